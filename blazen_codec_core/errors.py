@@ -1,0 +1,67 @@
+"""Every error a user of a codec can meet.
+
+    CodecError
+    ├── UnknownCodec            no installed plugin provides that name
+    ├── AmbiguousCodec          more than one does
+    ├── PluginError             a plugin is broken
+    ├── EngineNotAvailable      an optional package is missing
+    ├── DeviceUnavailable       the model cannot run on that device
+    ├── WeightsUnavailable      the weights cannot be had, or are not the right ones
+    ├── InvalidInput            audio or options that make no sense
+    ├── InvalidTokens           tokens that this codec cannot have made
+    ├── CorruptFile             a file that is not what it claims to be
+    ├── InferenceError          the network failed while running
+    └── NotYetImplemented       the codec cannot do this
+
+Each message says what was wrong and what to do about it.
+"""
+
+from __future__ import annotations
+
+
+class CodecError(Exception):
+    """The root: catching this catches everything this project raises on purpose."""
+
+
+class UnknownCodec(CodecError, LookupError):
+    """No installed plugin provides a codec, format or layout of that name."""
+
+
+class AmbiguousCodec(CodecError, LookupError):
+    """Several plugins claim the name."""
+
+
+class PluginError(CodecError):
+    """A plugin could not be loaded, or returned something that is not what its hook promises."""
+
+
+class EngineNotAvailable(CodecError):
+    """A package that is needed for this, and comes with an extra, is not installed."""
+
+
+class DeviceUnavailable(CodecError):
+    """The device does not exist here, or the model does not run on it."""
+
+
+class WeightsUnavailable(CodecError):
+    """The weights were not found, could not be downloaded, or do not fit the model or its checksum."""
+
+
+class InvalidInput(CodecError, ValueError):
+    """Audio, a sample rate or an option that cannot be used."""
+
+
+class InvalidTokens(CodecError, ValueError):
+    """Tokens of the wrong shape, number or range."""
+
+
+class CorruptFile(CodecError):
+    """A file that cannot be read as what it claims to be."""
+
+
+class InferenceError(CodecError, RuntimeError):
+    """The network failed while running, for instance for want of memory."""
+
+
+class NotYetImplemented(CodecError, NotImplementedError):
+    """The codec does not offer this."""

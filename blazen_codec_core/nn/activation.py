@@ -1,0 +1,36 @@
+"""Pointwise layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .layer import Layer
+
+
+class Snake(Layer):
+    """`x + sin(alpha x)^2 / alpha` with an alpha a channel (Ziyin et al. 2020, "Neural networks fail to learn periodic
+    functions and how to fix it")."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.ones(channels))
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        self.alpha.uniform_(0.5, 1.5, generator=generator)
+
+    def step(self, x: Tensor, state: Any, last: bool) -> Tensor:
+        inverse = (self.alpha + 1e-9).reciprocal()
+        if torch.is_grad_enabled():
+            return torch.addcmul(x, torch.sin(x * self.alpha).square(), inverse)
+        wave = (x * self.alpha).sin_()
+        return torch.addcmul(x, wave.mul_(wave), inverse)
+
+
+class Tanh(Layer):
+    """The final squashing to -1 … 1."""
+
+    def step(self, x: Tensor, state: Any, last: bool) -> Tensor:
+        return torch.tanh(x)

@@ -1,0 +1,183 @@
+"""Convolutions and transposed convolutions that stream."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from . import kernels
+from .layer import Layer, State, StreamSetup
+
+
+@dataclasses.dataclass
+class TailState(State):
+    """The end of the input, which the next frames still need."""
+
+    tail: Tensor
+
+
+class Conv1d(Layer):
+    """A convolution with zero padding.
+
+        left padding | x x x x x x x x x | right padding
+        [ kernel ]
+          stride -> [ kernel ]                                 the tail is what the next window still needs
+
+    Args:
+        channels: In, and out.
+        padding: Zeros before and after the signal; one number for both. Causal means `(dilation * (kernel - 1), 0)`.
+        groups: 1, or `channels` for a depthwise convolution, or any common divisor.
+
+    The weight is `(kernel, in / groups, out)`: PyTorch's order reversed, so that a tap is a matrix. `pack` and
+    `unpack` convert.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        padding: int | tuple[int, int] = 0,
+        bias: bool = True,
+        gain: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.in_channels, self.out_channels, self.kernel = in_channels, out_channels, kernel
+        self.stride, self.dilation, self.groups, self.gain = stride, dilation, groups, gain
+        self.padding = padding if isinstance(padding, tuple) else (padding, padding)
+        self.span = (kernel - 1) * dilation + 1
+        self.weight = nn.Parameter(torch.zeros(kernel, in_channels // groups, out_channels))
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+
+    @staticmethod
+    def pack(weight: Tensor) -> Tensor:
+        """PyTorch's `(out, in / groups, kernel)` to ours."""
+        return weight.permute(2, 1, 0).contiguous()
+
+    @staticmethod
+    def unpack(weight: Tensor) -> Tensor:
+        """Our weight to PyTorch's `(out, in / groups, kernel)`."""
+        return weight.permute(2, 1, 0).contiguous()
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        fan_in = self.kernel * self.in_channels // self.groups
+        self.weight.normal_(0.0, self.gain / math.sqrt(fan_in), generator=generator)
+        if self.bias is not None:
+            self.bias.uniform_(-0.05, 0.05, generator=generator)
+
+    def init_state(self, setup: StreamSetup) -> TailState:
+        return TailState(setup.zeros(self.padding[0], self.in_channels))
+
+    def _windows(self, frames: int) -> int:
+        return max(0, (frames - self.span) // self.stride + 1)
+
+    def frames_out(self, frames: int, last: bool) -> int:
+        return self._windows(self.padding[0] + frames + (self.padding[1] if last else 0))
+
+    def step(self, x: Tensor, state: TailState, last: bool) -> Tensor:
+        if state.tail.shape[1]:
+            x = torch.cat([state.tail, x], dim=1)
+        if last and self.padding[1]:
+            x = F.pad(x, (0, 0, 0, self.padding[1]))
+        frames = self._windows(x.shape[1])
+        state.tail = x[:, frames * self.stride :].clone()
+        if not frames:
+            return x.new_zeros(x.shape[0], 0, self.out_channels)
+        return self._convolve(x[:, : (frames - 1) * self.stride + self.span], frames)
+
+    def _convolve(self, x: Tensor, frames: int) -> Tensor:
+        if self.groups == self.in_channels == self.out_channels and self.groups > 1 and self.stride == 1:
+            return kernels.depthwise(x, self.weight[:, 0], self.bias, self.dilation, frames)
+        if self.groups > 1:
+            taps = self.weight.permute(2, 1, 0)
+            y = F.conv1d(
+                x.transpose(1, 2), taps, stride=self.stride, dilation=self.dilation, groups=self.groups
+            ).transpose(1, 2)
+        else:
+            y = kernels.dense(x, self.weight, self.stride, self.dilation, frames)
+        if self.bias is None:
+            return y
+        return y + self.bias if torch.is_grad_enabled() else y.add_(self.bias)
+
+
+class ConvTranspose1d(Layer):
+    """A transposed convolution whose kernel is a whole number of strides.
+
+    With `taps = kernel / stride`, each input frame adds to `taps` consecutive blocks of `stride` output samples, so the
+    blocks are an ordinary convolution of the input with `taps - 1` frames of zeros on either side, and a
+    `(time, stride * out)` block *is* the `(time * stride, out)` output.
+
+    Args:
+        crop: Output samples dropped at the start and at the end of the signal: PyTorch's `padding`, and
+            `padding - output_padding`.
+
+    The weight is `(taps, in, stride * out)`; `pack` and `unpack` convert from and to PyTorch's `(in, out, kernel)`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        *,
+        stride: int,
+        crop: tuple[int, int] = (0, 0),
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        if kernel % stride or max(crop) > kernel - stride:
+            raise ValueError(f"kernel {kernel} must be a multiple of stride {stride}, and crop {crop} at most their difference")
+        self.in_channels, self.out_channels, self.stride, self.crop = in_channels, out_channels, stride, crop
+        self.taps = kernel // stride
+        self.weight = nn.Parameter(torch.zeros(self.taps, in_channels, stride * out_channels))
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+
+    def pack(self, weight: Tensor) -> Tensor:
+        """PyTorch's `(in, out, kernel)` to ours."""
+        parts = weight.reshape(self.in_channels, self.out_channels, self.taps, self.stride)
+        return parts.permute(2, 0, 3, 1).reshape(self.taps, self.in_channels, -1).contiguous()
+
+    def unpack(self, weight: Tensor) -> Tensor:
+        """Our weight to PyTorch's `(in, out, kernel)`."""
+        parts = weight.reshape(self.taps, self.in_channels, self.stride, self.out_channels)
+        return parts.permute(1, 3, 0, 2).reshape(self.in_channels, self.out_channels, -1).contiguous()
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        self.weight.normal_(0.0, 1 / math.sqrt(self.in_channels * self.taps), generator=generator)
+        if self.bias is not None:
+            self.bias.uniform_(-0.05, 0.05, generator=generator)
+
+    def init_state(self, setup: StreamSetup) -> TransposeState:
+        return TransposeState(setup.zeros(self.taps - 1, self.in_channels), self.crop[0])
+
+    def frames_out(self, frames: int, last: bool) -> int:
+        if last:
+            return max(0, (frames + self.taps - 1) * self.stride - sum(self.crop))
+        return max(0, frames * self.stride - self.crop[0])
+
+    def step(self, x: Tensor, state: TransposeState, last: bool) -> Tensor:
+        x = torch.cat([state.tail, x], dim=1)
+        if last:
+            x = F.pad(x, (0, 0, 0, self.taps - 1))
+        blocks = x.shape[1] - self.taps + 1
+        state.tail = x[:, blocks:].clone()
+        y = kernels.shifted_products(x, self.weight.flip(0), 1, blocks).reshape(x.shape[0], -1, self.out_channels)
+        if self.bias is not None:
+            y = y + self.bias if torch.is_grad_enabled() else y.add_(self.bias)
+        drop = min(state.to_drop, y.shape[1])
+        state.to_drop -= drop
+        return y[:, drop : y.shape[1] - (self.crop[1] if last else 0)]
+
+
+@dataclasses.dataclass
+class TransposeState(TailState):
+    to_drop: int
+    """Output samples of the left crop that are still to come."""

@@ -1,0 +1,158 @@
+"""The layer protocol: weights in the module, stream state outside it.
+
+Signals are `(batch, time, channels)`, because there a convolution is a sum of matrix products on shifted views.
+A stream begins with `init_state`, goes through any number of `step` calls and ends with one whose `last` is true.
+A step may return fewer frames than it was given, or none; over the whole stream the frames returned are the
+same for any cut of the input. Weights are never written, so one module serves any number of streams at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+NoiseSource = Callable[[int, int, int], Tensor]
+"""`(layer, position, count)` to `(batch or 1, count, 1)` standard normal noise."""
+
+StateT = TypeVar("StateT", bound="State")
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamSetup:
+    """What the state of a new stream depends on.
+
+    Attributes:
+        batch: Signals that run side by side.
+        device: Where the state lives.
+        dtype: The floating type of the signal.
+        noise: Where noise blocks draw from; `None` switches them off.
+    """
+
+    batch: int
+    device: torch.device
+    dtype: torch.dtype = torch.float32
+    noise: NoiseSource | None = None
+
+    def zeros(self, frames: int, channels: int) -> Tensor:
+        return torch.zeros(self.batch, frames, channels, device=self.device, dtype=self.dtype)
+
+
+@dataclasses.dataclass
+class State:
+    """What a layer remembers between steps: tensors with the batch first, other states, and plain values."""
+
+    def take(self: StateT, rows: Sequence[int]) -> StateT:
+        """The state of some signals of the batch, in the order of `rows`; this one stays as it is."""
+        fields = {field.name: _take(getattr(self, field.name), rows) for field in dataclasses.fields(self)}
+        return type(self)(**fields)
+
+
+def _take(value: Any, rows: Sequence[int]) -> Any:
+    if isinstance(value, Tensor):
+        return value[list(rows)]
+    if isinstance(value, State):
+        return value.take(rows)
+    if isinstance(value, list):
+        return [_take(item, rows) for item in value]
+    return value
+
+
+class Layer(nn.Module):
+    """One stage of a network that runs whole signals and streams through the same code."""
+
+    def init_state(self, setup: StreamSetup) -> State:
+        """The state before the first frame. Layers without memory have none to add."""
+        return State()
+
+    def step(self, x: Tensor, state: Any, last: bool) -> Tensor:
+        """Feeds the next frames.
+
+        Args:
+            x: `(batch, frames, channels)`; `frames` may be 0.
+            state: From `init_state` of this layer; changed in place.
+            last: The signal ends with `x`: right padding is added and everything held back is returned.
+        """
+        raise NotImplementedError
+
+    def frames_out(self, frames: int, last: bool) -> int:
+        """How many frames have come out once `frames` have gone in."""
+        return frames
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Draws the layer's own weights; the activations keep about unit scale through a deep network."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The whole signal at once, without noise: `(batch, frames, channels)` in and out."""
+        setup = StreamSetup(x.shape[0], x.device, x.dtype)
+        return self.step(x, self.init_state(setup), last=True)
+
+
+def reset_parameters(network: nn.Module, seed: int) -> None:
+    """Draws every layer's weights from one seed, in the order of `network.modules()`."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, Layer):
+                module.reset_parameters(generator)
+
+
+@dataclasses.dataclass
+class ChainState(State):
+    states: list[State]
+
+
+class Chain(Layer):
+    """Layers one after the other."""
+
+    def __init__(self, layers: Iterable[Layer]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def __iter__(self) -> Any:
+        return iter(self.layers)
+
+    def init_state(self, setup: StreamSetup) -> ChainState:
+        return ChainState([layer.init_state(setup) for layer in self])
+
+    def step(self, x: Tensor, state: ChainState, last: bool) -> Tensor:
+        for layer, layer_state in zip(self, state.states, strict=True):
+            x = layer.step(x, layer_state, last)
+        return x
+
+    def frames_out(self, frames: int, last: bool) -> int:
+        for layer in self:
+            frames = layer.frames_out(frames, last)
+        return frames
+
+
+@dataclasses.dataclass
+class ResidualState(State):
+    branch: State
+    skip: Tensor
+
+
+class Residual(Layer):
+    """`x + branch(x)`, holding x back until the branch has caught up. The branch keeps the length of its input."""
+
+    def __init__(self, channels: int, branch: Layer) -> None:
+        super().__init__()
+        self.channels = channels
+        self.branch = branch
+
+    def init_state(self, setup: StreamSetup) -> ResidualState:
+        return ResidualState(self.branch.init_state(setup), setup.zeros(0, self.channels))
+
+    def step(self, x: Tensor, state: ResidualState, last: bool) -> Tensor:
+        y = self.branch.step(x, state.branch, last)
+        frames = y.shape[1]
+        held = torch.cat([state.skip, x], dim=1) if state.skip.shape[1] else x
+        state.skip = held[:, frames:].clone()
+        held = held[:, :frames]
+        return y + held if torch.is_grad_enabled() else y.add_(held)
+
+    def frames_out(self, frames: int, last: bool) -> int:
+        return self.branch.frames_out(frames, last)

@@ -1,0 +1,65 @@
+"""Noise that depends on the seed and the place in the signal alone, so that any cut of a stream hears the same."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .conv import Conv1d
+from .layer import Layer, NoiseSource, State, StreamSetup
+
+
+class CounterNoise:
+    """Standard normal noise from Philox, a counter-based generator (Salmon et al. 2011, "Parallel random numbers:
+    as easy as 1, 2, 3"), through the Box-Muller transform.
+
+    The key is `(seed, layer)`, the counter the position, so a value can be had without those before it. All signals
+    of a batch hear the same noise: equal channels stay equal, and a signal does not depend on its neighbours.
+    """
+
+    _PER_COUNTER = 8
+    """Normals from one Philox counter: four words of 64 bits, two normals each."""
+
+    def __init__(self, seed: int, device: torch.device | None = None, dtype: torch.dtype = torch.float32) -> None:
+        self.seed, self.device, self.dtype = seed, device, dtype
+
+    def __call__(self, layer: int, position: int, count: int) -> Tensor:
+        first, skip = divmod(position, self._PER_COUNTER)
+        blocks = -(-(skip + count) // self._PER_COUNTER)
+        generator = np.random.Philox(key=np.array([self.seed & (2**64 - 1), layer], np.uint64), counter=first)
+        words = generator.random_raw(blocks * 4)
+        uniform = ((words >> np.uint64(32)).astype(np.float64) + 0.5) * 2.0**-32
+        angle = (words & np.uint64(0xFFFFFFFF)).astype(np.float64) * (2 * np.pi * 2.0**-32)
+        radius = np.sqrt(-2 * np.log(uniform))
+        normals = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).reshape(-1)
+        values = normals[skip : skip + count].astype(np.float32)
+        return torch.from_numpy(values).to(self.device, self.dtype).reshape(1, count, 1)
+
+
+@dataclasses.dataclass
+class NoiseState(State):
+    noise: NoiseSource | None
+    position: int = 0
+
+
+class NoiseBlock(Layer):
+    """`x + noise * linear(x)`, as in SNAC's decoder; `layer` tells the blocks of a network apart."""
+
+    def __init__(self, channels: int, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.linear = Conv1d(channels, channels, 1, bias=False, gain=0.3)
+
+    def init_state(self, setup: StreamSetup) -> NoiseState:
+        return NoiseState(setup.noise)
+
+    def step(self, x: Tensor, state: NoiseState, last: bool) -> Tensor:
+        frames = x.shape[1]
+        if state.noise is None or not frames:
+            return x
+        noise = state.noise(self.layer, state.position, frames)
+        state.position += frames
+        return torch.addcmul(x, self.linear(x), noise)

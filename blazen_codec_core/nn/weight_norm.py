@@ -1,0 +1,15 @@
+"""Weight normalisation (Salimans & Kingma 2016): `weight = g * v / |v|`, folded when weights are loaded."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def norm(v: Tensor) -> Tensor:
+    """The norm of each slice along the first axis, with the other axes kept at length 1."""
+    return v.flatten(1).norm(dim=1).reshape(-1, *[1] * (v.dim() - 1))
+
+
+def fold(g: Tensor, v: Tensor) -> Tensor:
+    """The weight that a magnitude and a direction stand for."""
+    return v * (g / norm(v))

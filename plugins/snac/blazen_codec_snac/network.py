@@ -1,0 +1,90 @@
+"""SNAC's encoder, quantizer and decoder (Siuzdak et al. 2024, "SNAC: Multi-Scale Neural Audio Codec")."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from blazen_codec_core.nn import (
+    Chain,
+    Conv1d,
+    ConvTranspose1d,
+    Layer,
+    LocalAttention,
+    NoiseBlock,
+    Residual,
+    ResidualVectorQuantizer,
+    Snake,
+    Tanh,
+)
+from torch import nn
+
+if TYPE_CHECKING:
+    from .specs import SnacArchitecture
+
+DILATIONS = (1, 3, 9)
+
+
+class SnacNetwork(nn.Module):
+    """`encoder` and `decoder` stream; `quantizer` stands between them. All three train through autograd."""
+
+    def __init__(self, architecture: SnacArchitecture) -> None:
+        super().__init__()
+        a = architecture
+        self.encoder = encoder(a)
+        self.quantizer = ResidualVectorQuantizer(a.latent_channels, a.codebook_size, a.codebook_dim, a.vq_strides)
+        self.decoder = decoder(a)
+
+
+def encoder(a: SnacArchitecture) -> Chain:
+    """Audio `(batch, samples, 1)` to the latent `(batch, samples / hop, latent)`."""
+    channels = a.encoder_dim
+    layers: list[Layer] = [Conv1d(1, channels, 7, padding=3)]
+    for stride in a.encoder_rates:
+        layers.append(
+            Chain(
+                [
+                    *(residual_unit(channels, dilation, a.depthwise) for dilation in DILATIONS),
+                    Snake(channels),
+                    Conv1d(channels, 2 * channels, 2 * stride, stride=stride, padding=math.ceil(stride / 2)),
+                ]
+            )
+        )
+        channels *= 2
+    if a.attn_window_size:
+        layers.append(LocalAttention(channels, a.attn_window_size))
+    layers.append(Conv1d(channels, channels, 7, padding=3, groups=channels if a.depthwise else 1))
+    return Chain(layers)
+
+
+def decoder(a: SnacArchitecture) -> Chain:
+    """The latent `(batch, frames, latent)` to audio `(batch, frames * hop, 1)`."""
+    channels, latent = a.decoder_dim, a.latent_channels
+    layers: list[Layer] = (
+        [Conv1d(latent, latent, 7, padding=3, groups=latent), Conv1d(latent, channels, 1)]
+        if a.depthwise
+        else [Conv1d(latent, channels, 7, padding=3)]
+    )
+    if a.attn_window_size:
+        layers.append(LocalAttention(channels, a.attn_window_size))
+    for number, stride in enumerate(a.decoder_rates):
+        padding = math.ceil(stride / 2)
+        crop = (padding, padding - stride % 2)
+        out = channels // 2
+        block: list[Layer] = [Snake(channels), ConvTranspose1d(channels, out, 2 * stride, stride=stride, crop=crop)]
+        if a.noise:
+            block.append(NoiseBlock(out, number))
+        layers.append(Chain([*block, *(residual_unit(out, dilation, a.depthwise) for dilation in DILATIONS)]))
+        channels = out
+    return Chain([*layers, Snake(channels), Conv1d(channels, 1, 7, padding=3, gain=0.05), Tanh()])
+
+
+def residual_unit(channels: int, dilation: int, depthwise: bool) -> Residual:
+    groups = channels if depthwise else 1
+    branch = [
+        Snake(channels),
+        Conv1d(channels, channels, 7, dilation=dilation, padding=3 * dilation, groups=groups),
+        Snake(channels),
+        Conv1d(channels, channels, 1, gain=0.3),
+    ]
+    return Residual(channels, Chain(branch))

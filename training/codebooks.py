@@ -1,0 +1,90 @@
+"""Codebooks from data, before they are trained.
+
+A quantizer trained from its first step collapses to a handful of entries. Instead the autoencoder is trained alone, and
+each codebook is then fitted to what the ones before it leave over: projections from principal components, directions
+from spherical k-means, magnitudes from the members, and the way back by least squares.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from blazen_codec_core.nn import ResidualVectorQuantizer, VectorQuantizer
+from torch import Tensor
+
+
+@torch.no_grad()
+def fit(quantizer: ResidualVectorQuantizer, latents: Tensor, generator: torch.Generator) -> list[float]:
+    """Fits every codebook in turn to `latents` of `(batch, frames, channels)`; the share of energy left after each."""
+    residual, left = latents.clone(), []
+    energy = float(latents.var(dim=(0, 1)).sum())
+    for book in quantizer.quantizers:
+        assert isinstance(book, VectorQuantizer)
+        fit_one(book, residual, generator)
+        residual -= book.decode(book.nearest(book.project(residual)))
+        left.append(float(residual.square().mean((0, 1)).sum()) / energy)
+    return left
+
+
+def fit_one(book: VectorQuantizer, z: Tensor, generator: torch.Generator) -> None:
+    frames = z.reshape(z.shape[0], -1, book.stride, z.shape[2]).mean(2).flatten(0, 1)
+    mean = frames.mean(0)
+    width = book.codebook.shape[1]
+    _, _, basis = torch.linalg.svd(frames - mean, full_matrices=False)
+    projected = (frames - mean) @ basis[:width].t()
+    scale = projected.square().mean().sqrt()
+    book.in_proj.weight[0] = basis[:width].t() / scale
+    assert book.in_proj.bias is not None and book.out_proj.bias is not None
+    book.in_proj.bias.copy_(-(mean @ basis[:width].t()) / scale)
+    projected /= scale
+    members = spherical_k_means(projected, book.codebook.shape[0], generator)
+    counts = torch.bincount(members, minlength=len(book.codebook)).clamp(min=1)
+    sums = torch.zeros_like(book.codebook).index_add_(0, members, projected)
+    book.codebook.copy_(sums / counts[:, None])
+    chosen = F.embedding(members, book.codebook)
+    design = torch.cat([chosen, torch.ones(len(chosen), 1)], dim=1)
+    solution = torch.linalg.lstsq(design, frames).solution
+    book.out_proj.weight[0] = solution[:-1]
+    book.out_proj.bias.copy_(solution[-1])
+
+
+def spherical_k_means(points: Tensor, count: int, generator: torch.Generator, rounds: int = 25) -> Tensor:
+    """Which of `count` directions each of `points` `(n, width)` belongs to; empty clusters restart at a random point."""
+    directions = F.normalize(points, dim=1)
+    centres = directions[torch.randperm(len(points), generator=generator)[:count]]
+    for _ in range(rounds):
+        members = (directions @ centres.t()).argmax(1)
+        sums = torch.zeros_like(centres).index_add_(0, members, points)
+        empty = torch.bincount(members, minlength=count) == 0
+        restart = directions[torch.randint(len(points), (count,), generator=generator)]
+        centres = torch.where(empty[:, None], restart, F.normalize(sums, dim=1))
+    return (directions @ centres.t()).argmax(1)
+
+
+class Usage:
+    """How often each entry is chosen, as a running mean, to bring back those that no longer are."""
+
+    def __init__(self, quantizer: ResidualVectorQuantizer, decay: float = 0.995) -> None:
+        self.decay = decay
+        self.shares = torch.ones(len(quantizer.quantizers), len(quantizer.quantizers[0].codebook))  # type: ignore[arg-type]
+
+    def update(self, indices: list[Tensor]) -> None:
+        """A share of 1 means chosen as often as the average entry."""
+        for share, index in zip(self.shares, indices, strict=True):
+            counts = torch.bincount(index.flatten(), minlength=len(share)).float()
+            share.mul_(self.decay).add_(counts * (len(share) / index.numel()), alpha=1 - self.decay)
+
+    @torch.no_grad()
+    def revive(self, quantizer: ResidualVectorQuantizer, z: Tensor, generator: torch.Generator, below: float) -> int:
+        """Moves the entries whose share fell below `below` onto vectors of the batch `z`; how many were moved."""
+        residual, moved = z.detach().clone(), 0
+        for share, book in zip(self.shares, quantizer.quantizers, strict=True):
+            assert isinstance(book, VectorQuantizer)
+            projected = book.project(residual)
+            residual -= book.decode(book.nearest(projected))
+            dead = (share < below).nonzero().flatten()[: projected.shape[0] * projected.shape[1] // 4]
+            pool = projected.flatten(0, 1)
+            book.codebook[dead] = pool[torch.randint(len(pool), (len(dead),), generator=generator)]
+            share[dead] = 1.0
+            moved += len(dead)
+        return moved

@@ -1,0 +1,272 @@
+"""The sound that the embedded models are trained on, made here from a seed.
+
+Speech comes from espeak-ng in many voices, languages, rates and pitches; music and noise are synthesised.
+Every clip then passes through a random room, equaliser, background, level and clipping, so that a model
+trained on it also meets recordings that are not clean synthesis.
+
+    python -m training.sound --minutes 60 --seed 0 --out corpus.npy
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+from numpy.typing import NDArray
+from scipy.signal import butter, fftconvolve, sosfilt
+
+SAMPLE_RATE = 24_000
+Signal = NDArray[np.float32]
+
+SENTENCES = {
+    "en-us": (
+        "The old lighthouse keeper walked down to the harbour before the storm arrived.",
+        "Please put seven fresh oranges, a loaf of bread and some cheese in the basket.",
+        "She measured the speed of sound twice and wrote both figures in her notebook.",
+        "Nobody thought the little engine could pull such a heavy train over the hills.",
+        "We choose our words with care, for each of them will be heard by everyone.",
+        "A quick brown fox jumped over the lazy dog while the judge was vexing my wizard.",
+    ),
+    "de": (
+        "Der alte Mann fuhr jeden Morgen mit dem Fahrrad durch den stillen Wald.",
+        "Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich.",
+        "Ich möchte bitte ein Stück Kuchen und eine Tasse Kaffee ohne Zucker.",
+    ),
+    "fr-fr": (
+        "Portez ce vieux whisky au juge blond qui fume sous la pluie.",
+        "La petite fille cherchait son chapeau rouge derrière la maison.",
+        "Nous partirons demain matin si le temps reste aussi beau.",
+    ),
+    "es": (
+        "El pingüino Wenceslao hizo kilómetros bajo exhaustiva lluvia y frío.",
+        "Mañana por la tarde iremos a la playa con toda la familia.",
+    ),
+    "it": ("Ma la volpe, col suo balzo, ha raggiunto il quieto Fido.", "Ogni sera la nonna racconta una storia nuova."),
+    "pt-br": ("A rápida raposa marrom pula sobre o cão preguiçoso.", "Hoje vamos jantar cedo porque amanhã há aula."),
+    "nl": ("De schoolmeester liep langzaam door de lange straat naar huis.", "Wij gaan vanavond naar de bioscoop."),
+    "sv": ("Flygande bäckasiner söka hwila på mjuka tuvor.", "Vi åkte skidor hela dagen i den djupa snön."),
+    "pl": ("Pchnąć w tę łódź jeża lub ośm skrzyń fig.", "Wczoraj wieczorem padał śnieg i było bardzo cicho."),
+    "cs": ("Příliš žluťoučký kůň úpěl ďábelské ódy.", "Babička upekla koláče pro celou vesnici."),
+    "ru": ("Съешь же ещё этих мягких французских булок да выпей чаю.", "Завтра утром мы поедем на озеро."),
+    "tr": ("Pijamalı hasta yağız şoföre çabucak güvendi.", "Bugün hava çok güzel, denize gidelim."),
+    "fi": ("Törkylempijävongahdus on hassu sana pitkässä lauseessa.", "Huomenna menemme metsään keräämään marjoja."),
+    "hu": ("Árvíztűrő tükörfúrógép, mondta nevetve a mester.", "Holnap reggel korán indulunk a hegyekbe."),
+    "el": ("Η γρήγορη αλεπού πηδά πάνω από τον τεμπέλη σκύλο.",),
+    "hi": ("आज मौसम बहुत अच्छा है और हम सब बाग में घूमने जाएंगे।",),
+    "vi": ("Hôm nay trời đẹp, chúng ta đi dạo quanh hồ nhé.",),
+    "id": ("Besok pagi kami akan pergi ke pasar membeli buah dan sayur.",),
+}  # fmt: skip
+HELD_OUT_SENTENCES = (
+    "In the quiet valley a narrow river turned the wheel of the mill.",
+    "Twenty students listened while their teacher explained the motion of the planets.",
+    "My brother bought a guitar, but he has never learned to play it.",
+    "The garden was full of birds that sang until the evening came.",
+)
+VOICES = (
+    "f1 f2 f3 f4 f5 m1 m2 m3 m4 m5 m6 m7 m8 Alex Alicia Andrea Andy Denis Diogo Gene Henrique Hugo Jacky Lee Marco "
+    "Mario Michael Mike adam anika announcer antonio aunty belinda benjamin boris caleb david ed edward grandma grandpa "
+    "gustave iven iven2 john linda klatt klatt2 klatt3 klatt4 croak whisper whisperf"
+).split()
+HELD_OUT_VOICES = ("paul", "steph", "michel", "rob", "shelby", "quincy")
+
+
+def espeak(text: str, voice: str, *, speed: int, pitch: int, word_gap: int = 0) -> Signal:
+    """What espeak-ng says, as float32 (samples,) at 24 kHz."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "speech.wav"
+        command = ["espeak-ng", "-v", voice, "-s", str(speed), "-p", str(pitch), "-g", str(word_gap), "-w", str(path), text]
+        subprocess.run(command, check=True, capture_output=True)
+        pcm, rate = soundfile.read(path, dtype="float32")
+    return np.asarray(soxr.resample(pcm, rate, SAMPLE_RATE), dtype=np.float32)
+
+
+def speech(rng: np.random.Generator) -> Signal:
+    """One to three sentences and a spoken number, in a random voice and language."""
+    language = str(rng.choice(list(SENTENCES)))
+    if rng.random() < 0.35:
+        language = "en-us"
+    lines = [str(line) for line in rng.choice(SENTENCES[language], size=int(rng.integers(1, 3)))]
+    lines.append(f"{rng.integers(1, 10_000)}, {rng.integers(1, 100)}.")
+    rng.shuffle(lines)
+    return espeak(
+        " ".join(lines),
+        f"{language}+{rng.choice(VOICES)}",
+        speed=int(rng.integers(100, 230)),
+        pitch=int(rng.integers(5, 95)),
+        word_gap=int(rng.integers(0, 8)),
+    )
+
+
+def held_out_speech(index: int) -> Signal:
+    """Sentences and voices that :func:`speech` never uses; the same for the same index."""
+    rng = np.random.default_rng((977, index))
+    sentence = HELD_OUT_SENTENCES[index % len(HELD_OUT_SENTENCES)]
+    voice = f"en-gb+{HELD_OUT_VOICES[index % len(HELD_OUT_VOICES)]}"
+    return level(espeak(sentence, voice, speed=int(rng.integers(130, 190)), pitch=int(rng.integers(25, 75))), 0.08)
+
+
+def tone(rng: np.random.Generator, seconds: float, pitch: float) -> Signal:
+    """A note: harmonics with a random spectral slope, vibrato, and attack and decay."""
+    n = int(seconds * SAMPLE_RATE)
+    t = np.arange(n) / SAMPLE_RATE
+    vibrato = 1 + rng.uniform(0, 0.01) * np.sin(2 * np.pi * rng.uniform(4, 7) * t)
+    phase = 2 * np.pi * np.cumsum(pitch * vibrato) / SAMPLE_RATE
+    count = max(1, min(int(rng.integers(1, 24)), int(11_000 / pitch)))
+    slope = rng.uniform(0.5, 2.0)
+    sound = sum(
+        rng.uniform(0.3, 1.0) * k**-slope * np.sin(k * phase + rng.uniform(0, 6.28)) * np.exp(-t * k * rng.uniform(0, 0.6))
+        for k in range(1, count + 1)
+    )
+    attack = np.minimum(1, t / rng.uniform(0.003, 0.08))
+    release = np.minimum(1, (seconds - t) / rng.uniform(0.02, 0.2))
+    return np.asarray(sound * attack * release * np.exp(-t * rng.uniform(0, 4)), dtype=np.float32)
+
+
+def music(rng: np.random.Generator, seconds: float = 6.0) -> Signal:
+    """Melodies, chords and percussion over a random scale."""
+    out = np.zeros(int(seconds * SAMPLE_RATE), np.float32)
+    scale = rng.uniform(80, 400) * 2 ** (np.array([0, 2, 3, 5, 7, 8, 10, 12, 14, 15]) / 12)
+    at = 0.0
+    beat = rng.uniform(0.12, 0.6)
+    while at < seconds:
+        notes = rng.choice(scale, size=int(rng.choice([1, 1, 1, 2, 3, 4])), replace=False)
+        if rng.random() < 0.8:
+            for pitch in notes:
+                add(out, tone(rng, beat * rng.uniform(0.8, 3), float(pitch)) * rng.uniform(0.3, 1), at)
+        if rng.random() < 0.4:
+            add(out, drum(rng) * rng.uniform(0.3, 1.2), at)
+        at += beat * rng.choice([0.5, 1, 1, 2])
+    return out
+
+
+def drum(rng: np.random.Generator) -> Signal:
+    t = np.arange(int(rng.uniform(0.03, 0.3) * SAMPLE_RATE)) / SAMPLE_RATE
+    if rng.random() < 0.5:
+        body = np.sin(2 * np.pi * rng.uniform(40, 120) * t * (1 + np.exp(-t * 60)))
+    else:
+        body = coloured_noise(rng, len(t), rng.uniform(-0.3, 1.0))
+    return np.asarray(body * np.exp(-t * rng.uniform(10, 80)), np.float32)
+
+
+def coloured_noise(rng: np.random.Generator, n: int, slope: float) -> Signal:
+    """Noise with power falling as f**-slope, of unit RMS."""
+    spectrum = rng.standard_normal(n // 2 + 1) + 1j * rng.standard_normal(n // 2 + 1)
+    spectrum /= np.maximum(np.arange(n // 2 + 1), 1.0) ** (slope / 2)
+    noise = np.fft.irfft(spectrum, n)
+    return np.asarray(noise / (np.sqrt(np.mean(noise**2)) + 1e-9), np.float32)
+
+
+def noise(rng: np.random.Generator, seconds: float = 3.0) -> Signal:
+    """Coloured noise with a slowly moving band and envelope: breath, wind, hiss, applause."""
+    n = int(seconds * SAMPLE_RATE)
+    low = rng.uniform(60, 3000)
+    band = butter(2, [low, min(low * rng.uniform(2, 12), 11_000)], "bandpass", fs=SAMPLE_RATE, output="sos")
+    envelope = np.interp(np.arange(n), np.linspace(0, n, 16), rng.uniform(0, 1, 16) ** 2)
+    return np.asarray(sosfilt(band, coloured_noise(rng, n, rng.uniform(0, 1.5))) * envelope, np.float32)
+
+
+def add(out: Signal, sound: Signal, at_seconds: float) -> None:
+    start = int(at_seconds * SAMPLE_RATE)
+    end = min(len(out), start + len(sound))
+    out[start:end] += sound[: end - start]
+
+
+def level(pcm: Signal, rms: float) -> Signal:
+    return np.asarray(pcm * (rms / (np.sqrt(np.mean(pcm**2)) + 1e-6)), np.float32)
+
+
+def room(rng: np.random.Generator, pcm: Signal) -> Signal:
+    """A direct path and a decaying tail of coloured noise."""
+    n = int(rng.uniform(0.05, 0.5) * SAMPLE_RATE)
+    tail = coloured_noise(rng, n, rng.uniform(0, 1)) * np.exp(-np.arange(n) / n * rng.uniform(4, 9))
+    tail[: int(rng.uniform(0.001, 0.02) * SAMPLE_RATE)] = 0
+    response = np.concatenate([[1.0], tail * rng.uniform(0.02, 0.15)])
+    return np.asarray(fftconvolve(pcm, response)[: len(pcm)], np.float32)
+
+
+def equalise(rng: np.random.Generator, pcm: Signal) -> Signal:
+    """A smooth random response of up to 12 dB either way, sometimes with the band of a telephone or old tape."""
+    knots = np.geomspace(60, 12_000, 8)
+    gains = rng.uniform(-12, 12) * np.linspace(-0.5, 0.5, 8) + rng.normal(0, 4, 8)
+    if rng.random() < 0.3:
+        gains -= 40 * (knots > rng.uniform(3_000, 9_000))
+    if rng.random() < 0.3:
+        gains -= 30 * (knots < rng.uniform(80, 400))
+    spectrum = np.fft.rfft(pcm)
+    frequencies = np.fft.rfftfreq(len(pcm), 1 / SAMPLE_RATE)
+    response = np.interp(np.log(np.maximum(frequencies, 20)), np.log(knots), gains)
+    return np.asarray(np.fft.irfft(spectrum * 10 ** (response / 20), len(pcm)), np.float32)
+
+
+def treat(rng: np.random.Generator, pcm: Signal) -> Signal:
+    """What happens to a sound between the source and the file."""
+    if rng.random() < 0.5:
+        pcm = room(rng, pcm)
+    if rng.random() < 0.7:
+        pcm = equalise(rng, pcm)
+    pcm = level(pcm, 1.0)
+    if rng.random() < 0.5:
+        pcm = pcm + coloured_noise(rng, len(pcm), rng.uniform(0, 2)) * 10 ** (-rng.uniform(15, 50) / 20)
+    pcm = level(pcm, 10 ** (-rng.uniform(14, 34) / 20))
+    if rng.random() < 0.1:
+        pcm = np.clip(pcm, -0.25, 0.25)
+    return np.asarray(np.clip(pcm, -1, 1), np.float32)
+
+
+def clip(seed: int, index: int) -> Signal:
+    """Clip number `index` of the corpus of `seed`: mostly speech, some music, noise and mixtures."""
+    rng = np.random.default_rng((seed, index))
+    kind = rng.random()
+    if kind < 0.75:
+        sound = speech(rng)
+    elif kind < 0.82:
+        voice = level(speech(rng), 1.0)
+        bed = music(rng, len(voice) / SAMPLE_RATE) if rng.random() < 0.5 else speech(rng)
+        bed = np.resize(bed, len(voice)).astype(np.float32)
+        sound = voice + level(bed, 10 ** (-rng.uniform(3, 20) / 20))
+    elif kind < 0.95:
+        sound = music(rng)
+    else:
+        sound = noise(rng)
+    return treat(rng, sound)
+
+
+def _clip_int16(job: tuple[int, int]) -> NDArray[np.int16]:
+    return np.round(clip(*job) * 32767).astype(np.int16)
+
+
+def corpus(seed: int, minutes: float, path: Path) -> NDArray[np.int16]:
+    """All clips on end, int16 (samples,) at 24 kHz; made once, then read from `path`."""
+    if not path.exists():
+        wanted, parts, have, index = int(minutes * 60 * SAMPLE_RATE), [], 0, 0
+        with ProcessPoolExecutor() as pool:
+            while have < wanted:
+                for part in pool.map(_clip_int16, [(seed, index + i) for i in range(64)], chunksize=4):
+                    parts.append(part)
+                    have += len(part)
+                index += 64
+        temporary = path.with_suffix(".part.npy")
+        np.save(temporary, np.concatenate(parts)[:wanted])
+        os.replace(temporary, path)
+    return np.asarray(np.load(path, mmap_mode="r"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    pcm = corpus(options.seed, options.minutes, options.out)
+    print(f"{len(pcm) / SAMPLE_RATE / 60:.1f} minutes in {options.out}")
+
+
+if __name__ == "__main__":
+    main()
