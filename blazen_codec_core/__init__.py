@@ -1,0 +1,104 @@
+"""Neural audio codecs behind one small trait, each backend an installable plugin.
+
+    import blazen_codec_core as bc
+
+    codec = bc.load("snac_tiny")
+    tokens = codec.encode(pcm, 24_000)
+    audio = codec.decode(tokens)
+
+Names are imported when they are first used, so that importing this package costs little and never loads torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .api import list_codecs, load
+    from .audio import resample
+    from .backend import AudioBackend, CodecBackend, DecoderSession, EncoderSession
+    from .container import TokenFormat
+    from .discovery import PluginRecord, Plugins, discover
+    from .errors import (
+        AmbiguousCodec,
+        CodecError,
+        CorruptFile,
+        DeviceUnavailable,
+        EngineNotAvailable,
+        InferenceError,
+        InvalidInput,
+        InvalidTokens,
+        NotYetImplemented,
+        PluginError,
+        UnknownCodec,
+        WeightsUnavailable,
+    )
+    from .hookspecs import hookimpl
+    from .layouts import TokenLayout
+    from .provider import CodecBackendHandle, DynCodecProvider
+    from .registry import Registry
+    from .specs import CodecSpec, DeviceCapabilities, LoadOptions, WeightSource
+    from .tokens import CodecTokens, Source
+
+__all__ = [
+    "AmbiguousCodec",
+    "AudioBackend",
+    "CodecBackend",
+    "CodecBackendHandle",
+    "CodecError",
+    "CodecSpec",
+    "CodecTokens",
+    "CorruptFile",
+    "DecoderSession",
+    "DeviceCapabilities",
+    "DeviceUnavailable",
+    "DynCodecProvider",
+    "EncoderSession",
+    "EngineNotAvailable",
+    "InferenceError",
+    "InvalidInput",
+    "InvalidTokens",
+    "LoadOptions",
+    "NotYetImplemented",
+    "PluginError",
+    "PluginRecord",
+    "Plugins",
+    "Registry",
+    "Source",
+    "TokenFormat",
+    "TokenLayout",
+    "UnknownCodec",
+    "WeightSource",
+    "WeightsUnavailable",
+    "discover",
+    "hookimpl",
+    "list_codecs",
+    "load",
+    "resample",
+]
+
+_MODULES = {
+    "api": ("list_codecs", "load"),
+    "audio": ("resample",),
+    "backend": ("AudioBackend", "CodecBackend", "DecoderSession", "EncoderSession"),
+    "container": ("TokenFormat",),
+    "discovery": ("PluginRecord", "Plugins", "discover"),
+    "hookspecs": ("hookimpl",),
+    "layouts": ("TokenLayout",),
+    "provider": ("CodecBackendHandle", "DynCodecProvider"),
+    "registry": ("Registry",),
+    "specs": ("CodecSpec", "DeviceCapabilities", "LoadOptions", "WeightSource"),
+    "tokens": ("CodecTokens", "Source"),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOME.get(name, 'errors')}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from blazen_codec_core.nn import StreamSetup, reset_parameters
 from blazen_codec_snac.network import SnacNetwork
-from blazen_codec_snac.specs import TINY
+from blazen_codec_snac.specs import SNAC_TINY
 from numpy.typing import NDArray
 from pystoi import stoi
 from torch import Tensor, nn
@@ -102,12 +102,12 @@ class Run:
     def __init__(self, plan: Plan, work: Path, compiled: bool) -> None:
         self.plan, self.work, self.compiled = plan, work, compiled
         work.mkdir(parents=True, exist_ok=True)
-        self.network = SnacNetwork(TINY)
+        self.network = SnacNetwork(SNAC_TINY)
         reset_parameters(self.network, plan.seed)
         self.average = copy.deepcopy(self.network).requires_grad_(False)
         self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=plan.rate, betas=(0.8, 0.99), weight_decay=0.01)
         self.usage = codebooks.Usage(self.network.quantizer)
-        self.spectral = SpectralLoss(TINY.sampling_rate)
+        self.spectral = SpectralLoss(SNAC_TINY.sampling_rate)
         self.batches = Batches(sound.corpus(plan.seed, plan.corpus_minutes, work / "corpus.npy"), plan)
         self.step = 0
         if self.checkpoint.exists():
@@ -224,7 +224,7 @@ class Run:
         from blazen_codec_snac.checkpoint import to_published
         from safetensors.torch import save_file
 
-        state = {name: tensor.half().contiguous() for name, tensor in to_published(self.average).items()}
+        state = {name: tensor.half().contiguous() for name, tensor in to_published(self.average, weight_norm=False).items()}
         temporary = self.work / "model.part"
         save_file(state, temporary)
         os.replace(temporary, self.work / "model.safetensors")

@@ -4,11 +4,13 @@ from .activation import Snake, Tanh
 from .attention import LocalAttention
 from .conv import Conv1d, ConvTranspose1d
 from .layer import Chain, Layer, NoiseSource, Residual, State, StreamSetup, reset_parameters
+from .network import CodecNetwork
 from .noise import CounterNoise, NoiseBlock
 from .quantize import Quantized, ResidualVectorQuantizer, VectorQuantizer
 
 __all__ = [
     "Chain",
+    "CodecNetwork",
     "Conv1d",
     "ConvTranspose1d",
     "CounterNoise",

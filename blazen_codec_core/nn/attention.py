@@ -25,7 +25,7 @@ class LocalAttention(Layer):
     def __init__(self, channels: int, window: int, head_channels: int = 64) -> None:
         super().__init__()
         self.channels, self.window = channels, window
-        self.heads = channels // head_channels
+        self.head_channels, self.heads = head_channels, channels // head_channels
         self.norm = nn.LayerNorm(channels)
         self.to_qkv = Conv1d(channels, 3 * channels, 1, bias=False)
         self.to_out = Conv1d(channels, channels, 1, bias=False, gain=0.3)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from blazen_codec_core.nn import (
     Chain,
+    CodecNetwork,
     Conv1d,
     ConvTranspose1d,
     Layer,
@@ -17,16 +18,14 @@ from blazen_codec_core.nn import (
     Snake,
     Tanh,
 )
-from torch import nn
-
 if TYPE_CHECKING:
     from .specs import SnacArchitecture
 
 DILATIONS = (1, 3, 9)
 
 
-class SnacNetwork(nn.Module):
-    """`encoder` and `decoder` stream; `quantizer` stands between them. All three train through autograd."""
+class SnacNetwork(CodecNetwork):
+    """The three parts of a SNAC model; all train through autograd."""
 
     def __init__(self, architecture: SnacArchitecture) -> None:
         super().__init__()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
+from blazen_codec_core import CodecSpec, DeviceCapabilities, WeightSource
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -40,7 +42,63 @@ class SnacArchitecture(BaseModel):
         return math.lcm(self.vq_strides[0], self.attn_window_size or 1)
 
 
-TINY = SnacArchitecture(
+class SnacSpec(CodecSpec):
+    """A SNAC model with its architecture."""
+
+    architecture: SnacArchitecture
+
+
+PUBLISHED = "https://github.com/hubertsiuzdak/snac"
+CAPABILITIES = DeviceCapabilities(devices=("cuda", "mps", "cpu"))
+
+
+def _spec(name: str, architecture: SnacArchitecture, **fields: Any) -> SnacSpec:
+    """A row of the table below, with what follows from the architecture filled in."""
+    return SnacSpec(
+        name=name,
+        family="snac",
+        backend="blazen_codec_snac.backend:SnacBackend",
+        upstream="blazen_codec_snac.upstream:UpstreamSnacBackend",
+        sample_rate=architecture.sampling_rate,
+        hop_length=architecture.hop_length,
+        strides=architecture.vq_strides,
+        codebook_size=architecture.codebook_size,
+        block_frames=architecture.padding_frames,
+        licence="MIT",
+        capabilities=CAPABILITIES,
+        architecture=architecture,
+        **fields,
+    )
+
+
+def _published(name: str, description: str, architecture: SnacArchitecture, **fields: Any) -> SnacSpec:
+    repo = f"hubertsiuzdak/{name}"
+    weights = WeightSource(repo=repo, file="pytorch_model.bin", config_file="config.json")
+    return _spec(
+        name, architecture, description=description, aliases=(repo,), weights=weights, homepage=PUBLISHED, tile_frames=32, **fields
+    )
+
+
+SNAC_24KHZ = SnacArchitecture(
+    sampling_rate=24_000,
+    encoder_dim=48,
+    encoder_rates=(2, 4, 8, 8),
+    decoder_dim=1024,
+    decoder_rates=(8, 8, 4, 2),
+    attn_window_size=None,
+    vq_strides=(4, 2, 1),
+)
+SNAC_32KHZ = SnacArchitecture(
+    sampling_rate=32_000,
+    encoder_dim=64,
+    encoder_rates=(2, 3, 8, 8),
+    decoder_dim=1536,
+    decoder_rates=(8, 8, 3, 2),
+    attn_window_size=32,
+    vq_strides=(8, 4, 2, 1),
+)
+SNAC_44KHZ = SNAC_32KHZ.model_copy(update={"sampling_rate": 44_100})
+SNAC_TINY = SnacArchitecture(
     sampling_rate=24_000,
     encoder_dim=16,
     encoder_rates=(3, 4, 4, 5),
@@ -49,4 +107,17 @@ TINY = SnacArchitecture(
     attn_window_size=None,
     codebook_size=1024,
     vq_strides=(4, 2, 1, 1),
+)
+
+SPECS = (
+    _published("snac_24khz", "Speech at 24 kHz", SNAC_24KHZ, default=True),
+    _published("snac_32khz", "Music and sound at 32 kHz", SNAC_32KHZ),
+    _published("snac_44khz", "Music and sound at 44.1 kHz", SNAC_44KHZ),
+    _spec(
+        "snac_tiny",
+        SNAC_TINY,
+        description="A small model that ships with the plugin",
+        weights=WeightSource(package="blazen_codec_snac", file="tiny.safetensors"),
+        tile_frames=64,
+    ),
 )

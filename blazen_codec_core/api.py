@@ -1,0 +1,48 @@
+"""What most users call."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Unpack
+
+from .registry import Registry
+from .specs import CodecSpec, LoadOptions
+
+if TYPE_CHECKING:
+    from os import PathLike
+    from typing import TypedDict
+
+    from .provider import DynCodecProvider
+    from .specs import Engine
+
+    class Options(TypedDict, total=False):
+        device: str
+        dtype: str
+        engine: Engine
+        weights: str | PathLike[str] | None
+        revision: str | None
+        cache_dir: str | PathLike[str] | None
+        offline: bool
+        noise: bool
+        noise_seed: int | None
+else:
+    Options = dict[str, Any]
+
+
+def load(name: str, **options: Unpack[Options]) -> DynCodecProvider:
+    """A codec by name, alias or `plugin:name`. Its weights are loaded when it is first used.
+
+    Args:
+        name: Such as `snac_tiny`; `list_codecs` has them all.
+        options: See `LoadOptions`.
+
+    Raises:
+        UnknownCodec: No installed plugin has it; the message says which is near or what to install.
+        AmbiguousCodec: Several plugins claim the name.
+        InvalidInput: An option is wrong.
+    """
+    return Registry().provider(name, LoadOptions.of(**options))
+
+
+def list_codecs() -> list[CodecSpec]:
+    """The models that the installed plugins offer."""
+    return [entry.spec for entry in Registry()]

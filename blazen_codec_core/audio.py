@@ -1,0 +1,136 @@
+"""Audio files in and out, and explicit resampling. Nothing here is done silently: callers say what they ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+from numpy.typing import NDArray
+
+from .errors import CorruptFile, InvalidInput
+from .files import replacing
+
+Pcm = NDArray[np.float32]
+
+
+class AudioReader:
+    """An audio file, read block by block, at its own sample rate.
+
+    Attributes:
+        sample_rate: In hertz.
+        channels: Of the file.
+        num_samples: A channel, as the file's header says.
+
+    Raises:
+        InvalidInput: There is no such file, or it holds no audio.
+        CorruptFile: libsndfile cannot read it.
+    """
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise InvalidInput(f"{self.path} is not a file")
+        try:
+            self._file = soundfile.SoundFile(self.path)
+        except (soundfile.LibsndfileError, OSError, TypeError) as error:
+            raise CorruptFile(f"{self.path} cannot be read as audio: {error}") from error
+        self.sample_rate: int = self._file.samplerate
+        self.channels: int = self._file.channels
+        self.num_samples: int = self._file.frames
+        if not self.num_samples:
+            raise InvalidInput(f"{self.path} holds no audio")
+
+    def blocks(self, frames: int = 1 << 17) -> Iterator[Pcm]:
+        """The audio in pieces of `(channels, at most frames)`, float32."""
+        try:
+            for block in self._file.blocks(blocksize=frames, dtype="float32", always_2d=True):
+                yield np.ascontiguousarray(block.T)
+        except soundfile.LibsndfileError as error:
+            raise CorruptFile(f"{self.path} breaks off or is damaged: {error}") from error
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> AudioReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def read(path: str | PathLike[str]) -> tuple[Pcm, int]:
+    """A whole file: float32 `(channels, samples)` and its sample rate. Raises as `AudioReader` does."""
+    with AudioReader(path) as reader:
+        return np.concatenate(list(reader.blocks()), axis=1), reader.sample_rate
+
+
+class AudioWriter:
+    """Writes audio piece by piece; made by `writing`."""
+
+    def __init__(self, file: soundfile.SoundFile) -> None:
+        self._file = file
+        self.num_samples = 0
+
+    def write(self, pcm: Pcm) -> None:
+        """`(channels, samples)`; what is outside -1 … 1 is clipped, as integer formats must."""
+        self._file.write(np.clip(pcm, -1.0, 1.0).T)
+        self.num_samples += pcm.shape[1]
+
+
+@contextmanager
+def writing(path: str | PathLike[str], sample_rate: int, channels: int) -> Iterator[AudioWriter]:
+    """A file that takes audio piece by piece and appears whole or not at all; its suffix says the format.
+
+    Raises:
+        InvalidInput: libsndfile does not write that format, or the file cannot be written.
+    """
+    path = Path(path)
+    kind = path.suffix[1:].upper() or "WAV"
+    if kind not in soundfile.available_formats():
+        raise InvalidInput(f"audio is not written as {path.suffix}; use .wav, .flac or .ogg")
+    with replacing(path) as temporary:
+        try:
+            file = soundfile.SoundFile(temporary, "w", sample_rate, channels, format=kind)
+        except (soundfile.LibsndfileError, ValueError, TypeError) as error:
+            raise InvalidInput(f"{path} cannot be written: {error}") from error
+        with file:
+            yield AudioWriter(file)
+
+
+def write(path: str | PathLike[str], pcm: Pcm, sample_rate: int) -> None:
+    """Writes `(channels, samples)` or `(samples,)`; raises as `writing` does."""
+    pcm = np.atleast_2d(pcm)
+    with writing(path, sample_rate, pcm.shape[0]) as out:
+        out.write(pcm)
+
+
+class Resampler:
+    """soxr's best quality over a stream; the same samples for any cut of the input."""
+
+    def __init__(self, source_rate: int, target_rate: int, channels: int) -> None:
+        self._channels = channels
+        self._stream = None
+        if source_rate != target_rate:
+            self._stream = soxr.ResampleStream(source_rate, target_rate, channels, dtype="float32", quality="HQ")
+
+    def push(self, pcm: Pcm, *, last: bool = False) -> Pcm:
+        """`(channels, samples)` at the source rate to what is ready at the target rate."""
+        if self._stream is None:
+            return pcm
+        out = self._stream.resample_chunk(np.ascontiguousarray(pcm.T), last=last)
+        return np.ascontiguousarray(out.reshape(-1, self._channels).T, dtype=np.float32)
+
+    def finish(self) -> Pcm:
+        """What is left once the signal has ended."""
+        return self.push(np.zeros((self._channels, 0), np.float32), last=True)
+
+
+def resample(pcm: Pcm, source_rate: int, target_rate: int) -> Pcm:
+    """A whole signal `(channels, samples)`."""
+    resampler = Resampler(source_rate, target_rate, pcm.shape[0])
+    return np.concatenate([resampler.push(pcm), resampler.finish()], axis=1)

@@ -1,0 +1,248 @@
+"""The trait: what every codec does, whatever runs it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import layouts
+from .errors import InvalidInput, InvalidTokens
+from .specs import CodecSpec, LoadOptions
+from .tokens import CodecTokens
+
+Pcm = NDArray[np.float32]
+MAX_CHANNELS = 32
+MAX_AMPLITUDE = 1000.0
+"""Audio is nominally -1 … 1. Far beyond that it is something else, such as integers that were never scaled."""
+
+
+class AudioBackend(ABC):
+    """Something that is loaded before it is used. Both calls may be made any number of times, from any thread."""
+
+    provider_kind: str
+
+    @property
+    @abstractmethod
+    def id(self) -> str:
+        """`family:model`."""
+
+    @abstractmethod
+    def load(self) -> None:
+        """Makes it ready; nothing if it is. The first use does it too."""
+
+    @abstractmethod
+    def unload(self) -> None:
+        """Frees the weights. Sessions that are open keep theirs until they end; the next use loads again."""
+
+    @property
+    @abstractmethod
+    def is_loaded(self) -> bool: ...
+
+
+class EncoderSession(ABC):
+    """Audio in pieces to tokens. Not for several threads at once."""
+
+    @abstractmethod
+    def push(self, pcm: Any) -> CodecTokens:
+        """The next samples, float32 `(channels, samples)` or `(samples,)`; the tokens that are ready, often none."""
+
+    @abstractmethod
+    def finish(self) -> CodecTokens:
+        """Ends the signal; the rest of the tokens."""
+
+    @property
+    @abstractmethod
+    def latency_samples(self) -> int:
+        """The most samples that can have been pushed without their tokens having come out."""
+
+
+class DecoderSession(ABC):
+    """Tokens in pieces to audio. Not for several threads at once."""
+
+    @abstractmethod
+    def push(self, tokens: CodecTokens) -> Pcm:
+        """The next tokens, in whole groups of frames; the audio that is ready, float32 `(channels, samples)`."""
+
+    @abstractmethod
+    def finish(self) -> Pcm:
+        """Ends the signal; the rest of the audio. In all there is as much as the tokens say."""
+
+    @property
+    @abstractmethod
+    def latency_samples(self) -> int:
+        """The most audio whose tokens can have been pushed without it having come out, in samples."""
+
+
+class CodecBackend(AudioBackend):
+    """One model of one codec. Subclasses provide sessions and a lifecycle; all else follows from those here.
+
+    Constructing one does no work: the first use loads.
+    """
+
+    provider_kind = "codec"
+
+    def __init__(self, spec: CodecSpec, options: LoadOptions | None = None) -> None:
+        self._spec = spec
+        self._options = options or LoadOptions()
+
+    @property
+    def spec(self) -> CodecSpec:
+        return self._spec
+
+    @property
+    def options(self) -> LoadOptions:
+        return self._options
+
+    @property
+    def id(self) -> str:
+        return f"{self.spec.family}:{self.spec.weights.repo or self.spec.name}"
+
+    @property
+    def sample_rate(self) -> int:
+        return self.spec.sample_rate
+
+    @property
+    def channels(self) -> int:
+        return self.spec.channels
+
+    @property
+    def num_codebooks(self) -> int:
+        return self.spec.num_codebooks
+
+    @property
+    def frame_rate(self) -> float:
+        return self.spec.frame_rate
+
+    @property
+    @abstractmethod
+    def device(self) -> str:
+        """What it runs on, such as `cpu` or `cuda:0`; `DeviceUnavailable` if it cannot."""
+
+    @abstractmethod
+    def encoder_session(
+        self, channels: int = 1, *, bandwidth: float | None = None, tile_frames: int | None = None
+    ) -> EncoderSession:
+        """A new stream of audio to encode.
+
+        Args:
+            channels: Of the audio.
+            tile_frames: Frames that run at a time. The model's own is fastest, and equal to `encode` to the bit; fewer mean
+                less latency, and tokens equal up to float32 ties.
+        """
+
+    @abstractmethod
+    def decoder_session(self, *, tile_frames: int | None = None) -> DecoderSession:
+        """A new stream of tokens to decode; `tile_frames` as for `encoder_session`."""
+
+    def encode(self, pcm: Any, sample_rate: int, *, bandwidth: float | None = None) -> CodecTokens:
+        """Audio to tokens.
+
+        Args:
+            pcm: Floating point, nominally -1 … 1, `(channels, samples)` or `(samples,)`.
+            sample_rate: In hertz; it must be the codec's own, nothing is resampled here.
+            bandwidth: Kilobits a second and stream, where the codec has a choice.
+
+        Raises:
+            InvalidInput: The audio or its rate cannot be used.
+            CodecError: Loading or running the model failed.
+        """
+        pcm = self.check_pcm(pcm, sample_rate)
+        self.check_bandwidth(bandwidth)
+        session = self.encoder_session(pcm.shape[0], bandwidth=bandwidth)
+        return CodecTokens.concat([session.push(pcm), session.finish()])
+
+    def decode(self, tokens: CodecTokens) -> Pcm:
+        """Tokens to float32 `(channels, samples)`, as long as the audio they were made from.
+
+        Raises:
+            InvalidTokens: They are not of this model, or incomplete.
+            CodecError: Loading or running the model failed.
+        """
+        self.check_tokens(tokens)
+        session = self.decoder_session()
+        return np.concatenate([session.push(tokens), session.finish()], axis=1)
+
+    def encode_batch(self, items: Sequence[Any], sample_rate: int, *, bandwidth: float | None = None) -> list[CodecTokens]:
+        """Several pieces of audio, of any lengths; each gives what it gives alone."""
+        return [self.encode(item, sample_rate, bandwidth=bandwidth) for item in items]
+
+    def decode_batch(self, items: Sequence[CodecTokens]) -> list[Pcm]:
+        """Several pieces of tokens, of any lengths; each gives what it gives alone."""
+        return [self.decode(item) for item in items]
+
+    def encode_pcm(self, samples: Any, sample_rate: int) -> NDArray[np.uint32]:
+        """Mono audio `(samples,)` to flat tokens, uint32, codebook after codebook."""
+        if np.ndim(samples) != 1:
+            raise InvalidInput(f"flat tokens are of mono audio of shape (samples,), not {np.shape(samples)}; use encode")
+        return self.encode(samples, sample_rate).flat()
+
+    def decode_tokens(self, tokens: Any, num_codebooks: int) -> Pcm:
+        """Flat tokens to mono audio `(samples,)`: all that the frames cover, not trimmed.
+
+        Raises:
+            InvalidTokens: The number of codebooks is not the model's, or the tokens are none, misaligned or out of range.
+        """
+        if num_codebooks != self.num_codebooks:
+            raise InvalidTokens(f"{self.spec.name} has {self.num_codebooks} codebooks, not {num_codebooks}")
+        codes = layouts.unflatten(tokens, self.spec.strides)
+        return np.asarray(self.decode(CodecTokens.from_codes(self.spec, codes))[0])
+
+    def check_pcm(self, pcm: Any, sample_rate: int, *, empty: bool = False) -> Pcm:
+        """The audio as float32 `(channels, samples)`; `empty` says whether there may be none."""
+        try:
+            array = np.asarray(pcm)
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise InvalidInput(f"this is not an array of audio: {error}") from error
+        if array.ndim not in (1, 2):
+            raise InvalidInput(f"audio has shape (channels, samples) or (samples,), not {array.shape}")
+        array = np.atleast_2d(array)
+        if array.dtype.kind != "f":
+            raise InvalidInput(f"audio is floating point, nominally -1 … 1, not {array.dtype}; scale integers first")
+        if not array.size and not empty:
+            raise InvalidInput("the audio is empty")
+        if isinstance(sample_rate, bool) or not isinstance(sample_rate, int | np.integer) or sample_rate != self.sample_rate:
+            raise InvalidInput(
+                f"{self.spec.name} takes audio at {self.sample_rate} Hz, not {sample_rate!r}; "
+                "resample it first, for instance with blazen_codec_core.resample"
+            )
+        self.check_channels(array.shape[0])
+        peak = max(-array.min(), array.max()) if array.size else 0.0
+        if not np.isfinite(peak):
+            raise InvalidInput("the audio holds NaN or infinite samples")
+        if peak > MAX_AMPLITUDE:
+            raise InvalidInput(f"the audio reaches {peak:g}; it is nominally -1 … 1. Were these integers that want scaling?")
+        return np.ascontiguousarray(array, dtype=np.float32)
+
+    def check_channels(self, channels: int) -> None:
+        if self.channels == 1 and not 1 <= channels <= MAX_CHANNELS:
+            raise InvalidInput(f"{channels} channels; at most {MAX_CHANNELS} are taken. Is the shape (channels, samples)?")
+        if self.channels > 1 and channels != self.channels:
+            raise InvalidInput(f"{self.spec.name} takes {self.channels} channels, not {channels}")
+
+    def check_bandwidth(self, bandwidth: float | None) -> None:
+        if bandwidth is not None and abs(bandwidth - self.spec.bandwidth) > 0.05 * self.spec.bandwidth:
+            raise InvalidInput(f"{self.spec.name} has one bandwidth, {self.spec.bandwidth:.2f} kbps, not {bandwidth!r}")
+
+    def check_tokens(self, tokens: CodecTokens, *, part: bool = False) -> None:
+        """Raises `InvalidTokens` unless this model can decode them; a `part` may be empty and end before a whole block."""
+        if not isinstance(tokens, CodecTokens):
+            raise InvalidTokens(f"these are {type(tokens).__name__}, not CodecTokens; see CodecTokens.from_codes and decode_tokens")
+        spec = self.spec
+        if tokens.codec != f"{spec.family}:{spec.name}":
+            raise InvalidTokens(f"tokens of {tokens.codec} cannot be decoded by {spec.family}:{spec.name}")
+        if tokens.num_codebooks != spec.num_codebooks:
+            raise InvalidTokens(f"{spec.name} has {spec.num_codebooks} codebooks; these tokens have {tokens.num_codebooks}")
+        for name in ("strides", "codebook_size", "sample_rate", "hop_length"):
+            if getattr(tokens, name) != getattr(spec, name):
+                raise InvalidTokens(f"{name} is {getattr(tokens, name)}, but {spec.name} has {getattr(spec, name)}")
+        if not part and (not tokens.frames or tokens.frames % spec.block_frames):
+            raise InvalidTokens(f"{spec.name} decodes whole blocks of {spec.block_frames} frames; there are {tokens.frames}")
+        if tokens.channels != tokens.streams * spec.channels or tokens.streams > MAX_CHANNELS:
+            raise InvalidTokens(f"{tokens.streams} streams cannot be {tokens.channels} channels of {spec.name}")
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.id}>"

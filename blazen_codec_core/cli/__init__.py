@@ -1,0 +1,1 @@
+"""The command `blazen-codec`, one file a subcommand."""

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..registry import Registry
+from ..specs import LoadOptions
+from . import stream
+from .options import AUDIO, as_json, loading, print_json, quiet, say
+
+
+@click.command("decode")
+@click.argument("source", metavar="TOKENS", type=AUDIO)
+@click.option("-o", "--output", required=True, type=AUDIO, help="the audio file; its suffix says the format")
+@loading
+@quiet
+@as_json
+def command(source: Path, output: Path, quiet: bool, as_json: bool, **options: Any) -> None:
+    """Tokens to an audio file.
+
+    The model is the one that made them; so are the weights, where those are random:SEED. The audio has the sample rate and
+    length of the original.
+    """
+    registry = Registry()
+    tokens = registry.format_for(source).read(source)
+    stream.check_writable(output)
+    if options["weights"] is None and tokens.weights and tokens.weights.startswith("random:"):
+        options["weights"] = tokens.weights
+    codec = registry.provider(tokens.codec, LoadOptions.of(**options))
+    stream.decode_to_file(codec, tokens, output, quiet)
+    if as_json:
+        print_json({"output": str(output), "codec": tokens.codec, "seconds": tokens.seconds, "channels": tokens.channels})
+    else:
+        say(f"{output}: {tokens.seconds:.2f} s of audio from {tokens.codec}", quiet)

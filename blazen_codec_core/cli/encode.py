@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..registry import Registry
+from ..specs import LoadOptions
+from . import stream
+from .options import AUDIO, as_json, bandwidth, codec_name, loading, print_json, quiet, say
+
+
+@click.command("encode")
+@click.argument("source", metavar="IN", type=AUDIO)
+@codec_name
+@click.option("-o", "--output", required=True, type=AUDIO, help="the token file; .tokens, or a suffix that a plugin knows")
+@bandwidth
+@loading
+@quiet
+@as_json
+def command(source: Path, name: str, output: Path, bandwidth: float | None, quiet: bool, as_json: bool, **options: Any) -> None:
+    """An audio file to tokens.
+
+    IN is anything that libsndfile reads, at any sample rate; a mono codec takes the channels one by one.
+    """
+    registry = Registry()
+    entry, file_format = registry.find(name), registry.format_for(output)
+    stream.check_writable(output)
+    codec = registry.provider(entry.qualified_name, LoadOptions.of(**options))
+    tokens = stream.encode_file(codec, source, bandwidth, quiet)
+    file_format.write(tokens, output)
+    summary = {
+        "output": str(output),
+        "codec": tokens.codec,
+        "seconds": tokens.seconds,
+        "streams": tokens.streams,
+        "tokens": sum(code.size for code in tokens.codes),
+        "kbps": tokens.bits / max(tokens.seconds, 1e-9) / 1000,
+    }
+    if as_json:
+        print_json(summary)
+    else:
+        say(f"{output}: {summary['tokens']} tokens for {tokens.seconds:.2f} s, {summary['kbps']:.2f} kbps", quiet)

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import click
+
+from ..registry import Registry, how_to_install
+from .options import as_json, print_json
+
+
+@click.command("list")
+@as_json
+def command(as_json: bool) -> None:
+    """The models that are installed."""
+    entries = list(Registry())
+    if as_json:
+        print_json([{"plugin": entry.plugin, **entry.spec.model_dump(mode="json", include=FIELDS)} for entry in entries])
+        return
+    if not entries:
+        click.echo(f"No codec is installed. {how_to_install()}")
+        return
+    rows = [("NAME", "RATE", "CHANNELS", "KBPS", "TOKENS/S", "DESCRIPTION")]
+    for spec in (entry.spec for entry in entries):
+        rows.append(
+            (spec.name, f"{spec.sample_rate} Hz", str(spec.channels), f"{spec.bandwidth:.2f}", f"{spec.token_rate:.0f}", spec.description)
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+FIELDS = {"name", "family", "description", "aliases", "sample_rate", "channels", "hop_length", "strides", "codebook_size", "licence"}

@@ -1,0 +1,83 @@
+"""The command group. A subcommand's module is imported when that subcommand runs, so that each costs only what it needs."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from .. import errors
+
+COMMANDS = {
+    "list": "The models that are installed",
+    "info": "All that is known about one model",
+    "plugins": "The plugins found, also those that do not work",
+    "encode": "An audio file to tokens",
+    "decode": "Tokens to an audio file",
+    "roundtrip": "An audio file to tokens and back, measured",
+    "verify": "This implementation against its authors' own",
+}
+EXIT_CODES: tuple[tuple[type[errors.CodecError], int], ...] = (
+    (errors.InvalidInput, 2),
+    (errors.UnknownCodec, 3),
+    (errors.AmbiguousCodec, 3),
+    (errors.WeightsUnavailable, 4),
+    (errors.CorruptFile, 5),
+    (errors.InvalidTokens, 5),
+    (errors.EngineNotAvailable, 6),
+    (errors.DeviceUnavailable, 6),
+    (errors.NotYetImplemented, 6),
+    (errors.CodecError, 7),
+)
+INTERRUPTED = 130
+
+
+class LazyGroup(click.Group):
+    """Subcommand `name` is `command` in the module `cli/name.py`, dashes becoming underscores."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f".{cmd_name}", __package__).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="blazen-codec-core")
+def group() -> None:
+    """Neural audio codecs.
+
+    Exit codes: 0 done, 1 a check failed, 2 wrong usage or input, 3 no such codec, 4 no weights, 5 a bad file, 6 an engine or
+    device is missing, 7 anything else that went wrong, 130 interrupted.
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command line and exits."""
+    try:
+        code = group.main(arguments, prog_name="blazen-codec", standalone_mode=False)
+    except errors.CodecError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(next(code for kind, code in EXIT_CODES if isinstance(error, kind)))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

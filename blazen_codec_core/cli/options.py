@@ -1,0 +1,46 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+AUDIO = click.Path(path_type=Path, dir_okay=False)
+
+
+def loading(function: F) -> F:
+    """How a codec is loaded; the command takes them as `**options` for `LoadOptions`."""
+    for option in reversed(
+        (
+            click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps"),
+            click.option("--engine", type=click.Choice(["native", "upstream"]), default="native", show_default=True),
+            click.option("--weights", metavar="WHERE", help="a file, a folder, a Hub id, or random:SEED"),
+            click.option("--offline", is_flag=True, help="never use the network"),
+            click.option("--noise/--no-noise", default=True, help="whether decoders that add noise do so"),
+            click.option("--noise-seed", type=click.IntRange(min=0), default=0, show_default=True),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+codec_name = click.option("-c", "--codec", "name", required=True, metavar="NAME", help="a model; see blazen-codec list")
+bandwidth = click.option("-b", "--bandwidth", type=float, metavar="KBPS", help="where the codec has a choice")
+quiet = click.option("-q", "--quiet", is_flag=True, help="say nothing but errors")
+as_json = click.option("--json", "as_json", is_flag=True, help="print JSON")
+
+
+def print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2))
+
+
+def say(text: str, quiet: bool) -> None:
+    """A remark on stderr."""
+    if not quiet:
+        click.echo(text, err=True)

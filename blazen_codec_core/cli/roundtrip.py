@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .. import audio, metrics
+from ..registry import Registry
+from ..specs import LoadOptions
+from . import stream
+from .options import AUDIO, as_json, bandwidth, codec_name, loading, print_json, quiet
+
+
+@click.command("roundtrip")
+@click.argument("source", metavar="IN", type=AUDIO)
+@codec_name
+@click.option("-o", "--output", type=AUDIO, help="the decoded audio; by default IN.NAME.wav in this folder")
+@click.option("--plot", type=AUDIO, help="a picture of both spectrograms, .png or .svg")
+@bandwidth
+@loading
+@quiet
+@as_json
+def command(
+    source: Path,
+    name: str,
+    output: Path | None,
+    plot: Path | None,
+    bandwidth: float | None,
+    quiet: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """An audio file to tokens and back, measured."""
+    registry = Registry()
+    codec = registry.provider(name, LoadOptions.of(**options))
+    output = output or Path(f"{source.stem}.{codec.spec.name}.wav")
+    stream.check_writable(output)
+    if plot:
+        stream.check_writable(plot)
+        from .. import plots
+
+        plots.check_available()
+    codec.load()
+    started = time.perf_counter()
+    tokens = stream.encode_file(codec, source, bandwidth, quiet)
+    encoded = time.perf_counter()
+    stream.decode_to_file(codec, tokens, output, quiet)
+    decoded = time.perf_counter()
+    original, rate = audio.read(source)
+    result, _ = audio.read(output)
+    summary = {
+        "output": str(output),
+        "codec": tokens.codec,
+        "seconds": tokens.seconds,
+        "kbps": tokens.bits / tokens.seconds / 1000,
+        "encode_real_time_factor": (encoded - started) / tokens.seconds,
+        "decode_real_time_factor": (decoded - encoded) / tokens.seconds,
+        "si_sdr_db": metrics.si_sdr(original, result),
+        "log_mel_distance": metrics.log_mel_distance(original, result, rate),
+    }
+    if plot:
+        plots.spectrograms(original[0], result[0], rate, f"{source.name} through {codec.spec.name}", plot)
+        summary["plot"] = str(plot)
+    if as_json:
+        print_json(summary)
+    elif not quiet:
+        click.echo(f"written      {output}" + (f" and {plot}" if plot else ""))
+        click.echo(f"audio        {tokens.seconds:.2f} s, {tokens.channels} channel{'s' if tokens.channels > 1 else ''}")
+        click.echo(f"bitrate      {summary['kbps']:.2f} kbps")
+        click.echo(f"encoding     {summary['encode_real_time_factor']:.4f} s a second of audio")
+        click.echo(f"decoding     {summary['decode_real_time_factor']:.4f} s a second of audio")
+        click.echo(f"SI-SDR       {summary['si_sdr_db']:.2f} dB")
+        click.echo(f"log-mel      {summary['log_mel_distance']:.3f} mean difference of log10")

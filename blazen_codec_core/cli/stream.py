@@ -1,0 +1,100 @@
+"""Files through a codec, piece by piece, so that memory does not grow with their length."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+import numpy as np
+
+from .. import audio
+from ..errors import NotYetImplemented
+from ..provider import DynCodecProvider
+from ..tokens import CodecTokens, Source
+from .options import say
+
+Advance = Callable[[float], None]
+LONG = 20.0
+"""Seconds of audio from which on a progress bar is shown."""
+
+
+@contextmanager
+def progress(what: str, seconds: float, quiet: bool) -> Iterator[Advance]:
+    """A bar on stderr for long work on a terminal; calls of the value it gives add seconds done."""
+    if quiet or seconds < LONG:
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(what), BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f} s"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=seconds)
+        yield lambda done: bar.advance(task, done)
+
+
+def encode_file(codec: DynCodecProvider, path: Path, bandwidth: float | None, quiet: bool) -> CodecTokens:
+    """The tokens of an audio file, resampled if need be, which is said on stderr and kept in the tokens."""
+    with audio.AudioReader(path) as reader:
+        source = None
+        if reader.sample_rate != codec.sample_rate:
+            say(f"{path}: resampled from {reader.sample_rate} to {codec.sample_rate} Hz", quiet)
+            source = Source(reader.sample_rate, reader.num_samples)
+        resampler = audio.Resampler(reader.sample_rate, codec.sample_rate, reader.channels)
+
+        def pieces(advance: Advance) -> Iterator[audio.Pcm]:
+            for block in reader.blocks():
+                yield resampler.push(block)
+                advance(block.shape[1] / reader.sample_rate)
+            yield resampler.finish()
+
+        with progress("encoding", reader.num_samples / reader.sample_rate, quiet) as advance:
+            try:
+                session = codec.encoder_session(reader.channels, bandwidth=bandwidth)
+            except NotYetImplemented:
+                tokens = codec.encode(np.concatenate(list(pieces(advance)), axis=1), codec.sample_rate, bandwidth=bandwidth)
+            else:
+                tokens = CodecTokens.concat([*(session.push(piece) for piece in pieces(advance)), session.finish()])
+    return dataclasses.replace(tokens, source=source)
+
+
+def decode_pieces(codec: DynCodecProvider, tokens: CodecTokens, advance: Advance) -> Iterator[audio.Pcm]:
+    """The audio that tokens stand for, at the codec's rate."""
+    try:
+        session = codec.decoder_session()
+    except NotYetImplemented:
+        yield codec.decode(tokens)
+        return
+    for part in tokens.parts(codec.spec.tile_frames):
+        yield session.push(part)
+        advance(part.seconds)
+    yield session.finish()
+
+
+def decode_to_file(codec: DynCodecProvider, tokens: CodecTokens, path: Path, quiet: bool) -> None:
+    """Writes the audio that tokens stand for, at the rate and length of the audio they were made from."""
+    rate = tokens.source.sample_rate if tokens.source else tokens.sample_rate
+    wanted = tokens.source.num_samples if tokens.source else tokens.num_samples
+    resampler = audio.Resampler(tokens.sample_rate, rate, tokens.channels)
+    if tokens.source:
+        say(f"{path}: resampled from {tokens.sample_rate} back to {rate} Hz", quiet)
+    with (
+        audio.writing(path, rate, tokens.channels) as out,
+        progress("decoding", tokens.seconds, quiet) as advance,
+    ):
+        for piece in decode_pieces(codec, tokens, advance):
+            out.write(resampler.push(piece)[:, : wanted - out.num_samples])
+        if tokens.source:
+            out.write(resampler.finish()[:, : wanted - out.num_samples])
+        out.write(np.zeros((tokens.channels, wanted - out.num_samples), np.float32))
+
+
+def check_writable(path: Path) -> None:
+    """Fails before the work rather than after it."""
+    if path.is_dir():
+        raise click.UsageError(f"{path} is a directory")
+    if not path.parent.is_dir():
+        raise click.UsageError(f"{path.parent} is not a directory")

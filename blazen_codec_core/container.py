@@ -1,0 +1,128 @@
+"""`CodecTokens` on disk: a safetensors file with an array a codebook and the rest as JSON in its metadata.
+
+Codes are stored in the smallest unsigned type that holds the codebook. Nothing in the file is ever executed, and sizes
+are checked against the file before anything is read.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from os import PathLike
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .errors import CorruptFile, InvalidInput, InvalidTokens
+from .files import replacing
+from .tokens import CodecTokens, Source
+
+KEY = "blazen_codec"
+VERSION = 1
+SUFFIX = ".tokens"
+
+
+class TokenFormat(ABC):
+    """A kind of file that holds tokens.
+
+    Attributes:
+        name: What it is called in messages.
+        suffixes: Of its files, with the dot.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+
+    @abstractmethod
+    def write(self, tokens: CodecTokens, path: str | PathLike[str]) -> None:
+        """Writes the file, whole or not at all; `InvalidTokens` if the format cannot hold them."""
+
+    @abstractmethod
+    def read(self, path: str | PathLike[str]) -> CodecTokens:
+        """Reads the file; `CorruptFile` if it is not one."""
+
+
+class Container(TokenFormat):
+    """The project's own format, which holds the tokens of every codec."""
+
+    name = "container"
+    suffixes = (SUFFIX,)
+
+    def write(self, tokens: CodecTokens, path: str | PathLike[str]) -> None:
+        write(tokens, path)
+
+    def read(self, path: str | PathLike[str]) -> CodecTokens:
+        return read(path)
+
+
+class _Source(BaseModel):
+    sample_rate: Annotated[int, Field(gt=0)]
+    num_samples: Annotated[int, Field(ge=0)]
+
+
+class _Header(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    version: int
+    codec: str
+    strides: tuple[Annotated[int, Field(gt=0)], ...] = Field(min_length=1, max_length=1024)
+    codebook_size: Annotated[int, Field(gt=0, le=2**31 - 1)]
+    sample_rate: Annotated[int, Field(gt=0)]
+    hop_length: Annotated[int, Field(gt=0)]
+    num_samples: Annotated[int, Field(ge=0)]
+    channels: Annotated[int, Field(gt=0)]
+    weights: str | None = None
+    source: _Source | None = None
+
+
+def write(tokens: CodecTokens, path: str | PathLike[str]) -> None:
+    """Writes a container; the file appears whole or not at all."""
+    from safetensors.numpy import save_file
+
+    kind = np.min_scalar_type(tokens.codebook_size - 1)
+    arrays = {f"codes.{number}": np.ascontiguousarray(code.astype(kind)) for number, code in enumerate(tokens.codes)}
+    source = tokens.source
+    header = _Header(
+        version=VERSION,
+        codec=tokens.codec,
+        strides=tokens.strides,
+        codebook_size=tokens.codebook_size,
+        sample_rate=tokens.sample_rate,
+        hop_length=tokens.hop_length,
+        num_samples=tokens.num_samples,
+        channels=tokens.channels,
+        weights=tokens.weights,
+        source=_Source(sample_rate=source.sample_rate, num_samples=source.num_samples) if source else None,
+    )
+    with replacing(path) as temporary:
+        save_file(arrays, temporary, metadata={KEY: header.model_dump_json(exclude_none=True)})
+
+
+def read(path: str | PathLike[str]) -> CodecTokens:
+    """Reads a container.
+
+    Raises:
+        InvalidInput: There is no such file.
+        CorruptFile: It is not a container, or what it says does not fit together.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise InvalidInput(f"{path} is not a file")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            if KEY not in metadata:
+                raise CorruptFile(f"{path} is a safetensors file, but holds no tokens")
+            header = _Header.model_validate(json.loads(metadata[KEY]))
+            if header.version != VERSION:
+                raise CorruptFile(f"{path} is a container of version {header.version}; this release reads version {VERSION}")
+            codes = tuple(file.get_tensor(f"codes.{number}") for number in range(len(header.strides)))
+        source = Source(header.source.sample_rate, header.source.num_samples) if header.source else None
+        fields = header.model_dump(exclude={"version", "source"})
+        return CodecTokens(codes=codes, source=source, **fields)
+    except (SafetensorError, ValidationError, InvalidTokens, ValueError, OSError, TypeError) as error:
+        raise CorruptFile(f"{path} is not a token container, or is damaged: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,53 @@
+"""How far a decoded signal is from the original."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import InvalidInput
+
+Signal = NDArray[np.float32]
+
+
+def si_sdr(original: Signal, decoded: Signal) -> float:
+    """Scale-invariant signal-to-distortion ratio in dB (Le Roux et al. 2019, "SDR - half-baked or well done?").
+
+    Args:
+        original, decoded: Equal shapes; several channels are taken as one long signal.
+    """
+    a, b = (np.asarray(signal, np.float64).reshape(-1) for signal in (original, decoded))
+    if a.shape != b.shape:
+        raise InvalidInput(f"signals of {a.size} and {b.size} samples cannot be compared")
+    a, b = a - a.mean(), b - b.mean()
+    target = a * (a @ b) / max(a @ a, 1e-20)
+    return float(10 * np.log10(max(target @ target, 1e-20) / max((b - target) @ (b - target), 1e-20)))
+
+
+def mel_filters(sample_rate: int, window: int, bands: int) -> NDArray[np.float64]:
+    """Triangular filters of equal area on the mel scale (O'Shaughnessy's formula), `(window / 2 + 1, bands)`."""
+    top = 2595 * np.log10(1 + sample_rate / 2 / 700)
+    hertz = 700 * (10 ** (np.linspace(0, top, bands + 2) / 2595) - 1)
+    bins = np.linspace(0, sample_rate / 2, window // 2 + 1)[:, None]
+    rising = (bins - hertz[:-2]) / np.maximum(hertz[1:-1] - hertz[:-2], sample_rate / window)
+    falling = (hertz[2:] - bins) / np.maximum(hertz[2:] - hertz[1:-1], sample_rate / window)
+    filters = np.maximum(0, np.minimum(rising, falling))
+    return np.asarray(filters / np.maximum(filters.sum(0), 1e-3))
+
+
+def spectrogram(signal: Signal, window: int = 1024, hop: int = 256) -> NDArray[np.float64]:
+    """Magnitudes of a Hann-windowed Fourier transform of one channel, `(frames, window / 2 + 1)`."""
+    padded = np.pad(np.asarray(signal, np.float64), (window // 2, window // 2))
+    frames = np.lib.stride_tricks.sliding_window_view(padded, window)[::hop]
+    return np.asarray(np.abs(np.fft.rfft(frames * np.hanning(window), axis=1)))
+
+
+def log_mel(signal: Signal, sample_rate: int, bands: int = 80) -> NDArray[np.float64]:
+    """log10 of mel magnitudes of one channel, floored at 1e-5, `(frames, bands)`."""
+    return np.log10(np.maximum(spectrogram(signal) @ mel_filters(sample_rate, 1024, bands), 1e-5))
+
+
+def log_mel_distance(original: Signal, decoded: Signal, sample_rate: int) -> float:
+    """The mean absolute difference of `log_mel`, over all channels; both are `(channels, samples)`."""
+    pairs = zip(np.atleast_2d(original), np.atleast_2d(decoded), strict=True)
+    return float(np.mean([np.abs(log_mel(a, sample_rate) - log_mel(b, sample_rate)).mean() for a, b in pairs]))

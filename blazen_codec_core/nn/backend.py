@@ -1,0 +1,238 @@
+"""The trait over a PyTorch network: devices, loading and unloading, sessions and batches."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import weights
+from ..backend import CodecBackend, Pcm
+from ..errors import DeviceUnavailable, InvalidInput
+from ..specs import CodecSpec, LoadOptions
+from ..tokens import CodecTokens
+from .batch import run_ragged
+from .layer import StreamSetup
+from .network import CodecNetwork
+from .noise import CounterNoise
+from .session import TileDecoderSession, TileEncoderSession, running
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A network that is ready, and which weights it has."""
+
+    network: CodecNetwork
+    weights: str
+
+
+def pick_device(spec: CodecSpec, asked: str) -> torch.device:
+    """The device to run on.
+
+    Args:
+        asked: `auto` for the first of the spec's devices that is there, or a PyTorch device.
+
+    Raises:
+        DeviceUnavailable: It is not there, or the model does not run on it.
+    """
+    can = spec.capabilities.devices
+    if asked == "auto":
+        there = [kind for kind in can if is_there(torch.device(kind))]
+        if not there:
+            raise DeviceUnavailable(f"{spec.name} runs on {', '.join(can)}; none of them is there")
+        return torch.device(there[0])
+    try:
+        device = torch.device(asked)
+    except RuntimeError as error:
+        raise DeviceUnavailable(f"{asked!r} is no device; {spec.name} runs on auto, {', '.join(can)}") from error
+    if device.type not in can:
+        raise DeviceUnavailable(f"{spec.name} runs on {', '.join(can)}, not on {asked}")
+    if not is_there(device):
+        raise DeviceUnavailable(f"there is no device {asked} here; device='auto' takes what there is")
+    return device
+
+
+def is_there(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
+    if device.type == "mps":
+        return torch.backends.mps.is_available()
+    return device.type == "cpu" and not device.index
+
+
+class TorchCodecBackend(CodecBackend):
+    """A codec that runs on PyTorch. A plugin says how its network is built and filled; the rest is here."""
+
+    batch_streams = {"cpu": 1}
+    """How many signals run side by side, by device type; on a CPU a second one would only push the first out of cache."""
+
+    def __init__(self, spec: CodecSpec, options: LoadOptions | None = None) -> None:
+        super().__init__(spec, options)
+        self._loaded: Loaded | None = None
+        self._lock = threading.Lock()
+
+    @abstractmethod
+    def build(self, found: weights.RandomWeights | weights.WeightFile) -> CodecNetwork:
+        """The network, on the CPU, with these weights.
+
+        Raises:
+            WeightsUnavailable: They are not of this model.
+        """
+
+    @property
+    def device(self) -> str:
+        return str(pick_device(self.spec, self.options.device))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        if self.options.dtype not in self.spec.capabilities.dtypes:
+            raise DeviceUnavailable(f"{self.spec.name} runs in {', '.join(self.spec.capabilities.dtypes)}, not {self.options.dtype}")
+        dtype: torch.dtype = getattr(torch, self.options.dtype)
+        return dtype
+
+    def load(self) -> None:
+        self.loaded()
+
+    def loaded(self) -> Loaded:
+        """The network, loaded once however many threads ask."""
+        loaded = self._loaded
+        if loaded is not None:
+            return loaded
+        with self._lock:
+            if self._loaded is None:
+                device, dtype = torch.device(self.device), self.dtype
+                found = weights.locate(self.spec, self.options)
+                network = self.build(found).requires_grad_(False).eval()
+                with running():
+                    network = network.to(device, dtype)
+                self._loaded = Loaded(network, found.label)
+            return self._loaded
+
+    def unload(self) -> None:
+        with self._lock:
+            self._loaded = None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    @property
+    def is_loaded(self) -> bool:
+        return self._loaded is not None
+
+    def setup(self, streams: int) -> StreamSetup:
+        """What a stream's state is made from, with the noise that the options ask for."""
+        device, dtype = torch.device(self.device), self.dtype
+        seed = secrets.randbits(64) if self.options.noise_seed is None else self.options.noise_seed
+        return StreamSetup(streams, device, dtype, CounterNoise(seed, device, dtype) if self.options.noise else None)
+
+    def encoder_session(
+        self, channels: int = 1, *, bandwidth: float | None = None, tile_frames: int | None = None
+    ) -> TileEncoderSession:
+        self.check_channels(channels)
+        self.check_bandwidth(bandwidth)
+        tile, loaded = self._tile(tile_frames), self.loaded()
+        return TileEncoderSession(self, loaded.network, self.setup(channels), channels, tile, loaded.weights)
+
+    def decoder_session(self, *, tile_frames: int | None = None) -> TileDecoderSession:
+        return TileDecoderSession(self, self.loaded().network, self.setup, self._tile(tile_frames))
+
+    def encode_batch(self, items: Sequence[Any], sample_rate: int, *, bandwidth: float | None = None) -> list[CodecTokens]:
+        self.check_bandwidth(bandwidth)
+        pcm = [self.check_pcm(item, sample_rate) for item in items]
+        return self._in_groups(pcm, [item.shape[0] for item in pcm], self._encode_group)
+
+    def decode_batch(self, items: Sequence[CodecTokens]) -> list[Pcm]:
+        for item in items:
+            self.check_tokens(item)
+        return self._in_groups(list(items), [item.streams for item in items], self._decode_group)
+
+    def _in_groups(self, items: list[Any], streams: list[int], run: Callable[[list[Any]], list[Any]]) -> list[Any]:
+        """Runs items of like length together, as many as the device takes, and returns the results in their order."""
+        limit = self.batch_streams.get(torch.device(self.device).type, 32)
+        length = [item.shape[1] if isinstance(item, np.ndarray) else item.frames for item in items]
+        results: list[Any] = [None] * len(items)
+        group: list[int] = []
+        for place in sorted(range(len(items)), key=lambda i: length[i]):
+            if group and sum(streams[i] for i in group) + streams[place] > limit:
+                self._put(results, group, run([items[i] for i in group]))
+                group = []
+            group.append(place)
+        if group:
+            self._put(results, group, run([items[i] for i in group]))
+        return results
+
+    @staticmethod
+    def _put(results: list[Any], places: list[int], made: list[Any]) -> None:
+        for place, result in zip(places, made, strict=True):
+            results[place] = result
+
+    def _encode_group(self, items: list[Pcm]) -> list[CodecTokens]:
+        spec, loaded = self.spec, self.loaded()
+        block = spec.block_frames * spec.hop_length
+        rows = [row for item in items for row in item]
+        lengths = [row.shape[0] + -row.shape[0] % block for row in rows]
+        setup = self.setup(len(rows))
+
+        def cut(chosen: Sequence[int], start: int, end: int) -> list[Tensor]:
+            tile = np.zeros((len(chosen), end - start), np.float32)
+            for place, row in enumerate(chosen):
+                piece = rows[row][start:end]
+                tile[place, : piece.shape[0]] = piece
+            return [torch.from_numpy(tile).to(setup.device, setup.dtype)[..., None]]
+
+        with running():
+            made = run_ragged(
+                lengths,
+                spec.tile_frames * spec.hop_length,
+                loaded.network.encoder_state(setup),
+                cut,
+                lambda x, state, last: loaded.network.encode_step(x[0], state, last),
+            )
+            codes = [[torch.cat(book, 1).cpu().numpy() for book in zip(*steps, strict=True)] for steps in made]
+        results, at = [], 0
+        for item in items:
+            mine = codes[at : at + item.shape[0]]
+            at += item.shape[0]
+            joined = [np.concatenate(books).astype(np.int32) for books in zip(*mine, strict=True)]
+            results.append(CodecTokens.from_codes(spec, joined, num_samples=item.shape[1], weights=loaded.weights))
+        return results
+
+    def _decode_group(self, items: list[CodecTokens]) -> list[Pcm]:
+        spec, loaded = self.spec, self.loaded()
+        rows = [[book[stream] for book in item.codes] for item in items for stream in range(item.streams)]
+        lengths = [row[0].shape[0] * spec.strides[0] for row in rows]
+        setup = self.setup(len(rows))
+
+        def cut(chosen: Sequence[int], start: int, end: int) -> list[Tensor]:
+            books = range(spec.num_codebooks)
+            parts = [np.stack([rows[r][b][start // spec.strides[b] : end // spec.strides[b]] for r in chosen]) for b in books]
+            return [torch.from_numpy(part).to(setup.device) for part in parts]
+
+        with running():
+            made = run_ragged(
+                lengths,
+                spec.tile_frames,
+                loaded.network.decoder_state(setup),
+                cut,
+                lambda indices, state, last: [loaded.network.decode_step(indices, state, last)],
+            )
+            audio = [torch.cat([step[0][..., 0] for step in steps], 1).float().cpu().numpy() for steps in made]
+        results, at = [], 0
+        for item in items:
+            results.append(np.concatenate(audio[at : at + item.streams])[:, : item.num_samples])
+            at += item.streams
+        return results
+
+    def _tile(self, asked: int | None) -> int:
+        if asked is None:
+            return self.spec.tile_frames
+        group = self.spec.block_frames
+        if asked < 1 or asked % group:
+            raise InvalidInput(f"tile_frames is a positive multiple of {group} for {self.spec.name}, not {asked}")
+        return asked

@@ -1,0 +1,48 @@
+"""The shape that codecs share: an encoder, a quantizer and a decoder, run as two streams."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from .attention import WindowState
+from .layer import Layer, State, StreamSetup
+from .quantize import ResidualVectorQuantizer
+
+
+@dataclasses.dataclass
+class EncoderState(State):
+    encoder: State
+    quantizer: WindowState
+
+
+class CodecNetwork(nn.Module):
+    """A codec as two streams: audio to tokens, and tokens to audio. Subclasses set the three parts."""
+
+    encoder: Layer
+    quantizer: ResidualVectorQuantizer
+    decoder: Layer
+
+    def encoder_state(self, setup: StreamSetup) -> EncoderState:
+        return EncoderState(self.encoder.init_state(setup), self.quantizer.init_state(setup))
+
+    def encode_step(self, x: Tensor, state: EncoderState, last: bool) -> list[Tensor]:
+        """Audio `(batch, samples, channels)` to indices `(batch, frames / stride)` a codebook."""
+        return self.quantizer.step(self.encoder.step(x, state.encoder, last), state.quantizer)
+
+    def frames_encoded(self, samples: int, last: bool) -> int:
+        """How many frames have come out once `samples` have gone in."""
+        return self.quantizer.frames_out(self.encoder.frames_out(samples, last))
+
+    def decoder_state(self, setup: StreamSetup) -> State:
+        return self.decoder.init_state(setup)
+
+    def decode_step(self, indices: Sequence[Tensor], state: State, last: bool) -> Tensor:
+        """Indices `(batch, frames / stride)` a codebook to audio `(batch, samples, channels)`."""
+        return self.decoder.step(self.quantizer.decode(indices), state, last)
+
+    def samples_decoded(self, frames: int, last: bool) -> int:
+        """How many samples have come out once `frames` have gone in."""
+        return self.decoder.frames_out(frames, last)

@@ -1,0 +1,202 @@
+"""Streams over a network: the signal is cut on a fixed grid of tiles, whatever pieces it arrives in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..backend import CodecBackend, DecoderSession, EncoderSession, Pcm
+from ..errors import CodecError, InferenceError, InvalidInput, InvalidTokens
+from ..tokens import CodecTokens
+from .layer import StreamSetup
+from .network import CodecNetwork
+
+
+@contextmanager
+def running() -> Iterator[None]:
+    """Inference mode, and torch's own errors as `InferenceError`."""
+    try:
+        with torch.inference_mode():
+            yield
+    except CodecError:
+        raise
+    except (RuntimeError, MemoryError, IndexError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InferenceError(f"the network failed while running: {reason}") from error
+
+
+class Tiles:
+    """Collects a signal of `(streams, time)` and gives it back in tiles of equal length."""
+
+    def __init__(self, streams: int, length: int, dtype: np.dtype) -> None:
+        self._buffer = np.zeros((streams, length), dtype)
+        self.filled = 0
+
+    def push(self, piece: NDArray) -> Iterator[NDArray]:
+        """Every tile that `piece` completes."""
+        length, at = self._buffer.shape[1], 0
+        while at < piece.shape[1]:
+            take = min(length - self.filled, piece.shape[1] - at)
+            self._buffer[:, self.filled : self.filled + take] = piece[:, at : at + take]
+            self.filled, at = self.filled + take, at + take
+            if self.filled == length:
+                self.filled = 0
+                yield self._buffer.copy()
+
+    def rest(self) -> NDArray:
+        """What is left at the end of the signal."""
+        return self._buffer[:, : self.filled].copy()
+
+
+def worst_delay(tile: int, covered: Callable[[int], int], step: int) -> int:
+    """The most input, in its own units, that can be in and not yet covered by the output.
+
+    Args:
+        tile: How much runs at a time.
+        covered: How much of the input the output covers once that many units have run.
+        step: The smallest amount pushed.
+    """
+    return max((n + 1) * tile - step - covered(n * tile) for n in range(64))
+
+
+class TileEncoderSession(EncoderSession):
+    """Audio in tiles through the encoder and the quantizer."""
+
+    def __init__(
+        self, backend: CodecBackend, network: CodecNetwork, setup: StreamSetup, channels: int, tile_frames: int, weights: str
+    ) -> None:
+        self._backend, self._network, self._setup = backend, network, setup
+        self._channels, self._tile, self._weights = channels, tile_frames * backend.spec.hop_length, weights
+        self._tiles = Tiles(channels, self._tile, np.dtype(np.float32))
+        self._pushed = self._covered = 0
+        self._ended = False
+        with running():
+            self._state = network.encoder_state(setup)
+
+    @property
+    def latency_samples(self) -> int:
+        hop = self._backend.spec.hop_length
+        return worst_delay(self._tile, lambda samples: self._network.frames_encoded(samples, False) * hop, 1)
+
+    def push(self, pcm: object) -> CodecTokens:
+        self._check_open()
+        array = self._backend.check_pcm(pcm, self._backend.sample_rate, empty=True)
+        if array.shape[0] != self._channels:
+            raise InvalidInput(f"this session is of {self._channels} channels, the audio has {array.shape[0]}")
+        self._pushed += array.shape[1]
+        codes = [self._run(tile, last=False) for tile in self._tiles.push(array)]
+        return self._tokens(codes, last=False)
+
+    def finish(self) -> CodecTokens:
+        self._check_open()
+        if not self._pushed:
+            raise InvalidInput("the audio is empty: nothing was pushed")
+        spec = self._backend.spec
+        padding = -self._pushed % (spec.block_frames * spec.hop_length)
+        rest = np.pad(self._tiles.rest(), ((0, 0), (0, padding)))
+        self._ended = True
+        return self._tokens([self._run(rest, last=True)], last=True)
+
+    def _check_open(self) -> None:
+        if self._ended:
+            raise InvalidInput("this session has ended; open another one")
+
+    def _run(self, tile: NDArray, last: bool) -> list[NDArray]:
+        try:
+            with running():
+                x = torch.from_numpy(tile).to(self._setup.device, self._setup.dtype)[..., None]
+                return [index.cpu().numpy() for index in self._network.encode_step(x, self._state, last)]
+        except CodecError:
+            self._ended = True
+            raise
+
+    def _tokens(self, codes: list[list[NDArray]], last: bool) -> CodecTokens:
+        spec = self._backend.spec
+        empty = [np.zeros((self._channels, 0), np.int32) for _ in spec.strides]
+        joined = [np.concatenate(parts, axis=1) for parts in zip(empty, *codes, strict=True)]
+        frames = joined[0].shape[1] * spec.strides[0]
+        samples = self._pushed - self._covered if last else frames * spec.hop_length
+        self._covered += samples
+        return CodecTokens.from_codes(spec, [j.astype(np.int32) for j in joined], num_samples=samples, weights=self._weights)
+
+
+class TileDecoderSession(DecoderSession):
+    """Tokens in tiles through the decoder."""
+
+    def __init__(
+        self, backend: CodecBackend, network: CodecNetwork, setup: Callable[[int], StreamSetup], tile_frames: int
+    ) -> None:
+        self._backend, self._network, self._setup_of = backend, network, setup
+        self._tile = tile_frames
+        self._first: CodecTokens | None = None
+        self._frames = self._samples = self._returned = 0
+        self._ended = False
+
+    @property
+    def latency_samples(self) -> int:
+        spec = self._backend.spec
+        hop = spec.hop_length
+        return worst_delay(
+            self._tile * hop, lambda samples: self._network.samples_decoded(samples // hop, False), spec.block_frames * hop
+        )
+
+    def push(self, tokens: CodecTokens) -> Pcm:
+        self._check_open()
+        self._backend.check_tokens(tokens, part=True)
+        if self._first is None:
+            self._begin(tokens)
+        assert self._first is not None
+        self._first.check_joins(tokens)
+        if tokens.frames and self._samples < self._frames * tokens.hop_length:
+            raise InvalidTokens("the tokens before these end inside a frame: these are of another recording")
+        self._frames += tokens.frames
+        self._samples += tokens.num_samples
+        made = []
+        tiles = [list(book.push(code)) for book, code in zip(self._tiles, tokens.codes, strict=True)]
+        for tile in zip(*tiles, strict=True):
+            made.append(self._run(list(tile), last=False))
+        return self._trim(made)
+
+    def finish(self) -> Pcm:
+        self._check_open()
+        if not self._frames:
+            raise InvalidTokens("there are no tokens: nothing was pushed")
+        if self._frames % self._backend.spec.block_frames:
+            raise InvalidTokens(
+                f"{self._backend.spec.name} decodes whole blocks of {self._backend.spec.block_frames} frames; "
+                f"{self._frames} were pushed"
+            )
+        self._ended = True
+        return self._trim([self._run([book.rest() for book in self._tiles], last=True)])
+
+    def _begin(self, tokens: CodecTokens) -> None:
+        self._first = tokens
+        self._setup = self._setup_of(tokens.streams)
+        self._tiles = [Tiles(tokens.streams, self._tile // stride, np.dtype(np.int32)) for stride in tokens.strides]
+        with running():
+            self._state = self._network.decoder_state(self._setup)
+
+    def _check_open(self) -> None:
+        if self._ended:
+            raise InvalidInput("this session has ended; open another one")
+
+    def _run(self, tile: list[NDArray], last: bool) -> Pcm:
+        try:
+            with running():
+                indices = [torch.from_numpy(codes).to(self._setup.device) for codes in tile]
+                y = self._network.decode_step(indices, self._state, last)
+                return np.ascontiguousarray(y[..., 0].float().cpu().numpy())
+        except CodecError:
+            self._ended = True
+            raise
+
+    def _trim(self, made: list[Pcm]) -> Pcm:
+        assert self._first is not None
+        audio = np.concatenate([np.zeros((self._first.streams, 0), np.float32), *made], axis=1)
+        audio = audio[:, : self._samples - self._returned]
+        self._returned += audio.shape[1]
+        return audio

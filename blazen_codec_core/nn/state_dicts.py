@@ -1,0 +1,63 @@
+"""Reading weights, and nothing but weights, from files."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ..errors import WeightsUnavailable
+
+
+def read(path: Path) -> Any:
+    """What a `.safetensors` file or a PyTorch checkpoint holds; no code in it is ever run.
+
+    Raises:
+        WeightsUnavailable: It cannot be read, or holds more than plain data.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise WeightsUnavailable(f"{path} is not a file of weights: {reason}") from error
+
+
+def tensors(found: Any, path: Path) -> dict[str, Tensor]:
+    """The state dict in `found`, as float32.
+
+    Raises:
+        WeightsUnavailable: It is something else, or holds NaN.
+    """
+    if not isinstance(found, Mapping) or not all(isinstance(v, Tensor) for v in found.values()):
+        raise WeightsUnavailable(f"{path} holds no state dict: names and tensors are expected")
+    state = {str(name): tensor.float() if tensor.is_floating_point() else tensor for name, tensor in found.items()}
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise WeightsUnavailable(f"{path}: {name} holds NaN or infinite values")
+    return state
+
+
+def load(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
+    """Fills a network, every parameter and nothing else.
+
+    Raises:
+        WeightsUnavailable: Names or shapes do not fit; the message says which.
+    """
+    wanted = dict(network.state_dict())
+    missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
+    wrong = [n for n in sorted(wanted.keys() & state.keys()) if wanted[n].shape != state[n].shape]
+    problems = [
+        *(f"{len(names)} {what}, such as {names[0]}" for what, names in (("missing", missing), ("unknown", extra)) if names),
+        *(f"{n} is {tuple(state[n].shape)} in place of {tuple(wanted[n].shape)}" for n in wrong[:1]),
+    ]
+    if problems:
+        raise WeightsUnavailable(f"the weights of {origin} are of another model: {'; '.join(problems)}")
+    network.load_state_dict(state)

@@ -1,0 +1,194 @@
+"""The two ways to hold a codec: typed, for code that knows its backend, and erased, for code that does not."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
+
+from .specs import CodecSpec, LoadOptions
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from .backend import CodecBackend, DecoderSession, EncoderSession, Pcm
+    from .tokens import CodecTokens
+
+B = TypeVar("B", bound="CodecBackend")
+P = ParamSpec("P")
+R = TypeVar("R")
+Restore = Callable[[str, LoadOptions], "DynCodecProvider"]
+
+
+class CodecBackendHandle(Generic[B]):
+    """One backend of a known type, shared by all who hold the handle."""
+
+    def __init__(self, name: str, spec: CodecSpec, options: LoadOptions, create: Callable[[], B]) -> None:
+        self.name, self.spec, self.options = name, spec, options
+        self._create = create
+        self._backend: B | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def backend(self) -> B:
+        """The backend, made when it is first asked for; its weights are loaded when it is first used."""
+        with self._lock:
+            if self._backend is None:
+                self._backend = self._create()
+            return self._backend
+
+    def into_dyn(self, restore: Restore) -> DynCodecProvider:
+        """The same backend with its type erased; `restore` makes another one from the name and the options."""
+        return DynCodecProvider(cast("CodecBackendHandle[CodecBackend]", self), restore)
+
+    def __repr__(self) -> str:
+        return f"<CodecBackendHandle {self.name}>"
+
+
+async def _in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    return await asyncio.to_thread(function, *args, **kwargs)
+
+
+class DynCodecProvider:
+    """A codec of which only the trait is visible.
+
+    Every method that works has an `async` twin with an `a` before its name, which runs in a worker thread. A provider
+    can be pickled: its name and options cross, and the other side loads its own weights.
+    """
+
+    def __init__(self, handle: CodecBackendHandle[CodecBackend], restore: Restore) -> None:
+        self._handle = handle
+        self._restore = restore
+
+    @property
+    def _backend(self) -> CodecBackend:
+        return self._handle.backend
+
+    @property
+    def name(self) -> str:
+        """`plugin:name`, by which it can be looked up again."""
+        return self._handle.name
+
+    @property
+    def options(self) -> LoadOptions:
+        return self._handle.options
+
+    @property
+    def spec(self) -> CodecSpec:
+        return self._handle.spec
+
+    @property
+    def id(self) -> str:
+        return self._backend.id
+
+    @property
+    def provider_kind(self) -> str:
+        return self._backend.provider_kind
+
+    @property
+    def sample_rate(self) -> int:
+        return self.spec.sample_rate
+
+    @property
+    def channels(self) -> int:
+        return self.spec.channels
+
+    @property
+    def num_codebooks(self) -> int:
+        return self.spec.num_codebooks
+
+    @property
+    def frame_rate(self) -> float:
+        return self.spec.frame_rate
+
+    @property
+    def device(self) -> str:
+        return self._backend.device
+
+    @property
+    def is_loaded(self) -> bool:
+        return self._backend.is_loaded
+
+    def load(self) -> None:
+        """See `AudioBackend.load`."""
+        self._backend.load()
+
+    async def aload(self) -> None:
+        await _in_thread(self.load)
+
+    def unload(self) -> None:
+        """See `AudioBackend.unload`."""
+        self._backend.unload()
+
+    async def aunload(self) -> None:
+        await _in_thread(self.unload)
+
+    def encode(self, pcm: Any, sample_rate: int, *, bandwidth: float | None = None) -> CodecTokens:
+        """See `CodecBackend.encode`."""
+        return self._backend.encode(pcm, sample_rate, bandwidth=bandwidth)
+
+    async def aencode(self, pcm: Any, sample_rate: int, *, bandwidth: float | None = None) -> CodecTokens:
+        return await _in_thread(self.encode, pcm, sample_rate, bandwidth=bandwidth)
+
+    def decode(self, tokens: CodecTokens) -> Pcm:
+        """See `CodecBackend.decode`."""
+        return self._backend.decode(tokens)
+
+    async def adecode(self, tokens: CodecTokens) -> Pcm:
+        return await _in_thread(self.decode, tokens)
+
+    def encode_batch(self, items: Sequence[Any], sample_rate: int, *, bandwidth: float | None = None) -> list[CodecTokens]:
+        """See `CodecBackend.encode_batch`."""
+        return self._backend.encode_batch(items, sample_rate, bandwidth=bandwidth)
+
+    async def aencode_batch(
+        self, items: Sequence[Any], sample_rate: int, *, bandwidth: float | None = None
+    ) -> list[CodecTokens]:
+        return await _in_thread(self.encode_batch, items, sample_rate, bandwidth=bandwidth)
+
+    def decode_batch(self, items: Sequence[CodecTokens]) -> list[Pcm]:
+        """See `CodecBackend.decode_batch`."""
+        return self._backend.decode_batch(items)
+
+    async def adecode_batch(self, items: Sequence[CodecTokens]) -> list[Pcm]:
+        return await _in_thread(self.decode_batch, items)
+
+    def encode_pcm(self, samples: Any, sample_rate: int) -> NDArray[np.uint32]:
+        """See `CodecBackend.encode_pcm`."""
+        return self._backend.encode_pcm(samples, sample_rate)
+
+    async def aencode_pcm(self, samples: Any, sample_rate: int) -> NDArray[np.uint32]:
+        return await _in_thread(self.encode_pcm, samples, sample_rate)
+
+    def decode_tokens(self, tokens: Any, num_codebooks: int) -> Pcm:
+        """See `CodecBackend.decode_tokens`."""
+        return self._backend.decode_tokens(tokens, num_codebooks)
+
+    async def adecode_tokens(self, tokens: Any, num_codebooks: int) -> Pcm:
+        return await _in_thread(self.decode_tokens, tokens, num_codebooks)
+
+    def encoder_session(
+        self, channels: int = 1, *, bandwidth: float | None = None, tile_frames: int | None = None
+    ) -> EncoderSession:
+        """See `CodecBackend.encoder_session`."""
+        return self._backend.encoder_session(channels, bandwidth=bandwidth, tile_frames=tile_frames)
+
+    async def aencoder_session(
+        self, channels: int = 1, *, bandwidth: float | None = None, tile_frames: int | None = None
+    ) -> EncoderSession:
+        return await _in_thread(self.encoder_session, channels, bandwidth=bandwidth, tile_frames=tile_frames)
+
+    def decoder_session(self, *, tile_frames: int | None = None) -> DecoderSession:
+        """See `CodecBackend.decoder_session`."""
+        return self._backend.decoder_session(tile_frames=tile_frames)
+
+    async def adecoder_session(self, *, tile_frames: int | None = None) -> DecoderSession:
+        return await _in_thread(self.decoder_session, tile_frames=tile_frames)
+
+    def __reduce__(self) -> tuple[Restore, tuple[str, LoadOptions]]:
+        return self._restore, (self.name, self.options)
+
+    def __repr__(self) -> str:
+        return f"<DynCodecProvider {self.id} ({self.provider_kind})>"

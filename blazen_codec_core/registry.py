@@ -1,0 +1,191 @@
+"""From a name to a spec to a codec."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import importlib_metadata
+
+from .discovery import Plugins, discover
+from .errors import AmbiguousCodec, CodecError, EngineNotAvailable, InvalidInput, PluginError, UnknownCodec
+from .provider import CodecBackendHandle, DynCodecProvider
+from .specs import CodecSpec, LoadOptions
+
+if TYPE_CHECKING:
+    from .backend import CodecBackend
+    from .container import TokenFormat
+    from .layouts import TokenLayout
+
+DISTRIBUTION = "blazen-codec-core"
+B = TypeVar("B", bound="CodecBackend")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model and the plugin it comes from."""
+
+    plugin: str
+    spec: CodecSpec
+
+    @property
+    def qualified_name(self) -> str:
+        """`plugin:name`, which is never ambiguous."""
+        return f"{self.plugin}:{self.spec.name}"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Everything it can be asked for by."""
+        family = (self.spec.family,) if self.spec.default else ()
+        return (self.qualified_name, self.spec.name, *self.spec.aliases, *family)
+
+
+class Registry:
+    """All models of the plugins that work."""
+
+    def __init__(self, plugins: Plugins | None = None) -> None:
+        self.plugins = discover() if plugins is None else plugins
+        self._claims: dict[str, list[Entry]] = {}
+        for entry in self:
+            for name in dict.fromkeys(entry.names):
+                self._claims.setdefault(name, []).append(entry)
+
+    def __iter__(self) -> Iterator[Entry]:
+        """Every model, by plugin and then as the plugin lists them."""
+        for plugin, specs in sorted(self.plugins.specs().items()):
+            for spec in specs:
+                yield Entry(plugin, spec)
+
+    def find(self, name: str) -> Entry:
+        """The model of that name.
+
+        Raises:
+            UnknownCodec: There is none; the message names the nearest ones, or what to install.
+            AmbiguousCodec: Several plugins claim the name.
+        """
+        claims = self._claims.get(name, [])
+        if len(claims) > 1:
+            ways = " or ".join(entry.qualified_name for entry in claims)
+            raise AmbiguousCodec(f"{name} is claimed by the plugins {' and '.join(e.plugin for e in claims)}: ask for {ways}")
+        if not claims:
+            raise UnknownCodec(self._unknown(name))
+        return claims[0]
+
+    def handle(self, name: str, kind: type[B], options: LoadOptions | None = None) -> CodecBackendHandle[B]:
+        """A codec whose backend class is known.
+
+        Raises:
+            PluginError: Its backend is of another class.
+        """
+        entry, options = self.find(name), options or LoadOptions()
+
+        def create() -> B:
+            backend = backend_class(entry, options)(entry.spec, options)
+            if not isinstance(backend, kind):
+                raise PluginError(f"{entry.qualified_name} runs on {type(backend).__name__}, not {kind.__name__}")
+            return backend
+
+        return CodecBackendHandle(entry.qualified_name, entry.spec, options, create)
+
+    def provider(self, name: str, options: LoadOptions | None = None) -> DynCodecProvider:
+        """A codec of which only the trait is visible."""
+        from .backend import CodecBackend
+
+        return self.handle(name, CodecBackend, options).into_dyn(restore)
+
+    def format_for(self, path: str | PathLike[str]) -> TokenFormat:
+        """The kind of token file that the suffix says.
+
+        Raises:
+            InvalidInput: No installed plugin knows the suffix.
+        """
+        from .container import Container
+
+        formats = [Container(), *self.plugins.formats]
+        suffix = Path(path).suffix.lower()
+        for format in formats:
+            if suffix in format.suffixes:
+                return format
+        known = ", ".join(suffix for format in formats for suffix in format.suffixes)
+        raise InvalidInput(f"{path}: tokens are kept in files with suffix {known}")
+
+    def layout(self, name: str) -> TokenLayout:
+        """The token order of that name.
+
+        Raises:
+            UnknownCodec: No installed plugin has it.
+        """
+        layouts = {layout.name: layout for layout in self.plugins.layouts}
+        if name not in layouts:
+            raise UnknownCodec(f"there is no token layout {name!r}; there are {', '.join(layouts) or 'none'}")
+        return layouts[name]
+
+    def _unknown(self, name: str) -> str:
+        family = name.split(":")[0] if ":" in name else name
+        for record in self.plugins.records:
+            if not record.in_use and mentions(record.name, family):
+                why = "is disabled" if record.disabled else f"could not be used ({record.error})"
+                return f"there is no codec {name!r}: plugin {record.name} {why}; see blazen-codec plugins"
+        installed = {record.distribution for record in self.plugins.records}
+        for extra, distribution in known_plugins().items():
+            if distribution not in installed and mentions(extra, family):
+                return f"there is no codec {name!r} installed: pip install {distribution}"
+        if not self._claims:
+            return f"there is no codec {name!r}: no codec is installed. {how_to_install()}"
+        near = difflib.get_close_matches(name.lower(), self._claims, n=3, cutoff=0.6)
+        if near:
+            return f"there is no codec {name!r}; did you mean {' or '.join(near)}?"
+        return f"there is no codec {name!r}; there are {', '.join(entry.spec.name for entry in self)}"
+
+
+def mentions(plugin: str, name: str) -> bool:
+    """Whether a codec's name is one that a plugin of this name would have: `fam`, `fam_24khz`, `owner/fam_24khz`."""
+    return re.search(rf"(^|[/_-]){re.escape(plugin.lower())}($|[_-])", name.lower()) is not None
+
+
+def known_plugins() -> dict[str, str]:
+    """The project's own plugins, whether installed or not: extra to distribution, as core's package metadata lists them."""
+    found = {}
+    for requirement in importlib_metadata.requires(DISTRIBUTION) or []:
+        match = re.match(r"(blazen-codec-[\w-]+).*;\s*extra\s*==\s*['\"]([\w-]+)['\"]", requirement)
+        if match and match[2] != "all":
+            found[match[2]] = match[1]
+    return found
+
+
+def how_to_install() -> str:
+    """One sentence that says how to get codecs."""
+    return f"Install one: pip install {' or '.join(known_plugins().values())}"
+
+
+def backend_class(entry: Entry, options: LoadOptions) -> type[CodecBackend]:
+    """The class that runs a model on the engine asked for.
+
+    Raises:
+        EngineNotAvailable: A package it needs is not installed, or there is no such engine for this model.
+        PluginError: The spec names a class that does not exist.
+    """
+    spec = entry.spec
+    path = spec.backend if options.engine == "native" else spec.upstream
+    if path is None:
+        raise EngineNotAvailable(f"{spec.name} has no engine {options.engine!r}; load it with engine='native'")
+    module, name = path.split(":")
+    try:
+        return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
+    except CodecError:
+        raise
+    except ModuleNotFoundError as error:
+        raise EngineNotAvailable(f"engine {options.engine!r} of {spec.name} needs the package {error.name}, which is not installed") from error
+    except Exception as error:
+        raise PluginError(f"plugin {entry.plugin} cannot provide {path}: {type(error).__name__}: {error}") from error
+
+
+def restore(name: str, options: LoadOptions) -> DynCodecProvider:
+    """A provider as it was pickled, looked up anew in this process."""
+    return Registry().provider(name, options)

@@ -1,0 +1,106 @@
+"""SNAC on its authors' own package, behind the same trait: the oracle that ours is held to. Needs the extra `upstream`."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, cast
+
+import numpy as np
+import torch
+from blazen_codec_core import CodecTokens, EngineNotAvailable, NotYetImplemented
+from blazen_codec_core.backend import Pcm
+from blazen_codec_core.nn import StreamSetup, state_dicts
+from blazen_codec_core.nn.backend import TorchCodecBackend
+from blazen_codec_core.nn.session import running
+from blazen_codec_core.weights import RandomWeights, WeightFile
+from torch import Tensor, nn
+
+from .backend import build
+from .checkpoint import MAGNITUDE, to_published
+from .specs import SnacSpec
+
+try:
+    import snac
+    from snac.layers import NoiseBlock
+except ImportError as error:
+    raise EngineNotAvailable(
+        "engine 'upstream' runs SNAC on its authors' package: pip install 'blazen-codec-snac[upstream]'"
+    ) from error
+
+
+class SharedNoise(nn.Module):
+    """A noise block of theirs that draws from our noise, so that both decoders can be compared."""
+
+    def __init__(self, linear: nn.Module, layer: int) -> None:
+        super().__init__()
+        self.linear, self.layer = linear, layer
+        self.setup: StreamSetup | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.setup is None or self.setup.noise is None:
+            return x
+        noise = self.setup.noise(self.layer, 0, x.shape[-1]).transpose(1, 2)
+        return cast(Tensor, x + noise * self.linear(x))
+
+
+def share_noise(model: nn.Module) -> list[SharedNoise]:
+    """Puts our noise in place of theirs."""
+    blocks = [(parent, name, child) for parent in model.modules() for name, child in parent.named_children() if isinstance(child, NoiseBlock)]
+    shared = []
+    for layer, (parent, name, child) in enumerate(blocks):
+        shared.append(SharedNoise(child.linear, layer))
+        setattr(parent, name, shared[-1])
+    return shared
+
+
+class UpstreamSnacBackend(TorchCodecBackend):
+    """Whole signals only: the authors' code does not stream."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._decoding = threading.Lock()
+
+    @property
+    def spec(self) -> SnacSpec:
+        return cast(SnacSpec, self._spec)
+
+    def build(self, found: RandomWeights | WeightFile) -> Any:
+        settings = self.spec.architecture.model_dump()
+        model = snac.SNAC(**{k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()})
+        state = None if isinstance(found, RandomWeights) else state_dicts.tensors(state_dicts.read(found.path), found.path)
+        if state is None or not any(name.endswith(MAGNITUDE) for name in state):
+            state = to_published(build(self.spec, found))
+        model.load_state_dict(state)
+        self._noise = share_noise(model)
+        return model
+
+    def encode(self, pcm: Any, sample_rate: int, *, bandwidth: float | None = None) -> CodecTokens:
+        pcm = self.check_pcm(pcm, sample_rate)
+        self.check_bandwidth(bandwidth)
+        loaded, setup = self.loaded(), self.setup(pcm.shape[0])
+        with running():
+            x = torch.from_numpy(pcm)[:, None].to(setup.device, setup.dtype)
+            codes = [code.cpu().numpy() for code in cast(Any, loaded.network).encode(x)]
+        return CodecTokens.from_codes(self.spec, codes, num_samples=pcm.shape[1], weights=loaded.weights)
+
+    def decode(self, tokens: CodecTokens) -> Pcm:
+        self.check_tokens(tokens)
+        loaded, setup = self.loaded(), self.setup(tokens.streams)
+        with self._decoding, running():
+            for block in self._noise:
+                block.setup = setup
+            codes = [torch.tensor(code, dtype=torch.long, device=setup.device) for code in tokens.codes]
+            y = cast(Any, loaded.network).decode(codes)
+        return np.ascontiguousarray(y[:, 0, : tokens.num_samples].float().cpu().numpy())
+
+    def encode_batch(self, items: Any, sample_rate: int, *, bandwidth: float | None = None) -> list[CodecTokens]:
+        return [self.encode(item, sample_rate, bandwidth=bandwidth) for item in items]
+
+    def decode_batch(self, items: Any) -> list[Pcm]:
+        return [self.decode(item) for item in items]
+
+    def encoder_session(self, channels: int = 1, **options: Any) -> Any:
+        raise NotYetImplemented("SNAC's own package does not stream; load the codec with engine='native'")
+
+    def decoder_session(self, **options: Any) -> Any:
+        raise NotYetImplemented("SNAC's own package does not stream; load the codec with engine='native'")
