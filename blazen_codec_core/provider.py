@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
@@ -48,6 +47,8 @@ class CodecBackendHandle(Generic[B]):
 
 
 async def _in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    import asyncio  # here, so that listing codecs does not pay for it
+
     return await asyncio.to_thread(function, *args, **kwargs)
 
 

@@ -16,7 +16,7 @@ Engine = Literal["native", "upstream"]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class DeviceCapabilities(_Frozen):

@@ -109,9 +109,8 @@ class TorchCodecBackend(CodecBackend):
             if self._loaded is None:
                 device, dtype = torch.device(self.device), self.dtype
                 found = weights.locate(self.spec, self.options)
-                network = self.build(found).requires_grad_(False).eval()
-                with running():
-                    network = network.to(device, dtype)
+                with running(inference=False):
+                    network = self.build(found).requires_grad_(False).eval().to(device, dtype)
                 self._loaded = Loaded(network, found.label)
             return self._loaded
 

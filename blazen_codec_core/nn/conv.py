@@ -54,6 +54,8 @@ class Conv1d(Layer):
         self.stride, self.dilation, self.groups, self.gain = stride, dilation, groups, gain
         self.padding = padding if isinstance(padding, tuple) else (padding, padding)
         self.span = (kernel - 1) * dilation + 1
+        if stride > self.span:
+            raise ValueError(f"stride {stride} would skip samples between windows of {self.span}")
         self.weight = nn.Parameter(torch.zeros(kernel, in_channels // groups, out_channels))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
 

@@ -14,6 +14,11 @@ _SMALL = 16
 """Below this many channels a product per tap is too thin; the taps are joined into one."""
 
 
+def products_are_faster(x: Tensor) -> bool:
+    """Whether this device runs matrix products on views faster than the library's convolution."""
+    return x.device.type == "cpu"
+
+
 def dense(x: Tensor, weight: Tensor, stride: int, dilation: int, frames: int) -> Tensor:
     """A convolution over all channels.
 
@@ -25,7 +30,7 @@ def dense(x: Tensor, weight: Tensor, stride: int, dilation: int, frames: int) ->
         `(batch, frames, out)`, newly allocated.
     """
     kernel, channels, out = weight.shape
-    if x.device.type != "cpu" or (kernel % stride if stride > 1 else 0) or (stride > 1 and dilation > 1):
+    if not products_are_faster(x) or kernel % stride or (stride > 1 and dilation > 1):
         return F.conv1d(x.transpose(1, 2), weight.permute(2, 1, 0), stride=stride, dilation=dilation).transpose(1, 2)
     if channels < _SMALL and kernel > 1:
         windows = x.unfold(1, (kernel - 1) * dilation + 1, stride)[..., ::dilation]
@@ -35,7 +40,7 @@ def dense(x: Tensor, weight: Tensor, stride: int, dilation: int, frames: int) ->
         y = taps[:, :frames, :out]
         for j in range(1, kernel):
             y = y + taps[:, j * dilation : j * dilation + frames, j * out : (j + 1) * out]
-        return y if kernel > 1 else y.clone()
+        return y
     blocks = x[:, : x.shape[1] // stride * stride]
     if stride > 1:
         blocks = blocks.reshape(x.shape[0], -1, stride * channels)
@@ -58,7 +63,7 @@ def shifted_products(x: Tensor, weight: Tensor, dilation: int, frames: int) -> T
 
 def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int, frames: int) -> Tensor:
     """A convolution of each channel with its own taps; `weight` is `(kernel, channels)`."""
-    if x.device.type != "cpu":
+    if not products_are_faster(x):
         taps = weight.t().unsqueeze(1)
         y = F.conv1d(x.transpose(1, 2), taps, bias, dilation=dilation, groups=x.shape[2])
         return y.transpose(1, 2)

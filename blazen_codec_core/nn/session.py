@@ -17,10 +17,10 @@ from .network import CodecNetwork
 
 
 @contextmanager
-def running() -> Iterator[None]:
-    """Inference mode, and torch's own errors as `InferenceError`."""
+def running(inference: bool = True) -> Iterator[None]:
+    """Inference mode, or certainly not, whatever the caller's; torch's own errors become `InferenceError`."""
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(inference):
             yield
     except CodecError:
         raise

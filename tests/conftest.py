@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+sys.path.insert(0, str(Path(__file__).parent))  # for `signals` and `sites`
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test needs the Hub, and none may wait for it
+
+settings.register_profile("default", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("default")
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def codecs():
+    """Codecs with random weights, loaded once for the whole run: `codecs("snac_24khz")`."""
+    import blazen_codec_core as bc
+
+    made: dict[tuple, bc.DynCodecProvider] = {}
+
+    def get(name: str, **options):
+        key = (name, *sorted(options.items()))
+        if key not in made:
+            made[key] = bc.load(name, **{"weights": "random:0", "device": "cpu", **options})
+        return made[key]
+
+    return get

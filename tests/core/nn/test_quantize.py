@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from blazen_codec_core.nn import ResidualVectorQuantizer, StreamSetup, reset_parameters
+from hypothesis import given
+from hypothesis import strategies as st
+from snac.vq import ResidualVectorQuantize as Theirs
+
+STRIDES = [(1,), (2, 1), (4, 2, 1), (8, 4, 2, 1), (4, 2, 1, 1)]
+
+
+def quantizer(strides, channels=24) -> ResidualVectorQuantizer:
+    made = ResidualVectorQuantizer(channels, 64, 8, strides)
+    reset_parameters(made, 1)
+    return made
+
+
+def theirs(ours: ResidualVectorQuantizer, strides) -> Theirs:
+    model = Theirs(ours.channels, 64, 8, list(strides)).eval()
+    for mine, other in zip(ours.quantizers, model.quantizers, strict=True):
+        for name in ("in_proj", "out_proj"):
+            layer, target = getattr(mine, name), getattr(other, name)
+            weight = layer.unpack(layer.weight.detach())
+            target.parametrizations.weight.original0.data = weight.flatten(1).norm(dim=1).reshape(-1, 1, 1)
+            target.parametrizations.weight.original1.data = weight
+            target.bias.data = layer.bias.detach()
+        other.codebook.weight.data = mine.codebook.detach()
+    return model
+
+
+@pytest.mark.parametrize("strides", STRIDES)
+def test_codes_and_latents_are_the_authors(strides):
+    ours = quantizer(strides)
+    other = theirs(ours, strides)
+    z = torch.randn(3, 80, 24)
+    with torch.no_grad():
+        latent, codes = other(z.transpose(1, 2))
+        mine = ours.step(z, ours.init_state(StreamSetup(3, z.device)))
+        decoded = ours.decode(mine)
+    for a, b in zip(mine, codes, strict=True):
+        assert torch.equal(a, b)
+    torch.testing.assert_close(decoded, latent.transpose(1, 2), atol=1e-5, rtol=1e-4)
+
+
+@given(strides=st.sampled_from(STRIDES), groups=st.integers(1, 8), sizes=st.lists(st.integers(1, 20), min_size=1, max_size=3))
+def test_it_waits_for_whole_groups(strides, groups, sizes):
+    ours = quantizer(strides)
+    z = torch.randn(2, groups * strides[0], 24)
+    with torch.no_grad():
+        wanted = ours.step(z, ours.init_state(StreamSetup(2, z.device)))
+        state, parts, at, number = ours.init_state(StreamSetup(2, z.device)), [], 0, 0
+        while at < z.shape[1]:
+            size = sizes[number % len(sizes)]
+            parts.append(ours.step(z[:, at : at + size], state))
+            at, number = min(z.shape[1], at + size), number + 1
+            assert sum(part[-1].shape[1] * strides[-1] for part in parts) == ours.frames_out(at)
+    for got, want in zip(zip(*parts, strict=True), wanted, strict=True):
+        assert torch.equal(torch.cat(got, 1), want)
+
+
+def test_training_reaches_encoder_projections_and_entries():
+    ours = quantizer((4, 2, 1))
+    z = torch.randn(2, 16, 24, requires_grad=True)
+    result = ours(z)
+    (result.z.square().mean() + result.commitment + result.codebook).backward()
+    assert z.grad is not None
+    assert z.grad.abs().sum() > 0
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in ours.parameters())
+
+
+def test_training_and_inference_choose_the_same_codes():
+    ours = quantizer((4, 2, 1))
+    z = torch.randn(2, 16, 24)
+    with torch.no_grad():
+        indices = ours.step(z, ours.init_state(StreamSetup(2, z.device)))
+        result = ours(z)
+    assert all(map(torch.equal, indices, result.indices))
+    torch.testing.assert_close(result.z, ours.decode(indices), atol=1e-5, rtol=1e-4)
+
+
+def test_dropped_codebooks_add_nothing():
+    ours = quantizer((1, 1))
+    z = torch.randn(2, 8, 24)
+    with torch.no_grad():
+        result = ours(z, keep=torch.tensor([1, 2]))
+        torch.testing.assert_close(result.z[0], ours.decode([i[:1] for i in result.indices[:1]])[0], atol=1e-5, rtol=1e-4)

@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import stat
+
+import blazen_codec_core as bc
+import numpy as np
+import pytest
+from blazen_codec_core import container, layouts
+from blazen_codec_core.files import replacing
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from safetensors.numpy import save_file
+
+
+@st.composite
+def some_tokens(draw: st.DrawFn) -> bc.CodecTokens:
+    strides = draw(st.sampled_from([(1,), (1, 1), (2, 1), (4, 2, 1), (8, 4, 2, 1)]))
+    size = draw(st.sampled_from([2, 256, 1024, 4096, 70_000]))
+    frames, streams = strides[0] * draw(st.integers(0, 6)), draw(st.integers(1, 3))
+    codes = tuple(draw(hnp.arrays(np.int32, (streams, frames // s), elements=st.integers(0, size - 1))) for s in strides)
+    return bc.CodecTokens(
+        codec="toy:toy",
+        codes=codes,
+        strides=strides,
+        codebook_size=size,
+        sample_rate=8000,
+        hop_length=10,
+        num_samples=draw(st.integers(0, frames * 10)),
+        channels=streams * draw(st.integers(1, 2)),
+        weights=draw(st.sampled_from([None, "random:1"])),
+        source=draw(st.sampled_from([None, bc.Source(44_100, 123)])),
+    )
+
+
+TOKENS = bc.CodecTokens(
+    codec="toy:toy",
+    codes=(np.array([[1, 2]]), np.array([[3, 4, 5, 6]])),
+    strides=(2, 1),
+    codebook_size=8,
+    sample_rate=8000,
+    hop_length=10,
+    num_samples=33,
+)
+
+
+@given(tokens=some_tokens())
+def test_a_file_holds_all(tokens, tmp_path_factory):
+    path = tmp_path_factory.mktemp("container") / "a.tokens"
+    tokens.save(path)
+    assert bc.CodecTokens.open(path) == tokens
+
+
+@given(tokens=some_tokens(), groups=st.integers(1, 4))
+def test_parts_on_end_are_the_whole(tokens, groups):
+    parts = list(tokens.parts(tokens.strides[0] * groups))
+    assert bc.CodecTokens.concat(parts) == tokens
+    assert sum(part.num_samples for part in parts) == tokens.num_samples
+
+
+@given(strides=st.sampled_from([(1,), (2, 1), (4, 2, 1), (8, 4, 2, 1), (4, 2, 1, 1)]), groups=st.integers(1, 9))
+def test_flat_and_back(strides, groups):
+    rng = np.random.default_rng(groups)
+    codes = [rng.integers(0, 4096, groups * strides[0] // s) for s in strides]
+    flat = layouts.flatten(codes)
+    assert flat.dtype == np.uint32
+    assert flat.size == sum(code.size for code in codes)
+    assert all(map(np.array_equal, layouts.unflatten(flat, strides), codes))
+
+
+def test_flat_is_codebook_after_codebook():
+    assert TOKENS.flat().tolist() == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    ("flat", "says"),
+    [
+        ([], "0 flat tokens"),
+        ([1] * 6, "multiple of 7"),
+        ([[1] * 7], "shape"),
+        ([1.5] * 7, "integers"),
+    ],
+)
+def test_misaligned_flat_tokens_are_refused(flat, says):
+    with pytest.raises(bc.InvalidTokens, match=says):
+        layouts.unflatten(flat, (4, 2, 1))
+
+
+def test_flat_is_of_one_stream():
+    stereo = dataclasses.replace(TOKENS, codes=tuple(np.repeat(c, 2, 0) for c in TOKENS.codes), channels=2)
+    with pytest.raises(bc.InvalidTokens, match="2"):
+        stereo.flat()
+    assert np.array_equal(stereo.stream(1).flat(), TOKENS.flat())
+    with pytest.raises(bc.InvalidTokens, match="no stream 2"):
+        stereo.stream(2)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"codes": (np.array([[1, 8]]), np.array([[3, 4, 5, 6]]))}, "outside 0 … 7"),
+        ({"codes": (np.array([[1, -1]]), np.array([[3, 4, 5, 6]]))}, "outside"),
+        ({"codes": (np.array([[1.0, 2]]), np.array([[3, 4, 5, 6]]))}, "integers"),
+        ({"codes": (np.array([1, 2]), np.array([[3, 4, 5, 6]]))}, "shape"),
+        ({"codes": (np.array([[1, 2]]), np.array([[3, 4, 5]]))}, "line up"),
+        ({"codes": (np.array([[1, 2]]),)}, "1 codebooks were given for 2"),
+        ({"codes": ()}, "0 codebooks"),
+        ({"codes": (np.zeros((0, 2), int), np.zeros((0, 4), int))}, "no streams"),
+        ({"num_samples": 41}, "num_samples"),
+        ({"num_samples": -1}, "num_samples"),
+        ({"channels": 0.5}, "channels"),
+    ],
+)
+def test_tokens_that_cannot_be_are_refused(change, says):
+    with pytest.raises(bc.InvalidTokens, match=says):
+        dataclasses.replace(TOKENS, **change)
+
+
+def test_codes_are_owned_and_read_only():
+    mine = np.array([[1, 2]])
+    tokens = dataclasses.replace(TOKENS, codes=(mine, TOKENS.codes[1]))
+    mine[0, 0] = 7
+    assert tokens.codes[0][0, 0] == 1
+    with pytest.raises(ValueError, match="read-only"):
+        tokens.codes[0][0, 0] = 5
+
+
+def test_separate_recordings_do_not_join():
+    with pytest.raises(bc.InvalidTokens, match="separate recordings"):
+        bc.CodecTokens.concat([TOKENS, TOKENS])
+    with pytest.raises(bc.InvalidTokens, match="codec differs"):
+        bc.CodecTokens.concat([TOKENS, dataclasses.replace(TOKENS, codec="other:toy")])
+    with pytest.raises(bc.InvalidTokens, match="no tokens"):
+        bc.CodecTokens.concat([])
+
+
+class TestCorruptFiles:
+    def write(self, path, arrays=None, **changes):
+        TOKENS.save(path)
+        from safetensors import safe_open
+
+        with safe_open(path, framework="numpy") as file:
+            header = json.loads(file.metadata()[container.KEY])
+            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        save_file(arrays if arrays is not None else found, path, metadata={container.KEY: json.dumps({**header, **changes})})
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"version": 99},
+            {"strides": []},
+            {"strides": [1] * 2000},
+            {"strides": [3, 1]},
+            {"codebook_size": 2},
+            {"codebook_size": -1},
+            {"num_samples": 10**15},
+            {"channels": 0},
+            {"sample_rate": "fast"},
+            {"arrays": {"codes.0": np.zeros((1, 2), np.uint8)}},
+            {"arrays": {"codes.0": np.zeros((1, 2), np.float32), "codes.1": np.zeros((1, 4), np.float32)}},
+            {"arrays": {}},
+        ],
+    )
+    def test_a_header_that_lies(self, tmp_path, changes):
+        path = tmp_path / "a.tokens"
+        self.write(path, **changes)
+        with pytest.raises(bc.CorruptFile, match=r"a\.tokens"):
+            bc.CodecTokens.open(path)
+
+    def test_other_safetensors(self, tmp_path):
+        save_file({"weight": np.zeros(3)}, tmp_path / "a.tokens")
+        with pytest.raises(bc.CorruptFile, match="holds no tokens"):
+            bc.CodecTokens.open(tmp_path / "a.tokens")
+
+    def test_missing_and_directory(self, tmp_path):
+        for path in (tmp_path / "none.tokens", tmp_path):
+            with pytest.raises(bc.InvalidInput, match="not a file"):
+                bc.CodecTokens.open(path)
+
+    @given(data=st.data())
+    def test_any_damage_is_a_codec_error(self, tmp_path_factory, data):
+        path = tmp_path_factory.mktemp("damage") / "a.tokens"
+        TOKENS.save(path)
+        content = bytearray(path.read_bytes())
+        for _ in range(data.draw(st.integers(1, 4))):
+            content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+        path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
+        try:
+            bc.CodecTokens.open(path)
+        except bc.CorruptFile:
+            pass
+
+
+class TestReplacing:
+    def test_a_failure_leaves_the_old_file_and_nothing_else(self, tmp_path):
+        path = tmp_path / "a.bin"
+        path.write_bytes(b"old")
+        with pytest.raises(RuntimeError), replacing(path) as temporary:  # noqa: PT012
+            temporary.write_bytes(b"half")
+            raise RuntimeError
+        assert path.read_bytes() == b"old"
+        assert os.listdir(tmp_path) == ["a.bin"]
+
+    def test_a_new_file_has_the_usual_mode(self, tmp_path):
+        with replacing(tmp_path / "a") as temporary:
+            temporary.write_bytes(b"x")
+        (tmp_path / "b").write_bytes(b"x")
+        assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == stat.S_IMODE((tmp_path / "b").stat().st_mode)
+
+    def test_a_place_that_is_not_there_is_said(self, tmp_path):
+        with pytest.raises(bc.InvalidInput, match="cannot be written"), replacing(tmp_path / "none" / "a"):
+            pass
