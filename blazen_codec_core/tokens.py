@@ -144,7 +144,7 @@ class CodecTokens:
         """The parts of one stream of audio on end, such as a session returned.
 
         Raises:
-            InvalidTokens: There are none, they do not belong together, or one but the last ends inside a frame.
+            InvalidTokens: There are none, or they do not belong together.
         """
         parts = list(parts)
         if not parts:
@@ -153,8 +153,8 @@ class CodecTokens:
         total = frames = 0
         for part in parts:
             first.check_joins(part)
-            if part.frames and total < frames * first.hop_length:
-                raise InvalidTokens("a part that ends inside a frame can only be the last: these are separate recordings")
+            if part.num_samples and total < frames * first.hop_length:
+                raise InvalidTokens("audio goes on after a part that its audio did not fill: these are separate recordings")
             total, frames = total + part.num_samples, frames + part.frames
         codes = tuple(np.concatenate(codes, axis=1) for codes in zip(*(part.codes for part in parts), strict=True))
         return dataclasses.replace(first, codes=codes, num_samples=total)

@@ -76,6 +76,7 @@ class TileEncoderSession(EncoderSession):
         self._ended = False
         with running():
             self._state = network.encoder_state(setup)
+        self._none = self._tokens([], last=False)
 
     @property
     def latency_samples(self) -> int:
@@ -89,7 +90,7 @@ class TileEncoderSession(EncoderSession):
             raise InvalidInput(f"this session is of {self._channels} channels, the audio has {array.shape[0]}")
         self._pushed += array.shape[1]
         codes = [self._run(tile, last=False) for tile in self._tiles.push(array)]
-        return self._tokens(codes, last=False)
+        return self._tokens(codes, last=False) if codes else self._none
 
     def finish(self) -> CodecTokens:
         self._check_open()
@@ -151,8 +152,8 @@ class TileDecoderSession(DecoderSession):
             self._begin(tokens)
         assert self._first is not None
         self._first.check_joins(tokens)
-        if tokens.frames and self._samples < self._frames * tokens.hop_length:
-            raise InvalidTokens("the tokens before these end inside a frame: these are of another recording")
+        if tokens.num_samples and self._samples < self._frames * tokens.hop_length:
+            raise InvalidTokens("the audio of the tokens before these has ended: these are of another recording")
         self._frames += tokens.frames
         self._samples += tokens.num_samples
         made = []

@@ -1,0 +1,49 @@
+"""A codec of two layers, for tests of what is not about any real codec."""
+
+from __future__ import annotations
+
+import blazen_codec_core as bc
+from blazen_codec_core.nn import (
+    Chain,
+    CodecNetwork,
+    Conv1d,
+    ConvTranspose1d,
+    ResidualVectorQuantizer,
+    Tanh,
+    reset_parameters,
+)
+from blazen_codec_core.nn.backend import TorchCodecBackend
+
+SPEC = bc.CodecSpec(
+    name="toy_8khz",
+    family="toy",
+    description="A toy",
+    backend="toy:ToyBackend",
+    sample_rate=8000,
+    hop_length=4,
+    strides=(2, 1),
+    codebook_size=16,
+    block_frames=2,
+    tile_frames=16,
+    weights=bc.WeightSource(repo="me/toy", file="model.safetensors"),
+    licence="MIT",
+)
+
+
+class ToyNetwork(CodecNetwork):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = Chain([Conv1d(1, 8, 8, stride=4, padding=2)])
+        self.quantizer = ResidualVectorQuantizer(8, 16, 4, (2, 1))
+        self.decoder = Chain([ConvTranspose1d(8, 1, 8, stride=4, crop=(2, 2)), Tanh()])
+        reset_parameters(self, 0)
+
+
+class ToyBackend(TorchCodecBackend):
+    """Counts how often it was built."""
+
+    builds = 0
+
+    def build(self, found) -> ToyNetwork:
+        type(self).builds += 1
+        return ToyNetwork()
