@@ -93,7 +93,7 @@ def test_the_published_layout_loads(tmp_path, name):
         assert bc.load(name, weights=where, device="cpu").encode(pcm, codec.sample_rate).flat().tolist() == tokens.flat().tolist()
 
 
-@pytest.mark.parametrize("changes", [{"vq_strides": [2, 1, 1]}, {"sampling_rate": 16_000}, {"decoder_dim": 4}, {"codebook_size": "x"}])
+@pytest.mark.parametrize("changes", [{"vq_strides": [2, 1, 1]}, {"sampling_rate": 16_000}, {"decoder_dim": 4}])
 def test_a_config_of_another_model_is_refused(tmp_path, changes):
     (tmp_path / "pytorch_model.bin").write_bytes(b"never read")
     (tmp_path / "config.json").write_text(json.dumps({**settings("snac_24khz"), **changes}))
@@ -101,7 +101,7 @@ def test_a_config_of_another_model_is_refused(tmp_path, changes):
         bc.load("snac_24khz", weights=tmp_path).load()
 
 
-@pytest.mark.parametrize("config", ["", "[]", "{}", "{"])
+@pytest.mark.parametrize("config", ["", "[]", "{}", "{", '{"encoder_dim": "x"}'])
 def test_a_config_that_is_none_is_refused(tmp_path, config):
     (tmp_path / "pytorch_model.bin").write_bytes(b"never read")
     (tmp_path / "config.json").write_text(config)

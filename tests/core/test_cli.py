@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import json
+import os
+
+import blazen_codec_core as bc
+import numpy as np
+import pytest
+import soundfile
+from blazen_codec_core import audio
+from blazen_codec_core.cli.main import main
+from signals import voice
+
+RANDOM = ["--weights", "random:0", "--device", "cpu"]
+
+
+@pytest.fixture
+def run(capsys, tmp_path, monkeypatch):
+    """Runs a command in an empty folder; gives its exit code, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stopped:
+            main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return int(stopped.value.code or 0), out, err
+
+    return call
+
+
+@pytest.fixture
+def speech(tmp_path):
+    audio.write(tmp_path / "in.wav", np.stack([voice(1.3, 44_100, 1), voice(1.3, 44_100, 2)]), 44_100)
+    return tmp_path / "in.wav"
+
+
+def test_list(run):
+    code, out, _ = run("list")
+    assert code == 0
+    assert out.splitlines()[0].split() == ["NAME", "RATE", "CHANNELS", "KBPS", "TOKENS/S", "DESCRIPTION"]
+    assert {line.split()[0] for line in out.splitlines()[1:]} == {spec.name for spec in bc.list_codecs()}
+    listed = json.loads(run("list", "--json")[1])
+    assert {row["name"] for row in listed} == {spec.name for spec in bc.list_codecs()}
+
+
+def test_info(run):
+    _, out, _ = run("info", "snac")
+    assert "snac:snac_24khz" in out
+    assert "hubertsiuzdak/snac_24khz" in out
+    assert json.loads(run("info", "snac_tiny", "--json")[1])["architecture"]["vq_strides"] == [4, 2, 1, 1]
+
+
+def test_plugins(run):
+    _, out, _ = run("plugins")
+    assert out.split()[:3] == ["snac", "blazen-codec-snac", "0.1.0"]
+    assert json.loads(run("plugins", "--json")[1])[0]["error"] is None
+
+
+def test_help_and_version(run):
+    code, out, _ = run("--help")
+    assert code == 0
+    assert "roundtrip" in out
+    assert run("--version")[0] == 0
+    for command in ("list", "info", "plugins", "encode", "decode", "roundtrip", "verify"):
+        assert run(command, "--help")[0] == 0
+
+
+def test_tokens_and_back_at_the_rate_and_length_of_the_original(run, speech, tmp_path):
+    code, _, err = run("encode", speech, "-c", "snac_tiny", "-o", "a.tokens", *RANDOM)
+    assert code == 0
+    assert "resampled from 44100 to 24000 Hz" in err
+    tokens = bc.CodecTokens.open(tmp_path / "a.tokens")
+    assert (tokens.streams, tokens.channels) == (2, 2)
+    assert tokens.source == bc.Source(44_100, soundfile.info(speech).frames)
+    code, _, err = run("decode", "a.tokens", "-o", "back.wav", "--device", "cpu")
+    assert code == 0
+    assert "back to 44100 Hz" in err
+    info = soundfile.info(tmp_path / "back.wav")
+    assert (info.samplerate, info.channels, info.frames) == (44_100, 2, soundfile.info(speech).frames)
+
+
+def test_the_command_line_gives_the_tokens_of_the_library(run, tmp_path, codecs):
+    pcm = voice(1.1, 24_000)
+    soundfile.write(tmp_path / "a.wav", pcm, 24_000, subtype="FLOAT")
+    run("encode", "a.wav", "-c", "snac_tiny", "-o", "a.tokens", *RANDOM)
+    assert bc.CodecTokens.open(tmp_path / "a.tokens") == codecs("snac_tiny").encode(pcm, 24_000)
+    run("decode", "a.tokens", "-o", "a.flac")
+    wanted = codecs("snac_tiny").decode(codecs("snac_tiny").encode(pcm, 24_000))
+    assert np.abs(audio.read(tmp_path / "a.flac")[0] - wanted).max() < 1e-4
+
+
+def test_roundtrip_measures_and_draws(run, speech, tmp_path):
+    code, out, _ = run("roundtrip", speech, "-c", "snac_tiny", "--plot", "p.png", "--json", *RANDOM)
+    assert code == 0
+    summary = json.loads(out)
+    assert {"kbps", "encode_real_time_factor", "decode_real_time_factor", "si_sdr_db", "log_mel_distance"} <= summary.keys()
+    assert (tmp_path / "in.snac_tiny.wav").exists()
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+    code, out, _ = run("roundtrip", speech, "-c", "snac_tiny", "-o", "b.wav", *RANDOM)
+    assert "SI-SDR" in out
+    assert run("roundtrip", speech, "-c", "snac_tiny", "--quiet", *RANDOM)[1] == ""
+
+
+def test_the_authors_engine_from_the_command_line(run, speech):
+    for engine in ("native", "upstream"):
+        assert run("encode", speech, "-c", "snac_tiny", "-o", f"{engine}.tokens", "--engine", engine, *RANDOM)[0] == 0
+        assert run("decode", f"{engine}.tokens", "-o", f"{engine}.wav", "--engine", engine, "--device", "cpu")[0] == 0
+    a, b = (audio.read(f"{engine}.wav")[0] for engine in ("native", "upstream"))
+    assert bc.CodecTokens.open("native.tokens") == bc.CodecTokens.open("upstream.tokens")
+    assert np.abs(a - b).max() < 2e-4
+
+
+def test_verify(run, speech):
+    code, out, _ = run("verify", "snac_tiny", "--json", *RANDOM)
+    assert code == 0
+    assert json.loads(out)["passed"]
+    assert run("verify", "snac_tiny", "--audio", speech, *RANDOM)[0] == 0
+
+
+def test_verify_fails_where_they_differ(run, monkeypatch):
+    from blazen_codec_snac.upstream import UpstreamSnacBackend
+
+    honest = UpstreamSnacBackend.decode
+    monkeypatch.setattr(UpstreamSnacBackend, "decode", lambda self, tokens: honest(self, tokens) + 1e-3)
+    code, out, _ = run("verify", "snac_tiny", *RANDOM)
+    assert code == 1
+    assert "FAILED" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["encode", "in.wav", "-c", "snac_tin", "-o", "a.tokens"], 3, "did you mean snac_tiny"),
+        (["encode", "none.wav", "-c", "snac_tiny", "-o", "a.tokens"], 2, "not a file"),
+        (["encode", "text.wav", "-c", "snac_tiny", "-o", "a.tokens"], 5, "cannot be read as audio"),
+        (["encode", "in.wav", "-c", "snac_tiny", "-o", "a.xyz"], 2, "suffix .tokens"),
+        (["encode", "in.wav", "-c", "snac_tiny", "-o", "none/a.tokens"], 2, "not a directory"),
+        (["encode", "in.wav", "-c", "snac_tiny", "-o", "a.tokens", "-b", "99"], 2, "one bandwidth"),
+        (["encode", "in.wav", "-c", "snac_tiny", "-o", "a.tokens", "--device", "cuda:99"], 6, "cuda:99"),
+        (["encode", "in.wav", "-c", "snac_tiny", "-o", "a.tokens", "--weights", "no/where/else"], 4, "no such file"),
+        (["encode", "in.wav", "-c", "snac_24khz", "-o", "a.tokens", "--offline"], 4, "by hand"),
+        (["decode", "text.tokens", "-o", "a.wav"], 5, "not a token container"),
+        (["decode", "none.tokens", "-o", "a.wav"], 2, "not a file"),
+        (["roundtrip", "in.wav"], 2, "--codec"),
+        (["nonsense"], 2, "No such command"),
+        (["info", "nonsense"], 3, "there are"),
+    ],
+)
+def test_what_goes_wrong_is_said_and_leaves_nothing(run, speech, tmp_path, arguments, code, says):
+    for name in ("text.wav", "text.tokens"):
+        (tmp_path / name).write_text("hello")
+    before = sorted(os.listdir(tmp_path))
+    got, out, err = run(*arguments)
+    assert got == code
+    assert says in err
+    assert out == ""
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_tokens_of_another_codec_need_its_plugin(run, tmp_path):
+    tokens = bc.CodecTokens("other:other_8khz", (np.zeros((1, 2), int),), (1,), 8, 8000, 10, 20)
+    tokens.save(tmp_path / "a.tokens")
+    code, _, err = run("decode", "a.tokens", "-o", "a.wav")
+    assert code == 3
+    assert "other:other_8khz" in err
+
+
+def test_an_interrupt_has_its_own_exit_code(run, speech, monkeypatch):
+    from blazen_codec_core.cli import stream
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stream, "encode_file", interrupted)
+    assert run("encode", speech, "-c", "snac_tiny", "-o", "a.tokens", *RANDOM)[0] == 130
