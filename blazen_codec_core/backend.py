@@ -230,7 +230,9 @@ class CodecBackend(AudioBackend):
     def check_tokens(self, tokens: CodecTokens, *, part: bool = False) -> None:
         """Raises `InvalidTokens` unless this model can decode them; a `part` may be empty and end before a whole block."""
         if not isinstance(tokens, CodecTokens):
-            raise InvalidTokens(f"these are {type(tokens).__name__}, not CodecTokens; see CodecTokens.from_codes and decode_tokens")
+            raise InvalidTokens(
+                f"these are {type(tokens).__name__}, not CodecTokens; see CodecTokens.from_codes and decode_tokens"
+            )
         spec = self.spec
         if tokens.codec != f"{spec.family}:{spec.name}":
             raise InvalidTokens(f"tokens of {tokens.codec} cannot be decoded by {spec.family}:{spec.name}")

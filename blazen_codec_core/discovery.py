@@ -122,7 +122,9 @@ def discover(
     return Plugins(manager, records.values())
 
 
-def _register(manager: pluggy.PluginManager, entry_point: importlib_metadata.EntryPoint, disabled: Collection[str]) -> PluginRecord:
+def _register(
+    manager: pluggy.PluginManager, entry_point: importlib_metadata.EntryPoint, disabled: Collection[str]
+) -> PluginRecord:
     distribution = entry_point.dist
     record = PluginRecord(
         entry_point.name, distribution.name if distribution else "unknown", distribution.version if distribution else "unknown"

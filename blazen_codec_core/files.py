@@ -24,11 +24,11 @@ def replacing(path: str | PathLike[str]) -> Iterator[Path]:
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
         temporary = Path(name)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.fchmod(handle, 0o666 & ~umask)
         os.close(handle)
         yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
         os.replace(temporary, path)

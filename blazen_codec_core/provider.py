@@ -144,9 +144,7 @@ class DynCodecProvider:
         """See `CodecBackend.encode_batch`."""
         return self._backend.encode_batch(items, sample_rate, bandwidth=bandwidth)
 
-    async def aencode_batch(
-        self, items: Sequence[Any], sample_rate: int, *, bandwidth: float | None = None
-    ) -> list[CodecTokens]:
+    async def aencode_batch(self, items: Sequence[Any], sample_rate: int, *, bandwidth: float | None = None) -> list[CodecTokens]:
         return await _in_thread(self.encode_batch, items, sample_rate, bandwidth=bandwidth)
 
     def decode_batch(self, items: Sequence[CodecTokens]) -> list[Pcm]:

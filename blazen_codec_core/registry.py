@@ -97,7 +97,8 @@ class Registry:
         """A codec of which only the trait is visible."""
         from .backend import CodecBackend
 
-        return self.handle(name, CodecBackend, options).into_dyn(restore)
+        handle = self.handle(name, CodecBackend, options)  # type: ignore[type-abstract]
+        return handle.into_dyn(restore)
 
     def format_for(self, path: str | PathLike[str]) -> TokenFormat:
         """The kind of token file that the suffix says.
@@ -127,7 +128,7 @@ class Registry:
         return layouts[name]
 
     def _unknown(self, name: str) -> str:
-        family = name.split(":")[0] if ":" in name else name
+        family = name.split(":", maxsplit=1)[0] if ":" in name else name
         for record in self.plugins.records:
             if not record.in_use and mentions(record.name, family):
                 why = "is disabled" if record.disabled else f"could not be used ({record.error})"
@@ -181,7 +182,9 @@ def backend_class(entry: Entry, options: LoadOptions) -> type[CodecBackend]:
     except CodecError:
         raise
     except ModuleNotFoundError as error:
-        raise EngineNotAvailable(f"engine {options.engine!r} of {spec.name} needs the package {error.name}, which is not installed") from error
+        raise EngineNotAvailable(
+            f"engine {options.engine!r} of {spec.name} needs the package {error.name}, which is not installed"
+        ) from error
     except Exception as error:
         raise PluginError(f"plugin {entry.plugin} cannot provide {path}: {type(error).__name__}: {error}") from error
 

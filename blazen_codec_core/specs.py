@@ -157,7 +157,9 @@ class LoadOptions(_Frozen):
         Raises:
             InvalidInput: An option is unknown or has a value it cannot have.
         """
-        texts = {name: str(v) if name in ("weights", "cache_dir", "device") and v is not None else v for name, v in options.items()}
+        texts = {
+            name: str(v) if name in ("weights", "cache_dir", "device") and v is not None else v for name, v in options.items()
+        }
         try:
             return cls.model_validate(texts)
         except ValidationError as error:

@@ -106,7 +106,7 @@ class CodecTokens:
 
     @property
     def streams(self) -> int:
-        return self.codes[0].shape[0]
+        return int(self.codes[0].shape[0])
 
     @property
     def frames(self) -> int:

@@ -120,7 +120,9 @@ def _download(repo: str, revision: str, file: str, options: LoadOptions) -> Path
     cache = options.cache_dir or constants.HF_HUB_CACHE
     try:
         return Path(
-            hf_hub_download(repo, file, revision=revision, cache_dir=cache, local_files_only=options.offline or constants.HF_HUB_OFFLINE)
+            hf_hub_download(
+                repo, file, revision=revision, cache_dir=cache, local_files_only=options.offline or constants.HF_HUB_OFFLINE
+            )
         )
     except Exception as error:  # the Hub's client raises its own, its transport's, and OSError
         raise WeightsUnavailable(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 def voice(seconds: float, sample_rate: int, seed: int = 0) -> NDArray[np.float32]:
     """Something like speech: syllables of harmonics under moving formants, with breath and pauses, `(samples,)`."""
     rng = np.random.default_rng(seed)
-    n = int(round(seconds * sample_rate))
+    n = round(seconds * sample_rate)
     t = np.arange(n) / sample_rate
 
     def moving(low: float, high: float, rate: float) -> NDArray[np.float64]:

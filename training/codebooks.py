@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from blazen_codec_core.nn import ResidualVectorQuantizer, VectorQuantizer
 from torch import Tensor
+
+from blazen_codec_core.nn import ResidualVectorQuantizer, VectorQuantizer
 
 
 @torch.no_grad()
@@ -18,8 +19,7 @@ def fit(quantizer: ResidualVectorQuantizer, latents: Tensor, generator: torch.Ge
     """Fits every codebook in turn to `latents` of `(batch, frames, channels)`; the share of energy left after each."""
     residual, left = latents.clone(), []
     energy = float(latents.var(dim=(0, 1)).sum())
-    for book in quantizer.quantizers:
-        assert isinstance(book, VectorQuantizer)
+    for book in quantizer:
         fit_one(book, residual, generator)
         residual -= book.decode(book.nearest(book.project(residual)))
         left.append(float(residual.square().mean((0, 1)).sum()) / energy)
@@ -34,7 +34,8 @@ def fit_one(book: VectorQuantizer, z: Tensor, generator: torch.Generator) -> Non
     projected = (frames - mean) @ basis[:width].t()
     scale = projected.square().mean().sqrt()
     book.in_proj.weight[0] = basis[:width].t() / scale
-    assert book.in_proj.bias is not None and book.out_proj.bias is not None
+    assert book.in_proj.bias is not None
+    assert book.out_proj.bias is not None
     book.in_proj.bias.copy_(-(mean @ basis[:width].t()) / scale)
     projected /= scale
     members = spherical_k_means(projected, book.codebook.shape[0], generator)
@@ -78,8 +79,7 @@ class Usage:
     def revive(self, quantizer: ResidualVectorQuantizer, z: Tensor, generator: torch.Generator, below: float) -> int:
         """Moves the entries whose share fell below `below` onto vectors of the batch `z`; how many were moved."""
         residual, moved = z.detach().clone(), 0
-        for share, book in zip(self.shares, quantizer.quantizers, strict=True):
-            assert isinstance(book, VectorQuantizer)
+        for share, book in zip(self.shares, quantizer, strict=True):
             projected = book.project(residual)
             residual -= book.decode(book.nearest(projected))
             dead = (share < below).nonzero().flatten()[: projected.shape[0] * projected.shape[1] // 4]

@@ -22,12 +22,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from blazen_codec_core.nn import StreamSetup, reset_parameters
-from blazen_codec_snac.network import SnacNetwork
-from blazen_codec_snac.specs import SNAC_TINY
 from numpy.typing import NDArray
 from pystoi import stoi
 from torch import Tensor, nn
+
+from blazen_codec_core.nn import StreamSetup, reset_parameters
+from blazen_codec_snac.network import SnacNetwork
+from blazen_codec_snac.specs import SNAC_TINY
 
 from . import codebooks, sound
 from .losses import SpectralLoss, waveform_loss
@@ -221,8 +222,9 @@ class Run:
             log.write(line + "\n")
 
     def export(self) -> None:
-        from blazen_codec_snac.checkpoint import to_published
         from safetensors.torch import save_file
+
+        from blazen_codec_snac.checkpoint import to_published
 
         state = {name: tensor.half().contiguous() for name, tensor in to_published(self.average, weight_norm=False).items()}
         temporary = self.work / "model.part"

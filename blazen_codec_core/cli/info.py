@@ -14,7 +14,12 @@ def command(name: str, as_json: bool) -> None:
     entry = Registry().find(name)
     spec = entry.spec
     if as_json:
-        derived = {"plugin": entry.plugin, "bandwidth": spec.bandwidth, "token_rate": spec.token_rate, "frame_rate": spec.frame_rate}
+        derived = {
+            "plugin": entry.plugin,
+            "bandwidth": spec.bandwidth,
+            "token_rate": spec.token_rate,
+            "frame_rate": spec.frame_rate,
+        }
         print_json({**spec.model_dump(mode="json"), **derived})
         return
     source = spec.weights
@@ -24,7 +29,8 @@ def command(name: str, as_json: bool) -> None:
         "also": ", ".join(other for other in entry.names if other not in (entry.qualified_name, spec.name)),
         "description": spec.description,
         "audio": f"{spec.sample_rate} Hz, {'mono' if spec.channels == 1 else f'{spec.channels} channels'}",
-        "tokens": f"{spec.num_codebooks} codebooks of {spec.codebook_size}, {spec.token_rate:.1f} tokens/s, {spec.bandwidth:.2f} kbps",
+        "tokens": f"{spec.num_codebooks} codebooks of {spec.codebook_size}, {spec.token_rate:.1f} tokens/s",
+        "bandwidth": f"{spec.bandwidth:.2f} kbps",
         "frames": f"{spec.frame_rate:.2f} Hz of {spec.hop_length} samples, codebook strides {' '.join(map(str, spec.strides))}",
         "runs on": f"{', '.join(can.devices)} in {', '.join(can.dtypes)}",
         "can": ", ".join(what for what, yes in (("stream", can.streams), ("batch", can.batches)) if yes),

@@ -20,11 +20,29 @@ def command(as_json: bool) -> None:
     rows = [("NAME", "RATE", "CHANNELS", "KBPS", "TOKENS/S", "DESCRIPTION")]
     for spec in (entry.spec for entry in entries):
         rows.append(
-            (spec.name, f"{spec.sample_rate} Hz", str(spec.channels), f"{spec.bandwidth:.2f}", f"{spec.token_rate:.0f}", spec.description)
+            (
+                spec.name,
+                f"{spec.sample_rate} Hz",
+                str(spec.channels),
+                f"{spec.bandwidth:.2f}",
+                f"{spec.token_rate:.0f}",
+                spec.description,
+            )
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-FIELDS = {"name", "family", "description", "aliases", "sample_rate", "channels", "hop_length", "strides", "codebook_size", "licence"}
+FIELDS = {
+    "name",
+    "family",
+    "description",
+    "aliases",
+    "sample_rate",
+    "channels",
+    "hop_length",
+    "strides",
+    "codebook_size",
+    "licence",
+}

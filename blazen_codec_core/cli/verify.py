@@ -24,7 +24,7 @@ PCM_ERROR = 1e-4
 @quiet
 @as_json
 @click.pass_context
-def command(ctx: click.Context, name: str, source: Path | None, quiet: bool, as_json: bool, **options: Any) -> None:
+def command(ctx: click.Context, /, name: str, source: Path | None, quiet: bool, as_json: bool, **options: Any) -> None:
     """This implementation against its authors' own, on the same audio and weights.
 
     Fails with exit code 1 where fewer than 99.99 % of the tokens agree or the decoded audio differs by more than 1e-4.

@@ -5,9 +5,9 @@ from __future__ import annotations
 import secrets
 import threading
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -70,7 +70,7 @@ def is_there(device: torch.device) -> bool:
 class TorchCodecBackend(CodecBackend):
     """A codec that runs on PyTorch. A plugin says how its network is built and filled; the rest is here."""
 
-    batch_streams = {"cpu": 1}
+    batch_streams: ClassVar[Mapping[str, int]] = {"cpu": 1}
     """How many signals run side by side, by device type; on a CPU a second one would only push the first out of cache."""
 
     def __init__(self, spec: CodecSpec, options: LoadOptions | None = None) -> None:
@@ -93,7 +93,9 @@ class TorchCodecBackend(CodecBackend):
     @property
     def dtype(self) -> torch.dtype:
         if self.options.dtype not in self.spec.capabilities.dtypes:
-            raise DeviceUnavailable(f"{self.spec.name} runs in {', '.join(self.spec.capabilities.dtypes)}, not {self.options.dtype}")
+            raise DeviceUnavailable(
+                f"{self.spec.name} runs in {', '.join(self.spec.capabilities.dtypes)}, not {self.options.dtype}"
+            )
         dtype: torch.dtype = getattr(torch, self.options.dtype)
         return dtype
 

@@ -100,9 +100,7 @@ class Conv1d(Layer):
             return kernels.depthwise(x, self.weight[:, 0], self.bias, self.dilation, frames)
         if self.groups > 1:
             taps = self.weight.permute(2, 1, 0)
-            y = F.conv1d(
-                x.transpose(1, 2), taps, stride=self.stride, dilation=self.dilation, groups=self.groups
-            ).transpose(1, 2)
+            y = F.conv1d(x.transpose(1, 2), taps, stride=self.stride, dilation=self.dilation, groups=self.groups).transpose(1, 2)
         else:
             y = kernels.dense(x, self.weight, self.stride, self.dilation, frames)
         if self.bias is None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -63,6 +63,10 @@ def _take(value: Any, rows: Sequence[int]) -> Any:
 
 class Layer(nn.Module):
     """One stage of a network that runs whole signals and streams through the same code."""
+
+    if TYPE_CHECKING:
+
+        def __call__(self, x: Tensor) -> Tensor: ...
 
     def init_state(self, setup: StreamSetup) -> State:
         """The state before the first frame. Layers without memory have none to add."""

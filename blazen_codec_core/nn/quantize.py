@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -83,6 +84,9 @@ class ResidualVectorQuantizer(nn.Module):
         """Latent frames that hold a whole number of tokens of every codebook."""
         self.quantizers = nn.ModuleList(VectorQuantizer(channels, entries, code_channels, s) for s in strides)
 
+    def __iter__(self) -> Iterator[VectorQuantizer]:
+        return iter(cast(Iterable[VectorQuantizer], self.quantizers))
+
     def init_state(self, setup: StreamSetup) -> WindowState:
         return WindowState(setup.zeros(0, self.channels))
 
@@ -98,7 +102,7 @@ class ResidualVectorQuantizer(nn.Module):
         state.pending = z[:, frames:].clone()
         residual = z[:, :frames].clone()
         indices = []
-        for quantizer in self.quantizers:
+        for quantizer in self:
             index = quantizer.nearest(quantizer.project(residual))
             residual -= quantizer.decode(index)
             indices.append(index)
@@ -106,7 +110,7 @@ class ResidualVectorQuantizer(nn.Module):
 
     def decode(self, indices: Sequence[Tensor]) -> Tensor:
         """Indices of the first codebooks, `(batch, frames / stride)` each, to the latent `(batch, frames, channels)`."""
-        parts = [quantizer.decode(index) for quantizer, index in zip(self.quantizers, indices, strict=False)]
+        parts = [quantizer.decode(index) for quantizer, index in zip(self, indices, strict=False)]
         z = parts[0]
         for part in parts[1:]:
             z = z + part
@@ -121,7 +125,7 @@ class ResidualVectorQuantizer(nn.Module):
         """
         residual, total = z, torch.zeros_like(z)
         indices, commitment, codebook = [], z.new_zeros(()), z.new_zeros(())
-        for number, quantizer in enumerate(self.quantizers):
+        for number, quantizer in enumerate(self):
             projected = quantizer.project(residual)
             index = quantizer.nearest(projected.detach())
             chosen = F.embedding(index, quantizer.codebook)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,11 +33,11 @@ def running(inference: bool = True) -> Iterator[None]:
 class Tiles:
     """Collects a signal of `(streams, time)` and gives it back in tiles of equal length."""
 
-    def __init__(self, streams: int, length: int, dtype: np.dtype) -> None:
+    def __init__(self, streams: int, length: int, dtype: np.dtype[Any]) -> None:
         self._buffer = np.zeros((streams, length), dtype)
         self.filled = 0
 
-    def push(self, piece: NDArray) -> Iterator[NDArray]:
+    def push(self, piece: NDArray[Any]) -> Iterator[NDArray[Any]]:
         """Every tile that `piece` completes."""
         length, at = self._buffer.shape[1], 0
         while at < piece.shape[1]:
@@ -47,7 +48,7 @@ class Tiles:
                 self.filled = 0
                 yield self._buffer.copy()
 
-    def rest(self) -> NDArray:
+    def rest(self) -> NDArray[Any]:
         """What is left at the end of the signal."""
         return self._buffer[:, : self.filled].copy()
 
@@ -106,7 +107,7 @@ class TileEncoderSession(EncoderSession):
         if self._ended:
             raise InvalidInput("this session has ended; open another one")
 
-    def _run(self, tile: NDArray, last: bool) -> list[NDArray]:
+    def _run(self, tile: NDArray[Any], last: bool) -> list[NDArray[Any]]:
         try:
             with running():
                 x = torch.from_numpy(tile).to(self._setup.device, self._setup.dtype)[..., None]
@@ -115,7 +116,7 @@ class TileEncoderSession(EncoderSession):
             self._ended = True
             raise
 
-    def _tokens(self, codes: list[list[NDArray]], last: bool) -> CodecTokens:
+    def _tokens(self, codes: list[list[NDArray[Any]]], last: bool) -> CodecTokens:
         spec = self._backend.spec
         empty = [np.zeros((self._channels, 0), np.int32) for _ in spec.strides]
         joined = [np.concatenate(parts, axis=1) for parts in zip(empty, *codes, strict=True)]
@@ -185,7 +186,7 @@ class TileDecoderSession(DecoderSession):
         if self._ended:
             raise InvalidInput("this session has ended; open another one")
 
-    def _run(self, tile: list[NDArray], last: bool) -> Pcm:
+    def _run(self, tile: list[NDArray[Any]], last: bool) -> Pcm:
         try:
             with running():
                 indices = [torch.from_numpy(codes).to(self._setup.device) for codes in tile]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
 def norm(v: Tensor) -> Tensor:
     """The norm of each slice along the first axis, with the other axes kept at length 1."""
-    return v.flatten(1).norm(dim=1).reshape(-1, *[1] * (v.dim() - 1))
+    return torch.linalg.vector_norm(v.flatten(1), dim=1).reshape(-1, *[1] * (v.dim() - 1))
 
 
 def fold(g: Tensor, v: Tensor) -> Tensor:

@@ -11,10 +11,11 @@ import threading
 import weakref
 from pathlib import Path
 
-import blazen_codec_core as bc
 import numpy as np
 import pytest
 import torch
+
+import blazen_codec_core as bc
 from blazen_codec_core import weights as weights_module
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -60,7 +61,9 @@ def test_bad_audio_is_invalid_input(pcm, rate, says):
         toy().encode_batch([PCM, pcm], rate)
 
 
-@pytest.mark.parametrize("pcm", [PCM.astype(np.float64), PCM.astype(np.float16).astype(np.float32), PCM[None], list(PCM), torch.from_numpy(PCM)])
+@pytest.mark.parametrize(
+    "pcm", [PCM.astype(np.float64), PCM.astype(np.float16).astype(np.float32), PCM[None], list(PCM), torch.from_numpy(PCM)]
+)
 def test_what_is_audio_is_taken(pcm):
     assert toy().encode(pcm, 8000).num_samples == 100
 

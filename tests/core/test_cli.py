@@ -3,13 +3,14 @@ from __future__ import annotations
 import json
 import os
 
-import blazen_codec_core as bc
 import numpy as np
 import pytest
 import soundfile
+from signals import voice
+
+import blazen_codec_core as bc
 from blazen_codec_core import audio
 from blazen_codec_core.cli.main import main
-from signals import voice
 
 RANDOM = ["--weights", "random:0", "--device", "cpu"]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import blazen_codec_core as bc
 import pytest
+
+import blazen_codec_core as bc
 
 
 def loaded_modules(code: str) -> set[str]:
@@ -16,7 +17,9 @@ def loaded_modules(code: str) -> set[str]:
     return set(run.stdout.split("\n"))
 
 
-@pytest.mark.parametrize("arguments", [["list"], ["list", "--json"], ["info", "snac_tiny"], ["plugins"], ["--help"], ["encode", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["list"], ["list", "--json"], ["info", "snac_tiny"], ["plugins"], ["--help"], ["encode", "--help"]]
+)
 def test_commands_that_run_no_model_leave_torch_alone(arguments):
     code = f"from blazen_codec_core.cli.main import main\ntry: main({arguments!r})\nexcept SystemExit as e: assert not e.code"
     assert "torch" not in loaded_modules(code)
@@ -58,6 +61,8 @@ def test_every_error_has_an_exit_code():
     from blazen_codec_core import errors
     from blazen_codec_core.cli.main import EXIT_CODES
 
-    codes = {kind: next(code for parent, code in EXIT_CODES if issubclass(kind, parent)) for kind in bc.CodecError.__subclasses__()}
+    codes = {
+        kind: next(code for parent, code in EXIT_CODES if issubclass(kind, parent)) for kind in bc.CodecError.__subclasses__()
+    }
     assert all(code > 1 for code in codes.values())
     assert codes[errors.UnknownCodec] != codes[errors.WeightsUnavailable] != codes[errors.CorruptFile]

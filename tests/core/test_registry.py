@@ -7,9 +7,10 @@ import sys
 import types
 from pathlib import Path
 
-import blazen_codec_core as bc
 import numpy as np
 import pytest
+
+import blazen_codec_core as bc
 from blazen_codec_core import registry as registry_module
 from blazen_codec_core.discovery import discover
 
@@ -109,13 +110,15 @@ def test_names_aliases_and_the_family_default():
 def test_a_name_claimed_twice_is_an_error_only_when_it_is_asked_for():
     registry = look(EntryPoint("one", plugin(SPEC, renamed("other"))), EntryPoint("two", plugin(SPEC)))
     assert registry.find("other")
-    with pytest.raises(bc.AmbiguousCodec, match="one and two.*one:toy_8khz or two:toy_8khz"):
+    with pytest.raises(bc.AmbiguousCodec, match=r"one and two.*one:toy_8khz or two:toy_8khz"):
         registry.find("toy_8khz")
     assert registry.find("two:toy_8khz").plugin == "two"
 
 
 def test_an_alias_can_collide_too():
-    registry = look(EntryPoint("one", plugin(renamed("a", aliases=("x/y",)))), EntryPoint("two", plugin(renamed("b", aliases=("x/y",)))))
+    registry = look(
+        EntryPoint("one", plugin(renamed("a", aliases=("x/y",)))), EntryPoint("two", plugin(renamed("b", aliases=("x/y",))))
+    )
     with pytest.raises(bc.AmbiguousCodec):
         registry.find("x/y")
 
@@ -142,12 +145,12 @@ def test_known_plugins_come_from_the_package_metadata():
 
 
 def test_without_plugins_a_name_says_how_to_get_some():
-    with pytest.raises(bc.UnknownCodec, match="no codec is installed.*pip install blazen-codec-"):
+    with pytest.raises(bc.UnknownCodec, match=r"no codec is installed.*pip install blazen-codec-"):
         look().find("zzz")
 
 
 def test_a_plugin_that_is_broken_is_named_when_its_codec_is_asked_for():
-    with pytest.raises(bc.UnknownCodec, match="plugin toy could not be used.*no luck"):
+    with pytest.raises(bc.UnknownCodec, match=r"plugin toy could not be used.*no luck"):
         look(EntryPoint("toy", RuntimeError("no luck"))).find("toy_8khz")
 
 

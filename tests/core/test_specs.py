@@ -2,9 +2,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import blazen_codec_core as bc
 import pytest
 from pydantic import ValidationError
+
+import blazen_codec_core as bc
 
 
 def spec(**changes) -> bc.CodecSpec:
@@ -67,7 +68,12 @@ def test_options_are_checked_and_take_paths():
 
 @pytest.mark.parametrize(
     ("wrong", "says"),
-    [({"engine": "fast"}, "engine"), ({"speed": 3}, "speed"), ({"noise_seed": -1}, "noise_seed"), ({"offline": "perhaps"}, "offline")],
+    [
+        ({"engine": "fast"}, "engine"),
+        ({"speed": 3}, "speed"),
+        ({"noise_seed": -1}, "noise_seed"),
+        ({"offline": "perhaps"}, "offline"),
+    ],
 )
 def test_wrong_options_are_named(wrong, says):
     with pytest.raises(bc.InvalidInput, match=says):

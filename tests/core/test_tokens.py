@@ -1,19 +1,21 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import stat
 
-import blazen_codec_core as bc
 import numpy as np
 import pytest
-from blazen_codec_core import container, layouts
-from blazen_codec_core.files import replacing
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from safetensors.numpy import save_file
+
+import blazen_codec_core as bc
+from blazen_codec_core import container, layouts
+from blazen_codec_core.files import replacing
 
 
 @st.composite
@@ -188,10 +190,8 @@ class TestCorruptFiles:
         for _ in range(data.draw(st.integers(1, 4))):
             content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
         path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
-        try:
+        with contextlib.suppress(bc.CorruptFile):
             bc.CodecTokens.open(path)
-        except bc.CorruptFile:
-            pass
 
 
 class TestReplacing:
@@ -207,8 +207,9 @@ class TestReplacing:
     def test_a_new_file_has_the_usual_mode(self, tmp_path):
         with replacing(tmp_path / "a") as temporary:
             temporary.write_bytes(b"x")
+        TOKENS.save(tmp_path / "c")
         (tmp_path / "b").write_bytes(b"x")
-        assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == stat.S_IMODE((tmp_path / "b").stat().st_mode)
+        assert len({stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}) == 1
 
     def test_a_place_that_is_not_there_is_said(self, tmp_path):
         with pytest.raises(bc.InvalidInput, match="cannot be written"), replacing(tmp_path / "none" / "a"):

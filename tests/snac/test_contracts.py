@@ -5,12 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import blazen_codec_core as bc
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from signals import pieces, voice
+
+import blazen_codec_core as bc
 
 MODELS = ["snac_24khz", "snac_32khz", "snac_44khz", "snac_tiny"]
 CHUNKS = [480, 12_345, [1, 7, 480, 12_345]]

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
-import blazen_codec_core as bc
 import numpy as np
 import pytest
-from blazen_codec_snac.layouts import InterleavedLayout, slots
-from blazen_codec_snac.specs import SPECS
 from hypothesis import given
 from hypothesis import strategies as st
+
+import blazen_codec_core as bc
+from blazen_codec_snac.layouts import InterleavedLayout, slots
+from blazen_codec_snac.specs import SPECS
 
 BY_NAME = {spec.name: spec for spec in SPECS}
 SPEC = BY_NAME["snac_24khz"]

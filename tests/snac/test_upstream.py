@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 
-import blazen_codec_core as bc
 import numpy as np
 import pytest
+import snac
 import torch
 import torch.nn.functional as F
-from blazen_codec_core.weights import RandomWeights
-from blazen_codec_snac.backend import SnacBackend
-from blazen_codec_snac.specs import SPECS
 from safetensors.torch import save_file
 from signals import voice
 
-import snac
+import blazen_codec_core as bc
+from blazen_codec_core.weights import RandomWeights
+from blazen_codec_snac.backend import SnacBackend
+from blazen_codec_snac.specs import SPECS
 
 MODELS = ["snac_24khz", "snac_32khz", "snac_44khz"]
 

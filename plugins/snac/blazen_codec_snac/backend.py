@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 from typing import cast
 
+from pydantic import ValidationError
+
 from blazen_codec_core import WeightsUnavailable
 from blazen_codec_core.nn import reset_parameters, state_dicts
 from blazen_codec_core.nn.backend import TorchCodecBackend
 from blazen_codec_core.weights import RandomWeights, WeightFile
-from pydantic import ValidationError
 
 from .checkpoint import from_published
 from .network import SnacNetwork

@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from torch import Tensor, nn
+
 from blazen_codec_core import WeightsUnavailable
 from blazen_codec_core.nn import Conv1d, ConvTranspose1d, LocalAttention, Snake, VectorQuantizer
 from blazen_codec_core.nn.weight_norm import fold, norm
-from torch import Tensor, nn
 
 from .network import SnacNetwork
 

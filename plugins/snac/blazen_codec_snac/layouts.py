@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from blazen_codec_core import CodecSpec, CodecTokens, InvalidTokens, TokenLayout
 from blazen_codec_core.layouts import Ragged
-from numpy.typing import NDArray
 
 
 def slots(strides: Sequence[int]) -> list[tuple[int, int]]:
@@ -79,6 +81,6 @@ class InterleavedLayout(TokenLayout):
 
 
 def _order(strides: Sequence[int]) -> list[tuple[int, int]]:
-    if any(coarse % fine for coarse, fine in zip(strides, strides[1:], strict=False)):
+    if any(coarse % fine for coarse, fine in pairwise(strides)):
         raise InvalidTokens(f"strides {tuple(strides)} do not nest, so there is no interleaving of them")
     return slots(strides)

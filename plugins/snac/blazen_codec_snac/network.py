@@ -18,6 +18,7 @@ from blazen_codec_core.nn import (
     Snake,
     Tanh,
 )
+
 if TYPE_CHECKING:
     from .specs import SnacArchitecture
 

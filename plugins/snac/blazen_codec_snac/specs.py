@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from blazen_codec_core import CodecSpec, DeviceCapabilities, WeightSource
 from pydantic import BaseModel, ConfigDict, Field
+
+from blazen_codec_core import CodecSpec, DeviceCapabilities, WeightSource
 
 
 class SnacArchitecture(BaseModel):
@@ -75,7 +76,14 @@ def _published(name: str, description: str, architecture: SnacArchitecture, **fi
     repo = f"hubertsiuzdak/{name}"
     weights = WeightSource(repo=repo, file="pytorch_model.bin", config_file="config.json")
     return _spec(
-        name, architecture, description=description, aliases=(repo,), weights=weights, homepage=PUBLISHED, tile_frames=32, **fields
+        name,
+        architecture,
+        description=description,
+        aliases=(repo,),
+        weights=weights,
+        homepage=PUBLISHED,
+        tile_frames=32,
+        **fields,
     )
 
 

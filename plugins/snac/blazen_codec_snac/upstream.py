@@ -7,13 +7,14 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+
 from blazen_codec_core import CodecTokens, EngineNotAvailable, NotYetImplemented
 from blazen_codec_core.backend import Pcm
 from blazen_codec_core.nn import StreamSetup, state_dicts
 from blazen_codec_core.nn.backend import TorchCodecBackend
 from blazen_codec_core.nn.session import running
 from blazen_codec_core.weights import RandomWeights, WeightFile
-from torch import Tensor, nn
 
 from .backend import build
 from .checkpoint import MAGNITUDE, to_published
@@ -45,7 +46,12 @@ class SharedNoise(nn.Module):
 
 def share_noise(model: nn.Module) -> list[SharedNoise]:
     """Puts our noise in place of theirs."""
-    blocks = [(parent, name, child) for parent in model.modules() for name, child in parent.named_children() if isinstance(child, NoiseBlock)]
+    blocks = [
+        (parent, name, child)
+        for parent in model.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, NoiseBlock)
+    ]
     shared = []
     for layer, (parent, name, child) in enumerate(blocks):
         shared.append(SharedNoise(child.linear, layer))

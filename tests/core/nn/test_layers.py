@@ -7,6 +7,9 @@ import dataclasses
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
 from blazen_codec_core.nn import (
     Chain,
     Conv1d,
@@ -22,8 +25,6 @@ from blazen_codec_core.nn import (
     kernels,
     reset_parameters,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 CPU = torch.device("cpu")
 
@@ -59,9 +60,7 @@ def convolutions(draw: st.DrawFn) -> Conv1d:
     channels = draw(st.sampled_from([(1, 6), (4, 8), (24, 24), (24, 1), (20, 40)]))
     groups = draw(st.sampled_from([g for g in (1, 2, 4, channels[0]) if not (channels[0] % g or channels[1] % g)]))
     padding = (draw(st.integers(0, 20)), draw(st.integers(0, 20)))
-    layer = Conv1d(
-        *channels, kernel, stride=stride, dilation=dilation, groups=groups, padding=padding, bias=draw(st.booleans())
-    )
+    layer = Conv1d(*channels, kernel, stride=stride, dilation=dilation, groups=groups, padding=padding, bias=draw(st.booleans()))
     reset_parameters(layer, draw(st.integers(0, 99)))
     return layer
 

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from blazen_codec_core.nn import ResidualVectorQuantizer, StreamSetup, reset_parameters
 from hypothesis import given
 from hypothesis import strategies as st
 from snac.vq import ResidualVectorQuantize as Theirs
+
+from blazen_codec_core.nn import ResidualVectorQuantizer, StreamSetup, reset_parameters
 
 STRIDES = [(1,), (2, 1), (4, 2, 1), (8, 4, 2, 1), (4, 2, 1, 1)]
 

@@ -1,5 +1,6 @@
-import blazen_codec_core as bc
 import numpy as np
+
+import blazen_codec_core as bc
 
 
 class Encoder(bc.EncoderSession):
