@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .api import list_codecs, load
+    from .audio import read as read_audio
     from .audio import resample
+    from .audio import write as write_audio
     from .backend import AudioBackend, CodecBackend, DecoderSession, EncoderSession
     from .container import TokenFormat
     from .discovery import PluginRecord, Plugins, discover
@@ -75,12 +77,14 @@ __all__ = [
     "hookimpl",
     "list_codecs",
     "load",
+    "read_audio",
     "resample",
+    "write_audio",
 ]
 
 _MODULES = {
     "api": ("list_codecs", "load"),
-    "audio": ("resample",),
+    "audio": ("read_audio", "resample", "write_audio"),
     "backend": ("AudioBackend", "CodecBackend", "DecoderSession", "EncoderSession"),
     "container": ("TokenFormat",),
     "discovery": ("PluginRecord", "Plugins", "discover"),
@@ -92,12 +96,13 @@ _MODULES = {
     "tokens": ("CodecTokens", "Source"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
+_RENAMED = {"read_audio": "read", "write_audio": "write"}
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_HOME.get(name, 'errors')}", __name__), name)
+    return getattr(importlib.import_module(f".{_HOME.get(name, 'errors')}", __name__), _RENAMED.get(name, name))
 
 
 def __dir__() -> list[str]:

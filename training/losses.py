@@ -4,24 +4,14 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from blazen_codec_core.metrics import mel_filters
+
 SCALES = ((128, 12), (256, 24), (512, 40), (1024, 80), (2048, 128))
 """Window length in samples, and mel bands."""
-
-
-def mel_filters(sample_rate: int, window: int, bands: int) -> Tensor:
-    """Triangular filters on the mel scale (O'Shaughnessy's formula), `(window / 2 + 1, bands)`."""
-    top = 2595 * math.log10(1 + sample_rate / 2 / 700)
-    hertz = 700 * (10 ** (np.linspace(0, top, bands + 2) / 2595) - 1)
-    bins = np.linspace(0, sample_rate / 2, window // 2 + 1)[:, None]
-    rising = (bins - hertz[:-2]) / np.maximum(hertz[1:-1] - hertz[:-2], sample_rate / window)
-    falling = (hertz[2:] - bins) / np.maximum(hertz[2:] - hertz[1:-1], sample_rate / window)
-    filters = np.maximum(0, np.minimum(rising, falling))
-    return torch.from_numpy(filters / np.maximum(filters.sum(0), 1e-3)).float()
 
 
 class SpectralLoss(torch.nn.Module):
@@ -31,7 +21,7 @@ class SpectralLoss(torch.nn.Module):
     def __init__(self, sample_rate: int) -> None:
         super().__init__()
         for window, bands in SCALES:
-            self.register_buffer(f"mel{window}", mel_filters(sample_rate, window, bands))
+            self.register_buffer(f"mel{window}", torch.from_numpy(mel_filters(sample_rate, window, bands)).float())
             self.register_buffer(f"hann{window}", torch.hann_window(window))
 
     def forward(self, made: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,8 @@ from torch import Tensor
 
 def norm(v: Tensor) -> Tensor:
     """The norm of each slice along the first axis, with the other axes kept at length 1."""
-    return torch.linalg.vector_norm(v.flatten(1), dim=1).reshape(-1, *[1] * (v.dim() - 1))
+    norms: Tensor = torch.linalg.vector_norm(v.flatten(1), dim=1)
+    return norms.reshape(-1, *[1] * (v.dim() - 1))
 
 
 def fold(g: Tensor, v: Tensor) -> Tensor:

@@ -1,0 +1,144 @@
+"""python -m benchmarks speed | memory | startup"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import click
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "tests"))
+Timings = dict[str, list[float]]
+
+
+def interleaved(work: dict[str, Callable[[], object]], rounds: int) -> Timings:
+    """Seconds of each piece of work, in rounds of one each, after one round that does not count."""
+    seconds: Timings = {name: [] for name in work}
+    for number in range(rounds + 1):
+        for name, function in work.items():
+            started = time.perf_counter()
+            function()
+            if number:
+                seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def machine() -> dict[str, object]:
+    import torch
+
+    name = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        name = models[0].split(":")[1].strip() if models else name
+    return {"cpu": name, "cores": os.cpu_count(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+
+
+@click.group()
+def main() -> None:
+    """Measurements, each side by side in one run; they print JSON, and a table on stderr."""
+
+
+@main.command()
+@click.option("--codec", "names", multiple=True, default=["snac_24khz"], show_default=True)
+@click.option("--seconds", default=10.0, show_default=True, help="of audio")
+@click.option("--rounds", default=5, show_default=True)
+def speed(names: tuple[str, ...], seconds: float, rounds: int) -> None:
+    """This implementation against the authors' package: the same random weights, audio and threads, interleaved."""
+    from signals import voice
+
+    import blazen_codec_core as bc
+
+    rows = []
+    for name in names:
+        engines = {engine: bc.load(name, weights="random:0", engine=engine) for engine in ("native", "upstream")}
+        rate = engines["native"].sample_rate
+        pcm = voice(seconds, rate)
+        tokens = engines["native"].encode(pcm, rate)
+        work = {
+            "encode": {engine: partial(codec.encode, pcm, rate) for engine, codec in engines.items()},
+            "decode": {engine: partial(codec.decode, tokens) for engine, codec in engines.items()},
+        }
+        for what, calls in work.items():
+            taken = interleaved(calls, rounds)
+            ours, theirs = (statistics.median(taken[engine]) / seconds for engine in ("native", "upstream"))
+            ratios = [b / a for a, b in zip(taken["native"], taken["upstream"], strict=True)]
+            ratio = statistics.median(ratios)
+            rows.append({"codec": name, "what": what, "ours": ours, "upstream": theirs, "ratio": ratio, "ratios": ratios})
+            click.echo(
+                f"{name:<12} {what}  ours {ours:.4f}  upstream {theirs:.4f} s/s  ratio {ratio:.2f} "
+                f"({min(ratios):.2f} … {max(ratios):.2f})",
+                err=True,
+            )
+    click.echo(json.dumps({"machine": machine(), "seconds": seconds, "rounds": rounds, "rows": rows}, indent=2))
+
+
+MEMORY = """
+import resource, sys
+import numpy as np
+import blazen_codec_core as bc
+name, what, minutes = sys.argv[1], sys.argv[2], int(sys.argv[3])
+codec = bc.load(name, weights="random:0")
+rate = codec.sample_rate
+second = (np.random.default_rng(0).standard_normal(rate) * 0.1).astype(np.float32)
+codec.decode(codec.encode(np.tile(second, 5), rate))
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+if what == "session":
+    before = peak()
+    encoder, decoder = codec.encoder_session(), codec.decoder_session()
+    for _ in range(60 * minutes):
+        decoder.push(encoder.push(second))
+else:
+    pcm = np.tile(second, 60 * minutes)
+    before = peak()
+    tokens = codec.encode(pcm, rate)
+    if what == "decode":
+        codec.decode(tokens)
+print(peak() - before)
+"""
+
+
+@main.command()
+@click.option("--codec", "name", default="snac_24khz", show_default=True)
+@click.option("--minutes", "lengths", multiple=True, type=int, default=[1, 10], show_default=True)
+def memory(name: str, lengths: tuple[int, ...]) -> None:
+    """Peak memory above the warm model, in MiB, each figure from a process of its own."""
+    rows = []
+    for what in ("session", "encode", "decode"):
+        for minutes in lengths:
+            run = subprocess.run(
+                [sys.executable, "-c", MEMORY, name, what, str(minutes)], capture_output=True, text=True, check=True
+            )
+            rows.append({"codec": name, "what": what, "minutes": minutes, "mib": float(run.stdout)})
+            click.echo(f"{name:<12} {what:<8} {minutes:>3} min  {float(run.stdout):8.1f} MiB", err=True)
+    click.echo(json.dumps({"machine": machine(), "rows": rows}, indent=2))
+
+
+@main.command()
+@click.option("--rounds", default=25, show_default=True)
+def startup(rounds: int) -> None:
+    """`blazen-codec list` against a bare interpreter and against importing pydantic, in seconds."""
+    programs = {
+        "pass": [sys.executable, "-c", "pass"],
+        "pydantic": [sys.executable, "-c", "from pydantic import BaseModel"],
+        "core": [sys.executable, "-c", "import blazen_codec_core as bc; bc.load"],
+        "list": [str(Path(sys.executable).parent / "blazen-codec"), "list"],
+    }
+    work = {name: partial(subprocess.run, program, check=True, capture_output=True) for name, program in programs.items()}
+    medians = {name: statistics.median(seconds) for name, seconds in interleaved(work, rounds).items()}
+    # Importing pydantic starts an interpreter too, so its median already is that of `pass` plus the import.
+    result = {**medians, "list_over_pydantic": medians["list"] / medians["pydantic"]}
+    click.echo("  ".join(f"{name} {value:.3f}" for name, value in result.items()), err=True)
+    click.echo(json.dumps({"machine": machine(), **result}, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""Run by `nox -s alone` in an environment that holds one plugin and nothing for tests: what it brought, and a round trip."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import distributions
+
+import numpy as np
+
+import blazen_codec_core as bc
+
+name = sys.argv[1]
+installed = sorted({distribution.name for distribution in distributions()})
+print(f"{len(installed)} distributions: {' '.join(installed)}")
+for unwanted in ("snac", "encodec", "descript-audio-codec", "pytest", "matplotlib"):
+    assert unwanted not in installed, f"{unwanted} came along"
+codec = bc.load(name)
+pcm = np.sin(np.arange(codec.sample_rate) / 30).astype(np.float32)[None]
+tokens = codec.encode(pcm, codec.sample_rate)
+audio = codec.decode(tokens)
+assert audio.shape == pcm.shape
+print(f"{tokens} -> {audio.shape}")
+refused = ""
+try:
+    bc.load(name, engine="upstream").load()
+except bc.EngineNotAvailable as error:
+    refused = str(error)
+assert "pip install" in refused, "the authors' package is not installed, yet its engine loads, or does not say why not"
+print(refused)
