@@ -44,6 +44,8 @@ class Plan:
     samples: int = 9_600
     alone: int = 2_500
     """Steps without the quantizer."""
+    fit_batches: int = 120
+    """Batches whose latents the codebooks are fitted to."""
     steps: int = 9_500
     rate: float = 1.5e-3
     revive_every: int = 50
@@ -132,10 +134,11 @@ class Run:
         torch.save({**saved, "usage": self.usage.shares, "step": self.step}, temporary)
         os.replace(temporary, self.checkpoint)
 
-    def train(self) -> None:
+    def train(self, until: int | None = None) -> None:
+        """Trains to the end and exports, or to step `until` and saves."""
         forward = self.forward_pass()
         started = time.time()
-        while self.step < self.plan.steps:
+        while self.step < (self.plan.steps if until is None else until):
             if self.step == self.plan.alone:
                 self.fit_codebooks()
                 forward = self.forward_pass()
@@ -148,7 +151,8 @@ class Run:
             if self.step % 1000 == 0:
                 self.log({"stoi": self.intelligibility(), "used": self.entries_in_use()})
         self.save()
-        self.export()
+        if until is None:
+            self.export()
 
     def forward_pass(self) -> Any:
         forward = Forward(self.network, quantize=self.step >= self.plan.alone)
@@ -192,7 +196,7 @@ class Run:
     @torch.no_grad()
     def fit_codebooks(self) -> None:
         self.network.load_state_dict(self.average.state_dict())
-        latents = torch.cat([self.network.encoder(self.batches(10**6 + i)) for i in range(120)])
+        latents = torch.cat([self.network.encoder(self.batches(10**6 + i)) for i in range(self.plan.fit_batches)])
         generator = torch.Generator().manual_seed(self.plan.seed)
         left = codebooks.fit(self.network.quantizer, latents, generator)
         self.average.load_state_dict(self.network.state_dict())

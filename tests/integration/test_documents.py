@@ -1,0 +1,48 @@
+"""What the documents promise, run as written."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+
+import blazen_codec_core as bc
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def test_the_readmes_python_runs(root, tmp_path, monkeypatch):
+    (tmp_path / "examples").symlink_to(root / "examples")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for block in blocks((root / "README.md").read_text(), "python"):
+        exec(compile(block, "README.md", "exec"), names)
+    assert len(names["heard"]) == len(names["parts"]) + 1
+
+
+def test_the_readmes_table_is_the_specs(root):
+    text = (root / "README.md").read_text()
+    for spec in bc.list_codecs():
+        row = next(line for line in text.splitlines() if line.startswith(f"| `{spec.name}`"))
+        assert f"{spec.token_rate:.0f} a second in {spec.num_codebooks} codebooks, {spec.bandwidth:.2f} kbps" in row
+        assert f"{spec.sample_rate / 1000:g} kHz" in row
+
+
+def test_the_readmes_commands_exist(root):
+    from blazen_codec_core.cli.main import COMMANDS
+
+    named = set(re.findall(r"^blazen-codec (\w+)", (root / "README.md").read_text(), re.MULTILINE))
+    assert named == set(COMMANDS)
+
+
+def test_the_constraints_pin_torch(root):
+    assert "torch==2.13.0" in (root / "constraints.txt").read_text().split()
+
+
+def test_the_benchmark_runs(root):
+    program = [sys.executable, "-m", "benchmarks", "speed", "--codec", "snac_tiny", "--seconds", "0.5", "--rounds", "1"]
+    run = subprocess.run(program, cwd=root, capture_output=True, text=True, check=True)
+    assert {row["what"] for row in json.loads(run.stdout)["rows"]} == {"encode", "decode"}
