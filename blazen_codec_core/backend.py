@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -163,8 +163,18 @@ class CodecBackend(AudioBackend):
             CodecError: Loading or running the model failed.
         """
         self.check_tokens(tokens)
+        audio = np.empty((tokens.channels, tokens.num_samples), np.float32)
+        at = 0
+        for piece in self._played(tokens):  # into its place at once, so that long audio is in memory once
+            audio[:, at : at + piece.shape[1]] = piece
+            at += piece.shape[1]
+        return audio
+
+    def _played(self, tokens: CodecTokens) -> Iterator[Pcm]:
         session = self.decoder_session()
-        return np.concatenate([session.push(tokens), session.finish()], axis=1)
+        for part in tokens.parts(self.spec.tile_frames):
+            yield session.push(part)
+        yield session.finish()
 
     def encode_batch(self, items: Sequence[Any], sample_rate: int, *, bandwidth: float | None = None) -> list[CodecTokens]:
         """Several pieces of audio, of any lengths; each gives what it gives alone."""

@@ -29,6 +29,21 @@ class Source:
     num_samples: int
 
 
+class _Packed:
+    """Keeps the codes as bytes, and makes read-only arrays of them when they are asked for.
+
+    A stream leaves many small parts behind. As arrays they would lie between the large ones that a network allocates and frees,
+    and keep the heap from reusing that room: an hour of parts would cost gigabytes. Small bytes have a place of their own.
+    """
+
+    def __get__(self, tokens: CodecTokens, owner: type) -> tuple[Codes, ...]:
+        packed: tuple[tuple[bytes, tuple[int, int]], ...] = tokens.__dict__["codes"]
+        return tuple(np.frombuffer(data, np.int32).reshape(shape) for data, shape in packed)
+
+    def __set__(self, tokens: CodecTokens, codes: Sequence[Any]) -> None:
+        tokens.__dict__["codes"] = codes
+
+
 @dataclass(frozen=True, eq=False)
 class CodecTokens:
     """Tokens, immutable.
@@ -59,8 +74,8 @@ class CodecTokens:
     source: Source | None = None
 
     def __post_init__(self) -> None:
-        codes = tuple(_checked(code, number, self.codebook_size) for number, code in enumerate(self.codes))
-        object.__setattr__(self, "codes", codes)
+        codes = [_checked(code, number, self.codebook_size) for number, code in enumerate(self.__dict__["codes"])]
+        self.__dict__["codes"] = tuple((code.tobytes(), code.shape) for code in codes)
         if len(codes) != len(self.strides) or not codes:
             raise InvalidTokens(f"{len(codes)} codebooks were given for {len(self.strides)} strides {self.strides}")
         frames = {code.shape[1] * stride for code, stride in zip(codes, self.strides, strict=True)}
@@ -206,6 +221,9 @@ class CodecTokens:
         return f"<CodecTokens {self.codec}, {self.seconds:.2f} s, {streams}{shapes} tokens>"
 
 
+CodecTokens.codes = _Packed()  # type: ignore[assignment]
+
+
 def _checked(code: Any, number: int, size: int) -> Codes:
     array = np.asarray(code)
     if array.ndim != 2:
@@ -216,6 +234,4 @@ def _checked(code: Any, number: int, size: int) -> Codes:
         raise InvalidTokens(f"codebook {number} has no streams")
     if array.size and (array.min() < 0 or array.max() >= size):
         raise InvalidTokens(f"codebook {number} has a token outside 0 … {size - 1}")
-    owned = np.array(array, dtype=np.int32)
-    owned.flags.writeable = False
-    return owned
+    return array.astype(np.int32)

@@ -174,6 +174,8 @@ class TorchCodecBackend(CodecBackend):
             results[place] = result
 
     def _encode_group(self, items: list[Pcm]) -> list[CodecTokens]:
+        if len(items) == 1:
+            return [self.encode(items[0], self.sample_rate)]
         spec, loaded = self.spec, self.loaded()
         block = spec.block_frames * spec.hop_length
         rows = [row for item in items for row in item]
@@ -205,6 +207,8 @@ class TorchCodecBackend(CodecBackend):
         return results
 
     def _decode_group(self, items: list[CodecTokens]) -> list[Pcm]:
+        if len(items) == 1:
+            return [self.decode(items[0])]
         spec, loaded = self.spec, self.loaded()
         rows = [[book[stream] for book in item.codes] for item in items for stream in range(item.streams)]
         lengths = [row[0].shape[0] * spec.strides[0] for row in rows]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -38,15 +38,19 @@ class Tiles:
         self.filled = 0
 
     def push(self, piece: NDArray[Any]) -> Iterator[NDArray[Any]]:
-        """Every tile that `piece` completes."""
-        length, at = self._buffer.shape[1], 0
-        while at < piece.shape[1]:
-            take = min(length - self.filled, piece.shape[1] - at)
-            self._buffer[:, self.filled : self.filled + take] = piece[:, at : at + take]
-            self.filled, at = self.filled + take, at + take
-            if self.filled == length:
-                self.filled = 0
-                yield self._buffer.copy()
+        """Every tile that `piece` completes; all is stored once they have been taken."""
+        at, length = 0, self._buffer.shape[1]
+        while piece.shape[1] - at >= length - self.filled:
+            end = at + length - self.filled
+            self.store(piece[:, at:end])
+            at, self.filled = end, 0
+            yield self._buffer.copy()
+        self.store(piece[:, at:])
+
+    def store(self, piece: NDArray[Any]) -> None:
+        """Adds what does not go beyond the tile."""
+        self._buffer[:, self.filled : self.filled + piece.shape[1]] = piece
+        self.filled += piece.shape[1]
 
     def rest(self) -> NDArray[Any]:
         """What is left at the end of the signal."""
@@ -73,11 +77,11 @@ class TileEncoderSession(EncoderSession):
         self._backend, self._network, self._setup = backend, network, setup
         self._channels, self._tile, self._weights = channels, tile_frames * backend.spec.hop_length, weights
         self._tiles = Tiles(channels, self._tile, np.dtype(np.float32))
-        self._pushed = self._covered = 0
+        self._pushed = self._ran = self._frames = self._covered = 0
         self._ended = False
         with running():
             self._state = network.encoder_state(setup)
-        self._none = self._tokens([], last=False)
+        self._none = self._run([], 0, last=False)
 
     @property
     def latency_samples(self) -> int:
@@ -90,8 +94,11 @@ class TileEncoderSession(EncoderSession):
         if array.shape[0] != self._channels:
             raise InvalidInput(f"this session is of {self._channels} channels, the audio has {array.shape[0]}")
         self._pushed += array.shape[1]
-        codes = [self._run(tile, last=False) for tile in self._tiles.push(array)]
-        return self._tokens(codes, last=False) if codes else self._none
+        ready = self._pushed - self._pushed % self._tile
+        if ready == self._ran:
+            self._tiles.store(array)
+            return self._none
+        return self._run(self._tiles.push(array), ready, last=False)
 
     def finish(self) -> CodecTokens:
         self._check_open()
@@ -100,30 +107,37 @@ class TileEncoderSession(EncoderSession):
         spec = self._backend.spec
         padding = -self._pushed % (spec.block_frames * spec.hop_length)
         rest = np.pad(self._tiles.rest(), ((0, 0), (0, padding)))
+        tokens = self._run([rest], self._pushed + padding, last=True)
         self._ended = True
-        return self._tokens([self._run(rest, last=True)], last=True)
+        return tokens
 
     def _check_open(self) -> None:
         if self._ended:
             raise InvalidInput("this session has ended; open another one")
 
-    def _run(self, tile: NDArray[Any], last: bool) -> list[NDArray[Any]]:
+    def _run(self, tiles: Iterable[NDArray[Any]], ready: int, last: bool) -> CodecTokens:
+        """Runs the tiles up to sample `ready`, into arrays of the final size: small ones that outlive the large ones between
+        them would fragment the heap, until an hour of audio takes gigabytes."""
+        spec, network = self._backend.spec, self._network
+        start, self._ran = self._frames, ready
+        self._frames = network.frames_encoded(ready, last)
+        codes = [np.empty((self._channels, (self._frames - start) // stride), np.int32) for stride in spec.strides]
+        at = 0
         try:
-            with running():
-                x = torch.from_numpy(tile).to(self._setup.device, self._setup.dtype)[..., None]
-                return [index.cpu().numpy() for index in self._network.encode_step(x, self._state, last)]
+            for tile in tiles:
+                with running():
+                    x = torch.from_numpy(tile).to(self._setup.device, self._setup.dtype)[..., None]
+                    indices = network.encode_step(x, self._state, last)
+                    end = at + indices[0].shape[1] * spec.strides[0]
+                    for code, index, stride in zip(codes, indices, spec.strides, strict=True):
+                        code[:, at // stride : end // stride] = index.cpu().numpy()
+                at = end
         except CodecError:
             self._ended = True
             raise
-
-    def _tokens(self, codes: list[list[NDArray[Any]]], last: bool) -> CodecTokens:
-        spec = self._backend.spec
-        empty = [np.zeros((self._channels, 0), np.int32) for _ in spec.strides]
-        joined = [np.concatenate(parts, axis=1) for parts in zip(empty, *codes, strict=True)]
-        frames = joined[0].shape[1] * spec.strides[0]
-        samples = self._pushed - self._covered if last else frames * spec.hop_length
+        samples = self._pushed - self._covered if last else at * spec.hop_length
         self._covered += samples
-        return CodecTokens.from_codes(spec, [j.astype(np.int32) for j in joined], num_samples=samples, weights=self._weights)
+        return CodecTokens.from_codes(spec, codes, num_samples=samples, weights=self._weights)
 
 
 class TileDecoderSession(DecoderSession):
@@ -135,7 +149,7 @@ class TileDecoderSession(DecoderSession):
         self._backend, self._network, self._setup_of = backend, network, setup
         self._tile = tile_frames
         self._first: CodecTokens | None = None
-        self._frames = self._samples = self._returned = 0
+        self._frames = self._samples = self._made = self._returned = 0
         self._ended = False
 
     @property
@@ -157,23 +171,19 @@ class TileDecoderSession(DecoderSession):
             raise InvalidTokens("the audio of the tokens before these has ended: these are of another recording")
         self._frames += tokens.frames
         self._samples += tokens.num_samples
-        made = []
-        tiles = [list(book.push(code)) for book, code in zip(self._tiles, tokens.codes, strict=True)]
-        for tile in zip(*tiles, strict=True):
-            made.append(self._run(list(tile), last=False))
-        return self._trim(made)
+        tiles = [book.push(code) for book, code in zip(self._tiles, tokens.codes, strict=True)]
+        return self._run(zip(*tiles, strict=True), self._frames - self._frames % self._tile, last=False)
 
     def finish(self) -> Pcm:
         self._check_open()
         if not self._frames:
             raise InvalidTokens("there are no tokens: nothing was pushed")
-        if self._frames % self._backend.spec.block_frames:
-            raise InvalidTokens(
-                f"{self._backend.spec.name} decodes whole blocks of {self._backend.spec.block_frames} frames; "
-                f"{self._frames} were pushed"
-            )
+        block = self._backend.spec.block_frames
+        if self._frames % block:
+            raise InvalidTokens(f"{self._backend.spec.name} decodes whole blocks of {block} frames; {self._frames} were pushed")
+        audio = self._run([[book.rest() for book in self._tiles]], self._frames, last=True)
         self._ended = True
-        return self._trim([self._run([book.rest() for book in self._tiles], last=True)])
+        return audio
 
     def _begin(self, tokens: CodecTokens) -> None:
         self._first = tokens
@@ -186,19 +196,21 @@ class TileDecoderSession(DecoderSession):
         if self._ended:
             raise InvalidInput("this session has ended; open another one")
 
-    def _run(self, tile: list[NDArray[Any]], last: bool) -> Pcm:
+    def _run(self, tiles: Iterable[Sequence[NDArray[Any]]], ready: int, last: bool) -> Pcm:
+        """Runs the tiles up to frame `ready`, into an array of the final size, and leaves out what is past the end."""
+        start, self._made = self._made, self._network.samples_decoded(ready, last)
+        audio = np.empty((self._setup.batch, self._made - start), np.float32)
+        at = 0
         try:
-            with running():
-                indices = [torch.from_numpy(codes).to(self._setup.device) for codes in tile]
-                y = self._network.decode_step(indices, self._state, last)
-                return np.ascontiguousarray(y[..., 0].float().cpu().numpy())
+            for tile in tiles:
+                with running():
+                    indices = [torch.from_numpy(codes).to(self._setup.device) for codes in tile]
+                    y = self._network.decode_step(indices, self._state, last)[..., 0]
+                    audio[:, at : at + y.shape[1]] = y.float().cpu().numpy()
+                at += y.shape[1]
         except CodecError:
             self._ended = True
             raise
-
-    def _trim(self, made: list[Pcm]) -> Pcm:
-        assert self._first is not None
-        audio = np.concatenate([np.zeros((self._first.streams, 0), np.float32), *made], axis=1)
         audio = audio[:, : self._samples - self._returned]
         self._returned += audio.shape[1]
         return audio

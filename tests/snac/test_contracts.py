@@ -156,10 +156,11 @@ codec = bc.load("snac_tiny", weights="random:0", device="cpu")
 process = psutil.Process()
 session, player = codec.encoder_session(), codec.decoder_session()
 second = (np.random.default_rng(0).standard_normal(24_000) * 0.1).astype(np.float32)
-seen = []
+seen, parts = [], []
 for minute in range(10):
     for _ in range(60):
-        player.push(session.push(second))
+        parts.append(session.push(second))
+        player.push(parts[-1])
     seen.append(process.memory_info().rss / 2**20)
 print(*seen)
 """
