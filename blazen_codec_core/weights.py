@@ -125,9 +125,10 @@ def _download(repo: str, revision: str, file: str, options: LoadOptions) -> Path
             )
         )
     except Exception as error:  # the Hub's client raises its own, its transport's, and OSError
+        reason = (str(error).strip().splitlines() or ["no details"])[0].rstrip(".")
         raise WeightsUnavailable(
             f"{file} of {repo} (revision {revision}) is not in the cache {cache} and could not be downloaded: "
-            f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no details'}. "
+            f"{type(error).__name__}: {reason}. "
             f"To bring it by hand, put {file} into a folder and pass the folder as weights, "
             f"or run `hf download {repo}` where there is a network and copy the cache"
         ) from error

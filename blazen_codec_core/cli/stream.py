@@ -31,7 +31,8 @@ def progress(what: str, seconds: float, quiet: bool) -> Iterator[Advance]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn(what), BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f} s"), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=seconds)
         yield lambda done: bar.advance(task, done)
 
@@ -39,14 +40,15 @@ def progress(what: str, seconds: float, quiet: bool) -> Iterator[Advance]:
 def encode_file(codec: DynCodecProvider, path: Path, bandwidth: float | None, quiet: bool) -> CodecTokens:
     """The tokens of an audio file, resampled if need be, which is said on stderr and kept in the tokens."""
     with audio.AudioReader(path) as reader:
-        source = None
+        read = 0  # the header of a compressed file may only guess
         if reader.sample_rate != codec.sample_rate:
             say(f"{path}: resampled from {reader.sample_rate} to {codec.sample_rate} Hz", quiet)
-            source = Source(reader.sample_rate, reader.num_samples)
         resampler = audio.Resampler(reader.sample_rate, codec.sample_rate, reader.channels)
 
         def pieces(advance: Advance) -> Iterator[audio.Pcm]:
+            nonlocal read
             for block in reader.blocks():
+                read += block.shape[1]
                 yield resampler.push(block)
                 advance(block.shape[1] / reader.sample_rate)
             yield resampler.finish()
@@ -58,7 +60,9 @@ def encode_file(codec: DynCodecProvider, path: Path, bandwidth: float | None, qu
                 tokens = codec.encode(np.concatenate(list(pieces(advance)), axis=1), codec.sample_rate, bandwidth=bandwidth)
             else:
                 tokens = CodecTokens.concat([*(session.push(piece) for piece in pieces(advance)), session.finish()])
-    return dataclasses.replace(tokens, source=source)
+    if reader.sample_rate == codec.sample_rate:
+        return tokens
+    return dataclasses.replace(tokens, source=Source(reader.sample_rate, read))
 
 
 def decode_pieces(codec: DynCodecProvider, tokens: CodecTokens, advance: Advance) -> Iterator[audio.Pcm]:
