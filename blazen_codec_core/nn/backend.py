@@ -11,14 +11,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from .. import weights
 from ..backend import CodecBackend, Pcm
 from ..errors import DeviceUnavailable, InvalidInput
 from ..specs import CodecSpec, LoadOptions
 from ..tokens import CodecTokens
-from .batch import run_ragged
+from .batch import decode_together, encode_together
 from .layer import StreamSetup
 from .network import CodecNetwork
 from .noise import CounterNoise
@@ -176,63 +175,19 @@ class TorchCodecBackend(CodecBackend):
     def _encode_group(self, items: list[Pcm]) -> list[CodecTokens]:
         if len(items) == 1:
             return [self.encode(items[0], self.sample_rate)]
-        spec, loaded = self.spec, self.loaded()
-        block = spec.block_frames * spec.hop_length
-        rows = [row for item in items for row in item]
-        lengths = [row.shape[0] + -row.shape[0] % block for row in rows]
-        setup = self.setup(len(rows))
-
-        def cut(chosen: Sequence[int], start: int, end: int) -> list[Tensor]:
-            tile = np.zeros((len(chosen), end - start), np.float32)
-            for place, row in enumerate(chosen):
-                piece = rows[row][start:end]
-                tile[place, : piece.shape[0]] = piece
-            return [torch.from_numpy(tile).to(setup.device, setup.dtype)[..., None]]
-
+        loaded = self.loaded()
         with running():
-            made = run_ragged(
-                lengths,
-                spec.tile_frames * spec.hop_length,
-                loaded.network.encoder_state(setup),
-                cut,
-                lambda x, state, last: loaded.network.encode_step(x[0], state, last),
-            )
-            codes = [[torch.cat(book, 1).cpu().numpy() for book in zip(*steps, strict=True)] for steps in made]
-        results, at = [], 0
-        for item in items:
-            mine = codes[at : at + item.shape[0]]
-            at += item.shape[0]
-            joined = [np.concatenate(books).astype(np.int32) for books in zip(*mine, strict=True)]
-            results.append(CodecTokens.from_codes(spec, joined, num_samples=item.shape[1], weights=loaded.weights))
-        return results
+            codes = encode_together(self.spec, loaded.network, self.setup(sum(len(item) for item in items)), items)
+        return [
+            CodecTokens.from_codes(self.spec, books, num_samples=item.shape[1], weights=loaded.weights)
+            for item, books in zip(items, codes, strict=True)
+        ]
 
     def _decode_group(self, items: list[CodecTokens]) -> list[Pcm]:
         if len(items) == 1:
             return [self.decode(items[0])]
-        spec, loaded = self.spec, self.loaded()
-        rows = [[book[stream] for book in item.codes] for item in items for stream in range(item.streams)]
-        lengths = [row[0].shape[0] * spec.strides[0] for row in rows]
-        setup = self.setup(len(rows))
-
-        def cut(chosen: Sequence[int], start: int, end: int) -> list[Tensor]:
-            books = range(spec.num_codebooks)
-            parts = [np.stack([rows[r][b][start // spec.strides[b] : end // spec.strides[b]] for r in chosen]) for b in books]
-            return [torch.from_numpy(part).to(setup.device) for part in parts]
-
         with running():
-            made = run_ragged(
-                lengths,
-                spec.tile_frames,
-                loaded.network.decoder_state(setup),
-                cut,
-                lambda indices, state, last: [loaded.network.decode_step(indices, state, last)],
-            )
-            audio = [torch.cat([step[0][..., 0] for step in steps], 1).float().cpu().numpy() for steps in made]
-        results, at = [], 0
-        for item in items:
-            results.append(np.concatenate(audio[at : at + item.streams])[:, : item.num_samples])
-            at += item.streams
-        return results
+            return decode_together(self.spec, self.loaded().network, self.setup(sum(item.streams for item in items)), items)
 
     def _tile(self, asked: int | None) -> int:
         if asked is None:

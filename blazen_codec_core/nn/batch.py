@@ -7,11 +7,18 @@ finish on their own. So no masking is needed, and no padding reaches any layer.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from .layer import State
+from ..backend import Pcm
+from ..specs import CodecSpec
+from ..tokens import CodecTokens
+from .layer import State, StreamSetup
+from .network import CodecNetwork
 
 S = TypeVar("S", bound=State)
 
@@ -57,3 +64,55 @@ def run_ragged(
             run(active, state, start, start + tile, False)
             start += tile
     return outputs
+
+
+def encode_together(
+    spec: CodecSpec, network: CodecNetwork, setup: StreamSetup, items: Sequence[Pcm]
+) -> list[list[NDArray[np.int32]]]:
+    """The codes of each item, `(channels, frames / stride)` a codebook; `setup` has a row for every channel."""
+    block = spec.block_frames * spec.hop_length
+    rows = [row for item in items for row in item]
+
+    def cut(chosen: Sequence[int], start: int, end: int) -> list[Tensor]:
+        tile = np.zeros((len(chosen), end - start), np.float32)
+        for place, row in enumerate(chosen):
+            piece = rows[row][start:end]
+            tile[place, : piece.shape[0]] = piece
+        return [torch.from_numpy(tile).to(setup.device, setup.dtype)[..., None]]
+
+    steps = run_ragged(
+        [row.shape[0] + -row.shape[0] % block for row in rows],
+        spec.tile_frames * spec.hop_length,
+        network.encoder_state(setup),
+        cut,
+        lambda x, state, last: network.encode_step(x[0], state, last),
+    )
+    codes = [[torch.cat(book, 1).cpu().numpy().astype(np.int32) for book in zip(*row, strict=True)] for row in steps]
+    together = _by_item(codes, [item.shape[0] for item in items])
+    return [[np.concatenate(books) for books in zip(*mine, strict=True)] for mine in together]
+
+
+def decode_together(spec: CodecSpec, network: CodecNetwork, setup: StreamSetup, items: Sequence[CodecTokens]) -> list[Pcm]:
+    """The audio of each item, `(channels, samples)`; `setup` has a row for every stream."""
+    rows = [list(books) for item in items for books in zip(*item.codes, strict=True)]
+
+    def cut(chosen: Sequence[int], start: int, end: int) -> list[Tensor]:
+        parts = [np.stack([rows[row][k][start // s : end // s] for row in chosen]) for k, s in enumerate(spec.strides)]
+        return [torch.from_numpy(part).to(setup.device) for part in parts]
+
+    steps = run_ragged(
+        [row[0].shape[0] * spec.strides[0] for row in rows],
+        spec.tile_frames,
+        network.decoder_state(setup),
+        cut,
+        lambda indices, state, last: [network.decode_step(indices, state, last)[..., 0]],
+    )
+    audio = [torch.cat([step[0] for step in row], 1).float().cpu().numpy() for row in steps]
+    together = _by_item(audio, [item.streams for item in items])
+    return [np.concatenate(mine)[:, : item.num_samples] for item, mine in zip(items, together, strict=True)]
+
+
+def _by_item(rows: Sequence[Any], counts: Sequence[int]) -> list[Sequence[Any]]:
+    """Consecutive rows, so many for each item."""
+    ends = np.cumsum(counts)
+    return [rows[end - count : end] for end, count in zip(ends, counts, strict=True)]
