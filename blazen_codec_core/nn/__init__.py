@@ -3,7 +3,7 @@
 from .activation import Snake, Tanh
 from .attention import LocalAttention
 from .conv import Conv1d, ConvTranspose1d
-from .layer import Chain, Layer, NoiseSource, Residual, State, StreamSetup, reset_parameters
+from .layer import Chain, Layer, NoiseSource, Residual, Seeded, State, StreamSetup, reset_parameters
 from .network import CodecNetwork
 from .noise import CounterNoise, NoiseBlock
 from .quantize import Quantized, ResidualVectorQuantizer, VectorQuantizer
@@ -21,6 +21,7 @@ __all__ = [
     "Quantized",
     "Residual",
     "ResidualVectorQuantizer",
+    "Seeded",
     "Snake",
     "State",
     "StreamSetup",

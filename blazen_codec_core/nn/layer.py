@@ -9,6 +9,7 @@ same for any cut of the input. Weights are never written, so one module serves a
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -61,7 +62,14 @@ def _take(value: Any, rows: Sequence[int]) -> Any:
     return value
 
 
-class Layer(nn.Module):
+class Seeded(nn.Module):
+    """A module that draws its own weights from a generator."""
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Draws the module's own weights; the activations keep about unit scale through a deep network."""
+
+
+class Layer(Seeded, ABC):
     """One stage of a network that runs whole signals and streams through the same code."""
 
     if TYPE_CHECKING:
@@ -72,6 +80,7 @@ class Layer(nn.Module):
         """The state before the first frame. Layers without memory have none to add."""
         return State()
 
+    @abstractmethod
     def step(self, x: Tensor, state: Any, last: bool) -> Tensor:
         """Feeds the next frames.
 
@@ -80,14 +89,10 @@ class Layer(nn.Module):
             state: From `init_state` of this layer; changed in place.
             last: The signal ends with `x`: right padding is added and everything held back is returned.
         """
-        raise NotImplementedError
 
     def frames_out(self, frames: int, last: bool) -> int:
         """How many frames have come out once `frames` have gone in."""
         return frames
-
-    def reset_parameters(self, generator: torch.Generator) -> None:
-        """Draws the layer's own weights; the activations keep about unit scale through a deep network."""
 
     def forward(self, x: Tensor) -> Tensor:
         """The whole signal at once, without noise: `(batch, frames, channels)` in and out."""
@@ -96,11 +101,11 @@ class Layer(nn.Module):
 
 
 def reset_parameters(network: nn.Module, seed: int) -> None:
-    """Draws every layer's weights from one seed, in the order of `network.modules()`."""
+    """Draws every module's weights from one seed, in the order of `network.modules()`."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for module in network.modules():
-            if isinstance(module, Layer):
+            if isinstance(module, Seeded):
                 module.reset_parameters(generator)
 
 

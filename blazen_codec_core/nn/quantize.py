@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from .attention import WindowState
 from .conv import Conv1d
-from .layer import Layer, StreamSetup
+from .layer import Seeded, StreamSetup
 
 
-class VectorQuantizer(Layer):
+class VectorQuantizer(Seeded):
     """One codebook of `entries` vectors in a small space, reached and left through linear projections.
 
     A frame of this codebook covers `stride` frames of the latent signal, which are averaged on the way in and repeated

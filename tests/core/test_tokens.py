@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import json
 import os
+import pickle
 import stat
 
 import numpy as np
@@ -54,6 +56,11 @@ def test_a_file_holds_all(tokens, tmp_path_factory):
     path = tmp_path_factory.mktemp("container") / "a.tokens"
     tokens.save(path)
     assert bc.CodecTokens.open(path) == tokens
+
+
+@given(tokens=some_tokens())
+def test_they_are_pickled_and_copied(tokens):
+    assert pickle.loads(pickle.dumps(tokens)) == copy.deepcopy(tokens) == tokens
 
 
 @given(tokens=some_tokens(), groups=st.integers(1, 4))
