@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
+import threading
 
 import click
 
@@ -30,7 +32,7 @@ EXIT_CODES: tuple[tuple[type[errors.CodecError], int], ...] = (
     (errors.NotYetImplemented, 6),
     (errors.CodecError, 7),
 )
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
 
 
 class LazyGroup(click.Group):
@@ -56,12 +58,14 @@ def group() -> None:
     """Neural audio codecs.
 
     Exit codes: 0 done, 1 a check failed, 2 wrong usage or input, 3 no such codec, 4 no weights, 5 a bad file, 6 an engine or
-    device is missing, 7 anything else that went wrong, 130 interrupted.
+    device is missing, 7 anything else that went wrong, 130 interrupted, 143 terminated.
     """
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the command line and exits."""
+    """Runs the command line and exits; half-written files go away also when it is told to terminate."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     try:
         code = group.main(arguments, prog_name="blazen-codec", standalone_mode=False)
     except errors.CodecError as error:
