@@ -244,17 +244,22 @@ class CodecBackend(AudioBackend):
                 f"these are {type(tokens).__name__}, not CodecTokens; see CodecTokens.from_codes and decode_tokens"
             )
         spec = self.spec
-        if tokens.codec != f"{spec.family}:{spec.name}":
-            raise InvalidTokens(f"tokens of {tokens.codec} cannot be decoded by {spec.family}:{spec.name}")
+        if tokens.codec != spec.identity:
+            raise InvalidTokens(f"tokens of {tokens.codec} cannot be decoded by {spec.identity}")
         if tokens.num_codebooks != spec.num_codebooks:
             raise InvalidTokens(f"{spec.name} has {spec.num_codebooks} codebooks; these tokens have {tokens.num_codebooks}")
         for name in ("strides", "codebook_size", "sample_rate", "hop_length"):
             if getattr(tokens, name) != getattr(spec, name):
                 raise InvalidTokens(f"{name} is {getattr(tokens, name)}, but {spec.name} has {getattr(spec, name)}")
-        if not part and (not tokens.frames or tokens.frames % spec.block_frames):
-            raise InvalidTokens(f"{spec.name} decodes whole blocks of {spec.block_frames} frames; there are {tokens.frames}")
+        if not part:
+            self.check_blocks(tokens.frames)
         if tokens.channels != tokens.streams * spec.channels or tokens.streams > MAX_CHANNELS:
             raise InvalidTokens(f"{tokens.streams} streams cannot be {tokens.channels} channels of {spec.name}")
+
+    def check_blocks(self, frames: int) -> None:
+        """Raises `InvalidTokens` unless so many frames are whole blocks, and not none."""
+        if not frames or frames % self.spec.block_frames:
+            raise InvalidTokens(f"{self.spec.name} decodes whole blocks of {self.spec.block_frames} frames; there are {frames}")
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id}>"

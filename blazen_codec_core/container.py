@@ -15,7 +15,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from .errors import CorruptFile, InvalidInput, InvalidTokens
+from .errors import CorruptFile, InvalidInput, InvalidTokens, reason
 from .files import replacing
 from .tokens import CodecTokens, Source
 
@@ -125,4 +125,4 @@ def read(path: str | PathLike[str]) -> CodecTokens:
         fields = header.model_dump(exclude={"version", "source"})
         return CodecTokens(codes=codes, source=source, **fields)
     except (SafetensorError, ValidationError, InvalidTokens, ValueError, OSError, TypeError) as error:
-        raise CorruptFile(f"{path} is not a token container, or is damaged: {str(error).splitlines()[0]}") from error
+        raise CorruptFile(f"{path} is not a token container, or is damaged: {reason(error)}") from error

@@ -12,7 +12,7 @@ import importlib_metadata
 import pluggy
 
 from . import hookspecs
-from .errors import PluginError
+from .errors import PluginError, reason
 from .hookspecs import PROJECT
 from .specs import CodecSpec
 
@@ -170,4 +170,4 @@ def _checked_specs(items: Iterable[Any]) -> tuple[CodecSpec, ...]:
 
 
 def _reason(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".strip().splitlines()[0]
+    return f"{type(error).__name__}: {reason(error)}"

@@ -19,6 +19,11 @@ Each message says what was wrong and what to do about it.
 from __future__ import annotations
 
 
+def reason(error: BaseException) -> str:
+    """The first line of what another library's exception says, or its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 class CodecError(Exception):
     """The root: catching this catches everything this project raises on purpose."""
 

@@ -106,6 +106,11 @@ class CodecSpec(_Frozen):
         return self
 
     @property
+    def identity(self) -> str:
+        """`family:name`, by which tokens say what made them."""
+        return f"{self.family}:{self.name}"
+
+    @property
     def num_codebooks(self) -> int:
         return len(self.strides)
 

@@ -104,7 +104,7 @@ class CodecTokens:
         strides = spec.strides[: len(arrays)]
         frames = arrays[0].shape[-1] * strides[0] if arrays else 0
         return cls(
-            codec=f"{spec.family}:{spec.name}",
+            codec=spec.identity,
             codes=tuple(arrays),
             strides=strides,
             codebook_size=spec.codebook_size,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from .errors import InvalidInput, WeightsUnavailable
+from .errors import InvalidInput, WeightsUnavailable, reason
 from .specs import CodecSpec, LoadOptions, WeightSource
 
 CONFIG = "config.json"
@@ -125,10 +125,9 @@ def _download(repo: str, revision: str, file: str, options: LoadOptions) -> Path
             )
         )
     except Exception as error:  # the Hub's client raises its own, its transport's, and OSError
-        reason = (str(error).strip().splitlines() or ["no details"])[0].rstrip(".")
         raise WeightsUnavailable(
             f"{file} of {repo} (revision {revision}) is not in the cache {cache} and could not be downloaded: "
-            f"{type(error).__name__}: {reason}. "
+            f"{type(error).__name__}: {reason(error).rstrip('.')}. "
             f"To bring it by hand, put {file} into a folder and pass the folder as weights, "
             f"or run `hf download {repo}` where there is a network and copy the cache"
         ) from error

@@ -156,21 +156,17 @@ class TorchCodecBackend(CodecBackend):
         """Runs items of like length together, as many as the device takes, and returns the results in their order."""
         limit = self.batch_streams.get(torch.device(self.device).type, 32)
         length = [item.shape[1] if isinstance(item, np.ndarray) else item.frames for item in items]
-        results: list[Any] = [None] * len(items)
-        group: list[int] = []
+        groups: list[list[int]] = []
         for place in sorted(range(len(items)), key=lambda i: length[i]):
-            if group and sum(streams[i] for i in group) + streams[place] > limit:
-                self._put(results, group, run([items[i] for i in group]))
-                group = []
-            group.append(place)
-        if group:
-            self._put(results, group, run([items[i] for i in group]))
+            if groups and sum(streams[i] for i in (*groups[-1], place)) <= limit:
+                groups[-1].append(place)
+            else:
+                groups.append([place])
+        results: list[Any] = [None] * len(items)
+        for group in groups:
+            for place, result in zip(group, run([items[i] for i in group]), strict=True):
+                results[place] = result
         return results
-
-    @staticmethod
-    def _put(results: list[Any], places: list[int], made: list[Any]) -> None:
-        for place, result in zip(places, made, strict=True):
-            results[place] = result
 
     def _encode_group(self, items: list[Pcm]) -> list[CodecTokens]:
         if len(items) == 1:

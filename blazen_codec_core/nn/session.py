@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..backend import CodecBackend, DecoderSession, EncoderSession, Pcm
-from ..errors import CodecError, InferenceError, InvalidInput, InvalidTokens
+from ..errors import CodecError, InferenceError, InvalidInput, InvalidTokens, reason
 from ..tokens import CodecTokens
 from .layer import StreamSetup
 from .network import CodecNetwork
@@ -26,8 +26,7 @@ def running(inference: bool = True) -> Iterator[None]:
     except CodecError:
         raise
     except (RuntimeError, MemoryError, IndexError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InferenceError(f"the network failed while running: {reason}") from error
+        raise InferenceError(f"the network failed while running: {reason(error)}") from error
 
 
 class Tiles:
@@ -68,7 +67,27 @@ def worst_delay(tile: int, covered: Callable[[int], int], step: int) -> int:
     return max((n + 1) * tile - step - covered(n * tile) for n in range(64))
 
 
-class TileEncoderSession(EncoderSession):
+class OneSignal:
+    """A session is of one signal: it ends when that ends, or when the network fails half way."""
+
+    _ended = False
+
+    def _check_open(self) -> None:
+        if self._ended:
+            raise InvalidInput("this session has ended; open another one")
+
+    @contextmanager
+    def _step(self) -> Iterator[None]:
+        """Around a step of the network."""
+        try:
+            with running():
+                yield
+        except CodecError:
+            self._ended = True
+            raise
+
+
+class TileEncoderSession(OneSignal, EncoderSession):
     """Audio in tiles through the encoder and the quantizer."""
 
     def __init__(
@@ -78,7 +97,6 @@ class TileEncoderSession(EncoderSession):
         self._channels, self._tile, self._weights = channels, tile_frames * backend.spec.hop_length, weights
         self._tiles = Tiles(channels, self._tile, np.dtype(np.float32))
         self._pushed = self._ran = self._frames = self._covered = 0
-        self._ended = False
         with running():
             self._state = network.encoder_state(setup)
         self._none = self._run([], 0, last=False)
@@ -111,10 +129,6 @@ class TileEncoderSession(EncoderSession):
         self._ended = True
         return tokens
 
-    def _check_open(self) -> None:
-        if self._ended:
-            raise InvalidInput("this session has ended; open another one")
-
     def _run(self, tiles: Iterable[NDArray[Any]], ready: int, last: bool) -> CodecTokens:
         """Runs the tiles up to sample `ready`, into arrays of the final size: small ones that outlive the large ones between
         them would fragment the heap, until an hour of audio takes gigabytes."""
@@ -123,24 +137,20 @@ class TileEncoderSession(EncoderSession):
         self._frames = network.frames_encoded(ready, last)
         codes = [np.empty((self._channels, (self._frames - start) // stride), np.int32) for stride in spec.strides]
         at = 0
-        try:
-            for tile in tiles:
-                with running():
-                    x = torch.from_numpy(tile).to(self._setup.device, self._setup.dtype)[..., None]
-                    indices = network.encode_step(x, self._state, last)
-                    end = at + indices[0].shape[1] * spec.strides[0]
-                    for code, index, stride in zip(codes, indices, spec.strides, strict=True):
-                        code[:, at // stride : end // stride] = index.cpu().numpy()
-                at = end
-        except CodecError:
-            self._ended = True
-            raise
+        for tile in tiles:
+            with self._step():
+                x = torch.from_numpy(tile).to(self._setup.device, self._setup.dtype)[..., None]
+                indices = network.encode_step(x, self._state, last)
+                end = at + indices[0].shape[1] * spec.strides[0]
+                for code, index, stride in zip(codes, indices, spec.strides, strict=True):
+                    code[:, at // stride : end // stride] = index.cpu().numpy()
+            at = end
         samples = self._pushed - self._covered if last else at * spec.hop_length
         self._covered += samples
         return CodecTokens.from_codes(spec, codes, num_samples=samples, weights=self._weights)
 
 
-class TileDecoderSession(DecoderSession):
+class TileDecoderSession(OneSignal, DecoderSession):
     """Tokens in tiles through the decoder."""
 
     def __init__(
@@ -150,7 +160,6 @@ class TileDecoderSession(DecoderSession):
         self._tile = tile_frames
         self._first: CodecTokens | None = None
         self._frames = self._samples = self._made = self._returned = 0
-        self._ended = False
 
     @property
     def latency_samples(self) -> int:
@@ -178,9 +187,7 @@ class TileDecoderSession(DecoderSession):
         self._check_open()
         if not self._frames:
             raise InvalidTokens("there are no tokens: nothing was pushed")
-        block = self._backend.spec.block_frames
-        if self._frames % block:
-            raise InvalidTokens(f"{self._backend.spec.name} decodes whole blocks of {block} frames; {self._frames} were pushed")
+        self._backend.check_blocks(self._frames)
         audio = self._run([[book.rest() for book in self._tiles]], self._frames, last=True)
         self._ended = True
         return audio
@@ -192,25 +199,17 @@ class TileDecoderSession(DecoderSession):
         with running():
             self._state = self._network.decoder_state(self._setup)
 
-    def _check_open(self) -> None:
-        if self._ended:
-            raise InvalidInput("this session has ended; open another one")
-
     def _run(self, tiles: Iterable[Sequence[NDArray[Any]]], ready: int, last: bool) -> Pcm:
         """Runs the tiles up to frame `ready`, into an array of the final size, and leaves out what is past the end."""
         start, self._made = self._made, self._network.samples_decoded(ready, last)
         audio = np.empty((self._setup.batch, self._made - start), np.float32)
         at = 0
-        try:
-            for tile in tiles:
-                with running():
-                    indices = [torch.from_numpy(codes).to(self._setup.device) for codes in tile]
-                    y = self._network.decode_step(indices, self._state, last)[..., 0]
-                    audio[:, at : at + y.shape[1]] = y.float().cpu().numpy()
-                at += y.shape[1]
-        except CodecError:
-            self._ended = True
-            raise
+        for tile in tiles:
+            with self._step():
+                indices = [torch.from_numpy(codes).to(self._setup.device) for codes in tile]
+                y = self._network.decode_step(indices, self._state, last)[..., 0]
+                audio[:, at : at + y.shape[1]] = y.float().cpu().numpy()
+            at += y.shape[1]
         audio = audio[:, : self._samples - self._returned]
         self._returned += audio.shape[1]
         return audio

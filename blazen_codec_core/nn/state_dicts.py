@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..errors import WeightsUnavailable
+from ..errors import WeightsUnavailable, reason
 
 
 def read(path: Path) -> Any:
@@ -35,8 +35,7 @@ def read(path: Path) -> Any:
         KeyError,
         AttributeError,
     ) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise WeightsUnavailable(f"{path} is not a file of weights: {reason}") from error
+        raise WeightsUnavailable(f"{path} is not a file of weights: {reason(error)}") from error
 
 
 def tensors(found: Any, path: Path) -> dict[str, Tensor]:

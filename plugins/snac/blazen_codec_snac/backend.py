@@ -9,6 +9,7 @@ from typing import cast
 from pydantic import ValidationError
 
 from blazen_codec_core import WeightsUnavailable
+from blazen_codec_core.errors import reason
 from blazen_codec_core.nn import reset_parameters, state_dicts
 from blazen_codec_core.nn.backend import TorchCodecBackend
 from blazen_codec_core.weights import RandomWeights, WeightFile
@@ -51,7 +52,7 @@ def check_config(spec: SnacSpec, path: Path) -> None:
     try:
         described = SnacArchitecture.model_validate(json.loads(path.read_text()))
     except (ValidationError, ValueError, OSError) as error:
-        raise WeightsUnavailable(f"{path} is not a SNAC config: {str(error).splitlines()[0]}") from error
+        raise WeightsUnavailable(f"{path} is not a SNAC config: {reason(error)}") from error
     ours, theirs = (a.model_copy(update={"latent_dim": a.latent_channels}) for a in (spec.architecture, described))
     for name in SnacArchitecture.model_fields:
         if getattr(ours, name) != getattr(theirs, name):

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from blazen_codec_core import CodecTokens, EngineNotAvailable, NotYetImplemented
+from blazen_codec_core import CodecBackend, CodecTokens, EngineNotAvailable, NotYetImplemented
 from blazen_codec_core.backend import Pcm
 from blazen_codec_core.nn import StreamSetup, state_dicts
 from blazen_codec_core.nn.backend import TorchCodecBackend
@@ -99,11 +99,8 @@ class UpstreamSnacBackend(TorchCodecBackend):
             y = cast(Any, loaded.network).decode(codes)
         return np.ascontiguousarray(y[:, 0, : tokens.num_samples].float().cpu().numpy())
 
-    def encode_batch(self, items: Any, sample_rate: int, *, bandwidth: float | None = None) -> list[CodecTokens]:
-        return [self.encode(item, sample_rate, bandwidth=bandwidth) for item in items]
-
-    def decode_batch(self, items: Any) -> list[Pcm]:
-        return [self.decode(item) for item in items]
+    encode_batch = CodecBackend.encode_batch  # one by one
+    decode_batch = CodecBackend.decode_batch
 
     def encoder_session(self, channels: int = 1, **options: Any) -> Any:
         raise NotYetImplemented("SNAC's own package does not stream; load the codec with engine='native'")
