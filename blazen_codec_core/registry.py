@@ -43,7 +43,7 @@ class Entry:
     def names(self) -> tuple[str, ...]:
         """Everything it can be asked for by."""
         family = (self.spec.family,) if self.spec.default else ()
-        return (self.qualified_name, self.spec.name, *self.spec.aliases, *family)
+        return (self.qualified_name, self.spec.identity, self.spec.name, *self.spec.aliases, *family)
 
 
 class Registry:
@@ -51,6 +51,7 @@ class Registry:
 
     def __init__(self, plugins: Plugins | None = None) -> None:
         self.plugins = discover() if plugins is None else plugins
+        self._qualified = {entry.qualified_name: entry for entry in self}
         self._claims: dict[str, list[Entry]] = {}
         for entry in self:
             for name in dict.fromkeys(entry.names):
@@ -69,6 +70,8 @@ class Registry:
             UnknownCodec: There is none; the message names the nearest ones, or what to install.
             AmbiguousCodec: Several plugins claim the name.
         """
+        if name in self._qualified:
+            return self._qualified[name]
         claims = self._claims.get(name, [])
         if len(claims) > 1:
             ways = " or ".join(entry.qualified_name for entry in claims)

@@ -103,7 +103,7 @@ def test_two_distributions_with_one_plugin_name_are_told_apart():
 def test_names_aliases_and_the_family_default():
     spec = renamed("toy_8khz", aliases=("me/toy",), default=True)
     registry = look(EntryPoint("plug", plugin(spec, renamed("toy_16khz"))))
-    for name in ("toy_8khz", "me/toy", "toy", "plug:toy_8khz"):
+    for name in ("toy_8khz", "me/toy", "toy", "plug:toy_8khz", "toy:toy_8khz"):
         assert registry.find(name).spec is spec
 
 
@@ -113,6 +113,18 @@ def test_a_name_claimed_twice_is_an_error_only_when_it_is_asked_for():
     with pytest.raises(bc.AmbiguousCodec, match=r"one and two.*one:toy_8khz or two:toy_8khz"):
         registry.find("toy_8khz")
     assert registry.find("two:toy_8khz").plugin == "two"
+
+
+def test_tokens_find_their_model_whatever_its_plugin_is_called():
+    registry = look(EntryPoint("acme", plugin(SPEC)))
+    tokens = bc.CodecTokens.from_codes(SPEC, [np.zeros(2, int), np.zeros(4, int)])
+    assert registry.find(tokens.codec).qualified_name == "acme:toy_8khz"
+
+
+def test_a_plugins_own_name_comes_before_anothers_family():
+    registry = look(EntryPoint("toy", plugin(SPEC)), EntryPoint("zzz", plugin(SPEC)))
+    assert registry.find("toy:toy_8khz").plugin == "toy"
+    assert registry.find("zzz:toy_8khz").plugin == "zzz"
 
 
 def test_an_alias_can_collide_too():
