@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         InferenceError,
         InvalidInput,
         InvalidTokens,
+        LicenceNotice,
         NotYetImplemented,
         PluginError,
         UnknownCodec,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from .layouts import TokenLayout
     from .provider import CodecBackendHandle, DynCodecProvider
     from .registry import Registry
-    from .specs import CodecSpec, DeviceCapabilities, LoadOptions, WeightSource
+    from .specs import CodecSpec, DeviceCapabilities, LoadOptions, Segment, WeightSource
     from .tokens import CodecTokens, Source
 
 __all__ = [
@@ -61,12 +62,14 @@ __all__ = [
     "InferenceError",
     "InvalidInput",
     "InvalidTokens",
+    "LicenceNotice",
     "LoadOptions",
     "NotYetImplemented",
     "PluginError",
     "PluginRecord",
     "Plugins",
     "Registry",
+    "Segment",
     "Source",
     "TokenFormat",
     "TokenLayout",
@@ -92,7 +95,7 @@ _MODULES = {
     "layouts": ("TokenLayout",),
     "provider": ("CodecBackendHandle", "DynCodecProvider"),
     "registry": ("Registry",),
-    "specs": ("CodecSpec", "DeviceCapabilities", "LoadOptions", "WeightSource"),
+    "specs": ("CodecSpec", "DeviceCapabilities", "LoadOptions", "Segment", "WeightSource"),
     "tokens": ("CodecTokens", "Source"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

@@ -59,6 +59,11 @@ class EncoderSession(ABC):
     def latency_samples(self) -> int:
         """The most samples that can have been pushed without their tokens having come out."""
 
+    @property
+    @abstractmethod
+    def first_samples(self) -> int:
+        """How many samples must have been pushed when the first tokens come out."""
+
 
 class DecoderSession(ABC):
     """Tokens in pieces to audio. Not for several threads at once."""
@@ -99,7 +104,8 @@ class CodecBackend(AudioBackend):
 
     @property
     def id(self) -> str:
-        return f"{self.spec.family}:{self.spec.weights.repo or self.spec.name}"
+        repos = [source.repo for source in self.spec.sources if source.repo]
+        return f"{self.spec.family}:{repos[0] if repos else self.spec.name}"
 
     @property
     def sample_rate(self) -> int:
@@ -124,12 +130,19 @@ class CodecBackend(AudioBackend):
 
     @abstractmethod
     def encoder_session(
-        self, channels: int = 1, *, bandwidth: float | None = None, tile_frames: int | None = None
+        self,
+        channels: int | None = None,
+        *,
+        bandwidth: float | None = None,
+        num_codebooks: int | None = None,
+        tile_frames: int | None = None,
     ) -> EncoderSession:
         """A new stream of audio to encode.
 
         Args:
-            channels: Of the audio.
+            channels: Of the audio; those of the codec if not given.
+            bandwidth: As for `encode`.
+            num_codebooks: As for `encode`.
             tile_frames: Frames that run at a time. The model's own is fastest, and equal to `encode` to the bit; fewer mean
                 less latency, and tokens equal up to float32 ties.
         """
@@ -138,21 +151,24 @@ class CodecBackend(AudioBackend):
     def decoder_session(self, *, tile_frames: int | None = None) -> DecoderSession:
         """A new stream of tokens to decode; `tile_frames` as for `encoder_session`."""
 
-    def encode(self, pcm: Any, sample_rate: int, *, bandwidth: float | None = None) -> CodecTokens:
+    def encode(
+        self, pcm: Any, sample_rate: int, *, bandwidth: float | None = None, num_codebooks: int | None = None
+    ) -> CodecTokens:
         """Audio to tokens.
 
         Args:
             pcm: Floating point, nominally -1 … 1, `(channels, samples)` or `(samples,)`.
             sample_rate: In hertz; it must be the codec's own, nothing is resampled here.
-            bandwidth: Kilobits a second and stream, where the codec has a choice.
+            bandwidth: Kilobits a second and stream, where the codec has a choice; one of `spec.bandwidths`.
+            num_codebooks: How many codebooks to use, in place of a bandwidth; one of `spec.usable_codebooks`.
 
         Raises:
-            InvalidInput: The audio or its rate cannot be used.
+            InvalidInput: The audio, its rate or the bandwidth cannot be used.
             CodecError: Loading or running the model failed.
         """
         pcm = self.check_pcm(pcm, sample_rate)
-        self.check_bandwidth(bandwidth)
-        session = self.encoder_session(pcm.shape[0], bandwidth=bandwidth)
+        books = self.spec.codebooks_for(bandwidth, num_codebooks)
+        session = self.encoder_session(pcm.shape[0], num_codebooks=books)
         return CodecTokens.concat([session.push(pcm), session.finish()])
 
     def decode(self, tokens: CodecTokens) -> Pcm:
@@ -176,30 +192,44 @@ class CodecBackend(AudioBackend):
             yield session.push(part)
         yield session.finish()
 
-    def encode_batch(self, items: Sequence[Any], sample_rate: int, *, bandwidth: float | None = None) -> list[CodecTokens]:
+    def encode_batch(
+        self, items: Sequence[Any], sample_rate: int, *, bandwidth: float | None = None, num_codebooks: int | None = None
+    ) -> list[CodecTokens]:
         """Several pieces of audio, of any lengths; each gives what it gives alone."""
-        return [self.encode(item, sample_rate, bandwidth=bandwidth) for item in items]
+        return [self.encode(item, sample_rate, bandwidth=bandwidth, num_codebooks=num_codebooks) for item in items]
 
     def decode_batch(self, items: Sequence[CodecTokens]) -> list[Pcm]:
         """Several pieces of tokens, of any lengths; each gives what it gives alone."""
         return [self.decode(item) for item in items]
 
     def encode_pcm(self, samples: Any, sample_rate: int) -> NDArray[np.uint32]:
-        """Mono audio `(samples,)` to flat tokens, uint32, codebook after codebook."""
+        """Mono audio `(samples,)` to flat tokens, uint32, codebook after codebook.
+
+        Flat tokens do not say how many codebooks they are of, so it is always all of them, `num_codebooks`.
+        """
+        self._check_mono()
         if np.ndim(samples) != 1:
             raise InvalidInput(f"flat tokens are of mono audio of shape (samples,), not {np.shape(samples)}; use encode")
-        return self.encode(samples, sample_rate).flat()
+        return self.encode(samples, sample_rate, num_codebooks=self.spec.usable_codebooks[-1]).flat()
 
     def decode_tokens(self, tokens: Any, num_codebooks: int) -> Pcm:
         """Flat tokens to mono audio `(samples,)`: all that the frames cover, not trimmed.
 
+        Args:
+            num_codebooks: That the tokens are of; one of `spec.usable_codebooks`.
+
         Raises:
-            InvalidTokens: The number of codebooks is not the model's, or the tokens are none, misaligned or out of range.
+            InvalidTokens: The model has no such number of codebooks, or the tokens are none, misaligned or out of range.
         """
-        if num_codebooks != self.num_codebooks:
-            raise InvalidTokens(f"{self.spec.name} has {self.num_codebooks} codebooks, not {num_codebooks}")
-        codes = layouts.unflatten(tokens, self.spec.strides)
+        self._check_mono()
+        if isinstance(num_codebooks, bool) or num_codebooks not in self.spec.usable_codebooks:
+            raise InvalidTokens(f"{self.spec.name} has {self.spec.codebook_numbers} codebooks, not {num_codebooks!r}")
+        codes = layouts.unflatten(tokens, self.spec.strides[:num_codebooks])
         return np.asarray(self.decode(CodecTokens.from_codes(self.spec, codes))[0])
+
+    def _check_mono(self) -> None:
+        if self.channels != 1:
+            raise InvalidInput(f"flat tokens are of mono audio, {self.spec.name} has {self.channels} channels: use encode, decode")
 
     def check_pcm(self, pcm: Any, sample_rate: int, *, empty: bool = False) -> Pcm:
         """The audio as float32 `(channels, samples)`; `empty` says whether there may be none."""
@@ -227,15 +257,18 @@ class CodecBackend(AudioBackend):
             raise InvalidInput(f"the audio reaches {peak:g}; it is nominally -1 … 1. Were these integers that want scaling?")
         return np.ascontiguousarray(array, dtype=np.float32)
 
+    def check_piece(self, pcm: Any, channels: int) -> Pcm:
+        """The next piece of a stream of so many channels; it may be empty."""
+        array = self.check_pcm(pcm, self.sample_rate, empty=True)
+        if array.shape[0] != channels:
+            raise InvalidInput(f"this session is of {channels} channels, the audio has {array.shape[0]}")
+        return array
+
     def check_channels(self, channels: int) -> None:
         if self.channels == 1 and not 1 <= channels <= MAX_CHANNELS:
             raise InvalidInput(f"{channels} channels; at most {MAX_CHANNELS} are taken. Is the shape (channels, samples)?")
         if self.channels > 1 and channels != self.channels:
             raise InvalidInput(f"{self.spec.name} takes {self.channels} channels, not {channels}")
-
-    def check_bandwidth(self, bandwidth: float | None) -> None:
-        if bandwidth is not None and abs(bandwidth - self.spec.bandwidth) > 0.05 * self.spec.bandwidth:
-            raise InvalidInput(f"{self.spec.name} has one bandwidth, {self.spec.bandwidth:.2f} kbps, not {bandwidth!r}")
 
     def check_tokens(self, tokens: CodecTokens, *, part: bool = False) -> None:
         """Raises `InvalidTokens` unless this model can decode them; a `part` may be empty and end before a whole block."""
@@ -246,11 +279,15 @@ class CodecBackend(AudioBackend):
         spec = self.spec
         if tokens.codec != spec.identity:
             raise InvalidTokens(f"tokens of {tokens.codec} cannot be decoded by {spec.identity}")
-        if tokens.num_codebooks != spec.num_codebooks:
-            raise InvalidTokens(f"{spec.name} has {spec.num_codebooks} codebooks; these tokens have {tokens.num_codebooks}")
-        for name in ("strides", "codebook_size", "sample_rate", "hop_length"):
+        if tokens.num_codebooks not in spec.usable_codebooks:
+            raise InvalidTokens(f"{spec.name} has {spec.codebook_numbers} codebooks; these tokens have {tokens.num_codebooks}")
+        if tokens.strides != spec.strides[: tokens.num_codebooks]:
+            raise InvalidTokens(f"strides are {tokens.strides}, but {spec.name} has {spec.strides}")
+        for name in ("codebook_size", "sample_rate", "hop_length", "segment"):
             if getattr(tokens, name) != getattr(spec, name):
                 raise InvalidTokens(f"{name} is {getattr(tokens, name)}, but {spec.name} has {getattr(spec, name)}")
+        if tokens.scales is not None and not (spec.segment and spec.segment.normalized):
+            raise InvalidTokens(f"these tokens have scales, which {spec.name} does not know")
         if not part:
             self.check_blocks(tokens.frames)
         if tokens.channels != tokens.streams * spec.channels or tokens.streams > MAX_CHANNELS:

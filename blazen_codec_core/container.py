@@ -6,6 +6,7 @@ are checked against the file before anything is read.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from abc import ABC, abstractmethod
 from os import PathLike
@@ -17,11 +18,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .errors import CorruptFile, InvalidInput, InvalidTokens, reason
 from .files import replacing
+from .specs import Segment
 from .tokens import CodecTokens, Source
 
 KEY = "blazen_codec"
 VERSION = 1
 SUFFIX = ".tokens"
+SCALES = "scales"
 
 
 class TokenFormat(ABC):
@@ -60,6 +63,7 @@ class Container(TokenFormat):
 class _Source(BaseModel):
     sample_rate: Annotated[int, Field(gt=0)]
     num_samples: Annotated[int, Field(ge=0)]
+    channels: Annotated[int, Field(gt=0)] | None = None
 
 
 class _Header(BaseModel):
@@ -75,6 +79,7 @@ class _Header(BaseModel):
     channels: Annotated[int, Field(gt=0)]
     weights: str | None = None
     source: _Source | None = None
+    segment: Segment | None = None
 
 
 def write(tokens: CodecTokens, path: str | PathLike[str]) -> None:
@@ -83,6 +88,8 @@ def write(tokens: CodecTokens, path: str | PathLike[str]) -> None:
 
     kind = np.min_scalar_type(tokens.codebook_size - 1)
     arrays = {f"codes.{number}": np.ascontiguousarray(code.astype(kind)) for number, code in enumerate(tokens.codes)}
+    if tokens.scales is not None:
+        arrays[SCALES] = tokens.scales
     source = tokens.source
     header = _Header(
         version=VERSION,
@@ -94,7 +101,8 @@ def write(tokens: CodecTokens, path: str | PathLike[str]) -> None:
         num_samples=tokens.num_samples,
         channels=tokens.channels,
         weights=tokens.weights,
-        source=_Source(sample_rate=source.sample_rate, num_samples=source.num_samples) if source else None,
+        source=_Source(**dataclasses.asdict(source)) if source else None,
+        segment=tokens.segment,
     )
     with replacing(path) as temporary:
         save_file(arrays, temporary, metadata={KEY: header.model_dump_json(exclude_none=True)})
@@ -121,8 +129,9 @@ def read(path: str | PathLike[str]) -> CodecTokens:
             if header.version != VERSION:
                 raise CorruptFile(f"{path} is a container of version {header.version}; this release reads version {VERSION}")
             codes = tuple(file.get_tensor(f"codes.{number}") for number in range(len(header.strides)))
-        source = Source(header.source.sample_rate, header.source.num_samples) if header.source else None
-        fields = header.model_dump(exclude={"version", "source"})
-        return CodecTokens(codes=codes, source=source, **fields)
+            scales = file.get_tensor(SCALES) if SCALES in file.keys() else None  # noqa: SIM118
+        source = Source(**header.source.model_dump()) if header.source else None
+        fields = header.model_dump(exclude={"version", "source", "segment"})
+        return CodecTokens(codes=codes, scales=scales, source=source, segment=header.segment, **fields)
     except (SafetensorError, ValidationError, InvalidTokens, ValueError, OSError, TypeError) as error:
         raise CorruptFile(f"{path} is not a token container, or is damaged: {reason(error)}") from error

@@ -70,3 +70,7 @@ class InferenceError(CodecError, RuntimeError):
 
 class NotYetImplemented(CodecError, NotImplementedError):
     """The codec does not offer this."""
+
+
+class LicenceNotice(UserWarning):
+    """What a user should know about the licence of weights; shown once for each model."""

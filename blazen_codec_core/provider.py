@@ -126,12 +126,16 @@ class DynCodecProvider:
     async def aunload(self) -> None:
         await _in_thread(self.unload)
 
-    def encode(self, pcm: Any, sample_rate: int, *, bandwidth: float | None = None) -> CodecTokens:
+    def encode(
+        self, pcm: Any, sample_rate: int, *, bandwidth: float | None = None, num_codebooks: int | None = None
+    ) -> CodecTokens:
         """See `CodecBackend.encode`."""
-        return self._backend.encode(pcm, sample_rate, bandwidth=bandwidth)
+        return self._backend.encode(pcm, sample_rate, bandwidth=bandwidth, num_codebooks=num_codebooks)
 
-    async def aencode(self, pcm: Any, sample_rate: int, *, bandwidth: float | None = None) -> CodecTokens:
-        return await _in_thread(self.encode, pcm, sample_rate, bandwidth=bandwidth)
+    async def aencode(
+        self, pcm: Any, sample_rate: int, *, bandwidth: float | None = None, num_codebooks: int | None = None
+    ) -> CodecTokens:
+        return await _in_thread(self.encode, pcm, sample_rate, bandwidth=bandwidth, num_codebooks=num_codebooks)
 
     def decode(self, tokens: CodecTokens) -> Pcm:
         """See `CodecBackend.decode`."""
@@ -140,12 +144,16 @@ class DynCodecProvider:
     async def adecode(self, tokens: CodecTokens) -> Pcm:
         return await _in_thread(self.decode, tokens)
 
-    def encode_batch(self, items: Sequence[Any], sample_rate: int, *, bandwidth: float | None = None) -> list[CodecTokens]:
+    def encode_batch(
+        self, items: Sequence[Any], sample_rate: int, *, bandwidth: float | None = None, num_codebooks: int | None = None
+    ) -> list[CodecTokens]:
         """See `CodecBackend.encode_batch`."""
-        return self._backend.encode_batch(items, sample_rate, bandwidth=bandwidth)
+        return self._backend.encode_batch(items, sample_rate, bandwidth=bandwidth, num_codebooks=num_codebooks)
 
-    async def aencode_batch(self, items: Sequence[Any], sample_rate: int, *, bandwidth: float | None = None) -> list[CodecTokens]:
-        return await _in_thread(self.encode_batch, items, sample_rate, bandwidth=bandwidth)
+    async def aencode_batch(
+        self, items: Sequence[Any], sample_rate: int, *, bandwidth: float | None = None, num_codebooks: int | None = None
+    ) -> list[CodecTokens]:
+        return await _in_thread(self.encode_batch, items, sample_rate, bandwidth=bandwidth, num_codebooks=num_codebooks)
 
     def decode_batch(self, items: Sequence[CodecTokens]) -> list[Pcm]:
         """See `CodecBackend.decode_batch`."""
@@ -169,15 +177,29 @@ class DynCodecProvider:
         return await _in_thread(self.decode_tokens, tokens, num_codebooks)
 
     def encoder_session(
-        self, channels: int = 1, *, bandwidth: float | None = None, tile_frames: int | None = None
+        self,
+        channels: int | None = None,
+        *,
+        bandwidth: float | None = None,
+        num_codebooks: int | None = None,
+        tile_frames: int | None = None,
     ) -> EncoderSession:
         """See `CodecBackend.encoder_session`."""
-        return self._backend.encoder_session(channels, bandwidth=bandwidth, tile_frames=tile_frames)
+        return self._backend.encoder_session(
+            channels, bandwidth=bandwidth, num_codebooks=num_codebooks, tile_frames=tile_frames
+        )
 
     async def aencoder_session(
-        self, channels: int = 1, *, bandwidth: float | None = None, tile_frames: int | None = None
+        self,
+        channels: int | None = None,
+        *,
+        bandwidth: float | None = None,
+        num_codebooks: int | None = None,
+        tile_frames: int | None = None,
     ) -> EncoderSession:
-        return await _in_thread(self.encoder_session, channels, bandwidth=bandwidth, tile_frames=tile_frames)
+        return await _in_thread(
+            self.encoder_session, channels, bandwidth=bandwidth, num_codebooks=num_codebooks, tile_frames=tile_frames
+        )
 
     def decoder_session(self, *, tile_frames: int | None = None) -> DecoderSession:
         """See `CodecBackend.decoder_session`."""

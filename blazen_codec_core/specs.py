@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
 import math
+from collections.abc import Iterable
+from numbers import Real
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -36,29 +39,83 @@ class DeviceCapabilities(_Frozen):
 
 
 class WeightSource(_Frozen):
-    """Where the weights of a model are: inside an installed package, or on the Hugging Face Hub.
+    """Where the weights of a model are: inside an installed package, on the Hugging Face Hub, or at an address.
 
     Attributes:
         file: The file's name.
         package: The package that ships it.
         repo: The Hub repository that publishes it.
+        url: The address of the folder that publishes it.
         revision: Of the repository: a branch, tag or commit.
         config_file: A file beside it that describes the architecture, checked against the spec.
-        sha256: Of the file, where it is known.
+        caches: Where the publisher's own tool keeps the file once downloaded, `~` and `$VARIABLES` included; looked at before
+            anything is downloaded from `url`.
+        sha256: Of the file, or as much of its start as is known.
     """
 
     file: str
     package: str | None = None
     repo: str | None = None
+    url: Annotated[str, Field(pattern=r"^https://.*/$")] | None = None
     revision: str = "main"
     config_file: str | None = None
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    caches: tuple[str, ...] = ()
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")] | None = None
 
     @model_validator(mode="after")
     def _one_place(self) -> WeightSource:
-        if (self.package is None) == (self.repo is None):
-            raise ValueError("weights are either in a package or in a repo")
+        if [self.package, self.repo, self.url].count(None) != 2:
+            raise ValueError("weights are either in a package, in a repo or at a url")
         return self
+
+    @property
+    def place(self) -> str:
+        """Where it is, for people."""
+        return f"{self.url}{self.file}" if self.url else f"{self.file} in {self.package or self.repo}"
+
+
+class Segment(_Frozen):
+    """How a codec cuts the signal into segments that it treats one by one; the last may be shorter.
+
+    Attributes:
+        length: Samples of a segment.
+        stride: Samples from the start of one to that of the next. Neighbours overlap by the difference, where decoding fades
+            linearly from one to the other.
+        normalized: Whether each is divided by its own scale, which is part of the tokens.
+    """
+
+    length: Positive
+    stride: Positive
+    normalized: bool = False
+
+    @model_validator(mode="after")
+    def _overlaps_once(self) -> Segment:
+        if not self.stride <= self.length <= 2 * self.stride:
+            raise ValueError("a segment may overlap the next one, but not the one after that")
+        return self
+
+    @property
+    def overlap(self) -> int:
+        return self.length - self.stride
+
+    def count(self, samples: int) -> int:
+        """Segments of a signal of so many samples: one starts every `stride` samples until it ends."""
+        return -(-samples // self.stride)
+
+    def frames_of(self, number: int, samples: int, hop_length: int) -> int:
+        """Frames of one of the segments of a signal of so many samples."""
+        return -(-min(self.length, samples - number * self.stride) // hop_length)
+
+    def frames(self, samples: int, hop_length: int) -> int:
+        """Frames of all segments of a signal of so many samples; all but the last two are whole."""
+        count = self.count(samples)
+        whole = max(0, count - 2)
+        ends = sum(self.frames_of(number, samples, hop_length) for number in range(whole, count))
+        return whole * self.length // hop_length + ends
+
+    def samples(self, frames: int, hop_length: int) -> int:
+        """The longest signal whose segments have no more than so many frames."""
+        return bisect.bisect_right(range(frames * hop_length + 1), frames, key=lambda n: self.frames(n, hop_length)) - 1
 
 
 class CodecSpec(_Frozen):
@@ -76,8 +133,17 @@ class CodecSpec(_Frozen):
         hop_length: Samples a frame of the finest codebook.
         strides: Frames a token of each codebook covers, coarsest meaning largest.
         codebook_size: Entries a codebook.
-        block_frames: Audio is padded to, and tokens are decoded in, multiples of this many frames.
+        codebook_choices: How many of the first codebooks can be used; all of them only, if empty.
+        default_codebooks: How many are used where nothing else is asked for; all of them, if not given.
+        block_frames: Tokens are decoded in multiples of this many frames.
+        padded: Whether audio is padded with zeros to a multiple of `block_frames`; otherwise the network ends a signal of any
+            length by itself.
+        segment: How the signal is cut, for a codec that treats it in segments.
         tile_frames: Frames that run through the network at a time; a multiple of `block_frames`.
+        weights: Where its weights are.
+        mirrors: Other places that have them, tried in this order.
+        licence: Of the weights, as their publisher states it.
+        licence_notice: What a user has to be told once about it, such as that it is non-commercial.
     """
 
     name: Name
@@ -92,10 +158,16 @@ class CodecSpec(_Frozen):
     hop_length: Positive
     strides: Annotated[tuple[Positive, ...], Field(min_length=1)]
     codebook_size: Positive
+    codebook_choices: tuple[Positive, ...] = ()
+    default_codebooks: Positive | None = None
     block_frames: Positive
+    padded: bool = True
+    segment: Segment | None = None
     tile_frames: Positive
     weights: WeightSource
+    mirrors: tuple[WeightSource, ...] = ()
     licence: str
+    licence_notice: str | None = None
     homepage: str | None = None
     capabilities: DeviceCapabilities = DeviceCapabilities()
 
@@ -103,6 +175,12 @@ class CodecSpec(_Frozen):
     def _blocks(self) -> CodecSpec:
         if self.block_frames % math.lcm(*self.strides) or self.tile_frames % self.block_frames:
             raise ValueError("block_frames must hold whole tokens of every codebook, and tile_frames whole blocks")
+        if self.segment and (self.segment.length % self.hop_length or self.tile_frames * self.hop_length != self.segment.length):
+            raise ValueError("a segment holds whole frames, and is what runs at a time")
+        if not set(self.codebook_choices) <= set(range(1, self.num_codebooks + 1)) or (
+            self.default_codebooks and self.default_codebooks not in self.usable_codebooks
+        ):
+            raise ValueError("codebook_choices are among the codebooks that there are, and the default is one of them")
         return self
 
     @property
@@ -115,19 +193,86 @@ class CodecSpec(_Frozen):
         return len(self.strides)
 
     @property
+    def usable_codebooks(self) -> tuple[int, ...]:
+        """How many of the first codebooks can be used, in rising order."""
+        return tuple(sorted(self.codebook_choices)) or (self.num_codebooks,)
+
+    @property
+    def codebook_numbers(self) -> str:
+        """`usable_codebooks`, for people."""
+        return _either(self.usable_codebooks)
+
+    @property
+    def used_codebooks(self) -> int:
+        """How many are used where nothing else is asked for."""
+        return self.default_codebooks or self.num_codebooks
+
+    @property
     def frame_rate(self) -> float:
         """Frames of the finest codebook a second, in hertz."""
         return self.sample_rate / self.hop_length
 
     @property
     def token_rate(self) -> float:
-        """Tokens of all codebooks a second, for each stream."""
-        return sum(self.frame_rate / stride for stride in self.strides)
+        """Tokens a second for each stream, with the default number of codebooks."""
+        return self.tokens_a_second(self.used_codebooks)
 
     @property
     def bandwidth(self) -> float:
-        """Kilobits a second for each stream, at the full number of codebooks."""
-        return self.token_rate * math.log2(self.codebook_size) / 1000
+        """Kilobits a second for each stream, with the default number of codebooks."""
+        return self.kbps(self.used_codebooks)
+
+    @property
+    def bandwidths(self) -> tuple[float, ...]:
+        """Kilobits a second for each stream that can be had, in rising order."""
+        return tuple(self.kbps(count) for count in self.usable_codebooks)
+
+    @property
+    def sources(self) -> tuple[WeightSource, ...]:
+        """Everywhere the weights are published."""
+        return (self.weights, *self.mirrors)
+
+    def missing_samples(self, samples: int) -> int:
+        """With how many zeros a signal is padded before it is encoded."""
+        return -samples % (self.block_frames * self.hop_length) if self.padded else 0
+
+    def tokens_a_second(self, codebooks: int) -> float:
+        """Tokens a second for each stream, with the first so many codebooks."""
+        return sum(self.frame_rate / stride for stride in self.strides[:codebooks])
+
+    def kbps(self, codebooks: int) -> float:
+        """Kilobits a second for each stream, with the first so many codebooks."""
+        return self.tokens_a_second(codebooks) * math.log2(self.codebook_size) / 1000
+
+    def codebooks_for(self, bandwidth: float | None = None, num_codebooks: int | None = None) -> int:
+        """How many codebooks are meant.
+
+        Args:
+            bandwidth: Kilobits a second and stream; within 5 % of one that can be had.
+            num_codebooks: How many, in place of a bandwidth.
+
+        Raises:
+            InvalidInput: The model has no such bandwidth or number, or both were given.
+        """
+        usable = self.usable_codebooks
+        if bandwidth is not None and num_codebooks is not None:
+            raise InvalidInput(f"bandwidth {bandwidth!r} and num_codebooks {num_codebooks!r}: give one of them")
+        if num_codebooks is not None:
+            if isinstance(num_codebooks, bool) or num_codebooks not in usable:
+                raise InvalidInput(f"{self.name} uses {self.codebook_numbers} codebooks, not {num_codebooks!r}")
+            return int(num_codebooks)
+        if bandwidth is None:
+            return self.used_codebooks
+        for count in usable if isinstance(bandwidth, Real) else ():
+            if abs(bandwidth - self.kbps(count)) <= 0.05 * self.kbps(count):
+                return count
+        raise InvalidInput(f"{self.name} has {_either(f'{b:.4g}' for b in self.bandwidths)} kbps, not {bandwidth!r}")
+
+
+def _either(values: Iterable[object]) -> str:
+    """`1, 2 or 4`."""
+    *others, last = map(str, values)
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 class LoadOptions(_Frozen):

@@ -14,22 +14,31 @@ from numpy.typing import NDArray
 
 from . import layouts
 from .errors import InvalidTokens
+from .specs import Segment
 
 if TYPE_CHECKING:
     from .specs import CodecSpec
 
 Codes = NDArray[np.int32]
+Scales = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Source:
-    """The audio as it was before it was resampled for the codec, so that decoding can undo that."""
+    """The audio as it was before it was made to suit the codec, so that decoding can undo that.
+
+    Attributes:
+        sample_rate: Before resampling, in hertz.
+        num_samples: A channel, before resampling.
+        channels: Before they were copied or mixed; those of the tokens if `None`.
+    """
 
     sample_rate: int
     num_samples: int
+    channels: int | None = None
 
 
-class _Packed:
+class _PackedCodes:
     """Keeps the codes as bytes, and makes read-only arrays of them when they are asked for.
 
     A stream leaves many small parts behind. As arrays they would lie between the large ones that a network allocates and frees,
@@ -42,6 +51,17 @@ class _Packed:
 
     def __set__(self, tokens: CodecTokens, codes: Sequence[Any]) -> None:
         tokens.__dict__["codes"] = codes
+
+
+class _PackedScales:
+    """The same for the scales."""
+
+    def __get__(self, tokens: CodecTokens | None, owner: type) -> Scales | None:
+        packed: tuple[bytes, tuple[int, int]] | None = tokens.__dict__["scales"] if tokens is not None else None
+        return np.frombuffer(packed[0], np.float32).reshape(packed[1]) if packed else None
+
+    def __set__(self, tokens: CodecTokens, scales: Any) -> None:
+        tokens.__dict__["scales"] = scales
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +79,10 @@ class CodecTokens:
         num_samples: Samples a channel that the tokens stand for; decoding returns exactly these.
         channels: Of the audio.
         weights: Which weights made them, where that is known: `random:SEED` or `sha256:…`.
-        source: The audio before resampling, where it was resampled.
+        source: The audio before it was made to suit the codec, where it was.
+        segment: How the signal was cut, where the codec treats it in segments. Each has frames of its own, so those of
+            neighbours overlap in time. A part of a stream that goes on holds whole segments, which stand for `stride` samples each.
+        scales: What each segment was divided by, float32 `(streams, segments)`, where the codec does that; `None` means 1.
     """
 
     codec: str
@@ -72,6 +95,8 @@ class CodecTokens:
     channels: int = 1
     weights: str | None = None
     source: Source | None = None
+    segment: Segment | None = None
+    scales: Scales | None = None
 
     def __post_init__(self) -> None:
         codes = [_checked(code, number, self.codebook_size) for number, code in enumerate(self.__dict__["codes"])]
@@ -84,17 +109,37 @@ class CodecTokens:
             raise InvalidTokens(f"codebooks with strides {self.strides} do not line up; their shapes are {shapes}")
         if self.channels % self.streams:
             raise InvalidTokens(f"{self.channels} channels cannot come from {self.streams} streams")
-        if not 0 <= self.num_samples <= self.frames * self.hop_length:
+        if self.segment:
+            self._check_segments(self.segment)
+        elif not 0 <= self.num_samples <= self.frames * self.hop_length:
             raise InvalidTokens(f"num_samples is {self.num_samples} for {self.frames} frames of {self.hop_length} samples")
+        scales = self.__dict__["scales"]
+        if scales is not None:
+            self.__dict__["scales"] = _packed_scales(scales, (self.streams, len(self.segment_frames) if self.segment else 0))
+
+    def _check_segments(self, segment: Segment) -> None:
+        if segment.length % self.hop_length or set(self.strides) != {1}:
+            raise InvalidTokens(f"segments of {segment.length} samples do not hold whole frames of {self.hop_length}")
+        needed = segment.frames(max(0, self.num_samples), self.hop_length)
+        if self.num_samples < 0 or (not self.continues and needed != self.frames):
+            raise InvalidTokens(f"{self.num_samples} samples in segments have {needed} frames; there are {self.frames}")
 
     @classmethod
     def from_codes(
-        cls, spec: CodecSpec, codes: Sequence[Any], *, num_samples: int | None = None, weights: str | None = None
+        cls,
+        spec: CodecSpec,
+        codes: Sequence[Any],
+        *,
+        num_samples: int | None = None,
+        weights: str | None = None,
+        scales: Any = None,
     ) -> CodecTokens:
         """Tokens of a model from bare arrays, `(streams, frames / stride)` or `(frames / stride,)` each.
 
         Args:
+            codes: Of all codebooks, or of the first so many.
             num_samples: Of the audio; all that the frames cover if not given.
+            scales: `(streams, segments)`, for a codec that has them.
 
         Raises:
             InvalidTokens: The arrays do not fit the model.
@@ -110,9 +155,11 @@ class CodecTokens:
             codebook_size=spec.codebook_size,
             sample_rate=spec.sample_rate,
             hop_length=spec.hop_length,
-            num_samples=frames * spec.hop_length if num_samples is None else num_samples,
+            num_samples=longest(frames, spec.hop_length, spec.segment) if num_samples is None else num_samples,
             channels=streams * spec.channels,
             weights=weights,
+            segment=spec.segment,
+            scales=scales,
         )
 
     @property
@@ -129,20 +176,41 @@ class CodecTokens:
         return int(self.codes[0].shape[1] * self.strides[0])
 
     @property
+    def continues(self) -> bool:
+        """Whether audio can go on after these tokens: they fill all that their frames, or segments, stand for."""
+        if self.segment is None:
+            return self.num_samples == self.frames * self.hop_length
+        whole, rest = divmod(self.frames * self.hop_length, self.segment.length)
+        return not rest and self.num_samples == whole * self.segment.stride
+
+    @property
+    def segment_frames(self) -> list[int]:
+        """Frames of each segment; all are in one where the codec knows none."""
+        if self.segment is None:
+            return [self.frames]
+        if self.continues:
+            whole = self.segment.length // self.hop_length
+            return [whole] * (self.frames // whole)
+        count = self.segment.count(self.num_samples)
+        return [self.segment.frames_of(number, self.num_samples, self.hop_length) for number in range(count)]
+
+    @property
     def seconds(self) -> float:
         return self.num_samples / self.sample_rate
 
     @property
     def bits(self) -> float:
-        """What the tokens carry, at log2(codebook_size) bits each."""
-        return sum(code.size for code in self.codes) * math.log2(self.codebook_size)
+        """What the tokens carry, at log2(codebook_size) bits each, and 32 for each scale."""
+        codes = sum(code.size for code in self.codes) * math.log2(self.codebook_size)
+        return codes + (0 if self.scales is None else 32 * self.scales.size)
 
     def stream(self, number: int) -> CodecTokens:
         """One stream alone."""
         if not 0 <= number < self.streams:
             raise InvalidTokens(f"there is no stream {number}; there are {self.streams}")
         codes = tuple(code[number : number + 1] for code in self.codes)
-        return dataclasses.replace(self, codes=codes, channels=self.channels // self.streams)
+        scales = None if self.scales is None else self.scales[number : number + 1]
+        return dataclasses.replace(self, codes=codes, scales=scales, channels=self.channels // self.streams)
 
     def flat(self) -> NDArray[np.uint32]:
         """The tokens of one stream, uint32, codebook after codebook.
@@ -165,29 +233,42 @@ class CodecTokens:
         if not parts:
             raise InvalidTokens("there are no tokens to join")
         first = parts[0]
-        total = frames = 0
+        ended = False
         for part in parts:
             first.check_joins(part)
-            if part.num_samples and total < frames * first.hop_length:
+            if ended and (part.num_samples or (first.segment and part.frames)):
                 raise InvalidTokens("audio goes on after a part that its audio did not fill: these are separate recordings")
-            total, frames = total + part.num_samples, frames + part.frames
+            ended = ended or not part.continues
         codes = tuple(np.concatenate(codes, axis=1) for codes in zip(*(part.codes for part in parts), strict=True))
-        return dataclasses.replace(first, codes=codes, num_samples=total)
+        scales = None if first.scales is None else np.concatenate([part.scales for part in parts], axis=1)
+        return dataclasses.replace(first, codes=codes, scales=scales, num_samples=sum(part.num_samples for part in parts))
 
     def parts(self, frames: int) -> Iterator[CodecTokens]:
-        """The tokens in pieces of at most so many frames, the inverse of `concat`; `frames` is a multiple of every stride."""
-        if frames < 1 or any(frames % stride for stride in self.strides):
-            raise InvalidTokens(f"pieces of {frames} frames cut tokens of strides {self.strides} apart")
-        for start in range(0, max(self.frames, 1), frames):
+        """The tokens in pieces of at most so many frames, the inverse of `concat`.
+
+        Args:
+            frames: A multiple of every stride, and whole segments where there are any.
+        """
+        unit = self.segment.length // self.hop_length if self.segment else math.lcm(*self.strides)
+        if frames < 1 or frames % unit:
+            raise InvalidTokens(f"pieces of {frames} frames cut what belongs together apart; take a multiple of {unit}")
+        step = frames // unit * self.segment.stride if self.segment else frames * self.hop_length
+        for number, start in enumerate(range(0, max(self.frames, 1), frames)):
             codes = tuple(c[:, start // s : (start + frames) // s] for c, s in zip(self.codes, self.strides, strict=True))
-            samples = min(frames * self.hop_length, max(0, self.num_samples - start * self.hop_length))
-            yield dataclasses.replace(self, codes=codes, num_samples=samples)
+            left, last = max(0, self.num_samples - number * step), start + frames >= self.frames
+            samples = left if last else min(step, left)
+            scales = None
+            if self.scales is not None:
+                scales = self.scales[:, start // unit : None if last else (start + frames) // unit]
+            yield dataclasses.replace(self, codes=codes, scales=scales, num_samples=samples)
 
     def check_joins(self, other: CodecTokens) -> None:
         """Raises `InvalidTokens` unless `other` is of the same model and has as many streams and codebooks."""
-        for name in ("codec", "strides", "codebook_size", "sample_rate", "hop_length", "channels", "streams"):
+        for name in ("codec", "strides", "codebook_size", "sample_rate", "hop_length", "channels", "streams", "segment"):
             if getattr(self, name) != getattr(other, name):
                 raise InvalidTokens(f"{name} differs: {getattr(self, name)!r} and {getattr(other, name)!r} cannot be joined")
+        if (self.scales is None) != (other.scales is None):
+            raise InvalidTokens("some of these tokens have scales and some have none; they cannot be joined")
 
     def save(self, path: str | PathLike[str]) -> None:
         """Writes a container file, whole or not at all."""
@@ -210,8 +291,10 @@ class CodecTokens:
         if not isinstance(other, CodecTokens):
             return NotImplemented
         mine, theirs = ({f.name: getattr(t, f.name) for f in dataclasses.fields(t)} for t in (self, other))
-        codes, other_codes = mine.pop("codes"), theirs.pop("codes")
-        return mine == theirs and len(codes) == len(other_codes) and all(map(np.array_equal, codes, other_codes))
+        arrays, others = ([*t.codes, *([] if t.scales is None else [t.scales])] for t in (self, other))
+        for fields in (mine, theirs):
+            del fields["codes"], fields["scales"]
+        return mine == theirs and len(arrays) == len(others) and all(map(np.array_equal, arrays, others))
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -221,7 +304,22 @@ class CodecTokens:
         return f"<CodecTokens {self.codec}, {self.seconds:.2f} s, {streams}{shapes} tokens>"
 
 
-CodecTokens.codes = _Packed()  # type: ignore[assignment]
+CodecTokens.codes = _PackedCodes()  # type: ignore[assignment]
+CodecTokens.scales = _PackedScales()
+
+
+def longest(frames: int, hop_length: int, segment: Segment | None) -> int:
+    """The most samples that so many frames can stand for."""
+    return segment.samples(frames, hop_length) if segment else frames * hop_length
+
+
+def _packed_scales(scales: Any, shape: tuple[int, int]) -> tuple[bytes, tuple[int, int]]:
+    array = np.asarray(scales)
+    if array.shape != shape:
+        raise InvalidTokens(f"scales have shape {array.shape}; these tokens have {shape} of them, (streams, segments)")
+    if array.dtype.kind != "f" or not np.isfinite(array).all() or (array.size and array.min() <= 0):
+        raise InvalidTokens("scales are positive numbers in floating point")
+    return array.astype(np.float32).tobytes(), shape
 
 
 def _checked(code: Any, number: int, size: int) -> Codes:

@@ -1,21 +1,29 @@
-"""Where the weights of a model come from: its package, a path, or the Hub. Only files are found here; reading them is the
-backend's."""
+"""Where the weights of a model come from: its package, a path, the Hub, or an address. Only files are found here; reading them
+is the backend's."""
 
 from __future__ import annotations
 
 import hashlib
+import http.client
 import importlib.resources
+import os
 import re
-from dataclasses import dataclass
+import shutil
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from .errors import InvalidInput, WeightsUnavailable, reason
+from .files import replacing
 from .specs import CodecSpec, LoadOptions, WeightSource
 
 CONFIG = "config.json"
 NAMES = ("model.safetensors", "pytorch_model.bin")
 """What a directory's weights may be called, the safer format first."""
+TIMEOUT = 30.0
+"""Seconds that a publisher may take to answer."""
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
@@ -36,6 +44,8 @@ class WeightFile:
 
     path: Path
     config: Path | None = None
+    published: bool = False
+    """Whether these are the weights that the spec's licence is about."""
 
     @cached_property
     def sha256(self) -> str:
@@ -50,32 +60,70 @@ class WeightFile:
 def locate(spec: CodecSpec, options: LoadOptions) -> RandomWeights | WeightFile:
     """Finds the weights that the options ask for, downloading them if need be.
 
+    Those of the spec are taken from wherever they already are on this machine, otherwise from the first place that answers.
+
     Raises:
         WeightsUnavailable: They are not there, cannot be downloaded, or are not the file that the spec pins.
         InvalidInput: `options.weights` is none of the forms it can have.
     """
     asked = options.weights
     if asked is None:
-        source = spec.weights
-        found = _embedded(source) if source.package else _from_hub(source, options)
-        if source.sha256 and found.sha256 != source.sha256:
-            raise WeightsUnavailable(
-                f"{found.path} has sha256 {found.sha256}, but {spec.name} was published with {source.sha256}. "
-                "The file was not used: remove it and let it be downloaded again"
-            )
-        return found
+        return published(spec.sources, spec.name, options)
     if asked.startswith("random:"):
         if not re.fullmatch(r"random:\d{1,18}", asked):
             raise InvalidInput(f"weights {asked!r}: write random:SEED with a whole number, such as random:0")
         return RandomWeights(int(asked.removeprefix("random:")))
     path = Path(asked).expanduser()
     if path.is_dir():
-        return _in_directory(path)
+        return _in_directory(path, [source.file for source in spec.sources])
     if path.is_file():
-        return WeightFile(path)
+        file = WeightFile(path)
+        pins = [source.sha256 for source in spec.sources if source.sha256]
+        return replace(file, published=any(file.sha256.startswith(pin) for pin in pins))
     if _HUB_ID.fullmatch(asked) and not asked.startswith("."):
-        return _from_hub_repo(asked, options)
+        return replace(_from_hub_repo(asked, options), published=asked in [source.repo for source in spec.sources])
     raise WeightsUnavailable(f"weights {asked!r}: no such file or directory, and not a Hub id (owner/name) or random:SEED")
+
+
+def published(sources: Sequence[WeightSource], name: str, options: LoadOptions) -> WeightFile:
+    """What is published in these places, checked.
+
+    Args:
+        name: Of what it is, for messages.
+
+    Raises:
+        WeightsUnavailable: None of them has it, or what was found is another file.
+    """
+    here = options.model_copy(update={"offline": True})
+    problems: list[WeightsUnavailable] = []
+    for attempt in [here] if options.offline or is_offline() else [here, options]:
+        problems = []
+        for source in sources:
+            try:
+                found = _from(source, attempt)
+            except WeightsUnavailable as error:
+                problems.append(error)
+                continue
+            if source.sha256 and not found.sha256.startswith(source.sha256):
+                raise WeightsUnavailable(
+                    f"{found.path} has sha256 {found.sha256}, but {name} was published with {source.sha256}. "
+                    "The file was not used: remove it and let it be downloaded again"
+                )
+            return replace(found, published=True)
+    raise WeightsUnavailable("; or: ".join(map(str, problems))) from problems[0]
+
+
+def is_offline() -> bool:
+    """Whether the environment forbids the network, with the Hub's own `HF_HUB_OFFLINE`."""
+    from huggingface_hub import constants
+
+    return constants.HF_HUB_OFFLINE
+
+
+def _from(source: WeightSource, options: LoadOptions) -> WeightFile:
+    if source.package:
+        return _embedded(source)
+    return _from_hub(source, options) if source.repo else _from_url(source, options)
 
 
 def _embedded(source: WeightSource) -> WeightFile:
@@ -85,12 +133,41 @@ def _embedded(source: WeightSource) -> WeightFile:
     return WeightFile(path)
 
 
-def _in_directory(folder: Path) -> WeightFile:
+def _in_directory(folder: Path, names: Sequence[str]) -> WeightFile:
     config = folder / CONFIG
-    for name in NAMES:
+    for name in dict.fromkeys([*NAMES, *names]):
         if (folder / name).is_file():
             return WeightFile(folder / name, config if config.is_file() else None)
-    raise WeightsUnavailable(f"{folder} holds neither {' nor '.join(NAMES)}")
+    raise WeightsUnavailable(f"{folder} holds neither {' nor '.join(dict.fromkeys([*NAMES, *names]))}")
+
+
+def cache_folder(options: LoadOptions) -> Path:
+    """Where downloads from addresses are kept."""
+    return Path(options.cache_dir or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "blazen_codec").expanduser()
+
+
+def _from_url(source: WeightSource, options: LoadOptions) -> WeightFile:
+    kept = cache_folder(options) / source.file
+    places = [kept, *(Path(os.path.expandvars(cache)).expanduser() for cache in source.caches)]
+    for place in places:
+        if place.is_file():
+            return WeightFile(place)
+    how = f"To bring it by hand, download {source.place} and pass the file as weights, or put it at {kept}"
+    if options.offline:
+        raise WeightsUnavailable(f"{source.file} is in none of {', '.join(map(str, places))}. {how}")
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(kept) as temporary, urllib.request.urlopen(source.place, timeout=TIMEOUT) as reply:
+            with temporary.open("wb") as file:
+                shutil.copyfileobj(reply, file, 1 << 20)
+            came = WeightFile(temporary).sha256
+            if not came.startswith(source.sha256 or ""):
+                raise WeightsUnavailable(
+                    f"{source.place} gave a file with sha256 {came}, but {source.sha256} was published; it was not kept. {how}"
+                )
+    except (OSError, InvalidInput, ValueError, http.client.HTTPException) as error:
+        raise WeightsUnavailable(f"{source.place} could not be downloaded to {kept}: {reason(error)}. {how}") from error
+    return WeightFile(kept)
 
 
 def _from_hub(source: WeightSource, options: LoadOptions) -> WeightFile:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from blazen_codec_core.nn import ResidualVectorQuantizer, VectorQuantizer
+from blazen_codec_core.nn import FactorizedQuantizer, ResidualVectorQuantizer
 
 
 @torch.no_grad()
@@ -26,7 +26,7 @@ def fit(quantizer: ResidualVectorQuantizer, latents: Tensor, generator: torch.Ge
     return left
 
 
-def fit_one(book: VectorQuantizer, z: Tensor, generator: torch.Generator) -> None:
+def fit_one(book: FactorizedQuantizer, z: Tensor, generator: torch.Generator) -> None:
     frames = z.reshape(z.shape[0], -1, book.stride, z.shape[2]).mean(2).flatten(0, 1)
     mean = frames.mean(0)
     width = book.codebook.shape[1]

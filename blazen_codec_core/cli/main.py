@@ -6,6 +6,7 @@ import importlib
 import signal
 import sys
 import threading
+import warnings
 
 import click
 
@@ -62,12 +63,19 @@ def group() -> None:
     """
 
 
+def show_warning(message: Warning | str, *_: object) -> None:
+    """A notice on stderr, without the line of code that gave it."""
+    click.echo(f"notice: {message}", err=True)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line and exits; half-written files go away also when it is told to terminate."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     try:
-        code = group.main(arguments, prog_name="blazen-codec", standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = show_warning
+            code = group.main(arguments, prog_name="blazen-codec", standalone_mode=False)
     except errors.CodecError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(next(code for kind, code in EXIT_CODES if isinstance(error, kind)))

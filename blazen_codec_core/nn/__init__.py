@@ -1,24 +1,32 @@
 """PyTorch layers with explicit stream state, for authors of codec plugins."""
 
-from .activation import Snake, Tanh
+from .activation import ELU, Snake, Tanh
 from .attention import LocalAttention
 from .conv import Conv1d, ConvTranspose1d
 from .layer import Chain, Layer, NoiseSource, Residual, Seeded, State, StreamSetup, reset_parameters
 from .network import CodecNetwork
 from .noise import CounterNoise, NoiseBlock
-from .quantize import Quantized, ResidualVectorQuantizer, VectorQuantizer
+from .norm import TimeNorm
+from .padding import Crop, ReflectPadding, ZeroPadding, same_padding
+from .quantize import FactorizedQuantizer, Quantized, ResidualVectorQuantizer, VectorQuantizer
+from .recurrent import LSTM
 
 __all__ = [
+    "ELU",
+    "LSTM",
     "Chain",
     "CodecNetwork",
     "Conv1d",
     "ConvTranspose1d",
     "CounterNoise",
+    "Crop",
+    "FactorizedQuantizer",
     "Layer",
     "LocalAttention",
     "NoiseBlock",
     "NoiseSource",
     "Quantized",
+    "ReflectPadding",
     "Residual",
     "ResidualVectorQuantizer",
     "Seeded",
@@ -26,6 +34,9 @@ __all__ = [
     "State",
     "StreamSetup",
     "Tanh",
+    "TimeNorm",
     "VectorQuantizer",
+    "ZeroPadding",
     "reset_parameters",
+    "same_padding",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .layer import Layer
@@ -27,6 +28,14 @@ class Snake(Layer):
             return torch.addcmul(x, torch.sin(x * self.alpha).square(), inverse)
         wave = (x * self.alpha).sin_()
         return torch.addcmul(x, wave.mul_(wave), inverse)
+
+
+class ELU(Layer):
+    """`x` where it is positive, `exp(x) - 1` where it is not (Clevert et al. 2016, "Fast and accurate deep network learning
+    by exponential linear units")."""
+
+    def step(self, x: Tensor, state: Any, last: bool) -> Tensor:
+        return F.elu(x)
 
 
 class Tanh(Layer):

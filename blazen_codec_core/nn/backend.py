@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,14 +14,15 @@ import numpy as np
 import torch
 
 from .. import weights
-from ..backend import CodecBackend, Pcm
-from ..errors import DeviceUnavailable, InvalidInput
+from ..backend import CodecBackend, DecoderSession, EncoderSession, Pcm
+from ..errors import DeviceUnavailable, InvalidInput, LicenceNotice
 from ..specs import CodecSpec, LoadOptions
 from ..tokens import CodecTokens
 from .batch import decode_together, encode_together
 from .layer import StreamSetup
 from .network import CodecNetwork
 from .noise import CounterNoise
+from .segments import SegmentCoder, SegmentDecoderSession, SegmentEncoderSession, decode_segments, encode_segments
 from .session import TileDecoderSession, TileEncoderSession, running
 
 
@@ -113,6 +115,8 @@ class TorchCodecBackend(CodecBackend):
                 with running(inference=False):
                     network = self.build(found).requires_grad_(False).eval().to(device, dtype)
                 self._loaded = Loaded(network, found.label)
+                if self.spec.licence_notice and isinstance(found, weights.WeightFile) and found.published:
+                    warnings.warn(f"{self.id}: {self.spec.licence_notice}", LicenceNotice, stacklevel=1)  # once for each text
             return self._loaded
 
     def unload(self) -> None:
@@ -132,29 +136,51 @@ class TorchCodecBackend(CodecBackend):
         return StreamSetup(streams, device, dtype, CounterNoise(seed, device, dtype) if self.options.noise else None)
 
     def encoder_session(
-        self, channels: int = 1, *, bandwidth: float | None = None, tile_frames: int | None = None
-    ) -> TileEncoderSession:
+        self,
+        channels: int | None = None,
+        *,
+        bandwidth: float | None = None,
+        num_codebooks: int | None = None,
+        tile_frames: int | None = None,
+    ) -> EncoderSession:
+        channels = self.channels if channels is None else channels
         self.check_channels(channels)
-        self.check_bandwidth(bandwidth)
+        books = self.spec.codebooks_for(bandwidth, num_codebooks)
         tile, loaded = self._tile(tile_frames), self.loaded()
-        return TileEncoderSession(self, loaded.network, self.setup(channels), channels, tile, loaded.weights)
+        if self.spec.segment:
+            return SegmentEncoderSession(self, self._coder(), channels=channels, books=books, weights=loaded.weights)
+        setup = self.setup(channels // self.channels)
+        return TileEncoderSession(
+            self, loaded.network, setup, channels=channels, books=books, tile_frames=tile, weights=loaded.weights
+        )
 
-    def decoder_session(self, *, tile_frames: int | None = None) -> TileDecoderSession:
-        return TileDecoderSession(self, self.loaded().network, self.setup, self._tile(tile_frames))
+    def decoder_session(self, *, tile_frames: int | None = None) -> DecoderSession:
+        tile = self._tile(tile_frames)
+        if self.spec.segment:
+            return SegmentDecoderSession(self, self._coder())
+        return TileDecoderSession(self, self.loaded().network, self.setup, tile)
 
-    def encode_batch(self, items: Sequence[Any], sample_rate: int, *, bandwidth: float | None = None) -> list[CodecTokens]:
-        self.check_bandwidth(bandwidth)
+    def encode_batch(
+        self, items: Sequence[Any], sample_rate: int, *, bandwidth: float | None = None, num_codebooks: int | None = None
+    ) -> list[CodecTokens]:
+        books = self.spec.codebooks_for(bandwidth, num_codebooks)
         pcm = [self.check_pcm(item, sample_rate) for item in items]
-        return self._in_groups(pcm, [item.shape[0] for item in pcm], self._encode_group)
+        streams = [item.shape[0] // self.channels for item in pcm]
+        return self._in_groups(pcm, streams, lambda group: self._encode_group(group, books))
 
     def decode_batch(self, items: Sequence[CodecTokens]) -> list[Pcm]:
         for item in items:
             self.check_tokens(item)
-        return self._in_groups(list(items), [item.streams for item in items], self._decode_group)
+        results: dict[int, Pcm] = {}
+        for books in {item.num_codebooks for item in items}:
+            places = [place for place, item in enumerate(items) if item.num_codebooks == books]
+            group = [items[place] for place in places]
+            results.update(zip(places, self._in_groups(group, [item.streams for item in group], self._decode_group), strict=True))
+        return [results[place] for place in range(len(items))]
 
     def _in_groups(self, items: list[Any], streams: list[int], run: Callable[[list[Any]], list[Any]]) -> list[Any]:
         """Runs items of like length together, as many as the device takes, and returns the results in their order."""
-        limit = self.batch_streams.get(torch.device(self.device).type, 32)
+        limit = self._rows
         length = [item.shape[1] if isinstance(item, np.ndarray) else item.frames for item in items]
         groups: list[list[int]] = []
         for place in sorted(range(len(items)), key=lambda i: length[i]):
@@ -168,27 +194,42 @@ class TorchCodecBackend(CodecBackend):
                 results[place] = result
         return results
 
-    def _encode_group(self, items: list[Pcm]) -> list[CodecTokens]:
+    @property
+    def _rows(self) -> int:
+        """How many signals run side by side."""
+        return self.batch_streams.get(torch.device(self.device).type, 32)
+
+    def _coder(self) -> SegmentCoder:
+        return SegmentCoder(self.spec, self.loaded().network, self.setup, self._rows)
+
+    def _encode_group(self, items: list[Pcm], books: int) -> list[CodecTokens]:
         if len(items) == 1:
-            return [self.encode(items[0], self.sample_rate)]
+            return [self.encode(items[0], self.sample_rate, num_codebooks=books)]
         loaded = self.loaded()
         with running():
-            codes = encode_together(self.spec, loaded.network, self.setup(sum(len(item) for item in items)), items)
+            if self.spec.segment:
+                return encode_segments(self._coder(), items, books, loaded.weights)
+            setup = self.setup(sum(len(item) for item in items) // self.channels)
+            codes = encode_together(self.spec, loaded.network, setup, items, books)
         return [
-            CodecTokens.from_codes(self.spec, books, num_samples=item.shape[1], weights=loaded.weights)
-            for item, books in zip(items, codes, strict=True)
+            CodecTokens.from_codes(self.spec, own, num_samples=item.shape[1], weights=loaded.weights)
+            for item, own in zip(items, codes, strict=True)
         ]
 
     def _decode_group(self, items: list[CodecTokens]) -> list[Pcm]:
         if len(items) == 1:
             return [self.decode(items[0])]
         with running():
+            if self.spec.segment:
+                return decode_segments(self._coder(), items)
             return decode_together(self.spec, self.loaded().network, self.setup(sum(item.streams for item in items)), items)
 
     def _tile(self, asked: int | None) -> int:
         if asked is None:
             return self.spec.tile_frames
-        group = self.spec.block_frames
+        group = self.spec.tile_frames if self.spec.segment else self.spec.block_frames
         if asked < 1 or asked % group:
             raise InvalidInput(f"tile_frames is a positive multiple of {group} for {self.spec.name}, not {asked}")
+        if self.spec.segment and asked != group:
+            raise InvalidInput(f"{self.spec.name} runs in segments of {group} frames, so tile_frames is {group}, not {asked}")
         return asked

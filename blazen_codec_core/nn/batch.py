@@ -19,6 +19,7 @@ from ..specs import CodecSpec
 from ..tokens import CodecTokens
 from .layer import State, StreamSetup
 from .network import CodecNetwork
+from .session import audio, signals
 
 S = TypeVar("S", bound=State)
 
@@ -67,48 +68,48 @@ def run_ragged(
 
 
 def encode_together(
-    spec: CodecSpec, network: CodecNetwork, setup: StreamSetup, items: Sequence[Pcm]
+    spec: CodecSpec, network: CodecNetwork, setup: StreamSetup, items: Sequence[Pcm], books: int
 ) -> list[list[NDArray[np.int32]]]:
-    """The codes of each item, `(channels, frames / stride)` a codebook; `setup` has a row for every channel."""
-    block = spec.block_frames * spec.hop_length
-    rows = [row for item in items for row in item]
+    """The codes of each item, `(streams, frames / stride)` a codebook; `setup` has a row for every stream."""
+    rows = [row for item in items for row in item.reshape(item.shape[0] // spec.channels, spec.channels, item.shape[1])]
 
     def cut(chosen: Sequence[int], start: int, end: int) -> list[Tensor]:
-        tile = np.zeros((len(chosen), end - start), np.float32)
+        tile = np.zeros((len(chosen), spec.channels, end - start), np.float32)
         for place, row in enumerate(chosen):
-            piece = rows[row][start:end]
-            tile[place, : piece.shape[0]] = piece
-        return [torch.from_numpy(tile).to(setup.device, setup.dtype)[..., None]]
+            piece = rows[row][:, start:end]
+            tile[place, :, : piece.shape[1]] = piece
+        return [signals(tile.reshape(len(chosen) * spec.channels, end - start), spec.channels, setup)]
 
     steps = run_ragged(
-        [row.shape[0] + -row.shape[0] % block for row in rows],
+        [row.shape[1] + spec.missing_samples(row.shape[1]) for row in rows],
         spec.tile_frames * spec.hop_length,
-        network.encoder_state(setup),
+        network.encoder_state(setup, books),
         cut,
         lambda x, state, last: network.encode_step(x[0], state, last),
     )
     codes = [[torch.cat(book, 1).cpu().numpy().astype(np.int32) for book in zip(*row, strict=True)] for row in steps]
-    together = _by_item(codes, [item.shape[0] for item in items])
+    together = _by_item(codes, [item.shape[0] // spec.channels for item in items])
     return [[np.concatenate(books) for books in zip(*mine, strict=True)] for mine in together]
 
 
 def decode_together(spec: CodecSpec, network: CodecNetwork, setup: StreamSetup, items: Sequence[CodecTokens]) -> list[Pcm]:
-    """The audio of each item, `(channels, samples)`; `setup` has a row for every stream."""
+    """The audio of each item, `(channels, samples)`; `setup` has a row for every stream. All have as many codebooks."""
+    strides = items[0].strides
     rows = [list(books) for item in items for books in zip(*item.codes, strict=True)]
 
     def cut(chosen: Sequence[int], start: int, end: int) -> list[Tensor]:
-        parts = [np.stack([rows[row][k][start // s : end // s] for row in chosen]) for k, s in enumerate(spec.strides)]
+        parts = [np.stack([rows[row][k][start // s : end // s] for row in chosen]) for k, s in enumerate(strides)]
         return [torch.from_numpy(part).to(setup.device) for part in parts]
 
     steps = run_ragged(
-        [row[0].shape[0] * spec.strides[0] for row in rows],
+        [row[0].shape[0] * strides[0] for row in rows],
         spec.tile_frames,
         network.decoder_state(setup),
         cut,
-        lambda indices, state, last: [network.decode_step(indices, state, last)[..., 0]],
+        lambda indices, state, last: [network.decode_step(indices, state, last)],
     )
-    audio = [torch.cat([step[0] for step in row], 1).float().cpu().numpy() for row in steps]
-    together = _by_item(audio, [item.streams for item in items])
+    made = [audio(torch.cat([step[0] for step in row], 1)) for row in steps]
+    together = _by_item(made, [item.streams for item in items])
     return [np.concatenate(mine)[:, : item.num_samples] for item, mine in zip(items, together, strict=True)]
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from . import kernels
 from .layer import Layer, State, StreamSetup
+from .padding import Padding, ZeroPadding
 
 
 @dataclasses.dataclass
@@ -20,8 +21,13 @@ class TailState(State):
     tail: Tensor
 
 
+@dataclasses.dataclass
+class ConvState(TailState):
+    padding: State
+
+
 class Conv1d(Layer):
-    """A convolution with zero padding.
+    """A convolution.
 
         left padding | x x x x x x x x x | right padding
         [ kernel ]
@@ -29,7 +35,8 @@ class Conv1d(Layer):
 
     Args:
         channels: In, and out.
-        padding: Zeros before and after the signal; one number for both. Causal means `(dilation * (kernel - 1), 0)`.
+        padding: Zeros before and after the signal; one number for both. Causal means `(dilation * (kernel - 1), 0)`. Or
+            another kind of padding.
         groups: 1, or `channels` for a depthwise convolution, or any common divisor.
 
     The weight is `(kernel, in / groups, out)`: PyTorch's order reversed, so that a tap is a matrix. `pack` and
@@ -45,14 +52,15 @@ class Conv1d(Layer):
         stride: int = 1,
         dilation: int = 1,
         groups: int = 1,
-        padding: int | tuple[int, int] = 0,
+        padding: int | tuple[int, int] | Padding = 0,
         bias: bool = True,
         gain: float = 1.0,
     ) -> None:
         super().__init__()
         self.in_channels, self.out_channels, self.kernel = in_channels, out_channels, kernel
         self.stride, self.dilation, self.groups, self.gain = stride, dilation, groups, gain
-        self.padding = padding if isinstance(padding, tuple) else (padding, padding)
+        pair = (padding, padding) if isinstance(padding, int) else padding
+        self.padding = ZeroPadding(*pair) if isinstance(pair, tuple) else pair
         self.span = (kernel - 1) * dilation + 1
         if stride > self.span:
             raise ValueError(f"stride {stride} would skip samples between windows of {self.span}")
@@ -75,20 +83,19 @@ class Conv1d(Layer):
         if self.bias is not None:
             self.bias.uniform_(-0.05, 0.05, generator=generator)
 
-    def init_state(self, setup: StreamSetup) -> TailState:
-        return TailState(setup.zeros(self.padding[0], self.in_channels))
+    def init_state(self, setup: StreamSetup) -> ConvState:
+        return ConvState(setup.zeros(0, self.in_channels), self.padding.init_state(setup))
 
     def _windows(self, frames: int) -> int:
         return max(0, (frames - self.span) // self.stride + 1)
 
     def frames_out(self, frames: int, last: bool) -> int:
-        return self._windows(self.padding[0] + frames + (self.padding[1] if last else 0))
+        return self._windows(self.padding.frames_out(frames, last))
 
-    def step(self, x: Tensor, state: TailState, last: bool) -> Tensor:
+    def step(self, x: Tensor, state: ConvState, last: bool) -> Tensor:
+        x = self.padding.step(x, state.padding, last)
         if state.tail.shape[1]:
             x = torch.cat([state.tail, x], dim=1)
-        if last and self.padding[1]:
-            x = F.pad(x, (0, 0, 0, self.padding[1]))
         frames = self._windows(x.shape[1])
         state.tail = x[:, frames * self.stride :].clone()
         if not frames:

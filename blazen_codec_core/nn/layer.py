@@ -141,22 +141,33 @@ class Chain(Layer):
 @dataclasses.dataclass
 class ResidualState(State):
     branch: State
+    shortcut: State
     skip: Tensor
 
 
 class Residual(Layer):
-    """`x + branch(x)`, holding x back until the branch has caught up. The branch keeps the length of its input."""
+    """`shortcut(x) + branch(x)`, holding the shortcut back until the branch has caught up.
 
-    def __init__(self, channels: int, branch: Layer) -> None:
+    Args:
+        channels: Out.
+        branch: Keeps the length of its input.
+        shortcut: A pointwise layer; `None` for x itself.
+    """
+
+    def __init__(self, channels: int, branch: Layer, shortcut: Layer | None = None) -> None:
         super().__init__()
         self.channels = channels
         self.branch = branch
+        self.shortcut = shortcut
 
     def init_state(self, setup: StreamSetup) -> ResidualState:
-        return ResidualState(self.branch.init_state(setup), setup.zeros(0, self.channels))
+        shortcut = self.shortcut.init_state(setup) if self.shortcut else State()
+        return ResidualState(self.branch.init_state(setup), shortcut, setup.zeros(0, self.channels))
 
     def step(self, x: Tensor, state: ResidualState, last: bool) -> Tensor:
         y = self.branch.step(x, state.branch, last)
+        if self.shortcut:
+            x = self.shortcut.step(x, state.shortcut, last)
         frames = y.shape[1]
         held = torch.cat([state.skip, x], dim=1) if state.skip.shape[1] else x
         state.skip = held[:, frames:].clone()

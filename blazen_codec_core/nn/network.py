@@ -7,15 +7,14 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from .attention import WindowState
 from .layer import Layer, State, StreamSetup
-from .quantize import ResidualVectorQuantizer
+from .quantize import QuantizerState, ResidualVectorQuantizer
 
 
 @dataclasses.dataclass
 class EncoderState(State):
     encoder: State
-    quantizer: WindowState
+    quantizer: QuantizerState
 
 
 class CodecNetwork(nn.Module):
@@ -25,8 +24,9 @@ class CodecNetwork(nn.Module):
     quantizer: ResidualVectorQuantizer
     decoder: Layer
 
-    def encoder_state(self, setup: StreamSetup) -> EncoderState:
-        return EncoderState(self.encoder.init_state(setup), self.quantizer.init_state(setup))
+    def encoder_state(self, setup: StreamSetup, books: int | None = None) -> EncoderState:
+        """The state of a new stream that uses the first so many codebooks; all by default."""
+        return EncoderState(self.encoder.init_state(setup), self.quantizer.init_state(setup, books))
 
     def encode_step(self, x: Tensor, state: EncoderState, last: bool) -> list[Tensor]:
         """Audio `(batch, samples, channels)` to indices `(batch, frames / stride)` a codebook."""

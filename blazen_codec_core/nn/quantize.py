@@ -1,4 +1,4 @@
-"""Factorised, multi-scale residual vector quantization.
+"""Residual vector quantization: plain, factorised and multi-scale.
 
 Sources: residual VQ, Zeghidour et al. 2021, "SoundStream"; factorised and L2-normalised codes, Kumar et al. 2023,
 "High-Fidelity Audio Compression with Improved RVQGAN"; codebooks at several rates, Siuzdak et al. 2024, "SNAC".
@@ -21,39 +21,64 @@ from .layer import Seeded, StreamSetup
 
 
 class VectorQuantizer(Seeded):
-    """One codebook of `entries` vectors in a small space, reached and left through linear projections.
+    """One codebook of `entries` vectors, of which the nearest is taken.
 
     A frame of this codebook covers `stride` frames of the latent signal, which are averaged on the way in and repeated
     on the way out.
+
+    Args:
+        channels: Of the latent signal.
+        spread: Of the entries, when they are drawn at random.
     """
 
-    def __init__(self, channels: int, entries: int, code_channels: int, stride: int = 1) -> None:
+    def __init__(self, channels: int, entries: int, stride: int = 1, *, spread: float = 1.0) -> None:
         super().__init__()
-        self.stride = stride
-        self.in_proj = Conv1d(channels, code_channels, 1)
-        self.out_proj = Conv1d(code_channels, channels, 1)
-        self.codebook = nn.Parameter(torch.zeros(entries, code_channels))
+        self.stride, self.spread = stride, spread
+        self.codebook = nn.Parameter(torch.zeros(entries, channels))
 
     def reset_parameters(self, generator: torch.Generator) -> None:
-        self.codebook.normal_(0.0, 1.0, generator=generator)
+        self.codebook.normal_(0.0, self.spread, generator=generator)
 
     def project(self, z: Tensor) -> Tensor:
-        """`(batch, frames, channels)` to `(batch, frames / stride, code_channels)`."""
-        if self.stride > 1:
-            z = z.reshape(z.shape[0], -1, self.stride, z.shape[2]).mean(2)
-        return self.in_proj(z)
+        """`(batch, frames, channels)` to the codebook's own space and rate, `(batch, frames / stride, code_channels)`."""
+        return z.reshape(z.shape[0], -1, self.stride, z.shape[2]).mean(2) if self.stride > 1 else z
+
+    def nearest(self, codes: Tensor) -> Tensor:
+        """Indices `(batch, frames)` of the entries at the smallest distance."""
+        book = self.codebook
+        distances = codes.square().sum(-1, keepdim=True) - 2 * torch.matmul(codes, book.t()) + book.square().sum(-1)
+        return distances.argmin(-1)
+
+    def expand(self, codes: Tensor) -> Tensor:
+        """Vectors of the codebook's space `(batch, frames / stride, code_channels)` to `(batch, frames, channels)`."""
+        return codes.repeat_interleave(self.stride, dim=1) if self.stride > 1 else codes
+
+    def decode(self, indices: Tensor) -> Tensor:
+        return self.expand(F.embedding(indices, self.codebook))
+
+
+class FactorizedQuantizer(VectorQuantizer):
+    """A codebook in a small space, reached and left through linear projections, in which the nearest in angle is taken."""
+
+    def __init__(self, channels: int, entries: int, code_channels: int, stride: int = 1) -> None:
+        super().__init__(code_channels, entries, stride)
+        self.in_proj = Conv1d(channels, code_channels, 1)
+        self.out_proj = Conv1d(code_channels, channels, 1)
+
+    def project(self, z: Tensor) -> Tensor:
+        return self.in_proj(super().project(z))
 
     def nearest(self, codes: Tensor) -> Tensor:
         """Indices `(batch, frames)` of the entries nearest in angle; the length of `codes` does not matter to that."""
         return torch.matmul(codes, F.normalize(self.codebook, dim=1).t()).argmax(-1)
 
     def expand(self, codes: Tensor) -> Tensor:
-        """Vectors of the codebook's space `(batch, frames / stride, code_channels)` to `(batch, frames, channels)`."""
-        z = self.out_proj(codes)
-        return z.repeat_interleave(self.stride, dim=1) if self.stride > 1 else z
+        return super().expand(self.out_proj(codes))
 
-    def decode(self, indices: Tensor) -> Tensor:
-        return self.expand(F.embedding(indices, self.codebook))
+
+@dataclasses.dataclass
+class QuantizerState(WindowState):
+    books: int
 
 
 @dataclasses.dataclass
@@ -74,38 +99,44 @@ class ResidualVectorQuantizer(nn.Module):
 
     Args:
         channels: Of the latent signal.
-        strides: Latent frames a token of each codebook covers, such as `(4, 2, 1)`.
+        quantizers: The codebooks.
     """
 
-    def __init__(self, channels: int, entries: int, code_channels: int, strides: Sequence[int]) -> None:
+    def __init__(self, channels: int, quantizers: Iterable[VectorQuantizer]) -> None:
         super().__init__()
         self.channels = channels
-        self.group = math.lcm(*strides)
+        self.quantizers = nn.ModuleList(quantizers)
+        self.group = math.lcm(*(quantizer.stride for quantizer in self))
         """Latent frames that hold a whole number of tokens of every codebook."""
-        self.quantizers = nn.ModuleList(VectorQuantizer(channels, entries, code_channels, s) for s in strides)
+
+    def __len__(self) -> int:
+        return len(self.quantizers)
 
     def __iter__(self) -> Iterator[VectorQuantizer]:
         return iter(cast(Iterable[VectorQuantizer], self.quantizers))
 
-    def init_state(self, setup: StreamSetup) -> WindowState:
-        return WindowState(setup.zeros(0, self.channels))
+    def init_state(self, setup: StreamSetup, books: int | None = None) -> QuantizerState:
+        """The state of a new stream that uses the first so many codebooks; all by default."""
+        return QuantizerState(setup.zeros(0, self.channels), books or len(self))
 
     def frames_out(self, frames: int) -> int:
         """How many latent frames are quantized once `frames` have gone in."""
         return frames // self.group * self.group
 
-    def step(self, z: Tensor, state: WindowState) -> list[Tensor]:
+    def step(self, z: Tensor, state: QuantizerState) -> list[Tensor]:
         """Latent frames `(batch, frames, channels)` to indices `(batch, frames / stride)` a codebook, in whole groups."""
         if state.pending.shape[1]:
             z = torch.cat([state.pending, z], dim=1)
         frames = self.frames_out(z.shape[1])
         state.pending = z[:, frames:].clone()
         residual = z[:, :frames].clone()
-        indices = []
+        indices: list[Tensor] = []
         for quantizer in self:
             index = quantizer.nearest(quantizer.project(residual))
-            residual -= quantizer.decode(index)
             indices.append(index)
+            if len(indices) == state.books:
+                break
+            residual -= quantizer.decode(index)
         return indices
 
     def decode(self, indices: Sequence[Tensor]) -> Tensor:

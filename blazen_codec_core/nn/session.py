@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ..backend import CodecBackend, DecoderSession, EncoderSession, Pcm
 from ..errors import CodecError, InferenceError, InvalidInput, InvalidTokens, reason
@@ -67,6 +69,27 @@ def worst_delay(tile: int, covered: Callable[[int], int], step: int) -> int:
     return max((n + 1) * tile - step - covered(n * tile) for n in range(64))
 
 
+def first_output(tile: int, made: Callable[[int], int]) -> int:
+    """How much input is in when the first output comes out.
+
+    Args:
+        tile: How much runs at a time.
+        made: How much has come out once that many units have run.
+    """
+    return next(n * tile for n in itertools.count(1) if made(n * tile))
+
+
+def signals(pcm: Pcm, channels: int, setup: StreamSetup) -> Tensor:
+    """Audio `(streams * channels, samples)` to the `(streams, samples, channels)` of a network."""
+    x = torch.from_numpy(pcm).reshape(pcm.shape[0] // channels, channels, pcm.shape[1])
+    return x.to(setup.device, setup.dtype).transpose(1, 2)
+
+
+def audio(y: Tensor) -> Pcm:
+    """What a network made, `(streams, samples, channels)`, to audio `(streams * channels, samples)`."""
+    return y.transpose(1, 2).flatten(0, 1).float().cpu().numpy()
+
+
 class OneSignal:
     """A session is of one signal: it ends when that ends, or when the network fails half way."""
 
@@ -87,30 +110,85 @@ class OneSignal:
             raise
 
 
+class OnePlayback(OneSignal):
+    """The tokens that a decoder session is given have to belong together."""
+
+    def __init__(self, backend: CodecBackend) -> None:
+        self._backend = backend
+        self._first: CodecTokens | None = None
+        self._continues = True
+        self._frames = self._samples = self._returned = 0
+
+    def _accept(self, tokens: CodecTokens) -> CodecTokens:
+        """Checks and counts the next tokens; returns the first that there were."""
+        self._check_open()
+        self._backend.check_tokens(tokens, part=True)
+        first = self._first or tokens
+        first.check_joins(tokens)
+        if not self._continues and (tokens.num_samples or (tokens.segment and tokens.frames)):
+            raise InvalidTokens("the audio of the tokens before these has ended: these are of another recording")
+        self._first, self._continues = first, self._continues and tokens.continues
+        self._frames += tokens.frames
+        self._samples += tokens.num_samples
+        return first
+
+    def _check_complete(self) -> None:
+        self._check_open()
+        if not self._frames:
+            raise InvalidTokens("there are no tokens: nothing was pushed")
+        self._backend.check_blocks(self._frames)
+
+    def _trimmed(self, made: Pcm) -> Pcm:
+        """Without what is past the end of the signal."""
+        made = made[:, : self._samples - self._returned]
+        self._returned += made.shape[1]
+        return made
+
+
 class TileEncoderSession(OneSignal, EncoderSession):
-    """Audio in tiles through the encoder and the quantizer."""
+    """Audio in tiles through the encoder and the quantizer.
+
+    Args:
+        setup: With a row for each stream.
+        channels: Of the audio.
+        books: How many of the first codebooks are used.
+        weights: Which weights the network has, for the tokens to say.
+    """
 
     def __init__(
-        self, backend: CodecBackend, network: CodecNetwork, setup: StreamSetup, channels: int, tile_frames: int, weights: str
+        self,
+        backend: CodecBackend,
+        network: CodecNetwork,
+        setup: StreamSetup,
+        *,
+        channels: int,
+        books: int,
+        tile_frames: int,
+        weights: str,
     ) -> None:
         self._backend, self._network, self._setup = backend, network, setup
         self._channels, self._tile, self._weights = channels, tile_frames * backend.spec.hop_length, weights
+        self._strides = backend.spec.strides[:books]
         self._tiles = Tiles(channels, self._tile, np.dtype(np.float32))
         self._pushed = self._ran = self._frames = self._covered = 0
         with running():
-            self._state = network.encoder_state(setup)
+            self._state = network.encoder_state(setup, books)
         self._none = self._run([], 0, last=False)
+
+    def _covered_by(self, samples: int) -> int:
+        return self._network.frames_encoded(samples, False) * self._backend.spec.hop_length
 
     @property
     def latency_samples(self) -> int:
-        hop = self._backend.spec.hop_length
-        return worst_delay(self._tile, lambda samples: self._network.frames_encoded(samples, False) * hop, 1)
+        return worst_delay(self._tile, self._covered_by, 1)
+
+    @property
+    def first_samples(self) -> int:
+        return first_output(self._tile, self._covered_by)
 
     def push(self, pcm: object) -> CodecTokens:
         self._check_open()
-        array = self._backend.check_pcm(pcm, self._backend.sample_rate, empty=True)
-        if array.shape[0] != self._channels:
-            raise InvalidInput(f"this session is of {self._channels} channels, the audio has {array.shape[0]}")
+        array = self._backend.check_piece(pcm, self._channels)
         self._pushed += array.shape[1]
         ready = self._pushed - self._pushed % self._tile
         if ready == self._ran:
@@ -122,8 +200,7 @@ class TileEncoderSession(OneSignal, EncoderSession):
         self._check_open()
         if not self._pushed:
             raise InvalidInput("the audio is empty: nothing was pushed")
-        spec = self._backend.spec
-        padding = -self._pushed % (spec.block_frames * spec.hop_length)
+        padding = self._backend.spec.missing_samples(self._pushed)
         rest = np.pad(self._tiles.rest(), ((0, 0), (0, padding)))
         tokens = self._run([rest], self._pushed + padding, last=True)
         self._ended = True
@@ -132,17 +209,16 @@ class TileEncoderSession(OneSignal, EncoderSession):
     def _run(self, tiles: Iterable[NDArray[Any]], ready: int, last: bool) -> CodecTokens:
         """Runs the tiles up to sample `ready`, into arrays of the final size: small ones that outlive the large ones between
         them would fragment the heap, until an hour of audio takes gigabytes."""
-        spec, network = self._backend.spec, self._network
+        spec, network, strides = self._backend.spec, self._network, self._strides
         start, self._ran = self._frames, ready
         self._frames = network.frames_encoded(ready, last)
-        codes = [np.empty((self._channels, (self._frames - start) // stride), np.int32) for stride in spec.strides]
+        codes = [np.empty((self._setup.batch, (self._frames - start) // stride), np.int32) for stride in strides]
         at = 0
         for tile in tiles:
             with self._step():
-                x = torch.from_numpy(tile).to(self._setup.device, self._setup.dtype)[..., None]
-                indices = network.encode_step(x, self._state, last)
-                end = at + indices[0].shape[1] * spec.strides[0]
-                for code, index, stride in zip(codes, indices, spec.strides, strict=True):
+                indices = network.encode_step(signals(tile, spec.channels, self._setup), self._state, last)
+                end = at + indices[0].shape[1] * strides[0]
+                for code, index, stride in zip(codes, indices, strides, strict=True):
                     code[:, at // stride : end // stride] = index.cpu().numpy()
             at = end
         samples = self._pushed - self._covered if last else at * spec.hop_length
@@ -150,16 +226,15 @@ class TileEncoderSession(OneSignal, EncoderSession):
         return CodecTokens.from_codes(spec, codes, num_samples=samples, weights=self._weights)
 
 
-class TileDecoderSession(OneSignal, DecoderSession):
+class TileDecoderSession(OnePlayback, DecoderSession):
     """Tokens in tiles through the decoder."""
 
     def __init__(
         self, backend: CodecBackend, network: CodecNetwork, setup: Callable[[int], StreamSetup], tile_frames: int
     ) -> None:
-        self._backend, self._network, self._setup_of = backend, network, setup
-        self._tile = tile_frames
-        self._first: CodecTokens | None = None
-        self._frames = self._samples = self._made = self._returned = 0
+        super().__init__(backend)
+        self._network, self._setup_of, self._tile = network, setup, tile_frames
+        self._made = 0
 
     @property
     def latency_samples(self) -> int:
@@ -170,46 +245,34 @@ class TileDecoderSession(OneSignal, DecoderSession):
         )
 
     def push(self, tokens: CodecTokens) -> Pcm:
-        self._check_open()
-        self._backend.check_tokens(tokens, part=True)
-        if self._first is None:
-            self._begin(tokens)
-        assert self._first is not None
-        self._first.check_joins(tokens)
-        if tokens.num_samples and self._samples < self._frames * tokens.hop_length:
-            raise InvalidTokens("the audio of the tokens before these has ended: these are of another recording")
-        self._frames += tokens.frames
-        self._samples += tokens.num_samples
+        begun = self._first is not None
+        first = self._accept(tokens)
+        if not begun:
+            self._begin(first)
         tiles = [book.push(code) for book, code in zip(self._tiles, tokens.codes, strict=True)]
         return self._run(zip(*tiles, strict=True), self._frames - self._frames % self._tile, last=False)
 
     def finish(self) -> Pcm:
-        self._check_open()
-        if not self._frames:
-            raise InvalidTokens("there are no tokens: nothing was pushed")
-        self._backend.check_blocks(self._frames)
-        audio = self._run([[book.rest() for book in self._tiles]], self._frames, last=True)
+        self._check_complete()
+        made = self._run([[book.rest() for book in self._tiles]], self._frames, last=True)
         self._ended = True
-        return audio
+        return made
 
     def _begin(self, tokens: CodecTokens) -> None:
-        self._first = tokens
         self._setup = self._setup_of(tokens.streams)
         self._tiles = [Tiles(tokens.streams, self._tile // stride, np.dtype(np.int32)) for stride in tokens.strides]
         with running():
             self._state = self._network.decoder_state(self._setup)
 
     def _run(self, tiles: Iterable[Sequence[NDArray[Any]]], ready: int, last: bool) -> Pcm:
-        """Runs the tiles up to frame `ready`, into an array of the final size, and leaves out what is past the end."""
+        """Runs the tiles up to frame `ready`, into an array of the final size."""
         start, self._made = self._made, self._network.samples_decoded(ready, last)
-        audio = np.empty((self._setup.batch, self._made - start), np.float32)
+        made = np.empty((self._setup.batch * self._backend.channels, self._made - start), np.float32)
         at = 0
         for tile in tiles:
             with self._step():
                 indices = [torch.from_numpy(codes).to(self._setup.device) for codes in tile]
-                y = self._network.decode_step(indices, self._state, last)[..., 0]
-                audio[:, at : at + y.shape[1]] = y.float().cpu().numpy()
+                y = audio(self._network.decode_step(indices, self._state, last))
+                made[:, at : at + y.shape[1]] = y
             at += y.shape[1]
-        audio = audio[:, : self._samples - self._returned]
-        self._returned += audio.shape[1]
-        return audio
+        return self._trimmed(made)

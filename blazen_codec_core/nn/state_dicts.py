@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -51,6 +53,23 @@ def tensors(found: Any, path: Path) -> dict[str, Tensor]:
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise WeightsUnavailable(f"{path}: {name} holds NaN or infinite values")
     return state
+
+
+def check_config(architecture: BaseModel, path: Path, name: str) -> None:
+    """Raises `WeightsUnavailable` unless a published `config.json` describes this architecture.
+
+    Args:
+        architecture: Its fields are named as in the file; others there do not matter.
+        name: Of the model, for messages.
+    """
+    try:
+        described = type(architecture).model_validate(json.loads(path.read_text()))
+    except (ValidationError, ValueError, OSError) as error:
+        raise WeightsUnavailable(f"{path} is not a config of a model like {name}: {reason(error)}") from error
+    for field in type(architecture).model_fields:
+        ours, theirs = getattr(architecture, field), getattr(described, field)
+        if ours != theirs:
+            raise WeightsUnavailable(f"{path} is of another model: {field} is {theirs}, but {name} has {ours}")
 
 
 def load(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:

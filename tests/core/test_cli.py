@@ -140,7 +140,7 @@ def test_verify_fails_where_they_differ(run, monkeypatch):
         (["encode", "text.wav", "-c", "snac_tiny", "-o", "a.tokens"], 5, "cannot be read as audio"),
         (["encode", "in.wav", "-c", "snac_tiny", "-o", "a.xyz"], 2, "suffix .tokens"),
         (["encode", "in.wav", "-c", "snac_tiny", "-o", "none/a.tokens"], 2, "not a directory"),
-        (["encode", "in.wav", "-c", "snac_tiny", "-o", "a.tokens", "-b", "99"], 2, "one bandwidth"),
+        (["encode", "in.wav", "-c", "snac_tiny", "-o", "a.tokens", "-b", "99"], 2, "has 2.75 kbps, not 99"),
         (["encode", "in.wav", "-c", "snac_tiny", "-o", "a.tokens", "--device", "cuda:99"], 6, "cuda:99"),
         (["encode", "in.wav", "-c", "snac_tiny", "-o", "a.tokens", "--weights", "no/where/else"], 4, "no such file"),
         (["encode", "in.wav", "-c", "snac_24khz", "-o", "a.tokens", "--offline"], 4, "by hand"),

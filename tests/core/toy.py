@@ -8,6 +8,7 @@ from blazen_codec_core.nn import (
     CodecNetwork,
     Conv1d,
     ConvTranspose1d,
+    FactorizedQuantizer,
     ResidualVectorQuantizer,
     Tanh,
     reset_parameters,
@@ -34,7 +35,7 @@ class ToyNetwork(CodecNetwork):
     def __init__(self) -> None:
         super().__init__()
         self.encoder = Chain([Conv1d(1, 8, 8, stride=4, padding=2)])
-        self.quantizer = ResidualVectorQuantizer(8, 16, 4, (2, 1))
+        self.quantizer = ResidualVectorQuantizer(8, [FactorizedQuantizer(8, 16, 4, stride) for stride in (2, 1)])
         self.decoder = Chain([ConvTranspose1d(8, 1, 8, stride=4, crop=(2, 2)), Tanh()])
         reset_parameters(self, 0)
 

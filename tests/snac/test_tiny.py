@@ -14,6 +14,7 @@ from signals import voice
 
 import blazen_codec_core as bc
 from blazen_codec_core import metrics
+from blazen_codec_core.nn import FactorizedQuantizer, ResidualVectorQuantizer, reset_parameters
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from training import codebooks, losses, train
@@ -92,27 +93,27 @@ def test_what_it_exports_loads(start):
     assert codec.decode(codec.encode(voice(0.2, 24_000), 24_000)).shape == (1, 4800)
 
 
-def test_fitted_codebooks_leave_less_and_less():
-    from blazen_codec_core.nn import ResidualVectorQuantizer
+def quantizer(strides: tuple[int, ...]) -> ResidualVectorQuantizer:
+    return ResidualVectorQuantizer(24, [FactorizedQuantizer(24, 64, 8, stride) for stride in strides])
 
+
+def test_fitted_codebooks_leave_less_and_less():
     generator = torch.Generator().manual_seed(0)
     latents = torch.randn(64, 40, 24, generator=generator) @ torch.diag(torch.linspace(2, 0.1, 24))
-    left = codebooks.fit(ResidualVectorQuantizer(24, 64, 8, (2, 1, 1)), latents, generator)
+    left = codebooks.fit(quantizer((2, 1, 1)), latents, generator)
     assert left == sorted(left, reverse=True)
     assert left[-1] < 0.6
 
 
 def test_unused_entries_are_brought_back():
-    from blazen_codec_core.nn import ResidualVectorQuantizer, reset_parameters
-
-    quantizer = ResidualVectorQuantizer(24, 64, 8, (2, 1))
-    reset_parameters(quantizer, 0)
-    usage = codebooks.Usage(quantizer, decay=0.5)
+    books = quantizer((2, 1))
+    reset_parameters(books, 0)
+    usage = codebooks.Usage(books, decay=0.5)
     z = torch.randn(4, 40, 24)
     with torch.no_grad():
         for _ in range(8):
-            usage.update([index * 0 for index in quantizer(z).indices])
-    moved = usage.revive(quantizer, z, torch.Generator().manual_seed(0), below=0.03)
+            usage.update([index * 0 for index in books(z).indices])
+    moved = usage.revive(books, z, torch.Generator().manual_seed(0), below=0.03)
     assert moved == min(63, 4 * 20 // 4) + min(63, 4 * 40 // 4)
 
 

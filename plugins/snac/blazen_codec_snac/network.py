@@ -10,6 +10,7 @@ from blazen_codec_core.nn import (
     CodecNetwork,
     Conv1d,
     ConvTranspose1d,
+    FactorizedQuantizer,
     Layer,
     LocalAttention,
     NoiseBlock,
@@ -32,7 +33,10 @@ class SnacNetwork(CodecNetwork):
         super().__init__()
         a = architecture
         self.encoder = encoder(a)
-        self.quantizer = ResidualVectorQuantizer(a.latent_channels, a.codebook_size, a.codebook_dim, a.vq_strides)
+        self.quantizer = ResidualVectorQuantizer(
+            a.latent_channels,
+            (FactorizedQuantizer(a.latent_channels, a.codebook_size, a.codebook_dim, stride) for stride in a.vq_strides),
+        )
         self.decoder = decoder(a)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from blazen_codec_core import CodecSpec, DeviceCapabilities, WeightSource
 
@@ -31,6 +31,12 @@ class SnacArchitecture(BaseModel):
     @property
     def latent_channels(self) -> int:
         return self.latent_dim or self.encoder_dim * 2 ** len(self.encoder_rates)
+
+    @model_validator(mode="after")
+    def _latent(self) -> SnacArchitecture:
+        """Where a config leaves the latent to follow from the encoder, it is as if it said so."""
+        object.__setattr__(self, "latent_dim", self.latent_channels)
+        return self
 
     @property
     def hop_length(self) -> int:

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from blazen_codec_core import CodecBackend, CodecTokens, EngineNotAvailable, NotYetImplemented
 from blazen_codec_core.backend import Pcm
-from blazen_codec_core.nn import StreamSetup, state_dicts
+from blazen_codec_core.nn import StreamSetup, published, state_dicts
 from blazen_codec_core.nn.backend import TorchCodecBackend
 from blazen_codec_core.nn.session import running
 from blazen_codec_core.weights import RandomWeights, WeightFile
 
 from .backend import build
-from .checkpoint import MAGNITUDE, to_published
+from .checkpoint import to_published
 from .specs import SnacSpec
 
 try:
@@ -74,15 +74,17 @@ class UpstreamSnacBackend(TorchCodecBackend):
         settings = self.spec.architecture.model_dump()
         model = snac.SNAC(**{k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()})
         state = None if isinstance(found, RandomWeights) else state_dicts.tensors(state_dicts.read(found.path), found.path)
-        if state is None or not any(name.endswith(MAGNITUDE) for name in state):
+        if state is None or not any(name.endswith(published.FACTORS[1]) for name in state):
             state = to_published(build(self.spec, found))
         model.load_state_dict(state)
         self._noise = share_noise(model)
         return model
 
-    def encode(self, pcm: Any, sample_rate: int, *, bandwidth: float | None = None) -> CodecTokens:
+    def encode(
+        self, pcm: Any, sample_rate: int, *, bandwidth: float | None = None, num_codebooks: int | None = None
+    ) -> CodecTokens:
         pcm = self.check_pcm(pcm, sample_rate)
-        self.check_bandwidth(bandwidth)
+        self.spec.codebooks_for(bandwidth, num_codebooks)
         loaded, setup = self.loaded(), self.setup(pcm.shape[0])
         with running():
             x = torch.from_numpy(pcm)[:, None].to(setup.device, setup.dtype)
@@ -102,7 +104,7 @@ class UpstreamSnacBackend(TorchCodecBackend):
     encode_batch = CodecBackend.encode_batch  # one by one
     decode_batch = CodecBackend.decode_batch
 
-    def encoder_session(self, channels: int = 1, **options: Any) -> Any:
+    def encoder_session(self, channels: int | None = None, **options: Any) -> Any:
         raise NotYetImplemented("SNAC's own package does not stream; load the codec with engine='native'")
 
     def decoder_session(self, **options: Any) -> Any:

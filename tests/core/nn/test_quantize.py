@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from snac.vq import ResidualVectorQuantize as Theirs
 
-from blazen_codec_core.nn import ResidualVectorQuantizer, StreamSetup, reset_parameters
+from blazen_codec_core.nn import FactorizedQuantizer, ResidualVectorQuantizer, StreamSetup, reset_parameters
 
 STRIDES = [(1,), (2, 1), (4, 2, 1), (8, 4, 2, 1), (4, 2, 1, 1)]
 
 
 def quantizer(strides, channels=24) -> ResidualVectorQuantizer:
-    made = ResidualVectorQuantizer(channels, 64, 8, strides)
+    made = ResidualVectorQuantizer(channels, [FactorizedQuantizer(channels, 64, 8, stride) for stride in strides])
     reset_parameters(made, 1)
     return made
 

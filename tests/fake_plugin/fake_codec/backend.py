@@ -5,6 +5,7 @@ import blazen_codec_core as bc
 
 class Encoder(bc.EncoderSession):
     latency_samples = 0
+    first_samples = 1
 
     def __init__(self, backend):
         self.backend = backend
@@ -39,7 +40,7 @@ class MuLaw(bc.CodecBackend):
     def unload(self):
         pass
 
-    def encoder_session(self, channels=1, *, bandwidth=None, tile_frames=None):
+    def encoder_session(self, channels=None, *, bandwidth=None, num_codebooks=None, tile_frames=None):
         return Encoder(self)
 
     def decoder_session(self, *, tile_frames=None):

@@ -1,0 +1,48 @@
+"""Normalisation over time."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .layer import Layer, State, StreamSetup
+
+
+@dataclasses.dataclass
+class WholeState(State):
+    held: Tensor
+
+
+class TimeNorm(Layer):
+    """Mean 0 and variance 1 over all frames and channels of the signal, then a gain and a bias a channel.
+
+    Group normalisation with one group (Wu & He 2018, "Group normalization"). It needs the whole signal, so all of it is held
+    back until the end: networks with it are for signals of bounded length, such as segments.
+    """
+
+    def __init__(self, channels: int, epsilon: float = 1e-5) -> None:
+        super().__init__()
+        self.channels, self.epsilon = channels, epsilon
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        self.weight.uniform_(0.8, 1.2, generator=generator)
+        self.bias.uniform_(-0.1, 0.1, generator=generator)
+
+    def init_state(self, setup: StreamSetup) -> WholeState:
+        return WholeState(setup.zeros(0, self.channels))
+
+    def frames_out(self, frames: int, last: bool) -> int:
+        return frames if last else 0
+
+    def step(self, x: Tensor, state: WholeState, last: bool) -> Tensor:
+        if state.held.shape[1]:
+            x = torch.cat([state.held, x], dim=1)
+        state.held = x[:, :0] if last else x
+        if not last or not x.shape[1]:
+            return x[:, :0]
+        return torch.addcmul(self.bias, F.layer_norm(x, x.shape[1:], eps=self.epsilon), self.weight)

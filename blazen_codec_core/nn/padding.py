@@ -1,0 +1,146 @@
+"""What a convolution is given before the signal begins and after it has ended."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .layer import Layer, State, StreamSetup
+
+
+@dataclasses.dataclass
+class ZeroState(State):
+    begun: bool
+
+
+class ZeroPadding(Layer):
+    """So many zeros before the signal and after it."""
+
+    def __init__(self, left: int, right: int) -> None:
+        super().__init__()
+        self.left, self.right = left, right
+
+    def init_state(self, setup: StreamSetup) -> ZeroState:
+        return ZeroState(begun=False)
+
+    def step(self, x: Tensor, state: ZeroState, last: bool) -> Tensor:
+        left, right = 0 if state.begun else self.left, self.right if last else 0
+        state.begun = True
+        return F.pad(x, (0, 0, left, right)) if left or right else x
+
+    def frames_out(self, frames: int, last: bool) -> int:
+        return self.left + frames + (self.right if last else 0)
+
+
+@dataclasses.dataclass
+class ReflectState(State):
+    """`waiting` is the signal until there is enough of it to reflect; `recent` its last frames from then on."""
+
+    waiting: Tensor
+    recent: Tensor
+    seen: int
+    begun: bool
+
+
+class ReflectPadding(Layer):
+    """The signal mirrored at its ends, after a multiple of `stride` frames.
+
+        3 2 1 | 0 1 2 3 4 5 6 7 8 | 7 6 5        left and right are 3
+
+    The frames that a signal lacks to a multiple of `stride` are mirrored in as well. A signal too short to be mirrored is
+    extended by zeros first, as far as the longer of the two paddings needs, and they count as padding.
+
+    The rule is EnCodec's (Défossez et al. 2022, "High Fidelity Neural Audio Compression").
+
+    Args:
+        left: Frames before the signal, which begins to come out when `left + 1` frames are in.
+        right: Frames after it.
+        stride: Of the convolution that follows.
+    """
+
+    def __init__(self, channels: int, left: int, right: int, stride: int = 1) -> None:
+        super().__init__()
+        self.channels, self.left, self.right, self.stride = channels, left, right, stride
+        self.most = right + stride - 1
+        """The most frames that can follow the signal."""
+
+    def init_state(self, setup: StreamSetup) -> ReflectState:
+        return ReflectState(setup.zeros(0, self.channels), setup.zeros(0, self.channels), 0, begun=False)
+
+    def after(self, frames: int) -> int:
+        """How many frames follow a signal of so many."""
+        return self.right + -frames % self.stride
+
+    def frames_out(self, frames: int, last: bool) -> int:
+        if last:
+            return self.left + frames + self.after(frames) if frames else 0
+        return self.left + frames if frames > self.left else 0
+
+    def step(self, x: Tensor, state: ReflectState, last: bool) -> Tensor:
+        state.seen += x.shape[1]
+        if state.waiting.shape[1]:
+            x = torch.cat([state.waiting, x], dim=1)
+        if not state.begun and not last and state.seen <= self.left:
+            state.waiting = x
+            return x[:, :0]
+        if self.most:
+            known = torch.cat([state.recent, x], dim=1) if x.shape[1] <= self.most else x
+            state.recent = known[:, -self.most - 1 :].clone()
+        parts = [x]
+        if not state.begun:
+            state.begun, state.waiting = True, x[:, :0]
+            if self.left and state.seen:
+                enough = F.pad(x, (0, 0, 0, max(0, self.left + 1 - state.seen)))
+                parts.insert(0, enough[:, 1 : self.left + 1].flip(1))
+        if last and state.seen and self.after(state.seen):
+            parts.append(self._end(state))
+        return torch.cat(parts, dim=1) if len(parts) > 1 else x
+
+    def _end(self, state: ReflectState) -> Tensor:
+        """The zeros of a short signal, then the mirrored end."""
+        count = self.after(state.seen)
+        zeros = max(0, max(self.left, count) + 1 - state.seen)
+        end = F.pad(state.recent, (0, 0, 0, zeros))
+        return torch.cat([end[:, state.recent.shape[1] :], end[:, :-1].flip(1)], dim=1)[:, :count]
+
+
+@dataclasses.dataclass
+class CropState(State):
+    held: Tensor
+    to_drop: int
+
+
+class Crop(Layer):
+    """Drops the first `left` frames of a signal, and its last `right`."""
+
+    def __init__(self, channels: int, left: int, right: int) -> None:
+        super().__init__()
+        self.channels, self.left, self.right = channels, left, right
+
+    def init_state(self, setup: StreamSetup) -> CropState:
+        return CropState(setup.zeros(0, self.channels), self.left)
+
+    def frames_out(self, frames: int, last: bool) -> int:
+        return max(0, frames - self.left - self.right)
+
+    def step(self, x: Tensor, state: CropState, last: bool) -> Tensor:
+        if state.held.shape[1]:
+            x = torch.cat([state.held, x], dim=1)
+        drop = min(state.to_drop, x.shape[1])
+        state.to_drop -= drop
+        ready = max(drop, x.shape[1] - self.right)
+        state.held = x[:, ready:].clone()
+        return x[:, drop:ready]
+
+
+def same_padding(span: int, stride: int, causal: bool) -> tuple[int, int]:
+    """The paddings with which a convolution gives a frame for every `stride` frames: all before the signal if causal."""
+    total = span - stride
+    right = 0 if causal else total // 2
+    return total - right, right
+
+
+Padding = ZeroPadding | ReflectPadding

@@ -1,0 +1,100 @@
+"""EnCodec's encoder, quantizer and decoder (Défossez et al. 2022, "High Fidelity Neural Audio Compression")."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from blazen_codec_core.nn import (
+    ELU,
+    LSTM,
+    Chain,
+    CodecNetwork,
+    Conv1d,
+    ConvTranspose1d,
+    Crop,
+    Layer,
+    ReflectPadding,
+    Residual,
+    ResidualVectorQuantizer,
+    TimeNorm,
+    VectorQuantizer,
+    same_padding,
+)
+
+if TYPE_CHECKING:
+    from .specs import EncodecArchitecture
+
+
+class EncodecNetwork(CodecNetwork):
+    """The three parts of an EnCodec model; all train through autograd."""
+
+    def __init__(self, architecture: EncodecArchitecture) -> None:
+        super().__init__()
+        a = architecture
+        self.encoder = encoder(a)
+        books = range(a.codebook_choices[-1])
+        self.quantizer = ResidualVectorQuantizer(
+            a.hidden_size, (VectorQuantizer(a.hidden_size, a.codebook_size, spread=0.3 * 0.95**book) for book in books)
+        )
+        self.decoder = decoder(a)
+
+
+def encoder(a: EncodecArchitecture) -> Chain:
+    """Audio `(batch, samples, channels)` to the latent `(batch, samples / hop, hidden)`."""
+    channels = a.num_filters
+    layers: list[Layer] = [convolution(a, a.audio_channels, channels, a.kernel_size)]
+    for stride in reversed(a.upsampling_ratios):
+        layers += [
+            residual_unit(a, channels),
+            ELU(),
+            convolution(a, channels, 2 * channels, 2 * stride, stride),
+        ]
+        channels *= 2
+    return Chain(
+        [*layers, LSTM(channels, a.num_lstm_layers), ELU(), convolution(a, channels, a.hidden_size, a.last_kernel_size)]
+    )
+
+
+def decoder(a: EncodecArchitecture) -> Chain:
+    """The latent `(batch, frames, hidden)` to audio `(batch, frames * hop, channels)`."""
+    channels = a.num_filters * 2 ** len(a.upsampling_ratios)
+    layers: list[Layer] = [convolution(a, a.hidden_size, channels, a.kernel_size), LSTM(channels, a.num_lstm_layers)]
+    for stride in a.upsampling_ratios:
+        layers += [ELU(), upsampling(a, channels, channels // 2, stride), residual_unit(a, channels // 2)]
+        channels //= 2
+    return Chain([*layers, ELU(), convolution(a, channels, a.audio_channels, a.last_kernel_size, gain=0.3)])
+
+
+def residual_unit(a: EncodecArchitecture, channels: int) -> Residual:
+    hidden = channels // a.compress
+    branch = [
+        ELU(),
+        convolution(a, channels, hidden, a.residual_kernel_size),
+        ELU(),
+        convolution(a, hidden, channels, 1),
+    ]
+    return Residual(channels, Chain(branch), shortcut=convolution(a, channels, channels, 1))
+
+
+def convolution(
+    a: EncodecArchitecture, channels: int, out: int, kernel: int, stride: int = 1, *, gain: float = 1.0
+) -> Chain:
+    """A convolution that mirrors the signal at its ends, and its norm."""
+    left, right = same_padding(kernel, stride, a.use_causal_conv)
+    padding = ReflectPadding(channels, left, right, stride) if kernel > 1 else 0
+    return Chain([Conv1d(channels, out, kernel, stride=stride, padding=padding, gain=gain), *norm(a, out)])
+
+
+def upsampling(a: EncodecArchitecture, channels: int, out: int, stride: int) -> Chain:
+    """A transposed convolution and its norm, which sees the samples that are cropped."""
+    kernel = 2 * stride
+    right = kernel - stride if a.use_causal_conv else (kernel - stride) // 2
+    crop = (kernel - stride - right, right)
+    if not (after := norm(a, out)):
+        return Chain([ConvTranspose1d(channels, out, kernel, stride=stride, crop=crop)])
+    return Chain([ConvTranspose1d(channels, out, kernel, stride=stride), *after, Crop(out, *crop)])
+
+
+def norm(a: EncodecArchitecture, channels: int) -> list[Layer]:
+    """Weight normalisation is in the weights once they are loaded; group normalisation is a layer."""
+    return [TimeNorm(channels)] if a.norm_type == "time_group_norm" else []

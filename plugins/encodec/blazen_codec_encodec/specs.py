@@ -1,0 +1,174 @@
+"""The published EnCodec models, as data."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from blazen_codec_core import CodecSpec, DeviceCapabilities, Segment, WeightSource
+
+
+class EncodecArchitecture(BaseModel):
+    """What decides a model's shape; the names are those of a published `config.json`."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    sampling_rate: int = Field(gt=0)
+    audio_channels: int = Field(gt=0)
+    num_filters: int = Field(default=32, gt=0)
+    upsampling_ratios: tuple[int, ...] = (8, 5, 4, 2)
+    hidden_size: int = Field(default=128, gt=0)
+    codebook_size: int = Field(default=1024, gt=0)
+    target_bandwidths: tuple[float, ...]
+    norm_type: Literal["weight_norm", "time_group_norm"]
+    use_causal_conv: bool
+    normalize: bool
+    chunk_length_s: float | None = None
+    overlap: float | None = None
+    kernel_size: int = Field(default=7, gt=0)
+    last_kernel_size: int = Field(default=7, gt=0)
+    residual_kernel_size: int = Field(default=3, gt=0)
+    compress: int = Field(default=2, gt=0)
+    num_lstm_layers: int = Field(default=2, gt=0)
+
+    @property
+    def hop_length(self) -> int:
+        """Samples a frame."""
+        return math.prod(self.upsampling_ratios)
+
+    @property
+    def frame_rate(self) -> int:
+        """Frames a second."""
+        return math.ceil(self.sampling_rate / self.hop_length)
+
+    @property
+    def codebook_choices(self) -> tuple[int, ...]:
+        """How many codebooks each bandwidth is."""
+        bits = self.frame_rate * math.log2(self.codebook_size)
+        return tuple(int(1000 * bandwidth // bits) for bandwidth in self.target_bandwidths)
+
+    @property
+    def segment(self) -> Segment | None:
+        if self.chunk_length_s is None:
+            return None
+        length = int(self.chunk_length_s * self.sampling_rate)
+        stride = max(1, int((1 - (self.overlap or 0)) * length))
+        return Segment(length=length, stride=stride, normalized=self.normalize)
+
+
+class LanguageModelSpec(BaseModel):
+    """The language model behind a model's entropy coder."""
+
+    model_config = ConfigDict(frozen=True)
+
+    codebooks: int
+    entries: int
+    context: int
+    weights: WeightSource
+
+
+class EncodecSpec(CodecSpec):
+    """An EnCodec model with its architecture."""
+
+    architecture: EncodecArchitecture
+    language_model: LanguageModelSpec | None = None
+
+
+PUBLISHED = "https://dl.fbaipublicfiles.com/encodec/v0/"
+CACHES = ("$TORCH_HOME/hub/checkpoints", "$XDG_CACHE_HOME/torch/hub/checkpoints", "~/.cache/torch/hub/checkpoints")
+"""Where `torch.hub` keeps what the authors' package downloads."""
+CONTEXT_SECONDS = 3.5
+"""How far back the language models look."""
+NOTICE = (
+    "the weights were published under CC BY-NC 4.0, which excludes commercial use. Since April 2023 the authors' repository "
+    "has their code under the MIT licence and says nothing about the weights: ask them before you use these commercially"
+)
+
+
+def _source(file: str, sha256: str) -> WeightSource:
+    return WeightSource(url=PUBLISHED, file=file, sha256=sha256, caches=tuple(f"{folder}/{file}" for folder in CACHES))
+
+
+def _published(
+    name: str, architecture: EncodecArchitecture, file: str, sha256: str, lm_file: str, lm_sha256: str, **fields: Any
+) -> EncodecSpec:
+    """A row of the table below, with what follows from the architecture filled in."""
+    a, repo = architecture, f"facebook/{name}"
+    return EncodecSpec(
+        name=name,
+        family="encodec",
+        backend="blazen_codec_encodec.backend:EncodecBackend",
+        upstream="blazen_codec_encodec.upstream:UpstreamEncodecBackend",
+        aliases=(repo,),
+        sample_rate=a.sampling_rate,
+        channels=a.audio_channels,
+        hop_length=a.hop_length,
+        strides=(1,) * a.codebook_choices[-1],
+        codebook_size=a.codebook_size,
+        codebook_choices=a.codebook_choices,
+        block_frames=1,
+        padded=False,
+        segment=a.segment,
+        weights=_source(file, sha256),
+        mirrors=(WeightSource(repo=repo, file="model.safetensors", config_file="config.json"),),
+        licence="CC BY-NC 4.0 as first published; the authors' code is MIT since",
+        licence_notice=NOTICE,
+        homepage="https://github.com/facebookresearch/encodec",
+        capabilities=DeviceCapabilities(devices=("cuda", "mps", "cpu")),
+        architecture=a,
+        language_model=LanguageModelSpec(
+            codebooks=a.codebook_choices[-1],
+            entries=a.codebook_size,
+            context=int(CONTEXT_SECONDS * a.frame_rate),
+            weights=_source(lm_file, lm_sha256),
+        ),
+        **fields,
+    )
+
+
+ENCODEC_24KHZ = EncodecArchitecture(
+    sampling_rate=24_000,
+    audio_channels=1,
+    target_bandwidths=(1.5, 3.0, 6.0, 12.0, 24.0),
+    norm_type="weight_norm",
+    use_causal_conv=True,
+    normalize=False,
+)
+ENCODEC_48KHZ = EncodecArchitecture(
+    sampling_rate=48_000,
+    audio_channels=2,
+    target_bandwidths=(3.0, 6.0, 12.0, 24.0),
+    norm_type="time_group_norm",
+    use_causal_conv=False,
+    normalize=True,
+    chunk_length_s=1.0,
+    overlap=0.01,
+)
+
+SPECS = (
+    _published(
+        "encodec_24khz",
+        ENCODEC_24KHZ,
+        "encodec_24khz-d7cc33bc.th",
+        "d7cc33bcf1aad7f2dad9836f36431530744abeace3ca033005e3290ed4fa47bf",
+        "encodec_lm_24khz-1608e3c0.th",
+        "1608e3c0",
+        description="Speech, music and sound at 24 kHz, causal",
+        default=True,
+        default_codebooks=8,
+        tile_frames=32,
+    ),
+    _published(
+        "encodec_48khz",
+        ENCODEC_48KHZ,
+        "encodec_48khz-7e698e3e.th",
+        "7e698e3e",
+        "encodec_lm_48khz-7add9fc3.th",
+        "7add9fc3",
+        description="Stereo music at 48 kHz, in segments of a second",
+        default_codebooks=4,
+        tile_frames=150,
+    ),
+)
