@@ -9,16 +9,17 @@ from __future__ import annotations
 import dataclasses
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .errors import CorruptFile, InvalidInput, InvalidTokens, reason
 from .files import replacing
-from .specs import Segment
+from .specs import CodecSpec, LoadOptions, Segment
 from .tokens import CodecTokens, Source
 
 KEY = "blazen_codec"
@@ -33,18 +34,43 @@ class TokenFormat(ABC):
     Attributes:
         name: What it is called in messages.
         suffixes: Of its files, with the dot.
+        option_names: What `read` and `write` can be told, each with a line that says what it does.
     """
 
     name: str
     suffixes: tuple[str, ...]
+    option_names: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
-    def write(self, tokens: CodecTokens, path: str | PathLike[str]) -> None:
-        """Writes the file, whole or not at all; `InvalidTokens` if the format cannot hold them."""
+    def write(self, tokens: CodecTokens, path: str | PathLike[str], *, loading: LoadOptions | None = None, **options: str) -> None:
+        """Writes the file, whole or not at all.
+
+        Args:
+            loading: How a model that the format itself needs is loaded.
+
+        Raises:
+            InvalidTokens: The format cannot hold them.
+            InvalidInput: An option is unknown or wrong, or the file cannot be written.
+        """
 
     @abstractmethod
-    def read(self, path: str | PathLike[str]) -> CodecTokens:
-        """Reads the file; `CorruptFile` if it is not one."""
+    def read(self, path: str | PathLike[str], *, loading: LoadOptions | None = None, **options: str) -> CodecTokens:
+        """Reads the file; options as for `write`.
+
+        Raises:
+            CorruptFile: It is not one.
+            InvalidInput: There is no such file, or an option is unknown or wrong.
+        """
+
+    def check(self, spec: CodecSpec, channels: int) -> None:
+        """Raises `InvalidTokens` if tokens of so many channels of this model could not be written; asked before the work."""
+
+    def check_options(self, options: Mapping[str, str]) -> None:
+        """Raises `InvalidInput` unless the format knows all of these."""
+        for name in options:
+            if name not in self.option_names:
+                known = ", ".join(self.option_names) or "none"
+                raise InvalidInput(f"{self.name} files have no option {name!r}; there are: {known}")
 
 
 class Container(TokenFormat):
@@ -53,10 +79,12 @@ class Container(TokenFormat):
     name = "container"
     suffixes = (SUFFIX,)
 
-    def write(self, tokens: CodecTokens, path: str | PathLike[str]) -> None:
+    def write(self, tokens: CodecTokens, path: str | PathLike[str], *, loading: LoadOptions | None = None, **options: str) -> None:
+        self.check_options(options)
         write(tokens, path)
 
-    def read(self, path: str | PathLike[str]) -> CodecTokens:
+    def read(self, path: str | PathLike[str], *, loading: LoadOptions | None = None, **options: str) -> CodecTokens:
+        self.check_options(options)
         return read(path)
 
 

@@ -58,30 +58,38 @@ class WeightFile:
 
 
 def locate(spec: CodecSpec, options: LoadOptions) -> RandomWeights | WeightFile:
+    """Finds the weights that the options ask for; see `locate_file`."""
+    return locate_file(spec.sources, spec.name, options)
+
+
+def locate_file(sources: Sequence[WeightSource], name: str, options: LoadOptions) -> RandomWeights | WeightFile:
     """Finds the weights that the options ask for, downloading them if need be.
 
-    Those of the spec are taken from wherever they already are on this machine, otherwise from the first place that answers.
+    Published ones are taken from wherever they already are on this machine, otherwise from the first place that answers.
+
+    Args:
+        sources: Where they are published.
+        name: Of what they are of, for messages.
 
     Raises:
-        WeightsUnavailable: They are not there, cannot be downloaded, or are not the file that the spec pins.
+        WeightsUnavailable: They are not there, cannot be downloaded, or are not the file that the source pins.
         InvalidInput: `options.weights` is none of the forms it can have.
     """
     asked = options.weights
     if asked is None:
-        return published(spec.sources, spec.name, options)
+        return published(sources, name, options)
     if asked.startswith("random:"):
         if not re.fullmatch(r"random:\d{1,18}", asked):
             raise InvalidInput(f"weights {asked!r}: write random:SEED with a whole number, such as random:0")
         return RandomWeights(int(asked.removeprefix("random:")))
     path = Path(asked).expanduser()
     if path.is_dir():
-        return _in_directory(path, [source.file for source in spec.sources])
+        return _in_directory(path, [source.file for source in sources])
     if path.is_file():
         file = WeightFile(path)
-        pins = [source.sha256 for source in spec.sources if source.sha256]
-        return replace(file, published=any(file.sha256.startswith(pin) for pin in pins))
+        return replace(file, published=any(file.sha256.startswith(source.sha256) for source in sources if source.sha256))
     if _HUB_ID.fullmatch(asked) and not asked.startswith("."):
-        return replace(_from_hub_repo(asked, options), published=asked in [source.repo for source in spec.sources])
+        return replace(_from_hub_repo(asked, options), published=asked in [source.repo for source in sources])
     raise WeightsUnavailable(f"weights {asked!r}: no such file or directory, and not a Hub id (owner/name) or random:SEED")
 
 

@@ -13,10 +13,18 @@ from torch import Tensor
 _SMALL = 16
 """Below this many channels a product per tap is too thin; the taps are joined into one."""
 
+FEW_FRAMES = 8
+"""Below this many, preparing the library's recurrent kernel costs more than it saves."""
+
 
 def products_are_faster(x: Tensor) -> bool:
     """Whether this device runs matrix products on views faster than the library's convolution."""
     return x.device.type == "cpu"
+
+
+def steps_are_faster(x: Tensor) -> bool:
+    """Whether this device runs a recurrent layer over so few frames faster step by step than through the library's call."""
+    return x.device.type == "cpu" and x.shape[1] < FEW_FRAMES
 
 
 def dense(x: Tensor, weight: Tensor, stride: int, dilation: int, frames: int) -> Tensor:

@@ -77,7 +77,7 @@ def residual_unit(a: EncodecArchitecture, channels: int) -> Residual:
 
 
 def convolution(
-    a: EncodecArchitecture, channels: int, out: int, kernel: int, stride: int = 1, *, gain: float = 1.0
+    a: EncodecArchitecture, channels: int, out: int, kernel: int, stride: int = 1, *, gain: float = 1.25
 ) -> Chain:
     """A convolution that mirrors the signal at its ends, and its norm."""
     left, right = same_padding(kernel, stride, a.use_causal_conv)

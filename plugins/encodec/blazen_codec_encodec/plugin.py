@@ -16,3 +16,20 @@ if TYPE_CHECKING:
 @hookimpl
 def blazen_codec_specs() -> Iterable[CodecSpec]:
     return SPECS
+
+
+@hookimpl
+def blazen_codec_formats() -> Iterable[TokenFormat]:
+    from .formats import EcdcFormat
+
+    return (EcdcFormat(),)
+
+
+@hookimpl
+def blazen_codec_layouts() -> Iterable[TokenLayout]:
+    from blazen_codec_core.layouts import DelayLayout, InterleavedLayout
+
+    return (
+        InterleavedLayout("encodec_flat", "codebooks frame by frame, an offset of the codebook's size each"),
+        DelayLayout("musicgen_delay", "codebook k delayed by k frames, as MusicGen is trained"),
+    )

@@ -20,6 +20,9 @@ def blazen_codec_specs() -> Iterable[CodecSpec]:
 
 @hookimpl
 def blazen_codec_layouts() -> Iterable[TokenLayout]:
-    from .layouts import InterleavedLayout
+    from blazen_codec_core.layouts import InterleavedLayout
 
-    return (InterleavedLayout("snac_interleaved", base=0), InterleavedLayout("orpheus", base=128_266))
+    return tuple(
+        InterleavedLayout(name, f"SNAC codebooks interleaved by time, an offset a slot, from {base}", base)
+        for name, base in (("snac_interleaved", 0), ("orpheus", 128_266))
+    )

@@ -1,0 +1,170 @@
+"""Bits: codes of a fixed width, and the arithmetic coder, both as in the authors' files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+RANGE_BITS = 24
+RANGE = 1 << RANGE_BITS
+ROUNDING = 1e-8
+"""Probabilities are rounded down to this, so that small differences between machines matter less."""
+LEAST = 2
+"""The least share of `RANGE` that any code has."""
+BLOCK = 1 << 16
+
+
+def pack(values: NDArray[np.integer], bits: int) -> bytes:
+    """Values of so many bits each, least significant bit first, filled up with zeros to a whole byte."""
+    parts = []
+    for start in range(0, values.size, BLOCK):  # whole bytes each
+        block = values[start : start + BLOCK].astype(np.uint32)
+        parts.append(np.packbits((block[:, None] >> np.arange(bits)) & 1, bitorder="little").tobytes())
+    return b"".join(parts)
+
+
+def unpack(data: bytes, count: int, bits: int) -> NDArray[np.int32]:
+    """The inverse of `pack`.
+
+    Raises:
+        ValueError: There are too few bytes, or ones where `pack` fills up with zeros.
+    """
+    if len(data) != packed_size(count, bits):
+        raise ValueError(f"{count} values of {bits} bits are {packed_size(count, bits)} bytes, not {len(data)}")
+    if count * bits % 8 and data[-1] >> (count * bits % 8):
+        raise ValueError("the last byte is not filled up with zeros")
+    values = np.empty(count, np.int32)
+    for start in range(0, count, BLOCK):
+        block = values[start : start + BLOCK]
+        raw = np.frombuffer(data, np.uint8, packed_size(block.size, bits), start * bits // 8)
+        single = np.unpackbits(raw, bitorder="little")[: block.size * bits].reshape(-1, bits)
+        block[:] = single @ (1 << np.arange(bits))
+    return values
+
+
+def packed_size(count: int, bits: int) -> int:
+    """Bytes of so many values."""
+    return -(-count * bits // 8)
+
+
+def shares(probabilities: Tensor) -> Tensor:
+    """Probabilities `(entries, codebooks)` to the end of each entry's part of `RANGE`, int64, the same shape."""
+    rounded = (probabilities / ROUNDING).floor() * ROUNDING
+    spare = LEAST * probabilities.shape[0] / RANGE
+    parts = (((1 - spare) * RANGE) * rounded).floor().long() + LEAST
+    return parts.cumsum(0)
+
+
+def fewest_bits(count: int, entries: int) -> float:
+    """What so many codes take at the least, however certain the model is of them."""
+    return count * -math.log2(1 - LEAST * (entries - 1) / RANGE)
+
+
+class _Interval:
+    """The part of the unit interval that the codes so far have led to, as `low` and `high` of `max_bit + 1` bits."""
+
+    def __init__(self) -> None:
+        self.low = self.high = 0
+        self.max_bit = -1
+
+    def part(self, start: int, end: int) -> tuple[int, int]:
+        """The bounds of what `start … end` of `RANGE` is of this interval."""
+        scale = (self.high - self.low + 1) / RANGE
+        return self.low + math.ceil(start * scale), self.low + math.floor((end - 1) * scale)
+
+    @property
+    def narrow(self) -> bool:
+        return self.high - self.low + 1 < RANGE
+
+    def widen(self) -> None:
+        self.low, self.high, self.max_bit = self.low * 2, self.high * 2 + 1, self.max_bit + 1
+
+    def settled(self) -> int | None:
+        """Takes the highest bit out, if it is decided."""
+        if self.max_bit < 0 or (bit := self.low >> self.max_bit) != self.high >> self.max_bit:
+            return None
+        self.low -= bit << self.max_bit
+        self.high -= bit << self.max_bit
+        self.max_bit -= 1
+        return bit
+
+
+class ArithmeticEncoder:
+    """Codes of one segment to bits (Pasco 1976, Rissanen & Langdon 1981; here with a range of 24 bits)."""
+
+    def __init__(self) -> None:
+        self._interval = _Interval()
+        self._bits: list[int] = []
+
+    def push(self, start: int, end: int) -> None:
+        """The next code, whose part of `RANGE` this is."""
+        interval = self._interval
+        while interval.narrow:
+            interval.widen()
+        interval.low, interval.high = interval.part(start, end)
+        while (bit := interval.settled()) is not None:
+            self._bits.append(bit)
+
+    def finish(self) -> bytes:
+        """The segment, in whole bytes."""
+        low = self._interval.low
+        self._bits += [low >> place & 1 for place in range(self._interval.max_bit, -1, -1)]
+        return np.packbits(np.array(self._bits, np.uint8), bitorder="little").tobytes()
+
+
+class ArithmeticDecoder:
+    """The inverse of `ArithmeticEncoder`, from `at` of the data on."""
+
+    def __init__(self, data: bytes, at: int) -> None:
+        self._interval = _Interval()
+        self._current = 0
+        self._data, self._at, self._used = data, at, 8
+        self._byte = 0
+
+    @property
+    def end(self) -> int:
+        """Where the next segment begins."""
+        return self._at
+
+    def _bit(self) -> int:
+        if self._used == 8:
+            if self._at == len(self._data):
+                raise EOFError("it breaks off")
+            self._byte, self._used, self._at = self._data[self._at], 0, self._at + 1
+        self._used += 1
+        return self._byte >> (self._used - 1) & 1
+
+    def pull(self, ends: Sequence[int]) -> int:
+        """The next code, among entries whose parts of `RANGE` end there.
+
+        Raises:
+            EOFError: The data ends before it does.
+            ValueError: No entry has that part.
+        """
+        interval = self._interval
+        while interval.narrow:
+            interval.widen()
+            self._current = self._current * 2 + self._bit()
+        low, high = 0, len(ends) - 1
+        while low <= high:
+            code = (low + high) // 2
+            first, last = interval.part(ends[code - 1] if code else 0, ends[code])
+            if self._current < first:
+                high = code - 1
+            elif self._current > last:
+                low = code + 1
+            else:
+                break
+        else:
+            raise ValueError("it holds a code that the model cannot have coded")
+        interval.low, interval.high = first, last
+        while (bit := interval.settled()) is not None:
+            self._current -= bit << (interval.max_bit + 1)
+        return code

@@ -1,0 +1,240 @@
+"""The authors' own files, `.ecdc`.
+
+    4s   "ECDC"        big-endian
+    B    0             the version
+    I    n             length of what follows
+    n    {"m": model, "al": samples, "nc": codebooks, "lm": whether the codes are entropy coded}
+
+and then for each segment a scale (`f`) where the model has scales, and the codes frame by frame, either 10 bits each or
+arithmetically coded with the probabilities of the authors' language model; each segment begins on a whole byte.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from array import array
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, ValidationError
+
+from blazen_codec_core import CodecSpec, CodecTokens, CorruptFile, InvalidInput, InvalidTokens, LoadOptions, TokenFormat
+from blazen_codec_core.errors import reason
+from blazen_codec_core.files import replacing
+
+from . import entropy
+from .specs import SPECS, EncodecSpec
+
+if TYPE_CHECKING:
+    from .language_model import LanguageModel
+
+MAGIC, VERSION = b"ECDC", 0
+HEAD = struct.Struct("!4sBI")
+SCALE = struct.Struct("!f")
+LARGEST_HEADER = 1 << 14
+TRUTH = {"on": True, "true": True, "yes": True, "1": True, "off": False, "false": False, "no": False, "0": False}
+
+
+class Header(BaseModel):
+    """What the file says of itself; the names are the format's."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    m: StrictStr
+    al: Annotated[int, Field(strict=True, gt=0)]
+    nc: Annotated[int, Field(strict=True, gt=0)]
+    lm: StrictBool
+
+
+class EcdcFormat(TokenFormat):
+    """EnCodec's compressed files, bit for bit those of the authors' command."""
+
+    name = "ecdc"
+    suffixes = (".ecdc",)
+    option_names: ClassVar[Mapping[str, str]] = {
+        "lm": "on: compress by some 25 % more with the authors' language model, slowly",
+        "lm_weights": "a file with the language model's weights, or random:SEED, in place of the published ones",
+    }
+
+    def __init__(self, specs: tuple[EncodecSpec, ...] = SPECS) -> None:
+        self._specs = {spec.identity: spec for spec in specs}
+
+    def check(self, spec: CodecSpec, channels: int) -> None:
+        if spec.identity not in self._specs:
+            raise InvalidTokens(f"an .ecdc file holds tokens of {self._names()}, not of {spec.name}; use .tokens")
+        if channels != spec.channels:
+            raise InvalidTokens(
+                f"an .ecdc file holds one recording of {spec.channels} channel{'s' if spec.channels > 1 else ''}, not {channels}; "
+                "mix it down (--mono on the command line), or use .tokens"
+            )
+
+    def write(self, tokens: CodecTokens, path: str | PathLike[str], *, loading: LoadOptions | None = None, **options: str) -> None:
+        self.check_options(options)
+        asked = options.get("lm", "off").lower()
+        if asked not in TRUTH:
+            raise InvalidInput(f"option lm is on or off, not {asked!r}")
+        if tokens.codec not in self._specs:
+            raise InvalidTokens(f"an .ecdc file holds tokens of {self._names()}, not of {tokens.codec}")
+        spec = self._specs[tokens.codec]
+        self.check(spec, tokens.channels)
+        frames = _segment_frames(spec, tokens.num_samples)
+        if not tokens.num_samples or sum(frames) != tokens.frames or tokens.num_codebooks not in spec.usable_codebooks:
+            raise InvalidTokens(
+                f"{tokens.num_samples} samples of {spec.name} have {sum(frames)} frames in {spec.codebook_numbers} codebooks; "
+                f"these tokens have {tokens.frames} in {tokens.num_codebooks}"
+            )
+        if (tokens.scales is not None) != _has_scales(spec):
+            raise InvalidTokens(f"tokens of {spec.name} have {'scales' if _has_scales(spec) else 'no scales'} in an .ecdc file")
+        model = self._model(spec, options, loading) if TRUTH[asked] else None
+        header = Header(m=spec.name, al=tokens.num_samples, nc=tokens.num_codebooks, lm=TRUTH[asked])
+        table = np.stack([code[0] for code in tokens.codes], axis=1)
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            text = _json(header)
+            file.write(HEAD.pack(MAGIC, VERSION, len(text)) + text)
+            for number, piece in enumerate(np.split(table, np.cumsum(frames)[:-1])):
+                if tokens.scales is not None:
+                    file.write(SCALE.pack(tokens.scales[0, number]))
+                file.write(_compressed(model, piece) if model else _packed(spec, piece))
+
+    def read(self, path: str | PathLike[str], *, loading: LoadOptions | None = None, **options: str) -> CodecTokens:
+        self.check_options(options)
+        path = Path(path)
+        if not path.is_file():
+            raise InvalidInput(f"{path} is not a file")
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise InvalidInput(f"{path} cannot be read: {error.strerror or error}") from error
+        try:
+            header, at = _header(data)
+            spec = next((spec for spec in self._specs.values() if spec.name == header.m), None)
+            if spec is None:
+                raise ValueError(f"it is of the model {header.m[:80]!r}; there are {self._names()}")
+            _check_claims(spec, header, len(data) - at)
+            model = self._model(spec, options, loading) if header.lm else None
+            return _read(spec, header, data, at, model)
+        except (ValueError, EOFError, struct.error, ValidationError) as error:  # InvalidTokens is a ValueError
+            raise CorruptFile(f"{path} is not an .ecdc file, or is damaged: {reason(error)}") from error
+
+    def _names(self) -> str:
+        return " and ".join(spec.name for spec in self._specs.values())
+
+    def _model(self, spec: EncodecSpec, options: dict[str, str], loading: LoadOptions | None) -> LanguageModel:
+        from . import language_model
+
+        if spec.language_model is None:
+            raise InvalidInput(f"{spec.name} has no language model; write the file without")
+        return language_model.load(spec.language_model, spec.name, options.get("lm_weights"), loading or LoadOptions())
+
+
+def _json(header: Header) -> bytes:
+    """The header as Python's own `json` writes it, spaces included, so that files are the same byte for byte."""
+    return json.dumps(header.model_dump()).encode()
+
+
+def _header(data: bytes) -> tuple[Header, int]:
+    magic, version, size = HEAD.unpack_from(data)
+    if magic != MAGIC:
+        raise ValueError("it does not begin with ECDC")
+    if version != VERSION:
+        raise ValueError(f"it is of version {version}; there is version {VERSION}")
+    if size > min(LARGEST_HEADER, len(data) - HEAD.size):
+        raise ValueError(f"its header claims {size} bytes")
+    return Header.model_validate_json(data[HEAD.size : HEAD.size + size]), HEAD.size + size
+
+
+def _has_scales(spec: EncodecSpec) -> bool:
+    return bool(spec.segment and spec.segment.normalized)
+
+
+def _segment_frames(spec: EncodecSpec, samples: int) -> list[int]:
+    """Frames of each segment of a signal; all are in one where the model knows none."""
+    if spec.segment is None:
+        return [-(-samples // spec.hop_length)]
+    return [spec.segment.frames_of(n, samples, spec.hop_length) for n in range(spec.segment.count(samples))]
+
+
+def _check_claims(spec: EncodecSpec, header: Header, size: int) -> None:
+    """Holds what the header claims against what is there, before anything of that size is made."""
+    if header.nc not in spec.usable_codebooks:
+        raise ValueError(f"it claims {header.nc} codebooks; {spec.name} has {spec.codebook_numbers}")
+    segments = spec.segment.count(header.al) if spec.segment else 1
+    if segments > size:
+        raise ValueError(f"it claims {header.al} samples, which {size} bytes cannot hold")
+    frames = spec.segment.frames(header.al, spec.hop_length) if spec.segment else -(-header.al // spec.hop_length)
+    scales = SCALE.size * segments if _has_scales(spec) else 0
+    if header.lm:
+        least = scales + entropy.fewest_bits(frames * header.nc, spec.codebook_size) / 8
+        if least > size:
+            raise ValueError(f"it claims {header.al} samples, which {size} bytes cannot hold")
+        return
+    wanted = scales + sum(_packed_size(spec, header, frames) for frames in _segment_frames(spec, header.al))
+    if wanted != size:
+        raise ValueError(f"its codes are {size} bytes, but {header.al} samples in {header.nc} codebooks take {wanted}")
+
+
+def _bits(spec: EncodecSpec) -> int:
+    return (spec.codebook_size - 1).bit_length()
+
+
+def _packed_size(spec: EncodecSpec, header: Header, frames: int) -> int:
+    return entropy.packed_size(frames * header.nc, _bits(spec))
+
+
+def _read(spec: EncodecSpec, header: Header, data: bytes, at: int, model: LanguageModel | None) -> CodecTokens:
+    tables, scales = [], []
+    for frames in _segment_frames(spec, header.al):
+        if _has_scales(spec):
+            scales.append(SCALE.unpack_from(data, at)[0])
+            at += SCALE.size
+        if model:
+            table, at = _decompressed(model, data, at, frames, header.nc)
+        else:
+            end = at + _packed_size(spec, header, frames)
+            table = entropy.unpack(data[at:end], frames * header.nc, _bits(spec)).reshape(frames, header.nc)
+            at = end
+        tables.append(table)
+    if at != len(data):
+        raise ValueError(f"{len(data) - at} bytes are left over at its end")
+    codes = np.concatenate(tables).T
+    factors: Any = np.array([scales]) if scales else None
+    return CodecTokens.from_codes(spec, list(codes[:, None]), num_samples=header.al, scales=factors)
+
+
+def _packed(spec: EncodecSpec, table: NDArray[np.int32]) -> bytes:
+    return entropy.pack(table.reshape(-1), _bits(spec))
+
+
+def _compressed(model: LanguageModel, table: NDArray[np.int32]) -> bytes:
+    """Codes `(frames, codebooks)` of one segment, arithmetically coded."""
+    from .language_model import Predictor
+
+    coder, predictor = entropy.ArithmeticEncoder(), Predictor(model)
+    before: list[int] | None = None
+    for codes in table.tolist():
+        ends = entropy.shares(predictor.next(before, len(codes))).T
+        for own, code in zip(ends, codes, strict=True):
+            coder.push(int(own[code - 1]) if code else 0, int(own[code]))
+        before = codes
+    return coder.finish()
+
+
+def _decompressed(
+    model: LanguageModel, data: bytes, at: int, frames: int, codebooks: int
+) -> tuple[NDArray[np.int32], int]:
+    """The inverse of `_compressed`, and where the next segment begins. What is not in the data takes no memory."""
+    from .language_model import Predictor
+
+    coder, predictor = entropy.ArithmeticDecoder(data, at), Predictor(model)
+    before: list[int] | None = None
+    found = array("i")
+    for _ in range(frames):
+        ends = entropy.shares(predictor.next(before, codebooks)).T.tolist()
+        before = [coder.pull(own) for own in ends]
+        found.extend(before)
+    return np.array(found, np.int32).reshape(frames, codebooks), coder.end

@@ -1,0 +1,116 @@
+"""The authors' language model over tokens, which their entropy coder draws its probabilities from (Défossez et al. 2022, "High
+Fidelity Neural Audio Compression", section 3.3).
+
+Its probabilities are rounded to whole parts of 2**24, and a decoder that finds others than the encoder did reads nonsense. So the
+arithmetic here follows the authors', step by step and with the same operations, to the last bit.
+"""
+
+from __future__ import annotations
+
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from blazen_codec_core import LoadOptions
+from blazen_codec_core.nn import state_dicts
+from blazen_codec_core.nn.session import running
+from blazen_codec_core.weights import RandomWeights, locate_file
+
+from .specs import LanguageModelSpec
+
+CHANNELS, LAYERS, HEADS, HIDDEN = 200, 5, 8, 800
+LONGEST_PERIOD = 10_000.0
+
+
+class Block(nn.Module):
+    """Attention to what came before and a layer of width `HIDDEN`, each added to its input and normalised."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.self_attn = nn.MultiheadAttention(CHANNELS, HEADS, batch_first=True)
+        self.linear1, self.linear2 = nn.Linear(CHANNELS, HIDDEN), nn.Linear(HIDDEN, CHANNELS)
+        self.norm1, self.norm2 = nn.LayerNorm(CHANNELS), nn.LayerNorm(CHANNELS)
+
+    def forward(self, x: Tensor, past: Tensor) -> Tensor:
+        """One step `(1, 1, channels)`, after those of `past` `(1, steps, channels)`."""
+        seen = torch.cat([past, x], dim=1)
+        hidden = torch.zeros(1, seen.shape[1], dtype=torch.bool, device=x.device)  # none is; it decides which kernel runs
+        x = self.norm1(x + self.self_attn(x, seen, seen, attn_mask=hidden, need_weights=False)[0])
+        y: Tensor = self.norm2(x + self.linear2(F.gelu(self.linear1(x))))
+        return y
+
+
+class Transformer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm_in = nn.LayerNorm(CHANNELS)
+        self.layers = nn.ModuleList(Block() for _ in range(LAYERS))
+
+
+class LanguageModel(nn.Module):
+    """Probabilities of the next frame's codes, all codebooks at once, given the frames before it."""
+
+    def __init__(self, spec: LanguageModelSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.transformer = Transformer()
+        self.emb = nn.ModuleList(nn.Embedding(spec.entries + 1, CHANNELS) for _ in range(spec.codebooks))
+        self.linears = nn.ModuleList(nn.Linear(CHANNELS, spec.entries) for _ in range(spec.codebooks))
+
+
+class Predictor:
+    """Steps through the frames of one segment."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self._model = model
+        self._past = [torch.zeros(1, 1, CHANNELS) for _ in range(LAYERS)]
+        self._step = 0
+
+    def next(self, before: list[int] | None, codebooks: int) -> Tensor:
+        """Probabilities `(entries, codebooks)` of the next frame.
+
+        Args:
+            before: The codes of the frame before; `None` for the first.
+        """
+        model, context = self._model, self._model.spec.context
+        ids = [0] * codebooks if before is None else [1 + code for code in before]
+        with running():
+            x = sum(model.emb[k](torch.tensor([[id]])) for k, id in enumerate(ids))
+            x = model.transformer.norm_in(x) + _position(self._step)
+            for number, layer in enumerate(model.transformer.layers):
+                past = self._past[number]
+                self._past[number] = torch.cat([past, x], dim=1)[:, -context:]
+                x = layer(x, past)
+            logits = torch.stack([model.linears[k](x) for k in range(codebooks)], dim=1).permute(0, 3, 1, 2)
+            self._step += 1
+            return torch.softmax(logits, dim=1)[0, :, :, 0]
+
+
+def _position(step: int) -> Tensor:
+    """The sinusoidal embedding of a position, cosines first."""
+    place = torch.tensor([[[step]]])
+    index = torch.arange(CHANNELS // 2).view(1, 1, -1)
+    phase = place / (LONGEST_PERIOD ** (index / (CHANNELS // 2 - 1)))
+    return torch.cat([torch.cos(phase), torch.sin(phase)], dim=-1)
+
+
+def load(spec: LanguageModelSpec, name: str, weights: str | None, loading: LoadOptions) -> LanguageModel:
+    """The language model of a codec.
+
+    Args:
+        name: Of the codec.
+        weights: A file or `random:SEED`; the published ones if `None`.
+        loading: Whether the network may be used, and where downloads are kept.
+
+    Raises:
+        WeightsUnavailable: They cannot be had, or are of another model.
+    """
+    found = locate_file((spec.weights,), f"the language model of {name}", loading.model_copy(update={"weights": weights}))
+    with running(inference=False), torch.random.fork_rng(devices=()):
+        torch.manual_seed(found.seed if isinstance(found, RandomWeights) else 0)
+        model = LanguageModel(spec).eval().requires_grad_(False)
+    if not isinstance(found, RandomWeights):
+        state = state_dicts.tensors(state_dicts.read(found.path), found.path)
+        state_dicts.load(model, state, str(found.path))
+    return model
