@@ -1,4 +1,4 @@
-"""python -m benchmarks speed | memory | startup"""
+"""python -m benchmarks speed | memory | latency | startup"""
 
 from __future__ import annotations
 
@@ -53,6 +53,7 @@ def main() -> None:
 @click.option("--rounds", default=5, show_default=True)
 def speed(names: tuple[str, ...], seconds: float, rounds: int) -> None:
     """This implementation against the authors' package: the same random weights, audio and threads, interleaved."""
+    import numpy as np
     from signals import voice
 
     import blazen_codec_core as bc
@@ -61,7 +62,7 @@ def speed(names: tuple[str, ...], seconds: float, rounds: int) -> None:
     for name in names:
         engines = {engine: bc.load(name, weights="random:0", engine=engine) for engine in ("native", "upstream")}
         rate = engines["native"].sample_rate
-        pcm = voice(seconds, rate)
+        pcm = np.stack([voice(seconds, rate, channel) for channel in range(engines["native"].channels)])
         tokens = engines["native"].encode(pcm, rate)
         work = {
             "encode": {engine: partial(codec.encode, pcm, rate) for engine, codec in engines.items()},
@@ -88,8 +89,8 @@ import blazen_codec_core as bc
 name, what, minutes = sys.argv[1], sys.argv[2], int(sys.argv[3])
 codec = bc.load(name, weights="random:0")
 rate = codec.sample_rate
-second = (np.random.default_rng(0).standard_normal(rate) * 0.1).astype(np.float32)
-codec.decode(codec.encode(np.tile(second, 5), rate))
+second = (np.random.default_rng(0).standard_normal((codec.channels, rate)) * 0.1).astype(np.float32)
+codec.decode(codec.encode(np.tile(second, (1, 5)), rate))
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 if what == "session":
     before = peak()
@@ -97,7 +98,7 @@ if what == "session":
     for _ in range(60 * minutes):
         decoder.push(encoder.push(second))
 else:
-    pcm = np.tile(second, 60 * minutes)
+    pcm = np.tile(second, (1, 60 * minutes))
     before = peak()
     tokens = codec.encode(pcm, rate)
     if what == "decode":
@@ -120,6 +121,56 @@ def memory(name: str, lengths: tuple[int, ...]) -> None:
             rows.append({"codec": name, "what": what, "minutes": minutes, "mib": float(run.stdout)})
             click.echo(f"{name:<12} {what:<8} {minutes:>3} min  {float(run.stdout):8.1f} MiB", err=True)
     click.echo(json.dumps({"machine": machine(), "rows": rows}, indent=2))
+
+
+@main.command()
+@click.option("--codec", "name", default="encodec_24khz", show_default=True)
+@click.option(
+    "--tile-frames", "tiles", multiple=True, type=int, help="by default the shortest that there can be, and the model's own"
+)
+@click.option("--seconds", default=10.0, show_default=True, help="of audio")
+def latency(name: str, tiles: tuple[int, ...], seconds: float) -> None:
+    """Sessions fed frame by frame: how much audio must be in before the first tokens come out, how far behind they are then at
+    most, and the seconds of work that one push takes."""
+    import numpy as np
+    from signals import voice
+
+    import blazen_codec_core as bc
+
+    codec = bc.load(name, weights="random:0")
+    spec, rate = codec.spec, codec.sample_rate
+    pcm = np.stack([voice(seconds, rate, channel) for channel in range(codec.channels)])
+    codec.decode(codec.encode(pcm[:, :rate], rate))
+    shortest = spec.tile_frames if spec.segment else spec.block_frames
+    rows = []
+    for tile in tiles or sorted({shortest, spec.tile_frames}):
+        session = codec.encoder_session(codec.channels, tile_frames=tile)
+        pushed = covered = first = behind = 0
+        taken = []
+        for start in range(0, pcm.shape[1] - spec.hop_length + 1, spec.hop_length):
+            began = time.perf_counter()
+            part = session.push(pcm[:, start : start + spec.hop_length])
+            taken.append(time.perf_counter() - began)
+            pushed, covered = pushed + spec.hop_length, covered + part.num_samples
+            if covered:
+                first = first or pushed
+                behind = max(behind, pushed - 1 - covered + part.num_samples)  # just before this push was complete
+        row = {
+            "codec": name,
+            "tile_frames": tile,
+            "latency_samples": session.latency_samples,
+            "first_token_ms_of_audio": 1000 * first / rate,
+            "first_token_ms_of_work": 1000 * sum(taken[: first // spec.hop_length]),
+            "behind_ms_at_most": 1000 * behind / rate,
+            "push_ms_median": 1000 * statistics.median(taken),
+            "push_ms_worst": 1000 * max(taken),
+            "real_time_factor": sum(taken) * rate / pushed,
+        }
+        rows.append(row)
+        click.echo(
+            "  ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{value}" for key, value in row.items()), err=True
+        )
+    click.echo(json.dumps({"machine": machine(), "seconds": seconds, "rows": rows}, indent=2))
 
 
 @main.command()

@@ -229,7 +229,9 @@ class CodecBackend(AudioBackend):
 
     def _check_mono(self) -> None:
         if self.channels != 1:
-            raise InvalidInput(f"flat tokens are of mono audio, {self.spec.name} has {self.channels} channels: use encode, decode")
+            raise InvalidInput(
+                f"flat tokens are of mono audio, {self.spec.name} has {self.channels} channels: use encode, decode"
+            )
 
     def check_pcm(self, pcm: Any, sample_rate: int, *, empty: bool = False) -> Pcm:
         """The audio as float32 `(channels, samples)`; `empty` says whether there may be none."""

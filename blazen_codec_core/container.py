@@ -34,15 +34,19 @@ class TokenFormat(ABC):
     Attributes:
         name: What it is called in messages.
         suffixes: Of its files, with the dot.
+        streams: How many streams a file can hold; any number if `None`.
         option_names: What `read` and `write` can be told, each with a line that says what it does.
     """
 
     name: str
     suffixes: tuple[str, ...]
+    streams: int | None = None
     option_names: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
-    def write(self, tokens: CodecTokens, path: str | PathLike[str], *, loading: LoadOptions | None = None, **options: str) -> None:
+    def write(
+        self, tokens: CodecTokens, path: str | PathLike[str], *, loading: LoadOptions | None = None, **options: str
+    ) -> None:
         """Writes the file, whole or not at all.
 
         Args:
@@ -62,7 +66,7 @@ class TokenFormat(ABC):
             InvalidInput: There is no such file, or an option is unknown or wrong.
         """
 
-    def check(self, spec: CodecSpec, channels: int) -> None:
+    def check(self, spec: CodecSpec, channels: int) -> None:  # noqa: B027 most formats take all
         """Raises `InvalidTokens` if tokens of so many channels of this model could not be written; asked before the work."""
 
     def check_options(self, options: Mapping[str, str]) -> None:
@@ -79,7 +83,9 @@ class Container(TokenFormat):
     name = "container"
     suffixes = (SUFFIX,)
 
-    def write(self, tokens: CodecTokens, path: str | PathLike[str], *, loading: LoadOptions | None = None, **options: str) -> None:
+    def write(
+        self, tokens: CodecTokens, path: str | PathLike[str], *, loading: LoadOptions | None = None, **options: str
+    ) -> None:
         self.check_options(options)
         write(tokens, path)
 

@@ -40,9 +40,7 @@ class TokenLayout(ABC):
         """
 
     @abstractmethod
-    def unpack(
-        self, ids: Any, spec: CodecSpec, *, num_codebooks: int | None = None, ragged: Ragged = "refuse"
-    ) -> CodecTokens:
+    def unpack(self, ids: Any, spec: CodecSpec, *, num_codebooks: int | None = None, ragged: Ragged = "refuse") -> CodecTokens:
         """The tokens that ids stand for.
 
         Args:
@@ -120,9 +118,7 @@ class InterleavedLayout(TokenLayout):
         table = np.stack([columns[book][:, place] for book, place in order], axis=1).astype(np.int64)
         return (table + self._offsets(len(order), tokens.codebook_size)).reshape(-1)
 
-    def unpack(
-        self, ids: Any, spec: CodecSpec, *, num_codebooks: int | None = None, ragged: Ragged = "refuse"
-    ) -> CodecTokens:
+    def unpack(self, ids: Any, spec: CodecSpec, *, num_codebooks: int | None = None, ragged: Ragged = "refuse") -> CodecTokens:
         strides = spec.strides[: spec.codebooks_for(num_codebooks=num_codebooks)]
         order = slots(strides)
         table = as_table(ids, len(order), ragged)
@@ -167,9 +163,7 @@ class DelayLayout(TokenLayout):
             table[book : book + frames, book] = code[0]
         return table.reshape(-1)
 
-    def unpack(
-        self, ids: Any, spec: CodecSpec, *, num_codebooks: int | None = None, ragged: Ragged = "refuse"
-    ) -> CodecTokens:
+    def unpack(self, ids: Any, spec: CodecSpec, *, num_codebooks: int | None = None, ragged: Ragged = "refuse") -> CodecTokens:
         books = spec.codebooks_for(num_codebooks=num_codebooks)
         self._check_rates(spec.strides)
         table = as_table(ids, books, ragged)
@@ -184,7 +178,9 @@ class DelayLayout(TokenLayout):
             for book in range(books):  # of frames that were begun
                 table[book + whole :, book] = none
         elif whole + books - 1 != steps:
-            raise InvalidTokens(f"{steps} steps of {books} codebooks break off inside a frame; ragged='drop' keeps {whole} frames")
+            raise InvalidTokens(
+                f"{steps} steps of {books} codebooks break off inside a frame; ragged='drop' keeps {whole} frames"
+            )
         if not whole:
             raise InvalidTokens(f"there is no whole frame in {steps} steps of {books} codebooks")
         codes = [table[book : book + whole, book].copy() for book in range(books)]
@@ -193,7 +189,9 @@ class DelayLayout(TokenLayout):
         wrong = np.argwhere(table != none)
         if wrong.size:
             step, book = (int(i) for i in wrong[0])
-            raise InvalidTokens(f"id {table[step, book]} is where codebook {book} has no code at step {step}; {none} belongs there")
+            raise InvalidTokens(
+                f"id {table[step, book]} is where codebook {book} has no code at step {step}; {none} belongs there"
+            )
         return tokens_of(spec, codes)
 
     def _check_rates(self, strides: Sequence[int]) -> None:

@@ -185,9 +185,7 @@ class DynCodecProvider:
         tile_frames: int | None = None,
     ) -> EncoderSession:
         """See `CodecBackend.encoder_session`."""
-        return self._backend.encoder_session(
-            channels, bandwidth=bandwidth, num_codebooks=num_codebooks, tile_frames=tile_frames
-        )
+        return self._backend.encoder_session(channels, bandwidth=bandwidth, num_codebooks=num_codebooks, tile_frames=tile_frames)
 
     async def aencoder_session(
         self,

@@ -6,7 +6,7 @@ import bisect
 import math
 from collections.abc import Iterable
 from numbers import Real
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -263,7 +263,8 @@ class CodecSpec(_Frozen):
             return int(num_codebooks)
         if bandwidth is None:
             return self.used_codebooks
-        for count in usable if isinstance(bandwidth, Real) else ():
+        number: Any = bandwidth
+        for count in usable if isinstance(number, Real) else ():
             if abs(bandwidth - self.kbps(count)) <= 0.05 * self.kbps(count):
                 return count
         raise InvalidInput(f"{self.name} has {_either(f'{b:.4g}' for b in self.bandwidths)} kbps, not {bandwidth!r}")

@@ -81,7 +81,7 @@ class CodecTokens:
         weights: Which weights made them, where that is known: `random:SEED` or `sha256:…`.
         source: The audio before it was made to suit the codec, where it was.
         segment: How the signal was cut, where the codec treats it in segments. Each has frames of its own, so those of
-            neighbours overlap in time. A part of a stream that goes on holds whole segments, which stand for `stride` samples each.
+            neighbours overlap in time. A part of a stream that goes on holds whole segments, of `stride` samples each.
         scales: What each segment was divided by, float32 `(streams, segments)`, where the codec does that; `None` means 1.
     """
 
@@ -305,7 +305,7 @@ class CodecTokens:
 
 
 CodecTokens.codes = _PackedCodes()  # type: ignore[assignment]
-CodecTokens.scales = _PackedScales()
+CodecTokens.scales = _PackedScales()  # type: ignore[assignment]
 
 
 def longest(frames: int, hop_length: int, segment: Segment | None) -> int:

@@ -8,9 +8,8 @@ import http.client
 import importlib.resources
 import os
 import re
-import shutil
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -165,17 +164,30 @@ def _from_url(source: WeightSource, options: LoadOptions) -> WeightFile:
         raise WeightsUnavailable(f"{source.file} is in none of {', '.join(map(str, places))}. {how}")
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(kept) as temporary, urllib.request.urlopen(source.place, timeout=TIMEOUT) as reply:
+        with replacing(kept) as temporary:
             with temporary.open("wb") as file:
-                shutil.copyfileobj(reply, file, 1 << 20)
+                for piece in _fetched(source.place):
+                    file.write(piece)
             came = WeightFile(temporary).sha256
             if not came.startswith(source.sha256 or ""):
-                raise WeightsUnavailable(
-                    f"{source.place} gave a file with sha256 {came}, but {source.sha256} was published; it was not kept. {how}"
-                )
-    except (OSError, InvalidInput, ValueError, http.client.HTTPException) as error:
+                raise WeightsUnavailable(f"a file with sha256 {came} came, but {source.sha256} was published; it was not kept")
+    except (OSError, InvalidInput, WeightsUnavailable) as error:
         raise WeightsUnavailable(f"{source.place} could not be downloaded to {kept}: {reason(error)}. {how}") from error
     return WeightFile(kept)
+
+
+def _fetched(address: str) -> Iterator[bytes]:
+    """What is at an address, piece by piece."""
+    try:
+        with urllib.request.urlopen(address, timeout=TIMEOUT) as reply:
+            wanted, came = reply.headers.get("Content-Length"), 0
+            while piece := reply.read(1 << 20):
+                came += len(piece)
+                yield piece
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise WeightsUnavailable(reason(error)) from error
+    if wanted and came != int(wanted):
+        raise WeightsUnavailable(f"it broke off after {came} of {wanted} bytes")
 
 
 def _from_hub(source: WeightSource, options: LoadOptions) -> WeightFile:

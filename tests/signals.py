@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from blazen_codec_core import CodecSpec
+
 
 def voice(seconds: float, sample_rate: int, seed: int = 0) -> NDArray[np.float32]:
     """Something like speech: syllables of harmonics under moving formants, with breath and pauses, `(samples,)`."""
@@ -27,6 +29,12 @@ def voice(seconds: float, sample_rate: int, seed: int = 0) -> NDArray[np.float32
     breath = rng.standard_normal(n) * np.clip(moving(-0.6, 0.6, 6), 0, 1)
     out = 0.2 * sound * syllables + 0.05 * breath
     return out.astype(np.float32)
+
+
+def recording(spec: CodecSpec, seconds: float, seed: int = 0, channels: int | None = None) -> NDArray[np.float32]:
+    """Voices for a model, `(channels, samples)`: as many as it has channels, if not said otherwise."""
+    count = spec.channels if channels is None else channels
+    return np.stack([voice(seconds, spec.sample_rate, 100 * channel + seed) for channel in range(count)])
 
 
 def pieces(length: int, sizes: list[int] | int, seed: int = 0) -> list[slice]:

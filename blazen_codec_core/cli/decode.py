@@ -8,23 +8,24 @@ import click
 from ..registry import Registry
 from ..specs import LoadOptions
 from . import stream
-from .options import AUDIO, as_json, loading, print_json, quiet, say
+from .options import AUDIO, as_json, format_options, loading, print_json, quiet, say
 
 
 @click.command("decode")
 @click.argument("source", metavar="TOKENS", type=AUDIO)
 @click.option("-o", "--output", required=True, type=AUDIO, help="the audio file; its suffix says the format")
+@format_options
 @loading
 @quiet
 @as_json
-def command(source: Path, output: Path, quiet: bool, as_json: bool, **options: Any) -> None:
+def command(source: Path, output: Path, format_options: dict[str, str], quiet: bool, as_json: bool, **options: Any) -> None:
     """Tokens to an audio file.
 
     The model is the one that made them; so are the weights, where those are random:SEED. The audio has the sample rate and
     length of the original.
     """
     registry = Registry()
-    tokens = registry.format_for(source).read(source)
+    tokens = registry.format_for(source).read(source, loading=LoadOptions.of(**options), **format_options)
     stream.check_writable(output)
     if options["weights"] is None and tokens.weights and tokens.weights.startswith("random:"):
         options["weights"] = tokens.weights

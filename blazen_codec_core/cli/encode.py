@@ -8,7 +8,7 @@ import click
 from ..registry import Registry
 from ..specs import LoadOptions
 from . import stream
-from .options import AUDIO, as_json, bandwidth, codec_name, loading, print_json, quiet, say
+from .options import AUDIO, as_json, bandwidth, codec_name, format_options, loading, mono, print_json, quiet, say
 
 
 @click.command("encode")
@@ -16,20 +16,38 @@ from .options import AUDIO, as_json, bandwidth, codec_name, loading, print_json,
 @codec_name
 @click.option("-o", "--output", required=True, type=AUDIO, help="the token file; .tokens, or a suffix that a plugin knows")
 @bandwidth
+@mono
+@format_options
 @loading
 @quiet
 @as_json
-def command(source: Path, name: str, output: Path, bandwidth: float | None, quiet: bool, as_json: bool, **options: Any) -> None:
+def command(
+    source: Path,
+    name: str,
+    output: Path,
+    bandwidth: float | None,
+    mono: bool,
+    format_options: dict[str, str],
+    quiet: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """An audio file to tokens.
 
-    IN is anything that libsndfile reads, at any sample rate; a mono codec takes the channels one by one.
+    IN is anything that libsndfile reads, at any sample rate. A mono codec takes the channels one by one, unless the file's format
+    holds one stream only: then they are mixed down. For a codec of several channels, a single one is copied.
     """
     registry = Registry()
     entry, file_format = registry.find(name), registry.format_for(output)
     stream.check_writable(output)
-    codec = registry.provider(entry.qualified_name, LoadOptions.of(**options))
-    tokens = stream.encode_file(codec, source, bandwidth, quiet)
-    file_format.write(tokens, output)
+    loading = LoadOptions.of(**options)
+    file_format.check_options(format_options)
+    mono = mono or (file_format.streams == 1 == entry.spec.channels)
+    file_format.check(entry.spec, stream.channels_of(source, entry.spec.channels, mono))
+    entry.spec.codebooks_for(bandwidth)
+    codec = registry.provider(entry.qualified_name, loading)
+    tokens = stream.encode_file(codec, source, bandwidth, quiet, mono=mono)
+    file_format.write(tokens, output, loading=loading, **format_options)
     summary = {
         "output": str(output),
         "codec": tokens.codec,

@@ -17,28 +17,37 @@ def command(name: str, as_json: bool) -> None:
         derived = {
             "plugin": entry.plugin,
             "bandwidth": spec.bandwidth,
+            "bandwidths": spec.bandwidths,
             "token_rate": spec.token_rate,
             "frame_rate": spec.frame_rate,
         }
         print_json({**spec.model_dump(mode="json"), **derived})
         return
-    source = spec.weights
     can = spec.capabilities
+    choices = [f"{kbps:.4g} kbps in {n}" for kbps, n in zip(spec.bandwidths, spec.usable_codebooks, strict=True)]
+    segment = spec.segment
     rows = {
         "name": entry.qualified_name,
         "also": ", ".join(other for other in entry.names if other not in (entry.qualified_name, spec.name)),
         "description": spec.description,
         "audio": f"{spec.sample_rate} Hz, {'mono' if spec.channels == 1 else f'{spec.channels} channels'}",
-        "tokens": f"{spec.num_codebooks} codebooks of {spec.codebook_size}, {spec.token_rate:.1f} tokens/s",
+        "tokens": f"{spec.used_codebooks} codebooks of {spec.codebook_size}, {spec.token_rate:.1f} tokens/s",
         "bandwidth": f"{spec.bandwidth:.2f} kbps",
-        "frames": f"{spec.frame_rate:.2f} Hz of {spec.hop_length} samples, codebook strides {' '.join(map(str, spec.strides))}",
+        "choices": ", ".join(choices) + " codebooks" if len(choices) > 1 else "",
+        "frames": f"{spec.frame_rate:.2f} Hz of {spec.hop_length} samples, codebook strides {_strides(spec.strides)}",
+        "segments": segment and f"{segment.length} samples every {segment.stride}{', scaled' if segment.normalized else ''}",
         "runs on": f"{', '.join(can.devices)} in {', '.join(can.dtypes)}",
         "can": ", ".join(what for what, yes in (("stream", can.streams), ("batch", can.batches)) if yes),
         "engines": "native" + (", upstream" if spec.upstream else ""),
-        "weights": f"{source.file} in {source.package or source.repo}" + (" (installed)" if source.package else ""),
+        "weights": " or ".join(source.place + (" (installed)" if source.package else "") for source in spec.sources),
         "licence": spec.licence,
-        "homepage": spec.homepage or "",
+        "notice": spec.licence_notice,
+        "homepage": spec.homepage,
     }
     for key, value in rows.items():
         if value:
             click.echo(f"{key:<12} {value}")
+
+
+def _strides(strides: tuple[int, ...]) -> str:
+    return str(strides[0]) if len(set(strides)) == 1 else " ".join(map(str, strides))

@@ -24,7 +24,7 @@ def command(as_json: bool) -> None:
                 spec.name,
                 f"{spec.sample_rate} Hz",
                 str(spec.channels),
-                f"{spec.bandwidth:.2f}",
+                _range(spec.bandwidths),
                 f"{spec.token_rate:.0f}",
                 spec.description,
             )
@@ -32,6 +32,11 @@ def command(as_json: bool) -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _range(bandwidths: tuple[float, ...]) -> str:
+    """The only bandwidth, or the smallest and the largest."""
+    return " … ".join(f"{kbps:.2f}" for kbps in dict.fromkeys((bandwidths[0], bandwidths[-1])))
 
 
 FIELDS = {
@@ -44,5 +49,7 @@ FIELDS = {
     "hop_length",
     "strides",
     "codebook_size",
+    "codebook_choices",
+    "default_codebooks",
     "licence",
 }

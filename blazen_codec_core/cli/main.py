@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> None:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = show_warning
+            warnings.showwarning = show_warning  # type: ignore[assignment]
             code = group.main(arguments, prog_name="blazen-codec", standalone_mode=False)
     except errors.CodecError as error:
         click.echo(f"error: {error}", err=True)

@@ -32,8 +32,23 @@ def loading(function: F) -> F:
 
 codec_name = click.option("-c", "--codec", "name", required=True, metavar="NAME", help="a model; see blazen-codec list")
 bandwidth = click.option("-b", "--bandwidth", type=float, metavar="KBPS", help="where the codec has a choice")
+mono = click.option("--mono", is_flag=True, help="mix the channels down to one")
 quiet = click.option("-q", "--quiet", is_flag=True, help="say nothing but errors")
 as_json = click.option("--json", "as_json", is_flag=True, help="print JSON")
+
+
+def _pairs(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """`NAME=VALUE` arguments as a dict."""
+    pairs = [value.partition("=") for value in values]
+    for name, equals, _ in pairs:
+        if not name or not equals:
+            raise click.BadParameter(f"{name!r}: write NAME=VALUE", ctx, parameter)
+    return {name: value for name, _, value in pairs}
+
+
+format_options = click.option(
+    "-O", "format_options", multiple=True, callback=_pairs, metavar="NAME=VALUE", help="an option of the token file's format"
+)
 
 
 def print_json(value: Any) -> None:

@@ -10,7 +10,7 @@ from .. import audio, metrics
 from ..registry import Registry
 from ..specs import LoadOptions
 from . import stream
-from .options import AUDIO, as_json, bandwidth, codec_name, loading, print_json, quiet
+from .options import AUDIO, as_json, bandwidth, codec_name, loading, mono, print_json, quiet
 
 
 @click.command("roundtrip")
@@ -19,6 +19,7 @@ from .options import AUDIO, as_json, bandwidth, codec_name, loading, print_json,
 @click.option("-o", "--output", type=AUDIO, help="the decoded audio; by default IN.NAME.wav in this folder")
 @click.option("--plot", type=AUDIO, help="a picture of both spectrograms, .png or .svg")
 @bandwidth
+@mono
 @loading
 @quiet
 @as_json
@@ -28,6 +29,7 @@ def command(
     output: Path | None,
     plot: Path | None,
     bandwidth: float | None,
+    mono: bool,
     quiet: bool,
     as_json: bool,
     **options: Any,
@@ -44,11 +46,12 @@ def command(
         plots.check_available()
     codec.load()
     started = time.perf_counter()
-    tokens = stream.encode_file(codec, source, bandwidth, quiet)
+    tokens = stream.encode_file(codec, source, bandwidth, quiet, mono=mono)
     encoded = time.perf_counter()
     stream.decode_to_file(codec, tokens, output, quiet)
     decoded = time.perf_counter()
     original, rate = audio.read(source)
+    original = original.mean(axis=0, keepdims=True) if mono else original
     result, _ = audio.read(output)
     summary = {
         "output": str(output),

@@ -10,7 +10,8 @@ from .. import audio
 from ..errors import EngineNotAvailable
 from ..registry import Registry
 from ..specs import LoadOptions
-from .options import AUDIO, as_json, loading, print_json, quiet
+from .options import AUDIO, as_json, bandwidth, loading, print_json, quiet
+from .stream import Channels
 
 AGREEMENT = 0.9999
 PCM_ERROR = 1e-4
@@ -19,11 +20,21 @@ PCM_ERROR = 1e-4
 @click.command("verify")
 @click.argument("name")
 @click.option("--audio", "source", type=AUDIO, help="what to run; by default a few seconds of tones and noise")
+@bandwidth
 @loading
 @quiet
 @as_json
 @click.pass_context
-def command(ctx: click.Context, /, name: str, source: Path | None, quiet: bool, as_json: bool, **options: Any) -> None:
+def command(
+    ctx: click.Context,
+    /,
+    name: str,
+    source: Path | None,
+    bandwidth: float | None,
+    quiet: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """This implementation against its authors' own, on the same audio and weights.
 
     Fails with exit code 1 where fewer than 99.99 % of the tokens agree or the decoded audio differs by more than 1e-4.
@@ -38,10 +49,10 @@ def command(ctx: click.Context, /, name: str, source: Path | None, quiet: bool, 
     )
     if source:
         pcm, rate = audio.read(source)
-        pcm = audio.resample(pcm, rate, ours.sample_rate)
+        pcm = Channels(pcm.shape[0], mixed=False, codec=ours.channels)(audio.resample(pcm, rate, ours.sample_rate))
     else:
         pcm = probe(ours.sample_rate, ours.channels)
-    mine, reference = ours.encode(pcm, ours.sample_rate), theirs.encode(pcm, ours.sample_rate)
+    mine, reference = (codec.encode(pcm, codec.sample_rate, bandwidth=bandwidth) for codec in (ours, theirs))
     differing = [int((a != b).sum()) for a, b in zip(mine.codes, reference.codes, strict=True)]
     total = sum(code.size for code in mine.codes)
     error = float(np.abs(ours.decode(reference) - theirs.decode(reference)).max())
@@ -51,6 +62,7 @@ def command(ctx: click.Context, /, name: str, source: Path | None, quiet: bool, 
         "codec": mine.codec,
         "weights": mine.weights,
         "seconds": mine.seconds,
+        "codebooks": mine.num_codebooks,
         "tokens": total,
         "differing_tokens": differing,
         "agreement": agreement,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +24,7 @@ class TailState(State):
 
 @dataclasses.dataclass
 class ConvState(TailState):
-    padding: State
+    padding: Any
 
 
 class Conv1d(Layer):

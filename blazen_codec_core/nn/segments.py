@@ -226,9 +226,7 @@ class SegmentEncoderSession(OneSignal, EncoderSession):
                     scales.append(piece.scales)
                 at = end
         factors = np.reshape(scales, (-1, streams)).T if self._segment.normalized else None
-        return CodecTokens.from_codes(
-            self._backend.spec, codes, num_samples=samples, weights=self._weights, scales=factors
-        )
+        return CodecTokens.from_codes(self._backend.spec, codes, num_samples=samples, weights=self._weights, scales=factors)
 
 
 class SegmentDecoderSession(OnePlayback, DecoderSession):
@@ -280,8 +278,7 @@ def encode_segments(coder: SegmentCoder, items: Sequence[Pcm], books: int, weigh
     pieces = [cut(item, coder.segment) for item in items]
     done = iter(coder.encode([piece for own in pieces for piece in own], books))
     return [
-        joined(coder.spec, [next(done) for _ in own], item.shape[1], weights)
-        for item, own in zip(items, pieces, strict=True)
+        joined(coder.spec, [next(done) for _ in own], item.shape[1], weights) for item, own in zip(items, pieces, strict=True)
     ]
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import struct
+import threading
 from array import array
 from collections.abc import Mapping
 from os import PathLike
@@ -56,6 +57,7 @@ class EcdcFormat(TokenFormat):
 
     name = "ecdc"
     suffixes = (".ecdc",)
+    streams = 1
     option_names: ClassVar[Mapping[str, str]] = {
         "lm": "on: compress by some 25 % more with the authors' language model, slowly",
         "lm_weights": "a file with the language model's weights, or random:SEED, in place of the published ones",
@@ -63,17 +65,21 @@ class EcdcFormat(TokenFormat):
 
     def __init__(self, specs: tuple[EncodecSpec, ...] = SPECS) -> None:
         self._specs = {spec.identity: spec for spec in specs}
+        self._models: dict[tuple[str | None, ...], LanguageModel] = {}
+        self._loading = threading.Lock()
 
     def check(self, spec: CodecSpec, channels: int) -> None:
         if spec.identity not in self._specs:
             raise InvalidTokens(f"an .ecdc file holds tokens of {self._names()}, not of {spec.name}; use .tokens")
         if channels != spec.channels:
             raise InvalidTokens(
-                f"an .ecdc file holds one recording of {spec.channels} channel{'s' if spec.channels > 1 else ''}, not {channels}; "
-                "mix it down (--mono on the command line), or use .tokens"
+                f"an .ecdc file of {spec.name} holds {spec.channels} channel{'s' if spec.channels > 1 else ''}, not {channels}; "
+                "mix them down, or use .tokens"
             )
 
-    def write(self, tokens: CodecTokens, path: str | PathLike[str], *, loading: LoadOptions | None = None, **options: str) -> None:
+    def write(
+        self, tokens: CodecTokens, path: str | PathLike[str], *, loading: LoadOptions | None = None, **options: str
+    ) -> None:
         self.check_options(options)
         asked = options.get("lm", "off").lower()
         if asked not in TRUTH:
@@ -129,7 +135,12 @@ class EcdcFormat(TokenFormat):
 
         if spec.language_model is None:
             raise InvalidInput(f"{spec.name} has no language model; write the file without")
-        return language_model.load(spec.language_model, spec.name, options.get("lm_weights"), loading or LoadOptions())
+        loading = loading or LoadOptions()
+        key = (spec.name, options.get("lm_weights"), loading.cache_dir)
+        with self._loading:  # once for each, however many files are read
+            if key not in self._models:
+                self._models[key] = language_model.load(spec.language_model, spec.name, options.get("lm_weights"), loading)
+            return self._models[key]
 
 
 def _json(header: Header) -> bytes:
@@ -224,9 +235,7 @@ def _compressed(model: LanguageModel, table: NDArray[np.int32]) -> bytes:
     return coder.finish()
 
 
-def _decompressed(
-    model: LanguageModel, data: bytes, at: int, frames: int, codebooks: int
-) -> tuple[NDArray[np.int32], int]:
+def _decompressed(model: LanguageModel, data: bytes, at: int, frames: int, codebooks: int) -> tuple[NDArray[np.int32], int]:
     """The inverse of `_compressed`, and where the next segment begins. What is not in the data takes no memory."""
     from .language_model import Predictor
 

@@ -7,7 +7,6 @@ arithmetic here follows the authors', step by step and with the same operations,
 
 from __future__ import annotations
 
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

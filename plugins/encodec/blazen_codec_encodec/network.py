@@ -50,9 +50,7 @@ def encoder(a: EncodecArchitecture) -> Chain:
             convolution(a, channels, 2 * channels, 2 * stride, stride),
         ]
         channels *= 2
-    return Chain(
-        [*layers, LSTM(channels, a.num_lstm_layers), ELU(), convolution(a, channels, a.hidden_size, a.last_kernel_size)]
-    )
+    return Chain([*layers, LSTM(channels, a.num_lstm_layers), ELU(), convolution(a, channels, a.hidden_size, a.last_kernel_size)])
 
 
 def decoder(a: EncodecArchitecture) -> Chain:
@@ -76,9 +74,7 @@ def residual_unit(a: EncodecArchitecture, channels: int) -> Residual:
     return Residual(channels, Chain(branch), shortcut=convolution(a, channels, channels, 1))
 
 
-def convolution(
-    a: EncodecArchitecture, channels: int, out: int, kernel: int, stride: int = 1, *, gain: float = 1.25
-) -> Chain:
+def convolution(a: EncodecArchitecture, channels: int, out: int, kernel: int, stride: int = 1, *, gain: float = 1.25) -> Chain:
     """A convolution that mirrors the signal at its ends, and its norm."""
     left, right = same_padding(kernel, stride, a.use_causal_conv)
     padding = ReflectPadding(channels, left, right, stride) if kernel > 1 else 0
