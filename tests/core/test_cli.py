@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -53,11 +54,16 @@ def test_info(run):
     assert "snac:snac_24khz" in out
     assert "hubertsiuzdak/snac_24khz" in out
     assert json.loads(run("info", "snac_tiny", "--json")[1])["architecture"]["vq_strides"] == [4, 2, 1, 1]
+    _, out, _ = run("info", "encodec_48khz")
+    for part in ("3 kbps in 2, 6 kbps in 4", "48000 samples every 47520, scaled", "CC BY-NC 4.0", "facebook/encodec_48khz"):
+        assert part in out
+    assert json.loads(run("info", "encodec", "--json")[1])["bandwidths"] == [1.5, 3, 6, 12, 24]
 
 
 def test_plugins(run):
     _, out, _ = run("plugins")
-    assert out.split()[:3] == ["snac", "blazen-codec-snac", "0.1.0"]
+    assert out.split()[:3] == ["encodec", "blazen-codec-encodec", "0.1.0"]
+    assert re.search(r"snac +blazen-codec-snac 0\.1\.0", out)
     assert json.loads(run("plugins", "--json")[1])[0]["error"] is None
 
 
@@ -115,6 +121,31 @@ def test_the_authors_engine_from_the_command_line(run, speech):
     assert np.abs(a - b).max() < 2e-4
 
 
+def test_channels_are_made_to_suit_the_codec_and_back(run, tmp_path):
+    """One channel is copied for a stereo codec and mixed down again; several are mixed down when that is asked for."""
+    mono = voice(0.6, 44_100)
+    audio.write(tmp_path / "mono.wav", mono, 44_100)
+    audio.write(tmp_path / "stereo.wav", np.stack([mono, -0.5 * mono]), 44_100)
+    _, _, err = run("encode", "mono.wav", "-c", "encodec_48khz", "-o", "a.tokens", *RANDOM)
+    assert "one channel copied to 2" in err
+    tokens = bc.CodecTokens.open("a.tokens")
+    assert (tokens.channels, tokens.source) == (2, bc.Source(44_100, mono.size, 1))
+    assert "2 channels mixed down to one" in run("decode", "a.tokens", "-o", "back.wav", "--device", "cpu")[2]
+    assert audio.read("back.wav")[0].shape == (1, mono.size)
+
+    _, _, err = run("encode", "stereo.wav", "-c", "snac_tiny", "--mono", "-o", "b.tokens", *RANDOM)
+    assert "2 channels mixed down to one" in err
+    assert bc.CodecTokens.open("b.tokens").channels == 1
+    run("encode", "stereo.wav", "-c", "encodec_48khz", "-o", "c.tokens", "-b", "3", *RANDOM)
+    stereo = bc.CodecTokens.open("c.tokens")
+    assert (stereo.channels, stereo.num_codebooks, stereo.source.channels) == (2, 2, None)
+    run("decode", "c.tokens", "-o", "back.wav", "--device", "cpu")
+    assert audio.read("back.wav")[0].shape == (2, mono.size)
+    code, out, _ = run("roundtrip", "stereo.wav", "-c", "encodec", "--mono", "--json", *RANDOM)
+    assert code == 0
+    assert json.loads(out)["kbps"] == pytest.approx(6, abs=0.2)
+
+
 def test_verify(run, speech):
     code, out, _ = run("verify", "snac_tiny", "--json", *RANDOM)
     assert code == 0
@@ -144,6 +175,16 @@ def test_verify_fails_where_they_differ(run, monkeypatch):
         (["encode", "in.wav", "-c", "snac_tiny", "-o", "a.tokens", "--device", "cuda:99"], 6, "cuda:99"),
         (["encode", "in.wav", "-c", "snac_tiny", "-o", "a.tokens", "--weights", "no/where/else"], 4, "no such file"),
         (["encode", "in.wav", "-c", "snac_24khz", "-o", "a.tokens", "--offline"], 4, "by hand"),
+        (
+            ["encode", "in.wav", "-c", "snac_tiny", "-o", "a.ecdc"],
+            5,
+            "holds tokens of encodec_24khz and encodec_48khz, not of snac",
+        ),
+        (["encode", "in.wav", "-c", "encodec", "-o", "a.ecdc", "-O", "lm"], 2, "write NAME=VALUE"),
+        (["encode", "in.wav", "-c", "encodec", "-o", "a.ecdc", "-O", "level=9"], 2, "no option 'level'; there are: lm"),
+        (["encode", "in.wav", "-c", "encodec", "-o", "a.ecdc", "-b", "5"], 2, "has 1.5, 3, 6, 12 or 24 kbps, not 5"),
+        (["encode", "in.wav", "-c", "encodec", "-o", "a.tokens", "-O", "lm=on"], 2, "container files have no option"),
+        (["encode", "in.wav", "-c", "encodec", "-o", "a.tokens", "--offline"], 4, "encodec_24khz-d7cc33bc.th is in none of"),
         (["decode", "text.tokens", "-o", "a.wav"], 5, "not a token container"),
         (["decode", "none.tokens", "-o", "a.wav"], 2, "not a file"),
         (["roundtrip", "in.wav"], 2, "--codec"),

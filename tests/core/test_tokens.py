@@ -40,6 +40,27 @@ def some_tokens(draw: st.DrawFn) -> bc.CodecTokens:
     )
 
 
+@st.composite
+def in_segments(draw: st.DrawFn) -> bc.CodecTokens:
+    """Tokens as a codec makes them that treats the signal in segments of 6 frames, 5.5 frames apart."""
+    segment = bc.Segment(length=60, stride=55, normalized=draw(st.booleans()))
+    samples, streams = draw(st.integers(0, 400)), draw(st.integers(1, 2))
+    codes = tuple(
+        draw(hnp.arrays(np.int32, (streams, segment.frames(samples, 10)), elements=st.integers(0, 7))) for _ in range(2)
+    )
+    scales = draw(hnp.arrays(np.float32, (streams, segment.count(samples)), elements=st.floats(0.125, 8, width=32)))
+    return dataclasses.replace(
+        TOKENS,
+        codes=codes,
+        strides=(1, 1),
+        num_samples=samples,
+        channels=streams,
+        segment=segment,
+        scales=scales if segment.normalized else None,
+        source=draw(st.sampled_from([None, bc.Source(44_100, 123, 1)])),
+    )
+
+
 TOKENS = bc.CodecTokens(
     codec="toy:toy",
     codes=(np.array([[1, 2]]), np.array([[3, 4, 5, 6]])),
@@ -51,14 +72,14 @@ TOKENS = bc.CodecTokens(
 )
 
 
-@given(tokens=some_tokens())
+@given(tokens=some_tokens() | in_segments())
 def test_a_file_holds_all(tokens, tmp_path_factory):
     path = tmp_path_factory.mktemp("container") / "a.tokens"
     tokens.save(path)
     assert bc.CodecTokens.open(path) == tokens
 
 
-@given(tokens=some_tokens())
+@given(tokens=some_tokens() | in_segments())
 def test_they_are_pickled_and_copied(tokens):
     assert pickle.loads(pickle.dumps(tokens)) == copy.deepcopy(tokens) == tokens
 
@@ -68,6 +89,80 @@ def test_parts_on_end_are_the_whole(tokens, groups):
     parts = list(tokens.parts(tokens.strides[0] * groups))
     assert bc.CodecTokens.concat(parts) == tokens
     assert sum(part.num_samples for part in parts) == tokens.num_samples
+
+
+@given(tokens=in_segments(), count=st.integers(1, 3))
+def test_parts_of_whole_segments_on_end_are_the_whole(tokens, count):
+    parts = list(tokens.parts(6 * count))
+    assert bc.CodecTokens.concat(parts) == tokens
+    assert sum(part.num_samples for part in parts) == tokens.num_samples
+    assert all(part.continues and set(part.segment_frames) <= {6} for part in parts[:-1])
+    assert [frames for part in parts for frames in part.segment_frames] == tokens.segment_frames
+    if tokens.scales is not None:
+        assert sum(part.scales.shape[1] for part in parts) == len(tokens.segment_frames)
+    if tokens.streams == 2:
+        halves = [tokens.stream(number) for number in range(2)]
+        assert np.array_equal(np.concatenate([half.codes[0] for half in halves]), tokens.codes[0])
+
+
+@given(samples=st.integers(0, 3000), length=st.integers(1, 30), overlap=st.integers(0, 15), hop=st.integers(1, 10))
+def test_segments_count_as_a_loop_over_them_does(samples, length, overlap, hop):
+    length *= hop
+    segment = bc.Segment(length=length, stride=length - min(overlap, length // 2))
+    starts = range(0, samples, segment.stride)
+    frames = [-(-min(length, samples - start) // hop) for start in starts]
+    assert segment.count(samples) == len(frames)
+    assert segment.frames(samples, hop) == sum(frames)
+    assert [segment.frames_of(number, samples, hop) for number in range(len(frames))] == frames
+    most = segment.samples(sum(frames), hop)
+    assert most >= samples
+    assert segment.frames(most, hop) <= sum(frames) < segment.frames(most + 1, hop)
+
+
+@pytest.mark.parametrize("wrong", [{"length": 10, "stride": 11}, {"length": 10, "stride": 4}, {"length": 0, "stride": 0}])
+def test_segments_overlap_once_at_most(wrong):
+    with pytest.raises(ValueError, match=r"segment may overlap|greater than 0"):
+        bc.Segment(**wrong)
+
+
+SEGMENTED = dataclasses.replace(
+    TOKENS,
+    codes=(np.zeros((1, 8), int),),
+    strides=(1,),
+    num_samples=75,
+    segment=bc.Segment(length=60, stride=55, normalized=True),
+    scales=np.ones((1, 2), np.float32),
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"num_samples": 95}, "95 samples in segments have 10 frames; there are 8"),
+        ({"num_samples": -1}, "samples in segments"),
+        ({"num_samples": 10**18}, "samples in segments"),
+        ({"scales": np.ones((1, 3), np.float32)}, "scales have shape"),
+        ({"scales": np.ones(2, np.float32)}, "scales have shape"),
+        ({"scales": np.array([[1.0, 0.0]])}, "positive"),
+        ({"scales": np.array([[1.0, np.nan]])}, "positive"),
+        ({"scales": np.array([[1, 2]])}, "floating point"),
+        ({"segment": bc.Segment(length=65, stride=60)}, "whole frames"),
+        ({"segment": None}, "scales have shape"),
+        ({"codes": (np.zeros((1, 4), int),), "strides": (2,)}, "whole frames"),
+    ],
+)
+def test_segments_and_scales_that_do_not_fit(change, says):
+    with pytest.raises(bc.InvalidTokens, match=says):
+        dataclasses.replace(SEGMENTED, **change)
+
+
+def test_segments_are_not_cut_nor_gone_on_with():
+    with pytest.raises(bc.InvalidTokens, match="multiple of 6"):
+        list(SEGMENTED.parts(4))
+    with pytest.raises(bc.InvalidTokens, match="separate recordings"):
+        bc.CodecTokens.concat([SEGMENTED, SEGMENTED])
+    with pytest.raises(bc.InvalidTokens, match="some have none"):
+        SEGMENTED.check_joins(dataclasses.replace(SEGMENTED, scales=None))
 
 
 @given(strides=st.sampled_from([(1,), (2, 1), (4, 2, 1), (8, 4, 2, 1), (4, 2, 1, 1)]), groups=st.integers(1, 9))

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from snac.vq import ResidualVectorQuantize as Theirs
 
-from blazen_codec_core.nn import FactorizedQuantizer, ResidualVectorQuantizer, StreamSetup, reset_parameters
+from blazen_codec_core.nn import FactorizedQuantizer, ResidualVectorQuantizer, StreamSetup, VectorQuantizer, reset_parameters
 
 STRIDES = [(1,), (2, 1), (4, 2, 1), (8, 4, 2, 1), (4, 2, 1, 1)]
 
@@ -58,6 +58,30 @@ def test_it_waits_for_whole_groups(strides, groups, sizes):
             assert sum(part[-1].shape[1] * strides[-1] for part in parts) == ours.frames_out(at)
     for got, want in zip(zip(*parts, strict=True), wanted, strict=True):
         assert torch.equal(torch.cat(got, 1), want)
+
+
+def test_fewer_codebooks_are_the_first_ones():
+    ours = quantizer((1, 1, 1))
+    z = torch.randn(2, 9, 24)
+    with torch.no_grad():
+        every, two = (ours.step(z, ours.init_state(StreamSetup(2, z.device), books)) for books in (None, 2))
+        left = z - ours.decode(two)
+        third = ours.quantizers[2]
+        assert torch.equal(third.nearest(third.project(left)), every[2])
+    assert len(every) == 3
+    assert all(map(torch.equal, two, every[:2]))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_plain_quantizer_takes_the_nearest(stride):
+    book = VectorQuantizer(16, 64, stride, spread=0.5)
+    reset_parameters(book, 3)
+    z = torch.randn(2, 12, 16)
+    with torch.no_grad():
+        index = book.nearest(book.project(z))
+        means = z.reshape(2, -1, stride, 16).mean(2)
+        assert torch.equal(index, torch.cdist(means, book.codebook).argmin(-1))
+        assert torch.equal(book.decode(index), book.codebook[index].repeat_interleave(stride, 1))
 
 
 def test_training_reaches_encoder_projections_and_entries():

@@ -1,0 +1,134 @@
+"""What happens at a signal's ends, and over its whole length: padding, cropping, recurrence, norms."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from streams import CPU, sizes, streamed, whole
+
+from blazen_codec_core.nn import (
+    ELU,
+    LSTM,
+    Chain,
+    Conv1d,
+    Crop,
+    ReflectPadding,
+    Residual,
+    StreamSetup,
+    TimeNorm,
+    ZeroPadding,
+    kernels,
+    reset_parameters,
+    same_padding,
+)
+
+
+def signal(length: int, channels: int, batch: int = 2) -> torch.Tensor:
+    return torch.randn(batch, length, channels, generator=torch.Generator().manual_seed(length))
+
+
+def mirrored(x: torch.Tensor, left: int, right: int) -> np.ndarray:
+    """Zeros where the signal is too short, then numpy's mirror, then without as many samples at the end."""
+    zeros = max(0, max(left, right) + 1 - x.shape[1])
+    long = np.pad(x.numpy(), ((0, 0), (0, zeros), (0, 0)))
+    padded = np.pad(long, ((0, 0), (left, right), (0, 0)), mode="reflect")
+    return padded[:, : padded.shape[1] - zeros]
+
+
+@given(left=st.integers(0, 8), right=st.integers(0, 8), stride=st.integers(1, 6), length=st.integers(1, 40), sizes=sizes)
+def test_a_signal_is_mirrored_at_its_ends(left, right, stride, length, sizes):
+    layer, x = ReflectPadding(3, left, right, stride), signal(length, 3)
+    wanted = mirrored(x, left, right + -length % stride)
+    for got in (whole(layer, x), streamed(layer, x, sizes)):
+        np.testing.assert_array_equal(got.numpy(), wanted)
+
+
+@given(left=st.integers(0, 5), right=st.integers(0, 5), length=st.integers(0, 20), sizes=sizes)
+def test_zeros_and_crops(left, right, length, sizes):
+    x = signal(length, 2)
+    padding, crop = ZeroPadding(left, right), Crop(2, left, right)
+    padded = F.pad(x, (0, 0, left, right))
+    for got in (whole(padding, x), streamed(padding, x, sizes)):
+        assert torch.equal(got, padded)
+    for got in (whole(crop, padded), streamed(crop, padded, sizes)):
+        assert torch.equal(got, x)
+
+
+@pytest.mark.parametrize(
+    ("span", "stride", "causal", "wanted"),
+    [(7, 1, True, (6, 0)), (7, 1, False, (3, 3)), (10, 5, True, (5, 0)), (10, 5, False, (3, 2)), (1, 1, False, (0, 0))],
+)
+def test_padding_that_keeps_the_length(span, stride, causal, wanted):
+    assert same_padding(span, stride, causal) == wanted
+
+
+@given(kernel=st.integers(1, 8), stride=st.integers(1, 4), causal=st.booleans(), length=st.integers(1, 40), sizes=sizes)
+def test_a_mirrored_convolution_gives_a_frame_for_every_stride_begun(kernel, stride, causal, length, sizes):
+    kernel = max(kernel, stride)
+    left, right = same_padding(kernel, stride, causal)
+    layer, x = Conv1d(3, 4, kernel, stride=stride, padding=ReflectPadding(3, left, right, stride)), signal(length, 3)
+    reset_parameters(layer, 0)
+    padded = torch.from_numpy(mirrored(x, left, right + -length % stride))
+    wanted = F.conv1d(padded.transpose(1, 2), layer.unpack(layer.weight), layer.bias, stride=stride).transpose(1, 2)
+    assert wanted.shape[1] == -(-length // stride)
+    for got in (whole(layer, x), streamed(layer, x, sizes)):
+        torch.testing.assert_close(got, wanted, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("few", [0, 10**9], ids=["the library's", "step by step"])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_recurrent_layer_is_torchs_and_streams(monkeypatch, few, batch):
+    monkeypatch.setattr(kernels, "FEW_FRAMES", few)
+    layer, x = LSTM(12, 2), signal(40, 12, batch)
+    reset_parameters(layer, 0)
+    with torch.no_grad():
+        wanted = layer.lstm(x)[0] + x
+    for got in (whole(layer, x), streamed(layer, x, [1]), streamed(layer, x, [7, 1, 13])):
+        torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_rows_of_a_recurrent_state_go_on_alone():
+    layer, x = LSTM(8, 2), signal(30, 8, 3)
+    reset_parameters(layer, 0)
+    state = layer.init_state(StreamSetup(3, CPU))
+    with torch.inference_mode():
+        layer.step(x[:, :11], state, False)
+        tail = layer.step(x[[2, 0], 11:], state.take([2, 0]), True)
+    torch.testing.assert_close(tail, whole(layer, x)[[2, 0], 11:], atol=1e-5, rtol=1e-4)
+
+
+@given(length=st.integers(1, 50), sizes=sizes)
+def test_a_norm_over_time_is_torchs_and_waits_for_the_end(length, sizes):
+    layer, x = TimeNorm(6), 3 * signal(length, 6) + 1
+    reset_parameters(layer, 0)
+    wanted = F.group_norm(x.transpose(1, 2), 1, layer.weight, layer.bias).transpose(1, 2)
+    for got in (whole(layer, x), streamed(layer, x, sizes)):
+        torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-4)
+    assert layer.frames_out(10, False) == 0
+
+
+@given(length=st.integers(1, 60), causal=st.booleans(), norm=st.booleans(), sizes=sizes)
+def test_a_network_of_them_streams(length, causal, norm, sizes):
+    def conv(channels: int, out: int, kernel: int, stride: int = 1) -> Chain:
+        padding = ReflectPadding(channels, *same_padding(kernel, stride, causal), stride) if kernel > 1 else 0
+        return Chain([Conv1d(channels, out, kernel, stride=stride, padding=padding), *([TimeNorm(out)] if norm else [])])
+
+    unit = Residual(8, Chain([ELU(), conv(8, 4, 3), ELU(), conv(4, 8, 1)]), shortcut=conv(8, 8, 1))
+    chain = Chain([conv(1, 8, 7), unit, ELU(), conv(8, 16, 8, 4), LSTM(16, 2), ELU(), conv(16, 4, 7)])
+    reset_parameters(chain, 0)
+    x = signal(length, 1)
+    got = streamed(chain, x, sizes)
+    assert got.shape[1] == -(-length // 4)
+    torch.testing.assert_close(got, whole(chain, x), atol=1e-5, rtol=1e-4)
+
+
+def test_every_parameter_of_them_trains():
+    unit = Residual(4, Chain([ELU(), Conv1d(4, 4, 3, padding=ReflectPadding(4, 2, 0))]), shortcut=Conv1d(4, 4, 1))
+    chain = Chain([unit, TimeNorm(4), LSTM(4, 1)])
+    reset_parameters(chain, 0)
+    chain(signal(20, 4)).square().mean().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in chain.parameters())

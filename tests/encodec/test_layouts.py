@@ -1,0 +1,107 @@
+"""The orders in which language models write EnCodec's tokens."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import blazen_codec_core as bc
+from blazen_codec_core.layouts import DelayLayout
+from blazen_codec_encodec.specs import SPECS
+
+SPEC, STEREO = SPECS
+NONE = SPEC.codebook_size
+DELAY = DelayLayout("x", "")
+
+
+def tokens(frames: int, books: int = 8, seed: int = 0) -> bc.CodecTokens:
+    rng = np.random.default_rng(seed)
+    return bc.CodecTokens.from_codes(SPEC, rng.integers(0, 1024, (books, frames)))
+
+
+def test_the_flat_order_is_frame_by_frame_with_an_offset_a_codebook():
+    made = tokens(3, 4)
+    ids = bc.Registry().layout("encodec_flat").pack(made)
+    assert ids.tolist() == [book * 1024 + int(made.codes[book][0, frame]) for frame in range(3) for book in range(4)]
+
+
+def test_the_delay_pattern_is_the_papers():
+    made = bc.CodecTokens.from_codes(SPEC, [[1, 2, 3], [4, 5, 6]])
+    ids = bc.Registry().layout("musicgen_delay").pack(made)
+    assert ids.reshape(-1, 2).T.tolist() == [[1, 2, 3, NONE], [NONE, 4, 5, 6]]
+
+
+@given(
+    layout=st.sampled_from(["encodec_flat", "musicgen_delay"]),
+    frames=st.integers(1, 40),
+    books=st.sampled_from(SPEC.usable_codebooks),
+    seed=st.integers(0, 99),
+)
+def test_there_and_back(layout, frames, books, seed):
+    made, found = tokens(frames, books, seed), bc.Registry().layout(layout)
+    assert found.unpack(found.pack(made), SPEC, num_codebooks=books) == made
+    if books == SPEC.used_codebooks:
+        assert found.unpack(found.pack(made), SPEC) == made
+
+
+def test_the_step_that_a_language_model_starts_from_is_left_out():
+    made = tokens(5)
+    ids = np.concatenate([np.full(8, NONE), DELAY.pack(made)])
+    assert DELAY.unpack(ids, SPEC) == made
+
+
+@given(frames=st.integers(1, 20), books=st.sampled_from([2, 4, 8]), cut=st.integers(1, 200))
+def test_a_sequence_that_breaks_off_is_refused_or_dropped_as_asked(frames, books, cut):
+    made = tokens(frames, books)
+    ids = DELAY.pack(made)
+    ids = ids[: max(0, ids.size - cut)]
+    whole = max(0, ids.size // books - (books - 1))
+    with pytest.raises(bc.InvalidTokens):
+        DELAY.unpack(ids, SPEC, num_codebooks=books)
+    if whole:
+        assert DELAY.unpack(ids, SPEC, num_codebooks=books, ragged="drop") == next(made.parts(whole))
+    else:
+        with pytest.raises(bc.InvalidTokens, match="no whole frame"):
+            DELAY.unpack(ids, SPEC, num_codebooks=books, ragged="drop")
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ([], "no whole frame"),
+        ([[1, NONE], [2, 3], [7, 4]], "id 7 is where codebook 0 has no code at step 2; 1024 belongs there"),
+        ([[1, 7], [NONE, 4]], "where codebook 1 has no code at step 0"),
+        ([[1, NONE], [NONE, -1]], "outside"),
+        ([[1025, NONE], [NONE, 1]], "outside"),
+        ([[NONE, NONE]], "break off"),
+        ([[NONE, NONE], [NONE, NONE]], "break off"),
+        ([[1, NONE], [2, 3]], "break off"),
+    ],
+)
+def test_ids_out_of_place(table, says):
+    with pytest.raises(bc.InvalidTokens, match=says):
+        DELAY.unpack(np.array(table, int).reshape(-1), SPEC, num_codebooks=2)
+
+
+def test_what_a_sequence_cannot_hold():
+    stereo = bc.CodecTokens.from_codes(STEREO, np.zeros((4, 150), int), num_samples=47_520, scales=np.ones((1, 1)))
+    for layout in ("encodec_flat", "musicgen_delay"):
+        found = bc.Registry().layout(layout)
+        with pytest.raises(bc.InvalidTokens, match="cannot hold scales"):
+            found.pack(stereo)
+        with pytest.raises(bc.InvalidTokens, match=r"\.stream\(0\)"):
+            found.pack(bc.CodecTokens.from_codes(SPEC, np.zeros((2, 2, 5), int)))
+        with pytest.raises(bc.InvalidInput, match="2, 4, 8, 16 or 32 codebooks, not 5"):
+            found.unpack([1] * 5, SPEC, num_codebooks=5)
+    flat = bc.Registry().layout("encodec_flat").pack(dataclasses.replace(stereo, scales=None))
+    assert flat.size == 600
+
+
+def test_codebooks_of_several_rates_have_no_delay_pattern():
+    slow = SPEC.model_copy(update={"strides": (2, 1), "codebook_choices": (), "default_codebooks": None})
+    with pytest.raises(bc.InvalidTokens, match="no steps in common"):
+        DELAY.unpack([1, 2], slow)

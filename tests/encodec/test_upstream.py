@@ -1,0 +1,177 @@
+"""Ours against the authors' package, at full size with the same seeded random weights."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from signals import recording
+
+import blazen_codec_core as bc
+from blazen_codec_core.nn.segments import cut
+from blazen_codec_core.weights import RandomWeights
+from blazen_codec_encodec.specs import SPECS
+
+BY_NAME = {spec.name: spec for spec in SPECS}
+CASES = [
+    (spec.name, bandwidth, streams)
+    for spec in SPECS
+    for bandwidth in spec.architecture.target_bandwidths
+    for streams in ((1, 2) if spec.channels == 1 else (1,))
+]
+
+
+def lengths(spec: bc.CodecSpec) -> list[int]:
+    rate, hop = spec.sample_rate, spec.hop_length
+    return [1, hop - 1, hop, rate, rate + 1, round(10.37 * rate)]
+
+
+def distance_gap(codec: bc.DynCodecProvider, pcm: np.ndarray, stream: int, book: int, frame: int, a: int, b: int) -> float:
+    """By how much one entry is nearer than another for its size, computed in double precision."""
+    spec = codec.spec
+    network = codec._handle.backend.build(RandomWeights(0)).double()
+    signal = pcm.reshape(-1, spec.channels, pcm.shape[1])[stream].astype(np.float64)
+    if spec.segment:
+        number, frame = divmod(frame, spec.tile_frames)
+        signal = cut(signal, spec.segment)[number]
+        signal = signal / (np.sqrt((signal.mean(0) ** 2).mean()) + 1e-8)
+    with torch.no_grad():
+        residual = network.encoder(torch.from_numpy(signal.copy()).t()[None])
+        for quantizer in network.quantizer.quantizers[:book]:
+            residual = residual - quantizer.decode(quantizer.nearest(residual))
+        at = residual[0, frame]
+        near = [float((at - network.quantizer.quantizers[book].codebook[entry]).square().sum()) for entry in (a, b)]
+    return abs(near[0] - near[1]) / max(near)
+
+
+@pytest.mark.parametrize(("name", "bandwidth", "streams"), CASES)
+def test_tokens_and_audio_are_the_authors(codecs, name, bandwidth, streams):
+    ours, theirs = codecs(name), codecs(name, engine="upstream")
+    spec = ours.spec
+    total = different = 0
+    worst = 0.0
+    for length in lengths(spec):
+        pcm = recording(spec, 10.5, channels=streams * spec.channels)[:, :length]
+        mine, reference = (codec.encode(pcm, codec.sample_rate, bandwidth=bandwidth) for codec in (ours, theirs))
+        assert mine.num_samples == reference.num_samples == length
+        assert [code.shape for code in mine.codes] == [code.shape for code in reference.codes]
+        assert mine.bits / max(mine.seconds, 1) / streams / 1000 < bandwidth * 1.06 or length < spec.sample_rate
+        if spec.segment:
+            np.testing.assert_allclose(mine.scales, reference.scales, rtol=1e-6)
+        for book, (a, b) in enumerate(zip(mine.codes, reference.codes, strict=True)):
+            total, different = total + a.size, different + int((a != b).sum())
+            for stream, frame in np.argwhere(a != b)[:1]:  # what follows a tie follows from it
+                gap = distance_gap(ours, pcm, int(stream), book, int(frame), int(a[stream, frame]), int(b[stream, frame]))
+                before = zip(mine.codes[:book], reference.codes[:book], strict=True)
+                assert gap < 1e-5 or any((x != y)[stream, frame] for x, y in before)
+        audio, wanted = ours.decode(reference), theirs.decode(reference)
+        assert audio.shape == wanted.shape == pcm.shape
+        worst = max(worst, float(np.abs(audio - wanted).max()))
+        assert np.abs(wanted).max() > 0.01, "the decoder says nothing; the comparison would be empty"
+    print(f"{name} {bandwidth} kbps, {streams} stream(s): {total - different} of {total} tokens equal, audio within {worst:.1e}")
+    assert different <= 1e-4 * total
+    assert worst < 1e-4
+
+
+@pytest.mark.parametrize("extra", [1, 80, 160, 321, 480, 481])
+def test_segments_that_end_near_an_overlap(codecs, extra):
+    """The last segment but one may be short as well, and the last one shorter than the overlap."""
+    ours, theirs = codecs("encodec_48khz"), codecs("encodec_48khz", engine="upstream")
+    for whole in (1, 2):
+        pcm = recording(ours.spec, 3)[:, : whole * 47_520 + extra]
+        mine, reference = (codec.encode(pcm, 48_000) for codec in (ours, theirs))
+        assert mine == reference
+        assert sum(mine.segment_frames) == mine.frames
+        audio, wanted = ours.decode(mine), theirs.decode(mine)
+        assert audio.shape == wanted.shape == pcm.shape
+        assert np.abs(audio - wanted).max() < 1e-4
+        parts = list(mine.parts(150))
+        assert bc.CodecTokens.concat(parts) == mine
+
+
+def test_where_the_authors_package_cannot_decode_its_own(codecs):
+    """A last segment whose frames end inside the overlap: theirs adds up arrays of different lengths and fails."""
+    ours, theirs = codecs("encodec_48khz"), codecs("encodec_48khz", engine="upstream")
+    pcm = recording(ours.spec, 1)[:, : 47_520 + 200]
+    tokens = ours.encode(pcm, 48_000)
+    assert tokens == theirs.encode(pcm, 48_000)
+    with pytest.raises(bc.InferenceError):
+        theirs.decode(tokens)
+    audio = ours.decode(tokens)
+    first = ours.decode(ours.encode(pcm[:, :47_520], 48_000))
+    assert audio.shape == pcm.shape
+    assert np.corrcoef(audio[0, :40_000], first[0, :40_000])[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("name", sorted(BY_NAME))
+def test_silence_and_loud_noise(codecs, name):
+    ours, theirs = codecs(name), codecs(name, engine="upstream")
+    rng = np.random.default_rng(0)
+    for pcm in (np.zeros((ours.channels, 3000)), rng.uniform(-1, 1, (ours.channels, 30_000))):
+        mine, reference = (codec.encode(pcm.astype(np.float32), codec.sample_rate) for codec in (ours, theirs))
+        assert mine == reference
+        assert np.abs(ours.decode(mine) - theirs.decode(mine)).max() < 1e-4
+
+
+def test_the_authors_package_does_not_stream():
+    codec = bc.load("encodec_24khz", engine="upstream", weights="random:0")
+    for session in (codec.encoder_session, codec.decoder_session):
+        with pytest.raises(bc.NotYetImplemented, match="native"):
+            session()
+
+
+def test_names_ids_and_bandwidths():
+    assert bc.load("encodec").spec is BY_NAME["encodec_24khz"]
+    assert bc.load("facebook/encodec_48khz").spec is BY_NAME["encodec_48khz"]
+    codec = bc.load("encodec_24khz")
+    assert (codec.id, codec.sample_rate, codec.num_codebooks) == ("encodec:facebook/encodec_24khz", 24_000, 32)
+    assert codec.frame_rate == 75
+    wanted = {
+        "encodec_24khz": {1.5: 2, 3.0: 4, 6.0: 8, 12.0: 16, 24.0: 32},
+        "encodec_48khz": {3.0: 2, 6.0: 4, 12.0: 8, 24.0: 16},
+    }
+    for name, choices in wanted.items():
+        spec = BY_NAME[name]
+        assert dict(zip(spec.bandwidths, spec.usable_codebooks, strict=True)) == pytest.approx(choices)
+        assert spec.bandwidth == 6
+        for bandwidth, books in choices.items():
+            assert spec.codebooks_for(bandwidth) == books
+        for wrong in (0, -1, 4.5, 48, float("nan"), "6"):
+            with pytest.raises(bc.InvalidInput, match="kbps, not"):
+                spec.codebooks_for(wrong)
+        with pytest.raises(bc.InvalidInput, match="codebooks, not 3"):
+            spec.codebooks_for(num_codebooks=3)
+        with pytest.raises(bc.InvalidInput, match="one of them"):
+            spec.codebooks_for(6, 8)
+    assert BY_NAME["encodec_48khz"].segment == bc.Segment(length=48_000, stride=47_520, normalized=True)
+
+
+def test_the_causal_model_is_as_quick_as_it_can_be(codecs):
+    """Seven frames are needed to mirror the first at the last convolution; from then on each frame comes as soon as it is in."""
+    session = codecs("encodec_24khz").encoder_session(tile_frames=1)
+    assert session.first_samples == 7 * 320
+    assert session.latency_samples == 7 * 320 - 1
+    pcm = recording(BY_NAME["encodec_24khz"], 1)
+    made = [session.push(pcm[:, start : start + 320]).frames for start in range(0, 24_000, 320)]
+    assert made == [0] * 6 + [7] + [1] * 68
+
+
+def test_the_stereo_model_takes_two_channels_only(codecs):
+    codec = codecs("encodec_48khz")
+    for channels in (1, 3):
+        with pytest.raises(bc.InvalidInput, match=f"takes 2 channels, not {channels}"):
+            codec.encode(np.zeros((channels, 100), np.float32), 48_000)
+    with pytest.raises(bc.InvalidInput, match="use encode"):
+        codec.encode_pcm(np.zeros(100, np.float32), 48_000)
+    with pytest.raises(bc.InvalidInput, match="tile_frames"):
+        codec.encoder_session(tile_frames=300)
+
+
+def test_scales_belong_to_the_tokens(codecs):
+    """Audio half as loud has the same codes and half the scales, and comes back half as loud."""
+    codec = codecs("encodec_48khz")
+    pcm = recording(codec.spec, 1.5)
+    tokens, quiet = codec.encode(pcm, 48_000), codec.encode(0.5 * pcm, 48_000)
+    assert all(map(np.array_equal, tokens.codes, quiet.codes))
+    np.testing.assert_allclose(quiet.scales, 0.5 * tokens.scales, rtol=1e-5)
+    np.testing.assert_allclose(codec.decode(quiet), 0.5 * codec.decode(tokens), atol=1e-6)
