@@ -7,7 +7,7 @@ import nox
 nox.options.sessions = ["lint", "types", "tests", "alone"]
 nox.options.error_on_missing_interpreters = True
 CONSTRAINTS = ("-c", "constraints.txt")
-PROJECT = ("-e", ".[plot,test]", "-e", "plugins/snac[upstream]")
+PROJECT = ("-e", ".[plot,test]", "-e", "plugins/encodec[upstream]", "-e", "plugins/snac[upstream]")
 
 
 def install(session: nox.Session, *packages: str, groups: tuple[str, ...] = ()) -> None:
@@ -39,7 +39,8 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
-def alone(session: nox.Session) -> None:
+@nox.parametrize("plugin,model", [("snac", ("snac_tiny",)), ("encodec", ("encodec_24khz", "random:0"))], ids=["snac", "encodec"])
+def alone(session: nox.Session, plugin: str, model: tuple[str, ...]) -> None:
     """One plugin installed alone, as its users install it: what it brings, and that it works."""
-    install(session, ".", "plugins/snac")
-    session.run("python", "tests/alone.py", "snac_tiny")
+    install(session, ".", f"plugins/{plugin}")
+    session.run("python", "tests/alone.py", *model)

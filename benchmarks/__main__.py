@@ -130,8 +130,8 @@ def memory(name: str, lengths: tuple[int, ...]) -> None:
 )
 @click.option("--seconds", default=10.0, show_default=True, help="of audio")
 def latency(name: str, tiles: tuple[int, ...], seconds: float) -> None:
-    """Sessions fed frame by frame: how much audio must be in before the first tokens come out, how far behind they are then at
-    most, and the seconds of work that one push takes."""
+    """Sessions fed frame by frame: how much audio must be in before the first tokens come out, how far behind
+    they are from then on at most, and the seconds of work that one push takes."""
     import numpy as np
     from signals import voice
 
@@ -152,16 +152,17 @@ def latency(name: str, tiles: tuple[int, ...], seconds: float) -> None:
             part = session.push(pcm[:, start : start + spec.hop_length])
             taken.append(time.perf_counter() - began)
             pushed, covered = pushed + spec.hop_length, covered + part.num_samples
-            if covered:
-                first = first or pushed
+            if first:
                 behind = max(behind, pushed - 1 - covered + part.num_samples)  # just before this push was complete
+            elif covered:
+                first = pushed
         row = {
             "codec": name,
             "tile_frames": tile,
             "latency_samples": session.latency_samples,
             "first_token_ms_of_audio": 1000 * first / rate,
             "first_token_ms_of_work": 1000 * sum(taken[: first // spec.hop_length]),
-            "behind_ms_at_most": 1000 * behind / rate,
+            "then_behind_ms_at_most": 1000 * behind / rate,
             "push_ms_median": 1000 * statistics.median(taken),
             "push_ms_worst": 1000 * max(taken),
             "real_time_factor": sum(taken) * rate / pushed,

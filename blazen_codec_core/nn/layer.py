@@ -114,12 +114,22 @@ class ChainState(State):
     states: list[State]
 
 
-class Chain(Layer):
-    """Layers one after the other."""
+@dataclasses.dataclass(frozen=True)
+class InTiles:
+    """Which layers of a chain are given so many frames of their input at a time, so that what they work on stays in cache,
+    however many frames the layers before and after them take."""
 
-    def __init__(self, layers: Iterable[Layer]) -> None:
+    layers: slice
+    frames: int
+
+
+class Chain(Layer):
+    """Layers one after the other, some of them in tiles."""
+
+    def __init__(self, layers: Iterable[Layer], tiled: InTiles | None = None) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
+        self.tiled = tiled
 
     def __iter__(self) -> Any:
         return iter(self.layers)
@@ -128,7 +138,18 @@ class Chain(Layer):
         return ChainState([layer.init_state(setup) for layer in self])
 
     def step(self, x: Tensor, state: ChainState, last: bool) -> Tensor:
-        for layer, layer_state in zip(self, state.states, strict=True):
+        if self.tiled is None or torch.is_grad_enabled():
+            return self._through(slice(None), x, state, last)
+        start, stop, _ = self.tiled.layers.indices(len(self.layers))
+        x = self._through(slice(start), x, state, last)
+        tiles = torch.split(x, self.tiled.frames, dim=1)
+        parts = [
+            self._through(self.tiled.layers, tile, state, last and number == len(tiles)) for number, tile in enumerate(tiles, 1)
+        ]
+        return self._through(slice(stop, None), torch.cat(parts, dim=1) if len(parts) > 1 else parts[0], state, last)
+
+    def _through(self, layers: slice, x: Tensor, state: ChainState, last: bool) -> Tensor:
+        for layer, layer_state in zip(list(self)[layers], state.states[layers], strict=True):
             x = layer.step(x, layer_state, last)
         return x
 

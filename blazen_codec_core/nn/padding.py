@@ -53,7 +53,7 @@ class ReflectPadding(Layer):
     The frames that a signal lacks to a multiple of `stride` are mirrored in as well. A signal too short to be mirrored is
     extended by zeros first, as far as the longer of the two paddings needs, and they count as padding.
 
-    The rule is EnCodec's (Défossez et al. 2022, "High Fidelity Neural Audio Compression").
+    The rule for short signals is that of Défossez et al. 2022, "High Fidelity Neural Audio Compression".
 
     Args:
         left: Frames before the signal, which begins to come out when `left + 1` frames are in.

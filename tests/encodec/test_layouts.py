@@ -78,8 +78,8 @@ def test_a_sequence_that_breaks_off_is_refused_or_dropped_as_asked(frames, books
         ([[1, NONE], [NONE, -1]], "outside"),
         ([[1025, NONE], [NONE, 1]], "outside"),
         ([[NONE, NONE]], "break off"),
-        ([[NONE, NONE], [NONE, NONE]], "break off"),
-        ([[1, NONE], [2, 3]], "break off"),
+        ([[NONE, NONE], [NONE, NONE]], "no whole frame"),
+        ([[1, NONE], [2, 3]], "id 2 is where codebook 0 has no code at step 1"),
     ],
 )
 def test_ids_out_of_place(table, says):

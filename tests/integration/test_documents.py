@@ -27,8 +27,10 @@ def test_the_readmes_table_is_the_specs(root):
     text = (root / "README.md").read_text()
     for spec in bc.list_codecs():
         row = next(line for line in text.splitlines() if line.startswith(f"| `{spec.name}`"))
-        assert f"{spec.token_rate:.0f} a second in {spec.num_codebooks} codebooks, {spec.bandwidth:.2f} kbps" in row
-        assert f"{spec.sample_rate / 1000:g} kHz" in row
+        assert f"{spec.token_rate:.0f} a second in {spec.used_codebooks} codebooks, {spec.bandwidth:.2f} kbps" in row
+        assert f"{spec.sample_rate / 1000:g} kHz{' stereo' if spec.channels == 2 else ''}" in row
+        if len(spec.bandwidths) > 1:
+            assert f"({', '.join(f'{kbps:g}' for kbps in spec.bandwidths)})" in row
 
 
 def test_the_readmes_commands_exist(root):

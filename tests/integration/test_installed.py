@@ -23,11 +23,13 @@ def test_the_life_of_plugins(site, root, tmp_path):
     alone = site.command("list")
     assert alone.returncode == 0, alone.stderr
     assert "No codec is installed" in alone.stdout
-    assert "pip install blazen-codec-snac" in alone.stdout
-    assert "pip install blazen-codec-snac" in site.command("plugins").stdout
-    unknown = site.command("info", "snac_tiny")
-    assert unknown.returncode == 3
-    assert "pip install blazen-codec-snac" in unknown.stderr
+    every = "pip install blazen-codec-encodec or blazen-codec-snac"
+    assert every in alone.stdout
+    assert every in site.command("plugins").stdout
+    for codec, distribution in (("snac_tiny", "blazen-codec-snac"), ("encodec_24khz", "blazen-codec-encodec")):
+        unknown = site.command("info", codec)
+        assert unknown.returncode == 3
+        assert f"pip install {distribution}" in unknown.stderr
 
     site.install(root / "plugins" / "snac")
     site.install(root / "tests" / "fake_plugin")
@@ -57,11 +59,12 @@ def test_the_life_of_plugins(site, root, tmp_path):
 
 
 def test_what_is_installed_holds_its_licence_types_and_model(site, root):
-    site.install(root / "plugins" / "snac")
+    for plugin in ("encodec", "snac"):
+        site.install(root / "plugins" / plugin)
     shipped = {str(path.relative_to(site.packages)) for path in site.packages.rglob("*") if path.is_file()}
-    for wanted in ("blazen_codec_core/py.typed", "blazen_codec_snac/py.typed", "blazen_codec_snac/tiny.safetensors"):
-        assert wanted in shipped
-    for name in ("blazen_codec_core", "blazen_codec_snac"):
+    assert "blazen_codec_snac/tiny.safetensors" in shipped
+    for name in ("blazen_codec_core", "blazen_codec_encodec", "blazen_codec_snac"):
+        assert f"{name}/py.typed" in shipped
         assert any(re.match(rf"{name}-[\d.]+\.dist-info/licenses/LICENSE", path) for path in shipped)
     assert not [path for path in shipped if path.split(os.sep)[0] in ("tests", "training", "benchmarks")]
     assert (site.packages / "blazen_codec_snac" / "tiny.safetensors").stat().st_size <= 4_000_000

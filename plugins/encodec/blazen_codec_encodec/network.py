@@ -12,6 +12,7 @@ from blazen_codec_core.nn import (
     Conv1d,
     ConvTranspose1d,
     Crop,
+    InTiles,
     Layer,
     ReflectPadding,
     Residual,
@@ -23,6 +24,9 @@ from blazen_codec_core.nn import (
 
 if TYPE_CHECKING:
     from .specs import EncodecArchitecture
+
+
+TILE_FRAMES = 50
 
 
 class EncodecNetwork(CodecNetwork):
@@ -50,7 +54,8 @@ def encoder(a: EncodecArchitecture) -> Chain:
             convolution(a, channels, 2 * channels, 2 * stride, stride),
         ]
         channels *= 2
-    return Chain([*layers, LSTM(channels, a.num_lstm_layers), ELU(), convolution(a, channels, a.hidden_size, a.last_kernel_size)])
+    tail = [LSTM(channels, a.num_lstm_layers), ELU(), convolution(a, channels, a.hidden_size, a.last_kernel_size)]
+    return Chain([*layers, *tail], in_tiles(a, slice(len(layers)), TILE_FRAMES * a.hop_length))
 
 
 def decoder(a: EncodecArchitecture) -> Chain:
@@ -60,7 +65,13 @@ def decoder(a: EncodecArchitecture) -> Chain:
     for stride in a.upsampling_ratios:
         layers += [ELU(), upsampling(a, channels, channels // 2, stride), residual_unit(a, channels // 2)]
         channels //= 2
-    return Chain([*layers, ELU(), convolution(a, channels, a.audio_channels, a.last_kernel_size, gain=0.3)])
+    layers += [ELU(), convolution(a, channels, a.audio_channels, a.last_kernel_size, gain=0.3)]
+    return Chain(layers, in_tiles(a, slice(2, None), TILE_FRAMES))
+
+
+def in_tiles(a: EncodecArchitecture, layers: slice, frames: int) -> InTiles | None:
+    """The recurrent layers are fastest over many frames, all others over few; with a norm over time there are no tiles."""
+    return None if a.norm_type == "time_group_norm" else InTiles(layers, frames)
 
 
 def residual_unit(a: EncodecArchitecture, channels: int) -> Residual:

@@ -158,7 +158,7 @@ SPECS = (
         description="Speech, music and sound at 24 kHz, causal",
         default=True,
         default_codebooks=8,
-        tile_frames=75,
+        tile_frames=150,
     ),
     _published(
         "encodec_48khz",
