@@ -96,8 +96,9 @@ def test_other_tiles_change_nothing_but_ties(codecs, name):
         assert np.abs(played(codec, [whole], tile_frames=tile) - audio).max() < 1e-5
 
 
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("together", [1, 5, 32])
+@pytest.mark.parametrize(
+    ("name", "together"), [(n, t) for n in MODELS for t in (1, 5, 32) if t > 1 or n not in ("snac_32khz", "snac_44khz")]
+)
 def test_a_batch_changes_nothing(codecs, monkeypatch, name, together):
     codec = codecs(name)
     spec, rate = codec.spec, codec.sample_rate
@@ -175,8 +176,8 @@ process = psutil.Process()
 session, player = codec.encoder_session(), codec.decoder_session()
 second = (np.random.default_rng(0).standard_normal((codec.channels, codec.sample_rate)) * 0.1).astype(np.float32)
 seen, parts = [], []
-for minute in range(int(sys.argv[2])):
-    for _ in range(60):
+for _ in range(6):
+    for _ in range(int(sys.argv[2])):
         parts.append(session.push(second))
         player.push(parts[-1])
     seen.append(process.memory_info().rss / 2**20)
@@ -184,11 +185,11 @@ print(*seen)
 """
 
 
-@pytest.mark.parametrize(("name", "minutes"), [("snac_tiny", 10), ("encodec_24khz", 4), ("encodec_48khz", 3)])
-def test_memory_does_not_grow_through_sessions(name, minutes):
-    command = [sys.executable, "-c", MEMORY, name, str(minutes)]
+@pytest.mark.parametrize(("name", "seconds"), [("snac_tiny", 60), ("encodec_24khz", 30), ("encodec_48khz", 12)])
+def test_memory_does_not_grow_through_sessions(name, seconds):
+    command = [sys.executable, "-c", MEMORY, name, str(seconds)]
     alone = {**os.environ, "OMP_NUM_THREADS": "1"}  # threads have heaps of their own, which come and go
     run = subprocess.run(command, capture_output=True, text=True, check=True, env=alone)
     after = [float(value) for value in run.stdout.split()]
-    print(f"{name}: RSS after each minute, MiB:", *(round(value) for value in after))
+    print(f"{name}: RSS after each {seconds} s, MiB:", *(round(value) for value in after))
     assert min(after[-2:]) - after[1] < 8

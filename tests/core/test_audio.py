@@ -63,7 +63,7 @@ def test_resampling_keeps_a_tone():
 class TestMetrics:
     def test_si_sdr_is_the_ratio_and_ignores_scale(self):
         x, noise = voice(1, 8000), np.random.default_rng(0).standard_normal(8000).astype(np.float32)
-        x -= x.mean()
+        x = x - x.mean()
         noise -= noise.mean()
         noise -= x * (noise @ x) / (x @ x)
         noise *= np.linalg.norm(x) / np.linalg.norm(noise) / 10

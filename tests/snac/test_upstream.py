@@ -19,8 +19,10 @@ from blazen_codec_snac.specs import SPECS
 MODELS = ["snac_24khz", "snac_32khz", "snac_44khz"]
 
 
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("seconds", [10.0, 0.001, 1.0])
+@pytest.mark.parametrize(
+    ("name", "seconds"),
+    [("snac_24khz", 10.0), ("snac_32khz", 4.0), ("snac_44khz", 4.0), *((n, s) for n in MODELS for s in (0.001, 1.0))],
+)
 def test_tokens_and_audio_are_the_authors(codecs, name, seconds):
     ours, theirs = codecs(name), codecs(name, engine="upstream")
     pcm = voice(seconds, ours.sample_rate)
@@ -86,7 +88,7 @@ def test_a_config_of_another_model_is_refused(tmp_path, changes):
 def test_a_config_that_is_none_is_refused(tmp_path, config):
     (tmp_path / "pytorch_model.bin").write_bytes(b"never read")
     (tmp_path / "config.json").write_text(config)
-    with pytest.raises(bc.WeightsUnavailable, match="not a SNAC config"):
+    with pytest.raises(bc.WeightsUnavailable, match="not a config of a model like snac_24khz"):
         bc.load("snac_24khz", weights=tmp_path).load()
 
 

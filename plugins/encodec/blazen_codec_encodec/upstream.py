@@ -102,7 +102,7 @@ class UpstreamEncodecBackend(TorchCodecBackend):
         theirs = cast(Any, loaded.network)
         with self._choosing, running():
             theirs.set_target_bandwidth(theirs.target_bandwidths[self.spec.usable_codebooks.index(books)])
-            x = torch.from_numpy(pcm).reshape(-1, self.channels, pcm.shape[1]).to(setup.device, setup.dtype)
+            x = torch.tensor(pcm, device=setup.device, dtype=setup.dtype).reshape(-1, self.channels, pcm.shape[1])
             frames = theirs.encode(x)
         codes = torch.cat([codes for codes, _ in frames], dim=2).cpu().numpy()
         scales = [scale[:, 0].cpu().numpy() for _, scale in frames if scale is not None]

@@ -87,7 +87,7 @@ class UpstreamSnacBackend(TorchCodecBackend):
         self.spec.codebooks_for(bandwidth, num_codebooks)
         loaded, setup = self.loaded(), self.setup(pcm.shape[0])
         with running():
-            x = torch.from_numpy(pcm)[:, None].to(setup.device, setup.dtype)
+            x = torch.tensor(pcm, device=setup.device, dtype=setup.dtype)[:, None]
             codes = [code.cpu().numpy() for code in cast(Any, loaded.network).encode(x)]
         return CodecTokens.from_codes(self.spec, codes, num_samples=pcm.shape[1], weights=loaded.weights)
 
