@@ -185,11 +185,11 @@ print(*seen)
 """
 
 
-@pytest.mark.parametrize(("name", "seconds"), [("snac_tiny", 60), ("encodec_24khz", 30), ("encodec_48khz", 12)])
+@pytest.mark.parametrize(("name", "seconds"), [("snac_tiny", 60), ("encodec_24khz", 60), ("encodec_48khz", 15)])
 def test_memory_does_not_grow_through_sessions(name, seconds):
     command = [sys.executable, "-c", MEMORY, name, str(seconds)]
     alone = {**os.environ, "OMP_NUM_THREADS": "1"}  # threads have heaps of their own, which come and go
     run = subprocess.run(command, capture_output=True, text=True, check=True, env=alone)
     after = [float(value) for value in run.stdout.split()]
     print(f"{name}: RSS after each {seconds} s, MiB:", *(round(value) for value in after))
-    assert min(after[-2:]) - after[1] < 8
+    assert max(after[3:]) - max(after[:3]) < 16  # the heap's own ups and downs
