@@ -10,9 +10,13 @@ from numpy.typing import NDArray
 from blazen_codec_core import CodecSpec
 
 
-@lru_cache(maxsize=64)
 def voice(seconds: float, sample_rate: int, seed: int = 0) -> NDArray[np.float32]:
-    """Something like speech: syllables of harmonics under moving formants, with breath and pauses, `(samples,)`; read-only."""
+    """Something like speech: syllables of harmonics under moving formants, with breath and pauses, `(samples,)`."""
+    return _voice(seconds, sample_rate, seed).copy()
+
+
+@lru_cache(maxsize=64)
+def _voice(seconds: float, sample_rate: int, seed: int) -> NDArray[np.float32]:
     rng = np.random.default_rng(seed)
     n = round(seconds * sample_rate)
     t = np.arange(n) / sample_rate
@@ -31,9 +35,7 @@ def voice(seconds: float, sample_rate: int, seed: int = 0) -> NDArray[np.float32
     syllables = np.clip(moving(-0.5, 1, 8), 0, 1)
     breath = rng.standard_normal(n) * np.clip(moving(-0.6, 0.6, 6), 0, 1)
     out = 0.2 * sound * syllables + 0.05 * breath
-    out = out.astype(np.float32)
-    out.setflags(write=False)
-    return out
+    return out.astype(np.float32)
 
 
 def recording(spec: CodecSpec, seconds: float, seed: int = 0, channels: int | None = None) -> NDArray[np.float32]:
