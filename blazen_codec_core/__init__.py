@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     )
     from .hookspecs import hookimpl
     from .layouts import TokenLayout
+    from .loudness import integrated_loudness
     from .provider import CodecBackendHandle, DynCodecProvider
     from .registry import Registry
     from .specs import CodecSpec, DeviceCapabilities, LoadOptions, Segment, WeightSource
@@ -78,6 +79,7 @@ __all__ = [
     "WeightsUnavailable",
     "discover",
     "hookimpl",
+    "integrated_loudness",
     "list_codecs",
     "load",
     "read_audio",
@@ -93,6 +95,7 @@ _MODULES = {
     "discovery": ("PluginRecord", "Plugins", "discover"),
     "hookspecs": ("hookimpl",),
     "layouts": ("TokenLayout",),
+    "loudness": ("integrated_loudness",),
     "provider": ("CodecBackendHandle", "DynCodecProvider"),
     "registry": ("Registry",),
     "specs": ("CodecSpec", "DeviceCapabilities", "LoadOptions", "Segment", "WeightSource"),

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import layouts
+from . import layouts, loudness
 from .errors import InvalidInput, InvalidTokens
 from .specs import CodecSpec, LoadOptions
-from .tokens import CodecTokens
+from .tokens import CodecTokens, longest
 
 Pcm = NDArray[np.float32]
 MAX_CHANNELS = 32
 MAX_AMPLITUDE = 1000.0
 """Audio is nominally -1 … 1. Far beyond that it is something else, such as integers that were never scaled."""
+
+
+class EncodeOptions(TypedDict, total=False):
+    """What `CodecBackend.encode` can be told."""
+
+    bandwidth: float | None
+    num_codebooks: int | None
+    normalize_db: float | None
 
 
 class AudioBackend(ABC):
@@ -152,7 +161,13 @@ class CodecBackend(AudioBackend):
         """A new stream of tokens to decode; `tile_frames` as for `encoder_session`."""
 
     def encode(
-        self, pcm: Any, sample_rate: int, *, bandwidth: float | None = None, num_codebooks: int | None = None
+        self,
+        pcm: Any,
+        sample_rate: int,
+        *,
+        bandwidth: float | None = None,
+        num_codebooks: int | None = None,
+        normalize_db: float | None = None,
     ) -> CodecTokens:
         """Audio to tokens.
 
@@ -161,24 +176,54 @@ class CodecBackend(AudioBackend):
             sample_rate: In hertz; it must be the codec's own, nothing is resampled here.
             bandwidth: Kilobits a second and stream, where the codec has a choice; one of `spec.bandwidths`.
             num_codebooks: How many codebooks to use, in place of a bandwidth; one of `spec.usable_codebooks`.
+            normalize_db: The loudness in LUFS that the audio is brought to first; decoding brings it back.
 
         Raises:
-            InvalidInput: The audio, its rate or the bandwidth cannot be used.
+            InvalidInput: The audio, its rate, the bandwidth or the loudness cannot be used.
+            EngineNotAvailable: Measuring loudness needs an extra that is not installed.
             CodecError: Loading or running the model failed.
         """
         pcm = self.check_pcm(pcm, sample_rate)
         books = self.spec.codebooks_for(bandwidth, num_codebooks)
+        if normalize_db is None:
+            return self.encode_whole(pcm, books)
+        level = self.level(pcm, normalize_db)
+        return dataclasses.replace(self.encode_whole(pcm * level.factors, books), loudness=level.loudness)
+
+    def level(self, pcm: Pcm, normalize_db: float) -> loudness.Level:
+        """How checked audio is brought to a loudness."""
+        target = loudness.check_target(normalize_db)
+        return loudness.Level.to(target, loudness.measure([pcm], self.sample_rate, pcm.shape[0]))
+
+    def encode_whole(self, pcm: Pcm, books: int) -> CodecTokens:
+        """Checked audio to tokens of the first so many codebooks."""
         session = self.encoder_session(pcm.shape[0], num_codebooks=books)
         return CodecTokens.concat([session.push(pcm), session.finish()])
 
     def decode(self, tokens: CodecTokens) -> Pcm:
         """Tokens to float32 `(channels, samples)`, as long as the audio they were made from.
 
+        Tokens that say how loud the audio was give audio of that loudness, measured over all that they decode to.
+
         Raises:
             InvalidTokens: They are not of this model, or incomplete.
+            EngineNotAvailable: Measuring loudness needs an extra that is not installed.
             CodecError: Loading or running the model failed.
         """
         self.check_tokens(tokens)
+        if tokens.loudness is None:
+            return self.decode_whole(tokens)
+        everything = dataclasses.replace(tokens, loudness=None, num_samples=self.decoded_samples(tokens))
+        audio = self.decode_whole(everything)
+        audio *= loudness.gain(tokens.loudness - loudness.integrated_loudness(audio, self.sample_rate))
+        return audio[:, : tokens.num_samples]
+
+    def decoded_samples(self, tokens: CodecTokens) -> int:
+        """How many samples a channel the decoder makes of tokens, before those beyond the end of the audio are cut off."""
+        return longest(tokens.frames, tokens.hop_length, tokens.segment)
+
+    def decode_whole(self, tokens: CodecTokens) -> Pcm:
+        """Checked tokens to audio, whatever loudness they say."""
         audio = np.empty((tokens.channels, tokens.num_samples), np.float32)
         at = 0
         for piece in self._played(tokens):  # into its place at once, so that long audio is in memory once
@@ -192,11 +237,9 @@ class CodecBackend(AudioBackend):
             yield session.push(part)
         yield session.finish()
 
-    def encode_batch(
-        self, items: Sequence[Any], sample_rate: int, *, bandwidth: float | None = None, num_codebooks: int | None = None
-    ) -> list[CodecTokens]:
-        """Several pieces of audio, of any lengths; each gives what it gives alone."""
-        return [self.encode(item, sample_rate, bandwidth=bandwidth, num_codebooks=num_codebooks) for item in items]
+    def encode_batch(self, items: Sequence[Any], sample_rate: int, **options: Unpack[EncodeOptions]) -> list[CodecTokens]:
+        """Several pieces of audio, of any lengths; each gives what it gives alone. Options are those of `encode`."""
+        return [self.encode(item, sample_rate, **options) for item in items]
 
     def decode_batch(self, items: Sequence[CodecTokens]) -> list[Pcm]:
         """Several pieces of tokens, of any lengths; each gives what it gives alone."""
@@ -288,10 +331,15 @@ class CodecBackend(AudioBackend):
         for name in ("codebook_size", "sample_rate", "hop_length", "segment"):
             if getattr(tokens, name) != getattr(spec, name):
                 raise InvalidTokens(f"{name} is {getattr(tokens, name)}, but {spec.name} has {getattr(spec, name)}")
+        for name in tokens.extra:
+            if name not in spec.token_extras:
+                raise InvalidTokens(f"these tokens say {name}, which {spec.name} does not know")
         if tokens.scales is not None and not (spec.segment and spec.segment.normalized):
             raise InvalidTokens(f"these tokens have scales, which {spec.name} does not know")
         if not part:
             self.check_blocks(tokens.frames)
+        if not part and tokens.num_samples > (made := self.decoded_samples(tokens)):
+            raise InvalidTokens(f"these tokens say {tokens.num_samples} samples, but {spec.name} makes {made} of them")
         if tokens.channels != tokens.streams * spec.channels or tokens.streams > MAX_CHANNELS:
             raise InvalidTokens(f"{tokens.streams} streams cannot be {tokens.channels} channels of {spec.name}")
 

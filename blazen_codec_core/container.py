@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, ValidationError
 
 from .errors import CorruptFile, InvalidInput, InvalidTokens, reason
 from .files import replacing
@@ -114,6 +114,8 @@ class _Header(BaseModel):
     weights: str | None = None
     source: _Source | None = None
     segment: Segment | None = None
+    loudness: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    extra: dict[str, StrictBool | StrictInt | StrictFloat | StrictStr] = {}
 
 
 def write(tokens: CodecTokens, path: str | PathLike[str]) -> None:
@@ -137,6 +139,8 @@ def write(tokens: CodecTokens, path: str | PathLike[str]) -> None:
         weights=tokens.weights,
         source=_Source(**dataclasses.asdict(source)) if source else None,
         segment=tokens.segment,
+        loudness=tokens.loudness,
+        extra=dict(tokens.extra),
     )
     with replacing(path) as temporary:
         save_file(arrays, temporary, metadata={KEY: header.model_dump_json(exclude_none=True)})

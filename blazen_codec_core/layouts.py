@@ -208,6 +208,8 @@ def check_one_stream(tokens: CodecTokens) -> None:
             "a sequence of ids cannot hold scales: keep tokens.scales, pack dataclasses.replace(tokens, scales=None), "
             "and put them back when it is unpacked"
         )
+    if tokens.extra:
+        raise InvalidTokens(f"a sequence of ids cannot say {', '.join(tokens.extra)}, without which these tokens cannot be decoded")
 
 
 def as_table(ids: Any, width: int, ragged: Ragged) -> NDArray[np.int64]:

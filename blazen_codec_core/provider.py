@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack, cast
 
 from .specs import CodecSpec, LoadOptions
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from .backend import CodecBackend, DecoderSession, EncoderSession, Pcm
+    from .backend import CodecBackend, DecoderSession, EncodeOptions, EncoderSession, Pcm
     from .tokens import CodecTokens
 
 B = TypeVar("B", bound="CodecBackend")
@@ -126,16 +126,12 @@ class DynCodecProvider:
     async def aunload(self) -> None:
         await _in_thread(self.unload)
 
-    def encode(
-        self, pcm: Any, sample_rate: int, *, bandwidth: float | None = None, num_codebooks: int | None = None
-    ) -> CodecTokens:
+    def encode(self, pcm: Any, sample_rate: int, **options: Unpack[EncodeOptions]) -> CodecTokens:
         """See `CodecBackend.encode`."""
-        return self._backend.encode(pcm, sample_rate, bandwidth=bandwidth, num_codebooks=num_codebooks)
+        return self._backend.encode(pcm, sample_rate, **options)
 
-    async def aencode(
-        self, pcm: Any, sample_rate: int, *, bandwidth: float | None = None, num_codebooks: int | None = None
-    ) -> CodecTokens:
-        return await _in_thread(self.encode, pcm, sample_rate, bandwidth=bandwidth, num_codebooks=num_codebooks)
+    async def aencode(self, pcm: Any, sample_rate: int, **options: Unpack[EncodeOptions]) -> CodecTokens:
+        return await _in_thread(self.encode, pcm, sample_rate, **options)
 
     def decode(self, tokens: CodecTokens) -> Pcm:
         """See `CodecBackend.decode`."""
@@ -144,16 +140,12 @@ class DynCodecProvider:
     async def adecode(self, tokens: CodecTokens) -> Pcm:
         return await _in_thread(self.decode, tokens)
 
-    def encode_batch(
-        self, items: Sequence[Any], sample_rate: int, *, bandwidth: float | None = None, num_codebooks: int | None = None
-    ) -> list[CodecTokens]:
+    def encode_batch(self, items: Sequence[Any], sample_rate: int, **options: Unpack[EncodeOptions]) -> list[CodecTokens]:
         """See `CodecBackend.encode_batch`."""
-        return self._backend.encode_batch(items, sample_rate, bandwidth=bandwidth, num_codebooks=num_codebooks)
+        return self._backend.encode_batch(items, sample_rate, **options)
 
-    async def aencode_batch(
-        self, items: Sequence[Any], sample_rate: int, *, bandwidth: float | None = None, num_codebooks: int | None = None
-    ) -> list[CodecTokens]:
-        return await _in_thread(self.encode_batch, items, sample_rate, bandwidth=bandwidth, num_codebooks=num_codebooks)
+    async def aencode_batch(self, items: Sequence[Any], sample_rate: int, **options: Unpack[EncodeOptions]) -> list[CodecTokens]:
+        return await _in_thread(self.encode_batch, items, sample_rate, **options)
 
     def decode_batch(self, items: Sequence[CodecTokens]) -> list[Pcm]:
         """See `CodecBackend.decode_batch`."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from numbers import Real
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 
 from .errors import InvalidInput
 
@@ -119,7 +119,7 @@ class Segment(_Frozen):
 
 
 class CodecSpec(_Frozen):
-    """One model. A plugin may subclass this to add its architecture.
+    """One model. A plugin may subclass this to say more of it, such as which type its architecture is.
 
     Attributes:
         name: What it is looked up by.
@@ -139,11 +139,13 @@ class CodecSpec(_Frozen):
         padded: Whether audio is padded with zeros to a multiple of `block_frames`; otherwise the network ends a signal of any
             length by itself.
         segment: How the signal is cut, for a codec that treats it in segments.
+        token_extras: What its tokens may say besides; see `CodecTokens.extra`.
         tile_frames: Frames that run through the network at a time; a multiple of `block_frames`.
         weights: Where its weights are.
         mirrors: Other places that have them, tried in this order.
         licence: Of the weights, as their publisher states it.
         licence_notice: What a user has to be told once about it, such as that it is non-commercial.
+        architecture: What decides the network's shape; a config published beside the weights is held against it.
     """
 
     name: Name
@@ -163,6 +165,7 @@ class CodecSpec(_Frozen):
     block_frames: Positive
     padded: bool = True
     segment: Segment | None = None
+    token_extras: tuple[str, ...] = ()
     tile_frames: Positive
     weights: WeightSource
     mirrors: tuple[WeightSource, ...] = ()
@@ -170,6 +173,7 @@ class CodecSpec(_Frozen):
     licence_notice: str | None = None
     homepage: str | None = None
     capabilities: DeviceCapabilities = DeviceCapabilities()
+    architecture: SerializeAsAny[BaseModel] | None = None
 
     @model_validator(mode="after")
     def _blocks(self) -> CodecSpec:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Codes = NDArray[np.int32]
 Scales = NDArray[np.float32]
+Plain = bool | int | float | str
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,8 @@ class CodecTokens:
         segment: How the signal was cut, where the codec treats it in segments. Each has frames of its own, so those of
             neighbours overlap in time. A part of a stream that goes on holds whole segments, of `stride` samples each.
         scales: What each segment was divided by, float32 `(streams, segments)`, where the codec does that; `None` means 1.
+        loudness: How loud the audio was, in LUFS, where decoding has to bring it back to that.
+        extra: What the codec's decoder has to be told besides, by names of its own.
     """
 
     codec: str
@@ -97,6 +100,8 @@ class CodecTokens:
     source: Source | None = None
     segment: Segment | None = None
     scales: Scales | None = None
+    loudness: float | None = None
+    extra: Mapping[str, Plain] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         codes = [_checked(code, number, self.codebook_size) for number, code in enumerate(self.__dict__["codes"])]
@@ -116,6 +121,11 @@ class CodecTokens:
         scales = self.__dict__["scales"]
         if scales is not None:
             self.__dict__["scales"] = _packed_scales(scales, (self.streams, len(self.segment_frames) if self.segment else 0))
+        if self.loudness is not None and not (isinstance(self.loudness, int | float) and math.isfinite(self.loudness)):
+            raise InvalidTokens(f"loudness is a number of LUFS, not {self.loudness!r}")
+        if not all(isinstance(name, str) and isinstance(value, Plain) for name, value in self.extra.items()):
+            raise InvalidTokens(f"extra holds names and plain values, not {self.extra!r}")
+        self.__dict__["extra"] = dict(self.extra)
 
     def _check_segments(self, segment: Segment) -> None:
         if segment.length % self.hop_length or set(self.strides) != {1}:
@@ -264,7 +274,8 @@ class CodecTokens:
 
     def check_joins(self, other: CodecTokens) -> None:
         """Raises `InvalidTokens` unless `other` is of the same model and has as many streams and codebooks."""
-        for name in ("codec", "strides", "codebook_size", "sample_rate", "hop_length", "channels", "streams", "segment"):
+        shared = ("codec", "strides", "codebook_size", "sample_rate", "hop_length", "channels", "streams", "segment", "loudness")
+        for name in (*shared, "extra"):
             if getattr(self, name) != getattr(other, name):
                 raise InvalidTokens(f"{name} differs: {getattr(self, name)!r} and {getattr(other, name)!r} cannot be joined")
         if (self.scales is None) != (other.scales is None):

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 
 import blazen_codec_core as bc
-from blazen_codec_encodec import language_model, upstream
+from blazen_codec_core.nn.upstream import stand_in
+from blazen_codec_encodec import language_model
 from blazen_codec_encodec.specs import SPECS
 
-with upstream.torchaudio_or_stand_in():
+with stand_in("torchaudio"):
     compress = importlib.import_module("encodec.compress")
     models = importlib.import_module("encodec.model")
 

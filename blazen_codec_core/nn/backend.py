@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
 import threading
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import numpy as np
 import torch
 
 from .. import weights
-from ..backend import CodecBackend, DecoderSession, EncoderSession, Pcm
+from ..backend import CodecBackend, DecoderSession, EncodeOptions, EncoderSession, Pcm
 from ..errors import DeviceUnavailable, InvalidInput, LicenceNotice
 from ..specs import CodecSpec, LoadOptions
 from ..tokens import CodecTokens
+from . import state_dicts
 from .batch import decode_together, encode_together
-from .layer import StreamSetup
+from .layer import StreamSetup, reset_parameters
 from .network import CodecNetwork
 from .noise import CounterNoise
 from .segments import SegmentCoder, SegmentDecoderSession, SegmentEncoderSession, decode_segments, encode_segments
@@ -69,10 +71,13 @@ def is_there(device: torch.device) -> bool:
 
 
 class TorchCodecBackend(CodecBackend):
-    """A codec that runs on PyTorch. A plugin says how its network is built and filled; the rest is here."""
+    """A codec that runs on PyTorch. A plugin says what its network is and how its publishers name the weights; the rest is here."""
 
     batch_streams: ClassVar[Mapping[str, int]] = {"cpu": 1}
     """How many signals run side by side, by device type; on a CPU a second one would only push the first out of cache."""
+
+    tile_decoder: ClassVar[type[TileDecoderSession]] = TileDecoderSession
+    """What plays tokens that are not in segments."""
 
     def __init__(self, spec: CodecSpec, options: LoadOptions | None = None) -> None:
         super().__init__(spec, options)
@@ -80,12 +85,36 @@ class TorchCodecBackend(CodecBackend):
         self._lock = threading.Lock()
 
     @abstractmethod
+    def new_network(self) -> CodecNetwork:
+        """A network of this model, whatever its weights are."""
+
+    @abstractmethod
+    def from_published(self, network: CodecNetwork, content: Any, origin: str) -> Mapping[str, torch.Tensor]:
+        """What a published file holds, as `state_dicts.read` gives it, under the network's own names.
+
+        Args:
+            origin: The file, for messages.
+
+        Raises:
+            WeightsUnavailable: It is of another model, or holds no weights.
+        """
+
     def build(self, found: weights.RandomWeights | weights.WeightFile) -> CodecNetwork:
         """The network, on the CPU, with these weights.
 
         Raises:
-            WeightsUnavailable: They are not of this model.
+            WeightsUnavailable: They, or the config beside them, are of another model.
         """
+        network = self.new_network()
+        if isinstance(found, weights.RandomWeights):
+            reset_parameters(network, found.seed)
+            return network
+        if found.config and self.spec.architecture:
+            described = state_dicts.read_config(found.config)
+            state_dicts.check_config(self.spec.architecture, described, str(found.config), self.spec.name)
+        origin = str(found.path)
+        state_dicts.load(network, self.from_published(network, state_dicts.read(found.path), origin), origin)
+        return network
 
     @property
     def device(self) -> str:
@@ -158,22 +187,30 @@ class TorchCodecBackend(CodecBackend):
         tile = self._tile(tile_frames)
         if self.spec.segment:
             return SegmentDecoderSession(self, self._coder())
-        return TileDecoderSession(self, self.loaded().network, self.setup, tile)
+        return self.tile_decoder(self, self.loaded().network, self.setup, tile)
 
-    def encode_batch(
-        self, items: Sequence[Any], sample_rate: int, *, bandwidth: float | None = None, num_codebooks: int | None = None
-    ) -> list[CodecTokens]:
-        books = self.spec.codebooks_for(bandwidth, num_codebooks)
+    def encode_batch(self, items: Sequence[Any], sample_rate: int, **options: Unpack[EncodeOptions]) -> list[CodecTokens]:
+        books = self.spec.codebooks_for(options.get("bandwidth"), options.get("num_codebooks"))
         pcm = [self.check_pcm(item, sample_rate) for item in items]
         streams = [item.shape[0] // self.channels for item in pcm]
-        return self._in_groups(pcm, streams, lambda group: self._encode_group(group, books))
+        if (target := options.get("normalize_db")) is None:
+            return self._in_groups(pcm, streams, lambda group: self._encode_group(group, books))
+        levels = [self.level(item, target) for item in pcm]
+        pcm = [item * level.factors for item, level in zip(pcm, levels, strict=True)]
+        tokens: list[CodecTokens] = self._in_groups(pcm, streams, lambda group: self._encode_group(group, books))
+        return [dataclasses.replace(own, loudness=level.loudness) for own, level in zip(tokens, levels, strict=True)]
 
     def decode_batch(self, items: Sequence[CodecTokens]) -> list[Pcm]:
         for item in items:
             self.check_tokens(item)
         results: dict[int, Pcm] = {}
-        for books in {item.num_codebooks for item in items}:
-            places = [place for place, item in enumerate(items) if item.num_codebooks == books]
+        plain: dict[int, list[int]] = {}
+        for place, item in enumerate(items):
+            if item.extra or item.loudness is not None:
+                results[place] = self.decode(item)
+            else:
+                plain.setdefault(item.num_codebooks, []).append(place)
+        for places in plain.values():
             group = [items[place] for place in places]
             results.update(zip(places, self._in_groups(group, [item.streams for item in group], self._decode_group), strict=True))
         return [results[place] for place in range(len(items))]
@@ -204,7 +241,7 @@ class TorchCodecBackend(CodecBackend):
 
     def _encode_group(self, items: list[Pcm], books: int) -> list[CodecTokens]:
         if len(items) == 1:
-            return [self.encode(items[0], self.sample_rate, num_codebooks=books)]
+            return [self.encode_whole(items[0], books)]
         loaded = self.loaded()
         with running():
             if self.spec.segment:
@@ -218,7 +255,7 @@ class TorchCodecBackend(CodecBackend):
 
     def _decode_group(self, items: list[CodecTokens]) -> list[Pcm]:
         if len(items) == 1:
-            return [self.decode(items[0])]
+            return [self.decode_whole(items[0])]
         with running():
             if self.spec.segment:
                 return decode_segments(self._coder(), items)

@@ -7,7 +7,7 @@ PyTorch's order of axes, and axes of length 1 do not matter.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -23,6 +23,35 @@ FACTORS: tuple[Factors, ...] = (
     ("parametrizations.weight.original0", "parametrizations.weight.original1"),
 )
 """PyTorch's older and newer names."""
+
+Rules = Sequence[tuple[str, str]]
+"""Patterns and what they become, in the order in which they are applied."""
+
+BLOCKS: Rules = (
+    (r"^encoder\.layers", "encoder.block"),
+    (r"^decoder\.layers", "decoder.model"),
+    (r"\.(branch\.)?layers\.", ".block."),
+    (r"\.codebook$", ".codebook.weight"),
+)
+"""Networks whose every chain is a `block`, as in the code that many codecs descend from."""
+
+
+def names(network: nn.Module, rules: Rules) -> dict[str, str]:
+    """Our names of the network's parameters to the published ones."""
+    return {ours: rename(ours, rules) for ours, _ in network.named_parameters()}
+
+
+def rename(name: str, rules: Rules) -> str:
+    """One of our names to the published one."""
+    for pattern, replacement in rules:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def alphas(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors, with the factors of Snake activations as `(1, channels, 1)`."""
+    return {name: tensor.reshape(1, -1, 1) if name.endswith(".alpha") else tensor for name, tensor in state.items()}
+
 
 
 def to_published(network: nn.Module, names: Mapping[str, str], factors: Factors | None = None) -> dict[str, Tensor]:

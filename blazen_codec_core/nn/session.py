@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from ..backend import CodecBackend, DecoderSession, EncoderSession, Pcm
 from ..errors import CodecError, InferenceError, InvalidInput, InvalidTokens, reason
 from ..tokens import CodecTokens
-from .layer import StreamSetup
+from .layer import State, StreamSetup
 from .network import CodecNetwork
 
 
@@ -123,6 +123,11 @@ class OnePlayback(OneSignal):
         """Checks and counts the next tokens; returns the first that there were."""
         self._check_open()
         self._backend.check_tokens(tokens, part=True)
+        if tokens.loudness is not None:
+            raise InvalidTokens(
+                "the level of these tokens depends on how loud all of their audio is: decode them whole, or remove it with "
+                "dataclasses.replace(tokens, loudness=None)"
+            )
         first = self._first or tokens
         first.check_joins(tokens)
         if not self._continues and (tokens.num_samples or (tokens.segment and tokens.frames)):
@@ -226,6 +231,14 @@ class TileEncoderSession(OneSignal, EncoderSession):
         return CodecTokens.from_codes(spec, codes, num_samples=samples, weights=self._weights)
 
 
+class TokenPlayer(Protocol):
+    """What a session needs of a network to decode; see `CodecNetwork`."""
+
+    def decoder_state(self, setup: StreamSetup) -> State: ...
+    def decode_step(self, indices: Sequence[Tensor], state: Any, last: bool) -> Tensor: ...
+    def samples_decoded(self, frames: int, last: bool) -> int: ...
+
+
 class TileDecoderSession(OnePlayback, DecoderSession):
     """Tokens in tiles through the decoder."""
 
@@ -233,7 +246,8 @@ class TileDecoderSession(OnePlayback, DecoderSession):
         self, backend: CodecBackend, network: CodecNetwork, setup: Callable[[int], StreamSetup], tile_frames: int
     ) -> None:
         super().__init__(backend)
-        self._network, self._setup_of, self._tile = network, setup, tile_frames
+        self._network: TokenPlayer = network
+        self._setup_of, self._tile = setup, tile_frames
         self._made = 0
 
     @property
@@ -259,6 +273,7 @@ class TileDecoderSession(OnePlayback, DecoderSession):
         return made
 
     def _begin(self, tokens: CodecTokens) -> None:
+        """Makes ready for tokens such as these, the first."""
         self._setup = self._setup_of(tokens.streams)
         self._tiles = [Tiles(tokens.streams, self._tile // stride, np.dtype(np.int32)) for stride in tokens.strides]
         with running():

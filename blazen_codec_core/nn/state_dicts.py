@@ -40,36 +40,46 @@ def read(path: Path) -> Any:
         raise WeightsUnavailable(f"{path} is not a file of weights: {reason(error)}") from error
 
 
-def tensors(found: Any, path: Path) -> dict[str, Tensor]:
-    """The state dict in `found`, as float32.
+def tensors(found: Any, origin: str) -> dict[str, Tensor]:
+    """The state dict in `found`, as float32; `origin` is where it was found, for messages.
 
     Raises:
         WeightsUnavailable: It is something else, or holds NaN.
     """
     if not isinstance(found, Mapping) or not all(isinstance(v, Tensor) for v in found.values()):
-        raise WeightsUnavailable(f"{path} holds no state dict: names and tensors are expected")
+        raise WeightsUnavailable(f"{origin} holds no state dict: names and tensors are expected")
     state = {str(name): tensor.float() if tensor.is_floating_point() else tensor for name, tensor in found.items()}
     for name, tensor in state.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise WeightsUnavailable(f"{path}: {name} holds NaN or infinite values")
+            raise WeightsUnavailable(f"{origin}: {name} holds NaN or infinite values")
     return state
 
 
-def check_config(architecture: BaseModel, path: Path, name: str) -> None:
-    """Raises `WeightsUnavailable` unless a published `config.json` describes this architecture.
+def read_config(path: Path) -> Any:
+    """What a published `config.json` says; `None` if it is no JSON."""
+    try:
+        return json.loads(path.read_text())
+    except (ValueError, OSError):
+        return None
+
+
+def check_config(architecture: BaseModel, described: Any, origin: str, name: str) -> None:
+    """Raises `WeightsUnavailable` unless a published description is of this architecture.
 
     Args:
-        architecture: Its fields are named as in the file; others there do not matter.
+        architecture: Its fields are named as there, or have aliases that are; what else is there does not matter.
+        described: Names and values.
+        origin: Where it was found, for messages.
         name: Of the model, for messages.
     """
     try:
-        described = type(architecture).model_validate(json.loads(path.read_text()))
-    except (ValidationError, ValueError, OSError) as error:
-        raise WeightsUnavailable(f"{path} is not a config of a model like {name}: {reason(error)}") from error
+        found = type(architecture).model_validate(described)
+    except ValidationError as error:
+        raise WeightsUnavailable(f"{origin} is not a config of a model like {name}: {reason(error)}") from error
     for field in type(architecture).model_fields:
-        ours, theirs = getattr(architecture, field), getattr(described, field)
+        ours, theirs = getattr(architecture, field), getattr(found, field)
         if ours != theirs:
-            raise WeightsUnavailable(f"{path} is of another model: {field} is {theirs}, but {name} has {ours}")
+            raise WeightsUnavailable(f"{origin} is of another model: {field} is {theirs}, but {name} has {ours}")
 
 
 def load(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:

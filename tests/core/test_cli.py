@@ -156,8 +156,8 @@ def test_verify(run, speech):
 def test_verify_fails_where_they_differ(run, monkeypatch):
     from blazen_codec_snac.upstream import UpstreamSnacBackend
 
-    honest = UpstreamSnacBackend.decode
-    monkeypatch.setattr(UpstreamSnacBackend, "decode", lambda self, tokens: honest(self, tokens) + 1e-3)
+    honest = UpstreamSnacBackend.decode_whole
+    monkeypatch.setattr(UpstreamSnacBackend, "decode_whole", lambda self, tokens: honest(self, tokens) + 1e-3)
     code, out, _ = run("verify", "snac_tiny", *RANDOM)
     assert code == 1
     assert "FAILED" in out

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from blazen_codec_core.nn import ConvTranspose1d, published
 
-from .network import EncodecNetwork
-
 
 @dataclass(frozen=True)
 class Layout:
@@ -52,7 +50,7 @@ HUB = Layout(
 )
 
 
-def names(network: EncodecNetwork, layout: Layout) -> dict[str, str]:
+def names(network: nn.Module, layout: Layout) -> dict[str, str]:
     """Our names of the network's parameters to the published ones."""
     return {ours: _name(network, ours, layout) for ours, _ in network.named_parameters()}
 
@@ -69,7 +67,7 @@ def _name(network: nn.Module, ours: str, layout: Layout) -> str:
     return re.sub(r"^(encoder|decoder)\.layers\.", rf"\1.{layout.layers}.", ours)
 
 
-def to_published(network: EncodecNetwork, *, weight_norm: bool) -> dict[str, Tensor]:
+def to_published(network: nn.Module, *, weight_norm: bool) -> dict[str, Tensor]:
     """The network's weights as the authors lay them out, without what only training needs.
 
     Args:
@@ -79,7 +77,7 @@ def to_published(network: EncodecNetwork, *, weight_norm: bool) -> dict[str, Ten
     return published.to_published(network, names(network, AUTHORS), factors)
 
 
-def from_published(network: EncodecNetwork, state: Mapping[str, Tensor], origin: str) -> dict[str, Tensor]:
+def from_published(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> dict[str, Tensor]:
     """A published state dict of either layout under our names; weights may be factored or whole.
 
     Raises:

@@ -110,6 +110,6 @@ def load(spec: LanguageModelSpec, name: str, weights: str | None, loading: LoadO
         torch.manual_seed(found.seed if isinstance(found, RandomWeights) else 0)
         model = LanguageModel(spec).eval().requires_grad_(False)
     if not isinstance(found, RandomWeights):
-        state = state_dicts.tensors(state_dicts.read(found.path), found.path)
+        state = state_dicts.tensors(state_dicts.read(found.path), str(found.path))
         state_dicts.load(model, state, str(found.path))
     return model

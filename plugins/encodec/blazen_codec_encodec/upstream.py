@@ -2,54 +2,26 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.machinery
-import sys
-import threading
-import types
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, cast
 
 import numpy as np
 import torch
 
-from blazen_codec_core import CodecBackend, CodecTokens, EngineNotAvailable, NotYetImplemented
+from blazen_codec_core import CodecTokens, EngineNotAvailable
 from blazen_codec_core.backend import Pcm
-from blazen_codec_core.nn.backend import TorchCodecBackend
 from blazen_codec_core.nn.segments import coded
 from blazen_codec_core.nn.session import running
+from blazen_codec_core.nn.upstream import UpstreamBackend, stand_in
 from blazen_codec_core.weights import RandomWeights, WeightFile
 
-from .backend import build
+from .backend import EncodecBackend
 from .checkpoint import to_published
-from .specs import EncodecArchitecture, EncodecSpec
-
-
-@contextmanager
-def torchaudio_or_stand_in() -> Iterator[None]:
-    """The authors' package imports torchaudio, but only its file handling uses it. Where it does not load beside the installed
-    torch, an empty module takes its place during the import."""
-    try:
-        importlib.import_module("torchaudio")
-    except (ImportError, OSError, RuntimeError):
-        left_over = [name for name in sys.modules if name.split(".")[0] == "torchaudio"]
-        for name in left_over:
-            del sys.modules[name]
-        stand_in = types.ModuleType("torchaudio")
-        stand_in.__spec__ = importlib.machinery.ModuleSpec("torchaudio", None)
-        sys.modules["torchaudio"] = stand_in
-        try:
-            yield
-        finally:
-            del sys.modules["torchaudio"]
-    else:
-        yield
+from .specs import EncodecArchitecture
 
 
 try:
-    with torchaudio_or_stand_in():
+    with stand_in("torchaudio"):  # which only their file handling uses
         from encodec.model import EncodecModel
 except ImportError as error:
     raise EngineNotAvailable(
@@ -74,33 +46,20 @@ def model(architecture: EncodecArchitecture, name: str) -> Any:
         ).eval()
 
 
-class UpstreamEncodecBackend(TorchCodecBackend):
-    """Whole signals only: the authors' code does not stream."""
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self._choosing = threading.Lock()
-
-    @property
-    def spec(self) -> EncodecSpec:
-        return cast(EncodecSpec, self._spec)
+class UpstreamEncodecBackend(UpstreamBackend, EncodecBackend):
+    """EnCodec as its authors wrote it."""
 
     def build(self, found: RandomWeights | WeightFile) -> Any:
         theirs = model(self.spec.architecture, self.spec.name)
-        ours = build(self.spec, found)
-        state = to_published(ours, weight_norm=self.spec.architecture.norm_type == "weight_norm")
+        state = to_published(super().build(found), weight_norm=self.spec.architecture.norm_type == "weight_norm")
         training = {name: tensor for name, tensor in theirs.state_dict().items() if name not in state}
         theirs.load_state_dict({**training, **state})
         return theirs
 
-    def encode(
-        self, pcm: Any, sample_rate: int, *, bandwidth: float | None = None, num_codebooks: int | None = None
-    ) -> CodecTokens:
-        pcm = self.check_pcm(pcm, sample_rate)
-        books = self.spec.codebooks_for(bandwidth, num_codebooks)
+    def encode_whole(self, pcm: Pcm, books: int) -> CodecTokens:
         loaded, setup = self.loaded(), self.setup(1)
         theirs = cast(Any, loaded.network)
-        with self._choosing, running():
+        with self._one_at_a_time, running():
             theirs.set_target_bandwidth(theirs.target_bandwidths[self.spec.usable_codebooks.index(books)])
             x = torch.tensor(pcm, device=setup.device, dtype=setup.dtype).reshape(-1, self.channels, pcm.shape[1])
             frames = theirs.encode(x)
@@ -114,8 +73,7 @@ class UpstreamEncodecBackend(TorchCodecBackend):
             scales=np.stack(scales, axis=1) if scales else None,
         )
 
-    def decode(self, tokens: CodecTokens) -> Pcm:
-        self.check_tokens(tokens)
+    def decode_whole(self, tokens: CodecTokens) -> Pcm:
         loaded, setup = self.loaded(), self.setup(1)
         with running():
             frames = [
@@ -127,12 +85,3 @@ class UpstreamEncodecBackend(TorchCodecBackend):
             ]
             y = cast(Any, loaded.network).decode(frames)
         return np.ascontiguousarray(y.flatten(0, 1)[:, : tokens.num_samples].float().cpu().numpy())
-
-    encode_batch = CodecBackend.encode_batch  # one by one
-    decode_batch = CodecBackend.decode_batch
-
-    def encoder_session(self, channels: int | None = None, **options: Any) -> Any:
-        raise NotYetImplemented("EnCodec's own package does not stream; load the codec with engine='native'")
-
-    def decoder_session(self, **options: Any) -> Any:
-        raise NotYetImplemented("EnCodec's own package does not stream; load the codec with engine='native'")

@@ -9,11 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from blazen_codec_core.nn import LocalAttention, published
-
-from .network import SnacNetwork
 
 IGNORED = r".*\.rel_pos\.(inv_freq|scale)"
 """Buffers that follow from the architecture."""
@@ -21,37 +19,25 @@ LINEAR = re.compile(r".*\.to_(qkv|out)\.weight")
 """Attention's projections are plain matrices in the published files."""
 
 
-def published_name(name: str) -> str:
-    """Our name of a parameter to the published one."""
-    name = re.sub(r"^encoder\.layers", "encoder.block", re.sub(r"^decoder\.layers", "decoder.model", name))
-    return re.sub(r"\.codebook$", ".codebook.weight", name.replace(".branch.layers.", ".block.").replace(".layers.", ".block."))
-
-
-def published_names(network: SnacNetwork) -> dict[str, str]:
-    return {name: published_name(name) for name, _ in network.named_parameters()}
-
-
-def to_published(network: SnacNetwork, *, weight_norm: bool = True) -> dict[str, Tensor]:
+def to_published(network: nn.Module, *, weight_norm: bool = True) -> dict[str, Tensor]:
     """The network's weights under published names; without `weight_norm`, each weight whole in place of its two factors."""
-    names = published_names(network)
+    names = published.names(network, published.BLOCKS)
     matrices = {ours: name for ours, name in names.items() if LINEAR.fullmatch(name)}
     others = {ours: name for ours, name in names.items() if ours not in matrices}
     state = published.to_published(network, others, published.FACTORS[1] if weight_norm else None)
     state |= {name: weight[..., 0] for name, weight in published.to_published(network, matrices).items()}
-    for name, tensor in state.items():
-        if name.endswith(".alpha"):
-            state[name] = tensor.reshape(1, -1, 1)
+    state = published.alphas(state)
     for ours, module in network.named_modules():
         if isinstance(module, LocalAttention):
             frequencies = module.get_buffer("rotation")[1, : module.head_channels // 2]
-            state[f"{published_name(ours)}.rel_pos.inv_freq"] = frequencies
+            state[published.rename(f"{ours}.rel_pos.inv_freq", published.BLOCKS)] = frequencies
     return {name: tensor.clone() for name, tensor in state.items()}
 
 
-def from_published(network: SnacNetwork, state: Mapping[str, Tensor], origin: str) -> dict[str, Tensor]:
+def from_published(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> dict[str, Tensor]:
     """A published state dict, or one with whole weights in place of the factors, under our names.
 
     Raises:
         WeightsUnavailable: A name is missing, unknown, or of a shape that cannot be converted; `origin` is named.
     """
-    return published.from_published(network, state, published_names(network), origin, IGNORED)
+    return published.from_published(network, state, published.names(network, published.BLOCKS), origin, IGNORED)

@@ -9,21 +9,18 @@ from blazen_codec_core.nn import (
     Chain,
     CodecNetwork,
     Conv1d,
-    ConvTranspose1d,
     FactorizedQuantizer,
     Layer,
     LocalAttention,
     NoiseBlock,
-    Residual,
     ResidualVectorQuantizer,
     Snake,
     Tanh,
+    blocks,
 )
 
 if TYPE_CHECKING:
     from .specs import SnacArchitecture
-
-DILATIONS = (1, 3, 9)
 
 
 class SnacNetwork(CodecNetwork):
@@ -45,15 +42,7 @@ def encoder(a: SnacArchitecture) -> Chain:
     channels = a.encoder_dim
     layers: list[Layer] = [Conv1d(1, channels, 7, padding=3)]
     for stride in a.encoder_rates:
-        layers.append(
-            Chain(
-                [
-                    *(residual_unit(channels, dilation, a.depthwise) for dilation in DILATIONS),
-                    Snake(channels),
-                    Conv1d(channels, 2 * channels, 2 * stride, stride=stride, padding=math.ceil(stride / 2)),
-                ]
-            )
-        )
+        layers.append(blocks.downsampling(channels, stride, depthwise=a.depthwise))
         channels *= 2
     if a.attn_window_size:
         layers.append(LocalAttention(channels, a.attn_window_size))
@@ -74,21 +63,7 @@ def decoder(a: SnacArchitecture) -> Chain:
     for number, stride in enumerate(a.decoder_rates):
         padding = math.ceil(stride / 2)
         crop = (padding, padding - stride % 2)
-        out = channels // 2
-        block: list[Layer] = [Snake(channels), ConvTranspose1d(channels, out, 2 * stride, stride=stride, crop=crop)]
-        if a.noise:
-            block.append(NoiseBlock(out, number))
-        layers.append(Chain([*block, *(residual_unit(out, dilation, a.depthwise) for dilation in DILATIONS)]))
-        channels = out
+        noise = [NoiseBlock(channels // 2, number)] if a.noise else []
+        layers.append(blocks.upsampling(channels, stride, crop=crop, after=noise, depthwise=a.depthwise))
+        channels //= 2
     return Chain([*layers, Snake(channels), Conv1d(channels, 1, 7, padding=3, gain=0.05), Tanh()])
-
-
-def residual_unit(channels: int, dilation: int, depthwise: bool) -> Residual:
-    groups = channels if depthwise else 1
-    branch = [
-        Snake(channels),
-        Conv1d(channels, channels, 7, dilation=dilation, padding=3 * dilation, groups=groups),
-        Snake(channels),
-        Conv1d(channels, channels, 1, gain=0.3),
-    ]
-    return Residual(channels, Chain(branch))

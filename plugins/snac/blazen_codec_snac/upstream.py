@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from blazen_codec_core import CodecBackend, CodecTokens, EngineNotAvailable, NotYetImplemented
+from blazen_codec_core import CodecTokens, EngineNotAvailable
 from blazen_codec_core.backend import Pcm
 from blazen_codec_core.nn import StreamSetup, published, state_dicts
-from blazen_codec_core.nn.backend import TorchCodecBackend
 from blazen_codec_core.nn.session import running
+from blazen_codec_core.nn.upstream import UpstreamBackend
 from blazen_codec_core.weights import RandomWeights, WeightFile
 
-from .backend import build
+from .backend import SnacBackend
 from .checkpoint import to_published
 from .specs import SnacSpec
 
@@ -59,53 +58,31 @@ def share_noise(model: nn.Module) -> list[SharedNoise]:
     return shared
 
 
-class UpstreamSnacBackend(TorchCodecBackend):
-    """Whole signals only: the authors' code does not stream."""
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self._decoding = threading.Lock()
-
-    @property
-    def spec(self) -> SnacSpec:
-        return cast(SnacSpec, self._spec)
+class UpstreamSnacBackend(UpstreamBackend, SnacBackend):
+    """SNAC as its authors wrote it, but for where its noise comes from."""
 
     def build(self, found: RandomWeights | WeightFile) -> Any:
         settings = self.spec.architecture.model_dump()
         model = snac.SNAC(**{k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()})
-        state = None if isinstance(found, RandomWeights) else state_dicts.tensors(state_dicts.read(found.path), found.path)
+        state = None if isinstance(found, RandomWeights) else state_dicts.tensors(state_dicts.read(found.path), str(found.path))
         if state is None or not any(name.endswith(published.FACTORS[1]) for name in state):
-            state = to_published(build(self.spec, found))
+            state = to_published(super().build(found))
         model.load_state_dict(state)
         self._noise = share_noise(model)
         return model
 
-    def encode(
-        self, pcm: Any, sample_rate: int, *, bandwidth: float | None = None, num_codebooks: int | None = None
-    ) -> CodecTokens:
-        pcm = self.check_pcm(pcm, sample_rate)
-        self.spec.codebooks_for(bandwidth, num_codebooks)
+    def encode_whole(self, pcm: Pcm, books: int) -> CodecTokens:
         loaded, setup = self.loaded(), self.setup(pcm.shape[0])
         with running():
             x = torch.tensor(pcm, device=setup.device, dtype=setup.dtype)[:, None]
             codes = [code.cpu().numpy() for code in cast(Any, loaded.network).encode(x)]
         return CodecTokens.from_codes(self.spec, codes, num_samples=pcm.shape[1], weights=loaded.weights)
 
-    def decode(self, tokens: CodecTokens) -> Pcm:
-        self.check_tokens(tokens)
+    def decode_whole(self, tokens: CodecTokens) -> Pcm:
         loaded, setup = self.loaded(), self.setup(tokens.streams)
-        with self._decoding, running():
+        with self._one_at_a_time, running():
             for block in self._noise:
                 block.setup = setup
             codes = [torch.tensor(code, dtype=torch.long, device=setup.device) for code in tokens.codes]
             y = cast(Any, loaded.network).decode(codes)
         return np.ascontiguousarray(y[:, 0, : tokens.num_samples].float().cpu().numpy())
-
-    encode_batch = CodecBackend.encode_batch  # one by one
-    decode_batch = CodecBackend.decode_batch
-
-    def encoder_session(self, channels: int | None = None, **options: Any) -> Any:
-        raise NotYetImplemented("SNAC's own package does not stream; load the codec with engine='native'")
-
-    def decoder_session(self, **options: Any) -> Any:
-        raise NotYetImplemented("SNAC's own package does not stream; load the codec with engine='native'")

@@ -1,0 +1,157 @@
+"""How loud audio is (ITU-R BS.1770-4), piece by piece, and bringing it to a level. Needs the extra `loudness`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import EngineNotAvailable, InvalidInput
+
+Pcm = NDArray[np.float32]
+CHANNEL_GAINS = (1.0, 1.0, 1.0, 1.41, 1.41)
+"""Left, right, centre, and the surround channels; loudness is defined for no more."""
+BLOCK_SECONDS, OVERLAP = 0.4, 0.75
+SHORTEST_SECONDS = 0.5
+"""Shorter audio is measured as if silence followed."""
+QUIETEST = -70.0
+"""Blocks below this do not count, and nothing is quieter; in LUFS."""
+GATE = -10.0
+"""Nor do blocks so far below the mean of the others."""
+OFFSET = -0.691
+FULL_SCALE = 1.0
+AT_A_TIME = 1 << 18
+"""Samples of which the meter makes copies in double precision."""
+
+
+class LoudnessMeter:
+    """The loudness of a signal of which pieces are pushed; memory grows by a number a channel every 100 ms.
+
+    The weighting filters are those of pyloudnorm (Steinmetz & Reiss 2021, "pyloudnorm: A simple yet flexible loudness meter in
+    Python"); a block that the signal ends in counts as if silence followed.
+
+    Raises:
+        EngineNotAvailable: pyloudnorm is not installed.
+        InvalidInput: There are more channels than loudness is defined for.
+    """
+
+    def __init__(self, sample_rate: int, channels: int) -> None:
+        if not 1 <= channels <= len(CHANNEL_GAINS):
+            raise InvalidInput(f"loudness is defined for 1 to {len(CHANNEL_GAINS)} channels, not for {channels}")
+        try:
+            from pyloudnorm import IIRfilter
+        except ImportError as error:
+            raise EngineNotAvailable("loudness needs pyloudnorm: pip install 'blazen-codec-core[loudness]'") from error
+        shelf = IIRfilter(4.0, 1 / math.sqrt(2), 1500.0, sample_rate, "high_shelf")
+        high_pass = IIRfilter(0.0, 0.5, 38.0, sample_rate, "high_pass")
+        self._filters = [(stage.b, stage.a) for stage in (shelf, high_pass)]
+        self._states = [np.zeros((channels, 2)) for _ in self._filters]
+        self._rate = sample_rate
+        self._block = int(BLOCK_SECONDS * sample_rate)
+        self._hop = int(BLOCK_SECONDS * sample_rate * (1 - OVERLAP))
+        self._rest = np.zeros((channels, 0))
+        self._energies: list[NDArray[np.float64]] = []
+        self.samples = 0
+        self.peaks = np.zeros(channels)
+        """The largest magnitude in each channel."""
+
+    def push(self, pcm: Pcm) -> None:
+        """The next samples, `(channels, samples)`."""
+        for start in range(0, pcm.shape[1], AT_A_TIME):
+            piece = pcm[:, start : start + AT_A_TIME]
+            self.samples += piece.shape[1]
+            self.peaks = np.maximum(self.peaks, np.abs(piece).max(axis=1))
+            self._measure(piece)
+
+    def finish(self) -> float:
+        """The loudness of all that was pushed, in LUFS; `QUIETEST` at least."""
+        padding = max(0, int(SHORTEST_SECONDS * self._rate) - self.samples)
+        self._measure(np.zeros((len(self.peaks), padding), np.float32))
+        if missing := self._missing():
+            self._blocks(np.pad(self._rest, ((0, 0), (0, missing))))
+        energies = np.array(self._energies)
+        gains = np.array(CHANNEL_GAINS[: len(self.peaks)])
+        with np.errstate(divide="ignore"):
+            levels = OFFSET + 10 * np.log10(energies @ gains)
+            counted = levels > QUIETEST
+            if not counted.any():
+                return QUIETEST
+            counted &= levels > OFFSET + 10 * np.log10(energies[counted].mean(0) @ gains) + GATE
+            return max(QUIETEST, float(OFFSET + 10 * np.log10(energies[counted].mean(0) @ gains)))
+
+    def _measure(self, pcm: Pcm) -> None:
+        from scipy.signal import lfilter
+
+        x: Any = pcm.astype(np.float64)
+        for number, (b, a) in enumerate(self._filters):
+            x, self._states[number] = lfilter(b, a, x, zi=self._states[number])
+        self._rest = self._blocks(np.concatenate([self._rest, x * x], axis=1))
+
+    def _missing(self) -> int:
+        """How much the last block lacks; none if all samples are in some block."""
+        left = self._rest.shape[1] - (self._block - self._hop if self._energies else 0)
+        return self._block - self._rest.shape[1] if left > 0 else 0
+
+    def _blocks(self, squares: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Takes the energies of all whole blocks; returns what later ones still need."""
+        at = 0
+        while squares.shape[1] - at >= self._block:
+            self._energies.append(squares[:, at : at + self._block].sum(1) / (BLOCK_SECONDS * self._rate))
+            at += self._hop
+        return squares[:, at:].copy()
+
+
+def measure(pieces: Iterable[Pcm], sample_rate: int, channels: int) -> LoudnessMeter:
+    """A meter that has heard all of it."""
+    meter = LoudnessMeter(sample_rate, channels)
+    for piece in pieces:
+        meter.push(piece)
+    return meter
+
+
+def integrated_loudness(pcm: Pcm, sample_rate: int) -> float:
+    """The integrated loudness of audio `(channels, samples)`, in LUFS.
+
+    Raises:
+        EngineNotAvailable, InvalidInput: As `LoudnessMeter`.
+    """
+    return measure([pcm], sample_rate, pcm.shape[0]).finish()
+
+
+def gain(change: float) -> np.float32:
+    """The factor of so many decibels."""
+    return np.float32(10 ** (change / 20))
+
+
+@dataclass(frozen=True)
+class Level:
+    """How a recording is brought to a level.
+
+    Attributes:
+        loudness: That it has, in LUFS.
+        factors: By which each channel is multiplied, `(channels, 1)`; a channel that would leave -1 … 1 is kept inside.
+    """
+
+    loudness: float
+    factors: Pcm
+
+    @classmethod
+    def to(cls, target: float, meter: LoudnessMeter) -> Level:
+        """From what was measured to `target` LUFS."""
+        measured = meter.finish()
+        factor = gain(target - measured)
+        peaks = np.maximum(meter.peaks * factor, FULL_SCALE)
+        return cls(measured, np.asarray(factor * FULL_SCALE / peaks, np.float32)[:, None])
+
+
+def check_target(normalize_db: float) -> float:
+    """Raises `InvalidInput` unless this is a loudness that audio can be brought to."""
+    if isinstance(normalize_db, bool) or not isinstance(normalize_db, int | float | np.number):
+        raise InvalidInput(f"normalize_db is a loudness in LUFS, such as -16, not {normalize_db!r}")
+    if not QUIETEST <= float(normalize_db) <= 0:
+        raise InvalidInput(f"normalize_db is a loudness from {QUIETEST:g} to 0 LUFS, such as -16, not {normalize_db!r}")
+    return float(normalize_db)

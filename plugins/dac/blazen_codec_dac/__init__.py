@@ -1,0 +1,1 @@
+"""DAC for blazen-codec. Everything is reached through `blazen_codec_core.load`."""

@@ -1,0 +1,64 @@
+"""The published checkpoints' names, to ours and back: the authors' own, and those of the Hub."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from blazen_codec_core import WeightsUnavailable
+from blazen_codec_core.nn import published, state_dicts
+
+from .specs import DacSpec
+
+STATE, METADATA, SETTINGS = "state_dict", "metadata", "kwargs"
+"""What the authors' files hold: the weights, and in the metadata the settings of the model."""
+
+
+def hub_rules(spec: DacSpec) -> published.Rules:
+    """Our names to the Hub's, whose layers are numbered by kind and from one."""
+    last = len(spec.architecture.encoder_rates) + 1
+    unit = r"layers\.{}\.branch\.layers\.{}\."
+    units = [
+        (rf"^({part}\.layers\.\d+\.){unit.format(place, layer)}", rf"\1res_unit{number}.{name}.")
+        for part, places in (("encoder", (0, 1, 2)), ("decoder", (2, 3, 4)))
+        for number, place in enumerate(places, 1)
+        for layer, name in enumerate(("snake1", "conv1", "snake2", "conv2"))
+    ]
+    ends = [
+        (rf"^(encoder|decoder)\.layers\.{place}\.", rf"\1.{name}.")
+        for place, name in ((0, "conv1"), (last, "snake1"), (last + 1, "conv2"))
+    ]
+    inside = [
+        (r"^(encoder\.layers\.\d+)\.layers\.3\.", r"\1.snake1."),
+        (r"^(encoder\.layers\.\d+)\.layers\.4\.", r"\1.conv1."),
+        (r"^(decoder\.layers\.\d+)\.layers\.0\.", r"\1.snake1."),
+        (r"^(decoder\.layers\.\d+)\.layers\.1\.", r"\1.conv_t1."),
+    ]
+    numbers = [(rf"^(encoder|decoder)\.layers\.{place}\.", rf"\1.block.{place - 1}.") for place in range(1, last)]
+    return (*units, *inside, *ends, *numbers, (r"\.codebook$", ".codebook.weight"))
+
+
+def to_published(network: nn.Module) -> dict[str, Tensor]:
+    """The network's weights as the authors lay them out, each convolution's in two factors."""
+    names = published.names(network, published.BLOCKS)
+    return published.alphas(published.to_published(network, names, published.FACTORS[0]))
+
+
+def from_published(spec: DacSpec, network: nn.Module, content: Any, origin: str) -> dict[str, Tensor]:
+    """What a published file of either layout holds, under our names; weights may be factored or whole.
+
+    Raises:
+        WeightsUnavailable: It is of another model, or a name is missing, unknown, or of a shape that cannot be converted.
+    """
+    if isinstance(content, Mapping) and STATE in content:
+        metadata = content.get(METADATA)
+        if not isinstance(metadata, Mapping) or not isinstance(metadata.get(SETTINGS), Mapping):
+            raise WeightsUnavailable(f"{origin} does not say which model it is of: it has no {METADATA} with {SETTINGS}")
+        state_dicts.check_config(spec.architecture, dict(metadata[SETTINGS]), origin, spec.name)
+        content = content[STATE]
+    state = state_dicts.tensors(content, origin)
+    hub = any(name.startswith("encoder.conv1.") for name in state)
+    rules = hub_rules(spec) if hub else published.BLOCKS
+    return published.from_published(network, state, published.names(network, rules), origin)

@@ -1,0 +1,28 @@
+"""What this plugin offers. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from blazen_codec_core import CodecSpec, hookimpl
+
+from .specs import SPECS
+
+if TYPE_CHECKING:
+    from blazen_codec_core import TokenFormat, TokenLayout
+
+
+@hookimpl
+def blazen_codec_specs() -> Iterable[CodecSpec]:
+    return SPECS
+
+
+@hookimpl
+def blazen_codec_layouts() -> Iterable[TokenLayout]:
+    from blazen_codec_core.layouts import DelayLayout, InterleavedLayout
+
+    return (
+        InterleavedLayout("dac_flat", "codebooks frame by frame, an offset of the codebook's size each"),
+        DelayLayout("dac_delay", "codebook k delayed by k frames"),
+    )

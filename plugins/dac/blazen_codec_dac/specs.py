@@ -1,0 +1,178 @@
+"""The published DAC models, as data."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
+
+from blazen_codec_core import CodecSpec, DeviceCapabilities, WeightSource
+
+DILATIONS = (1, 3, 9)
+KERNEL = 7
+
+
+def _named(authors: str, hub: str) -> Any:
+    """A field by its name in the authors' checkpoints, and in the Hub's configs."""
+    return Field(validation_alias=AliasChoices(authors, hub), gt=0)
+
+
+class DacArchitecture(BaseModel):
+    """What decides a model's shape; the names are those of the authors' checkpoints."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    sample_rate: int = _named("sample_rate", "sampling_rate")
+    encoder_dim: int = _named("encoder_dim", "encoder_hidden_size")
+    encoder_rates: tuple[int, ...] = Field(validation_alias=AliasChoices("encoder_rates", "downsampling_ratios"))
+    latent_dim: int | None = Field(default=None, validation_alias=AliasChoices("latent_dim", "hidden_size"))
+    decoder_dim: int = _named("decoder_dim", "decoder_hidden_size")
+    decoder_rates: tuple[int, ...] = Field(validation_alias=AliasChoices("decoder_rates", "upsampling_ratios"))
+    n_codebooks: int = Field(gt=0)
+    codebook_size: int = Field(default=1024, gt=0)
+    codebook_dim: int = Field(default=8, gt=0)
+
+    @model_validator(mode="after")
+    def _latent(self) -> DacArchitecture:
+        """Where a config leaves the latent to follow from the encoder, it is as if it said so."""
+        object.__setattr__(self, "latent_dim", self.latent_channels)
+        return self
+
+    @property
+    def latent_channels(self) -> int:
+        return self.latent_dim or self.encoder_dim * 2 ** len(self.encoder_rates)
+
+    @property
+    def hop_length(self) -> int:
+        """Samples a frame."""
+        return math.prod(self.encoder_rates)
+
+    def window_samples(self, frames: int, *, padded: bool) -> int:
+        """How many samples the decoder itself makes of so many frames.
+
+        Without padding these are the ones that no sample outside would change; there may be none, which is 0 or less. With
+        padding, a transposed convolution of odd stride makes one sample less than its stride for each frame.
+        """
+        if padded:
+            for stride in self.decoder_rates:
+                frames = frames * stride - stride % 2
+            return frames
+        reach = KERNEL - 1
+        frames -= reach
+        for stride in self.decoder_rates:
+            frames = (frames + 1) * stride - reach * sum(DILATIONS)
+        return frames - reach
+
+    @property
+    def missing_samples(self) -> int:
+        """By how many samples the decoder falls short of whole frames."""
+        return self.hop_length - self.window_samples(1, padded=True)
+
+
+class DacSpec(CodecSpec):
+    """A DAC model with its architecture."""
+
+    architecture: DacArchitecture
+
+
+RELEASES = "https://github.com/descriptinc/descript-audio-codec/releases/download/"
+WINDOW_FRAMES, WINDOW_PADDED = "window_frames", "window_padded"
+"""What tokens say that were coded window by window, by the authors' own tool: how many frames each has, and whether it was padded
+as a signal of its own."""
+
+
+def _published(name: str, architecture: DacArchitecture, file: str, tag: str, kind: str, *, hub: bool, **fields: Any) -> DacSpec:
+    """A row of the table below, with what follows from the architecture filled in.
+
+    Args:
+        tag: Of the release that has the file.
+        kind: How the authors call the model in the name of the file that they keep.
+        hub: Whether the Hub has it as well.
+    """
+    a, repo = architecture, f"descript/{name}"
+    return DacSpec(
+        name=name,
+        family="dac",
+        backend="blazen_codec_dac.backend:DacBackend",
+        upstream="blazen_codec_dac.upstream:UpstreamDacBackend",
+        aliases=(repo,) if hub else (),
+        sample_rate=a.sample_rate,
+        hop_length=a.hop_length,
+        strides=(1,) * a.n_codebooks,
+        codebook_size=a.codebook_size,
+        codebook_choices=tuple(range(1, a.n_codebooks + 1)),
+        block_frames=1,
+        token_extras=(WINDOW_FRAMES, WINDOW_PADDED),
+        weights=WeightSource(url=f"{RELEASES}{tag}/", file=file, caches=(f"~/.cache/descript/dac/weights_{kind}_{tag}.pth",)),
+        mirrors=(WeightSource(repo=repo, file="model.safetensors", config_file="config.json"),) if hub else (),
+        licence="MIT",
+        homepage="https://github.com/descriptinc/descript-audio-codec",
+        capabilities=DeviceCapabilities(devices=("cuda", "mps", "cpu")),
+        architecture=a,
+        **fields,
+    )
+
+
+DAC_44KHZ = DacArchitecture(
+    sample_rate=44_100,
+    encoder_dim=64,
+    encoder_rates=(2, 4, 8, 8),
+    decoder_dim=1536,
+    decoder_rates=(8, 8, 4, 2),
+    n_codebooks=9,
+)
+DAC_44KHZ_16KBPS = DAC_44KHZ.model_copy(update={"n_codebooks": 18, "latent_dim": 128})
+DAC_24KHZ = DacArchitecture(
+    sample_rate=24_000,
+    encoder_dim=64,
+    encoder_rates=(2, 4, 5, 8),
+    decoder_dim=1536,
+    decoder_rates=(8, 5, 4, 2),
+    n_codebooks=32,
+)
+DAC_16KHZ = DAC_24KHZ.model_copy(update={"sample_rate": 16_000, "n_codebooks": 12})
+
+SPECS = (
+    _published(
+        "dac_44khz",
+        DAC_44KHZ,
+        "weights.pth",
+        "0.0.1",
+        "44khz_8kbps",
+        hub=True,
+        description="Speech, music and sound at 44.1 kHz",
+        default=True,
+        tile_frames=32,
+    ),
+    _published(
+        "dac_44khz_16kbps",
+        DAC_44KHZ_16KBPS,
+        "weights_44khz_16kbps.pth",
+        "1.0.0",
+        "44khz_16kbps",
+        hub=False,
+        description="The same at twice the bandwidth",
+        tile_frames=32,
+    ),
+    _published(
+        "dac_24khz",
+        DAC_24KHZ,
+        "weights_24khz.pth",
+        "0.0.4",
+        "24khz_8kbps",
+        hub=True,
+        description="Speech, music and sound at 24 kHz",
+        tile_frames=50,
+    ),
+    _published(
+        "dac_16khz",
+        DAC_16KHZ,
+        "weights_16khz.pth",
+        "0.0.5",
+        "16khz_8kbps",
+        hub=True,
+        description="Speech at 16 kHz",
+        tile_frames=50,
+    ),
+)

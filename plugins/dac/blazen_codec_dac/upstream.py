@@ -1,0 +1,88 @@
+"""DAC on its authors' own package, behind the same trait: the oracle that ours is held to. Needs the extra `upstream`, or of what
+that brings only `descript-audio-codec` itself with argbind, einops and tqdm."""
+
+from __future__ import annotations
+
+import types
+import warnings
+from typing import Any, ClassVar, cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from blazen_codec_core import CodecTokens, EngineNotAvailable
+from blazen_codec_core.backend import Pcm
+from blazen_codec_core.nn.session import running
+from blazen_codec_core.nn.upstream import UpstreamBackend, stand_ins
+from blazen_codec_core.weights import RandomWeights, WeightFile
+
+from .backend import DacBackend
+from .checkpoint import to_published
+from .specs import DacArchitecture
+from .windows import Windows
+
+
+class Model(nn.Module):
+    """What their models are built on, without the loading and saving."""
+
+    INTERN: ClassVar[list[str]] = []
+    EXTERN: ClassVar[list[str]] = []
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+
+NETWORKS = types.SimpleNamespace(BaseModel=Model, Accelerator=type("Accelerator", (), {}))
+SIGNALS = {name: type(name, (), {}) for name in ("AudioSignal", "STFTParams")}
+AUDIOTOOLS = {"torchaudio": {}, "audiotools": {**SIGNALS, "ml": NETWORKS}, "audiotools.ml": vars(NETWORKS)}
+"""What they import of audiotools, which brings the ninety packages; their networks need no more of it than a base class."""
+
+try:
+    with stand_ins(AUDIOTOOLS):
+        from dac.model import DAC
+except ImportError as error:
+    raise EngineNotAvailable(
+        "engine 'upstream' runs DAC on its authors' package: pip install 'blazen-codec-dac[upstream]', or, without the ninety "
+        "packages that it asks for: pip install argbind einops tqdm && pip install --no-deps descript-audio-codec"
+    ) from error
+
+
+def model(architecture: DacArchitecture) -> Any:
+    """Their model of this shape, with weights of its own."""
+    settings = {name: list(v) if isinstance(v, tuple) else v for name, v in architecture.model_dump().items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # their use of torch.nn.utils.weight_norm
+        return DAC(**settings).eval()
+
+
+class UpstreamDacBackend(UpstreamBackend, DacBackend):
+    """DAC as its authors wrote it; samples that their decoder does not make are made as ours are."""
+
+    def build(self, found: RandomWeights | WeightFile) -> Any:
+        theirs = model(self.spec.architecture)
+        theirs.load_state_dict(to_published(super().build(found)))
+        return theirs
+
+    def encode_whole(self, pcm: Pcm, books: int) -> CodecTokens:
+        loaded, setup = self.loaded(), self.setup(1)
+        theirs = cast(Any, loaded.network)
+        with running():
+            x = torch.tensor(pcm, device=setup.device, dtype=setup.dtype)[:, None]
+            codes = theirs.encode(theirs.preprocess(x, self.sample_rate), books)[1].cpu().numpy()
+        return CodecTokens.from_codes(
+            self.spec, [codes[:, book] for book in range(books)], num_samples=pcm.shape[1], weights=loaded.weights
+        )
+
+    def decode_whole(self, tokens: CodecTokens) -> Pcm:
+        loaded, setup = self.loaded(), self.setup(1)
+        theirs, windows = cast(Any, loaded.network), Windows.of(self.spec, tokens)
+        codes = torch.tensor(np.stack(tokens.codes, axis=1), dtype=torch.long, device=setup.device)
+        with self._one_at_a_time, running():
+            theirs.padding = windows.padded if windows else True
+            parts = torch.split(codes, windows.frames if windows else tokens.frames, dim=2)
+            y = torch.cat([theirs.decode(theirs.quantizer.from_codes(part)[0]) for part in parts], dim=2)
+        made = y[:, 0].float().cpu().numpy()
+        missing = max(0, tokens.num_samples - made.shape[1])
+        return np.pad(made[:, : tokens.num_samples], ((0, 0), (0, missing)), mode="reflect")
