@@ -203,7 +203,7 @@ class CodecBackend(AudioBackend):
     def decode(self, tokens: CodecTokens) -> Pcm:
         """Tokens to float32 `(channels, samples)`, as long as the audio they were made from.
 
-        Tokens that say how loud the audio was give audio of that loudness, measured over all that they decode to.
+        Tokens that say how loud the audio was give audio that is as loud, channel by channel, measured over all that they decode to.
 
         Raises:
             InvalidTokens: They are not of this model, or incomplete.
@@ -213,14 +213,27 @@ class CodecBackend(AudioBackend):
         self.check_tokens(tokens)
         if tokens.loudness is None:
             return self.decode_whole(tokens)
-        everything = dataclasses.replace(tokens, loudness=None, num_samples=self.decoded_samples(tokens))
-        audio = self.decode_whole(everything)
-        audio *= loudness.gain(tokens.loudness - loudness.integrated_loudness(audio, self.sample_rate))
+        audio = self.decode_whole(self._everything(tokens))
+        made = loudness.measure([audio], self.sample_rate, tokens.channels).finish_each()
+        audio *= loudness.changes(tokens.loudness, made)
         return audio[:, : tokens.num_samples]
 
     def decoded_samples(self, tokens: CodecTokens) -> int:
         """How many samples a channel the decoder makes of tokens, before those beyond the end of the audio are cut off."""
         return longest(tokens.frames, tokens.hop_length, tokens.segment)
+
+    def _everything(self, tokens: CodecTokens) -> CodecTokens:
+        """The same tokens as if the audio had not ended before their last frame did."""
+        return dataclasses.replace(tokens, loudness=None, num_samples=self.decoded_samples(tokens))
+
+    def decoded_loudness(self, tokens: CodecTokens) -> tuple[float, ...]:
+        """How loud, in LUFS, each channel of what tokens decode to is before it is brought to the loudness that they say.
+
+        Raises:
+            InvalidTokens, EngineNotAvailable, CodecError: As `decode`.
+        """
+        self.check_tokens(tokens)
+        return loudness.measure(self._played(self._everything(tokens)), self.sample_rate, tokens.channels).finish_each()
 
     def decode_whole(self, tokens: CodecTokens) -> Pcm:
         """Checked tokens to audio, whatever loudness they say."""

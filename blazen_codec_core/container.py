@@ -114,7 +114,7 @@ class _Header(BaseModel):
     weights: str | None = None
     source: _Source | None = None
     segment: Segment | None = None
-    loudness: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    loudness: tuple[float, ...] | None = None
     extra: dict[str, StrictBool | StrictInt | StrictFloat | StrictStr] = {}
 
 

@@ -68,20 +68,22 @@ class LoudnessMeter:
             self._measure(piece)
 
     def finish(self) -> float:
-        """The loudness of all that was pushed, in LUFS; `QUIETEST` at least."""
-        padding = max(0, int(SHORTEST_SECONDS * self._rate) - self.samples)
-        self._measure(np.zeros((len(self.peaks), padding), np.float32))
+        """The loudness of all channels together, in LUFS; `QUIETEST` at least. Nothing can be pushed any more."""
+        return integrated(self._all_energies(), CHANNEL_GAINS[: len(self.peaks)])
+
+    def finish_each(self) -> tuple[float, ...]:
+        """The loudness of each channel alone."""
+        energies = self._all_energies()
+        return tuple(integrated(energies[:, channel : channel + 1], (1.0,)) for channel in range(len(self.peaks)))
+
+    def _all_energies(self) -> NDArray[np.float64]:
+        """Of all blocks, `(blocks, channels)`."""
+        if padding := max(0, int(SHORTEST_SECONDS * self._rate) - self.samples):
+            self.samples += padding
+            self._measure(np.zeros((len(self.peaks), padding), np.float32))
         if missing := self._missing():
-            self._blocks(np.pad(self._rest, ((0, 0), (0, missing))))
-        energies = np.array(self._energies)
-        gains = np.array(CHANNEL_GAINS[: len(self.peaks)])
-        with np.errstate(divide="ignore"):
-            levels = OFFSET + 10 * np.log10(energies @ gains)
-            counted = levels > QUIETEST
-            if not counted.any():
-                return QUIETEST
-            counted &= levels > OFFSET + 10 * np.log10(energies[counted].mean(0) @ gains) + GATE
-            return max(QUIETEST, float(OFFSET + 10 * np.log10(energies[counted].mean(0) @ gains)))
+            self._rest = self._blocks(np.pad(self._rest, ((0, 0), (0, missing))))
+        return np.array(self._energies)
 
     def _measure(self, pcm: Pcm) -> None:
         from scipy.signal import lfilter
@@ -105,6 +107,18 @@ class LoudnessMeter:
         return squares[:, at:].copy()
 
 
+def integrated(energies: NDArray[np.float64], gains: tuple[float, ...]) -> float:
+    """The loudness of blocks `(blocks, channels)`, of which the quiet ones do not count."""
+    powers = energies @ np.array(gains)
+    with np.errstate(divide="ignore"):
+        levels = OFFSET + 10 * np.log10(powers)
+        counted = levels > QUIETEST
+        if not counted.any():
+            return QUIETEST
+        counted &= levels > OFFSET + 10 * np.log10(powers[counted].mean()) + GATE
+        return max(QUIETEST, float(OFFSET + 10 * np.log10(powers[counted].mean())))
+
+
 def measure(pieces: Iterable[Pcm], sample_rate: int, channels: int) -> LoudnessMeter:
     """A meter that has heard all of it."""
     meter = LoudnessMeter(sample_rate, channels)
@@ -122,9 +136,14 @@ def integrated_loudness(pcm: Pcm, sample_rate: int) -> float:
     return measure([pcm], sample_rate, pcm.shape[0]).finish()
 
 
-def gain(change: float) -> np.float32:
-    """The factor of so many decibels."""
-    return np.float32(10 ** (change / 20))
+def gains(change: Iterable[float]) -> Pcm:
+    """The factors of so many decibels for each channel, `(channels, 1)`."""
+    return np.array([10 ** (decibels / 20) for decibels in change], np.float32)[:, None]
+
+
+def changes(wanted: Iterable[float], is_now: Iterable[float]) -> Pcm:
+    """The factors that bring channels to the loudness they should have, `(channels, 1)`."""
+    return gains(target - measured for target, measured in zip(wanted, is_now, strict=True))
 
 
 @dataclass(frozen=True)
@@ -132,20 +151,19 @@ class Level:
     """How a recording is brought to a level.
 
     Attributes:
-        loudness: That it has, in LUFS.
+        loudness: That each of its channels has alone, in LUFS.
         factors: By which each channel is multiplied, `(channels, 1)`; a channel that would leave -1 … 1 is kept inside.
     """
 
-    loudness: float
+    loudness: tuple[float, ...]
     factors: Pcm
 
     @classmethod
     def to(cls, target: float, meter: LoudnessMeter) -> Level:
-        """From what was measured to `target` LUFS."""
-        measured = meter.finish()
-        factor = gain(target - measured)
-        peaks = np.maximum(meter.peaks * factor, FULL_SCALE)
-        return cls(measured, np.asarray(factor * FULL_SCALE / peaks, np.float32)[:, None])
+        """From what was measured to `target` LUFS of all channels together."""
+        factor = gains([target - meter.finish()])
+        peaks = np.maximum(meter.peaks[:, None] * factor, FULL_SCALE)
+        return cls(meter.finish_each(), np.asarray(factor * FULL_SCALE / peaks, np.float32))
 
 
 def check_target(normalize_db: float) -> float:

@@ -140,6 +140,13 @@ class DynCodecProvider:
     async def adecode(self, tokens: CodecTokens) -> Pcm:
         return await _in_thread(self.decode, tokens)
 
+    def decoded_loudness(self, tokens: CodecTokens) -> tuple[float, ...]:
+        """See `CodecBackend.decoded_loudness`."""
+        return self._backend.decoded_loudness(tokens)
+
+    async def adecoded_loudness(self, tokens: CodecTokens) -> tuple[float, ...]:
+        return await _in_thread(self.decoded_loudness, tokens)
+
     def encode_batch(self, items: Sequence[Any], sample_rate: int, **options: Unpack[EncodeOptions]) -> list[CodecTokens]:
         """See `CodecBackend.encode_batch`."""
         return self._backend.encode_batch(items, sample_rate, **options)

@@ -84,7 +84,7 @@ class CodecTokens:
         segment: How the signal was cut, where the codec treats it in segments. Each has frames of its own, so those of
             neighbours overlap in time. A part of a stream that goes on holds whole segments, of `stride` samples each.
         scales: What each segment was divided by, float32 `(streams, segments)`, where the codec does that; `None` means 1.
-        loudness: How loud the audio was, in LUFS, where decoding has to bring it back to that.
+        loudness: How loud each channel of the audio was alone, in LUFS, where decoding has to bring it back to that.
         extra: What the codec's decoder has to be told besides, by names of its own.
     """
 
@@ -100,7 +100,7 @@ class CodecTokens:
     source: Source | None = None
     segment: Segment | None = None
     scales: Scales | None = None
-    loudness: float | None = None
+    loudness: tuple[float, ...] | None = None
     extra: Mapping[str, Plain] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -121,8 +121,8 @@ class CodecTokens:
         scales = self.__dict__["scales"]
         if scales is not None:
             self.__dict__["scales"] = _packed_scales(scales, (self.streams, len(self.segment_frames) if self.segment else 0))
-        if self.loudness is not None and not (isinstance(self.loudness, int | float) and math.isfinite(self.loudness)):
-            raise InvalidTokens(f"loudness is a number of LUFS, not {self.loudness!r}")
+        if self.loudness is not None:
+            self.__dict__["loudness"] = _checked_loudness(self.loudness, self.channels)
         if not all(isinstance(name, str) and isinstance(value, Plain) for name, value in self.extra.items()):
             raise InvalidTokens(f"extra holds names and plain values, not {self.extra!r}")
         self.__dict__["extra"] = dict(self.extra)
@@ -219,8 +219,10 @@ class CodecTokens:
         if not 0 <= number < self.streams:
             raise InvalidTokens(f"there is no stream {number}; there are {self.streams}")
         codes = tuple(code[number : number + 1] for code in self.codes)
+        channels = self.channels // self.streams
+        loudness = self.loudness and self.loudness[number * channels : (number + 1) * channels]
         scales = None if self.scales is None else self.scales[number : number + 1]
-        return dataclasses.replace(self, codes=codes, scales=scales, channels=self.channels // self.streams)
+        return dataclasses.replace(self, codes=codes, scales=scales, loudness=loudness, channels=channels)
 
     def flat(self) -> NDArray[np.uint32]:
         """The tokens of one stream, uint32, codebook after codebook.
@@ -322,6 +324,13 @@ CodecTokens.scales = _PackedScales()  # type: ignore[assignment]
 def longest(frames: int, hop_length: int, segment: Segment | None) -> int:
     """The most samples that so many frames can stand for."""
     return segment.samples(frames, hop_length) if segment else frames * hop_length
+
+
+def _checked_loudness(loudness: Any, channels: int) -> tuple[float, ...]:
+    array = np.asarray(loudness)
+    if array.shape != (channels,) or array.dtype.kind not in "iuf" or not np.isfinite(array).all():
+        raise InvalidTokens(f"loudness is a number of LUFS for each of {channels} channels, not {loudness!r}")
+    return tuple(map(float, array))
 
 
 def _packed_scales(scales: Any, shape: tuple[int, int]) -> tuple[bytes, tuple[int, int]]:

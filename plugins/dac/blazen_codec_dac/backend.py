@@ -13,8 +13,9 @@ from blazen_codec_core.nn.backend import TorchCodecBackend
 
 from .checkpoint import from_published
 from .network import DacNetwork
+from .player import DacDecoderSession
 from .specs import DacSpec
-from .windows import DacDecoderSession, Windows
+from .windows import Windows
 
 
 class DacBackend(TorchCodecBackend):

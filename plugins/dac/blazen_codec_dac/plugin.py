@@ -19,6 +19,13 @@ def blazen_codec_specs() -> Iterable[CodecSpec]:
 
 
 @hookimpl
+def blazen_codec_formats() -> Iterable[TokenFormat]:
+    from .formats import DacFormat
+
+    return (DacFormat(),)
+
+
+@hookimpl
 def blazen_codec_layouts() -> Iterable[TokenLayout]:
     from blazen_codec_core.layouts import DelayLayout, InterleavedLayout
 

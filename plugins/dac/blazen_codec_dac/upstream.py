@@ -80,9 +80,12 @@ class UpstreamDacBackend(UpstreamBackend, DacBackend):
         theirs, windows = cast(Any, loaded.network), Windows.of(self.spec, tokens)
         codes = torch.tensor(np.stack(tokens.codes, axis=1), dtype=torch.long, device=setup.device)
         with self._one_at_a_time, running():
-            theirs.padding = windows.padded if windows else True
             parts = torch.split(codes, windows.frames if windows else tokens.frames, dim=2)
-            y = torch.cat([theirs.decode(theirs.quantizer.from_codes(part)[0]) for part in parts], dim=2)
+            theirs.padding = windows.padded if windows else True
+            try:
+                y = torch.cat([theirs.decode(theirs.quantizer.from_codes(part)[0]) for part in parts], dim=2)
+            finally:
+                theirs.padding = True  # switched off twice, it could not be switched on again
         made = y[:, 0].float().cpu().numpy()
         missing = max(0, tokens.num_samples - made.shape[1])
         return np.pad(made[:, : tokens.num_samples], ((0, 0), (0, missing)), mode="reflect")
