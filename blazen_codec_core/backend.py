@@ -203,7 +203,8 @@ class CodecBackend(AudioBackend):
     def decode(self, tokens: CodecTokens) -> Pcm:
         """Tokens to float32 `(channels, samples)`, as long as the audio they were made from.
 
-        Tokens that say how loud the audio was give audio that is as loud, channel by channel, measured over all that they decode to.
+        Tokens that say how loud the audio was give audio that is as loud, channel by channel, measured over all that they
+        decode to.
 
         Raises:
             InvalidTokens: They are not of this model, or incomplete.

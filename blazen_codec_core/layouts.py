@@ -209,7 +209,7 @@ def check_one_stream(tokens: CodecTokens) -> None:
             "and put them back when it is unpacked"
         )
     if tokens.extra:
-        raise InvalidTokens(f"a sequence of ids cannot say {', '.join(tokens.extra)}, without which these tokens cannot be decoded")
+        raise InvalidTokens(f"a sequence of ids cannot say {', '.join(tokens.extra)}, which decoding these tokens needs")
 
 
 def as_table(ids: Any, width: int, ragged: Ragged) -> NDArray[np.int64]:

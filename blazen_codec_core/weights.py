@@ -83,7 +83,8 @@ def locate_file(sources: Sequence[WeightSource], name: str, options: LoadOptions
         return RandomWeights(int(asked.removeprefix("random:")))
     path = Path(asked).expanduser()
     if path.is_dir():
-        return _in_directory(path, [source.file for source in sources])
+        cached = [Path(cache).name for source in sources for cache in source.caches]
+        return _in_directory(path, [*(source.file for source in sources), *cached])
     if path.is_file():
         file = WeightFile(path)
         return replace(file, published=any(file.sha256.startswith(source.sha256) for source in sources if source.sha256))
@@ -149,12 +150,12 @@ def _in_directory(folder: Path, names: Sequence[str]) -> WeightFile:
 
 
 def cache_folder(options: LoadOptions) -> Path:
-    """Where downloads from addresses are kept."""
+    """Where downloads from addresses are kept, each below the folders of its own address."""
     return Path(options.cache_dir or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "blazen_codec").expanduser()
 
 
 def _from_url(source: WeightSource, options: LoadOptions) -> WeightFile:
-    kept = cache_folder(options) / source.file
+    kept = cache_folder(options) / (source.url or "").removeprefix("https://") / source.file
     places = [kept, *(Path(os.path.expandvars(cache)).expanduser() for cache in source.caches)]
     for place in places:
         if place.is_file():

@@ -8,7 +8,7 @@ import click
 from ..registry import Registry
 from ..specs import LoadOptions
 from . import stream
-from .options import AUDIO, as_json, bandwidth, codec_name, format_options, loading, mono, print_json, quiet, say
+from .options import AUDIO, as_json, bandwidth, codec_name, format_options, loading, mono, normalize_db, print_json, quiet, say
 
 
 @click.command("encode")
@@ -17,6 +17,7 @@ from .options import AUDIO, as_json, bandwidth, codec_name, format_options, load
 @click.option("-o", "--output", required=True, type=AUDIO, help="the token file; .tokens, or a suffix that a plugin knows")
 @bandwidth
 @mono
+@normalize_db
 @format_options
 @loading
 @quiet
@@ -27,6 +28,7 @@ def command(
     output: Path,
     bandwidth: float | None,
     mono: bool,
+    normalize_db: float | None,
     format_options: dict[str, str],
     quiet: bool,
     as_json: bool,
@@ -46,7 +48,7 @@ def command(
     file_format.check(entry.spec, stream.channels_of(source, entry.spec.channels, mono))
     entry.spec.codebooks_for(bandwidth)
     codec = registry.provider(entry.qualified_name, loading)
-    tokens = stream.encode_file(codec, source, bandwidth, quiet, mono=mono)
+    tokens = stream.encode_file(codec, source, quiet, bandwidth=bandwidth, mono=mono, normalize_db=normalize_db)
     file_format.write(tokens, output, loading=loading, **format_options)
     summary = {
         "output": str(output),

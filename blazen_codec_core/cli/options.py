@@ -33,6 +33,9 @@ def loading(function: F) -> F:
 codec_name = click.option("-c", "--codec", "name", required=True, metavar="NAME", help="a model; see blazen-codec list")
 bandwidth = click.option("-b", "--bandwidth", type=float, metavar="KBPS", help="where the codec has a choice")
 mono = click.option("--mono", is_flag=True, help="mix the channels down to one")
+normalize_db = click.option(
+    "--normalize-db", type=float, metavar="LUFS", help="bring the audio to this loudness first; decoding brings it back"
+)
 quiet = click.option("-q", "--quiet", is_flag=True, help="say nothing but errors")
 as_json = click.option("--json", "as_json", is_flag=True, help="print JSON")
 

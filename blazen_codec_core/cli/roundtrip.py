@@ -10,7 +10,7 @@ from .. import audio, metrics
 from ..registry import Registry
 from ..specs import LoadOptions
 from . import stream
-from .options import AUDIO, as_json, bandwidth, codec_name, loading, mono, print_json, quiet
+from .options import AUDIO, as_json, bandwidth, codec_name, loading, mono, normalize_db, print_json, quiet
 
 
 @click.command("roundtrip")
@@ -20,6 +20,7 @@ from .options import AUDIO, as_json, bandwidth, codec_name, loading, mono, print
 @click.option("--plot", type=AUDIO, help="a picture of both spectrograms, .png or .svg")
 @bandwidth
 @mono
+@normalize_db
 @loading
 @quiet
 @as_json
@@ -30,6 +31,7 @@ def command(
     plot: Path | None,
     bandwidth: float | None,
     mono: bool,
+    normalize_db: float | None,
     quiet: bool,
     as_json: bool,
     **options: Any,
@@ -46,7 +48,7 @@ def command(
         plots.check_available()
     codec.load()
     started = time.perf_counter()
-    tokens = stream.encode_file(codec, source, bandwidth, quiet, mono=mono)
+    tokens = stream.encode_file(codec, source, quiet, bandwidth=bandwidth, mono=mono, normalize_db=normalize_db)
     encoded = time.perf_counter()
     stream.decode_to_file(codec, tokens, output, quiet)
     decoded = time.perf_counter()

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from .. import audio
+from .. import audio, loudness
 from ..errors import NotYetImplemented
 from ..provider import DynCodecProvider
 from ..tokens import CodecTokens, Source
@@ -80,38 +80,73 @@ def channels_of(path: Path, codec: int, mono: bool) -> int:
         return Channels(reader.channels, mono, codec).count
 
 
-def encode_file(codec: DynCodecProvider, path: Path, bandwidth: float | None, quiet: bool, *, mono: bool = False) -> CodecTokens:
+class Recording:
+    """An audio file, piece by piece and made to suit a codec, as often as it is asked for."""
+
+    def __init__(self, path: Path, codec: DynCodecProvider, mono: bool) -> None:
+        self.path, self._rate = path, codec.sample_rate
+        with audio.AudioReader(path) as reader:
+            self.sample_rate = reader.sample_rate
+            self.seconds = reader.num_samples / reader.sample_rate
+            self.channels = Channels(reader.channels, mono, codec.channels)
+        self.read = 0
+        """Samples that there were; the header of a compressed file may only guess."""
+
+    def say(self, quiet: bool) -> None:
+        if self.sample_rate != self._rate:
+            say(f"{self.path}: resampled from {self.sample_rate} to {self._rate} Hz", quiet)
+        self.channels.say(self.path, quiet)
+
+    def pieces(self, advance: Advance) -> Iterator[audio.Pcm]:
+        self.read = 0
+        resampler = audio.Resampler(self.sample_rate, self._rate, self.channels.count)
+        with audio.AudioReader(self.path) as reader:
+            for block in reader.blocks():
+                self.read += block.shape[1]
+                yield resampler.push(self.channels(block))
+                advance(block.shape[1] / reader.sample_rate)
+            yield resampler.finish()
+
+    @property
+    def source(self) -> Source | None:
+        """What decoding has to undo, once all has been read; `None` if nothing."""
+        if self.sample_rate == self._rate and not self.channels.copied:
+            return None
+        return Source(self.sample_rate, self.read, 1 if self.channels.copied else None)
+
+
+def encode_file(
+    codec: DynCodecProvider,
+    path: Path,
+    quiet: bool,
+    *,
+    bandwidth: float | None = None,
+    mono: bool = False,
+    normalize_db: float | None = None,
+) -> CodecTokens:
     """The tokens of an audio file, made to suit the codec if need be, which is said on stderr and kept in the tokens.
 
     Args:
         mono: Mix the channels down to one.
+        normalize_db: Bring it to so many LUFS first; the file is read twice.
     """
-    with audio.AudioReader(path) as reader:
-        read = 0  # the header of a compressed file may only guess
-        if reader.sample_rate != codec.sample_rate:
-            say(f"{path}: resampled from {reader.sample_rate} to {codec.sample_rate} Hz", quiet)
-        channels = Channels(reader.channels, mono, codec.channels)
-        channels.say(path, quiet)
-        resampler = audio.Resampler(reader.sample_rate, codec.sample_rate, channels.count)
-
-        def pieces(advance: Advance) -> Iterator[audio.Pcm]:
-            nonlocal read
-            for block in reader.blocks():
-                read += block.shape[1]
-                yield resampler.push(channels(block))
-                advance(block.shape[1] / reader.sample_rate)
-            yield resampler.finish()
-
-        with progress("encoding", reader.num_samples / reader.sample_rate, quiet) as advance:
-            try:
-                session = codec.encoder_session(channels.count, bandwidth=bandwidth)
-            except NotYetImplemented:
-                tokens = codec.encode(np.concatenate(list(pieces(advance)), axis=1), codec.sample_rate, bandwidth=bandwidth)
-            else:
-                tokens = CodecTokens.concat([*(session.push(piece) for piece in pieces(advance)), session.finish()])
-    if reader.sample_rate == codec.sample_rate and not channels.copied:
-        return tokens
-    return dataclasses.replace(tokens, source=Source(reader.sample_rate, read, 1 if channels.copied else None))
+    recording = Recording(path, codec, mono)
+    recording.say(quiet)
+    level = None
+    if normalize_db is not None:
+        target = loudness.check_target(normalize_db)
+        with progress("measuring", recording.seconds, quiet) as advance:
+            meter = loudness.measure(recording.pieces(advance), codec.sample_rate, recording.channels.count)
+        level = loudness.Level.to(target, meter)
+    with progress("encoding", recording.seconds, quiet) as advance:
+        pieces = (piece * level.factors if level else piece for piece in recording.pieces(advance))
+        try:
+            session = codec.encoder_session(recording.channels.count, bandwidth=bandwidth)
+        except NotYetImplemented:
+            tokens = codec.encode(np.concatenate(list(pieces), axis=1), codec.sample_rate, bandwidth=bandwidth)
+        else:
+            tokens = CodecTokens.concat([*(session.push(piece) for piece in pieces), session.finish()])
+    return dataclasses.replace(tokens, source=recording.source, loudness=level.loudness if level else None)
 
 
 def decode_pieces(codec: DynCodecProvider, tokens: CodecTokens, advance: Advance) -> Iterator[audio.Pcm]:
@@ -136,12 +171,17 @@ def decode_to_file(codec: DynCodecProvider, tokens: CodecTokens, path: Path, qui
     if rate != tokens.sample_rate:
         say(f"{path}: resampled from {tokens.sample_rate} back to {rate} Hz", quiet)
     mixing.say(path, quiet)
+    factors: audio.Pcm | None = None
+    if tokens.loudness is not None:
+        factors = loudness.changes(tokens.loudness, codec.decoded_loudness(tokens))
+        tokens = dataclasses.replace(tokens, loudness=None)
     with (
         audio.writing(path, rate, mixing.count) as out,
         progress("decoding", tokens.seconds, quiet) as advance,
     ):
         for piece in decode_pieces(codec, tokens, advance):
-            out.write(resampler.push(mixing(piece))[:, : wanted - out.num_samples])
+            levelled = piece if factors is None else piece * factors
+            out.write(resampler.push(mixing(levelled))[:, : wanted - out.num_samples])
         out.write(resampler.finish()[:, : wanted - out.num_samples])
         out.write(np.zeros((mixing.count, wanted - out.num_samples), np.float32))
 

@@ -71,7 +71,7 @@ def is_there(device: torch.device) -> bool:
 
 
 class TorchCodecBackend(CodecBackend):
-    """A codec that runs on PyTorch. A plugin says what its network is and how its publishers name the weights; the rest is here."""
+    """A codec that runs on PyTorch. A plugin says what its network is and how published weights are named; the rest is here."""
 
     batch_streams: ClassVar[Mapping[str, int]] = {"cpu": 1}
     """How many signals run side by side, by device type; on a CPU a second one would only push the first out of cache."""

@@ -53,7 +53,6 @@ def alphas(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.reshape(1, -1, 1) if name.endswith(".alpha") else tensor for name, tensor in state.items()}
 
 
-
 def to_published(network: nn.Module, names: Mapping[str, str], factors: Factors | None = None) -> dict[str, Tensor]:
     """The parameters of a network as published.
 

@@ -4,9 +4,9 @@
      "metadata": {"input_db": float32 (1,), "original_length", "sample_rate", "chunk_length", "channels": integers,
                   "padding": bool, "dac_version": "1.0.0"}}
 
-Length and rate are those of the recording, before it was resampled. `input_db` is its loudness, and their tool brings every channel
-that it decodes to that; files written here have one for each channel, which it understands as well. The frames are in windows of `chunk_length`, each coded as a
-signal of its own, with padding or without. The file does not say which model it is of.
+Length and rate are those of the recording, before it was resampled. `input_db` is its loudness, and their tool brings every
+channel that it decodes to that; files written here have one for each channel, which it understands as well. The frames are in
+windows of `chunk_length`, each coded as a signal of its own, with padding or without. Which model it is of a file does not say.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ class DacFormat(TokenFormat):
     name = "dac"
     suffixes = (".dac",)
     option_names: ClassVar[Mapping[str, str]] = {
-        "model": "the model that a file is of, which files do not say; by default the first that could have made it, 44.1 kHz first",
-        "input_db": "how loud every channel was, in LUFS; otherwise as the tokens say, or as what they decode to is, which takes a model",
+        "model": "what a file is of, which files do not say; by default the first model that can be, 44.1 kHz before the others",
+        "input_db": "how loud the channels were, in LUFS; by default as tokens say, or as they decode, which runs the model",
     }
 
     def __init__(self, specs: tuple[DacSpec, ...] = SPECS) -> None:

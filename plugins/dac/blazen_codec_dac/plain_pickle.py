@@ -1,7 +1,7 @@
 """Reading what `numpy.save` pickles of a dictionary of arrays and plain values, and nothing else.
 
-A pickle is a program for a small machine. This one runs on a machine that knows how to make plain values, and what NumPy says of an
-array; a name that a pickle asks for is a name here and never becomes anything, so no code can be reached through it. The
+A pickle is a program for a small machine. This one runs on a machine that knows how to make plain values, and what NumPy says
+of an array; a name that a pickle asks for is a name here and never becomes anything, so no code can be reached through it. The
 opcodes are read by Python's own `pickletools`, which executes nothing.
 """
 

@@ -19,7 +19,6 @@ from .backend import EncodecBackend
 from .checkpoint import to_published
 from .specs import EncodecArchitecture
 
-
 try:
     with stand_in("torchaudio"):  # which only their file handling uses
         from encodec.model import EncodecModel

@@ -17,7 +17,6 @@ from blazen_codec_core.weights import RandomWeights, WeightFile
 
 from .backend import SnacBackend
 from .checkpoint import to_published
-from .specs import SnacSpec
 
 try:
     import snac
