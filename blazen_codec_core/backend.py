@@ -187,10 +187,10 @@ class CodecBackend(AudioBackend):
         books = self.spec.codebooks_for(bandwidth, num_codebooks)
         if normalize_db is None:
             return self.encode_whole(pcm, books)
-        level = self.level(pcm, normalize_db)
+        level = self._level(pcm, normalize_db)
         return dataclasses.replace(self.encode_whole(pcm * level.factors, books), loudness=level.loudness)
 
-    def level(self, pcm: Pcm, normalize_db: float) -> loudness.Level:
+    def _level(self, pcm: Pcm, normalize_db: float) -> loudness.Level:
         """How checked audio is brought to a loudness."""
         target = loudness.check_target(normalize_db)
         return loudness.Level.to(target, loudness.measure([pcm], self.sample_rate, pcm.shape[0]))

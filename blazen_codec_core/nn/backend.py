@@ -195,7 +195,7 @@ class TorchCodecBackend(CodecBackend):
         streams = [item.shape[0] // self.channels for item in pcm]
         if (target := options.get("normalize_db")) is None:
             return self._in_groups(pcm, streams, lambda group: self._encode_group(group, books))
-        levels = [self.level(item, target) for item in pcm]
+        levels = [self._level(item, target) for item in pcm]
         pcm = [item * level.factors for item, level in zip(pcm, levels, strict=True)]
         tokens: list[CodecTokens] = self._in_groups(pcm, streams, lambda group: self._encode_group(group, books))
         return [dataclasses.replace(own, loudness=level.loudness) for own, level in zip(tokens, levels, strict=True)]

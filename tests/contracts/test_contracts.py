@@ -17,10 +17,24 @@ import blazen_codec_core as bc
 
 SNAC = ["snac_24khz", "snac_32khz", "snac_44khz", "snac_tiny"]
 ENCODEC = ["encodec_24khz", "encodec_48khz"]
-MODELS = [*SNAC, *ENCODEC]
-IN_TILES = [name for name in MODELS if name != "encodec_48khz"]
-LARGE = ("snac_32khz", "snac_44khz")
-BATCHES = [(name, together) for name in MODELS for together in ((5,) if name in LARGE else (1, 5, 32))]
+DAC = ["dac_16khz", "dac_24khz", "dac_44khz", "dac_44khz_16kbps"]
+ALIKE = ("dac_24khz", "dac_44khz_16kbps")
+"""Models that differ from the one before them in numbers only."""
+
+
+def parameters(*names: str) -> list:
+    return [pytest.param(name, marks=[pytest.mark.slow] if name in ALIKE else []) for name in names]
+
+
+NAMES = [*SNAC, *ENCODEC, *DAC]
+MODELS = parameters(*NAMES)
+IN_TILES = parameters(*(name for name in NAMES if name != "encodec_48khz"))
+LARGE = ("snac_32khz", "snac_44khz", *DAC)
+BATCHES = [
+    pytest.param(*of.values, together, marks=of.marks)
+    for of in MODELS
+    for together in ((5,) if of.values[0] in LARGE else (1, 5, 32))
+]
 CHUNKS = [480, 12_345, [1, 7, 480, 12_345]]
 
 
@@ -32,6 +46,12 @@ def through_session(codec: bc.DynCodecProvider, pcm: np.ndarray, cuts: list[slic
 def played(codec: bc.DynCodecProvider, parts, **options) -> np.ndarray:
     session = codec.decoder_session(**options)
     return np.concatenate([*(session.push(part) for part in parts), session.finish()], axis=1)
+
+
+def long(spec: bc.CodecSpec, seconds: float) -> float:
+    """Seconds of audio to try a model on: less for the large ones, but never less than two tiles and something."""
+    tiles = 2.4 * spec.tile_frames * spec.hop_length / spec.sample_rate
+    return max(tiles, seconds / 2) if spec.family == "dac" else seconds
 
 
 def unit(spec: bc.CodecSpec) -> int:
@@ -49,7 +69,7 @@ def frames_with_ties(codec: bc.DynCodecProvider, pcm: np.ndarray, a: bc.CodecTok
 @pytest.mark.parametrize("chunk", CHUNKS, ids=str)
 def test_chunks_change_nothing(codecs, name, chunk):
     codec = codecs(name)
-    pcm = recording(codec.spec, 2.1)
+    pcm = recording(codec.spec, long(codec.spec, 2.1))
     whole = codec.encode(pcm, codec.sample_rate)
     parts = through_session(codec, pcm, pieces(pcm.shape[1], chunk))
     assert bc.CodecTokens.concat(parts) == whole
@@ -89,7 +109,7 @@ def test_any_chunks_change_nothing(codecs, name, data):
 @pytest.mark.parametrize("name", IN_TILES)
 def test_other_tiles_change_nothing_but_ties(codecs, name):
     codec = codecs(name)
-    pcm = recording(codec.spec, 1.5)
+    pcm = recording(codec.spec, long(codec.spec, 1.5))
     whole = codec.encode(pcm, codec.sample_rate)
     audio = codec.decode(whole)
     for tile in (codec.spec.block_frames, codec.spec.block_frames * 3):
@@ -104,8 +124,8 @@ def test_a_batch_changes_nothing(codecs, monkeypatch, name, together):
     spec, rate = codec.spec, codec.sample_rate
     monkeypatch.setattr(type(codec._handle.backend), "batch_streams", {"cpu": together})
     block, tile = spec.block_frames * spec.hop_length, spec.tile_frames * spec.hop_length
-    lengths = [1, block - 1, block, block + 1, tile, tile + 1, 2 * tile, 30_001]
-    items = [recording(spec, 2.1, seed)[:, :length] for seed, length in enumerate(lengths)]
+    lengths = [1, block - 1, block, block + 1, tile, tile + 1, 2 * tile, tile + tile // 3]
+    items = [recording(spec, 2.4, seed)[:, :length] for seed, length in enumerate(lengths)]
     if spec.channels == 1:
         items.append(recording(spec, 0.3, 8, channels=2))
     monkeypatch.setattr(type(codec._handle.backend), "batch_streams", {"cpu": 1})
@@ -154,7 +174,7 @@ def test_sessions_are_as_late_as_they_say(codecs, name):
     """Fed in the smallest pieces, the first tokens come when `first_samples` are in, and none is later than `latency_samples`."""
     codec = codecs(name)
     spec = codec.spec
-    pcm = recording(spec, 2.2)
+    pcm = recording(spec, long(spec, 2.2))
     session = codec.encoder_session(pcm.shape[0], tile_frames=None if spec.segment else spec.block_frames)
     covered = worst = 0
     first = None
@@ -185,7 +205,9 @@ print(*seen)
 """
 
 
-@pytest.mark.parametrize(("name", "seconds"), [("snac_tiny", 45), ("encodec_24khz", 45), ("encodec_48khz", 15)])
+@pytest.mark.parametrize(
+    ("name", "seconds"), [("snac_tiny", 45), ("encodec_24khz", 45), ("encodec_48khz", 15), ("dac_16khz", 10)]
+)
 def test_memory_does_not_grow_through_sessions(name, seconds):
     command = [sys.executable, "-c", MEMORY, name, str(seconds)]
     alone = {**os.environ, "OMP_NUM_THREADS": "1"}  # threads have heaps of their own, which come and go

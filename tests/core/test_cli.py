@@ -62,7 +62,7 @@ def test_info(run):
 
 def test_plugins(run):
     _, out, _ = run("plugins")
-    assert out.split()[:3] == ["encodec", "blazen-codec-encodec", "0.1.0"]
+    assert out.split()[:3] == ["dac", "blazen-codec-dac", "0.1.0"]
     assert re.search(r"snac +blazen-codec-snac 0\.1\.0", out)
     assert json.loads(run("plugins", "--json")[1])[0]["error"] is None
 

@@ -49,8 +49,9 @@ def find(tmp_path, source=SOURCE, **options) -> weights.WeightFile:
     return weights.published([source], "toy", bc.LoadOptions(cache_dir=str(tmp_path / "cache"), **options))
 
 
-def kept(tmp_path) -> list[str]:
-    return [path.name for path in (tmp_path / "cache").iterdir()] if (tmp_path / "cache").exists() else []
+def kept(folder) -> list[str]:
+    """The files that are there, by their names."""
+    return sorted(path.name for path in folder.rglob("*") if path.is_file())
 
 
 @pytest.mark.parametrize("length", [len(DATA), None])

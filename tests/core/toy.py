@@ -11,7 +11,7 @@ from blazen_codec_core.nn import (
     FactorizedQuantizer,
     ResidualVectorQuantizer,
     Tanh,
-    reset_parameters,
+    state_dicts,
 )
 from blazen_codec_core.nn.backend import TorchCodecBackend
 
@@ -37,7 +37,6 @@ class ToyNetwork(CodecNetwork):
         self.encoder = Chain([Conv1d(1, 8, 8, stride=4, padding=2)])
         self.quantizer = ResidualVectorQuantizer(8, [FactorizedQuantizer(8, 16, 4, stride) for stride in (2, 1)])
         self.decoder = Chain([ConvTranspose1d(8, 1, 8, stride=4, crop=(2, 2)), Tanh()])
-        reset_parameters(self, 0)
 
 
 class ToyBackend(TorchCodecBackend):
@@ -45,6 +44,12 @@ class ToyBackend(TorchCodecBackend):
 
     builds = 0
 
+    def new_network(self) -> ToyNetwork:
+        return ToyNetwork()
+
+    def from_published(self, network, content, origin):
+        return state_dicts.tensors(content, origin)
+
     def build(self, found) -> ToyNetwork:
         type(self).builds += 1
-        return ToyNetwork()
+        return super().build(found)

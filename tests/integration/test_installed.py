@@ -23,10 +23,14 @@ def test_the_life_of_plugins(site, root, tmp_path):
     alone = site.command("list")
     assert alone.returncode == 0, alone.stderr
     assert "No codec is installed" in alone.stdout
-    every = "pip install blazen-codec-encodec or blazen-codec-snac"
+    every = "pip install blazen-codec-dac, blazen-codec-encodec or blazen-codec-snac"
     assert every in alone.stdout
     assert every in site.command("plugins").stdout
-    for codec, distribution in (("snac_tiny", "blazen-codec-snac"), ("encodec_24khz", "blazen-codec-encodec")):
+    for codec, distribution in (
+        ("snac_tiny", "blazen-codec-snac"),
+        ("encodec_24khz", "blazen-codec-encodec"),
+        ("dac_44khz", "blazen-codec-dac"),
+    ):
         unknown = site.command("info", codec)
         assert unknown.returncode == 3
         assert f"pip install {distribution}" in unknown.stderr
@@ -59,11 +63,11 @@ def test_the_life_of_plugins(site, root, tmp_path):
 
 
 def test_what_is_installed_holds_its_licence_types_and_model(site, root):
-    for plugin in ("encodec", "snac"):
+    for plugin in ("dac", "encodec", "snac"):
         site.install(root / "plugins" / plugin)
     shipped = {str(path.relative_to(site.packages)) for path in site.packages.rglob("*") if path.is_file()}
     assert "blazen_codec_snac/tiny.safetensors" in shipped
-    for name in ("blazen_codec_core", "blazen_codec_encodec", "blazen_codec_snac"):
+    for name in ("blazen_codec_core", "blazen_codec_dac", "blazen_codec_encodec", "blazen_codec_snac"):
         assert f"{name}/py.typed" in shipped
         assert any(re.match(rf"{name}-[\d.]+\.dist-info/licenses/LICENSE", path) for path in shipped)
     assert not [path for path in shipped if path.split(os.sep)[0] in ("tests", "training", "benchmarks")]

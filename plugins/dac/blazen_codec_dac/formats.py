@@ -150,7 +150,7 @@ def _artifacts(data: bytes) -> tuple[NDArray[Any], Metadata]:
     codes = found["codes"].values if isinstance(found["codes"], plain_pickle.Array) else None
     if codes is None or codes.ndim != 3 or codes.dtype.kind not in "iu" or not codes.size:
         raise ValueError("its codes are not integers of (channels, codebooks, frames)")
-    plain = {name: value for name, value in found["metadata"].items() if isinstance(value, PLAIN)}
+    plain: dict[str, Any] = {name: value for name, value in found["metadata"].items() if isinstance(value, PLAIN)}
     if isinstance(level := found["metadata"].get("input_db"), plain_pickle.Array):
         if level.values is None or level.values.size not in (1, codes.shape[0]):
             raise ValueError("its input_db is neither one number nor one for each channel")

@@ -55,7 +55,7 @@ class Dtype:
         if self.kind[:1] not in frozenset("biuf") or self.kind[1:] not in ("1", "2", "4", "8"):
             raise ValueError(f"a dtype is {self.kind[:20]!r}, which is no plain number")
         dtype = np.dtype(self.kind)
-        return dtype if self.order in "|=" else dtype.newbyteorder(self.order)
+        return dtype.newbyteorder(">") if self.order == ">" else dtype
 
 
 @dataclass
@@ -105,7 +105,7 @@ class Machine:
         return self.stack[-1]
 
     def pop_to_mark(self) -> list[Any]:
-        items = []
+        items: list[Any] = []
         while self.stack:
             item = self.stack.pop()
             if item is MARK:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from blazen_codec_core import CodecTokens
-from blazen_codec_core.nn import Chain, CodecNetwork, State, StreamSetup
+from blazen_codec_core.nn import CodecNetwork, Layer, State, StreamSetup
 from blazen_codec_core.nn.session import TileDecoderSession
 
 from .network import decoder
@@ -31,7 +31,7 @@ class WindowPlayer:
 
     def __init__(self, network: CodecNetwork, windows: Windows) -> None:
         self._quantizer, self._windows = network.quantizer, windows
-        self._decoder = alone(network, windows)
+        self._decoder: Layer = alone(network, windows)
 
     def decoder_state(self, setup: StreamSetup) -> WindowState:
         return WindowState(setup, self._decoder.init_state(setup))
@@ -58,7 +58,7 @@ class WindowPlayer:
         return self._windows.samples(frames - rest) + self._decoder.frames_out(rest, False)
 
 
-def alone(network: CodecNetwork, windows: Windows) -> Chain:
+def alone(network: CodecNetwork, windows: Windows) -> Layer:
     """The network's decoder as the authors' tool runs it on a window, with the same weights."""
     with torch.device("meta"):
         twin = decoder(windows.architecture, padded=windows.padded, mirrored=False)
