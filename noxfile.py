@@ -7,7 +7,16 @@ import nox
 nox.options.sessions = ["lint", "types", "tests", "alone"]
 nox.options.error_on_missing_interpreters = True
 CONSTRAINTS = ("-c", "constraints.txt")
-PROJECT = ("-e", ".[plot,test]", "-e", "plugins/encodec[upstream]", "-e", "plugins/snac[upstream]")
+PROJECT = ("-e", ".[plot,test]", "-e", "plugins/dac[test]", "-e", "plugins/encodec[upstream]", "-e", "plugins/snac[upstream]")
+WITHOUT_WHAT_THEY_ASK_FOR = ("descript-audio-codec", "descript-audiotools")
+"""The authors' packages of DAC, to test against; they pin a protobuf of 2022."""
+ALONE = {
+    "dac": ("dac_16khz", "random:0"),
+    "encodec": ("encodec_24khz", "random:0"),
+    "snac": ("snac_tiny",),
+}
+BESIDE = {"dac": ("protobuf>=5",)}
+"""What a plugin must get along with."""
 
 
 def install(session: nox.Session, *packages: str, groups: tuple[str, ...] = ()) -> None:
@@ -16,11 +25,23 @@ def install(session: nox.Session, *packages: str, groups: tuple[str, ...] = ()) 
     session.install(*CONSTRAINTS, *packages, *pins)
 
 
+def install_for_tests(session: nox.Session) -> None:
+    install(session, *PROJECT)
+    session.install(*CONSTRAINTS, "--no-deps", *WITHOUT_WHAT_THEY_ASK_FOR)
+
+
 @nox.session
 def tests(session: nox.Session) -> None:
-    """The whole suite."""
-    install(session, *PROJECT)
+    """The suite, but for what is slow."""
+    install_for_tests(session)
     session.run("pytest", *session.posargs)
+
+
+@nox.session
+def slow(session: nox.Session) -> None:
+    """The rest of it."""
+    install_for_tests(session)
+    session.run("pytest", "-m", "slow", *session.posargs)
 
 
 @nox.session
@@ -39,8 +60,9 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
-@nox.parametrize("plugin,model", [("snac", ("snac_tiny",)), ("encodec", ("encodec_24khz", "random:0"))], ids=["snac", "encodec"])
-def alone(session: nox.Session, plugin: str, model: tuple[str, ...]) -> None:
+@nox.parametrize("plugin", list(ALONE), ids=list(ALONE))
+def alone(session: nox.Session, plugin: str) -> None:
     """One plugin installed alone, as its users install it: what it brings, and that it works."""
-    install(session, ".", f"plugins/{plugin}")
-    session.run("python", "tests/alone.py", *model)
+    install(session, ".", f"plugins/{plugin}", *BESIDE.get(plugin, ()))
+    session.run("python", "-m", "pip", "check")
+    session.run("python", "tests/alone.py", *ALONE[plugin])

@@ -29,7 +29,9 @@ def test_the_readmes_table_is_the_specs(root):
         row = next(line for line in text.splitlines() if line.startswith(f"| `{spec.name}`"))
         assert f"{spec.token_rate:.0f} a second in {spec.used_codebooks} codebooks, {spec.bandwidth:.2f} kbps" in row
         assert f"{spec.sample_rate / 1000:g} kHz{' stereo' if spec.channels == 2 else ''}" in row
-        if len(spec.bandwidths) > 1:
+        if spec.usable_codebooks == tuple(range(1, spec.num_codebooks + 1)) != (1,):
+            assert f"({spec.kbps(1):.3g} each, from one on)" in row
+        elif len(spec.bandwidths) > 1:
             assert f"({', '.join(f'{kbps:g}' for kbps in spec.bandwidths)})" in row
 
 

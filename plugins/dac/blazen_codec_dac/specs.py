@@ -51,8 +51,8 @@ class DacArchitecture(BaseModel):
     def window_samples(self, frames: int, *, padded: bool) -> int:
         """How many samples the decoder itself makes of so many frames.
 
-        Without padding these are the ones that no sample outside would change; there may be none, which is 0 or less. With
-        padding, a transposed convolution of odd stride makes one sample less than its stride for each frame.
+        With padding, a transposed convolution of odd stride makes one sample less than its stride for each frame. Without, there
+        may be none, which is 0 or less.
         """
         if padded:
             for stride in self.decoder_rates:
