@@ -18,7 +18,7 @@ import blazen_codec_core as bc
 SNAC = ["snac_24khz", "snac_32khz", "snac_44khz", "snac_tiny"]
 ENCODEC = ["encodec_24khz", "encodec_48khz"]
 DAC = ["dac_16khz", "dac_24khz", "dac_44khz", "dac_44khz_16kbps"]
-ALIKE = ("dac_24khz", "dac_44khz_16kbps")
+ALIKE = ("dac_24khz", "dac_44khz", "dac_44khz_16kbps", "snac_44khz")
 """Models that differ from the one before them in numbers only."""
 
 
@@ -52,6 +52,12 @@ def long(spec: bc.CodecSpec, seconds: float) -> float:
     """Seconds of audio to try a model on: less for the large ones, but never less than two tiles and something."""
     tiles = 2.4 * spec.tile_frames * spec.hop_length / spec.sample_rate
     return max(tiles, seconds / 2) if spec.family == "dac" else seconds
+
+
+def rounding(spec: bc.CodecSpec) -> float:
+    """What another order of sums may change in the audio. Random codebooks of DAC, of which there are up to 32, add up to loud
+    latents."""
+    return 3e-5 if spec.family == "dac" else 1e-5
 
 
 def unit(spec: bc.CodecSpec) -> int:
@@ -115,7 +121,7 @@ def test_other_tiles_change_nothing_but_ties(codecs, name):
     for tile in (codec.spec.block_frames, codec.spec.block_frames * 3):
         tokens = bc.CodecTokens.concat(through_session(codec, pcm, [slice(None)], tile_frames=tile))
         assert frames_with_ties(codec, pcm, tokens, whole) <= codec.spec.strides[0]
-        assert np.abs(played(codec, [whole], tile_frames=tile) - audio).max() < 1e-5
+        assert np.abs(played(codec, [whole], tile_frames=tile) - audio).max() < rounding(codec.spec)
 
 
 @pytest.mark.parametrize(("name", "together"), BATCHES)
@@ -206,7 +212,8 @@ print(*seen)
 
 
 @pytest.mark.parametrize(
-    ("name", "seconds"), [("snac_tiny", 45), ("encodec_24khz", 45), ("encodec_48khz", 15), ("dac_16khz", 10)]
+    ("name", "seconds"),
+    [("snac_tiny", 45), ("encodec_24khz", 45), ("encodec_48khz", 15), pytest.param("dac_16khz", 10, marks=pytest.mark.slow)],
 )
 def test_memory_does_not_grow_through_sessions(name, seconds):
     command = [sys.executable, "-c", MEMORY, name, str(seconds)]
