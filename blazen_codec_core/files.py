@@ -12,6 +12,21 @@ from pathlib import Path
 from .errors import InvalidInput
 
 
+def contents(path: str | PathLike[str]) -> bytes:
+    """All that is in a file.
+
+    Raises:
+        InvalidInput: There is none, or it cannot be read.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InvalidInput(f"{path} is not a file")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be read: {error.strerror or error}") from error
+
+
 @contextmanager
 def replacing(path: str | PathLike[str]) -> Iterator[Path]:
     """A temporary path beside `path` to write to; it takes the place of `path` if the block ends well, else it goes away.

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 Codes = NDArray[np.int32]
 Scales = NDArray[np.float32]
 Plain = bool | int | float | str
+LOUDEST = 200.0
+"""LUFS beyond which, up or down, a number is no loudness."""
 
 
 @dataclass(frozen=True)
@@ -328,7 +330,7 @@ def longest(frames: int, hop_length: int, segment: Segment | None) -> int:
 
 def _checked_loudness(loudness: Any, channels: int) -> tuple[float, ...]:
     array = np.asarray(loudness)
-    if array.shape != (channels,) or array.dtype.kind not in "iuf" or not np.isfinite(array).all():
+    if array.shape != (channels,) or array.dtype.kind not in "iuf" or not (np.abs(array) <= LOUDEST).all():
         raise InvalidTokens(f"loudness is a number of LUFS for each of {channels} channels, not {loudness!r}")
     return tuple(map(float, array))
 

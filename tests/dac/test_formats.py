@@ -108,6 +108,8 @@ def test_what_the_authors_write_decodes_as_they_decode_it(codecs, authors, tmp_p
         assert all(map(np.array_equal, mine.codes, tokens.codes))
         if level is not None:
             assert mine.loudness == pytest.approx(tokens.loudness, abs=1e-3)
+    tokens.save(tmp_path / "a.tokens")
+    assert bc.CodecTokens.open(tmp_path / "a.tokens") == tokens
     FORMAT.write(tokens, tmp_path / "ours.dac")
     assert (tmp_path / "ours.dac").read_bytes() == path.read_bytes() or channels > 1
     assert FORMAT.read(tmp_path / "ours.dac") == tokens
@@ -317,6 +319,8 @@ CHANGES = {
     "short windows": ({"chunk_length": 5, "padding": False}, "make 0 samples"),
     "channels": ({"channels": 2}, "says 2 channels and has codes of 1"),
     "loudness": ({"input_db": np.array([np.nan], np.float32)}, "validation error"),
+    "too loud": ({"input_db": np.array([1e30], np.float32)}, "loudness is a number of LUFS"),
+    "too high": ({"sample_rate": 2**33, "original_length": 2**33}, "validation error"),
     "levels": ({"input_db": np.zeros(3, np.float32)}, "input_db"),
     "no level": ({"input_db": "loud"}, "validation error"),
     "unknown": ({"more": 1}, "validation error"),

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+import soundfile
 from signals import recording
 from ties import count_differing
 
@@ -153,3 +157,14 @@ def test_layouts_there_and_back(codecs):
     windows = dataclasses.replace(tokens, num_samples=1, extra={WINDOW_FRAMES: 7, WINDOW_PADDED: True})
     with pytest.raises(bc.InvalidTokens, match="cannot say window_frames, window_padded"):
         registry.layout("dac_flat").pack(windows)
+
+
+def test_verify_from_the_command_line(tmp_path):
+    soundfile.write(tmp_path / "a.wav", recording(BY_NAME["dac_16khz"], 0.4)[0], 16_000)
+    command = ["verify", "dac_16khz", "--audio", str(tmp_path / "a.wav"), "-b", "2", "--weights", "random:0", "--json"]
+    run = subprocess.run(
+        [sys.executable, "-m", "blazen_codec_core.cli.main", *command], capture_output=True, text=True, check=True
+    )
+    result = json.loads(run.stdout)
+    assert result["passed"]
+    assert result["codebooks"] == 4

@@ -15,7 +15,6 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from os import PathLike
-from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -33,7 +32,7 @@ from blazen_codec_core import (
     TokenFormat,
 )
 from blazen_codec_core.errors import reason
-from blazen_codec_core.files import replacing
+from blazen_codec_core.files import contents, replacing
 
 from . import plain_pickle
 from .specs import SPECS, WINDOW_FRAMES, WINDOW_PADDED, DacSpec
@@ -53,7 +52,7 @@ class Metadata(BaseModel):
 
     input_db: tuple[Annotated[float, Field(allow_inf_nan=False)], ...]
     original_length: Count
-    sample_rate: Count
+    sample_rate: Annotated[int, Field(strict=True, gt=0, le=1_000_000)]
     chunk_length: Count
     channels: Count
     padding: StrictBool
@@ -103,13 +102,7 @@ class DacFormat(TokenFormat):
 
     def read(self, path: str | PathLike[str], *, loading: LoadOptions | None = None, **options: str) -> CodecTokens:
         self.check_options(options)
-        path = Path(path)
-        if not path.is_file():
-            raise InvalidInput(f"{path} is not a file")
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise InvalidInput(f"{path} cannot be read: {error.strerror or error}") from error
+        data = contents(path)
         asked = self._asked(options.get("model"))
         try:
             codes, metadata = _artifacts(data)

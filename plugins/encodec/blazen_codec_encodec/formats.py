@@ -17,7 +17,6 @@ import threading
 from array import array
 from collections.abc import Mapping
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
@@ -26,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, Valida
 
 from blazen_codec_core import CodecSpec, CodecTokens, CorruptFile, InvalidInput, InvalidTokens, LoadOptions, TokenFormat
 from blazen_codec_core.errors import reason
-from blazen_codec_core.files import replacing
+from blazen_codec_core.files import contents, replacing
 
 from . import entropy
 from .specs import SPECS, EncodecSpec
@@ -109,13 +108,7 @@ class EcdcFormat(TokenFormat):
 
     def read(self, path: str | PathLike[str], *, loading: LoadOptions | None = None, **options: str) -> CodecTokens:
         self.check_options(options)
-        path = Path(path)
-        if not path.is_file():
-            raise InvalidInput(f"{path} is not a file")
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise InvalidInput(f"{path} cannot be read: {error.strerror or error}") from error
+        data = contents(path)
         try:
             header, at = _header(data)
             spec = next((spec for spec in self._specs.values() if spec.name == header.m), None)
