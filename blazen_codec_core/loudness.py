@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,8 @@ GATE = -10.0
 """Nor do blocks so far below the mean of the others."""
 OFFSET = -0.691
 FULL_SCALE = 1.0
+LOWEST_RATE = 4000
+"""Hertz; below, the weighting filters have no room."""
 AT_A_TIME = 1 << 18
 """Samples of which the meter makes copies in double precision."""
 
@@ -36,12 +39,14 @@ class LoudnessMeter:
 
     Raises:
         EngineNotAvailable: pyloudnorm is not installed.
-        InvalidInput: There are more channels than loudness is defined for.
+        InvalidInput: There are more channels than loudness is defined for, or the rate is too low.
     """
 
     def __init__(self, sample_rate: int, channels: int) -> None:
         if not 1 <= channels <= len(CHANNEL_GAINS):
             raise InvalidInput(f"loudness is defined for 1 to {len(CHANNEL_GAINS)} channels, not for {channels}")
+        if sample_rate < LOWEST_RATE:
+            raise InvalidInput(f"loudness is measured at sample rates from {LOWEST_RATE} Hz on, not at {sample_rate}")
         try:
             from pyloudnorm import IIRfilter
         except ImportError as error:
@@ -54,7 +59,7 @@ class LoudnessMeter:
         self._block = int(BLOCK_SECONDS * sample_rate)
         self._hop = int(BLOCK_SECONDS * sample_rate * (1 - OVERLAP))
         self._rest = np.zeros((channels, 0))
-        self._energies: list[NDArray[np.float64]] = []
+        self._energies = array("d")  # not small arrays, which would lie between the large ones of a network
         self.samples = 0
         self.peaks = np.zeros(channels)
         """The largest magnitude in each channel."""
@@ -83,7 +88,7 @@ class LoudnessMeter:
             self._measure(np.zeros((len(self.peaks), padding), np.float32))
         if missing := self._missing():
             self._rest = self._blocks(np.pad(self._rest, ((0, 0), (0, missing))))
-        return np.array(self._energies)
+        return np.array(self._energies).reshape(-1, len(self.peaks))
 
     def _measure(self, pcm: Pcm) -> None:
         from scipy.signal import lfilter
@@ -102,7 +107,7 @@ class LoudnessMeter:
         """Takes the energies of all whole blocks; returns what later ones still need."""
         at = 0
         while squares.shape[1] - at >= self._block:
-            self._energies.append(squares[:, at : at + self._block].sum(1) / (BLOCK_SECONDS * self._rate))
+            self._energies.extend(squares[:, at : at + self._block].sum(1) / (BLOCK_SECONDS * self._rate))
             at += self._hop
         return squares[:, at:].copy()
 
