@@ -23,7 +23,7 @@ def test_the_life_of_plugins(site, root, tmp_path):
     alone = site.command("list")
     assert alone.returncode == 0, alone.stderr
     assert "No codec is installed" in alone.stdout
-    every = "pip install blazen-codec-dac, blazen-codec-encodec or blazen-codec-snac"
+    every = "pip install blazen-codec-dac or blazen-codec-encodec or blazen-codec-snac"
     assert every in alone.stdout
     assert every in site.command("plugins").stdout
     for codec, distribution in (
