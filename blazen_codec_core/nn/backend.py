@@ -9,13 +9,13 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Unpack
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
 from .. import weights
-from ..backend import CodecBackend, DecoderSession, EncodeOptions, EncoderSession, Pcm
+from ..backend import CodecBackend, DecoderSession, EncoderSession, Pcm
 from ..errors import DeviceUnavailable, InvalidInput, LicenceNotice
 from ..specs import CodecSpec, LoadOptions
 from ..tokens import CodecTokens
@@ -189,13 +189,21 @@ class TorchCodecBackend(CodecBackend):
             return SegmentDecoderSession(self, self._coder())
         return self.tile_decoder(self, self.loaded().network, self.setup, tile)
 
-    def encode_batch(self, items: Sequence[Any], sample_rate: int, **options: Unpack[EncodeOptions]) -> list[CodecTokens]:
-        books = self.spec.codebooks_for(options.get("bandwidth"), options.get("num_codebooks"))
+    def encode_batch(
+        self,
+        items: Sequence[Any],
+        sample_rate: int,
+        *,
+        bandwidth: float | None = None,
+        num_codebooks: int | None = None,
+        normalize_db: float | None = None,
+    ) -> list[CodecTokens]:
+        books = self.spec.codebooks_for(bandwidth, num_codebooks)
         pcm = [self.check_pcm(item, sample_rate) for item in items]
         streams = [item.shape[0] // self.channels for item in pcm]
-        if (target := options.get("normalize_db")) is None:
+        if normalize_db is None:
             return self._in_groups(pcm, streams, lambda group: self._encode_group(group, books))
-        levels = [self._level(item, target) for item in pcm]
+        levels = [self._level(item, normalize_db) for item in pcm]
         pcm = [item * level.factors for item, level in zip(pcm, levels, strict=True)]
         tokens: list[CodecTokens] = self._in_groups(pcm, streams, lambda group: self._encode_group(group, books))
         return [dataclasses.replace(own, loudness=level.loudness) for own, level in zip(tokens, levels, strict=True)]

@@ -380,3 +380,9 @@ def test_weights_with_nan_are_refused(tmp_path):
 
     with pytest.raises(bc.WeightsUnavailable, match="a holds NaN"):
         state_dicts.tensors({"a": torch.tensor([float("nan")])}, tmp_path)
+
+
+def test_a_misspelt_option_is_not_passed_over():
+    for call in (toy().encode, toy().encode_batch, bc.CodecBackend.encode_batch.__get__(toy())):
+        with pytest.raises(TypeError, match="bandwith"):
+            call([PCM], 8000, bandwith=3)
