@@ -204,7 +204,10 @@ class CodecSpec(_Frozen):
     @property
     def codebook_numbers(self) -> str:
         """`usable_codebooks`, for people."""
-        return _either(self.usable_codebooks)
+        usable = self.usable_codebooks
+        if len(usable) > 2 and usable == tuple(range(usable[0], usable[-1] + 1)):
+            return f"{usable[0]} to {usable[-1]}"
+        return _either(usable)
 
     @property
     def used_codebooks(self) -> int:

@@ -143,7 +143,7 @@ def test_names_ids_and_bandwidths():
         assert (spec.num_codebooks, spec.hop_length) == (books, hop)
         assert spec.usable_codebooks == tuple(range(1, books + 1))
         assert spec.bandwidth == pytest.approx(kbps, rel=0.001)
-        with pytest.raises(bc.InvalidInput, match=f"not {books + 1}"):
+        with pytest.raises(bc.InvalidInput, match=f"uses 1 to {books} codebooks, not {books + 1}"):
             spec.codebooks_for(num_codebooks=books + 1)
 
 
