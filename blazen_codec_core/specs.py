@@ -255,7 +255,7 @@ class CodecSpec(_Frozen):
         """How many codebooks are meant.
 
         Args:
-            bandwidth: Kilobits a second and stream; within 5 % of one that can be had.
+            bandwidth: Kilobits a second and stream; the nearest that can be had is taken, if it is within 5 %.
             num_codebooks: How many, in place of a bandwidth.
 
         Raises:
@@ -271,9 +271,10 @@ class CodecSpec(_Frozen):
         if bandwidth is None:
             return self.used_codebooks
         number: Any = bandwidth
-        for count in usable if isinstance(number, Real) else ():
-            if abs(bandwidth - self.kbps(count)) <= 0.05 * self.kbps(count):
-                return count
+        if isinstance(number, Real):
+            nearest = min(usable, key=lambda count: abs(bandwidth - self.kbps(count)))
+            if abs(bandwidth - self.kbps(nearest)) <= 0.05 * self.kbps(nearest):
+                return nearest
         raise InvalidInput(f"{self.name} has {_either(f'{b:.4g}' for b in self.bandwidths)} kbps, not {bandwidth!r}")
 
 

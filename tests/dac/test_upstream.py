@@ -143,6 +143,7 @@ def test_names_ids_and_bandwidths():
         assert (spec.num_codebooks, spec.hop_length) == (books, hop)
         assert spec.usable_codebooks == tuple(range(1, books + 1))
         assert spec.bandwidth == pytest.approx(kbps, rel=0.001)
+        assert [spec.codebooks_for(bandwidth) for bandwidth in spec.bandwidths] == list(spec.usable_codebooks)
         with pytest.raises(bc.InvalidInput, match=f"uses 1 to {books} codebooks, not {books + 1}"):
             spec.codebooks_for(num_codebooks=books + 1)
 
