@@ -10,12 +10,10 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import soxr
-from numpy.typing import NDArray
 
+from .checks import Pcm as Pcm
 from .errors import CorruptFile, InvalidInput
 from .files import replacing
-
-Pcm = NDArray[np.float32]
 
 
 class AudioReader:

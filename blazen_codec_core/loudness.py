@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .checks import Pcm
 from .errors import EngineNotAvailable, InvalidInput
 
-Pcm = NDArray[np.float32]
 CHANNEL_GAINS = (1.0, 1.0, 1.0, 1.41, 1.41)
 """Left, right, centre, and the surround channels; loudness is defined for no more."""
 BLOCK_SECONDS, OVERLAP = 0.4, 0.75

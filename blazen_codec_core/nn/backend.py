@@ -16,6 +16,7 @@ import torch
 
 from .. import weights
 from ..backend import CodecBackend, DecoderSession, EncoderSession, Pcm
+from ..checks import check_channels
 from ..errors import DeviceUnavailable, InvalidInput, LicenceNotice
 from ..specs import CodecSpec, LoadOptions
 from ..tokens import CodecTokens
@@ -173,7 +174,7 @@ class TorchCodecBackend(CodecBackend):
         tile_frames: int | None = None,
     ) -> EncoderSession:
         channels = self.channels if channels is None else channels
-        self.check_channels(channels)
+        check_channels(self.spec, channels)
         books = self.spec.codebooks_for(bandwidth, num_codebooks)
         tile, loaded = self._tile(tile_frames), self.loaded()
         if self.spec.segment:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..backend import CodecBackend, DecoderSession, EncoderSession, Pcm
+from ..checks import check_piece
 from ..errors import InvalidInput
 from ..specs import CodecSpec, Segment
 from ..tokens import CodecTokens
@@ -176,7 +177,7 @@ class SegmentEncoderSession(OneSignal, EncoderSession):
 
     def push(self, pcm: object) -> CodecTokens:
         self._check_open()
-        array = self._backend.check_piece(pcm, self._channels)
+        array = check_piece(self._backend.spec, pcm, self._channels)
         length, stride = self._segment.length, self._segment.stride
         count = max(0, (self._filled + array.shape[1] - self._segment.overlap) // stride)
         self._pushed += array.shape[1]

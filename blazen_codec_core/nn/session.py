@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..backend import CodecBackend, DecoderSession, EncoderSession, Pcm
+from ..checks import check_blocks, check_piece
 from ..errors import CodecError, InferenceError, InvalidInput, InvalidTokens, reason
 from ..tokens import CodecTokens
 from .layer import State, StreamSetup
@@ -141,7 +142,7 @@ class OnePlayback(OneSignal):
         self._check_open()
         if not self._frames:
             raise InvalidTokens("there are no tokens: nothing was pushed")
-        self._backend.check_blocks(self._frames)
+        check_blocks(self._backend.spec, self._frames)
 
     def _trimmed(self, made: Pcm) -> Pcm:
         """Without what is past the end of the signal."""
@@ -193,7 +194,7 @@ class TileEncoderSession(OneSignal, EncoderSession):
 
     def push(self, pcm: object) -> CodecTokens:
         self._check_open()
-        array = self._backend.check_piece(pcm, self._channels)
+        array = check_piece(self._backend.spec, pcm, self._channels)
         self._pushed += array.shape[1]
         ready = self._pushed - self._pushed % self._tile
         if ready == self._ran:

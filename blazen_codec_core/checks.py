@@ -1,0 +1,92 @@
+"""What may come in: audio that a model can encode, and tokens that it can decode."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import InvalidInput, InvalidTokens
+from .specs import CodecSpec
+from .tokens import CodecTokens
+
+Pcm = NDArray[np.float32]
+MAX_CHANNELS = 32
+MAX_AMPLITUDE = 1000.0
+"""Audio is nominally -1 … 1. Far beyond that it is something else, such as integers that were never scaled."""
+
+
+def check_pcm(spec: CodecSpec, pcm: Any, sample_rate: int, *, empty: bool = False) -> Pcm:
+    """The audio as float32 `(channels, samples)`; `empty` says whether there may be none.
+
+    Raises:
+        InvalidInput: It is not audio for this model.
+    """
+    try:
+        array = np.asarray(pcm)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise InvalidInput(f"this is not an array of audio: {error}") from error
+    if array.ndim not in (1, 2):
+        raise InvalidInput(f"audio has shape (channels, samples) or (samples,), not {array.shape}")
+    array = np.atleast_2d(array)
+    if array.dtype.kind != "f":
+        raise InvalidInput(f"audio is floating point, nominally -1 … 1, not {array.dtype}; scale integers first")
+    if not array.size and not empty:
+        raise InvalidInput("the audio is empty")
+    if isinstance(sample_rate, bool) or not isinstance(sample_rate, int | np.integer) or sample_rate != spec.sample_rate:
+        raise InvalidInput(
+            f"{spec.name} takes audio at {spec.sample_rate} Hz, not {sample_rate!r}; "
+            "resample it first, for instance with blazen_codec_core.resample"
+        )
+    check_channels(spec, array.shape[0])
+    peak = max(-array.min(), array.max()) if array.size else 0.0
+    if not np.isfinite(peak):
+        raise InvalidInput("the audio holds NaN or infinite samples")
+    if peak > MAX_AMPLITUDE:
+        raise InvalidInput(f"the audio reaches {peak:g}; it is nominally -1 … 1. Were these integers that want scaling?")
+    return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def check_piece(spec: CodecSpec, pcm: Any, channels: int) -> Pcm:
+    """The next piece of a stream of so many channels; it may be empty."""
+    array = check_pcm(spec, pcm, spec.sample_rate, empty=True)
+    if array.shape[0] != channels:
+        raise InvalidInput(f"this session is of {channels} channels, the audio has {array.shape[0]}")
+    return array
+
+
+def check_channels(spec: CodecSpec, channels: int) -> None:
+    """Raises `InvalidInput` unless this model takes so many channels."""
+    if spec.channels == 1 and not 1 <= channels <= MAX_CHANNELS:
+        raise InvalidInput(f"{channels} channels; at most {MAX_CHANNELS} are taken. Is the shape (channels, samples)?")
+    if spec.channels > 1 and channels != spec.channels:
+        raise InvalidInput(f"{spec.name} takes {spec.channels} channels, not {channels}")
+
+
+def check_tokens(spec: CodecSpec, tokens: CodecTokens) -> None:
+    """Raises `InvalidTokens` unless these are of this model."""
+    if not isinstance(tokens, CodecTokens):
+        raise InvalidTokens(f"these are {type(tokens).__name__}, not CodecTokens; see CodecTokens.from_codes and decode_tokens")
+    if tokens.codec != spec.identity:
+        raise InvalidTokens(f"tokens of {tokens.codec} cannot be decoded by {spec.identity}")
+    if tokens.num_codebooks not in spec.usable_codebooks:
+        raise InvalidTokens(f"{spec.name} has {spec.codebook_numbers} codebooks; these tokens have {tokens.num_codebooks}")
+    if tokens.strides != spec.strides[: tokens.num_codebooks]:
+        raise InvalidTokens(f"strides are {tokens.strides}, but {spec.name} has {spec.strides}")
+    for name in ("codebook_size", "sample_rate", "hop_length", "segment"):
+        if getattr(tokens, name) != getattr(spec, name):
+            raise InvalidTokens(f"{name} is {getattr(tokens, name)}, but {spec.name} has {getattr(spec, name)}")
+    for name in tokens.extra:
+        if name not in spec.token_extras:
+            raise InvalidTokens(f"these tokens say {name}, which {spec.name} does not know")
+    if tokens.scales is not None and not (spec.segment and spec.segment.normalized):
+        raise InvalidTokens(f"these tokens have scales, which {spec.name} does not know")
+    if tokens.channels != tokens.streams * spec.channels or tokens.streams > MAX_CHANNELS:
+        raise InvalidTokens(f"{tokens.streams} streams cannot be {tokens.channels} channels of {spec.name}")
+
+
+def check_blocks(spec: CodecSpec, frames: int) -> None:
+    """Raises `InvalidTokens` unless so many frames are whole blocks, and not none."""
+    if not frames or frames % spec.block_frames:
+        raise InvalidTokens(f"{spec.name} decodes whole blocks of {spec.block_frames} frames; there are {frames}")
