@@ -11,7 +11,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from .checks import Pcm as Pcm
+from .checks import Pcm
 from .errors import CorruptFile, InvalidInput
 from .files import replacing
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import checks, layouts, loudness
-from .checks import Pcm as Pcm
+from .checks import Pcm
 from .errors import InvalidInput, InvalidTokens
 from .specs import CodecSpec, LoadOptions
 from .tokens import CodecTokens, longest

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from .backend import CodecBackend, DecoderSession, EncodeOptions, EncoderSession, Pcm
+    from .backend import CodecBackend, DecoderSession, EncodeOptions, EncoderSession
+    from .checks import Pcm
     from .tokens import CodecTokens
 
 B = TypeVar("B", bound="CodecBackend")

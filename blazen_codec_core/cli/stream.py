@@ -11,6 +11,7 @@ import click
 import numpy as np
 
 from .. import audio, loudness
+from ..checks import Pcm
 from ..errors import NotYetImplemented
 from ..provider import DynCodecProvider
 from ..tokens import CodecTokens, Source
@@ -62,7 +63,7 @@ class Channels:
         """Whether they have to be mixed down again when the tokens are decoded."""
         return self.count > 1 and (self.mixed or self.recorded == 1)
 
-    def __call__(self, pcm: audio.Pcm) -> audio.Pcm:
+    def __call__(self, pcm: Pcm) -> Pcm:
         if self.mixed:
             pcm = pcm.mean(axis=0, keepdims=True)
         return np.repeat(pcm, self.count, axis=0) if self.copied else pcm
@@ -97,7 +98,7 @@ class Recording:
             say(f"{self.path}: resampled from {self.sample_rate} to {self._rate} Hz", quiet)
         self.channels.say(self.path, quiet)
 
-    def pieces(self, advance: Advance) -> Iterator[audio.Pcm]:
+    def pieces(self, advance: Advance) -> Iterator[Pcm]:
         self.read = 0
         resampler = audio.Resampler(self.sample_rate, self._rate, self.channels.count)
         with audio.AudioReader(self.path) as reader:
@@ -149,7 +150,7 @@ def encode_file(
     return dataclasses.replace(tokens, source=recording.source, loudness=level.loudness if level else None)
 
 
-def decode_pieces(codec: DynCodecProvider, tokens: CodecTokens, advance: Advance) -> Iterator[audio.Pcm]:
+def decode_pieces(codec: DynCodecProvider, tokens: CodecTokens, advance: Advance) -> Iterator[Pcm]:
     """The audio that tokens stand for, at the codec's rate."""
     try:
         session = codec.decoder_session()
@@ -171,7 +172,7 @@ def decode_to_file(codec: DynCodecProvider, tokens: CodecTokens, path: Path, qui
     if rate != tokens.sample_rate:
         say(f"{path}: resampled from {tokens.sample_rate} back to {rate} Hz", quiet)
     mixing.say(path, quiet)
-    factors: audio.Pcm | None = None
+    factors: Pcm | None = None
     if tokens.loudness is not None:
         factors = loudness.changes(tokens.loudness, codec.decoded_loudness(tokens))
         tokens = dataclasses.replace(tokens, loudness=None)

@@ -7,6 +7,7 @@ import click
 import numpy as np
 
 from .. import audio
+from ..checks import Pcm
 from ..errors import EngineNotAvailable
 from ..registry import Registry
 from ..specs import LoadOptions
@@ -79,7 +80,7 @@ def command(
         ctx.exit(1)
 
 
-def probe(sample_rate: int, channels: int, seconds: float = 4.0) -> audio.Pcm:
+def probe(sample_rate: int, channels: int, seconds: float = 4.0) -> Pcm:
     """A signal with something of everything: a sweep, a beating chord, bursts of noise, silence."""
     rng = np.random.default_rng(0)
     t = np.arange(int(seconds * sample_rate)) / sample_rate

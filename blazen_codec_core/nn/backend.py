@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from .. import weights
-from ..backend import CodecBackend, DecoderSession, EncoderSession, Pcm
-from ..checks import check_channels
+from ..backend import CodecBackend, DecoderSession, EncoderSession
+from ..checks import Pcm, check_channels
 from ..errors import DeviceUnavailable, InvalidInput, LicenceNotice
 from ..specs import CodecSpec, LoadOptions
 from ..tokens import CodecTokens

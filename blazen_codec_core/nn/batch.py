@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..backend import Pcm
+from ..checks import Pcm
 from ..specs import CodecSpec
 from ..tokens import CodecTokens
 from .layer import State, StreamSetup

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..backend import CodecBackend, DecoderSession, EncoderSession, Pcm
-from ..checks import check_piece
+from ..backend import CodecBackend, DecoderSession, EncoderSession
+from ..checks import Pcm, check_piece
 from ..errors import InvalidInput
 from ..specs import CodecSpec, Segment
 from ..tokens import CodecTokens

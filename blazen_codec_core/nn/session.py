@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..backend import CodecBackend, DecoderSession, EncoderSession, Pcm
-from ..checks import check_blocks, check_piece
+from ..backend import CodecBackend, DecoderSession, EncoderSession
+from ..checks import Pcm, check_blocks, check_piece
 from ..errors import CodecError, InferenceError, InvalidInput, InvalidTokens, reason
 from ..tokens import CodecTokens
 from .layer import State, StreamSetup

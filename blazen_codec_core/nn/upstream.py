@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, NoReturn
 
-from ..backend import CodecBackend, Pcm
+from ..backend import CodecBackend
+from ..checks import Pcm
 from ..errors import NotYetImplemented
 from ..tokens import CodecTokens
 from .backend import TorchCodecBackend

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from blazen_codec_core import CodecTokens, EngineNotAvailable
-from blazen_codec_core.backend import Pcm
+from blazen_codec_core.checks import Pcm
 from blazen_codec_core.nn.session import running
 from blazen_codec_core.nn.upstream import UpstreamBackend, stand_ins
 from blazen_codec_core.weights import RandomWeights, WeightFile

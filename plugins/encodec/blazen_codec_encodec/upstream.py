@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from blazen_codec_core import CodecTokens, EngineNotAvailable
-from blazen_codec_core.backend import Pcm
+from blazen_codec_core.checks import Pcm
 from blazen_codec_core.nn.segments import coded
 from blazen_codec_core.nn.session import running
 from blazen_codec_core.nn.upstream import UpstreamBackend, stand_in

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from blazen_codec_core import CodecTokens, EngineNotAvailable
-from blazen_codec_core.backend import Pcm
+from blazen_codec_core.checks import Pcm
 from blazen_codec_core.nn import StreamSetup, published, state_dicts
 from blazen_codec_core.nn.session import running
 from blazen_codec_core.nn.upstream import UpstreamBackend
