@@ -54,7 +54,7 @@ def main() -> None:
 def speed(names: tuple[str, ...], seconds: float, rounds: int) -> None:
     """This implementation against the authors' package: the same random weights, audio and threads, interleaved."""
     import numpy as np
-    from signals import voice
+    from blazen_codec_core.conformance.signals import voice
 
     import blazen_codec_core as bc
 
@@ -133,7 +133,7 @@ def latency(name: str, tiles: tuple[int, ...], seconds: float) -> None:
     """Sessions fed frame by frame: how much audio must be in before the first tokens come out, how far behind
     they are from then on at most, and the seconds of work that one push takes."""
     import numpy as np
-    from signals import voice
+    from blazen_codec_core.conformance.signals import voice
 
     import blazen_codec_core as bc
 

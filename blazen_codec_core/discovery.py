@@ -14,7 +14,7 @@ import pluggy
 from . import hookspecs
 from .errors import PluginError, reason
 from .hookspecs import PROJECT
-from .specs import CodecSpec
+from .specs import CodecSpec, OtherGeneration
 
 if TYPE_CHECKING:
     from .container import TokenFormat
@@ -52,7 +52,7 @@ class Plugins:
                 self._specs[record.name] = _checked_specs(self._call("blazen_codec_specs", record.name))
             except (Exception, SystemExit) as error:
                 self._manager.unregister(name=record.name)
-                self._found[record.name] = replace(record, error=_reason(error))
+                self._found[record.name] = replace(record, error=_reason(error, record.distribution))
 
     @property
     def records(self) -> tuple[PluginRecord, ...]:
@@ -85,7 +85,7 @@ class Plugins:
             try:
                 items = list(self._call(hook, name))
             except (Exception, SystemExit) as error:
-                raise PluginError(f"plugin {name} failed in {hook}: {_reason(error)}") from error
+                raise PluginError(f"plugin {name} failed in {hook}: {_reason(error, self._found[name].distribution)}") from error
             for item in items:
                 if not isinstance(item, kind):
                     raise PluginError(f"plugin {name} returned {item!r} from {hook}; it must be a {kind.__name__}")
@@ -142,7 +142,7 @@ def _register(
     except (Exception, SystemExit) as error:
         if not taken and manager.has_plugin(entry_point.name):
             manager.unregister(name=entry_point.name)
-        return replace(record, error=_reason(error))
+        return replace(record, error=_reason(error, record.distribution))
     return record
 
 
@@ -169,5 +169,7 @@ def _checked_specs(items: Iterable[Any]) -> tuple[CodecSpec, ...]:
     return tuple(specs)
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: BaseException, distribution: str) -> str:
+    if isinstance(error, OtherGeneration):
+        return error.sentence(distribution)
     return f"{type(error).__name__}: {reason(error)}"

@@ -21,6 +21,10 @@ from __future__ import annotations
 
 def reason(error: BaseException) -> str:
     """The first line of what another library's exception says, or its type where it says nothing."""
+    details = getattr(error, "errors", None)  # pydantic's, whose first line only counts them
+    if callable(details):
+        first = details()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 

@@ -16,14 +16,13 @@ import importlib_metadata
 from .discovery import Plugins, discover
 from .errors import AmbiguousCodec, CodecError, EngineNotAvailable, InvalidInput, PluginError, UnknownCodec
 from .provider import CodecBackendHandle, DynCodecProvider
-from .specs import CodecSpec, LoadOptions
+from .specs import CORE, CodecSpec, LoadOptions
 
 if TYPE_CHECKING:
     from .backend import CodecBackend
     from .container import TokenFormat
     from .layouts import TokenLayout
 
-DISTRIBUTION = "blazen-codec-core"
 B = TypeVar("B", bound="CodecBackend")
 
 
@@ -156,7 +155,7 @@ def mentions(plugin: str, name: str) -> bool:
 def known_plugins() -> dict[str, str]:
     """The project's own plugins, whether installed or not: extra to distribution, as core's package metadata lists them."""
     found = {}
-    for requirement in importlib_metadata.requires(DISTRIBUTION) or []:
+    for requirement in importlib_metadata.requires(CORE) or []:
         match = re.match(r"(blazen-codec-[\w-]+).*;\s*extra\s*==\s*['\"]([\w-]+)['\"]", requirement)
         if match and match[2] != "all":
             found[match[2]] = match[1]

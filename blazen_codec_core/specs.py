@@ -10,31 +10,53 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 
-from .errors import InvalidInput
+from .errors import InvalidInput, PluginError
 
+CORE = "blazen-codec-core"
+"""The distribution that this is."""
+API_VERSION = 1
+"""The generation of what core and plugins ask of each other: specs, hooks and the trait. It goes up when plugins have to change."""
 Positive = Annotated[int, Field(gt=0)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
 ObjectPath = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$")]
 Engine = Literal["native", "upstream"]
+Direction = Literal["encode", "decode"]
 
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
+class OtherGeneration(PluginError):
+    """A plugin was built for another generation of the interface than this core has."""
+
+    def __init__(self, model: str, built_for: object) -> None:
+        self._model, self._built_for = model, built_for
+        super().__init__(self.sentence("the plugin that offers it"))
+
+    def sentence(self, plugin: str) -> str:
+        """What to upgrade; `plugin` is the distribution to name."""
+        newer = isinstance(self._built_for, int) and self._built_for > API_VERSION
+        return (
+            f"{self._model} is built for generation {self._built_for!r} of the codec interface, but this {CORE} has "
+            f"generation {API_VERSION}: upgrade {CORE if newer else plugin} (pip install --upgrade)"
+        )
+
+
 class DeviceCapabilities(_Frozen):
-    """What a model runs on.
+    """What a model runs on, and how.
 
     Attributes:
         devices: PyTorch device types, best first.
         dtypes: Floating types of the network; tokens are promised equal to the authors' in `float32` only.
-        streams: Sessions take the signal in pieces and give the tokens of the whole.
-        batches: Signals of different lengths run side by side and give what each gives alone.
+        streams: In which directions sessions take the signal in pieces, in bounded memory, and give what the whole gives. In
+            another one, asking for a session raises `NotYetImplemented`.
+        batches: Signals of different lengths can run side by side. Where they do not, a batch runs one after the other.
     """
 
     devices: tuple[str, ...] = ("cpu",)
     dtypes: tuple[str, ...] = ("float32",)
-    streams: bool = True
+    streams: tuple[Direction, ...] = ("encode", "decode")
     batches: bool = True
 
 
@@ -122,6 +144,8 @@ class CodecSpec(_Frozen):
     """One model. A plugin may subclass this to say more of it, such as which type its architecture is.
 
     Attributes:
+        api_version: The generation of the interface that the plugin is built for, written as a number: `API_VERSION` of the core
+            that it was written against. Where core has another one, the plugin is not used, and its user is told what to upgrade.
         name: What it is looked up by.
         family: The codec it is a model of.
         backend: `module:Class` of the backend; imported when a codec is created, not before.
@@ -148,6 +172,7 @@ class CodecSpec(_Frozen):
         architecture: What decides the network's shape; a config published beside the weights is held against it.
     """
 
+    api_version: int
     name: Name
     family: Name
     description: str
@@ -174,6 +199,14 @@ class CodecSpec(_Frozen):
     homepage: str | None = None
     capabilities: DeviceCapabilities = DeviceCapabilities()
     architecture: SerializeAsAny[BaseModel] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_this_generation(cls, fields: Any) -> Any:
+        """Asked first, since the fields of another generation may be others."""
+        if isinstance(fields, dict) and fields.get("api_version", API_VERSION) != API_VERSION:
+            raise OtherGeneration(str(fields.get("name")), fields["api_version"])
+        return fields
 
     @model_validator(mode="after")
     def _blocks(self) -> CodecSpec:

@@ -37,7 +37,7 @@ def command(name: str, as_json: bool) -> None:
         "frames": f"{spec.frame_rate:.2f} Hz of {spec.hop_length} samples, codebook strides {_strides(spec.strides)}",
         "segments": segment and f"{segment.length} samples every {segment.stride}{', scaled' if segment.normalized else ''}",
         "runs on": f"{', '.join(can.devices)} in {', '.join(can.dtypes)}",
-        "can": ", ".join(what for what, yes in (("stream", can.streams), ("batch", can.batches)) if yes),
+        "can": ", ".join([*(f"{direction} streams" for direction in can.streams), *(["batch"] if can.batches else [])]),
         "engines": "native" + (", upstream" if spec.upstream else ""),
         "weights": " or ".join(source.place + (" (installed)" if source.package else "") for source in spec.sources),
         "licence": spec.licence,

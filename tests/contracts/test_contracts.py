@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from signals import pieces, recording
+from blazen_codec_core.conformance.signals import pieces, recording
 from ties import count_differing
 
 import blazen_codec_core as bc

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import soundfile
-from signals import pieces, voice
+from blazen_codec_core.conformance.signals import pieces, voice
 
 import blazen_codec_core as bc
 from blazen_codec_core import audio, metrics

@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 import soundfile
-from signals import voice
+from blazen_codec_core.conformance.signals import voice
 
 import blazen_codec_core as bc
 from blazen_codec_core import audio

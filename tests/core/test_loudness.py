@@ -11,7 +11,7 @@ import pytest
 from dac_authors import loudness as audiotools_loudness
 from hypothesis import given
 from hypothesis import strategies as st
-from signals import pieces, voice
+from blazen_codec_core.conformance.signals import pieces, voice
 
 import blazen_codec_core as bc
 from blazen_codec_core import loudness

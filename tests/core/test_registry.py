@@ -281,3 +281,32 @@ def test_a_provider_is_pickled_without_its_weights(codecs):
     pcm = np.random.default_rng(0).standard_normal(5000).astype(np.float32) * 0.1
     assert other.encode(pcm, 24_000) == codec.encode(pcm, 24_000)
     assert (other.name, other.options) == (codec.name, codec.options)
+
+
+class TestGenerations:
+    def built_for(self, generation: object, **others: object):
+        """A plugin whose specs say another generation, and which is broken as one that was never tried with this core may be."""
+
+        def specs():
+            fields = {**SPEC.model_dump(exclude_defaults=True), "name": "toy_new", "api_version": generation, **others}
+            return [bc.CodecSpec(**fields)]
+
+        return plugin(blazen_codec_specs=bc.hookimpl(specs))
+
+    @pytest.mark.parametrize(
+        ("generation", "upgrade"), [(2, "blazen-codec-core"), (99, "blazen-codec-core"), (0, "acme-codec"), ("1", "acme-codec")]
+    )
+    def test_a_plugin_of_another_one_is_refused_and_what_to_upgrade_is_said(self, generation, upgrade):
+        point = EntryPoint("acme", self.built_for(generation, a_field_of_that_generation=True), "acme-codec")
+        registry = look(point, EntryPoint("toy", plugin(SPEC)))
+        assert [entry.spec.name for entry in registry] == ["toy_8khz"]
+        error = registry.plugins.records[0].error
+        assert f"toy_new is built for generation {generation!r}" in error
+        assert f"but this blazen-codec-core has generation 1: upgrade {upgrade} (pip install --upgrade)" in error
+        with pytest.raises(bc.UnknownCodec, match=rf"plugin acme could not be used .*upgrade {upgrade}"):
+            registry.find("acme_8khz")
+
+    def test_a_plugin_that_does_not_say_is_refused(self):
+        fields = SPEC.model_dump(exclude={"api_version"})
+        registry = look(EntryPoint("toy", plugin(blazen_codec_specs=bc.hookimpl(lambda: [bc.CodecSpec(**fields)]))))
+        assert "api_version" in registry.plugins.records[0].error

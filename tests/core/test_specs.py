@@ -10,6 +10,7 @@ import blazen_codec_core as bc
 
 def spec(**changes) -> bc.CodecSpec:
     fields = {
+        "api_version": 1,
         "name": "toy_8khz",
         "family": "toy",
         "description": "A toy",

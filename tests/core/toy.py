@@ -16,6 +16,7 @@ from blazen_codec_core.nn import (
 from blazen_codec_core.nn.backend import TorchCodecBackend
 
 SPEC = bc.CodecSpec(
+    api_version=1,
     name="toy_8khz",
     family="toy",
     description="A toy",

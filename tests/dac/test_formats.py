@@ -18,7 +18,7 @@ import pytest
 from dac_authors import Authors
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from signals import voice
+from blazen_codec_core.conformance.signals import voice
 
 import blazen_codec_core as bc
 from blazen_codec_dac import plain_pickle

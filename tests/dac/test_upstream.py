@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 import soundfile
-from signals import recording
+from blazen_codec_core.conformance.signals import recording
 from ties import count_differing
 
 import blazen_codec_core as bc

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from signals import recording
+from blazen_codec_core.conformance.signals import recording
 
 import blazen_codec_core as bc
 from blazen_codec_core import weights

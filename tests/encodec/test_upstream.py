@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from signals import recording
+from blazen_codec_core.conformance.signals import recording
 from ties import count_differing
 
 import blazen_codec_core as bc

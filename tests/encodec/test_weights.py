@@ -12,7 +12,7 @@ import pytest
 import torch
 from encodec_authors import BY_NAME, LM_SEED
 from safetensors.torch import save_file
-from signals import recording
+from blazen_codec_core.conformance.signals import recording
 
 import blazen_codec_core as bc
 from blazen_codec_core import weights

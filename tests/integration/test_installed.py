@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 import soundfile
-from signals import voice
+from blazen_codec_core.conformance.signals import voice
 from sites import Site
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from signals import voice
+from blazen_codec_core.conformance.signals import voice
 
 import blazen_codec_core as bc
 

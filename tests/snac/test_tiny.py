@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from pystoi import stoi
-from signals import voice
+from blazen_codec_core.conformance.signals import voice
 
 import blazen_codec_core as bc
 from blazen_codec_core import metrics

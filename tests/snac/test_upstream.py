@@ -9,7 +9,7 @@ import pytest
 import snac
 import torch
 from safetensors.torch import save_file
-from signals import voice
+from blazen_codec_core.conformance.signals import voice
 from ties import count_differing
 
 import blazen_codec_core as bc

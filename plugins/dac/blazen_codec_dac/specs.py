@@ -92,6 +92,7 @@ def _published(name: str, architecture: DacArchitecture, file: str, tag: str, ki
     """
     a, repo = architecture, f"descript/{name}"
     return DacSpec(
+        api_version=1,
         name=name,
         family="dac",
         backend="blazen_codec_dac.backend:DacBackend",

@@ -97,6 +97,7 @@ def _published(
     """A row of the table below, with what follows from the architecture filled in."""
     a, repo = architecture, f"facebook/{name}"
     return EncodecSpec(
+        api_version=1,
         name=name,
         family="encodec",
         backend="blazen_codec_encodec.backend:EncodecBackend",

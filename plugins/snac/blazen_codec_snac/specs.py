@@ -62,6 +62,7 @@ CAPABILITIES = DeviceCapabilities(devices=("cuda", "mps", "cpu"))
 def _spec(name: str, architecture: SnacArchitecture, **fields: Any) -> SnacSpec:
     """A row of the table below, with what follows from the architecture filled in."""
     return SnacSpec(
+        api_version=1,
         name=name,
         family="snac",
         backend="blazen_codec_snac.backend:SnacBackend",

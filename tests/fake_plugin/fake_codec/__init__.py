@@ -3,6 +3,7 @@
 import blazen_codec_core as bc
 
 SPEC = bc.CodecSpec(
+    api_version=1,
     name="fake_8khz",
     family="fake",
     description="Mu-law bytes",

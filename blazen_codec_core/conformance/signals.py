@@ -1,4 +1,4 @@
-"""Signals that tests make for themselves."""
+"""Signals that tests make for themselves, and how they are cut."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from blazen_codec_core import CodecSpec
+from ..specs import CodecSpec
 
 
 def voice(seconds: float, sample_rate: int, seed: int = 0) -> NDArray[np.float32]:

@@ -1,0 +1,22 @@
+"""What every codec plugin is held to, as a pytest plugin: `pytest --codec NAME`, or a class of `Contracts` among a plugin's own tests.
+
+Needs the extra `conformance`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .contracts import Contracts
+    from .subject import Subject
+
+__all__ = ["Contracts", "Subject"]
+_HOME = {"Contracts": "contracts", "Subject": "subject"}
+
+
+def __getattr__(name: str) -> Any:  # pytest loads this package wherever core is installed, so it costs nothing
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)

@@ -1,0 +1,50 @@
+"""All contracts together, for a plugin's own tests or for `pytest --codec`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+import pytest
+
+from ..provider import DynCodecProvider
+from .declared import Declared
+from .exact import Exact
+from .lifecycle import Lifecycle
+from .refusals import Refusals
+from .subject import Subject, Whole
+
+
+class Contracts(Exact, Refusals, Lifecycle, Declared):
+    """Every contract, one test each, for every subject.
+
+        class TestMine(Contracts):
+            subjects = (Subject("mine_24khz"),)
+    """
+
+    subjects: ClassVar[Sequence[Any]] = ()
+    """`Subject`s, or `pytest.param`s of one."""
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        if "subject" in metafunc.fixturenames:
+            metafunc.parametrize("subject", self.subjects, ids=str, indirect=True, scope="session")
+
+    @pytest.fixture(scope="session")
+    @staticmethod
+    def subject(request: pytest.FixtureRequest) -> Subject:
+        """The model that is held to the contract."""
+        return request.param  # type: ignore[no-any-return]
+
+    @pytest.fixture(scope="session")
+    @staticmethod
+    def codec(subject: Subject) -> Iterator[DynCodecProvider]:
+        """It, shared by all contracts."""
+        codec = subject.load()
+        yield codec
+        codec.unload()
+
+    @pytest.fixture(scope="session")
+    @staticmethod
+    def whole(subject: Subject, codec: DynCodecProvider) -> Whole:
+        """A recording, and what becomes of it as a whole."""
+        return Whole.of(codec, subject.recording())

@@ -1,0 +1,149 @@
+"""The contracts on loading, unloading, and sharing one model between threads, tasks and processes."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from ..checks import Pcm
+from ..provider import DynCodecProvider
+from ..tokens import CodecTokens
+from .exact import needs_streams
+from .subject import Subject, Whole
+
+THREADS = 16
+
+
+def there_and_back(codec: DynCodecProvider, pcm: Pcm) -> tuple[CodecTokens, Pcm]:
+    """What another process does with a provider that it was sent."""
+    tokens = codec.encode(pcm, codec.sample_rate)
+    return tokens, codec.decode(tokens)
+
+
+class Lifecycle:
+    def test_constructing(self, subject: Subject) -> None:
+        """Lifecycle: making one loads nothing; loading and unloading may be repeated."""
+        codec = subject.load()
+        assert not codec.is_loaded
+        codec.unload()
+        assert not codec.is_loaded
+        for _ in range(2):
+            codec.load()
+            assert codec.is_loaded
+        for _ in range(2):
+            codec.unload()
+            assert not codec.is_loaded
+
+    def test_threads_load_once(self, subject: Subject, whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Lifecycle: 16 threads that use it first, at once, load it once and get the same."""
+        codec = subject.load()
+        backend, builds = type(codec._backend), []
+        if hasattr(backend, "build"):  # else only that all goes well can be seen from outside
+            build = backend.build
+            monkeypatch.setattr(backend, "build", lambda *arguments: (builds.append(1), build(*arguments))[1])
+        barrier = threading.Barrier(THREADS)
+        pcm = whole.pcm[:, : codec.sample_rate // 20]
+
+        def work(_: int) -> CodecTokens:
+            barrier.wait()
+            return codec.encode(pcm, codec.sample_rate)
+
+        with ThreadPoolExecutor(THREADS) as pool:
+            results = list(pool.map(work, range(THREADS)))
+        assert all(result == results[0] for result in results)
+        assert len(builds) <= 1
+
+    def test_reloading(self, codec: DynCodecProvider, whole: Whole) -> None:
+        """Lifecycle: unloaded and loaded again, it gives the same."""
+        codec.unload()
+        assert codec.encode(whole.pcm, codec.sample_rate) == whole.tokens
+        assert codec.is_loaded
+        assert np.array_equal(codec.decode(whole.tokens), whole.audio)
+
+    def test_unloading_while_busy(self, codec: DynCodecProvider, whole: Whole) -> None:
+        """Lifecycle: unloading while it works harms no one."""
+        stop = threading.Event()
+
+        def unload() -> None:
+            while not stop.wait(0.02):
+                codec.unload()
+
+        unloader = threading.Thread(target=unload)
+        unloader.start()
+        try:
+            with ThreadPoolExecutor(2) as pool:
+                encoded = [pool.submit(codec.encode, whole.pcm, codec.sample_rate) for _ in range(3)]
+                decoded = [pool.submit(codec.decode, whole.tokens) for _ in range(3)]
+                assert all(future.result() == whole.tokens for future in encoded)
+                assert all(np.array_equal(future.result(), whole.audio) for future in decoded)
+        finally:
+            stop.set()
+            unloader.join()
+
+    def test_a_session_outlives_unloading(self, codec: DynCodecProvider, whole: Whole) -> None:
+        """Lifecycle: a session that is open goes on after unloading."""
+        needs_streams(codec, "encode")
+        session = codec.encoder_session(whole.pcm.shape[0])
+        half = whole.pcm.shape[1] // 2
+        first = session.push(whole.pcm[:, :half])
+        codec.unload()
+        assert CodecTokens.concat([first, session.push(whole.pcm[:, half:]), session.finish()]) == whole.tokens
+
+    def test_pickling(self, codec: DynCodecProvider, subject: Subject) -> None:
+        """Sharing: pickled, it is its name and options; the weights stay."""
+        codec.load()
+        packed = pickle.dumps(codec)
+        assert len(packed) < 4096
+        other = pickle.loads(packed)
+        assert not other.is_loaded
+        assert (other.name, other.options, other.spec) == (codec.name, codec.options, codec.spec)
+
+    def test_another_process(self, codec: DynCodecProvider, subject: Subject) -> None:
+        """Sharing: sent to a new process, it gives the same there, and what it gives can be sent back."""
+        pcm = subject.recording(0.3)
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            tokens, audio = pool.apply_async(there_and_back, (codec, pcm)).get(timeout=300)
+        assert tokens == codec.encode(pcm, codec.sample_rate)
+        assert np.abs(audio - codec.decode(tokens)).max() <= subject.rounding
+
+    def test_async(self, codec: DynCodecProvider, subject: Subject) -> None:
+        """Sharing: the async twins give the same, and the event loop goes on meanwhile."""
+        pcm = subject.recording()
+        wanted = codec.encode(pcm, codec.sample_rate)
+
+        async def work() -> tuple[CodecTokens, Pcm, int]:
+            await codec.aload()
+            task = asyncio.create_task(codec.aencode(pcm, codec.sample_rate))
+            turns = 0
+            while not task.done():
+                await asyncio.sleep(0)
+                turns += 1
+            tokens = await task
+            return tokens, await codec.adecode(tokens), turns
+
+        tokens, audio, turns = asyncio.run(work())
+        assert tokens == wanted
+        assert np.array_equal(audio, codec.decode(wanted))
+        assert turns > 1
+
+    def test_many_tasks(self, codec: DynCodecProvider, subject: Subject) -> None:
+        """Sharing: a crowd of tasks, some of them cancelled, gets what each would get alone."""
+        items = [subject.recording(0.05 + 0.01 * number, number) for number in range(4)]
+        wanted = [codec.encode(item, codec.sample_rate) for item in items]
+
+        async def work() -> list[CodecTokens | BaseException]:
+            tasks = [asyncio.create_task(codec.aencode(items[number % 4], codec.sample_rate)) for number in range(24)]
+            await asyncio.sleep(0)
+            for task in tasks[::3]:
+                task.cancel()
+            return await asyncio.gather(*tasks, return_exceptions=True)
+
+        for number, result in enumerate(asyncio.run(work())):
+            assert isinstance(result, asyncio.CancelledError) or result == wanted[number % 4]
+            assert number % 3 == 0 or isinstance(result, CodecTokens)

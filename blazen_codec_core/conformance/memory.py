@@ -1,0 +1,57 @@
+"""python -m blazen_codec_core.conformance.memory NAME WEIGHTS DEVICE: the memory of a process through sessions, in MiB.
+
+Prints the seconds of audio between two measurements, six RSS, and what is in use half way and at the end.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import sys
+import time
+
+import numpy as np
+import psutil
+
+from ..api import load
+
+WORK_SECONDS = 2.0
+"""How long the machine should work between two measurements."""
+
+
+def main(name: str, weights: str, device: str) -> None:
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)  # of glibc: gives back what the heap holds and nobody uses
+    codec = load(name, weights=weights or None, device=device)
+    streams = codec.spec.capabilities.streams
+    process = psutil.Process()
+    second = (np.random.default_rng(0).standard_normal((codec.channels, codec.sample_rate)) * 0.1).astype(np.float32)
+    some = codec.encode(np.tile(second, 2), codec.sample_rate)
+    part = next(some.parts(codec.spec.tile_frames if codec.spec.segment else codec.spec.block_frames))
+    session = codec.encoder_session() if "encode" in streams else None
+    player = codec.decoder_session() if "decode" in streams else None
+    kept = []
+
+    def work() -> None:
+        if session:
+            kept.append(session.push(second))
+        if player:
+            player.push(kept[-1] if session else part)
+
+    work()
+    started = time.perf_counter()
+    for _ in range(3):
+        work()
+    count = max(4, math.ceil(WORK_SECONDS * 3 / (time.perf_counter() - started)))
+    seen, used = [], []
+    for number in range(6):
+        for _ in range(count):
+            work()
+        seen.append(process.memory_info().rss / 2**20)
+        if number % 3 == 2:
+            trim(0)
+            used.append(process.memory_info().rss / 2**20)
+    print(count, *seen, *used)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

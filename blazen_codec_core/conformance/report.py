@@ -1,0 +1,40 @@
+"""A line a contract."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+WORDS = {"passed": ("holds", {"green": True}), "failed": ("FAILS", {"red": True, "bold": True}), "skipped": ("-", {})}
+
+
+class ContractReporter(pytest.TerminalReporter):
+    """Pytest's own report, but for what it prints while tests run."""
+
+    _codec: str | None = None
+    _began = True
+
+    def pytest_runtest_logstart(self, nodeid: str, location: Any) -> None:
+        """Nothing: what a test is called says its report."""
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        """Nothing."""
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when != "call" and report.outcome == "passed":
+            self.stats.setdefault("", []).append(report)
+            return
+        properties = dict(report.user_properties)
+        category = "error" if report.when != "call" and report.failed else report.outcome
+        self.stats.setdefault(category, []).append(report)
+        codec, title = properties.get("codec"), str(properties.get("contract", report.nodeid))
+        if codec != self._codec:
+            self._codec = str(codec)
+            self.write_line("")
+            self.write_line(f"{codec} against the contracts", bold=True)
+        word, markup = WORDS[report.outcome]
+        kind, _, what = title.partition(": ")
+        why = f" ({report.longrepr[2].removeprefix('Skipped: ')})" if isinstance(report.longrepr, tuple) else ""
+        self.write(f"  {word:<6}", **markup)
+        self.write_line(f"{kind:<15} {what}{why}")

@@ -1,0 +1,171 @@
+"""Hypothesis strategies for what strangers pass to a codec: mostly wrong, sometimes right."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from ..checks import Pcm
+from ..errors import InvalidTokens
+from ..specs import CodecSpec, Segment
+from ..tokens import CodecTokens
+
+FLOATS = ("float16", "float32", "float64", "longdouble", ">f4")
+OTHERS = ("int16", "int32", "uint8", "bool", "complex64", "U3", "S2", "O", "M8[s]")
+EXTREMES = (0.0, 1.0, -1.0, 1e-45, 1e-30, 999.0, 1e30, float("nan"), float("inf"), float("-inf"))
+seeds = st.integers(0, 2**32 - 1)
+
+
+@st.composite
+def audio(draw: st.DrawFn, spec: CodecSpec, longest: int = 2000) -> Pcm:
+    """Audio that a model takes, `(channels, samples)`."""
+    channels = draw(st.integers(1, 3)) if spec.channels == 1 else spec.channels
+    rng = np.random.default_rng(draw(seeds))
+    level = draw(st.sampled_from([0.0, 1e-20, 0.1, 1.0, 900.0]))
+    return np.clip(rng.standard_normal((channels, draw(st.integers(1, longest)))) * level, -999, 999).astype(np.float32)
+
+
+@st.composite
+def arrays(draw: st.DrawFn, longest: int = 600) -> Any:
+    """Arrays of any type, layout, shape and content, and what is no array."""
+    shape = draw(
+        st.one_of(
+            st.tuples(st.integers(0, longest)),
+            st.tuples(st.integers(0, 40), st.integers(0, longest)),
+            st.lists(st.integers(0, 4), max_size=4).map(tuple),
+        )
+    )
+    rng = np.random.default_rng(draw(seeds))
+    values = rng.standard_normal(shape) * draw(st.sampled_from([0.1, 1.0, 1e4, 1e30]))
+    if draw(st.booleans()):
+        flat = np.atleast_1d(values).reshape(-1)
+        for _ in range(draw(st.integers(0, 3)) if flat.size else 0):
+            flat[draw(st.integers(0, flat.size - 1))] = draw(st.sampled_from(EXTREMES))
+    kind = draw(st.sampled_from([*FLOATS, *FLOATS, *OTHERS]))
+    with np.errstate(all="ignore"):
+        array = np.nan_to_num(values).astype(kind) if kind in OTHERS else values.astype(kind)
+    return draw(
+        st.sampled_from(
+            [array, array.T, array[..., ::-1], array[..., ::2], np.asfortranarray(array), array.tolist(), read_only(array)]
+        )
+    )
+
+
+def read_only(array: NDArray[Any]) -> NDArray[Any]:
+    array = array.copy()
+    array.flags.writeable = False
+    return array
+
+
+junk: st.SearchStrategy[Any] = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=8),
+    st.binary(max_size=8),
+    st.lists(st.integers(), max_size=4),
+    st.lists(st.lists(st.floats(), max_size=3), max_size=3),
+    st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
+    st.just(object()),
+)
+"""What is neither audio nor tokens."""
+
+
+def pcm(spec: CodecSpec) -> st.SearchStrategy[Any]:
+    """What may be passed as audio."""
+    return st.one_of(audio(spec, 600), arrays(), junk)
+
+
+def sample_rates(spec: CodecSpec) -> st.SearchStrategy[Any]:
+    """What may be passed as a sample rate, mostly the right one."""
+    return st.one_of(st.just(spec.sample_rate), st.just(spec.sample_rate), st.integers(-1, 10**6), junk)
+
+
+@st.composite
+def codes(draw: st.DrawFn, spec: CodecSpec, blocks: int = 3) -> list[NDArray[Any]]:
+    """Codes for `CodecTokens.from_codes`: those of a model, or wrong in one way."""
+    rng = np.random.default_rng(draw(seeds))
+    books = draw(st.sampled_from([*spec.usable_codebooks, *spec.usable_codebooks, 0, 1, spec.num_codebooks + 1]))
+    streams, frames = draw(st.integers(1, 2)), draw(st.integers(0, blocks)) * spec.block_frames
+    strides = [*spec.strides, 1][:books]
+    arrays = [rng.integers(0, spec.codebook_size, (streams, frames // stride)) for stride in strides]
+    wrong = draw(st.sampled_from(["nothing", "nothing", "value", "type", "length", "streams", "shape"]))
+    if arrays and wrong != "nothing":
+        place = draw(st.integers(0, len(arrays) - 1))
+        array = arrays[place]
+        if wrong == "value" and array.size:
+            array[0, draw(st.integers(0, array.shape[1] - 1))] = draw(
+                st.sampled_from([-1, spec.codebook_size, 2**31, 2**62, -(2**63)])
+            )
+        elif wrong == "type":
+            arrays[place] = array.astype(draw(st.sampled_from(["float32", "uint64", "int8", "bool", "U1", "complex64"])))
+        elif wrong == "length":
+            arrays[place] = array[:, : draw(st.integers(0, array.shape[1]))]
+        elif wrong == "streams":
+            arrays[place] = np.repeat(array, draw(st.sampled_from([0, 2, 40])), axis=0)
+        elif wrong == "shape":
+            arrays[place] = array[None]
+    return arrays
+
+
+@st.composite
+def tokens(draw: st.DrawFn, spec: CodecSpec) -> CodecTokens | None:
+    """Tokens that could be made, whether or not they make sense for the model; `None` where they could not."""
+    fields: dict[str, Any] = {}
+    for name, values in {
+        "codec": st.sampled_from(["", "other:model", spec.identity.upper()]),
+        "sample_rate": st.sampled_from([0, -1, 1, 2**40]),
+        "hop_length": st.sampled_from([1, 3, 2**40]),
+        "codebook_size": st.sampled_from([1, 2, 2**31 - 1]),
+        "channels": st.sampled_from([0, -2, 2, 7, 10**6]),
+        "num_samples": st.sampled_from([-1, 0, 1, 10**9]),
+        "segment": st.sampled_from([None, Segment(length=8, stride=8), Segment(length=2**40, stride=2**40)]),
+        "loudness": st.sampled_from([(), (-20.0,), (float("nan"),), (1e9,)]),
+        "extra": st.sampled_from([{"x": 1}, {"window_frames": -1}, {"window_frames": 2**40, "window_padded": True}]),
+        "strides": st.sampled_from([(1,), (2, 1), (0,), (-1,), (1, 1, 1)]),
+    }.items():
+        if draw(st.integers(0, 11)) == 0:
+            fields[name] = draw(values)
+    own = draw(codes(spec))
+    try:
+        made = CodecTokens.from_codes(spec, own)
+        return CodecTokens(**{**made.__dict__, "codes": made.codes, "scales": made.scales, **fields})
+    except InvalidTokens:
+        return None
+
+
+@st.composite
+def flat(draw: st.DrawFn, spec: CodecSpec) -> Any:
+    """What may be passed as flat tokens."""
+    rng = np.random.default_rng(draw(seeds))
+    count = draw(st.integers(0, 3 * sum(spec.block_frames // stride for stride in spec.strides)))
+    values = rng.integers(0, spec.codebook_size, count).astype(draw(st.sampled_from(["uint32", "int64", "uint8", "float32"])))
+    if values.size and draw(st.booleans()):
+        values[-1] = draw(st.sampled_from([0, spec.codebook_size - 1, 255]))
+    return draw(st.one_of(st.just(values), st.just(values.tolist()), arrays(60), junk))
+
+
+@st.composite
+def damaged(draw: st.DrawFn, data: bytes) -> bytes:
+    """A file with some bytes changed, cut out, put in, or cut off."""
+    made = bytearray(data)
+    for _ in range(draw(st.integers(1, 4))):
+        place = draw(st.integers(0, max(0, len(made) - 1)))
+        match draw(st.sampled_from(["change", "change", "flip", "remove", "insert", "end", "repeat"])):
+            case "change":
+                made[place : place + 1] = draw(st.binary(min_size=1, max_size=1))
+            case "flip":
+                made[place : place + 1] = bytes(byte ^ (1 << draw(st.integers(0, 7))) for byte in made[place : place + 1])
+            case "remove":
+                del made[place : place + draw(st.integers(1, 64))]
+            case "insert":
+                made[place:place] = draw(st.binary(max_size=16))
+            case "end":
+                del made[place:]
+            case "repeat":
+                made[place:place] = made[place : place + 64]
+    return bytes(made)

@@ -1,0 +1,75 @@
+"""What is held to the contracts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from ..api import load
+from ..checks import Pcm
+from ..provider import DynCodecProvider
+from ..registry import Registry
+from ..specs import CodecSpec
+from ..tokens import CodecTokens
+from .signals import recording
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model, and with which weights and where it runs.
+
+    Attributes:
+        name: By which it is looked up.
+        weights: As `LoadOptions.weights`; if not given, those that the plugin ships, or else `random:0`.
+        device: As `LoadOptions.device`.
+        rounding: By how much another order of the same sums may change its audio.
+    """
+
+    name: str
+    weights: str | None = None
+    device: str = "cpu"
+    rounding: float = 1e-5
+
+    @cached_property
+    def spec(self) -> CodecSpec:
+        return Registry().find(self.name).spec
+
+    @property
+    def known_weights(self) -> str | None:
+        """The weights as `LoadOptions` takes them."""
+        return self.weights if self.weights or self.spec.weights.package else "random:0"
+
+    def load(self, **options: object) -> DynCodecProvider:
+        """A provider of its own, whose weights are not loaded yet; options are those of `LoadOptions`."""
+        return load(self.name, **{"weights": self.known_weights, "device": self.device, **options})  # type: ignore[arg-type]
+
+    @property
+    def seconds(self) -> float:
+        """How much audio is enough to try it on: two tiles and something."""
+        return max(2.4 * self.spec.tile_frames * self.spec.hop_length / self.spec.sample_rate, 1.0)
+
+    @property
+    def unit(self) -> int:
+        """The fewest frames that its tokens can be cut at."""
+        return self.spec.tile_frames if self.spec.segment else self.spec.block_frames
+
+    def recording(self, seconds: float | None = None, seed: int = 0, channels: int | None = None) -> Pcm:
+        """Voices for it, `(channels, samples)`."""
+        return recording(self.spec, self.seconds if seconds is None else seconds, seed, channels)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A recording, and what the codec makes of it as a whole."""
+
+    pcm: Pcm
+    tokens: CodecTokens
+    audio: Pcm
+
+    @classmethod
+    def of(cls, codec: DynCodecProvider, pcm: Pcm) -> Whole:
+        tokens = codec.encode(pcm, codec.sample_rate)
+        return cls(pcm, tokens, codec.decode(tokens))
