@@ -54,9 +54,9 @@ def main() -> None:
 def speed(names: tuple[str, ...], seconds: float, rounds: int) -> None:
     """This implementation against the authors' package: the same random weights, audio and threads, interleaved."""
     import numpy as np
-    from blazen_codec_core.conformance.signals import voice
 
     import blazen_codec_core as bc
+    from blazen_codec_core.conformance.signals import voice
 
     rows = []
     for name in names:
@@ -133,9 +133,9 @@ def latency(name: str, tiles: tuple[int, ...], seconds: float) -> None:
     """Sessions fed frame by frame: how much audio must be in before the first tokens come out, how far behind
     they are from then on at most, and the seconds of work that one push takes."""
     import numpy as np
-    from blazen_codec_core.conformance.signals import voice
 
     import blazen_codec_core as bc
+    from blazen_codec_core.conformance.signals import voice
 
     codec = bc.load(name, weights="random:0")
     spec, rate = codec.spec, codec.sample_rate

@@ -10,7 +10,7 @@ from typing import Any, TypedDict, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from . import checks, layouts, loudness
+from . import cancelling, checks, layouts, loudness
 from .checks import Pcm
 from .errors import InvalidInput, InvalidTokens
 from .specs import CodecSpec, LoadOptions
@@ -244,6 +244,7 @@ class CodecBackend(AudioBackend):
     def _played(self, tokens: CodecTokens) -> Iterator[Pcm]:
         session = self.decoder_session()
         for part in tokens.parts(self.spec.tile_frames):
+            cancelling.check()
             yield session.push(part)
         yield session.finish()
 

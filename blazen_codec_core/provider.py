@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack, cast
 
+from . import cancelling
 from .specs import CodecSpec, LoadOptions
 
 if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -19,6 +23,8 @@ if TYPE_CHECKING:
 B = TypeVar("B", bound="CodecBackend")
 P = ParamSpec("P")
 R = TypeVar("R")
+WORKERS = 4
+"""Threads of a provider; each runs a network, which itself runs on all cores."""
 Restore = Callable[[str, LoadOptions], "DynCodecProvider"]
 
 
@@ -47,22 +53,39 @@ class CodecBackendHandle(Generic[B]):
         return f"<CodecBackendHandle {self.name}>"
 
 
-async def _in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    import asyncio  # here, so that listing codecs does not pay for it
-
-    return await asyncio.to_thread(function, *args, **kwargs)
-
-
 class DynCodecProvider:
     """A codec of which only the trait is visible.
 
-    Every method that works has an `async` twin with an `a` before its name, which runs in a worker thread. A provider
-    can be pickled: its name and options cross, and the other side loads its own weights.
+    Every method that works has an `async` twin with an `a` before its name, which runs in one of the provider's `WORKERS`
+    threads. Where its task is cancelled, work that waits for a thread never begins, and what has begun ends at the next tile.
+    A provider can be pickled: its name and options cross, and the other side loads its own weights.
     """
 
     def __init__(self, handle: CodecBackendHandle[CodecBackend], restore: Restore) -> None:
         self._handle = handle
         self._restore = restore
+
+    @cached_property
+    def _workers(self) -> ThreadPoolExecutor:
+        from concurrent.futures import ThreadPoolExecutor
+
+        return ThreadPoolExecutor(WORKERS, thread_name_prefix=f"blazen-codec {self.name}")
+
+    async def _in_thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        import asyncio  # here, so that listing codecs does not pay for it
+
+        given_up = threading.Event()
+
+        def work() -> R:
+            with cancelling.unless(given_up):
+                cancelling.check()
+                return function(*args, **kwargs)
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._workers, work)
+        except asyncio.CancelledError:
+            given_up.set()
+            raise
 
     @property
     def _backend(self) -> CodecBackend:
@@ -118,63 +141,63 @@ class DynCodecProvider:
         self._backend.load()
 
     async def aload(self) -> None:
-        await _in_thread(self.load)
+        await self._in_thread(self.load)
 
     def unload(self) -> None:
         """See `AudioBackend.unload`."""
         self._backend.unload()
 
     async def aunload(self) -> None:
-        await _in_thread(self.unload)
+        await self._in_thread(self.unload)
 
     def encode(self, pcm: Any, sample_rate: int, **options: Unpack[EncodeOptions]) -> CodecTokens:
         """See `CodecBackend.encode`."""
         return self._backend.encode(pcm, sample_rate, **options)
 
     async def aencode(self, pcm: Any, sample_rate: int, **options: Unpack[EncodeOptions]) -> CodecTokens:
-        return await _in_thread(self.encode, pcm, sample_rate, **options)
+        return await self._in_thread(self.encode, pcm, sample_rate, **options)
 
     def decode(self, tokens: CodecTokens) -> Pcm:
         """See `CodecBackend.decode`."""
         return self._backend.decode(tokens)
 
     async def adecode(self, tokens: CodecTokens) -> Pcm:
-        return await _in_thread(self.decode, tokens)
+        return await self._in_thread(self.decode, tokens)
 
     def decoded_loudness(self, tokens: CodecTokens) -> tuple[float, ...]:
         """See `CodecBackend.decoded_loudness`."""
         return self._backend.decoded_loudness(tokens)
 
     async def adecoded_loudness(self, tokens: CodecTokens) -> tuple[float, ...]:
-        return await _in_thread(self.decoded_loudness, tokens)
+        return await self._in_thread(self.decoded_loudness, tokens)
 
     def encode_batch(self, items: Sequence[Any], sample_rate: int, **options: Unpack[EncodeOptions]) -> list[CodecTokens]:
         """See `CodecBackend.encode_batch`."""
         return self._backend.encode_batch(items, sample_rate, **options)
 
     async def aencode_batch(self, items: Sequence[Any], sample_rate: int, **options: Unpack[EncodeOptions]) -> list[CodecTokens]:
-        return await _in_thread(self.encode_batch, items, sample_rate, **options)
+        return await self._in_thread(self.encode_batch, items, sample_rate, **options)
 
     def decode_batch(self, items: Sequence[CodecTokens]) -> list[Pcm]:
         """See `CodecBackend.decode_batch`."""
         return self._backend.decode_batch(items)
 
     async def adecode_batch(self, items: Sequence[CodecTokens]) -> list[Pcm]:
-        return await _in_thread(self.decode_batch, items)
+        return await self._in_thread(self.decode_batch, items)
 
     def encode_pcm(self, samples: Any, sample_rate: int) -> NDArray[np.uint32]:
         """See `CodecBackend.encode_pcm`."""
         return self._backend.encode_pcm(samples, sample_rate)
 
     async def aencode_pcm(self, samples: Any, sample_rate: int) -> NDArray[np.uint32]:
-        return await _in_thread(self.encode_pcm, samples, sample_rate)
+        return await self._in_thread(self.encode_pcm, samples, sample_rate)
 
     def decode_tokens(self, tokens: Any, num_codebooks: int) -> Pcm:
         """See `CodecBackend.decode_tokens`."""
         return self._backend.decode_tokens(tokens, num_codebooks)
 
     async def adecode_tokens(self, tokens: Any, num_codebooks: int) -> Pcm:
-        return await _in_thread(self.decode_tokens, tokens, num_codebooks)
+        return await self._in_thread(self.decode_tokens, tokens, num_codebooks)
 
     def encoder_session(
         self,
@@ -195,7 +218,7 @@ class DynCodecProvider:
         num_codebooks: int | None = None,
         tile_frames: int | None = None,
     ) -> EncoderSession:
-        return await _in_thread(
+        return await self._in_thread(
             self.encoder_session, channels, bandwidth=bandwidth, num_codebooks=num_codebooks, tile_frames=tile_frames
         )
 
@@ -204,7 +227,7 @@ class DynCodecProvider:
         return self._backend.decoder_session(tile_frames=tile_frames)
 
     async def adecoder_session(self, *, tile_frames: int | None = None) -> DecoderSession:
-        return await _in_thread(self.decoder_session, tile_frames=tile_frames)
+        return await self._in_thread(self.decoder_session, tile_frames=tile_frames)
 
     def __reduce__(self) -> tuple[Restore, tuple[str, LoadOptions]]:
         return self._restore, (self.name, self.options)

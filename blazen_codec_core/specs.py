@@ -15,7 +15,7 @@ from .errors import InvalidInput, PluginError
 CORE = "blazen-codec-core"
 """The distribution that this is."""
 API_VERSION = 1
-"""The generation of what core and plugins ask of each other: specs, hooks and the trait. It goes up when plugins have to change."""
+"""The generation of what core and plugins ask of each other: specs, hooks, the trait. It goes up when plugins have to change."""
 Positive = Annotated[int, Field(gt=0)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
 ObjectPath = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$")]

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 
 import blazen_codec_core as bc
+from blazen_codec_core import weights
 from blazen_codec_core.nn import FactorizedQuantizer
 from blazen_codec_core.nn.segments import cut
-from blazen_codec_core.weights import RandomWeights
 
 TIE = 1e-5
 """By how much of itself one distance may be larger than the other."""
@@ -35,7 +35,8 @@ def distance_gap(
 ) -> float:
     """How much farther one entry is than another from what is to be quantized, in double precision."""
     spec = codec.spec
-    network = codec._handle.backend.build(RandomWeights(0)).double()
+    backend = codec._handle.backend
+    network = backend.build(weights.locate(spec, codec.options)).double()
     signal = np.atleast_2d(pcm).reshape(-1, spec.channels, np.shape(pcm)[-1])[stream].astype(np.float64)
     first, frames = 0, tokens.frames
     if spec.segment:

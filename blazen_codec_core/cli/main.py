@@ -20,6 +20,7 @@ COMMANDS = {
     "decode": "Tokens to an audio file",
     "roundtrip": "An audio file to tokens and back, measured",
     "verify": "This implementation against its authors' own",
+    "new-plugin": "A small codec plugin to start from",
 }
 EXIT_CODES: tuple[tuple[type[errors.CodecError], int], ...] = (
     (errors.InvalidInput, 2),
@@ -45,7 +46,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f".{cmd_name}", __package__).command
+        command: click.Command = importlib.import_module(f".{cmd_name.replace('-', '_')}", __package__).command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

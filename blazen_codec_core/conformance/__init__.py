@@ -1,4 +1,4 @@
-"""What every codec plugin is held to, as a pytest plugin: `pytest --codec NAME`, or a class of `Contracts` among a plugin's own tests.
+"""What every codec plugin is held to, as a pytest plugin: `pytest --codec NAME`, or `Contracts` among a plugin's own tests.
 
 Needs the extra `conformance`.
 """

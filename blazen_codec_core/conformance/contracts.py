@@ -18,8 +18,8 @@ from .subject import Subject, Whole
 class Contracts(Exact, Refusals, Lifecycle, Declared):
     """Every contract, one test each, for every subject.
 
-        class TestMine(Contracts):
-            subjects = (Subject("mine_24khz"),)
+    class TestMine(Contracts):
+        subjects = (Subject("mine_24khz"),)
     """
 
     subjects: ClassVar[Sequence[Any]] = ()

@@ -7,6 +7,7 @@ import multiprocessing
 import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,10 +44,15 @@ class Lifecycle:
     def test_threads_load_once(self, subject: Subject, whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
         """Lifecycle: 16 threads that use it first, at once, load it once and get the same."""
         codec = subject.load()
-        backend, builds = type(codec._backend), []
-        if hasattr(backend, "build"):  # else only that all goes well can be seen from outside
-            build = backend.build
-            monkeypatch.setattr(backend, "build", lambda *arguments: (builds.append(1), build(*arguments))[1])
+        backend: Any = type(codec._backend)
+        builds: list[int] = []
+        if build := getattr(backend, "build", None):  # else only that all goes well can be seen from outside
+
+            def counted(*arguments: Any) -> Any:
+                builds.append(1)
+                return build(*arguments)
+
+            monkeypatch.setattr(backend, "build", counted)
         barrier = threading.Barrier(THREADS)
         pcm = whole.pcm[:, : codec.sample_rate // 20]
 

@@ -11,7 +11,7 @@ import sys
 import time
 
 import numpy as np
-import psutil
+import psutil  # type: ignore[import-untyped,unused-ignore]
 
 from ..api import load
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-if TYPE_CHECKING:
-    from .subject import Subject
-
 ASKED = Path(__file__).with_name("asked.py")
-SUBJECTS = pytest.StashKey["list[Subject]"]()
+SUBJECTS = pytest.StashKey[Sequence[Any]]()
 WITH_CHECKS = ("asked", "contracts", "declared", "exact", "lifecycle", "refusals")
 pytest.register_assert_rewrite(*(f"blazen_codec_core.conformance.{name}" for name in WITH_CHECKS))
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -64,19 +66,23 @@ class Refusals:
 
     def test_other_shapes(self, codec: DynCodecProvider, some: Any) -> None:
         """Refuses: audio of other shapes, and more channels than there are."""
-        for wrong in (some[None], np.float32(0.5), some.T, np.zeros((MAX_CHANNELS + 1, 100), np.float32), [[0.1], [0.1, 0.2]]):
+        shapes: list[Any] = [some[None], np.float32(0.5), some.T, np.zeros((MAX_CHANNELS + 1, 100), np.float32)]
+        for wrong in [*shapes, [[0.1], [0.1, 0.2]]]:
             refused(codec, wrong)
 
     def test_other_types(self, codec: DynCodecProvider, some: Any) -> None:
         """Refuses: integers, complex numbers, text and what is no array."""
-        for wrong in ((some * 32767).astype(np.int16), some.astype(complex), some.astype(str), some > 0, None, "audio", {}):
+        types: list[Any] = [(some * 32767).astype(np.int16), some.astype(complex), some.astype(str), some > 0]
+        for wrong in [*types, None, "audio", {}]:
             refused(codec, wrong)
 
     def test_other_bandwidths(self, codec: DynCodecProvider, some: Any) -> None:
         """Refuses: bandwidths and numbers of codebooks that it does not have."""
-        for options in ({"bandwidth": 1e6}, {"bandwidth": "6"}, {"num_codebooks": 0}, {"num_codebooks": codec.num_codebooks + 1}):
+        numbers, bandwidths = (0, -1, codec.num_codebooks + 1, 1.5), (0, -1.0, 1e6, "6", float("nan"))
+        choices: list[Any] = [*({"num_codebooks": n} for n in numbers), *({"bandwidth": kbps} for kbps in bandwidths)]
+        for options in choices:
             with pytest.raises(InvalidInput):
-                codec.encode(some, codec.sample_rate, **options)  # type: ignore[arg-type]
+                codec.encode(some, codec.sample_rate, **options)
 
     def test_tokens_of_another_model(self, codec: DynCodecProvider, whole: Whole) -> None:
         """Refuses: tokens of another model, and what are none."""
@@ -106,13 +112,15 @@ class Refusals:
         """Refuses: codebooks that do not line up, and numbers of tokens that are no whole blocks."""
         codes = list(whole.tokens.codes)
         with pytest.raises(InvalidTokens):
-            codec.decode(CodecTokens.from_codes(codec.spec, [codes[0][:, :0], *(code[:, :-1] for code in codes[1:])][: len(codes)]))
+            codec.decode(
+                CodecTokens.from_codes(codec.spec, [codes[0][:, :0], *(code[:, :-1] for code in codes[1:])][: len(codes)])
+            )
         if codec.channels == 1:
             flat = whole.tokens.flat()
-            wrong = [flat[:0], flat[None], flat.astype(np.float32), [-1] * flat.size, [codec.spec.codebook_size] * flat.size]
+            others = [flat[:0], flat[None], flat.astype(np.float32), [-1] * flat.size, [codec.spec.codebook_size] * flat.size]
             if sum(whole.tokens.frames // stride for stride in whole.tokens.strides) != whole.tokens.frames:
-                wrong.append(flat[:-1])
-            for tokens in wrong:
+                others.append(flat[:-1])
+            for tokens in others:
                 with pytest.raises(InvalidTokens):
                     codec.decode_tokens(tokens, whole.tokens.num_codebooks)
 
@@ -174,10 +182,9 @@ class Refusals:
         def tried(pcm: Any, rate: Any) -> None:
             try:
                 tokens = codec.encode(pcm, rate)
-            except CodecError as error:
-                assert str(error)
-            else:
-                assert codec.decode(tokens).shape == np.atleast_2d(np.asarray(pcm)).shape
+            except CodecError:
+                return
+            assert codec.decode(tokens).shape == np.atleast_2d(np.asarray(pcm)).shape
 
         tried()
         assert codec.encode(whole.pcm, codec.sample_rate) == whole.tokens, "it is not what it was before"
@@ -193,13 +200,9 @@ class Refusals:
             books=st.integers(-1, codec.num_codebooks + 1),
         )
         def tried(tokens: Any, flat: Any, books: int) -> None:
-            for decode in (lambda: codec.decode(tokens), lambda: codec.decode_tokens(flat, books)):
-                try:
-                    audio = decode()
-                except CodecError as error:
-                    assert str(error)
-                else:
-                    assert np.isfinite(audio).all()
+            for decode in (partial(codec.decode, tokens), partial(codec.decode_tokens, flat, books)):
+                with contextlib.suppress(CodecError):
+                    assert np.isfinite(decode()).all()
 
         tried()
         assert np.array_equal(codec.decode(whole.tokens), whole.audio), "it is not what it was before"

@@ -9,7 +9,7 @@ import pytest
 WORDS = {"passed": ("holds", {"green": True}), "failed": ("FAILS", {"red": True, "bold": True}), "skipped": ("-", {})}
 
 
-class ContractReporter(pytest.TerminalReporter):
+class ContractReporter(pytest.TerminalReporter):  # type: ignore[misc]  # final by name; others build on it too
     """Pytest's own report, but for what it prints while tests run."""
 
     _codec: str | None = None

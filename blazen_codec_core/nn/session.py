@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .. import cancelling
 from ..backend import CodecBackend, DecoderSession, EncoderSession
 from ..checks import Pcm, check_blocks, check_piece
 from ..errors import CodecError, InferenceError, InvalidInput, InvalidTokens, reason
@@ -22,7 +23,11 @@ from .network import CodecNetwork
 
 @contextmanager
 def running(inference: bool = True) -> Iterator[None]:
-    """Inference mode, or certainly not, whatever the caller's; torch's own errors become `InferenceError`."""
+    """Inference mode, or certainly not, whatever the caller's; torch's own errors become `InferenceError`.
+
+    Not even begun where the task that asked for it was cancelled.
+    """
+    cancelling.check()
     try:
         with torch.inference_mode(inference):
             yield

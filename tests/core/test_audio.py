@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import soundfile
-from blazen_codec_core.conformance.signals import pieces, voice
 
 import blazen_codec_core as bc
 from blazen_codec_core import audio, metrics
+from blazen_codec_core.conformance.signals import pieces, voice
 
 
 @pytest.mark.parametrize(("suffix", "precision"), [(".wav", 1e-4), (".flac", 1e-4), (".ogg", 0.2)])

@@ -11,11 +11,11 @@ import time
 import numpy as np
 import pytest
 import soundfile
-from blazen_codec_core.conformance.signals import voice
 
 import blazen_codec_core as bc
 from blazen_codec_core import audio
 from blazen_codec_core.cli.main import main
+from blazen_codec_core.conformance.signals import voice
 
 RANDOM = ["--weights", "random:0", "--device", "cpu"]
 

@@ -11,10 +11,10 @@ import pytest
 from dac_authors import loudness as audiotools_loudness
 from hypothesis import given
 from hypothesis import strategies as st
-from blazen_codec_core.conformance.signals import pieces, voice
 
 import blazen_codec_core as bc
 from blazen_codec_core import loudness
+from blazen_codec_core.conformance.signals import pieces, voice
 
 
 def voices(seconds: float, rate: int, channels: int) -> np.ndarray:

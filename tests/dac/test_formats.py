@@ -18,9 +18,9 @@ import pytest
 from dac_authors import Authors
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from blazen_codec_core.conformance.signals import voice
 
 import blazen_codec_core as bc
+from blazen_codec_core.conformance.signals import voice
 from blazen_codec_dac import plain_pickle
 from blazen_codec_dac.formats import HEAD, ONE_OBJECT, DacFormat
 from blazen_codec_dac.specs import SPECS, WINDOW_FRAMES, WINDOW_PADDED

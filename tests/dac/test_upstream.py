@@ -10,10 +10,10 @@ import sys
 import numpy as np
 import pytest
 import soundfile
-from blazen_codec_core.conformance.signals import recording
 from ties import count_differing
 
 import blazen_codec_core as bc
+from blazen_codec_core.conformance.signals import recording
 from blazen_codec_dac.specs import SPECS, WINDOW_FRAMES, WINDOW_PADDED
 
 BY_NAME = {spec.name: spec for spec in SPECS}

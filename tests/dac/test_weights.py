@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from blazen_codec_core.conformance.signals import recording
 
 import blazen_codec_core as bc
 from blazen_codec_core import weights
+from blazen_codec_core.conformance.signals import recording
 from blazen_codec_core.nn import published
 from blazen_codec_dac import checkpoint
 from blazen_codec_dac.specs import SPECS

@@ -15,9 +15,9 @@ import pytest
 from encodec_authors import BY_NAME, LM_SEED, Authors
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from blazen_codec_core.conformance.signals import recording
 
 import blazen_codec_core as bc
+from blazen_codec_core.conformance.signals import recording
 from blazen_codec_encodec import entropy
 from blazen_codec_encodec.formats import HEAD, EcdcFormat
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from blazen_codec_core.conformance.signals import recording
 from ties import count_differing
 
 import blazen_codec_core as bc
+from blazen_codec_core.conformance.signals import recording
 from blazen_codec_encodec.specs import SPECS
 
 BY_NAME = {spec.name: spec for spec in SPECS}

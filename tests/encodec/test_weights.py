@@ -12,10 +12,10 @@ import pytest
 import torch
 from encodec_authors import BY_NAME, LM_SEED
 from safetensors.torch import save_file
-from blazen_codec_core.conformance.signals import recording
 
 import blazen_codec_core as bc
 from blazen_codec_core import weights
+from blazen_codec_core.conformance.signals import recording
 from blazen_codec_core.nn import published
 from blazen_codec_encodec import checkpoint, language_model
 from blazen_codec_encodec.backend import EncodecBackend

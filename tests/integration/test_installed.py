@@ -8,8 +8,9 @@ import re
 import numpy as np
 import pytest
 import soundfile
-from blazen_codec_core.conformance.signals import voice
 from sites import Site
+
+from blazen_codec_core.conformance.signals import voice
 
 
 @pytest.fixture(scope="module")

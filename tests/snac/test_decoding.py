@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from blazen_codec_core.conformance.signals import voice
 
 import blazen_codec_core as bc
+from blazen_codec_core.conformance.signals import voice
 
 
 class TestNoise:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 from pystoi import stoi
-from blazen_codec_core.conformance.signals import voice
 
 import blazen_codec_core as bc
 from blazen_codec_core import metrics
+from blazen_codec_core.conformance.signals import voice
 from blazen_codec_core.nn import FactorizedQuantizer, ResidualVectorQuantizer, reset_parameters
 
 sys.path.insert(0, str(Path(__file__).parents[2]))

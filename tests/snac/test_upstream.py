@@ -9,10 +9,10 @@ import pytest
 import snac
 import torch
 from safetensors.torch import save_file
-from blazen_codec_core.conformance.signals import voice
 from ties import count_differing
 
 import blazen_codec_core as bc
+from blazen_codec_core.conformance.signals import voice
 from blazen_codec_snac.backend import SnacBackend
 from blazen_codec_snac.specs import SPECS
 

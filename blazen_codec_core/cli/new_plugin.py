@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ..template import write_plugin
+from .options import quiet, say
+
+
+@click.command("new-plugin")
+@click.argument("name")
+@click.option("-o", "--output", "folder", default=".", type=click.Path(path_type=Path, file_okay=False), help="where it is put")
+@quiet
+def command(name: str, folder: Path, quiet: bool) -> None:
+    """A small codec plugin of your own that is complete: installable, with tests, holding every contract."""
+    project = write_plugin(name, folder)
+    say(f"{project}: next, pip install -e '{project}[test]' && pytest {project}", quiet)

@@ -1,0 +1,1 @@
+"""The codec template for blazen-codec."""

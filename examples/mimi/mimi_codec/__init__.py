@@ -1,0 +1,1 @@
+"""Kyutai's Mimi for blazen-codec."""

@@ -1,0 +1,106 @@
+"""The trait over transformers' Mimi: core cuts the audio in tiles, transformers' caches carry on from one to the next."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import MimiConfig, MimiModel
+
+from blazen_codec_core import CodecBackend, CodecTokens, DecoderSession, NotYetImplemented, WeightsUnavailable
+from blazen_codec_core.checks import Pcm
+from blazen_codec_core.nn import State, StreamSetup
+from blazen_codec_core.nn.backend import TorchCodecBackend
+from blazen_codec_core.nn.session import audio, running
+from blazen_codec_core.weights import RandomWeights, WeightFile
+
+from .specs import SPEC
+
+
+@dataclasses.dataclass
+class Caches(State):
+    """What transformers remembers of a stream, and how many codebooks it uses."""
+
+    books: int
+    attention: Any = None
+    convolutions: Any = None
+
+
+class MimiNetwork(nn.Module):
+    """Mimi as core's sessions drive an encoder."""
+
+    def __init__(self, config: MimiConfig) -> None:
+        super().__init__()
+        self.model = MimiModel(config)
+
+    def encoder_state(self, setup: StreamSetup, books: int | None = None) -> Caches:
+        return Caches(books or SPEC.num_codebooks)
+
+    def encode_step(self, x: Tensor, state: Caches, last: bool) -> list[Tensor]:
+        """Whole frames of audio `(batch, samples, 1)` to indices `(batch, frames)` a codebook."""
+        if not x.shape[1]:
+            return [torch.zeros(x.shape[0], 0, dtype=torch.long)] * state.books
+        caches = {"encoder_past_key_values": state.attention, "padding_cache": state.convolutions, "use_streaming": True}
+        out = self.model.encode(x.transpose(1, 2), num_quantizers=state.books, **caches)
+        state.attention, state.convolutions = out.encoder_past_key_values, out.padding_cache
+        return list(out.audio_codes.unbind(1))
+
+    def frames_encoded(self, samples: int, last: bool) -> int:
+        return samples // SPEC.hop_length
+
+
+class MimiBackend(TorchCodecBackend):
+    """Loading, devices and encoder sessions are core's."""
+
+    def new_network(self) -> Any:
+        return MimiNetwork(MimiConfig())
+
+    def from_published(self, network: Any, content: Any, origin: str) -> Mapping[str, Tensor]:
+        raise NotImplementedError("transformers reads its own files, in build")
+
+    def build(self, found: RandomWeights | WeightFile) -> Any:
+        if isinstance(found, RandomWeights):
+            with torch.random.fork_rng():
+                torch.manual_seed(found.seed)
+                network = self.new_network()
+                for name, buffer in network.named_buffers():
+                    if name.endswith("embed_sum"):  # the codebooks, which are zeros until they are trained
+                        buffer.normal_()
+            return network
+        if found.config is None or found.path.suffix != ".safetensors":
+            raise WeightsUnavailable(f"{found.path}: transformers reads a folder of config.json and model.safetensors")
+        try:
+            config = MimiConfig.from_json_file(found.config)
+            network = MimiNetwork.__new__(MimiNetwork)
+            nn.Module.__init__(network)
+            network.model, info = MimiModel.from_pretrained(
+                found.path.parent, config=config, local_files_only=True, use_safetensors=True, output_loading_info=True
+            )
+        except Exception as error:  # of safetensors, of json, of huggingface_hub, or a config of other shapes
+            raise WeightsUnavailable(f"{found.path.parent} is no Mimi: {type(error).__name__}: {error}") from error
+        says = (config.sampling_rate, config.frame_size, config.codebook_size, config.num_quantizers)
+        wanted = (SPEC.sample_rate, SPEC.hop_length, SPEC.codebook_size, SPEC.num_codebooks)
+        wrong = [*info["missing_keys"], *info["mismatched_keys"]]
+        if says != wanted or wrong:
+            raise WeightsUnavailable(f"{found.path.parent} is another model: {says} for {wanted}, missing {wrong[:1]}")
+        return network
+
+    encode_batch = CodecBackend.encode_batch
+    decode_batch = CodecBackend.decode_batch
+
+    def decode_whole(self, tokens: CodecTokens) -> Pcm:
+        model: Any = self.loaded().network
+        with running():
+            codes = torch.tensor(np.stack(tokens.codes, axis=1), dtype=torch.long, device=self.device)
+            made = model.model.decode(codes).audio_values
+            return np.ascontiguousarray(audio(made.transpose(1, 2))[:, : tokens.num_samples])
+
+    def _played(self, tokens: CodecTokens) -> Iterator[Pcm]:
+        yield self.decode_whole(tokens)
+
+    def decoder_session(self, *, tile_frames: int | None = None) -> DecoderSession:
+        raise NotYetImplemented("transformers' Mimi decodes whole signals only: use decode")
