@@ -11,9 +11,9 @@ import numpy as np
 import soundfile
 import soxr
 
-from .checks import Pcm
+from .checks import Pcm, check_audio, check_rate
 from .errors import CorruptFile, InvalidInput
-from .files import replacing
+from .files import existing, replacing
 
 
 class AudioReader:
@@ -30,9 +30,7 @@ class AudioReader:
     """
 
     def __init__(self, path: str | PathLike[str]) -> None:
-        self.path = Path(path)
-        if not self.path.is_file():
-            raise InvalidInput(f"{self.path} is not a file")
+        self.path = existing(path)
         try:
             self._file = soundfile.SoundFile(self.path)
         except (soundfile.LibsndfileError, OSError, TypeError) as error:
@@ -85,9 +83,9 @@ def writing(path: str | PathLike[str], sample_rate: int, channels: int) -> Itera
     """A file that takes audio piece by piece and appears whole or not at all; its suffix says the format.
 
     Raises:
-        InvalidInput: libsndfile does not write that format, or the file cannot be written.
+        InvalidInput: libsndfile does not write that format, rate or number of channels, or the file cannot be written.
     """
-    path = Path(path)
+    path, sample_rate = Path(path), check_rate(sample_rate)
     kind = path.suffix[1:].upper() or "WAV"
     if kind not in soundfile.available_formats():
         raise InvalidInput(f"audio is not written as {path.suffix}; use .wav, .flac or .ogg")
@@ -96,13 +94,16 @@ def writing(path: str | PathLike[str], sample_rate: int, channels: int) -> Itera
             file = soundfile.SoundFile(temporary, "w", sample_rate, channels, format=kind)
         except (soundfile.LibsndfileError, ValueError, TypeError) as error:
             raise InvalidInput(f"{path} cannot be written: {error}") from error
-        with file:
-            yield AudioWriter(file)
+        try:
+            with file:
+                yield AudioWriter(file)
+        except soundfile.SoundFileError as error:
+            raise InvalidInput(f"{path} cannot be written: {error}") from error
 
 
 def write(path: str | PathLike[str], pcm: Pcm, sample_rate: int) -> None:
     """Writes `(channels, samples)` or `(samples,)`; raises as `writing` does."""
-    pcm = np.atleast_2d(pcm)
+    pcm = check_audio(pcm)
     with writing(path, sample_rate, pcm.shape[0]) as out:
         out.write(pcm)
 
@@ -113,7 +114,7 @@ class Resampler:
     def __init__(self, source_rate: int, target_rate: int, channels: int) -> None:
         self._channels = channels
         self._stream = None
-        if source_rate != target_rate:
+        if check_rate(source_rate) != check_rate(target_rate):
             self._stream = soxr.ResampleStream(source_rate, target_rate, channels, dtype="float32", quality="HQ")
 
     def push(self, pcm: Pcm, *, last: bool = False) -> Pcm:
@@ -129,6 +130,11 @@ class Resampler:
 
 
 def resample(pcm: Pcm, source_rate: int, target_rate: int) -> Pcm:
-    """A whole signal `(channels, samples)`."""
+    """A whole signal `(channels, samples)`.
+
+    Raises:
+        InvalidInput: It is no audio, or a rate is none.
+    """
+    pcm = check_audio(pcm)
     resampler = Resampler(source_rate, target_rate, pcm.shape[0])
     return np.concatenate([resampler.push(pcm), resampler.finish()], axis=1)

@@ -250,11 +250,11 @@ class CodecBackend(AudioBackend):
 
     def encode_batch(self, items: Sequence[Any], sample_rate: int, **options: Unpack[EncodeOptions]) -> list[CodecTokens]:
         """Several pieces of audio, of any lengths; each gives what it gives alone. Options are those of `encode`."""
-        return [self.encode(item, sample_rate, **options) for item in items]
+        return [self.encode(item, sample_rate, **options) for item in checks.check_items(items)]
 
     def decode_batch(self, items: Sequence[CodecTokens]) -> list[Pcm]:
         """Several pieces of tokens, of any lengths; each gives what it gives alone."""
-        return [self.decode(item) for item in items]
+        return [self.decode(item) for item in checks.check_items(items)]
 
     def encode_pcm(self, samples: Any, sample_rate: int) -> NDArray[np.uint32]:
         """Mono audio `(samples,)` to flat tokens, uint32, codebook after codebook.
@@ -262,8 +262,9 @@ class CodecBackend(AudioBackend):
         Flat tokens do not say how many codebooks they are of, so it is always all of them, `num_codebooks`.
         """
         self._check_mono()
-        if np.ndim(samples) != 1:
-            raise InvalidInput(f"flat tokens are of mono audio of shape (samples,), not {np.shape(samples)}; use encode")
+        samples = checks.as_array(samples)
+        if samples.ndim != 1:
+            raise InvalidInput(f"flat tokens are of mono audio of shape (samples,), not {samples.shape}; use encode")
         return self.encode(samples, sample_rate, num_codebooks=self.spec.usable_codebooks[-1]).flat()
 
     def decode_tokens(self, tokens: Any, num_codebooks: int) -> Pcm:

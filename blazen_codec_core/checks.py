@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,53 @@ from numpy.typing import NDArray
 
 from .errors import InvalidInput, InvalidTokens
 from .specs import CodecSpec
-from .tokens import CodecTokens
+from .tokens import CodecTokens, is_whole
 
 Pcm = NDArray[np.float32]
 MAX_CHANNELS = 32
+LOWEST_RATE, HIGHEST_RATE = 1000, 1_000_000
+"""Hertz that audio may be sampled at."""
 MAX_AMPLITUDE = 1000.0
 """Audio is nominally -1 … 1. Far beyond that it is something else, such as integers that were never scaled."""
+
+
+def as_array(pcm: Any) -> NDArray[Any]:
+    """Anything as an array; `InvalidInput` where it can be none."""
+    try:
+        return np.asarray(pcm)
+    except Exception as error:  # whatever the object's own conversion raises
+        raise InvalidInput(f"this is not an array of audio: {error}") from error
+
+
+def check_audio(pcm: Any, *, empty: bool = False) -> Pcm:
+    """Audio of any codec as float32 `(channels, samples)`; `empty` says whether there may be none.
+
+    Raises:
+        InvalidInput: It is none.
+    """
+    array = as_array(pcm)
+    if array.ndim not in (1, 2):
+        raise InvalidInput(f"audio has shape (channels, samples) or (samples,), not {array.shape}")
+    array = np.atleast_2d(array)
+    if array.dtype.kind != "f":
+        raise InvalidInput(f"audio is floating point, nominally -1 … 1, not {array.dtype}; scale integers first")
+    if not array.size and not empty:
+        raise InvalidInput("the audio is empty")
+    if array.shape[0] > MAX_CHANNELS:
+        raise InvalidInput(f"{array.shape[0]} channels; at most {MAX_CHANNELS} are taken. Is the shape (channels, samples)?")
+    peak = max(-array.min(), array.max()) if array.size else 0.0
+    if not np.isfinite(peak):
+        raise InvalidInput("the audio holds NaN or infinite samples")
+    if peak > MAX_AMPLITUDE:
+        raise InvalidInput(f"the audio reaches {peak:g}; it is nominally -1 … 1. Were these integers that want scaling?")
+    return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def check_rate(sample_rate: Any) -> int:
+    """Raises `InvalidInput` unless this is a sample rate that audio may have, in hertz."""
+    if not is_whole(sample_rate) or not LOWEST_RATE <= sample_rate <= HIGHEST_RATE:
+        raise InvalidInput(f"a sample rate is from {LOWEST_RATE} to {HIGHEST_RATE} Hz, not {sample_rate!r}")
+    return int(sample_rate)
 
 
 def check_pcm(spec: CodecSpec, pcm: Any, sample_rate: int, *, empty: bool = False) -> Pcm:
@@ -23,29 +65,21 @@ def check_pcm(spec: CodecSpec, pcm: Any, sample_rate: int, *, empty: bool = Fals
     Raises:
         InvalidInput: It is not audio for this model.
     """
-    try:
-        array = np.asarray(pcm)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise InvalidInput(f"this is not an array of audio: {error}") from error
-    if array.ndim not in (1, 2):
-        raise InvalidInput(f"audio has shape (channels, samples) or (samples,), not {array.shape}")
-    array = np.atleast_2d(array)
-    if array.dtype.kind != "f":
-        raise InvalidInput(f"audio is floating point, nominally -1 … 1, not {array.dtype}; scale integers first")
-    if not array.size and not empty:
-        raise InvalidInput("the audio is empty")
-    if isinstance(sample_rate, bool) or not isinstance(sample_rate, int | np.integer) or sample_rate != spec.sample_rate:
+    array = check_audio(pcm, empty=empty)
+    if not is_whole(sample_rate) or sample_rate != spec.sample_rate:
         raise InvalidInput(
             f"{spec.name} takes audio at {spec.sample_rate} Hz, not {sample_rate!r}; "
             "resample it first, for instance with blazen_codec_core.resample"
         )
     check_channels(spec, array.shape[0])
-    peak = max(-array.min(), array.max()) if array.size else 0.0
-    if not np.isfinite(peak):
-        raise InvalidInput("the audio holds NaN or infinite samples")
-    if peak > MAX_AMPLITUDE:
-        raise InvalidInput(f"the audio reaches {peak:g}; it is nominally -1 … 1. Were these integers that want scaling?")
-    return np.ascontiguousarray(array, dtype=np.float32)
+    return array
+
+
+def check_items(items: Any) -> Sequence[Any]:
+    """Raises `InvalidInput` unless this is a batch: a list, or something like one."""
+    if not isinstance(items, Sequence | np.ndarray) or isinstance(items, str | bytes):
+        raise InvalidInput(f"a batch is a list of pieces, not {type(items).__name__}")
+    return items  # type: ignore[return-value]
 
 
 def check_piece(spec: CodecSpec, pcm: Any, channels: int) -> Pcm:
@@ -58,6 +92,8 @@ def check_piece(spec: CodecSpec, pcm: Any, channels: int) -> Pcm:
 
 def check_channels(spec: CodecSpec, channels: int) -> None:
     """Raises `InvalidInput` unless this model takes so many channels."""
+    if not is_whole(channels):
+        raise InvalidInput(f"a number of channels is a whole number, not {channels!r}")
     if spec.channels == 1 and not 1 <= channels <= MAX_CHANNELS:
         raise InvalidInput(f"{channels} channels; at most {MAX_CHANNELS} are taken. Is the shape (channels, samples)?")
     if spec.channels > 1 and channels != spec.channels:

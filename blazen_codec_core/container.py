@@ -11,14 +11,13 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from os import PathLike
-from pathlib import Path
 from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, ValidationError
 
 from .errors import CorruptFile, InvalidInput, InvalidTokens, reason
-from .files import replacing
+from .files import existing, replacing
 from .specs import CodecSpec, LoadOptions, Segment
 from .tokens import CodecTokens, Source
 
@@ -120,7 +119,7 @@ class _Header(BaseModel):
 
 def write(tokens: CodecTokens, path: str | PathLike[str]) -> None:
     """Writes a container; the file appears whole or not at all."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     kind = np.min_scalar_type(tokens.codebook_size - 1)
     arrays = {f"codes.{number}": np.ascontiguousarray(code.astype(kind)) for number, code in enumerate(tokens.codes)}
@@ -143,7 +142,7 @@ def write(tokens: CodecTokens, path: str | PathLike[str]) -> None:
         extra=dict(tokens.extra),
     )
     with replacing(path) as temporary:
-        save_file(arrays, temporary, metadata={KEY: header.model_dump_json(exclude_none=True)})
+        temporary.write_bytes(save(arrays, metadata={KEY: header.model_dump_json(exclude_none=True)}))
 
 
 def read(path: str | PathLike[str]) -> CodecTokens:
@@ -155,9 +154,7 @@ def read(path: str | PathLike[str]) -> CodecTokens:
     """
     from safetensors import SafetensorError, safe_open
 
-    path = Path(path)
-    if not path.is_file():
-        raise InvalidInput(f"{path} is not a file")
+    path = existing(path)
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}

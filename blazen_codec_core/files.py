@@ -12,29 +12,71 @@ from pathlib import Path
 from .errors import InvalidInput
 
 
+def is_file(path: str | PathLike[str]) -> bool:
+    """Whether there is a file, whatever else is wrong with the path."""
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError, TypeError):  # too long, say, or not a path at all
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder, whatever else is wrong with the path."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def existing(path: str | PathLike[str]) -> Path:
+    """A path at which there is a file.
+
+    Raises:
+        InvalidInput: There is none.
+    """
+    if not is_file(path):
+        raise InvalidInput(f"{path!s} is not a file")
+    return Path(path)
+
+
 def contents(path: str | PathLike[str]) -> bytes:
     """All that is in a file.
 
     Raises:
         InvalidInput: There is none, or it cannot be read.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InvalidInput(f"{path} is not a file")
     try:
-        return path.read_bytes()
+        return existing(path).read_bytes()
     except OSError as error:
         raise InvalidInput(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _replaceable(path: str | PathLike[str]) -> Path:
+    """Where a file is written: what a symbolic link points to, and never a device, a pipe or a folder.
+
+    Raises:
+        InvalidInput: It is one of those, or no path at all.
+    """
+    try:
+        target = Path(os.path.realpath(path))
+        taken = os.path.lexists(target)
+    except (OSError, ValueError, TypeError) as error:
+        raise InvalidInput(f"{path!r} cannot be written: {error}") from error
+    if taken and not is_file(target):
+        raise InvalidInput(f"{path} cannot be written: it is there, and is no regular file that could be replaced")
+    return target
 
 
 @contextmanager
 def replacing(path: str | PathLike[str]) -> Iterator[Path]:
     """A temporary path beside `path` to write to; it takes the place of `path` if the block ends well, else it goes away.
 
+    Where `path` is a symbolic link, it takes the place of what that points to.
+
     Raises:
         InvalidInput: The file cannot be written there.
     """
-    path = Path(path)
+    path = _replaceable(path)
     temporary: Path | None = None
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)

@@ -53,6 +53,22 @@ class TokenLayout(ABC):
         """
 
 
+def as_array(values: Any, what: str) -> NDArray[Any]:
+    """Anything as an array; `InvalidTokens` where it can be none."""
+    try:
+        return np.asarray(values)
+    except Exception as error:  # whatever the object's own conversion raises
+        raise InvalidTokens(f"{what} cannot be an array: {error}") from error
+
+
+def integers(values: Any, what: str) -> NDArray[Any]:
+    """A sequence of integers; `InvalidTokens` where it is none."""
+    array = as_array(values, what)
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        raise InvalidTokens(f"{what} are integers of shape (count,), not {array.dtype} {array.shape}")
+    return array
+
+
 def flatten(codes: Sequence[NDArray[Any]]) -> NDArray[np.uint32]:
     """Codebook after codebook: `[c0[0], c0[1], …, c1[0], …]`, uint32."""
     return np.concatenate([np.asarray(code).reshape(-1) for code in codes]).astype(np.uint32)
@@ -67,9 +83,7 @@ def unflatten(flat: Any, strides: Sequence[int]) -> list[NDArray[np.int64]]:
     Raises:
         InvalidTokens: It is not, or the values are not integers.
     """
-    array = np.asarray(flat)
-    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-        raise InvalidTokens(f"flat tokens are integers of shape (count,), not {array.dtype} {array.shape}")
+    array = integers(flat, "flat tokens")
     group = math.lcm(*strides)
     step = sum(group // stride for stride in strides)
     if not array.size or array.size % step:
@@ -113,8 +127,8 @@ class InterleavedLayout(TokenLayout):
     def pack(self, tokens: CodecTokens) -> NDArray[np.int64]:
         check_one_stream(tokens)
         order = slots(tokens.strides)
-        groups = tokens.frames // math.lcm(*tokens.strides)
-        columns = [code.reshape(groups, code.shape[1] // max(groups, 1)) for code in tokens.codes]
+        group = math.lcm(*tokens.strides)
+        columns = [code.reshape(tokens.frames // group, group // s) for code, s in zip(tokens.codes, tokens.strides, strict=True)]
         table = np.stack([columns[book][:, place] for book, place in order], axis=1).astype(np.int64)
         return (table + self._offsets(len(order), tokens.codebook_size)).reshape(-1)
 
@@ -201,6 +215,10 @@ class DelayLayout(TokenLayout):
 
 def check_one_stream(tokens: CodecTokens) -> None:
     """Raises `InvalidTokens` unless a sequence of ids can hold these tokens."""
+    from .tokens import CodecTokens  # which flattens with this module
+
+    if not isinstance(tokens, CodecTokens):
+        raise InvalidTokens(f"these are {type(tokens).__name__}, not CodecTokens")
     if tokens.streams != 1:
         raise InvalidTokens(f"a sequence is of one stream, there are {tokens.streams}: pack .stream(0) and so on")
     if tokens.scales is not None:
@@ -214,9 +232,7 @@ def check_one_stream(tokens: CodecTokens) -> None:
 
 def as_table(ids: Any, width: int, ragged: Ragged) -> NDArray[np.int64]:
     """Ids `(count,)` as `(count / width, width)`, of which there is at least one row."""
-    array = np.asarray(ids)
-    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-        raise InvalidTokens(f"ids are integers of shape (count,), not {array.dtype} {array.shape}")
+    array = integers(ids, "ids")
     extra = array.size % width
     if extra and ragged == "refuse":
         raise InvalidTokens(f"{array.size} ids are not a multiple of {width}; ragged='drop' leaves the last {extra} out")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .checks import Pcm
+from .checks import Pcm, check_audio, check_rate
 from .errors import EngineNotAvailable, InvalidInput
 
 CHANNEL_GAINS = (1.0, 1.0, 1.0, 1.41, 1.41)
@@ -138,7 +138,8 @@ def integrated_loudness(pcm: Pcm, sample_rate: int) -> float:
     Raises:
         EngineNotAvailable, InvalidInput: As `LoudnessMeter`.
     """
-    return measure([pcm], sample_rate, pcm.shape[0]).finish()
+    pcm = check_audio(pcm)
+    return measure([pcm], check_rate(sample_rate), pcm.shape[0]).finish()
 
 
 def gains(change: Iterable[float]) -> Pcm:

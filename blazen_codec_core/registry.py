@@ -69,6 +69,8 @@ class Registry:
             UnknownCodec: There is none; the message names the nearest ones, or what to install.
             AmbiguousCodec: Several plugins claim the name.
         """
+        if not isinstance(name, str):
+            raise UnknownCodec(f"a codec is looked up by its name, not by {name!r}")
         if name in self._qualified:
             return self._qualified[name]
         claims = self._claims.get(name, [])
@@ -111,7 +113,7 @@ class Registry:
         from .container import Container
 
         formats = [Container(), *self.plugins.formats]
-        suffix = Path(path).suffix.lower()
+        suffix = Path(path).suffix.lower() if isinstance(path, str | PathLike) else ""
         for format in formats:
             if suffix in format.suffixes:
                 return format
@@ -125,7 +127,7 @@ class Registry:
             UnknownCodec: No installed plugin has it.
         """
         layouts = {layout.name: layout for layout in self.plugins.layouts}
-        if name not in layouts:
+        if not isinstance(name, str) or name not in layouts:
             raise UnknownCodec(f"there is no token layout {name!r}; there are {', '.join(layouts) or 'none'}")
         return layouts[name]
 

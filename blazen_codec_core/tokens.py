@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 Codes = NDArray[np.int32]
 Scales = NDArray[np.float32]
 Plain = bool | int | float | str
+COUNTS = {"codebook_size": 1, "sample_rate": 1, "hop_length": 1, "num_samples": 0, "channels": 1}
+"""Fields of tokens that are whole numbers, and the least that each can be."""
 LOUDEST = 200.0
 """LUFS beyond which, up or down, a number is no loudness."""
 
@@ -106,6 +108,7 @@ class CodecTokens:
     extra: Mapping[str, Plain] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._check_kinds()
         codes = [_checked(code, number, self.codebook_size) for number, code in enumerate(self.__dict__["codes"])]
         self.__dict__["codes"] = tuple((code.tobytes(), code.shape) for code in codes)
         if len(codes) != len(self.strides) or not codes:
@@ -128,6 +131,22 @@ class CodecTokens:
         if not all(isinstance(name, str) and isinstance(value, Plain) for name, value in self.extra.items()):
             raise InvalidTokens(f"extra holds names and plain values, not {self.extra!r}")
         self.__dict__["extra"] = dict(self.extra)
+
+    def _check_kinds(self) -> None:
+        for name, least in COUNTS.items():
+            value = getattr(self, name)
+            if not is_whole(value) or value < least:
+                raise InvalidTokens(f"{name} is a whole number from {least} on, not {value!r}")
+            self.__dict__[name] = int(value)
+        kinds: dict[str, Any] = {"codec": str, "weights": str | None, "source": Source | None, "segment": Segment | None}
+        for name, kind in {**kinds, "extra": Mapping}.items():
+            if not isinstance(getattr(self, name), kind):
+                raise InvalidTokens(f"{name} cannot be {getattr(self, name)!r}")
+        if not isinstance(self.strides, Sequence) or not all(is_whole(stride) and stride > 0 for stride in self.strides):
+            raise InvalidTokens(f"strides are positive whole numbers, not {self.strides!r}")
+        self.__dict__["strides"] = tuple(map(int, self.strides))
+        if not isinstance(self.__dict__["codes"], Sequence | np.ndarray):
+            raise InvalidTokens(f"codes are one array a codebook, not {self.__dict__['codes']!r}")
 
     def _check_segments(self, segment: Segment) -> None:
         if segment.length % self.hop_length or set(self.strides) != {1}:
@@ -156,7 +175,9 @@ class CodecTokens:
         Raises:
             InvalidTokens: The arrays do not fit the model.
         """
-        arrays = [np.atleast_2d(np.asarray(code)) for code in codes]
+        if not isinstance(codes, Sequence | np.ndarray) or isinstance(codes, str | bytes):
+            raise InvalidTokens(f"codes are one array a codebook, not {codes!r}")
+        arrays = [np.atleast_2d(layouts.as_array(code, f"codebook {number}")) for number, code in enumerate(codes)]
         streams = arrays[0].shape[0] if arrays else 0
         strides = spec.strides[: len(arrays)]
         frames = arrays[0].shape[-1] * strides[0] if arrays else 0
@@ -218,8 +239,8 @@ class CodecTokens:
 
     def stream(self, number: int) -> CodecTokens:
         """One stream alone."""
-        if not 0 <= number < self.streams:
-            raise InvalidTokens(f"there is no stream {number}; there are {self.streams}")
+        if not is_whole(number) or not 0 <= number < self.streams:
+            raise InvalidTokens(f"there is no stream {number!r}; there are {self.streams}")
         codes = tuple(code[number : number + 1] for code in self.codes)
         channels = self.channels // self.streams
         loudness = self.loudness and self.loudness[number * channels : (number + 1) * channels]
@@ -243,7 +264,9 @@ class CodecTokens:
         Raises:
             InvalidTokens: There are none, or they do not belong together.
         """
-        parts = list(parts)
+        parts = list(parts) if isinstance(parts, Iterable) else [parts]
+        if not all(isinstance(part, CodecTokens) for part in parts):
+            raise InvalidTokens("only CodecTokens can be joined")
         if not parts:
             raise InvalidTokens("there are no tokens to join")
         first = parts[0]
@@ -264,8 +287,8 @@ class CodecTokens:
             frames: A multiple of every stride, and whole segments where there are any.
         """
         unit = self.segment.length // self.hop_length if self.segment else math.lcm(*self.strides)
-        if frames < 1 or frames % unit:
-            raise InvalidTokens(f"pieces of {frames} frames cut what belongs together apart; take a multiple of {unit}")
+        if not is_whole(frames) or frames < 1 or frames % unit:
+            raise InvalidTokens(f"pieces of {frames!r} frames cut what belongs together apart; take a multiple of {unit}")
         step = frames // unit * self.segment.stride if self.segment else frames * self.hop_length
         for number, start in enumerate(range(0, max(self.frames, 1), frames)):
             codes = tuple(c[:, start // s : (start + frames) // s] for c, s in zip(self.codes, self.strides, strict=True))
@@ -323,20 +346,25 @@ CodecTokens.codes = _PackedCodes()  # type: ignore[assignment]
 CodecTokens.scales = _PackedScales()  # type: ignore[assignment]
 
 
+def is_whole(value: object) -> TypeGuard[int]:
+    """Whether this is a whole number; `True` is none."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
 def longest(frames: int, hop_length: int, segment: Segment | None) -> int:
     """The most samples that so many frames can stand for."""
     return segment.samples(frames, hop_length) if segment else frames * hop_length
 
 
 def _checked_loudness(loudness: Any, channels: int) -> tuple[float, ...]:
-    array = np.asarray(loudness)
+    array = layouts.as_array(loudness, "loudness")
     if array.shape != (channels,) or array.dtype.kind not in "iuf" or not (np.abs(array) <= LOUDEST).all():
         raise InvalidTokens(f"loudness is a number of LUFS for each of {channels} channels, not {loudness!r}")
     return tuple(map(float, array))
 
 
 def _packed_scales(scales: Any, shape: tuple[int, int]) -> tuple[bytes, tuple[int, int]]:
-    array = np.asarray(scales)
+    array = layouts.as_array(scales, "scales")
     if array.shape != shape:
         raise InvalidTokens(f"scales have shape {array.shape}; these tokens have {shape} of them, (streams, segments)")
     if array.dtype.kind != "f" or not np.isfinite(array).all() or (array.size and array.min() <= 0):
@@ -345,7 +373,7 @@ def _packed_scales(scales: Any, shape: tuple[int, int]) -> tuple[bytes, tuple[in
 
 
 def _checked(code: Any, number: int, size: int) -> Codes:
-    array = np.asarray(code)
+    array = layouts.as_array(code, f"codebook {number}")
     if array.ndim != 2:
         raise InvalidTokens(f"codebook {number} has shape {array.shape}; it must be (streams, frames)")
     if array.dtype.kind not in "iu":

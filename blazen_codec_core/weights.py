@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 
 from .errors import InvalidInput, WeightsUnavailable, reason
-from .files import replacing
+from .files import is_file, is_folder, replacing
 from .specs import CodecSpec, LoadOptions, WeightSource
 
 CONFIG = "config.json"
@@ -48,8 +48,11 @@ class WeightFile:
 
     @cached_property
     def sha256(self) -> str:
-        with self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        try:
+            with self.path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise WeightsUnavailable(f"{self.path} cannot be read: {error.strerror or error}") from error
 
     @property
     def label(self) -> str:
@@ -82,10 +85,10 @@ def locate_file(sources: Sequence[WeightSource], name: str, options: LoadOptions
             raise InvalidInput(f"weights {asked!r}: write random:SEED with a whole number, such as random:0")
         return RandomWeights(int(asked.removeprefix("random:")))
     path = Path(asked).expanduser()
-    if path.is_dir():
+    if is_folder(path):
         cached = [Path(cache).name for source in sources for cache in source.caches]
         return _in_directory(path, [*(source.file for source in sources), *cached])
-    if path.is_file():
+    if is_file(path):
         file = WeightFile(path)
         return replace(file, published=any(file.sha256.startswith(source.sha256) for source in sources if source.sha256))
     if _HUB_ID.fullmatch(asked) and not asked.startswith("."):

@@ -16,10 +16,10 @@ import torch
 
 from .. import weights
 from ..backend import CodecBackend, DecoderSession, EncoderSession
-from ..checks import Pcm, check_channels
+from ..checks import Pcm, check_channels, check_items
 from ..errors import DeviceUnavailable, InvalidInput, LicenceNotice
 from ..specs import CodecSpec, LoadOptions
-from ..tokens import CodecTokens
+from ..tokens import CodecTokens, is_whole
 from . import state_dicts
 from .batch import decode_together, encode_together
 from .layer import StreamSetup, reset_parameters
@@ -27,6 +27,9 @@ from .network import CodecNetwork
 from .noise import CounterNoise
 from .segments import SegmentCoder, SegmentDecoderSession, SegmentEncoderSession, decode_segments, encode_segments
 from .session import TileDecoderSession, TileEncoderSession, running
+
+LONGEST_TILE = 600
+"""Seconds; memory grows with the tile."""
 
 
 @dataclass(frozen=True)
@@ -200,7 +203,7 @@ class TorchCodecBackend(CodecBackend):
         normalize_db: float | None = None,
     ) -> list[CodecTokens]:
         books = self.spec.codebooks_for(bandwidth, num_codebooks)
-        pcm = [self.check_pcm(item, sample_rate) for item in items]
+        pcm = [self.check_pcm(item, sample_rate) for item in check_items(items)]
         streams = [item.shape[0] // self.channels for item in pcm]
         if normalize_db is None:
             return self._in_groups(pcm, streams, lambda group: self._encode_group(group, books))
@@ -210,7 +213,7 @@ class TorchCodecBackend(CodecBackend):
         return [dataclasses.replace(own, loudness=level.loudness) for own, level in zip(tokens, levels, strict=True)]
 
     def decode_batch(self, items: Sequence[CodecTokens]) -> list[Pcm]:
-        for item in items:
+        for item in check_items(items):
             self.check_tokens(item)
         results: dict[int, Pcm] = {}
         plain: dict[int, list[int]] = {}
@@ -274,8 +277,10 @@ class TorchCodecBackend(CodecBackend):
         if asked is None:
             return self.spec.tile_frames
         group = self.spec.tile_frames if self.spec.segment else self.spec.block_frames
-        if asked < 1 or asked % group:
-            raise InvalidInput(f"tile_frames is a positive multiple of {group} for {self.spec.name}, not {asked}")
+        if not is_whole(asked) or asked < 1 or asked % group:
+            raise InvalidInput(f"tile_frames is a positive multiple of {group} for {self.spec.name}, not {asked!r}")
+        if asked * self.spec.hop_length > LONGEST_TILE * self.sample_rate:
+            raise InvalidInput(f"tile_frames is at most {LONGEST_TILE} s of audio, which {asked} frames are not")
         if self.spec.segment and asked != group:
             raise InvalidInput(f"{self.spec.name} runs in segments of {group} frames, so tile_frames is {group}, not {asked}")
         return asked

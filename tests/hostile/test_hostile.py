@@ -1,0 +1,499 @@
+"""Whatever comes in at a public entry, nothing but `CodecError`s come out, in bounded time and memory. At least 10 000 cases."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import math
+import os
+import resource
+import struct
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save as safetensors_bytes
+
+import blazen_codec_core as bc
+from blazen_codec_core import layouts
+from blazen_codec_core.conformance import strategies
+from blazen_codec_core.conformance.signals import voice
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
+from toy import SPEC, ToyBackend
+
+pytestmark = pytest.mark.slow
+CASES: Counter[str] = Counter()
+REFUSED: Counter[str] = Counter()
+PEAKS: dict[str, float] = {}
+ENOUGH = 10_000
+SECONDS = 20.0
+"""No case may take longer."""
+MEMORY = 700
+"""MiB that the process may grow by at its peak over all cases; two copies of a codec of 60 MB are among them."""
+SNAC, ENCODEC = (bc.Registry().find(name).spec for name in ("snac_tiny", "encodec_24khz"))
+JUNK = strategies.junk
+
+
+def peak() -> float:
+    """The most memory that the process had so far, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def throw(kind, examples, strategy, work) -> None:
+    """Runs `work` on so many cases; it may raise a CodecError, which has to say something."""
+
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        derandomize="CI" in os.environ,
+    )
+    @given(strategy)
+    def one(case):
+        CASES[kind] += 1
+        started = time.perf_counter()
+        message = None
+        try:
+            work(case)
+        except bc.CodecError as error:
+            message = str(error)
+            REFUSED[kind] += 1
+        assert message is None or len(message) > 10
+        assert time.perf_counter() - started < SECONDS
+
+    one()
+    PEAKS[kind] = peak()
+    assert 0 < REFUSED[kind] <= CASES[kind]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def memory(codecs):
+    for name in ("snac_tiny", "encodec_24khz", "dac_16khz"):
+        codecs(name).load()
+    before = peak()
+    yield
+    grown = peak() - before
+    assert grown < MEMORY, f"the process grew by {grown:.0f} MiB"
+
+
+@pytest.fixture(scope="module")
+def toy():
+    return ToyBackend(SPEC, bc.LoadOptions(weights="random:0", device="cpu"))
+
+
+PCM = np.random.default_rng(0).standard_normal(100).astype(np.float32) * 0.1
+
+
+def fine(audio) -> None:
+    assert np.isfinite(audio).all()
+
+
+class TestAudio:
+    def test_encode(self, toy):
+        cases = st.tuples(strategies.pcm(SPEC), strategies.sample_rates(SPEC))
+        throw("encode", 1500, cases, lambda case: fine(toy.decode(toy.encode(*case))))
+
+    def test_encode_batch(self, toy):
+        cases = st.tuples(st.one_of(st.lists(strategies.pcm(SPEC), max_size=3), JUNK), strategies.sample_rates(SPEC))
+        throw("encode_batch", 500, cases, lambda case: toy.encode_batch(*case))
+
+    def test_flat(self, toy):
+        throw("encode_pcm", 300, strategies.pcm(SPEC), lambda pcm: toy.encode_pcm(pcm, 8000))
+
+    def test_options(self, toy):
+        options = st.fixed_dictionaries({}, optional=dict.fromkeys(("bandwidth", "num_codebooks", "normalize_db"), JUNK))
+        throw("options of encode", 500, options, lambda chosen: toy.encode(PCM, 8000, **chosen))
+
+    def test_sessions(self, toy):
+        number = st.one_of(JUNK, st.integers(-3, 40))
+
+        def work(case):
+            channels, tile, pushes = case
+            session = toy.encoder_session(channels, tile_frames=tile)
+            for pcm in pushes:
+                session.push(pcm)
+            session.finish()
+
+        throw("encoder sessions", 600, st.tuples(number, number, st.lists(strategies.pcm(SPEC), max_size=3)), work)
+
+    def test_one_of_every_plugin(self, codecs):
+        for name in ("snac_tiny", "encodec_24khz", "dac_16khz"):
+            codec = codecs(name)
+            cases = st.tuples(strategies.pcm(codec.spec), strategies.sample_rates(codec.spec))
+            throw(f"encode of {name}", 120, cases, lambda case, codec=codec: codec.encode(*case))
+
+    def test_resample(self):
+        rates = st.one_of(st.integers(-2, 10), st.sampled_from([8000, 44_100, 2**31, 2**70]), JUNK)
+        cases = st.tuples(strategies.pcm(SPEC), rates, rates)
+        throw("resample", 500, cases, lambda case: bc.resample(*case))
+
+    def test_loudness(self):
+        cases = st.tuples(strategies.pcm(SPEC), st.one_of(st.integers(-1, 50_000), JUNK))
+        throw("integrated_loudness", 300, cases, lambda case: bc.integrated_loudness(*case))
+
+    def test_write_audio(self, tmp_path):
+        suffixes = st.sampled_from([".wav", ".flac", ".ogg", ".mp3", ".xyz", ""])
+        rates = st.one_of(st.sampled_from([8000, 0, -1, 2**40]), JUNK)
+
+        def work(case):
+            pcm, rate, suffix = case
+            bc.write_audio(tmp_path / f"a{suffix}", pcm, rate)
+
+        throw("write_audio", 300, st.tuples(strategies.pcm(SPEC), rates, suffixes), work)
+        assert {path.stem for path in tmp_path.iterdir()} <= {"a"}
+
+
+class TestTokens:
+    def test_decode(self, toy):
+        throw("decode", 1500, st.one_of(strategies.tokens(SPEC), JUNK), lambda tokens: fine(toy.decode(tokens)))
+
+    def test_decode_batch(self, toy):
+        items = st.one_of(st.lists(st.one_of(strategies.tokens(SPEC), JUNK), max_size=3), JUNK)
+        throw("decode_batch", 500, items, toy.decode_batch)
+
+    def test_flat(self, toy):
+        cases = st.tuples(strategies.flat(SPEC), st.one_of(st.integers(-1, 3), JUNK))
+        throw("decode_tokens", 700, cases, lambda case: fine(toy.decode_tokens(*case)))
+
+    def test_sessions(self, toy):
+        def work(case):
+            tile, pushes = case
+            player = toy.decoder_session(tile_frames=tile)
+            for tokens in pushes:
+                player.push(tokens)
+            player.finish()
+
+        tile = st.one_of(st.none(), st.integers(-2, 5), JUNK)
+        throw("decoder sessions", 500, st.tuples(tile, st.lists(strategies.tokens(SPEC), max_size=3)), work)
+
+    def test_making_them(self):
+        number = st.one_of(st.integers(-2, 10**7), JUNK)
+        cases = st.tuples(st.one_of(strategies.codes(SPEC), JUNK), number, st.one_of(st.none(), strategies.arrays(20), JUNK))
+        throw(
+            "from_codes", 700, cases, lambda case: bc.CodecTokens.from_codes(SPEC, case[0], num_samples=case[1], scales=case[2])
+        )
+
+    def test_their_fields(self, toy):
+        tokens = toy.encode(PCM, 8000)
+        names = [field.name for field in dataclasses.fields(tokens)]
+        cases = st.dictionaries(st.sampled_from(names), st.one_of(JUNK, st.integers(-2, 20)), min_size=1, max_size=2)
+        throw("CodecTokens", 700, cases, lambda changes: toy.decode(dataclasses.replace(tokens, **changes)))
+
+    def test_their_methods(self, toy):
+        tokens = toy.encode(np.stack([PCM, PCM]), 8000)
+        for name in ("parts", "stream"):
+            throw(
+                f"CodecTokens.{name}", 100, st.one_of(JUNK, st.integers(-3, 9)), lambda x, n=name: list_of(getattr(tokens, n)(x))
+            )
+        lists = st.one_of(st.lists(st.one_of(strategies.tokens(SPEC), JUNK), max_size=3), JUNK)
+        throw("CodecTokens.concat", 300, lists, bc.CodecTokens.concat)
+
+    @pytest.mark.parametrize("name", ["orpheus", "musicgen_delay"])
+    def test_layouts(self, name):
+        layout, spec = bc.Registry().layout(name), SNAC if name == "orpheus" else ENCODEC
+        ids = st.one_of(
+            strategies.flat(spec),
+            st.lists(st.integers(-1, spec.codebook_size + 1), max_size=20),
+            st.lists(st.integers(), max_size=9),
+        )
+        cases = st.tuples(ids, st.one_of(st.none(), st.integers(-1, 9), JUNK), st.sampled_from(["refuse", "drop"]))
+        throw(f"{name} unpacks", 400, cases, lambda case: layout.unpack(case[0], spec, num_codebooks=case[1], ragged=case[2]))
+        throw(f"{name} packs", 300, st.one_of(strategies.tokens(spec), JUNK), layout.pack)
+
+    def test_unflatten(self):
+        cases = st.tuples(strategies.flat(SPEC), st.lists(st.integers(1, 9), min_size=1, max_size=3))
+        throw("unflatten", 200, cases, lambda case: layouts.unflatten(*case))
+
+
+def list_of(found):
+    return list(found) if hasattr(found, "__next__") else found
+
+
+class TestNames:
+    def test_look_up(self):
+        registry = bc.Registry()
+        names = st.one_of(
+            JUNK, st.text(max_size=30), st.sampled_from(["snac:", ":", "snac_tiny\0", "../snac", "SNAC_TINY", "a" * 10**5])
+        )
+        for kind, look in (("find", registry.find), ("format_for", registry.format_for), ("layout", registry.layout)):
+            throw(kind, 200, names, look)
+
+    def test_load_options(self):
+        names = st.sampled_from([*bc.LoadOptions.model_fields, "nonsense", "wieghts"])
+        options = st.dictionaries(
+            names, st.one_of(JUNK, st.sampled_from(["random:0", "random:x", "cuda:99", "meta", "\0"])), max_size=3
+        )
+
+        def work(chosen):
+            ToyBackend(SPEC, bc.LoadOptions.of(**{"weights": "random:0", "offline": True, **chosen})).load()
+
+        throw("LoadOptions", 500, options, work)
+
+
+class TestFiles:
+    """Files changed byte by byte, as they come out of a disk, a network, or the hands of somebody who means harm."""
+
+    def test_containers(self, toy, tmp_path):
+        path = tmp_path / "a.tokens"
+        tokens = toy.encode(np.stack([PCM, PCM]), 8000)
+        dataclasses.replace(tokens, source=bc.Source(44_100, 555), loudness=(-20.0, -30.0)).save(path)
+
+        def work(data):
+            path.write_bytes(data)
+            toy.decode(bc.CodecTokens.open(path))
+
+        throw("containers", 1500, strategies.damaged(path.read_bytes()), work)
+
+    def test_headers_that_lie(self, tmp_path):
+        """A container's metadata, and the sizes in its safetensors header, with absurd numbers."""
+        path = tmp_path / "a.tokens"
+        number = st.one_of(st.sampled_from([-1, 0, 1, 2**31, 2**63, 2**70, -(2**70), 10**30]), st.floats(), JUNK.filter(is_json))
+        fields = (
+            "version",
+            "codec",
+            "strides",
+            "codebook_size",
+            "sample_rate",
+            "hop_length",
+            "num_samples",
+            "channels",
+            "segment",
+        )
+        header = {
+            "version": 1, "codec": "toy:toy_8khz", "strides": [2, 1], "codebook_size": 16, "sample_rate": 8000, "hop_length": 4,
+            "num_samples": 16, "channels": 1,
+        }  # fmt: skip
+
+        def work(case):
+            changes, offsets, shape, size = case
+            metadata = {"blazen_codec": json.dumps({**header, **changes})}
+            sizes = {"codes.0": {"dtype": "U8", "shape": [1, 2], "data_offsets": [0, 2]}}
+            sizes["codes.1"] = {"dtype": "U8", "shape": shape, "data_offsets": offsets}
+            text = json.dumps({"__metadata__": metadata, **sizes}).encode()
+            path.write_bytes(struct.pack("<Q", len(text) if size is None else size) + text + bytes(6))
+            bc.CodecTokens.open(path)
+
+        pair = st.one_of(st.just([2, 6]), st.lists(st.integers(-1, 2**62), min_size=1, max_size=3))
+        shape = st.one_of(st.just([1, 4]), st.lists(st.integers(0, 2**62), max_size=4))
+        sizes = st.one_of(st.none(), st.none(), st.integers(0, 2**64 - 1))
+        throw(
+            "lying headers",
+            700,
+            st.tuples(st.dictionaries(st.sampled_from(fields), number, max_size=2), pair, shape, sizes),
+            work,
+        )
+
+    @pytest.mark.parametrize("suffix", [".ecdc", ".dac"])
+    def test_the_authors_formats(self, codecs, tmp_path, suffix):
+        codec = codecs("encodec_24khz" if suffix == ".ecdc" else "dac_44khz")
+        path = tmp_path / f"a{suffix}"
+        rng = np.random.default_rng(0)
+        codes = [rng.integers(0, 1024, (1, 40)) for _ in range(codec.spec.usable_codebooks[0])]
+        registry = bc.Registry()
+        options = {"input_db": "-16"} if suffix == ".dac" else {}
+        registry.format_for(path).write(bc.CodecTokens.from_codes(codec.spec, codes), path, **options)
+
+        def work(data):
+            path.write_bytes(data)
+            registry.format_for(path).read(path)
+
+        throw(suffix, 800, strategies.damaged(path.read_bytes()), work)
+
+    @pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg"])
+    def test_audio(self, tmp_path, suffix):
+        path = tmp_path / f"a{suffix}"
+        soundfile.write(path, voice(0.1, 8000), 8000)
+
+        def work(data):
+            path.write_bytes(data)
+            bc.read_audio(path)
+
+        throw(f"audio {suffix}", 300, strategies.damaged(path.read_bytes()), work)
+
+
+class TestWeights:
+    def test_bytes(self, toy, tmp_path):
+        """Checkpoints, in both formats, changed, cut off and padded."""
+        state = toy.loaded().network.state_dict()
+        torch.save(state, tmp_path / "a.bin")
+        data = {".safetensors": safetensors_bytes(state), ".bin": (tmp_path / "a.bin").read_bytes()}
+        for suffix, whole in data.items():
+            path = tmp_path / f"w{suffix}"
+
+            def work(damaged, path=path):
+                path.write_bytes(damaged)
+                ToyBackend(SPEC, bc.LoadOptions(weights=str(path), device="cpu")).load()
+
+            cut = st.integers(0, len(whole)).map(functools.partial(lambda whole, n: whole[:n], whole))
+            throw(f"weights {suffix}", 500, st.one_of(strategies.damaged(whole), cut), work)
+
+    def test_contents(self, toy, tmp_path):
+        """Tensors missing, too many, of other shapes and types, with NaN, or none at all."""
+        state = toy.loaded().network.state_dict()
+        path = tmp_path / "w.bin"
+
+        @st.composite
+        def states(draw):
+            made = dict(state)
+            for _ in range(draw(st.integers(0, 3))):
+                name = draw(st.sampled_from(sorted(state)))
+                match draw(st.sampled_from(["gone", "more", "shape", "type", "nan", "inf", "junk", "renamed"])):
+                    case "gone":
+                        made.pop(name, None)
+                    case "more":
+                        made[draw(st.text(max_size=5))] = torch.zeros(draw(st.integers(0, 4)))
+                    case "shape":
+                        made[name] = torch.zeros(draw(st.lists(st.integers(0, 5), max_size=4)))
+                    case "type":
+                        made[name] = state[name].to(
+                            draw(st.sampled_from([torch.float16, torch.int64, torch.bool, torch.complex64]))
+                        )
+                    case "nan" | "inf" as what:
+                        made[name] = torch.full_like(state[name], float(what))
+                    case "junk":
+                        made[name] = draw(st.one_of(st.none(), st.integers(-(2**60), 2**60), st.text(max_size=3)))
+                    case "renamed":
+                        made[f"module.{name}"] = made.pop(name, state[name])
+            return draw(st.sampled_from([made, made, {"state_dict": made}, list(made.values()), None, 3, "text"]))
+
+        def work(found):
+            torch.save(found, path)
+            backend = ToyBackend(SPEC, bc.LoadOptions(weights=str(path), device="cpu"))
+            fine(backend.decode(backend.encode(PCM, 8000)))
+
+        throw("contents of weights", 500, states(), work)
+
+    @pytest.mark.parametrize("name", ["snac_tiny", "encodec_24khz", "dac_16khz"])
+    def test_of_another_model(self, toy, tmp_path, name):
+        """Each plugin's own reading of what is published: files of other models, and configs with absurd numbers beside them."""
+        (tmp_path / "model.safetensors").write_bytes(safetensors_bytes(toy.loaded().network.state_dict()))
+        spec = bc.Registry().find(name).spec
+        fields = json.loads(spec.architecture.model_dump_json())
+        number = st.one_of(st.sampled_from([-1, 0, 2**40, 1e308, -1.5]), st.floats(), st.lists(st.integers(), max_size=3), JUNK)
+        changes = st.dictionaries(st.sampled_from(sorted(fields)), number.filter(is_json), max_size=3)
+        whole = st.one_of(changes.map(lambda changed: {**fields, **changed}), JUNK.filter(is_json))
+
+        def work(config):
+            (tmp_path / "config.json").write_text(json.dumps(config))
+            bc.load(name, weights=tmp_path, device="cpu").load()
+
+        throw(f"configs of {name}", 60, whole, work)
+        assert REFUSED[f"configs of {name}"] == CASES[f"configs of {name}"]
+
+
+def is_json(value) -> bool:
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+class TestPaths:
+    """What may stand where a file is expected."""
+
+    @pytest.fixture
+    def places(self, tmp_path):
+        (tmp_path / "file").write_bytes(b"text")
+        (tmp_path / "loop").symlink_to("loop")
+        (tmp_path / "dangling").symlink_to("nowhere")
+        (tmp_path / "folder.tokens").mkdir()
+        os.mkfifo(tmp_path / "pipe.tokens")
+        (tmp_path / "secret.tokens").write_bytes(b"x")
+        (tmp_path / "secret.tokens").chmod(0)
+        odd = [
+            "",
+            "file/below",
+            "loop",
+            "dangling",
+            "folder.tokens",
+            "pipe.tokens",
+            "no/such/folder/a.tokens",
+            "n" * 300 + ".tokens",
+        ]
+        return [*(str(tmp_path / name) for name in odd), "\0.tokens", str(tmp_path / "secret.tokens")]
+
+    def test_reading(self, places):
+        registry = bc.Registry()
+
+        def work(place):
+            path, suffix = place
+            for read in (
+                bc.CodecTokens.open,
+                bc.read_audio,
+                registry.format_for("a" + suffix).read,
+                lambda path: bc.load("snac_tiny", weights=path, offline=True, device="cpu").load(),
+            ):
+                with pytest.raises(bc.CodecError):
+                    read(path)
+            raise bc.CorruptFile("all of them were refused")
+
+        throw(
+            "reading from odd places",
+            60,
+            st.tuples(st.sampled_from([*places, "/dev/full", "/proc/self/mem"]), st.sampled_from([".tokens", ".ecdc", ".dac"])),
+            work,
+        )
+
+    def test_writing(self, toy, places):
+        tokens = toy.encode(PCM, 8000)
+        odd = [place for place in places if not place.endswith(("dangling", "secret.tokens"))]  # which can be written
+
+        def work(place):
+            for write in (tokens.save, lambda path: bc.write_audio(path, PCM, 8000)):
+                with pytest.raises(bc.CodecError):
+                    write(place)
+            raise bc.InvalidInput("all of them were refused")
+
+        throw("writing to odd places", 40, st.sampled_from(odd), work)
+        pipe = Path(next(place for place in places if "pipe" in place))
+        assert pipe.is_fifo()
+        assert not {path.name for path in pipe.parent.iterdir()} - {Path(place).name for place in places} - {"file"}
+
+    @pytest.mark.parametrize("room", [0, 1, 100, 1000])
+    def test_a_full_disk(self, codecs, tmp_path, room):
+        """Writes break off after so many bytes, for whoever writes, in C or Python; the old file is still there, and no other."""
+        codec = codecs("snac_tiny")
+        tokens = codec.encode(voice(2, 24_000), 24_000)
+        ecdc = bc.CodecTokens.from_codes(ENCODEC, [np.zeros((1, 4000), int)] * 8)
+        dac = bc.CodecTokens.from_codes(bc.Registry().find("dac_44khz").spec, [np.zeros((1, 400), int)] * 9)
+        registry = bc.Registry()
+        writers = {
+            "a.tokens": tokens.save,
+            "a.wav": lambda path: bc.write_audio(path, voice(2, 24_000), 24_000),
+            "a.flac": lambda path: bc.write_audio(path, voice(2, 24_000), 24_000),
+            "a.ecdc": lambda path: registry.format_for(path).write(ecdc, path),
+            "a.dac": lambda path: registry.format_for(path).write(dac, path, input_db="-16"),
+        }
+        for name in writers:
+            (tmp_path / name).write_bytes(b"old")
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        for name, write in writers.items():
+            resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+            try:
+                with pytest.raises(bc.InvalidInput, match="cannot be written"):
+                    write(tmp_path / name)
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            CASES["a full disk"] += 1
+            REFUSED["a full disk"] += 1
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == dict.fromkeys(writers, b"old")
+
+
+def test_there_were_enough(capsys):
+    with capsys.disabled():
+        print(f"\nhostile: {sum(CASES.values())} cases, {sum(REFUSED.values())} of them refused")
+        for kind, count in CASES.items():
+            print(f"  {kind:<28} {count:>5}, {REFUSED[kind]:>5} refused, peak {PEAKS.get(kind, 0):.0f} MiB")
+    assert sum(CASES.values()) >= ENOUGH or len(CASES) < 35  # fewer kinds where only some of these tests were asked for
+    assert math.isfinite(sum(CASES.values()))
