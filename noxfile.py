@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import nox
 
-nox.options.sessions = ["lint", "types", "tests", "alone"]
+nox.options.sessions = ["lint", "types", "tests", "alone", "new_plugin", "mimi"]
 nox.options.error_on_missing_interpreters = True
 CONSTRAINTS = ("-c", "constraints.txt")
 PROJECT = ("-e", ".[plot,test]", "-e", "plugins/dac[test]", "-e", "plugins/encodec[upstream]", "-e", "plugins/snac[upstream]")
@@ -66,3 +69,26 @@ def alone(session: nox.Session, plugin: str) -> None:
     install(session, ".", f"plugins/{plugin}", *BESIDE.get(plugin, ()))
     session.run("python", "-m", "pip", "check")
     session.run("python", "tests/alone.py", *ALONE[plugin])
+
+
+@nox.session
+def new_plugin(session: nox.Session) -> None:
+    """What `blazen-codec new-plugin` writes, installed as its author would, against its own tests and the contracts."""
+    folder = Path(session.create_tmp())
+    shutil.rmtree(folder / "acme-codec", ignore_errors=True)
+    install(session, ".")
+    session.run("blazen-codec", "new-plugin", "acme", "-o", str(folder))
+    install(session, ".", f"{folder / 'acme-codec'}[test]")
+    session.run("python", "-m", "pip", "check")
+    session.chdir(folder / "acme-codec")
+    session.run("pytest")
+    session.run("pytest", "--codec", "acme_16khz")
+
+
+@nox.session
+def mimi(session: nox.Session) -> None:
+    """The third-party codec in `examples/mimi`, installed alone, against its own tests and the contracts."""
+    install(session, ".", "examples/mimi[test]")
+    session.run("python", "-m", "pip", "check")
+    session.chdir("examples/mimi")
+    session.run("pytest")

@@ -31,10 +31,11 @@ class Site:
             for path in self.packages.glob(pattern):
                 shutil.rmtree(path)
 
-    def python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def python(self, *arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
         """Runs Python with nothing but this site: no user site, no `.pth` files."""
         environment = {"PYTHONPATH": f"{self.packages}:{self.others}", "PATH": "", "HF_HUB_OFFLINE": "1"}
-        return subprocess.run([sys.executable, "-S", *arguments], capture_output=True, text=True, env=environment, check=False)
+        command = [sys.executable, "-S", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, env=environment, check=False, cwd=folder)
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Runs `blazen-codec`."""

@@ -29,13 +29,11 @@ def main(name: str, weights: str, device: str) -> None:
     part = next(some.parts(codec.spec.tile_frames if codec.spec.segment else codec.spec.block_frames))
     session = codec.encoder_session() if "encode" in streams else None
     player = codec.decoder_session() if "decode" in streams else None
-    kept = []
 
     def work() -> None:
-        if session:
-            kept.append(session.push(second))
+        tokens = session.push(second) if session else part
         if player:
-            player.push(kept[-1] if session else part)
+            player.push(tokens)
 
     work()
     started = time.perf_counter()
