@@ -139,7 +139,7 @@ SEGMENTED = dataclasses.replace(
     ("change", "says"),
     [
         ({"num_samples": 95}, "95 samples in segments have 10 frames; there are 8"),
-        ({"num_samples": -1}, "samples in segments"),
+        ({"num_samples": -1}, "num_samples is a whole number from 0 on"),
         ({"num_samples": 10**18}, "samples in segments"),
         ({"scales": np.ones((1, 3), np.float32)}, "scales have shape"),
         ({"scales": np.ones(2, np.float32)}, "scales have shape"),

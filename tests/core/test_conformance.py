@@ -1,0 +1,199 @@
+"""The conformance kit: each contract fails for a codec that breaks it, and the report is a line a contract."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import subprocess
+import sys
+import threading
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sites import Site
+
+import blazen_codec_core as bc
+from blazen_codec_core.conformance import Contracts, Subject
+from blazen_codec_core.conformance import subject as subject_module
+from blazen_codec_core.conformance.subject import Whole
+from blazen_codec_core.provider import CodecBackendHandle
+from blazen_codec_core.weights import RandomWeights
+
+sys.path.insert(0, str(Path(__file__).parent))
+from toy import SPEC, ToyBackend
+
+SEEDS = itertools.count()
+
+
+class DependsOnPieces(ToyBackend):
+    def encode_whole(self, pcm, books):
+        return super().encode_whole(np.roll(pcm, 1, axis=1), books)
+
+
+class DependsOnNeighbours(ToyBackend):
+    def encode_batch(self, items, sample_rate, **options):
+        return [self.encode(items[0], sample_rate, **options) for _ in items]
+
+
+class SwallowsNan(ToyBackend):
+    def check_pcm(self, pcm, sample_rate, *, empty=False):
+        return super().check_pcm(np.nan_to_num(pcm) if isinstance(pcm, np.ndarray) else pcm, sample_rate, empty=empty)
+
+
+class Crashes(ToyBackend):
+    def check_pcm(self, pcm, sample_rate, *, empty=False):
+        return super().check_pcm(pcm if np.shape(pcm)[-1] else None, sample_rate, empty=empty)
+
+
+class RaisesAnything(ToyBackend):
+    def check_pcm(self, pcm, sample_rate, *, empty=False):
+        with warnings.catch_warnings(action="ignore"):
+            return super().check_pcm(np.asarray(pcm, np.float32), sample_rate, empty=empty)
+
+
+class Resamples(ToyBackend):
+    def check_pcm(self, pcm, sample_rate, *, empty=False):
+        return super().check_pcm(pcm, self.sample_rate, empty=empty)
+
+
+class Forgets(ToyBackend):
+    def build(self, found):
+        return super().build(RandomWeights(next(SEEDS)))
+
+
+class LoadsAgainAndAgain(ToyBackend):
+    def loaded(self):
+        self._loaded, self._lock = None, threading.Lock()
+        return super().loaded()
+
+
+class RunsAnywhere(ToyBackend):
+    device = "cpu"
+
+
+class IsLateSaying(ToyBackend):
+    def encoder_session(self, channels=None, **options):
+        session = super().encoder_session(channels, **options)
+        type(session)  # the class is core's; only this one lies
+        session.__class__ = type("Early", (type(session),), {"first_samples": 1})
+        return session
+
+
+class Cuts(ToyBackend):
+    def decode_whole(self, tokens):
+        return super().decode_whole(tokens)[:, :-1]
+
+
+class LoadsAtOnce(ToyBackend):
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.load()
+
+
+class TakesAnyTokens(ToyBackend):
+    def check_tokens(self, tokens, *, part=False):
+        pass
+
+
+def held(backend, contract, monkeypatch, **changes):
+    """Runs one contract on a codec of this class."""
+    spec = SPEC.model_copy(update={"capabilities": bc.DeviceCapabilities(**changes)})
+
+    def load(name, **options):
+        chosen = bc.LoadOptions.of(**options)
+        handle = CodecBackendHandle("toy:toy_8khz", spec, chosen, lambda: backend(spec, chosen))
+        return handle.into_dyn(lambda name, options: load(name, **options.model_dump()))
+
+    monkeypatch.setattr(subject_module, "load", load)
+    monkeypatch.setattr(Subject, "spec", spec)
+    subject = Subject("toy_8khz")
+    codec = subject.load()
+    method = getattr(Contracts(), contract)
+    names = method.__code__.co_varnames[1 : method.__code__.co_argcount]
+    given = {"codec": codec, "subject": subject, "monkeypatch": monkeypatch}
+    if "some" in names:
+        given["some"] = subject.recording(0.05)
+    if "whole" in names:
+        given["whole"] = Whole.of(codec, subject.recording())
+    method(**{name: given[name] for name in names})
+
+
+BROKEN = [
+    (DependsOnPieces, "test_encoding_in_pieces"),
+    (DependsOnPieces, "test_encoding_in_the_smallest_pieces"),
+    (DependsOnNeighbours, "test_batches"),
+    (DependsOnNeighbours, "test_side_by_side"),
+    (SwallowsNan, "test_samples_that_are_no_numbers"),
+    (RaisesAnything, "test_other_types"),
+    (Crashes, "test_anything_as_audio"),
+    (Resamples, "test_another_rate"),
+    (Forgets, "test_reloading"),
+    (Forgets, "test_unloading_while_busy"),
+    (LoadsAgainAndAgain, "test_threads_load_once"),
+    (LoadsAtOnce, "test_constructing"),
+    (RunsAnywhere, "test_the_devices"),
+    (IsLateSaying, "test_latency"),
+    (Cuts, "test_the_length"),
+    (Cuts, "test_decoding_in_pieces"),
+    (TakesAnyTokens, "test_tokens_of_another_model"),
+    (TakesAnyTokens, "test_anything_as_tokens"),
+]
+
+
+@pytest.mark.parametrize(("backend", "contract"), BROKEN, ids=lambda value: getattr(value, "__name__", value))
+def test_who_breaks_a_contract_fails_it(backend, contract, monkeypatch):
+    held(ToyBackend, contract, monkeypatch)
+    with pytest.raises((AssertionError, pytest.fail.Exception, LookupError, TypeError)):
+        held(backend, contract, monkeypatch)
+
+
+def test_what_is_not_claimed_is_not_asked_for_but_has_to_be_refused(monkeypatch):
+    for contract in ("test_encoding_in_pieces", "test_decoding_in_pieces", "test_sessions", "test_players", "test_other_tiles"):
+        with pytest.raises(pytest.skip.Exception, match="not claimed"):
+            held(ToyBackend, contract, monkeypatch, streams=())
+    with pytest.raises(pytest.skip.Exception, match="one signal at a time"):
+        held(ToyBackend, "test_side_by_side", monkeypatch, batches=False)
+    with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
+        held(ToyBackend, "test_the_streams", monkeypatch, streams=("encode",))
+
+
+def pytest_of(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_report_is_a_line_a_contract():
+    run = pytest_of("--codec", "snac_tiny", "--codec", "encodec_48khz", "-k", "container or flat_form or empty_audio")
+    assert run.returncode == 0, run.stdout
+    lines = run.stdout.splitlines()
+    at = lines.index("snac_tiny against the contracts")
+    assert re.fullmatch(r"  holds Declared        mono audio has a flat form, codebook after codebook, .*", lines[at + 1])
+    assert sum(line.startswith("  holds ") for line in lines) == 5
+    assert any(re.match(r"  -     Declared .*\(not claimed: flat tokens are of mono audio\)", line) for line in lines)
+    assert "5 passed, 1 skipped" in lines[-1]
+
+
+def test_a_codec_that_is_not_there_is_said_at_once():
+    run = pytest_of("--codec", "snac_tinny")
+    assert run.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "there is no codec 'snac_tinny'; did you mean snac_tiny" in run.stderr
+
+
+def test_a_strangers_codec_that_breaks_some(tmp_path, root):
+    site = Site(tmp_path)
+    for project in (root, root / "tests" / "fake_plugin"):
+        site.install(project)
+    run = site.python("-m", "pytest", "--codec", "fake_8khz", "-k", "registry or empty_audio or players", folder=tmp_path)
+    assert run.returncode == pytest.ExitCode.TESTS_FAILED
+    assert re.search(r"^  holds Declared        the plugin is in use", run.stdout, re.MULTILINE)
+    assert re.search(r"^  FAILS Refuses         what does not belong into a decoder session$", run.stdout, re.MULTILINE)
+
+
+def test_pytest_without_it_is_as_it_was(tmp_path):
+    (tmp_path / "test_a.py").write_text("def test_a(): pass\n")
+    run = pytest_of(str(tmp_path), "-q")
+    assert run.returncode == 0
+    assert "1 passed" in run.stdout
+    assert "contracts" not in run.stdout
