@@ -38,7 +38,7 @@ def test_the_readmes_table_is_the_specs(root):
 def test_the_readmes_commands_exist(root):
     from blazen_codec_core.cli.main import COMMANDS
 
-    named = set(re.findall(r"^blazen-codec (\w+)", (root / "README.md").read_text(), re.MULTILINE))
+    named = set(re.findall(r"^blazen-codec ([\w-]+)", (root / "README.md").read_text(), re.MULTILINE))
     assert named == set(COMMANDS)
 
 
