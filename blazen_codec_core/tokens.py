@@ -42,6 +42,12 @@ class Source:
     num_samples: int
     channels: int | None = None
 
+    def __post_init__(self) -> None:
+        for name, least in (("sample_rate", 1), ("num_samples", 0), ("channels", 1)):
+            value = getattr(self, name)
+            if not (is_whole(value) and value >= least) and not (name == "channels" and value is None):
+                raise InvalidTokens(f"{name} of a source is a whole number from {least} on, not {value!r}")
+
 
 class _PackedCodes:
     """Keeps the codes as bytes, and makes read-only arrays of them when they are asked for.

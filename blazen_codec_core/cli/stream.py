@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import audio, loudness
 from ..checks import Pcm
-from ..errors import NotYetImplemented
+from ..errors import InvalidTokens, NotYetImplemented
 from ..provider import DynCodecProvider
 from ..tokens import CodecTokens, Source
 from .options import say
@@ -20,6 +20,8 @@ from .options import say
 Advance = Callable[[float], None]
 LONG = 20.0
 """Seconds of audio from which on a progress bar is shown."""
+SOURCE_SECONDS = 1.0
+"""By how much a recording may have been longer or shorter than its tokens; resampling rounds by less than a millisecond."""
 
 
 @contextmanager
@@ -164,9 +166,15 @@ def decode_pieces(codec: DynCodecProvider, tokens: CodecTokens, advance: Advance
 
 
 def decode_to_file(codec: DynCodecProvider, tokens: CodecTokens, path: Path, quiet: bool) -> None:
-    """Writes the audio that tokens stand for, with the rate, length and channels of the audio they were made from."""
+    """Writes the audio that tokens stand for, with the rate, length and channels of the audio they were made from.
+
+    Raises:
+        InvalidTokens: They say that they were made from audio of another length than theirs.
+    """
     source = tokens.source or Source(tokens.sample_rate, tokens.num_samples)
     rate, wanted = source.sample_rate, source.num_samples
+    if abs(wanted / rate - tokens.seconds) > SOURCE_SECONDS:
+        raise InvalidTokens(f"these tokens are {tokens.seconds:.2f} s, but say they were made from {wanted} samples at {rate} Hz")
     mixing = Channels(tokens.channels, mixed=source.channels == 1 < tokens.channels, codec=1)
     resampler = audio.Resampler(tokens.sample_rate, rate, mixing.count)
     if rate != tokens.sample_rate:

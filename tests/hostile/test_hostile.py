@@ -24,6 +24,7 @@ from safetensors.torch import save as safetensors_bytes
 
 import blazen_codec_core as bc
 from blazen_codec_core import layouts
+from blazen_codec_core.cli import stream
 from blazen_codec_core.conformance import strategies
 from blazen_codec_core.conformance.signals import voice
 
@@ -292,6 +293,17 @@ class TestFiles:
             st.tuples(st.dictionaries(st.sampled_from(fields), number, max_size=2), pair, shape, sizes),
             work,
         )
+
+    def test_what_tokens_say_of_their_source(self, codecs, tmp_path):
+        codec = codecs("snac_tiny")
+        tokens = codec.encode(voice(0.1, 24_000), 24_000)
+        odd = st.sampled_from([0, 1, -1, 2, 2400, 24_000, 44_100, 2**31, 2**63, 2**70])
+
+        def work(source):
+            out = tmp_path / "a.wav"
+            stream.decode_to_file(codec, dataclasses.replace(tokens, source=bc.Source(*source)), out, quiet=True)
+
+        throw("sources", 200, st.tuples(odd, odd, st.one_of(st.none(), odd)), work)
 
     @pytest.mark.parametrize("suffix", [".ecdc", ".dac"])
     def test_the_authors_formats(self, codecs, tmp_path, suffix):
