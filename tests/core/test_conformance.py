@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -181,10 +182,27 @@ def test_a_codec_that_is_not_there_is_said_at_once():
     assert "there is no codec 'snac_tinny'; did you mean snac_tiny" in run.stderr
 
 
-def test_a_strangers_codec_that_breaks_some(tmp_path, root):
-    site = Site(tmp_path)
-    for project in (root, root / "tests" / "fake_plugin"):
+def installed(root, folder, change=("", "")) -> Site:
+    """A place with core and a stranger's codec, one line of which is another."""
+    site = Site(folder)
+    shutil.copytree(root / "tests" / "fake_plugin", folder / "fake_plugin")
+    backend = folder / "fake_plugin" / "fake_codec" / "backend.py"
+    assert change[0] in backend.read_text()
+    backend.write_text(backend.read_text().replace(*change))
+    for project in (root, folder / "fake_plugin"):
         site.install(project)
+    return site
+
+
+@pytest.mark.slow
+def test_a_codec_without_torch_holds_every_contract(tmp_path, root):
+    run = installed(root, tmp_path).python("-m", "pytest", "--codec", "fake_8khz", folder=tmp_path)
+    assert run.returncode == 0, run.stdout
+    assert len(re.findall("^  holds", run.stdout, re.MULTILINE)) == 43
+
+
+def test_a_strangers_codec_that_breaks_one(tmp_path, root):
+    site = installed(root, tmp_path, ("self.backend.check_tokens(tokens, part=True)", "assert tokens"))
     run = site.python("-m", "pytest", "--codec", "fake_8khz", "-k", "registry or empty_audio or players", folder=tmp_path)
     assert run.returncode == pytest.ExitCode.TESTS_FAILED
     assert re.search(r"^  holds Declared        the plugin is in use", run.stdout, re.MULTILINE)

@@ -15,6 +15,7 @@ SPEC = bc.CodecSpec(
     codebook_size=256,
     block_frames=1,
     tile_frames=1024,
+    capabilities=bc.DeviceCapabilities(batches=False),
     weights=bc.WeightSource(package="fake_codec", file="none"),
     licence="MIT",
 )
