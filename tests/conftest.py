@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -10,10 +11,27 @@ from hypothesis import HealthCheck, settings
 sys.path.insert(0, str(Path(__file__).parent))  # for `signals` and `sites`
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test needs the Hub, and none may wait for it
 
-settings.register_profile("default", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "default",
+    deadline=None,
+    max_examples=60,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize="CI" in os.environ,  # a change is judged by what it changes; elsewhere, new cases are tried every time
+)
 settings.load_profile("default")
 
+ALIKE = {"dac_24khz", "dac_44khz_16kbps", "snac_44khz"}
+"""Models that differ from another one in numbers only: tests of these are among the slow ones."""
+
+NOTHING = SimpleNamespace(params={})
 ROOT = Path(__file__).parent.parent
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if isinstance(item, pytest.Function) and ALIKE & {str(v) for v in getattr(item, "callspec", NOTHING).params.values()}:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

@@ -101,8 +101,8 @@ class Exact:
         """Chunk-exact: the first tokens come when `first_samples` are in, and none is later than `latency_samples`."""
         needs_streams(codec, "encode")
         spec = codec.spec
-        pcm = subject.recording()
-        session = codec.encoder_session(pcm.shape[0], tile_frames=None if spec.segment else spec.block_frames)
+        session = codec.encoder_session(tile_frames=None if spec.segment else spec.block_frames)
+        pcm = subject.recording(max(subject.seconds, 3 * session.latency_samples / spec.sample_rate))
         covered = worst = first = 0
         step = max(1, spec.hop_length // 4)
         for start in range(0, pcm.shape[1] - step, step):

@@ -39,7 +39,7 @@ def main(name: str, weights: str, device: str) -> None:
     started = time.perf_counter()
     for _ in range(3):
         work()
-    count = max(4, math.ceil(WORK_SECONDS * 3 / (time.perf_counter() - started)))
+    count = max(2, math.ceil(WORK_SECONDS * 3 / (time.perf_counter() - started)))
     seen, used = [], []
     for number in range(6):
         for _ in range(count):

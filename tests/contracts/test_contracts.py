@@ -18,9 +18,9 @@ LOUD = 3e-5
 SUBJECTS = (
     Subject("snac_tiny"),
     Subject("encodec_24khz"),
-    Subject("encodec_48khz"),
 )
 LARGE = (
+    Subject("encodec_48khz"),
     Subject("snac_24khz"),
     Subject("dac_16khz", rounding=LOUD),
     Subject("snac_32khz"),

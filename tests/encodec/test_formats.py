@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import blazen_codec_core as bc
+from blazen_codec_core.conformance import strategies
 from blazen_codec_core.conformance.signals import recording
 from blazen_codec_encodec import entropy
 from blazen_codec_encodec.formats import HEAD, EcdcFormat
@@ -281,21 +282,10 @@ def test_a_path_that_is_no_file(tmp_path):
 def test_damage_is_an_error_or_other_tokens(files, data):
     """Bits flipped, bytes put in or taken out, anywhere: a `CodecError`, or tokens that this model can have."""
     name = data.draw(st.sampled_from(sorted(BY_NAME)))
-    raw = bytearray(files[name, data.draw(st.sampled_from([False, False, True]))])
-    for _ in range(data.draw(st.integers(1, 3))):
-        at = data.draw(st.integers(0, len(raw) - 1))
-        what = data.draw(st.sampled_from(["flip", "put", "take", "cut"]))
-        if what == "flip":
-            raw[at] ^= data.draw(st.integers(1, 255))
-        elif what == "put":
-            raw[at:at] = data.draw(st.binary(min_size=1, max_size=9))
-        elif what == "take":
-            del raw[at : at + data.draw(st.integers(1, 9))]
-        else:
-            del raw[at + 1 :]
+    raw = data.draw(strategies.damaged(files[name, data.draw(st.sampled_from([False, False, True]))]))
     with tempfile.TemporaryDirectory() as folder:
         try:
-            tokens = read(bytes(raw), Path(folder) / "a.ecdc")
+            tokens = read(raw, Path(folder) / "a.ecdc")
         except bc.CorruptFile:
             pass
         else:

@@ -37,6 +37,7 @@ def test_the_tutorial_builds_what_new_plugin_writes(tutorial, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_the_tutorial_by_hand(tutorial, root, tmp_path):
     """Its files written as shown, its code run as shown, and its commands, where they do not install."""
     for name, text in FILE.findall(tutorial):
