@@ -40,7 +40,8 @@ def test_32_threads_on_one_handle_for_a_minute(capsys):
     found = report(capsys, "threads.py", "32", "60", timeout=240)
     assert found["errors"] == []
     assert found["stuck"] == found["wrong"] == 0
-    assert min(found["encoded"], found["decoded"], found["unloaded"]) > 100
+    assert min(found["encoded"], found["decoded"]) > 50
+    assert found["unloaded"] > 10
     rss = found["rss"]
     assert max(rss[-4:]) - max(rss[:4]) < 96  # each of 32 threads has a heap of its own, with its ups and downs
 
