@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from . import cancelling, checks, layouts, loudness
 from .checks import Pcm
-from .errors import InvalidInput, InvalidTokens
+from .errors import InvalidInput, InvalidTokens, NotYetImplemented
 from .specs import CodecSpec, LoadOptions
 from .tokens import CodecTokens, longest
 
@@ -242,7 +242,14 @@ class CodecBackend(AudioBackend):
         return audio
 
     def _played(self, tokens: CodecTokens) -> Iterator[Pcm]:
-        session = self.decoder_session()
+        """The audio of checked tokens: in pieces, where the codec decodes in pieces."""
+        try:
+            session = self.decoder_session()
+        except NotYetImplemented:
+            if type(self).decode_whole is CodecBackend.decode_whole:  # which plays them, too
+                raise
+            yield self.decode_whole(tokens)
+            return
         for part in tokens.parts(self.spec.tile_frames):
             cancelling.check()
             yield session.push(part)

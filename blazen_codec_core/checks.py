@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from . import values
 from .errors import InvalidInput, InvalidTokens
 from .specs import CodecSpec
-from .tokens import CodecTokens, is_whole
+from .tokens import CodecTokens
+from .values import is_whole
 
 Pcm = NDArray[np.float32]
 MAX_CHANNELS = 32
@@ -22,10 +24,7 @@ MAX_AMPLITUDE = 1000.0
 
 def as_array(pcm: Any) -> NDArray[Any]:
     """Anything as an array; `InvalidInput` where it can be none."""
-    try:
-        return np.asarray(pcm)
-    except Exception as error:  # whatever the object's own conversion raises
-        raise InvalidInput(f"this is not an array of audio: {error}") from error
+    return values.as_array(pcm, "this is not an array of audio", InvalidInput)
 
 
 def check_audio(pcm: Any, *, empty: bool = False) -> Pcm:
@@ -42,14 +41,19 @@ def check_audio(pcm: Any, *, empty: bool = False) -> Pcm:
         raise InvalidInput(f"audio is floating point, nominally -1 … 1, not {array.dtype}; scale integers first")
     if not array.size and not empty:
         raise InvalidInput("the audio is empty")
-    if array.shape[0] > MAX_CHANNELS:
-        raise InvalidInput(f"{array.shape[0]} channels; at most {MAX_CHANNELS} are taken. Is the shape (channels, samples)?")
+    check_few(array.shape[0])
     peak = max(-array.min(), array.max()) if array.size else 0.0
     if not np.isfinite(peak):
         raise InvalidInput("the audio holds NaN or infinite samples")
     if peak > MAX_AMPLITUDE:
         raise InvalidInput(f"the audio reaches {peak:g}; it is nominally -1 … 1. Were these integers that want scaling?")
     return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def check_few(channels: int, least: int = 0) -> None:
+    """Raises `InvalidInput` unless audio may have so many channels."""
+    if not least <= channels <= MAX_CHANNELS:
+        raise InvalidInput(f"{channels} channels; at most {MAX_CHANNELS} are taken. Is the shape (channels, samples)?")
 
 
 def check_rate(sample_rate: Any) -> int:
@@ -94,8 +98,8 @@ def check_channels(spec: CodecSpec, channels: int) -> None:
     """Raises `InvalidInput` unless this model takes so many channels."""
     if not is_whole(channels):
         raise InvalidInput(f"a number of channels is a whole number, not {channels!r}")
-    if spec.channels == 1 and not 1 <= channels <= MAX_CHANNELS:
-        raise InvalidInput(f"{channels} channels; at most {MAX_CHANNELS} are taken. Is the shape (channels, samples)?")
+    if spec.channels == 1:
+        check_few(channels, least=1)
     if spec.channels > 1 and channels != spec.channels:
         raise InvalidInput(f"{spec.name} takes {spec.channels} channels, not {channels}")
 

@@ -13,8 +13,9 @@ import pluggy
 
 from . import hookspecs
 from .errors import PluginError, reason
+from .generation import OtherGeneration
 from .hookspecs import PROJECT
-from .specs import CodecSpec, OtherGeneration
+from .specs import CodecSpec
 
 if TYPE_CHECKING:
     from .container import TokenFormat

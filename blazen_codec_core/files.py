@@ -12,29 +12,13 @@ from pathlib import Path
 from .errors import InvalidInput
 
 
-def is_file(path: str | PathLike[str]) -> bool:
-    """Whether there is a file, whatever else is wrong with the path."""
-    try:
-        return Path(path).is_file()
-    except (OSError, ValueError, TypeError):  # too long, say, or not a path at all
-        return False
-
-
-def is_folder(path: Path) -> bool:
-    """Whether there is a folder, whatever else is wrong with the path."""
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):
-        return False
-
-
 def existing(path: str | PathLike[str]) -> Path:
     """A path at which there is a file.
 
     Raises:
         InvalidInput: There is none.
     """
-    if not is_file(path):
+    if not isinstance(path, str | PathLike) or not os.path.isfile(path):
         raise InvalidInput(f"{path!s} is not a file")
     return Path(path)
 
@@ -62,7 +46,7 @@ def _replaceable(path: str | PathLike[str]) -> Path:
         taken = os.path.lexists(target)
     except (OSError, ValueError, TypeError) as error:
         raise InvalidInput(f"{path!r} cannot be written: {error}") from error
-    if taken and not is_file(target):
+    if taken and not os.path.isfile(target):
         raise InvalidInput(f"{path} cannot be written: it is there, and is no regular file that could be replaced")
     return target
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InvalidTokens
+from .values import as_array
 
 if TYPE_CHECKING:
     from .specs import CodecSpec
@@ -53,17 +54,9 @@ class TokenLayout(ABC):
         """
 
 
-def as_array(values: Any, what: str) -> NDArray[Any]:
-    """Anything as an array; `InvalidTokens` where it can be none."""
-    try:
-        return np.asarray(values)
-    except Exception as error:  # whatever the object's own conversion raises
-        raise InvalidTokens(f"{what} cannot be an array: {error}") from error
-
-
 def integers(values: Any, what: str) -> NDArray[Any]:
     """A sequence of integers; `InvalidTokens` where it is none."""
-    array = as_array(values, what)
+    array = as_array(values, f"{what} cannot be an array")
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
         raise InvalidTokens(f"{what} are integers of shape (count,), not {array.dtype} {array.shape}")
     return array

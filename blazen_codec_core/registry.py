@@ -15,8 +15,9 @@ import importlib_metadata
 
 from .discovery import Plugins, discover
 from .errors import AmbiguousCodec, CodecError, EngineNotAvailable, InvalidInput, PluginError, UnknownCodec
+from .generation import CORE
 from .provider import CodecBackendHandle, DynCodecProvider
-from .specs import CORE, CodecSpec, LoadOptions
+from .specs import CodecSpec, LoadOptions
 
 if TYPE_CHECKING:
     from .backend import CodecBackend

@@ -10,12 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 
-from .errors import InvalidInput, PluginError
+from .errors import InvalidInput, reason
+from .generation import API_VERSION, OtherGeneration
 
-CORE = "blazen-codec-core"
-"""The distribution that this is."""
-API_VERSION = 1
-"""The generation of what core and plugins ask of each other: specs, hooks, the trait. It goes up when plugins have to change."""
 Positive = Annotated[int, Field(gt=0)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
 ObjectPath = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$")]
@@ -25,22 +22,6 @@ Direction = Literal["encode", "decode"]
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
-
-
-class OtherGeneration(PluginError):
-    """A plugin was built for another generation of the interface than this core has."""
-
-    def __init__(self, model: str, built_for: object) -> None:
-        self._model, self._built_for = model, built_for
-        super().__init__(self.sentence("the plugin that offers it"))
-
-    def sentence(self, plugin: str) -> str:
-        """What to upgrade; `plugin` is the distribution to name."""
-        newer = isinstance(self._built_for, int) and self._built_for > API_VERSION
-        return (
-            f"{self._model} is built for generation {self._built_for!r} of the codec interface, but this {CORE} has "
-            f"generation {API_VERSION}: upgrade {CORE if newer else plugin} (pip install --upgrade)"
-        )
 
 
 class DeviceCapabilities(_Frozen):
@@ -355,6 +336,5 @@ class LoadOptions(_Frozen):
         try:
             return cls.model_validate(texts)
         except ValidationError as error:
-            first = error.errors()[0]
             known = ", ".join(cls.model_fields)
-            raise InvalidInput(f"option {'.'.join(map(str, first['loc']))}: {first['msg']}. Options are: {known}") from error
+            raise InvalidInput(f"option {reason(error)}. Options are: {known}") from error

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from . import layouts
 from .errors import InvalidTokens
 from .specs import Segment
+from .values import as_array, check_count, is_whole
 
 if TYPE_CHECKING:
     from .specs import CodecSpec
@@ -43,10 +44,20 @@ class Source:
     channels: int | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("sample_rate", 1), ("num_samples", 0), ("channels", 1)):
-            value = getattr(self, name)
-            if not (is_whole(value) and value >= least) and not (name == "channels" and value is None):
-                raise InvalidTokens(f"{name} of a source is a whole number from {least} on, not {value!r}")
+        check_count("sample_rate of a source", self.sample_rate, 1)
+        check_count("num_samples of a source", self.num_samples, 0)
+        if self.channels is not None:
+            check_count("channels of a source", self.channels, 1)
+
+
+KINDS: dict[str, Any] = {
+    "codec": str,
+    "weights": str | None,
+    "source": Source | None,
+    "segment": Segment | None,
+    "extra": Mapping,
+}
+"""Other fields of tokens, and what each can be."""
 
 
 class _PackedCodes:
@@ -140,12 +151,8 @@ class CodecTokens:
 
     def _check_kinds(self) -> None:
         for name, least in COUNTS.items():
-            value = getattr(self, name)
-            if not is_whole(value) or value < least:
-                raise InvalidTokens(f"{name} is a whole number from {least} on, not {value!r}")
-            self.__dict__[name] = int(value)
-        kinds: dict[str, Any] = {"codec": str, "weights": str | None, "source": Source | None, "segment": Segment | None}
-        for name, kind in {**kinds, "extra": Mapping}.items():
+            self.__dict__[name] = check_count(name, getattr(self, name), least)
+        for name, kind in KINDS.items():
             if not isinstance(getattr(self, name), kind):
                 raise InvalidTokens(f"{name} cannot be {getattr(self, name)!r}")
         if not isinstance(self.strides, Sequence) or not all(is_whole(stride) and stride > 0 for stride in self.strides):
@@ -183,7 +190,7 @@ class CodecTokens:
         """
         if not isinstance(codes, Sequence | np.ndarray) or isinstance(codes, str | bytes):
             raise InvalidTokens(f"codes are one array a codebook, not {codes!r}")
-        arrays = [np.atleast_2d(layouts.as_array(code, f"codebook {number}")) for number, code in enumerate(codes)]
+        arrays = [np.atleast_2d(as_array(code, f"codebook {number} cannot be an array")) for number, code in enumerate(codes)]
         streams = arrays[0].shape[0] if arrays else 0
         strides = spec.strides[: len(arrays)]
         frames = arrays[0].shape[-1] * strides[0] if arrays else 0
@@ -352,25 +359,20 @@ CodecTokens.codes = _PackedCodes()  # type: ignore[assignment]
 CodecTokens.scales = _PackedScales()  # type: ignore[assignment]
 
 
-def is_whole(value: object) -> TypeGuard[int]:
-    """Whether this is a whole number; `True` is none."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
-
-
 def longest(frames: int, hop_length: int, segment: Segment | None) -> int:
     """The most samples that so many frames can stand for."""
     return segment.samples(frames, hop_length) if segment else frames * hop_length
 
 
 def _checked_loudness(loudness: Any, channels: int) -> tuple[float, ...]:
-    array = layouts.as_array(loudness, "loudness")
+    array = as_array(loudness, "loudness cannot be an array")
     if array.shape != (channels,) or array.dtype.kind not in "iuf" or not (np.abs(array) <= LOUDEST).all():
         raise InvalidTokens(f"loudness is a number of LUFS for each of {channels} channels, not {loudness!r}")
     return tuple(map(float, array))
 
 
 def _packed_scales(scales: Any, shape: tuple[int, int]) -> tuple[bytes, tuple[int, int]]:
-    array = layouts.as_array(scales, "scales")
+    array = as_array(scales, "scales cannot be an array")
     if array.shape != shape:
         raise InvalidTokens(f"scales have shape {array.shape}; these tokens have {shape} of them, (streams, segments)")
     if array.dtype.kind != "f" or not np.isfinite(array).all() or (array.size and array.min() <= 0):
@@ -379,7 +381,7 @@ def _packed_scales(scales: Any, shape: tuple[int, int]) -> tuple[bytes, tuple[in
 
 
 def _checked(code: Any, number: int, size: int) -> Codes:
-    array = layouts.as_array(code, f"codebook {number}")
+    array = as_array(code, f"codebook {number} cannot be an array")
     if array.ndim != 2:
         raise InvalidTokens(f"codebook {number} has shape {array.shape}; it must be (streams, frames)")
     if array.dtype.kind not in "iu":

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 
 from .errors import InvalidInput, WeightsUnavailable, reason
-from .files import is_file, is_folder, replacing
+from .files import replacing
 from .specs import CodecSpec, LoadOptions, WeightSource
 
 CONFIG = "config.json"
@@ -85,10 +85,10 @@ def locate_file(sources: Sequence[WeightSource], name: str, options: LoadOptions
             raise InvalidInput(f"weights {asked!r}: write random:SEED with a whole number, such as random:0")
         return RandomWeights(int(asked.removeprefix("random:")))
     path = Path(asked).expanduser()
-    if is_folder(path):
+    if os.path.isdir(path):
         cached = [Path(cache).name for source in sources for cache in source.caches]
         return _in_directory(path, [*(source.file for source in sources), *cached])
-    if is_file(path):
+    if os.path.isfile(path):
         file = WeightFile(path)
         return replace(file, published=any(file.sha256.startswith(source.sha256) for source in sources if source.sha256))
     if _HUB_ID.fullmatch(asked) and not asked.startswith("."):

@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -23,14 +22,14 @@ settings.load_profile("default")
 ALIKE = {"dac_24khz", "dac_44khz_16kbps", "snac_44khz"}
 """Models that differ from another one in numbers only: tests of these are among the slow ones."""
 
-NOTHING = SimpleNamespace(params={})
 ROOT = Path(__file__).parent.parent
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if isinstance(item, pytest.Function) and ALIKE & {str(v) for v in getattr(item, "callspec", NOTHING).params.values()}:
+        parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        if ALIKE & set(map(str, parameters)):
             item.add_marker(pytest.mark.slow)
 
 

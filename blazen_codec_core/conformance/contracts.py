@@ -48,3 +48,9 @@ class Contracts(Exact, Refusals, Lifecycle, Declared):
     def whole(subject: Subject, codec: DynCodecProvider) -> Whole:
         """A recording, and what becomes of it as a whole."""
         return Whole.of(codec, subject.recording())
+
+    @pytest.fixture(scope="session")
+    @staticmethod
+    def apart(subject: Subject, codec: DynCodecProvider) -> list[Whole]:
+        """Recordings of lengths at which something begins or ends, each alone."""
+        return [Whole.of(codec, pcm) for pcm in subject.recordings()]

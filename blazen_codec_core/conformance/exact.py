@@ -112,48 +112,36 @@ class Exact:
         assert first - step < session.first_samples <= first
         assert session.latency_samples - step < worst <= session.latency_samples
 
-    def test_batches(self, codec: DynCodecProvider, subject: Subject) -> None:
+    def test_batches(self, codec: DynCodecProvider, subject: Subject, apart: list[Whole]) -> None:
         """Batch-exact: items of any lengths together give what each gives alone."""
-        items, alone, audio = self._alone(codec, subject)
         together = getattr(type(codec._backend), "batch_streams", {}).get(codec.device.partition(":")[0])
-        exactly = together == 1 or not codec.spec.capabilities.batches
-        for pcm, a, b in zip(items, alone, codec.encode_batch(items, codec.sample_rate), strict=True):
-            if exactly:
-                assert a == b
-            else:
-                self.check_ties(codec, pcm, a, b)
-        for wanted, made in zip(audio, codec.decode_batch(alone), strict=True):
-            assert made.shape == wanted.shape
-            assert np.abs(made - wanted).max() <= (0 if exactly else subject.rounding)
+        if together == 1 or not codec.spec.capabilities.batches:
+            assert codec.encode_batch([own.pcm for own in apart], codec.sample_rate) == [own.tokens for own in apart]
+            for own, made in zip(apart, codec.decode_batch([own.tokens for own in apart]), strict=True):
+                assert np.array_equal(made, own.audio)
+        else:
+            self.check_together(codec, subject, apart)
         assert codec.encode_batch([], codec.sample_rate) == codec.decode_batch([]) == []
 
-    def test_side_by_side(self, codec: DynCodecProvider, subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_side_by_side(
+        self, codec: DynCodecProvider, subject: Subject, apart: list[Whole], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Batch-exact: so they do where they run side by side, as on a GPU, but for ties and rounding."""
         backend = type(codec._backend)
         if not codec.spec.capabilities.batches or not hasattr(backend, "batch_streams"):
             pytest.skip("not claimed: it runs one signal at a time")
-        items, alone, audio = self._alone(codec, subject)
         for together in self.side_by_side:
             monkeypatch.setattr(backend, "batch_streams", {codec.device.partition(":")[0]: together})
-            for pcm, a, b in zip(items, alone, codec.encode_batch(items, codec.sample_rate), strict=True):
-                self.check_ties(codec, pcm, a, b)
-                assert a.scales is None or np.allclose(a.scales, b.scales, rtol=1e-6, atol=0)  # type: ignore[arg-type]
-            for wanted, made in zip(audio, codec.decode_batch(alone), strict=True):
-                assert made.shape == wanted.shape
-                assert np.abs(made - wanted).max() < subject.rounding
+            self.check_together(codec, subject, apart)
 
-    def _alone(self, codec: DynCodecProvider, subject: Subject) -> tuple[list[Pcm], list[CodecTokens], list[Pcm]]:
-        """Items of lengths at which something begins or ends, and what each gives alone."""
-        spec = codec.spec
-        block, tile = (frames * spec.hop_length for frames in (spec.block_frames, spec.tile_frames))
-        longest = subject.recording(2.4 * tile / spec.sample_rate).shape[1]
-        lengths = [1, block - 1, block, block + 1, tile, tile + 1, longest]
-        items = [subject.recording(2.4 * tile / spec.sample_rate, seed)[:, :length] for seed, length in enumerate(lengths)]
-        items = [item for item in items if item.size]
-        if spec.channels == 1:
-            items.append(subject.recording(0.3, 8, channels=2))
-        alone = [codec.encode(item, codec.sample_rate) for item in items]
-        return items, alone, [codec.decode(tokens) for tokens in alone]
+    def check_together(self, codec: DynCodecProvider, subject: Subject, apart: list[Whole]) -> None:
+        """Fails unless a batch gives what its items give alone, but for ties and rounding."""
+        for own, tokens in zip(apart, codec.encode_batch([own.pcm for own in apart], codec.sample_rate), strict=True):
+            self.check_ties(codec, own.pcm, own.tokens, tokens)
+            assert tokens.scales is None or np.allclose(own.tokens.scales, tokens.scales, rtol=1e-6, atol=0)  # type: ignore[arg-type]
+        for own, made in zip(apart, codec.decode_batch([own.tokens for own in apart]), strict=True):
+            assert made.shape == own.audio.shape
+            assert np.abs(made - own.audio).max() < subject.rounding
 
     def test_streams(self, codec: DynCodecProvider, subject: Subject) -> None:
         """Batch-exact: the channels of a recording are streams, each as if it were alone."""
@@ -186,7 +174,7 @@ class Exact:
         """Bounded: memory does not grow through sessions."""
         needs_streams(codec, *codec.spec.capabilities.streams or ("encode",))
         codec.unload()
-        arguments = [subject.name, subject.known_weights or "", subject.device]
+        arguments = [subject.name, subject.device, *([subject.weights] if subject.weights else [])]
         one_heap = {**os.environ, "OMP_NUM_THREADS": "1"}  # threads have heaps of their own, which come and go
         command = [sys.executable, "-m", "blazen_codec_core.conformance.memory", *arguments]
         run = subprocess.run(command, capture_output=True, text=True, check=True, env=one_heap)

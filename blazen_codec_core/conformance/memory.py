@@ -1,4 +1,4 @@
-"""python -m blazen_codec_core.conformance.memory NAME WEIGHTS DEVICE: the memory of a process through sessions, in MiB.
+"""python -m blazen_codec_core.conformance.memory NAME DEVICE [WEIGHTS]: the memory of a process through sessions, in MiB.
 
 Prints the seconds of audio between two measurements, six RSS, and what is in use half way and at the end.
 """
@@ -13,20 +13,21 @@ import time
 import numpy as np
 import psutil  # type: ignore[import-untyped,unused-ignore]
 
-from ..api import load
+from .subject import Subject
 
 WORK_SECONDS = 2.0
 """How long the machine should work between two measurements."""
 
 
-def main(name: str, weights: str, device: str) -> None:
+def main(name: str, device: str, weights: str | None = None) -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)  # of glibc: gives back what the heap holds and nobody uses
-    codec = load(name, weights=weights or None, device=device)
+    subject = Subject(name, weights, device)
+    codec = subject.load()
     streams = codec.spec.capabilities.streams
     process = psutil.Process()
     second = (np.random.default_rng(0).standard_normal((codec.channels, codec.sample_rate)) * 0.1).astype(np.float32)
     some = codec.encode(np.tile(second, 2), codec.sample_rate)
-    part = next(some.parts(codec.spec.tile_frames if codec.spec.segment else codec.spec.block_frames))
+    part = next(some.parts(subject.unit))
     session = codec.encoder_session() if "encode" in streams else None
     player = codec.decoder_session() if "decode" in streams else None
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ..checks import MAX_AMPLITUDE, MAX_CHANNELS
@@ -110,17 +110,15 @@ class Refusals:
 
     def test_misaligned_tokens(self, codec: DynCodecProvider, whole: Whole) -> None:
         """Refuses: codebooks that do not line up, and numbers of tokens that are no whole blocks."""
-        codes = list(whole.tokens.codes)
+        first, *others = whole.tokens.codes
         with pytest.raises(InvalidTokens):
-            codec.decode(
-                CodecTokens.from_codes(codec.spec, [codes[0][:, :0], *(code[:, :-1] for code in codes[1:])][: len(codes)])
-            )
+            codec.decode(CodecTokens.from_codes(codec.spec, [first[:, :0], *(code[:, :-1] for code in others)]))
         if codec.channels == 1:
             flat = whole.tokens.flat()
-            others = [flat[:0], flat[None], flat.astype(np.float32), [-1] * flat.size, [codec.spec.codebook_size] * flat.size]
+            wrong = [flat[:0], flat[None], flat.astype(np.float32), [-1] * flat.size, [codec.spec.codebook_size] * flat.size]
             if sum(whole.tokens.frames // stride for stride in whole.tokens.strides) != whole.tokens.frames:
-                others.append(flat[:-1])
-            for tokens in others:
+                wrong.append(flat[:-1])
+            for tokens in wrong:
                 with pytest.raises(InvalidTokens):
                     codec.decode_tokens(tokens, whole.tokens.num_codebooks)
 
@@ -177,7 +175,7 @@ class Refusals:
     def test_anything_as_audio(self, codec: DynCodecProvider, whole: Whole) -> None:
         """Refuses: of whatever is passed as audio, what it does not take, with a CodecError and no other."""
 
-        @settings(max_examples=self.examples, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+        @strategies.tries(self.examples)
         @given(pcm=strategies.pcm(codec.spec), rate=strategies.sample_rates(codec.spec))
         def tried(pcm: Any, rate: Any) -> None:
             try:
@@ -191,12 +189,11 @@ class Refusals:
 
     def test_anything_as_tokens(self, codec: DynCodecProvider, whole: Whole) -> None:
         """Refuses: of whatever is passed as tokens, what it cannot have made, with a CodecError and no other."""
-        flat = strategies.flat(codec.spec)
 
-        @settings(max_examples=self.examples, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+        @strategies.tries(self.examples)
         @given(
             tokens=st.one_of(strategies.tokens(codec.spec), strategies.junk),
-            flat=flat,
+            flat=strategies.flat(codec.spec),
             books=st.integers(-1, codec.num_codebooks + 1),
         )
         def tried(tokens: Any, flat: Any, books: int) -> None:

@@ -13,7 +13,6 @@ class ContractReporter(pytest.TerminalReporter):  # type: ignore[misc]  # final 
     """Pytest's own report, but for what it prints while tests run."""
 
     _codec: str | None = None
-    _began = True
 
     def pytest_runtest_logstart(self, nodeid: str, location: Any) -> None:
         """Nothing: what a test is called says its report."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -17,6 +18,11 @@ FLOATS = ("float16", "float32", "float64", "longdouble", ">f4")
 OTHERS = ("int16", "int32", "uint8", "bool", "complex64", "U3", "S2", "O", "M8[s]")
 EXTREMES = (0.0, 1.0, -1.0, 1e-45, 1e-30, 999.0, 1e30, float("nan"), float("inf"), float("-inf"))
 seeds = st.integers(0, 2**32 - 1)
+
+
+def tries(count: int) -> settings:
+    """So many cases of what may be slow and is not kept."""
+    return settings(max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 
 
 @st.composite

@@ -34,14 +34,10 @@ class Subject:
     def spec(self) -> CodecSpec:
         return Registry().find(self.name).spec
 
-    @property
-    def known_weights(self) -> str | None:
-        """The weights as `LoadOptions` takes them."""
-        return self.weights if self.weights or self.spec.weights.package else "random:0"
-
     def load(self, **options: object) -> DynCodecProvider:
         """A provider of its own, whose weights are not loaded yet; options are those of `LoadOptions`."""
-        return load(self.name, **{"weights": self.known_weights, "device": self.device, **options})  # type: ignore[arg-type]
+        weights = self.weights if self.weights or self.spec.weights.package else "random:0"
+        return load(self.name, **{"weights": weights, "device": self.device, **options})  # type: ignore[arg-type]
 
     @property
     def seconds(self) -> float:
@@ -56,6 +52,15 @@ class Subject:
     def recording(self, seconds: float | None = None, seed: int = 0, channels: int | None = None) -> Pcm:
         """Voices for it, `(channels, samples)`."""
         return recording(self.spec, self.seconds if seconds is None else seconds, seed, channels)
+
+    def recordings(self) -> list[Pcm]:
+        """Some of lengths at which a block or a tile begins or ends, and one of two streams where it takes streams."""
+        block, tile = (frames * self.spec.hop_length for frames in (self.spec.block_frames, self.spec.tile_frames))
+        lengths = [1, block - 1, block, block + 1, tile, tile + 1, None]
+        seconds = 2.4 * tile / self.spec.sample_rate
+        items = [self.recording(seconds, seed)[:, :length] for seed, length in enumerate(lengths)]
+        streams = [self.recording(0.3, 8, channels=2)] if self.spec.channels == 1 else []
+        return [item for item in (*items, *streams) if item.size]
 
     def __str__(self) -> str:
         return self.name

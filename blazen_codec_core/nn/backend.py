@@ -19,7 +19,8 @@ from ..backend import CodecBackend, DecoderSession, EncoderSession
 from ..checks import Pcm, check_channels, check_items
 from ..errors import DeviceUnavailable, InvalidInput, LicenceNotice
 from ..specs import CodecSpec, LoadOptions
-from ..tokens import CodecTokens, is_whole
+from ..tokens import CodecTokens
+from ..values import is_whole
 from . import state_dicts
 from .batch import decode_together, encode_together
 from .layer import StreamSetup, reset_parameters
@@ -246,6 +247,8 @@ class TorchCodecBackend(CodecBackend):
     @property
     def _rows(self) -> int:
         """How many signals run side by side."""
+        if not self.spec.capabilities.batches:
+            return 1
         return self.batch_streams.get(torch.device(self.device).type, 32)
 
     def _coder(self) -> SegmentCoder:

@@ -75,9 +75,6 @@ class UpstreamBackend(TorchCodecBackend):
     def decode_whole(self, tokens: CodecTokens) -> Pcm:
         """As `CodecBackend.decode_whole`."""
 
-    def _played(self, tokens: CodecTokens) -> Iterator[Pcm]:
-        yield self.decode_whole(tokens)
-
     encode_batch = CodecBackend.encode_batch
     decode_batch = CodecBackend.decode_batch
 

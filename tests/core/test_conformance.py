@@ -45,7 +45,10 @@ class SwallowsNan(ToyBackend):
 
 class Crashes(ToyBackend):
     def check_pcm(self, pcm, sample_rate, *, empty=False):
-        return super().check_pcm(pcm if np.shape(pcm)[-1] else None, sample_rate, empty=empty)
+        return super().check_pcm(pcm if pcm.ndim else None, sample_rate, empty=empty)
+
+    def check_tokens(self, tokens, *, part=False):
+        super().check_tokens(tokens if tokens.frames else None, part=part)
 
 
 class RaisesAnything(ToyBackend):
@@ -77,7 +80,6 @@ class RunsAnywhere(ToyBackend):
 class IsLateSaying(ToyBackend):
     def encoder_session(self, channels=None, **options):
         session = super().encoder_session(channels, **options)
-        type(session)  # the class is core's; only this one lies
         session.__class__ = type("Early", (type(session),), {"first_samples": 1})
         return session
 
@@ -116,6 +118,8 @@ def held(backend, contract, monkeypatch, **changes):
     given = {"codec": codec, "subject": subject, "monkeypatch": monkeypatch}
     if "some" in names:
         given["some"] = subject.recording(0.05)
+    if "apart" in names:
+        given["apart"] = [Whole.of(codec, pcm) for pcm in subject.recordings()]
     if "whole" in names:
         given["whole"] = Whole.of(codec, subject.recording())
     method(**{name: given[name] for name in names})
@@ -139,7 +143,7 @@ BROKEN = [
     (Cuts, "test_the_length"),
     (Cuts, "test_decoding_in_pieces"),
     (TakesAnyTokens, "test_tokens_of_another_model"),
-    (TakesAnyTokens, "test_anything_as_tokens"),
+    (Crashes, "test_anything_as_tokens"),
 ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import MimiConfig, MimiModel
 
-from blazen_codec_core import CodecBackend, CodecTokens, DecoderSession, NotYetImplemented, WeightsUnavailable
+from blazen_codec_core import CodecTokens, DecoderSession, NotYetImplemented, WeightsUnavailable
 from blazen_codec_core.checks import Pcm
 from blazen_codec_core.nn import State, StreamSetup
 from blazen_codec_core.nn.backend import TorchCodecBackend
@@ -33,9 +33,9 @@ class Caches(State):
 class MimiNetwork(nn.Module):
     """Mimi as core's sessions drive an encoder."""
 
-    def __init__(self, config: MimiConfig) -> None:
+    def __init__(self, model: MimiModel) -> None:
         super().__init__()
-        self.model = MimiModel(config)
+        self.model = model
 
     def encoder_state(self, setup: StreamSetup, books: int | None = None) -> Caches:
         return Caches(books or SPEC.num_codebooks)
@@ -57,10 +57,10 @@ class MimiBackend(TorchCodecBackend):
     """Loading, devices and encoder sessions are core's."""
 
     def new_network(self) -> Any:
-        return MimiNetwork(MimiConfig())
+        return MimiNetwork(MimiModel(MimiConfig()))
 
     def from_published(self, network: Any, content: Any, origin: str) -> Mapping[str, Tensor]:
-        raise NotImplementedError("transformers reads its own files, in build")
+        raise NotYetImplemented("transformers reads its own files, in build")
 
     def build(self, found: RandomWeights | WeightFile) -> Any:
         if isinstance(found, RandomWeights):
@@ -75,9 +75,7 @@ class MimiBackend(TorchCodecBackend):
             raise WeightsUnavailable(f"{found.path}: transformers reads a folder of config.json and model.safetensors")
         try:
             config = MimiConfig.from_json_file(found.config)
-            network = MimiNetwork.__new__(MimiNetwork)
-            nn.Module.__init__(network)
-            network.model, info = MimiModel.from_pretrained(
+            model, info = MimiModel.from_pretrained(
                 found.path.parent, config=config, local_files_only=True, use_safetensors=True, output_loading_info=True
             )
         except Exception as error:  # of safetensors, of json, of huggingface_hub, or a config of other shapes
@@ -87,10 +85,7 @@ class MimiBackend(TorchCodecBackend):
         wrong = [*info["missing_keys"], *info["mismatched_keys"]]
         if says != wanted or wrong:
             raise WeightsUnavailable(f"{found.path.parent} is another model: {says} for {wanted}, missing {wrong[:1]}")
-        return network
-
-    encode_batch = CodecBackend.encode_batch
-    decode_batch = CodecBackend.decode_batch
+        return MimiNetwork(model)
 
     def decode_whole(self, tokens: CodecTokens) -> Pcm:
         model: Any = self.loaded().network
@@ -98,9 +93,6 @@ class MimiBackend(TorchCodecBackend):
             codes = torch.tensor(np.stack(tokens.codes, axis=1), dtype=torch.long, device=self.device)
             made = model.model.decode(codes).audio_values
             return np.ascontiguousarray(audio(made.transpose(1, 2))[:, : tokens.num_samples])
-
-    def _played(self, tokens: CodecTokens) -> Iterator[Pcm]:
-        yield self.decode_whole(tokens)
 
     def decoder_session(self, *, tile_frames: int | None = None) -> DecoderSession:
         raise NotYetImplemented("transformers' Mimi decodes whole signals only: use decode")

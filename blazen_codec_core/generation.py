@@ -1,0 +1,26 @@
+"""Which generation of the interface between core and plugins this is."""
+
+from __future__ import annotations
+
+from .errors import PluginError
+
+CORE = "blazen-codec-core"
+"""The distribution that this is."""
+API_VERSION = 1
+"""The generation of what core and plugins ask of each other: specs, hooks, the trait. It goes up when plugins have to change."""
+
+
+class OtherGeneration(PluginError):
+    """A plugin was built for another generation of the interface than this core has."""
+
+    def __init__(self, model: str, built_for: object) -> None:
+        self._model, self._built_for = model, built_for
+        super().__init__(self.sentence("the plugin that offers it"))
+
+    def sentence(self, plugin: str) -> str:
+        """What to upgrade; `plugin` is the distribution to name."""
+        newer = isinstance(self._built_for, int) and self._built_for > API_VERSION
+        return (
+            f"{self._model} is built for generation {self._built_for!r} of the codec interface, but this {CORE} has "
+            f"generation {API_VERSION}: upgrade {CORE if newer else plugin} (pip install --upgrade)"
+        )
