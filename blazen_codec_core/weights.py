@@ -84,7 +84,7 @@ def locate_file(sources: Sequence[WeightSource], name: str, options: LoadOptions
         if not re.fullmatch(r"random:\d{1,18}", asked):
             raise InvalidInput(f"weights {asked!r}: write random:SEED with a whole number, such as random:0")
         return RandomWeights(int(asked.removeprefix("random:")))
-    path = Path(asked).expanduser()
+    path = home(asked)
     if os.path.isdir(path):
         cached = [Path(cache).name for source in sources for cache in source.caches]
         return _in_directory(path, [*(source.file for source in sources), *cached])
@@ -154,12 +154,17 @@ def _in_directory(folder: Path, names: Sequence[str]) -> WeightFile:
 
 def cache_folder(options: LoadOptions) -> Path:
     """Where downloads from addresses are kept, each below the folders of its own address."""
-    return Path(options.cache_dir or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "blazen_codec").expanduser()
+    return home(options.cache_dir or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "blazen_codec")
+
+
+def home(path: str | os.PathLike[str]) -> Path:
+    """With `~` replaced, where there is such a user; `Path.expanduser` raises where there is none."""
+    return Path(os.path.expanduser(path))
 
 
 def _from_url(source: WeightSource, options: LoadOptions) -> WeightFile:
     kept = cache_folder(options) / (source.url or "").removeprefix("https://") / source.file
-    places = [kept, *(Path(os.path.expandvars(cache)).expanduser() for cache in source.caches)]
+    places = [kept, *(home(os.path.expandvars(cache)) for cache in source.caches)]
     for place in places:
         if place.is_file():
             return WeightFile(place)

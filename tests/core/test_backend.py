@@ -318,7 +318,7 @@ class TestWhereWeightsAre:
         assert (found.path.name, found.config.name) == ("model.safetensors", "config.json")
         assert self.find(weights=str(tmp_path / "pytorch_model.bin")).label.startswith("sha256:2d711642b726b044")
 
-    @pytest.mark.parametrize("wrong", ["no-such-file", "./not/there", "a/b/c", "/no/such"])
+    @pytest.mark.parametrize("wrong", ["no-such-file", "./not/there", "a/b/c", "/no/such", "~nobody-here/x"])
     def test_what_is_nowhere(self, wrong):
         with pytest.raises(bc.WeightsUnavailable, match="no such file"):
             self.find(weights=wrong)

@@ -225,7 +225,9 @@ class TestNames:
     def test_load_options(self):
         names = st.sampled_from([*bc.LoadOptions.model_fields, "nonsense", "wieghts"])
         options = st.dictionaries(
-            names, st.one_of(JUNK, st.sampled_from(["random:0", "random:x", "cuda:99", "meta", "\0"])), max_size=3
+            names,
+            st.one_of(JUNK, st.sampled_from(["random:0", "random:x", "cuda:99", "meta", "\0", "~nobody-here/x"])),
+            max_size=3,
         )
 
         def work(chosen):
