@@ -3,7 +3,7 @@
 from .activation import ELU, Snake, Tanh
 from .attention import LocalAttention
 from .conv import Conv1d, ConvTranspose1d
-from .layer import Chain, InTiles, Layer, NoiseSource, Residual, Seeded, State, StreamSetup, reset_parameters
+from .layer import Chain, InTiles, Layer, NoiseSource, Residual, Seeded, State, StreamSetup, prepare, reset_parameters
 from .network import CodecNetwork
 from .noise import CounterNoise, NoiseBlock
 from .norm import TimeNorm
@@ -38,6 +38,7 @@ __all__ = [
     "TimeNorm",
     "VectorQuantizer",
     "ZeroPadding",
+    "prepare",
     "reset_parameters",
     "same_padding",
 ]

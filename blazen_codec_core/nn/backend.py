@@ -23,7 +23,7 @@ from ..tokens import CodecTokens
 from ..values import is_whole
 from . import state_dicts
 from .batch import decode_together, encode_together
-from .layer import StreamSetup, reset_parameters
+from .layer import StreamSetup, prepare, reset_parameters
 from .network import CodecNetwork
 from .noise import CounterNoise
 from .segments import SegmentCoder, SegmentDecoderSession, SegmentEncoderSession, decode_segments, encode_segments
@@ -148,6 +148,7 @@ class TorchCodecBackend(CodecBackend):
                 found = weights.locate(self.spec, self.options)
                 with running(inference=False):
                     network = self.build(found).requires_grad_(False).eval().to(device, dtype)
+                    prepare(network)
                 self._loaded = Loaded(network, found.label)
                 if self.spec.licence_notice and isinstance(found, weights.WeightFile) and found.published:
                     warnings.warn(f"{self.id}: {self.spec.licence_notice}", LicenceNotice, stacklevel=1)  # once for each text

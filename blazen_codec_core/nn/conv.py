@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from abc import abstractmethod
 from typing import Any
 
 import torch
@@ -27,7 +28,23 @@ class ConvState(TailState):
     padding: Any
 
 
-class Conv1d(Layer):
+class Convolving(Layer):
+    """A layer that is a convolution, computed in the way that suits its shape and device."""
+
+    _prepared: kernels.Convolution | None = None
+
+    @abstractmethod
+    def make_kernel(self, lasting: bool) -> kernels.Convolution:
+        """The way, for the weights as they are; `lasting` if they stay so."""
+
+    def prepare(self) -> None:
+        self._prepared = self.make_kernel(lasting=True)
+
+    def convolve(self, x: Tensor, frames: int) -> Tensor:
+        return (self._prepared or self.make_kernel(lasting=False))(x, frames)
+
+
+class Conv1d(Convolving):
     """A convolution.
 
         left padding | x x x x x x x x x | right padding
@@ -84,6 +101,11 @@ class Conv1d(Layer):
         if self.bias is not None:
             self.bias.uniform_(-0.05, 0.05, generator=generator)
 
+    def make_kernel(self, lasting: bool) -> kernels.Convolution:
+        return kernels.convolution(
+            self.weight, self.bias, stride=self.stride, dilation=self.dilation, groups=self.groups, lasting=lasting
+        )
+
     def init_state(self, setup: StreamSetup) -> ConvState:
         return ConvState(setup.zeros(0, self.in_channels), self.padding.init_state(setup))
 
@@ -101,22 +123,10 @@ class Conv1d(Layer):
         state.tail = x[:, frames * self.stride :].clone()
         if not frames:
             return x.new_zeros(x.shape[0], 0, self.out_channels)
-        return self._convolve(x[:, : (frames - 1) * self.stride + self.span], frames)
-
-    def _convolve(self, x: Tensor, frames: int) -> Tensor:
-        if self.groups == self.in_channels == self.out_channels and self.groups > 1 and self.stride == 1:
-            return kernels.depthwise(x, self.weight[:, 0], self.bias, self.dilation, frames)
-        if self.groups > 1:
-            taps = self.weight.permute(2, 1, 0)
-            y = F.conv1d(x.transpose(1, 2), taps, stride=self.stride, dilation=self.dilation, groups=self.groups).transpose(1, 2)
-        else:
-            y = kernels.dense(x, self.weight, self.stride, self.dilation, frames)
-        if self.bias is None:
-            return y
-        return y + self.bias if torch.is_grad_enabled() else y.add_(self.bias)
+        return self.convolve(x[:, : (frames - 1) * self.stride + self.span], frames)
 
 
-class ConvTranspose1d(Layer):
+class ConvTranspose1d(Convolving):
     """A transposed convolution whose kernel is a whole number of strides.
 
     With `taps = kernel / stride`, each input frame adds to `taps` consecutive blocks of `stride` output samples, so the
@@ -163,6 +173,10 @@ class ConvTranspose1d(Layer):
         if self.bias is not None:
             self.bias.uniform_(-0.05, 0.05, generator=generator)
 
+    def make_kernel(self, lasting: bool) -> kernels.Convolution:
+        bias = None if self.bias is None else self.bias.repeat(self.stride)
+        return kernels.ShiftedProducts(self.weight.unbind()[::-1], bias)
+
     def init_state(self, setup: StreamSetup) -> TransposeState:
         return TransposeState(setup.zeros(self.taps - 1, self.in_channels), self.crop[0])
 
@@ -177,9 +191,7 @@ class ConvTranspose1d(Layer):
             x = F.pad(x, (0, 0, 0, self.taps - 1))
         blocks = x.shape[1] - self.taps + 1
         state.tail = x[:, blocks:].clone()
-        y = kernels.shifted_products(x, self.weight.flip(0), 1, blocks).reshape(x.shape[0], -1, self.out_channels)
-        if self.bias is not None:
-            y = y + self.bias if torch.is_grad_enabled() else y.add_(self.bias)
+        y = self.convolve(x, blocks).reshape(x.shape[0], -1, self.out_channels)
         drop = min(state.to_drop, y.shape[1])
         state.to_drop -= drop
         return y[:, drop : y.shape[1] - (self.crop[1] if last else 0)]

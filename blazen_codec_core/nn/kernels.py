@@ -6,12 +6,21 @@ machine's own matrix product; `conv1d` on a CPU does not, but is the right choic
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Protocol
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .filtering import TAPS, FewerProducts
+
 _SMALL = 16
 """Below this many channels a product per tap is too thin; the taps are joined into one."""
+_WIDE = 96
+"""From this many channels on, products cost so much more than additions that fewer of them pay."""
+_LONG = 64
+"""Below this many frames a dilation, a product is too thin to be taken apart."""
 
 MANY_VALUES = 1 << 14
 """From here on a few plain passes over memory cost less than one slow one."""
@@ -19,9 +28,9 @@ FEW_FRAMES = 8
 """Below this many, preparing the library's recurrent kernel costs more than it saves."""
 
 
-def products_are_faster(x: Tensor) -> bool:
+def products_are_faster(device: torch.device) -> bool:
     """Whether this device runs matrix products on views faster than the library's convolution."""
-    return x.device.type == "cpu"
+    return device.type == "cpu"
 
 
 def steps_are_faster(x: Tensor) -> bool:
@@ -29,33 +38,132 @@ def steps_are_faster(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.shape[1] < FEW_FRAMES
 
 
-def dense(x: Tensor, weight: Tensor, stride: int, dilation: int, frames: int) -> Tensor:
-    """A convolution over all channels.
+class Convolution(Protocol):
+    """One way to compute a convolution with its bias."""
+
+    def __call__(self, x: Tensor, frames: int) -> Tensor:
+        """`(batch, (frames - 1) * stride + (kernel - 1) * dilation + 1, in)` to `(batch, frames, out)`, newly allocated."""
+
+
+def convolution(
+    weight: Tensor, bias: Tensor | None, *, stride: int = 1, dilation: int = 1, groups: int = 1, lasting: bool
+) -> Convolution:
+    """The fastest way for a shape, on the device where the weight is.
 
     Args:
-        x: `(batch, (frames - 1) * stride + (kernel - 1) * dilation + 1, in)`.
-        weight: `(kernel, in, out)`.
-
-    Returns:
-        `(batch, frames, out)`, newly allocated.
+        weight: `(kernel, in / groups, out)`.
+        lasting: The weight stays as it is, so that it may be brought into another form at some expense.
     """
     kernel, channels, out = weight.shape
-    if not products_are_faster(x) or kernel % stride or (stride > 1 and dilation > 1):
-        return F.conv1d(x.transpose(1, 2), weight.permute(2, 1, 0), stride=stride, dilation=dilation).transpose(1, 2)
-    if channels < _SMALL and kernel > 1:
-        windows = x.unfold(1, (kernel - 1) * dilation + 1, stride)[..., ::dilation]
-        return torch.matmul(windows.transpose(2, 3).reshape(x.shape[0], frames, -1), weight.reshape(-1, out))
-    if out < _SMALL and kernel > 1 and stride == 1:
-        taps = torch.matmul(x, weight.permute(1, 0, 2).reshape(channels, -1))
+    products = products_are_faster(weight.device)
+    if products and stride == 1 and channels == 1 and groups == out > 1:
+        return Depthwise(weight[:, 0], bias, dilation)
+    if not products or groups > 1 or kernel % stride or (stride > 1 and dilation > 1):
+        return LibraryConvolution(weight, bias, stride, dilation, groups)
+    if kernel > 1 and channels < _SMALL:
+        return JoinedWindows(weight, bias, stride, dilation)
+    if kernel > 1 and out < _SMALL and stride == 1:
+        return JoinedTaps(weight, bias, dilation)
+    blocks = weight.reshape(kernel // stride, stride * channels, out)
+    direct = ShiftedProducts(blocks.unbind(), bias, stride, dilation)
+    if lasting and stride == 1 and kernel % (TAPS + 1) == TAPS and min(channels, out) >= _WIDE and weight.dtype == torch.float32:
+        return LongOrShort(FewerProducts(weight, bias, dilation), direct, _LONG * dilation)
+    return direct
+
+
+class LibraryConvolution:
+    """PyTorch's own."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, stride: int, dilation: int, groups: int) -> None:
+        self._weight, self._bias = weight.permute(2, 1, 0).contiguous(), bias
+        self._stride, self._dilation, self._groups = stride, dilation, groups
+
+    def __call__(self, x: Tensor, frames: int) -> Tensor:
+        y = F.conv1d(x.transpose(1, 2), self._weight, self._bias, self._stride, 0, self._dilation, self._groups)
+        return y.transpose(1, 2)
+
+
+class JoinedWindows:
+    """One product, of the windows written out: for few channels in."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, stride: int, dilation: int) -> None:
+        self._kernel, self._stride, self._dilation, self._bias = weight.shape[0], stride, dilation, bias
+        self._weight = weight.reshape(-1, weight.shape[2])
+
+    def __call__(self, x: Tensor, frames: int) -> Tensor:
+        windows = x.unfold(1, (self._kernel - 1) * self._dilation + 1, self._stride)[..., :: self._dilation]
+        return _add(torch.matmul(windows.transpose(2, 3).reshape(x.shape[0], frames, -1), self._weight), self._bias)
+
+
+class JoinedTaps:
+    """One product with all taps, whose results are then shifted and added: for few channels out."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, dilation: int) -> None:
+        self._kernel, channels, self._out = weight.shape
+        self._dilation, self._bias = dilation, bias
+        self._weight = weight.permute(1, 0, 2).reshape(channels, -1)
+
+    def __call__(self, x: Tensor, frames: int) -> Tensor:
+        taps, out = torch.matmul(x, self._weight), self._out
         y = taps[:, :frames, :out]
-        for j in range(1, kernel):
-            y = y + taps[:, j * dilation : j * dilation + frames, j * out : (j + 1) * out]
+        for j in range(1, self._kernel):
+            y = y + taps[:, j * self._dilation : j * self._dilation + frames, j * out : (j + 1) * out]
+        return _add(y, self._bias)
+
+
+class ShiftedProducts:
+    """`y[t] = sum_j x[t + j * dilation] @ taps[j]`, where with a stride `x[t]` is a block of so many frames.
+
+    Args:
+        taps: `(stride * in, out)` each.
+    """
+
+    def __init__(self, taps: Sequence[Tensor], bias: Tensor | None, stride: int = 1, dilation: int = 1) -> None:
+        self._taps, self._bias, self._stride, self._dilation = tuple(taps), bias, stride, dilation
+
+    def __call__(self, x: Tensor, frames: int) -> Tensor:
+        batch, stride, (first, *others) = x.shape[0], self._stride, self._taps
+        if stride > 1:
+            x = x[:, : x.shape[1] // stride * stride].reshape(batch, -1, first.shape[0])
+        if batch == 1:  # which spares the library finding out that a batch is one matrix
+            alone = torch.mm(x[0, :frames], first)
+            for j, tap in enumerate(others, 1):
+                alone.addmm_(x[0, j * self._dilation : j * self._dilation + frames], tap)
+            return _add(alone.unsqueeze(0), self._bias)
+        y = torch.matmul(x[:, :frames], first)
+        for j, tap in enumerate(others, 1):
+            y.baddbmm_(x[:, j * self._dilation : j * self._dilation + frames], tap.expand(batch, -1, -1))
+        return _add(y, self._bias)
+
+
+class Depthwise:
+    """Each channel with its own taps; they are `(kernel, channels)`."""
+
+    def __init__(self, taps: Tensor, bias: Tensor | None, dilation: int) -> None:
+        self._taps, self._bias, self._dilation = taps.unbind(), bias, dilation
+
+    def __call__(self, x: Tensor, frames: int) -> Tensor:
+        first, *others = self._taps
+        y = x[:, :frames] * first if self._bias is None else torch.addcmul(self._bias, x[:, :frames], first)
+        for j, tap in enumerate(others, 1):
+            y.addcmul_(x[:, j * self._dilation : j * self._dilation + frames], tap)
         return y
-    blocks = x[:, : x.shape[1] // stride * stride]
-    if stride > 1:
-        blocks = blocks.reshape(x.shape[0], -1, stride * channels)
-        weight = weight.reshape(kernel // stride, stride * channels, out)
-    return shifted_products(blocks, weight, dilation, frames)
+
+
+class LongOrShort:
+    """One way for signals of at least so many frames, another for shorter ones."""
+
+    def __init__(self, long: Convolution, short: Convolution, frames: int) -> None:
+        self._long, self._short, self._frames = long, short, frames
+
+    def __call__(self, x: Tensor, frames: int) -> Tensor:
+        return (self._long if frames >= self._frames else self._short)(x, frames)
+
+
+def _add(y: Tensor, bias: Tensor | None) -> Tensor:
+    if bias is None:
+        return y
+    return y + bias if torch.is_grad_enabled() else y.add_(bias)
 
 
 def elu(x: Tensor) -> Tensor:
@@ -64,30 +172,3 @@ def elu(x: Tensor) -> Tensor:
         return F.elu(x)
     y = x.clamp(max=0).exp_().sub_(1)
     return torch.maximum(x, y, out=y)
-
-
-def shifted_products(x: Tensor, weight: Tensor, dilation: int, frames: int) -> Tensor:
-    """`y[t] = sum_j x[t + j * dilation] @ weight[j]` for `weight` of `(taps, in, out)`."""
-    batch = x.shape[0]
-    if batch == 1:  # which spares the library finding out that a batch is one matrix
-        alone = torch.mm(x[0, :frames], weight[0])
-        for j in range(1, weight.shape[0]):
-            alone.addmm_(x[0, j * dilation : j * dilation + frames], weight[j])
-        return alone.unsqueeze(0)
-    y = torch.matmul(x[:, :frames], weight[0])
-    for j in range(1, weight.shape[0]):
-        y.baddbmm_(x[:, j * dilation : j * dilation + frames], weight[j].expand(batch, -1, -1))
-    return y
-
-
-def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int, frames: int) -> Tensor:
-    """A convolution of each channel with its own taps; `weight` is `(kernel, channels)`."""
-    if not products_are_faster(x):
-        taps = weight.t().unsqueeze(1)
-        y = F.conv1d(x.transpose(1, 2), taps, bias, dilation=dilation, groups=x.shape[2])
-        return y.transpose(1, 2)
-    first = x[:, :frames]
-    y = first * weight[0] if bias is None else torch.addcmul(bias, first, weight[0])
-    for j in range(1, weight.shape[0]):
-        y.addcmul_(x[:, j * dilation : j * dilation + frames], weight[j])
-    return y

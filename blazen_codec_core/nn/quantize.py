@@ -35,6 +35,7 @@ class VectorQuantizer(Seeded):
         super().__init__()
         self.stride, self.spread = stride, spread
         self.codebook = nn.Parameter(torch.zeros(entries, channels))
+        self._prepared: Tensor | None = None
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         self.codebook.normal_(0.0, self.spread, generator=generator)
@@ -43,10 +44,19 @@ class VectorQuantizer(Seeded):
         """`(batch, frames, channels)` to the codebook's own space and rate, `(batch, frames / stride, code_channels)`."""
         return z.reshape(z.shape[0], -1, self.stride, z.shape[2]).mean(2) if self.stride > 1 else z
 
+    def prepare(self) -> None:
+        self._prepared = self.derived()
+
+    def derived(self) -> Tensor:
+        """What looking for the nearest entry needs of the codebook."""
+        return self.codebook.square().sum(-1)
+
+    def _of_codebook(self) -> Tensor:
+        return self.derived() if self._prepared is None else self._prepared
+
     def nearest(self, codes: Tensor) -> Tensor:
         """Indices `(batch, frames)` of the entries at the smallest distance."""
-        book = self.codebook
-        distances = codes.square().sum(-1, keepdim=True) - 2 * torch.matmul(codes, book.t()) + book.square().sum(-1)
+        distances = codes.square().sum(-1, keepdim=True) - 2 * torch.matmul(codes, self.codebook.t()) + self._of_codebook()
         return distances.argmin(-1)
 
     def expand(self, codes: Tensor) -> Tensor:
@@ -70,7 +80,10 @@ class FactorizedQuantizer(VectorQuantizer):
 
     def nearest(self, codes: Tensor) -> Tensor:
         """Indices `(batch, frames)` of the entries nearest in angle; the length of `codes` does not matter to that."""
-        return torch.matmul(codes, F.normalize(self.codebook, dim=1).t()).argmax(-1)
+        return torch.matmul(codes, self._of_codebook()).argmax(-1)
+
+    def derived(self) -> Tensor:
+        return F.normalize(self.codebook, dim=1).t()
 
     def expand(self, codes: Tensor) -> Tensor:
         return super().expand(self.out_proj(codes))

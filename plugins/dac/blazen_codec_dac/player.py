@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from blazen_codec_core import CodecTokens
-from blazen_codec_core.nn import CodecNetwork, Layer, State, StreamSetup
+from blazen_codec_core.nn import CodecNetwork, Layer, State, StreamSetup, prepare
 from blazen_codec_core.nn.session import TileDecoderSession
 
 from .network import decoder
@@ -63,7 +63,8 @@ def alone(network: CodecNetwork, windows: Windows) -> Layer:
     with torch.device("meta"):
         twin = decoder(windows.architecture, padded=windows.padded, mirrored=False)
     twin.load_state_dict(network.decoder.state_dict(), assign=True)
-    return twin.requires_grad_(False)
+    prepare(twin.requires_grad_(False))
+    return twin
 
 
 class DacDecoderSession(TileDecoderSession):
