@@ -1,50 +1,30 @@
-"""python -m benchmarks speed | memory | latency | startup"""
+"""python -m benchmarks compare | speed | memory | latency | startup"""
 
 from __future__ import annotations
 
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import click
 
+from .compare import compare
+from .measure import interleaved, machine
+
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests"))
-Timings = dict[str, list[float]]
-
-
-def interleaved(work: dict[str, Callable[[], object]], rounds: int) -> Timings:
-    """Seconds of each piece of work, in rounds of one each, after one round that does not count."""
-    seconds: Timings = {name: [] for name in work}
-    for number in range(rounds + 1):
-        for name, function in work.items():
-            started = time.perf_counter()
-            function()
-            if number:
-                seconds[name].append(time.perf_counter() - started)
-    return seconds
-
-
-def machine() -> dict[str, object]:
-    import torch
-
-    name = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-        name = models[0].split(":")[1].strip() if models else name
-    return {"cpu": name, "cores": os.cpu_count(), "threads": torch.get_num_threads(), "torch": torch.__version__}
 
 
 @click.group()
 def main() -> None:
     """Measurements, each side by side in one run; they print JSON, and a table on stderr."""
+
+
+main.add_command(compare)
 
 
 @main.command()

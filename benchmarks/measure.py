@@ -1,0 +1,37 @@
+"""What all measurements share."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+Timings = dict[str, list[float]]
+
+
+def interleaved(
+    work: dict[str, Callable[[], object]], rounds: int, *, warm: bool = True, between: Callable[[], object] | None = None
+) -> Timings:
+    """Seconds of each piece of work, in rounds of one each, after one round that does not count unless all is warm already."""
+    seconds: Timings = {name: [] for name in work}
+    for number in range(rounds + warm):
+        for name, function in work.items():
+            started = time.perf_counter()
+            function()
+            if number >= warm:
+                seconds[name].append(time.perf_counter() - started)
+        if between:
+            between()
+    return seconds
+
+
+def machine() -> dict[str, object]:
+    import torch
+
+    name = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        name = models[0].split(":")[1].strip() if models else name
+    return {"cpu": name, "cores": os.cpu_count(), "threads": torch.get_num_threads(), "torch": torch.__version__}

@@ -1,0 +1,323 @@
+"""The same codec on other engines, all with the same weights: callables from audio to codes, and from codes to audio.
+
+Peers are given their best: weight normalisation folded, graphs of fixed shape, no batching or copying around them.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+import blazen_codec_core as bc
+from blazen_codec_core.nn.upstream import stand_in
+
+Array = NDArray[Any]
+TRAINING = {"cluster_size", "embed_avg", "inited"}
+"""What codebooks hold for training only."""
+
+
+MOST_TIES = 0.02
+"""Of the tokens, that may differ between engines: a tie decided otherwise moves all codebooks after it."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A way to run a codec on one recording, made ready for its length."""
+
+    name: str
+    encode: Callable[[], Any]
+    decode: Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every engine is given."""
+
+    ours: bc.DynCodecProvider
+    theirs: bc.DynCodecProvider
+    pcm: Array
+    tokens: bc.CodecTokens
+
+    @property
+    def model(self) -> Any:
+        """The authors' network, as they wrote it."""
+        return self.theirs._handle.backend.loaded().network
+
+    @property
+    def bandwidth(self) -> float:
+        """In kbps; 0 where the authors' model knows none."""
+        spec: Any = self.ours.spec
+        if spec.family != "encodec":
+            return 0.0
+        return float(spec.architecture.target_bandwidths[spec.usable_codebooks.index(self.tokens.num_codebooks)])
+
+    @property
+    def segments(self) -> list[Array]:
+        """The audio in pieces that the model takes at once."""
+        segment = self.ours.spec.segment
+        if not segment:
+            block = self.ours.spec.block_frames * self.ours.spec.hop_length
+            return [np.pad(self.pcm, ((0, 0), (0, -self.pcm.shape[1] % block)))[None]]
+        starts = range(0, self.pcm.shape[1], segment.stride)
+        return [self.pcm[None, :, start : start + segment.length] for start in starts]
+
+    @property
+    def codes(self) -> list[list[Array]]:
+        """The codes of each piece, `(1, frames)` a codebook."""
+        pieces, start = [], 0
+        lengths = self.tokens.segment_frames if self.ours.spec.segment else [self.tokens.frames]
+        for frames in lengths:
+            pieces.append(
+                [
+                    code[:, start // stride : (start + frames) // stride].astype(np.int64)
+                    for code, stride in zip(self.tokens.codes, self.tokens.strides, strict=True)
+                ]
+            )
+            start += frames
+        return pieces
+
+
+def engines(job: Job, missing: Callable[[str, Exception], None]) -> Iterator[Engine]:
+    """Ours, then every peer that can be had; `missing` is told of the others."""
+    yield Engine("ours", lambda: job.ours.encode(job.pcm, job.ours.sample_rate), lambda: job.ours.decode(job.tokens))
+    yield Engine("authors", lambda: job.theirs.encode(job.pcm, job.ours.sample_rate), lambda: job.theirs.decode(job.tokens))
+    for make in (transformers, onnxruntime, openvino):
+        try:
+            engine = make(job)
+        except Exception as error:  # whatever a peer's import or export dies of, the others are measured
+            missing(make.__name__, error)
+        else:
+            if engine:
+                yield engine
+
+
+def folded(model: nn.Module) -> Any:
+    """A copy of a model without weight normalisation, with weights to the bit those that it had."""
+    for module in model.modules():
+        if hasattr(module, "weight_g"):  # what it was computed from forbids a copy of the last weight
+            module.weight = module.weight.detach()
+    twin: Any = copy.deepcopy(model)
+    for module in twin.modules():
+        if parametrize.is_parametrized(module):  # `remove_parametrizations` would take them from the original too
+            weight = module.weight.detach()
+            module.__class__ = type(module).__bases__[0]
+            del module.parametrizations
+            module.register_parameter("weight", nn.Parameter(weight))
+        elif hasattr(module, "weight_g"):
+            nn.utils.remove_weight_norm(module)
+    return twin.eval().requires_grad_(False)
+
+
+def own_tensors(model: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """What each module itself holds, in their order, but for what is for training."""
+    for module in model.modules():
+        own = {name: tensor for name, tensor in module.state_dict().items() if "." not in name and name not in TRAINING}
+        if own:
+            yield own
+
+
+def transplant(source: nn.Module, target: nn.Module) -> None:
+    """Copies all weights between two folded models of one architecture, whose modules differ in their names only."""
+    for part in ("encoder", "quantizer", "decoder"):
+        pairs = zip(own_tensors(getattr(source, part)), own_tensors(getattr(target, part)), strict=True)
+        for own, other in pairs:
+            for (_, value), (_, place) in zip(sorted(own.items()), sorted(other.items()), strict=True):
+                place.copy_(value.reshape(place.shape))
+
+
+def transformers(job: Job) -> Engine | None:
+    """Hugging Face's models, for the families that it has."""
+    spec = job.ours.spec
+    with stand_in("torchaudio"):
+        if spec.family == "encodec":
+            from transformers import EncodecConfig, EncodecModel
+
+            a: Any = spec.architecture
+            names = set(EncodecConfig().to_dict()) & set(type(a).model_fields)
+            model: Any = EncodecModel(EncodecConfig(**{name: getattr(a, name) for name in names}))
+        elif spec.family == "dac":
+            from transformers import DacConfig, DacModel
+
+            model = DacModel(DacConfig(sampling_rate=spec.sample_rate, n_codebooks=spec.num_codebooks))
+        else:
+            return None
+    model = folded(model)
+    transplant(folded(job.model), model)
+    pcm = torch.from_numpy(job.pcm)[None]
+    if spec.family == "dac":
+        codes = torch.from_numpy(np.stack(job.codes[0], axis=1))
+        return _checked(
+            job,
+            "transformers",
+            lambda: [list(model.encode(job_padded(job)).audio_codes.unbind(1))],
+            lambda: model.decode(audio_codes=codes).audio_values,
+        )
+    bandwidth = job.bandwidth
+    encoded = _inference(lambda: model.encode(pcm, bandwidth=bandwidth))
+    return _checked(
+        job,
+        "transformers",
+        lambda: (
+            [list(piece[0].unbind(0)) for piece in model.encode(pcm, bandwidth=bandwidth).audio_codes.unbind(0)]
+            if spec.segment
+            else [list(model.encode(pcm, bandwidth=bandwidth).audio_codes[0].unbind(1))]
+        ),
+        lambda: model.decode(encoded.audio_codes, encoded.audio_scales),
+        compare=not spec.segment,
+    )
+
+
+def job_padded(job: Job) -> Tensor:
+    return torch.from_numpy(job.segments[0])
+
+
+def _inference(work: Callable[[], Any]) -> Any:
+    with torch.inference_mode():
+        return work()
+
+
+def _checked(job: Job, name: str, encode: Callable[[], Any], decode: Callable[[], Any], compare: bool = True) -> Engine:
+    """An engine whose tokens were found to be those of the authors, but for ties."""
+    if compare:
+        made = _inference(encode)
+        for piece, own in zip(job.codes, made, strict=True):
+            for expected, code in zip(piece, own, strict=True):
+                differ = np.mean(expected != np.asarray(code).reshape(expected.shape))
+                if differ > MOST_TIES:
+                    raise ValueError(f"{name} gives other tokens: {differ:.1%} differ")
+    return Engine(name, lambda: _inference(encode), lambda: _inference(decode))
+
+
+class Encoder(nn.Module):
+    """A piece of audio to codes, out of the authors' modules."""
+
+    def __init__(self, family: str, model: Any, books: int, bandwidth: float) -> None:
+        super().__init__()
+        self.family, self.model, self.books, self.bandwidth = family, model, books, bandwidth
+
+    def forward(self, x: Tensor) -> Any:
+        model = self.model
+        if self.family == "snac":
+            return tuple(model.encode(x))
+        if self.family == "dac":
+            return tuple(model.quantizer(model.encoder(x), self.books)[1].unbind(1))
+        if model.normalize:
+            x = x / (x.mean(1, keepdim=True).square().mean(2, keepdim=True).sqrt() + 1e-8)
+        return tuple(model.quantizer.encode(model.encoder(x), model.frame_rate, self.bandwidth).unbind(0))
+
+
+class Decoder(nn.Module):
+    """Codes to a piece of audio, out of the authors' modules."""
+
+    def __init__(self, family: str, model: Any) -> None:
+        super().__init__()
+        self.family, self.model = family, model
+
+    def forward(self, *codes: Tensor) -> Tensor:
+        model = self.model
+        if self.family == "snac":
+            made: Tensor = model.decode(list(codes))
+        elif self.family == "dac":
+            made = model.decode(model.quantizer.from_codes(torch.stack(codes, 1))[0])
+        else:
+            made = model.decoder(model.quantizer.decode(torch.stack(codes)))
+        return made
+
+
+def their_noise(model: nn.Module) -> nn.Module:
+    """With the noise blocks that its authors wrote, where ours had taken their place."""
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child).__name__ == "SharedNoise":
+                from snac.layers import NoiseBlock
+
+                block = NoiseBlock(child.linear.in_channels)
+                block.linear = child.linear
+                setattr(parent, name, block)
+    return model
+
+
+logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+
+
+def graphs(job: Job) -> tuple[dict[int, bytes], dict[int, bytes]]:
+    """ONNX graphs of the authors' encoder and decoder, by the length of a piece in samples and in frames."""
+    spec = job.ours.spec
+    model = their_noise(folded(job.model))
+    encoder = Encoder(spec.family, model, job.tokens.num_codebooks, job.bandwidth).eval()
+    decoder = Decoder(spec.family, model).eval()
+    encoders = {piece.shape[2]: _exported(encoder, (torch.from_numpy(piece.copy()),)) for piece in _lengths(job.segments, 2)}
+    first = [piece[0] for piece in job.codes]
+    decoders = {
+        codes[0].shape[1]: _exported(decoder, tuple(torch.from_numpy(code.copy()) for code in codes))
+        for codes in {code.shape[1]: piece for code, piece in zip(first, job.codes, strict=True)}.values()
+    }
+    return encoders, decoders
+
+
+def _lengths(pieces: list[Array], axis: int) -> list[Array]:
+    """One piece of each length."""
+    return list({piece.shape[axis]: piece for piece in pieces}.values())
+
+
+def _exported(module: nn.Module, inputs: tuple[Tensor, ...]) -> bytes:
+    buffer = io.BytesIO()
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(module, inputs, opset_version=18, dynamo=True, verbose=False, optimize=True)
+        program.save(buffer)
+    return buffer.getvalue()
+
+
+def onnxruntime(job: Job) -> Engine:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+
+    def compiled(graph: bytes) -> Callable[[list[Array]], list[Array]]:
+        session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        names = [each.name for each in session.get_inputs()]
+        return lambda arrays: list(session.run(None, dict(zip(names, arrays, strict=True))))
+
+    return _of_graphs(job, "onnxruntime", compiled)
+
+
+def openvino(job: Job) -> Engine:
+    os.environ.setdefault("OPENVINO_TELEMETRY", "0")
+    import openvino as ov
+
+    core = ov.Core()
+    settings = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1}
+
+    def compiled(graph: bytes) -> Callable[[list[Array]], list[Array]]:
+        request = core.compile_model(core.read_model(io.BytesIO(graph)), "CPU", settings).create_infer_request()
+        return lambda arrays: list(request.infer(arrays).values())
+
+    return _of_graphs(job, "openvino", compiled)
+
+
+def _of_graphs(job: Job, name: str, compiled: Callable[[bytes], Callable[[list[Array]], list[Array]]]) -> Engine:
+    encoders, decoders = graphs(job)
+    encode = {length: compiled(graph) for length, graph in encoders.items()}
+    decode = {length: compiled(graph) for length, graph in decoders.items()}
+    pieces, codes = [np.ascontiguousarray(piece) for piece in job.segments], job.codes
+    return _checked(
+        job,
+        name,
+        lambda: [encode[piece.shape[2]]([piece]) for piece in pieces],
+        lambda: [decode[own[0].shape[1]](own) for own in codes],
+    )
