@@ -92,3 +92,11 @@ def mimi(session: nox.Session) -> None:
     session.run("python", "-m", "pip", "check")
     session.chdir("examples/mimi")
     session.run("pytest")
+
+
+@nox.session
+def benchmarks(session: nox.Session) -> None:
+    """Ours against every peer: `nox -s benchmarks -- -o FOLDER`, which takes an hour or two on two cores."""
+    install(session, *PROJECT, groups=("benchmarks",))
+    session.install(*CONSTRAINTS, "--no-deps", *WITHOUT_WHAT_THEY_ASK_FOR)
+    session.run("python", "-m", "benchmarks", "compare", *session.posargs)

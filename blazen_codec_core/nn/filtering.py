@@ -20,7 +20,7 @@ TAPS = 3
 NEAR, FAR = 2 / 3, 3 / 2
 """The points on either side of 0; their product is 1."""
 BLOCK_VALUES = 1 << 20
-"""Of a signal, that are worked on at a time, so that they stay in cache."""
+"""So that they stay in cache, and products are still thick enough."""
 
 
 def values_of_taps(weight: Tensor) -> tuple[Tensor, ...]:
@@ -45,11 +45,12 @@ class FewerProducts:
 
     Args:
         weight: `(kernel, in, out)`.
+        block_values: How much of a signal is worked on at a time.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, dilation: int) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, dilation: int, block_values: int = BLOCK_VALUES) -> None:
         kernel, self._channels, self._out = weight.shape
-        self._bias, self._dilation = bias, dilation
+        self._bias, self._dilation, self._block_values = bias, dilation, block_values
         starts = range(0, kernel, TAPS + 1)
         self._values = [values_of_taps(weight[start : start + TAPS]) for start in starts]
         self._plain = [weight[start + TAPS] for start in starts[:-1]]
@@ -58,7 +59,7 @@ class FewerProducts:
 
     def __call__(self, x: Tensor, frames: int) -> Tensor:
         per_row = FRAMES * self._dilation
-        rows, block = -(-frames // per_row), max(1, BLOCK_VALUES // (per_row * max(self._channels, self._out)))
+        rows, block = -(-frames // per_row), max(1, self._block_values // (per_row * max(self._channels, self._out)))
         y = x.new_empty(x.shape[0], rows, FRAMES, self._dilation * self._out)
         for signal, made in zip(x, y, strict=True):
             for start in range(0, rows, block):

@@ -1,0 +1,109 @@
+"""Every way to compute a convolution gives the same sums, and the fastest is chosen by shape and device."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from streams import sizes, streamed, whole
+
+from blazen_codec_core.nn import Chain, Conv1d, ConvTranspose1d, FactorizedQuantizer, VectorQuantizer, kernels, prepare
+from blazen_codec_core.nn import reset_parameters as reset
+from blazen_codec_core.nn.filtering import FewerProducts
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@given(
+    kernel=st.sampled_from([3, 7, 11]),
+    dilation=st.sampled_from([1, 2, 3, 9]),
+    channels=st.sampled_from([(1, 1), (5, 8), (16, 3)]),
+    frames=st.integers(1, 200),
+    batch=st.integers(1, 3),
+    more=st.integers(0, 5),
+    bias=st.booleans(),
+    block=st.sampled_from([1, 300, 1 << 20]),
+)
+def test_fewer_products_are_the_convolution_to_a_few_roundings(kernel, dilation, channels, frames, batch, more, bias, block):
+    generator = seeded(frames)
+    weight = torch.randn(kernel, *channels, generator=generator, dtype=torch.float64)
+    offset = torch.randn(channels[1], generator=generator, dtype=torch.float64) if bias else None
+    x = torch.randn(batch, frames + (kernel - 1) * dilation + more, channels[0], generator=generator, dtype=torch.float64)
+    wanted = F.conv1d(x.transpose(1, 2), weight.permute(2, 1, 0), offset, dilation=dilation).transpose(1, 2)[:, :frames]
+    way = FewerProducts(weight.float(), None if offset is None else offset.float(), dilation, block_values=block)
+    got = way(x.float(), frames)
+    assert got.shape == wanted.shape
+    assert (got - wanted).abs().max() < 3e-6 * wanted.abs().max().clamp(min=1) * (kernel * channels[0]) ** 0.5
+
+
+def test_fewer_products_round_about_twice_as_much_as_the_sum():
+    x, weight = torch.randn(1, 2048 + 6, 192, generator=seeded(0)), torch.randn(7, 192, 192, generator=seeded(1)) / 40
+    exact = kernels.ShiftedProducts(weight.double().unbind(), None)(x.double(), 2048)
+    of_sum = (kernels.ShiftedProducts(weight.unbind(), None)(x, 2048) - exact).square().mean().sqrt()
+    of_fewer = (FewerProducts(weight, None, 1)(x, 2048) - exact).square().mean().sqrt()
+    assert of_fewer < 3 * of_sum < 3e-6
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "expected"),
+    [
+        ((7, 96, 96), {}, kernels.LongOrShort),
+        ((7, 96, 96), {"lasting": False}, kernels.ShiftedProducts),
+        ((7, 48, 96), {}, kernels.ShiftedProducts),
+        ((1, 96, 96), {}, kernels.ShiftedProducts),
+        ((8, 48, 96), {"stride": 4}, kernels.ShiftedProducts),
+        ((7, 1, 64), {}, kernels.JoinedWindows),
+        ((7, 64, 1), {}, kernels.JoinedTaps),
+        ((7, 1, 64), {"groups": 64}, kernels.Depthwise),
+        ((7, 2, 64), {"groups": 32}, kernels.LibraryConvolution),
+        ((7, 32, 64), {"stride": 2}, kernels.LibraryConvolution),
+    ],
+)
+def test_the_way_is_chosen_by_shape(shape, options, expected):
+    assert type(kernels.convolution(torch.zeros(shape), None, **{"lasting": True, **options})) is expected
+
+
+def test_a_device_without_fast_products_gets_the_librarys_convolution(monkeypatch):
+    monkeypatch.setattr(kernels, "products_are_faster", lambda device: False)
+    way = kernels.convolution(torch.zeros(7, 96, 96), None, lasting=True)
+    assert type(way) is kernels.LibraryConvolution
+
+
+@pytest.mark.parametrize("products", [True, False], ids=["products", "library"])
+@settings(max_examples=15)
+@given(length=st.integers(1, 700), batch=st.integers(1, 2), sizes=sizes, dilation=st.sampled_from([1, 3]))
+def test_prepared_layers_stream_what_others_give(products, length, batch, sizes, dilation):
+    layers = Chain(
+        [
+            Conv1d(2, 96, 7, padding=3),
+            Conv1d(96, 96, 7, dilation=dilation, padding=3 * dilation),
+            ConvTranspose1d(96, 4, 4, stride=2),
+        ]
+    )
+    reset(layers, 0)
+    x = torch.randn(batch, length, 2, generator=seeded(length))
+    with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
+        wanted = whole(layers, x)
+        patch.setattr(kernels, "products_are_faster", lambda device: products)
+        prepare(layers)
+        for got in (whole(layers, x), streamed(layers, x, sizes)):
+            torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-4)
+    for layer in layers:
+        layer._prepared = None
+
+
+@pytest.mark.parametrize("quantizer", [VectorQuantizer(8, 64), FactorizedQuantizer(24, 64, 8)], ids=["plain", "factorized"])
+def test_a_prepared_quantizer_finds_the_same_entries(quantizer):
+    for module in quantizer.modules():
+        if hasattr(module, "reset_parameters"):
+            with torch.no_grad():
+                module.reset_parameters(seeded(1))
+    codes = torch.randn(2, 50, 8, generator=seeded(2))
+    wanted = quantizer.nearest(codes)
+    prepare(quantizer)
+    assert torch.equal(quantizer.nearest(codes), wanted)
+    assert set(quantizer.state_dict()) == {name for name, _ in quantizer.named_parameters()}
