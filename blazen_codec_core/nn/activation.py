@@ -28,7 +28,7 @@ class Snake(Layer):
         if torch.is_grad_enabled():
             return torch.addcmul(x, torch.sin(x * self.alpha).square(), inverse)
         wave = (x * self.alpha).sin_()
-        return torch.addcmul(x, wave.mul_(wave), inverse)
+        return torch.addcmul(x, wave.mul_(wave), inverse, out=wave)
 
 
 class ELU(Layer):

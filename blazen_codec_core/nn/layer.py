@@ -200,11 +200,19 @@ class Residual(Layer):
         y = self.branch.step(x, state.branch, last)
         if self.shortcut:
             x = self.shortcut.step(x, state.shortcut, last)
-        frames = y.shape[1]
-        held = torch.cat([state.skip, x], dim=1) if state.skip.shape[1] else x
-        state.skip = held[:, frames:].clone()
-        held = held[:, :frames]
-        return y + held if torch.is_grad_enabled() else y.add_(held)
+        return self._add(y, x, state)
+
+    def _add(self, y: Tensor, x: Tensor, state: ResidualState) -> Tensor:
+        """`y` and as many frames of what was held back and then `x`, without a copy of them."""
+        frames, held = y.shape[1], state.skip.shape[1]
+        if torch.is_grad_enabled() or frames < held:
+            both = torch.cat([state.skip, x], dim=1)
+            state.skip = both[:, frames:].clone()
+            return y + both[:, :frames]
+        y[:, :held].add_(state.skip)
+        y[:, held:].add_(x[:, : frames - held])
+        state.skip = x[:, frames - held :].clone()
+        return y
 
     def frames_out(self, frames: int, last: bool) -> int:
         return self.branch.frames_out(frames, last)

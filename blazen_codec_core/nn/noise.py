@@ -62,4 +62,5 @@ class NoiseBlock(Layer):
             return x
         noise = state.noise(self.layer, state.position, frames)
         state.position += frames
-        return torch.addcmul(x, self.linear(x), noise)
+        change = self.linear(x)
+        return torch.addcmul(x, change, noise) if torch.is_grad_enabled() else torch.addcmul(x, change, noise, out=change)
