@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import kernels
-from .layer import Layer
+from .layer import Layer, Pointwise
 
 
-class Snake(Layer):
+class Snake(Pointwise):
     """`x + sin(alpha x)^2 / alpha` with an alpha a channel (Ziyin et al. 2020, "Neural networks fail to learn periodic
     functions and how to fix it")."""
 
@@ -24,11 +24,17 @@ class Snake(Layer):
         self.alpha.uniform_(0.5, 1.5, generator=generator)
 
     def step(self, x: Tensor, state: Any, last: bool) -> Tensor:
-        inverse = (self.alpha + 1e-9).reciprocal()
         if torch.is_grad_enabled():
-            return torch.addcmul(x, torch.sin(x * self.alpha).square(), inverse)
-        wave = (x * self.alpha).sin_()
-        return torch.addcmul(x, wave.mul_(wave), inverse, out=wave)
+            return torch.addcmul(x, torch.sin(x * self.alpha).square(), self._inverse)
+        return super().step(x, state, last)
+
+    def into(self, x: Tensor, out: Tensor) -> None:
+        wave = torch.mul(x, self.alpha, out=out).sin_()
+        torch.addcmul(x, wave.mul_(wave), self._inverse, out=out)
+
+    @property
+    def _inverse(self) -> Tensor:
+        return (self.alpha + 1e-9).reciprocal()
 
 
 class ELU(Layer):

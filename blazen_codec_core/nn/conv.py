@@ -8,11 +8,10 @@ from abc import abstractmethod
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import kernels
-from .layer import Layer, State, StreamSetup
+from .layer import Layer, Pointwise, State, StreamSetup
 from .padding import Padding, ZeroPadding
 
 
@@ -28,6 +27,22 @@ class ConvState(TailState):
     padding: Any
 
 
+def behind(tail: Tensor, x: Tensor, left: int, right: int, before: Pointwise | None) -> Tensor:
+    """The tail of what was before, so many zeros, the next frames, and zeros again; `before` makes its frames in their place."""
+    start = tail.shape[1] + left
+    if not start + right:
+        return before.step(x, None, False) if before else x
+    if not before:
+        zeros = (x.new_zeros(x.shape[0], count, x.shape[2]) for count in (left, right))
+        return torch.cat([tail, next(zeros), x, next(zeros)], dim=1)
+    joined = x.new_empty(x.shape[0], start + x.shape[1] + right, x.shape[2])
+    joined[:, : tail.shape[1]] = tail
+    joined[:, tail.shape[1] : start] = 0
+    joined[:, start + x.shape[1] :] = 0
+    before.into(x, joined[:, start : start + x.shape[1]])
+    return joined
+
+
 class Convolving(Layer):
     """A layer that is a convolution, computed in the way that suits its shape and device."""
 
@@ -39,6 +54,16 @@ class Convolving(Layer):
 
     def prepare(self) -> None:
         self._prepared = self.make_kernel(lasting=True)
+
+    @abstractmethod
+    def advance(self, x: Tensor, state: Any, last: bool, before: Pointwise | None) -> Tensor:
+        """`step` of x, or of what `before` makes of it."""
+
+    def step(self, x: Tensor, state: Any, last: bool) -> Tensor:
+        return self.advance(x, state, last, None)
+
+    def step_after(self, before: Pointwise, x: Tensor, state: Any, last: bool) -> Tensor:
+        return self.advance(x, state, last, before)
 
     def convolve(self, x: Tensor, frames: int) -> Tensor:
         return (self._prepared or self.make_kernel(lasting=False))(x, frames)
@@ -115,10 +140,12 @@ class Conv1d(Convolving):
     def frames_out(self, frames: int, last: bool) -> int:
         return self._windows(self.padding.frames_out(frames, last))
 
-    def step(self, x: Tensor, state: ConvState, last: bool) -> Tensor:
-        x = self.padding.step(x, state.padding, last)
-        if state.tail.shape[1]:
-            x = torch.cat([state.tail, x], dim=1)
+    def advance(self, x: Tensor, state: ConvState, last: bool, before: Pointwise | None) -> Tensor:
+        if isinstance(self.padding, ZeroPadding):
+            x = behind(state.tail, x, *self.padding.now(state.padding, last), before)
+        else:
+            x = before.step(x, None, last) if before else x
+            x = behind(state.tail, self.padding.step(x, state.padding, last), 0, 0, None)
         frames = self._windows(x.shape[1])
         state.tail = x[:, frames * self.stride :].clone()
         if not frames:
@@ -185,10 +212,8 @@ class ConvTranspose1d(Convolving):
             return max(0, (frames + self.taps - 1) * self.stride - sum(self.crop))
         return max(0, frames * self.stride - self.crop[0])
 
-    def step(self, x: Tensor, state: TransposeState, last: bool) -> Tensor:
-        x = torch.cat([state.tail, x], dim=1)
-        if last:
-            x = F.pad(x, (0, 0, 0, self.taps - 1))
+    def advance(self, x: Tensor, state: TransposeState, last: bool, before: Pointwise | None) -> Tensor:
+        x = behind(state.tail, x, 0, self.taps - 1 if last else 0, before)
         blocks = x.shape[1] - self.taps + 1
         state.tail = x[:, blocks:].clone()
         y = self.convolve(x, blocks).reshape(x.shape[0], -1, self.out_channels)

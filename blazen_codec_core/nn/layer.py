@@ -93,6 +93,10 @@ class Layer(Seeded, ABC):
             last: The signal ends with `x`: right padding is added and everything held back is returned.
         """
 
+    def step_after(self, before: Pointwise, x: Tensor, state: Any, last: bool) -> Tensor:
+        """`step` of what another layer makes of `x`; layers that write their input elsewhere first have it made there."""
+        return self.step(before.step(x, None, last), state, last)
+
     def frames_out(self, frames: int, last: bool) -> int:
         """How many frames have come out once `frames` have gone in."""
         return frames
@@ -101,6 +105,19 @@ class Layer(Seeded, ABC):
         """The whole signal at once, without noise: `(batch, frames, channels)` in and out."""
         setup = StreamSetup(x.shape[0], x.device, x.dtype)
         return self.step(x, self.init_state(setup), last=True)
+
+
+class Pointwise(Layer):
+    """A layer whose every output frame depends on the same input frame alone."""
+
+    @abstractmethod
+    def into(self, x: Tensor, out: Tensor) -> None:
+        """Writes the output for `x` to `out`, of the same shape, which may be a part of what the next layer works on."""
+
+    def step(self, x: Tensor, state: Any, last: bool) -> Tensor:
+        out = torch.empty_like(x)
+        self.into(x, out)
+        return out
 
 
 def reset_parameters(network: nn.Module, seed: int) -> None:
@@ -160,9 +177,15 @@ class Chain(Layer):
         return self._through(slice(stop, None), torch.cat(parts, dim=1) if len(parts) > 1 else parts[0], state, last)
 
     def _through(self, layers: slice, x: Tensor, state: ChainState, last: bool) -> Tensor:
+        before: Pointwise | None = None
         for layer, layer_state in zip(list(self)[layers], state.states[layers], strict=True):
-            x = layer.step(x, layer_state, last)
-        return x
+            if before:
+                x, before = layer.step_after(before, x, layer_state, last), None
+            elif isinstance(layer, Pointwise) and not torch.is_grad_enabled():
+                before = layer
+            else:
+                x = layer.step(x, layer_state, last)
+        return before.step(x, None, last) if before else x
 
     def frames_out(self, frames: int, last: bool) -> int:
         for layer in self:

@@ -26,9 +26,14 @@ class ZeroPadding(Layer):
     def init_state(self, setup: StreamSetup) -> ZeroState:
         return ZeroState(begun=False)
 
-    def step(self, x: Tensor, state: ZeroState, last: bool) -> Tensor:
+    def now(self, state: ZeroState, last: bool) -> tuple[int, int]:
+        """How many zeros come before and after the frames of this step."""
         left, right = 0 if state.begun else self.left, self.right if last else 0
         state.begun = True
+        return left, right
+
+    def step(self, x: Tensor, state: ZeroState, last: bool) -> Tensor:
+        left, right = self.now(state, last)
         return F.pad(x, (0, 0, left, right)) if left or right else x
 
     def frames_out(self, frames: int, last: bool) -> int:
