@@ -37,12 +37,15 @@ class Snake(Pointwise):
         return (self.alpha + 1e-9).reciprocal()
 
 
-class ELU(Layer):
+class ELU(Pointwise):
     """`x` where it is positive, `exp(x) - 1` where it is not (Clevert et al. 2016, "Fast and accurate deep network learning
     by exponential linear units")."""
 
     def step(self, x: Tensor, state: Any, last: bool) -> Tensor:
-        return F.elu(x) if torch.is_grad_enabled() else kernels.elu(x)
+        return F.elu(x) if torch.is_grad_enabled() else super().step(x, state, last)
+
+    def into(self, x: Tensor, out: Tensor) -> None:
+        kernels.elu(x, out)
 
 
 class Tanh(Layer):

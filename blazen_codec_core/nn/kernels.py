@@ -166,9 +166,9 @@ def _add(y: Tensor, bias: Tensor | None) -> Tensor:
     return y + bias if torch.is_grad_enabled() else y.add_(bias)
 
 
-def elu(x: Tensor) -> Tensor:
+def elu(x: Tensor, out: Tensor) -> None:
     """`exp(x) - 1` below zero, x above; the library's own takes the exponential in a slower and there needlessly exact way."""
     if x.device.type != "cpu" or x.numel() < MANY_VALUES:
-        return F.elu(x)
-    y = x.clamp(max=0).exp_().sub_(1)
-    return torch.maximum(x, y, out=y)
+        out.copy_(F.elu(x))
+    else:
+        torch.maximum(x, torch.clamp(x, max=0, out=out).exp_().sub_(1), out=out)

@@ -176,8 +176,12 @@ class Chain(Layer):
         ]
         return self._through(slice(stop, None), torch.cat(parts, dim=1) if len(parts) > 1 else parts[0], state, last)
 
-    def _through(self, layers: slice, x: Tensor, state: ChainState, last: bool) -> Tensor:
-        before: Pointwise | None = None
+    def step_after(self, before: Pointwise, x: Tensor, state: ChainState, last: bool) -> Tensor:
+        if self.tiled:
+            return super().step_after(before, x, state, last)
+        return self._through(slice(None), x, state, last, before)
+
+    def _through(self, layers: slice, x: Tensor, state: ChainState, last: bool, before: Pointwise | None = None) -> Tensor:
         for layer, layer_state in zip(list(self)[layers], state.states[layers], strict=True):
             if before:
                 x, before = layer.step_after(before, x, layer_state, last), None

@@ -46,4 +46,5 @@ class TimeNorm(Layer):
             return x[:, :0]
         x = x - x.mean((1, 2), keepdim=True)  # before it is squared: the library's kernel for this layout loses a digit there
         variance = x.square().mean((1, 2), keepdim=True)
-        return torch.addcmul(self.bias, x, self.weight * torch.rsqrt(variance + self.epsilon))
+        factor = self.weight * torch.rsqrt(variance + self.epsilon)
+        return torch.addcmul(self.bias, x, factor, out=None if torch.is_grad_enabled() else x)

@@ -91,9 +91,7 @@ class ReflectPadding(Layer):
         if not state.begun and not last and state.seen <= self.left:
             state.waiting = x
             return x[:, :0]
-        if self.most:
-            known = torch.cat([state.recent, x], dim=1) if x.shape[1] <= self.most else x
-            state.recent = known[:, -self.most - 1 :].clone()
+        self._remember(x, state)
         parts = [x]
         if not state.begun:
             state.begun, state.waiting = True, x[:, :0]
@@ -103,6 +101,16 @@ class ReflectPadding(Layer):
         if last and state.seen and self.after(state.seen):
             parts.append(self._end(state))
         return torch.cat(parts, dim=1) if len(parts) > 1 else x
+
+    def passed(self, x: Tensor, state: ReflectState) -> None:
+        """For frames in the middle of a signal, after which `step` would return them as they are."""
+        state.seen += x.shape[1]
+        self._remember(x, state)
+
+    def _remember(self, x: Tensor, state: ReflectState) -> None:
+        if self.most:
+            known = torch.cat([state.recent, x], dim=1) if x.shape[1] <= self.most else x
+            state.recent = known[:, -self.most - 1 :].clone()
 
     def _end(self, state: ReflectState) -> Tensor:
         """The zeros of a short signal, then the mirrored end."""
