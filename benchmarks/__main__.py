@@ -1,4 +1,4 @@
-"""python -m benchmarks compare | speed | memory | latency | startup"""
+"""python -m benchmarks compare | memory | latency | startup"""
 
 from __future__ import annotations
 
@@ -15,9 +15,6 @@ import click
 from .compare import compare
 from .measure import interleaved, machine
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "tests"))
-
 
 @click.group()
 def main() -> None:
@@ -25,41 +22,6 @@ def main() -> None:
 
 
 main.add_command(compare)
-
-
-@main.command()
-@click.option("--codec", "names", multiple=True, default=["snac_24khz"], show_default=True)
-@click.option("--seconds", default=10.0, show_default=True, help="of audio")
-@click.option("--rounds", default=5, show_default=True)
-def speed(names: tuple[str, ...], seconds: float, rounds: int) -> None:
-    """This implementation against the authors' package: the same random weights, audio and threads, interleaved."""
-    import numpy as np
-
-    import blazen_codec_core as bc
-    from blazen_codec_core.conformance.signals import voice
-
-    rows = []
-    for name in names:
-        engines = {engine: bc.load(name, weights="random:0", engine=engine) for engine in ("native", "upstream")}
-        rate = engines["native"].sample_rate
-        pcm = np.stack([voice(seconds, rate, channel) for channel in range(engines["native"].channels)])
-        tokens = engines["native"].encode(pcm, rate)
-        work = {
-            "encode": {engine: partial(codec.encode, pcm, rate) for engine, codec in engines.items()},
-            "decode": {engine: partial(codec.decode, tokens) for engine, codec in engines.items()},
-        }
-        for what, calls in work.items():
-            taken = interleaved(calls, rounds)
-            ours, theirs = (statistics.median(taken[engine]) / seconds for engine in ("native", "upstream"))
-            ratios = [b / a for a, b in zip(taken["native"], taken["upstream"], strict=True)]
-            ratio = statistics.median(ratios)
-            rows.append({"codec": name, "what": what, "ours": ours, "upstream": theirs, "ratio": ratio, "ratios": ratios})
-            click.echo(
-                f"{name:<12} {what}  ours {ours:.4f}  upstream {theirs:.4f} s/s  ratio {ratio:.2f} "
-                f"({min(ratios):.2f} … {max(ratios):.2f})",
-                err=True,
-            )
-    click.echo(json.dumps({"machine": machine(), "seconds": seconds, "rounds": rounds, "rows": rows}, indent=2))
 
 
 MEMORY = """

@@ -2,8 +2,8 @@
 
 from .activation import ELU, Snake, Tanh
 from .attention import LocalAttention
-from .conv import Conv1d, ConvTranspose1d
-from .layer import Chain, InTiles, Layer, NoiseSource, Residual, Seeded, State, StreamSetup, prepare, reset_parameters
+from .conv import Conv1d, Convolving, ConvTranspose1d
+from .layer import Chain, InTiles, Layer, NoiseSource, Pointwise, Residual, Seeded, State, StreamSetup, prepare, reset_parameters
 from .network import CodecNetwork
 from .noise import CounterNoise, NoiseBlock
 from .norm import TimeNorm
@@ -18,6 +18,7 @@ __all__ = [
     "CodecNetwork",
     "Conv1d",
     "ConvTranspose1d",
+    "Convolving",
     "CounterNoise",
     "Crop",
     "FactorizedQuantizer",
@@ -26,6 +27,7 @@ __all__ = [
     "LocalAttention",
     "NoiseBlock",
     "NoiseSource",
+    "Pointwise",
     "Quantized",
     "ReflectPadding",
     "Residual",

@@ -55,6 +55,10 @@ class Convolving(Layer):
     def prepare(self) -> None:
         self._prepared = self.make_kernel(lasting=True)
 
+    def adopt(self, other: Convolving) -> None:
+        """Is prepared as a layer with the same weights is."""
+        self._prepared = other._prepared
+
     @abstractmethod
     def advance(self, x: Tensor, state: Any, last: bool, before: Pointwise | None) -> Tensor:
         """`step` of x, or of what `before` makes of it."""

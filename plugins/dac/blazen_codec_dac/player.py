@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from blazen_codec_core import CodecTokens
-from blazen_codec_core.nn import CodecNetwork, Layer, State, StreamSetup, prepare
+from blazen_codec_core.nn import CodecNetwork, Convolving, Layer, State, StreamSetup
 from blazen_codec_core.nn.session import TileDecoderSession
 
 from .network import decoder
@@ -63,8 +63,13 @@ def alone(network: CodecNetwork, windows: Windows) -> Layer:
     with torch.device("meta"):
         twin = decoder(windows.architecture, padded=windows.padded, mirrored=False)
     twin.load_state_dict(network.decoder.state_dict(), assign=True)
-    prepare(twin.requires_grad_(False))
-    return twin
+    for own, given in zip(_convolutions(twin), _convolutions(network.decoder), strict=True):
+        own.adopt(given)
+    return twin.requires_grad_(False)
+
+
+def _convolutions(layer: Layer) -> list[Convolving]:
+    return [module for module in layer.modules() if isinstance(module, Convolving)]
 
 
 class DacDecoderSession(TileDecoderSession):
