@@ -47,6 +47,8 @@ def test_the_constraints_pin_torch(root):
 
 
 def test_the_benchmark_runs(root):
-    program = [sys.executable, "-m", "benchmarks", "speed", "--codec", "snac_tiny", "--seconds", "0.5", "--rounds", "1"]
+    program = [sys.executable, "-m", "benchmarks", "compare", "--codec", "snac_tiny", "--seconds", "0.5", "--rounds", "1"]
     run = subprocess.run(program, cwd=root, capture_output=True, text=True, check=True)
-    assert {row["what"] for row in json.loads(run.stdout)["rows"]} == {"encode", "decode"}
+    rows = json.loads(run.stdout)["rows"]
+    assert {row["what"] for row in rows} == {"encode", "decode"}
+    assert all({"ours", "authors"} <= set(row["engines"]) for row in rows)
