@@ -147,10 +147,11 @@ class Conv1d(Convolving):
     def advance(self, x: Tensor, state: ConvState, last: bool, before: Pointwise | None) -> Tensor:
         if isinstance(self.padding, ZeroPadding):
             x = behind(state.tail, x, *self.padding.now(state.padding, last), before)
-        elif state.padding.begun and not last:
-            frames = x.shape[1]
-            x = behind(state.tail, x, 0, 0, before)
-            self.padding.passed(x[:, x.shape[1] - frames :], state.padding)
+        elif self.padding.plain(x.shape[1], state.padding, last) and not torch.is_grad_enabled():
+            frames, (left, right) = x.shape[1], self.padding.now(x.shape[1], state.padding, last)
+            x = behind(state.tail, x, left, right, before)
+            end = x.shape[1] - right
+            self.padding.mirror(x, slice(end - frames, end), left, right, state.padding)
         else:
             x = before.step(x, None, last) if before else x
             x = behind(state.tail, self.padding.step(x, state.padding, last), 0, 0, None)

@@ -24,6 +24,9 @@ _LONG = 64
 
 MANY_VALUES = 1 << 14
 """From here on a few plain passes over memory cost less than one slow one."""
+BLOCK_VALUES = 1 << 16
+"""So many are summed in single precision before their sum is added to others in double."""
+KEPT_BYTES = (32 << 20) - (64 << 10)
 FEW_FRAMES = 8
 """Below this many, preparing the library's recurrent kernel costs more than it saves."""
 
@@ -166,9 +169,40 @@ def _add(y: Tensor, bias: Tensor | None) -> Tensor:
     return y + bias if torch.is_grad_enabled() else y.add_(bias)
 
 
+def keep_memory() -> None:
+    """Lets the C library keep what tensors leave free, instead of fetching it anew from the system, page by page, at every step.
+
+    glibc takes the largest block that it was ever given back, up to 32 MiB, for the size from which on blocks are the system's, and
+    twice that for what it keeps (mallopt(3), M_MMAP_THRESHOLD). This block is never written, so it costs no memory.
+    """
+    torch.empty(KEPT_BYTES, dtype=torch.uint8)
+
+
 def elu(x: Tensor, out: Tensor) -> None:
     """`exp(x) - 1` below zero, x above; the library's own takes the exponential in a slower and there needlessly exact way."""
     if x.device.type != "cpu" or x.numel() < MANY_VALUES:
         out.copy_(F.elu(x))
     else:
         torch.maximum(x, torch.clamp(x, max=0, out=out).exp_().sub_(1), out=out)
+
+
+def moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of each signal of the batch over its frames and channels, `(batch, 1, 1)` each.
+
+    The library's own group norm loses a digit for this layout, and takes a copy of the signal where it does not. Here squares are
+    summed as they are wherever the mean is small enough for that, which is one reading of the signal.
+    """
+    if torch.is_grad_enabled() or x.device.type != "cpu" or x.dtype != torch.float32:
+        mean = x.mean((1, 2), keepdim=True)
+        return mean, (x - mean).square().mean((1, 2), keepdim=True)
+    pairs = torch.tensor([_moments(row.reshape(-1)) for row in x], dtype=x.dtype).reshape(-1, 2, 1, 1)
+    return pairs[:, 0:1, 0], pairs[:, 1:2, 0]
+
+
+def _moments(values: Tensor) -> tuple[float, float]:
+    blocks, count = values.split(BLOCK_VALUES), values.numel()
+    mean = sum(block.sum().item() for block in blocks) / count
+    square = sum(torch.dot(block, block).item() for block in blocks) / count
+    if mean * mean > square / 2:
+        return mean, sum((block - mean).square_().sum().item() for block in blocks) / count
+    return mean, square - mean * mean

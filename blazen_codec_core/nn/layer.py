@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from . import kernels
+
 NoiseSource = Callable[[int, int, int], Tensor]
 """`(layer, position, count)` to `(batch or 1, count, 1)` standard normal noise."""
 
@@ -131,6 +133,7 @@ def reset_parameters(network: nn.Module, seed: int) -> None:
 
 def prepare(network: nn.Module) -> None:
     """Makes ready for many runs: the weights will stay as they are, and where they are."""
+    kernels.keep_memory()
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, Seeded):

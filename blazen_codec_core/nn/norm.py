@@ -7,6 +7,7 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
+from . import kernels
 from .layer import Layer, State, StreamSetup
 
 
@@ -20,11 +21,14 @@ class TimeNorm(Layer):
 
     Group normalisation with one group (Wu & He 2018, "Group normalization"). It needs the whole signal, so all of it is held
     back until the end: networks with it are for signals of bounded length, such as segments.
+
+    Args:
+        inplace: The input may be written over, as what a convolution returns may.
     """
 
-    def __init__(self, channels: int, epsilon: float = 1e-5) -> None:
+    def __init__(self, channels: int, epsilon: float = 1e-5, *, inplace: bool = False) -> None:
         super().__init__()
-        self.channels, self.epsilon = channels, epsilon
+        self.channels, self.epsilon, self.inplace = channels, epsilon, inplace
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
 
@@ -44,7 +48,7 @@ class TimeNorm(Layer):
         state.held = x[:, :0] if last else x
         if not last or not x.shape[1]:
             return x[:, :0]
-        x = x - x.mean((1, 2), keepdim=True)  # before it is squared: the library's kernel for this layout loses a digit there
-        variance = x.square().mean((1, 2), keepdim=True)
+        mean, variance = kernels.moments(x)
         factor = self.weight * torch.rsqrt(variance + self.epsilon)
-        return torch.addcmul(self.bias, x, factor, out=None if torch.is_grad_enabled() else x)
+        out = x if self.inplace and not torch.is_grad_enabled() else None
+        return torch.addcmul(torch.addcmul(self.bias, mean, factor, value=-1), x, factor, out=out)

@@ -102,10 +102,23 @@ class ReflectPadding(Layer):
             parts.append(self._end(state))
         return torch.cat(parts, dim=1) if len(parts) > 1 else x
 
-    def passed(self, x: Tensor, state: ReflectState) -> None:
-        """For frames in the middle of a signal, after which `step` would return them as they are."""
-        state.seen += x.shape[1]
-        self._remember(x, state)
+    def plain(self, frames: int, state: ReflectState, last: bool) -> bool:
+        """Whether the next frames come out at once, and hold all that is to be mirrored around them."""
+        begins = state.begun or (not state.seen and frames > self.left)
+        return begins and (not last or frames > self.most)
+
+    def now(self, frames: int, state: ReflectState, last: bool) -> tuple[int, int]:
+        """How many frames come before and after plain ones."""
+        left = 0 if state.begun else self.left
+        state.begun, state.seen = True, state.seen + frames
+        return left, self.after(state.seen) if last else 0
+
+    def mirror(self, x: Tensor, plain: slice, left: int, right: int, state: ReflectState) -> None:
+        """Writes mirror images of plain frames, which are those in the slice of x, over so many before and after them."""
+        start, end = plain.start, plain.stop
+        x[:, start - left : start] = x[:, start + 1 : start + left + 1].flip(1)
+        x[:, end : end + right] = x[:, end - right - 1 : end - 1].flip(1)
+        self._remember(x[:, plain], state)
 
     def _remember(self, x: Tensor, state: ReflectState) -> None:
         if self.most:

@@ -104,4 +104,4 @@ def upsampling(a: EncodecArchitecture, channels: int, out: int, stride: int) -> 
 
 def norm(a: EncodecArchitecture, channels: int) -> list[Layer]:
     """Weight normalisation is in the weights once they are loaded; group normalisation is a layer."""
-    return [TimeNorm(channels)] if a.norm_type == "time_group_norm" else []
+    return [TimeNorm(channels, inplace=True)] if a.norm_type == "time_group_norm" else []
