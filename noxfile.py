@@ -10,7 +10,16 @@ import nox
 nox.options.sessions = ["lint", "types", "tests", "alone", "new_plugin", "mimi"]
 nox.options.error_on_missing_interpreters = True
 CONSTRAINTS = ("-c", "constraints.txt")
-PROJECT = ("-e", ".[plot,test]", "-e", "plugins/dac[test]", "-e", "plugins/encodec[upstream]", "-e", "plugins/snac[upstream]")
+PROJECT = (
+    "-e",
+    ".[fast,plot,test]",
+    "-e",
+    "plugins/dac[test]",
+    "-e",
+    "plugins/encodec[upstream]",
+    "-e",
+    "plugins/snac[upstream]",
+)
 WITHOUT_WHAT_THEY_ASK_FOR = ("descript-audio-codec", "descript-audiotools")
 """The authors' packages of DAC, to test against; they pin a protobuf of 2022."""
 ALONE = {

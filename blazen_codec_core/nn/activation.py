@@ -19,20 +19,22 @@ class Snake(Pointwise):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.alpha = nn.Parameter(torch.ones(channels))
+        self._prepared: Tensor | None = None
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         self.alpha.uniform_(0.5, 1.5, generator=generator)
 
     def step(self, x: Tensor, state: Any, last: bool) -> Tensor:
         if torch.is_grad_enabled():
-            return torch.addcmul(x, torch.sin(x * self.alpha).square(), self._inverse)
+            return torch.addcmul(x, torch.sin(x * self.alpha).square(), self._inverse())
         return super().step(x, state, last)
 
     def into(self, x: Tensor, out: Tensor) -> None:
-        wave = torch.mul(x, self.alpha, out=out).sin_()
-        torch.addcmul(x, wave.mul_(wave), self._inverse, out=out)
+        kernels.snake(x, self.alpha, self._inverse() if self._prepared is None else self._prepared, out)
 
-    @property
+    def prepare(self) -> None:
+        self._prepared = self._inverse()
+
     def _inverse(self) -> Tensor:
         return (self.alpha + 1e-9).reciprocal()
 

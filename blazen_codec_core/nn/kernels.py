@@ -6,8 +6,9 @@ machine's own matrix product; `conv1d` on a CPU does not, but is the right choic
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -140,17 +141,16 @@ class ShiftedProducts:
 
 
 class Depthwise:
-    """Each channel with its own taps; they are `(kernel, channels)`."""
+    """Each channel with its own taps; they are `(kernel, channels)`. To the library a signal in our layout is a picture of one
+    line with its channels last, for which it has a kernel that reads each value once."""
 
     def __init__(self, taps: Tensor, bias: Tensor | None, dilation: int) -> None:
-        self._taps, self._bias, self._dilation = taps.unbind(), bias, dilation
+        self._weight, self._bias, self._dilation = taps.t()[:, None, None].contiguous(), bias, dilation
 
     def __call__(self, x: Tensor, frames: int) -> Tensor:
-        first, *others = self._taps
-        y = x[:, :frames] * first if self._bias is None else torch.addcmul(self._bias, x[:, :frames], first)
-        for j, tap in enumerate(others, 1):
-            y.addcmul_(x[:, j * self._dilation : j * self._dilation + frames], tap)
-        return y
+        picture = x.unsqueeze(1).permute(0, 3, 1, 2)
+        y = F.conv2d(picture, self._weight, self._bias, dilation=(1, self._dilation), groups=x.shape[2])
+        return y.permute(0, 2, 3, 1).flatten(1, 2)
 
 
 class LongOrShort:
@@ -172,15 +172,36 @@ def _add(y: Tensor, bias: Tensor | None) -> Tensor:
 def keep_memory() -> None:
     """Lets the C library keep what tensors leave free, instead of fetching it anew from the system, page by page, at every step.
 
-    glibc takes the largest block that it was ever given back, up to 32 MiB, for the size from which on blocks are the system's, and
-    twice that for what it keeps (mallopt(3), M_MMAP_THRESHOLD). This block is never written, so it costs no memory.
+    glibc takes the largest block that it was ever given back, up to 32 MiB, for the size from which on blocks are the system's,
+    and twice that for what it keeps (mallopt(3), M_MMAP_THRESHOLD). This block is never written, so it costs no memory.
     """
     torch.empty(KEPT_BYTES, dtype=torch.uint8)
 
 
+@functools.cache
+def _loops() -> Any:
+    """Activations compiled to loops, where numba is installed to compile them."""
+    try:
+        from . import fused
+    except ImportError:
+        return None
+    return fused
+
+
+def snake(x: Tensor, alpha: Tensor, inverse: Tensor, out: Tensor) -> None:
+    """`x + sin(alpha x)^2 * inverse`."""
+    if (loops := _loops()) and loops.suits(x, out):
+        loops.snake(x, alpha, inverse, out)
+    else:
+        wave = torch.mul(x, alpha, out=out).sin_()
+        torch.addcmul(x, wave.mul_(wave), inverse, out=out)
+
+
 def elu(x: Tensor, out: Tensor) -> None:
     """`exp(x) - 1` below zero, x above; the library's own takes the exponential in a slower and there needlessly exact way."""
-    if x.device.type != "cpu" or x.numel() < MANY_VALUES:
+    if (loops := _loops()) and loops.suits(x, out):
+        loops.elu(x, out)
+    elif x.device.type != "cpu" or x.numel() < MANY_VALUES:
         out.copy_(F.elu(x))
     else:
         torch.maximum(x, torch.clamp(x, max=0, out=out).exp_().sub_(1), out=out)
@@ -200,7 +221,7 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _moments(values: Tensor) -> tuple[float, float]:
-    blocks, count = values.split(BLOCK_VALUES), values.numel()
+    blocks, count = torch.split(values, BLOCK_VALUES), values.numel()
     mean = sum(block.sum().item() for block in blocks) / count
     square = sum(torch.dot(block, block).item() for block in blocks) / count
     if mean * mean > square / 2:

@@ -1,0 +1,136 @@
+"""Activations compiled to loops are those in PyTorch's own operations, value by value."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+from blazen_codec_core.nn import ELU, Snake, fused, kernels
+
+ROUNDING = 2.0**-23
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def exact_snake(x: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
+    return x.double() + (x * alpha).double().sin().square() / alpha.double()
+
+
+@pytest.mark.parametrize("loops", [True, False], ids=["loops", "operations"])
+@given(
+    batch=st.integers(1, 2),
+    frames=st.integers(0, 40) | st.sampled_from([700, 3001]),
+    channels=st.sampled_from([1, 3, 8, 33]),
+    spread=st.sampled_from([1e-6, 0.1, 1.0, 5.0]),
+)
+def test_activations_are_exact_to_a_few_roundings(loops, batch, frames, channels, spread):
+    x = torch.randn(batch, frames, channels, generator=seeded(frames)) * spread
+    alpha = torch.rand(channels, generator=seeded(1)) + 0.5
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        if not loops:
+            patch.setattr(kernels, "_loops", lambda: None)
+        snake, elu = Snake(channels), ELU()
+        snake.alpha.copy_(alpha)
+        largest = x.abs().max().item() if x.numel() else 0.0
+        torch.testing.assert_close(snake(x).double(), exact_snake(x, alpha), rtol=0, atol=3 * ROUNDING * (1 + largest))
+        torch.testing.assert_close(elu(x).double(), F.elu(x.double()), rtol=0, atol=2 * ROUNDING * max(1.0, largest))
+
+
+def test_a_value_does_not_depend_on_its_neighbours():
+    x = torch.randn(1, 4000, 40, generator=seeded(3)) * 4
+    alpha = torch.rand(40, generator=seeded(4)) + 0.5
+    whole, parts = torch.empty(2, 1, 4000, 40).unbind()
+    for start, end in [(0, 4000), (0, 1), (1, 17), (17, 18), (18, 1333), (1333, 4000)]:
+        part = slice(start, end)
+        for out, run in ((whole, fused.elu), (parts, lambda x, out: fused.snake(x, alpha, 1 / alpha, out))):
+            run(x[:, part], out[:, part])
+        if end - start == 4000:
+            wanted = whole.clone(), parts.clone()
+    assert torch.equal(whole, wanted[0])
+    assert torch.equal(parts, wanted[1])
+
+
+def test_the_number_of_threads_changes_nothing():
+    x = torch.randn(1, 4000, 40, generator=seeded(5)) * 4
+    results = []
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            out = torch.empty_like(x)
+            fused.elu(x, out)
+            results.append(out)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(*results)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_loading_the_loops_leaves_the_number_of_threads_alone(threads):
+    program = f"""
+import torch
+torch.set_num_threads({threads})
+from blazen_codec_core.nn import fused
+fused.elu(x := torch.randn(1, 4000, 40), torch.empty_like(x))
+assert torch.get_num_threads() == {threads}
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_extremes():
+    x = torch.tensor([-torch.inf, -1e30, -88.0, -18.0, -0.0, 0.0, 1e-30, 1e30, torch.inf, torch.nan]).reshape(1, -1, 1)
+    out = torch.empty_like(x)
+    fused.elu(x, out)
+    torch.testing.assert_close(out, F.elu(x), rtol=0, atol=2 * ROUNDING, equal_nan=True)
+    large = torch.tensor([1e4, -1e6, 3e8, 1e20, -1e38]).reshape(1, -1, 1)
+    fused.snake(large, torch.ones(1), torch.ones(1), out := torch.empty_like(large))
+    assert ((out >= large) & (out <= large + 1.0001)).all()
+
+
+def test_other_signals_are_left_to_the_operations():
+    x = torch.randn(1, 50, 8)
+    assert fused.suits(x, torch.empty_like(x))
+    assert fused.suits(x, torch.empty(2, 80, 8)[:1, 10:60])
+    assert not fused.suits(x.double(), torch.empty_like(x))
+    assert not fused.suits(x[..., :4], torch.empty(1, 50, 4))
+    assert not fused.suits(x[:, ::2], torch.empty(1, 25, 8))
+    assert not fused.suits(x.to("meta"), torch.empty_like(x))
+
+
+@pytest.mark.parametrize("setting", ["NUMBA_THREADING_LAYER=workqueue", "OMP_NUM_THREADS=1", "NUMBA_CACHE_DIR=/proc"])
+def test_without_threads_to_share_or_a_cache(setting):
+    name, value = setting.split("=")
+    program = """
+import torch
+from blazen_codec_core.nn import fused
+x = torch.randn(1, 4000, 40)
+fused.elu(x, out := torch.empty_like(x))
+torch.testing.assert_close(out, torch.nn.functional.elu(x))
+print(fused._parts(x))
+"""
+    environment = {**os.environ, name: value}
+    run = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, env=environment)
+    assert run.stdout.split() == ["1"] or name == "NUMBA_CACHE_DIR"
+
+
+def test_nothing_is_compiled_without_numba():
+    program = """
+import sys
+sys.modules["numba"] = None
+import torch
+from blazen_codec_core.nn import ELU, kernels
+assert kernels._loops() is None
+with torch.no_grad():
+    x = torch.randn(1, 4000, 40)
+    torch.testing.assert_close(ELU()(x), torch.nn.functional.elu(x))
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
