@@ -108,4 +108,4 @@ def benchmarks(session: nox.Session) -> None:
     """Ours against every peer: `nox -s benchmarks -- -o FOLDER`, which takes an hour or two on two cores."""
     install(session, *PROJECT, groups=("benchmarks",))
     session.install(*CONSTRAINTS, "--no-deps", *WITHOUT_WHAT_THEY_ASK_FOR)
-    session.run("python", "-m", "benchmarks", "compare", *session.posargs)
+    session.run("python", "-m", "benchmarks", "all", *session.posargs)

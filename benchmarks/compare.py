@@ -3,42 +3,37 @@
 from __future__ import annotations
 
 import gc
-import json
 import statistics
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from . import measure
 
 ENGINES = ("ours", "authors", "transformers", "onnxruntime", "openvino")
 PEERS = ENGINES[1:]
-DEFAULT = ("encodec_24khz", "encodec_48khz", "snac_24khz", "dac_44khz")
+CODECS = ("encodec_24khz", "encodec_48khz", "snac_24khz", "dac_44khz")
+LENGTHS = (1.0, 10.0)
+ROUNDS = 5
 
 
-def run(
-    names: Iterable[str], lengths: Iterable[float], rounds: int, alone_from: float, say: Callable[[str], None]
-) -> dict[str, Any]:
+def run(names: Iterable[str], lengths: Iterable[float], rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
     """Measures; see `benchmarks compare --help`."""
     from . import arithmetic
 
     rate = arithmetic.SgemmRate()
     rate.measure()
-    rows = [row for name in names for row in _codec(name, list(lengths), rounds, alone_from, rate, say)]
+    rows = [row for name in names for row in _codec(name, lengths, rounds, rate, say)]
     for row in rows:
         row["floor"] = row["gflop"] / rate.gflops
         row["share_of_floor"] = row["floor"] / row["engines"]["ours"]["median"]
-    return {"machine": measure.machine(), "rounds": rounds, "sgemm_gflops": rate.gflops, "rows": rows}
+    return {"rounds": rounds, "sgemm_gflops": rate.gflops, "rows": rows}
 
 
-def _codec(
-    name: str, lengths: list[float], rounds: int, alone_from: float, rate: Any, say: Callable[[str], None]
-) -> list[dict[str, Any]]:
+def _codec(name: str, lengths: Iterable[float], rounds: int, rate: Any, say: Callable[[str], None]) -> list[dict[str, Any]]:
     import blazen_codec_core as bc
     from blazen_codec_core.conformance.signals import voice
 
@@ -57,12 +52,10 @@ def _codec(
     for seconds in lengths:
         pcm = np.stack([voice(seconds, ours.sample_rate, channel) for channel in range(ours.channels)])
         job = peers.Job(ours, theirs, pcm, ours.encode(pcm, ours.sample_rate))
-        alone = seconds >= alone_from
-        found = peers.engines(job, lambda engine, error: say(f"{name}: no {engine}: {error}"))
-        engines = [next(found)] if alone else list(found)
+        engines = list(peers.engines(job, lambda engine, error: say(f"{name}: no {engine}: {error}")))
         for what in ("encode", "decode"):
             work = {engine.name: getattr(engine, what) for engine in engines}
-            taken = measure.interleaved(work, 1 if alone else rounds, warm=not alone, between=rate.measure)
+            taken = measure.interleaved(work, rounds, between=rate.measure)
             of_engines = {
                 engine: {
                     "median": statistics.median(each) / seconds,
@@ -129,21 +122,3 @@ def picture(result: dict[str, Any], path: Path) -> None:
     axes.grid(axis="y", alpha=0.3)
     axes.legend(ncols=3, fontsize=8)
     figure.savefig(path, dpi=130)
-
-
-@click.command()
-@click.option("--codec", "names", multiple=True, default=DEFAULT, show_default=True)
-@click.option("--seconds", "lengths", multiple=True, type=float, default=(1.0, 10.0, 600.0), show_default=True, help="of audio")
-@click.option("--rounds", default=5, show_default=True)
-@click.option("--alone-from", default=60.0, show_default=True, help="seconds of audio from which on ours runs alone, once")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="folder for compare.json and compare.png")
-def compare(names: tuple[str, ...], lengths: tuple[float, ...], rounds: int, alone_from: float, output: Path | None) -> None:
-    """Ours, the authors' package, transformers, ONNX Runtime and OpenVINO: the same weights, audio and threads, interleaved,
-    with the machine's rate at matrix products measured between them."""
-    result = run(names, lengths, rounds, alone_from, lambda text: click.echo(text, err=True))
-    Console(stderr=True, width=220).print(table(result))
-    click.echo(json.dumps(result, indent=2))
-    if output:
-        output.mkdir(parents=True, exist_ok=True)
-        (output / "compare.json").write_text(json.dumps(result, indent=2))
-        picture(result, output / "compare.png")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 Timings = dict[str, list[float]]
@@ -35,3 +36,33 @@ def machine() -> dict[str, object]:
         models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
         name = models[0].split(":")[1].strip() if models else name
     return {"cpu": name, "cores": os.cpu_count(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+
+
+class Memory:
+    """What this process holds above what it held when this was made, in MiB. Linux alone lets the peak be set back."""
+
+    def __init__(self) -> None:
+        self._before = self._of("VmRSS")
+        self._peak = 0.0
+
+    def begin(self) -> None:
+        """Counts from here."""
+        Path("/proc/self/clear_refs").write_text("5")
+
+    @contextmanager
+    def set_aside(self) -> Iterator[None]:
+        """Work that does not count."""
+        self._peak = self.peak
+        try:
+            yield
+        finally:
+            self.begin()
+
+    @property
+    def peak(self) -> float:
+        return max(self._peak, self._of("VmHWM") - self._before)
+
+    @staticmethod
+    def _of(key: str) -> float:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(key))

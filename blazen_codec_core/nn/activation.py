@@ -33,6 +33,7 @@ class Snake(Pointwise):
         kernels.snake(x, self.alpha, self._inverse() if self._prepared is None else self._prepared, out)
 
     def prepare(self) -> None:
+        super().prepare()
         self._prepared = self._inverse()
 
     def _inverse(self) -> Tensor:

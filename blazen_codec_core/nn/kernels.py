@@ -179,8 +179,8 @@ def keep_memory() -> None:
 
 
 @functools.cache
-def _loops() -> Any:
-    """Activations compiled to loops, where numba is installed to compile them."""
+def load_loops() -> Any:
+    """Activations compiled to loops, where numba is installed to compile them; the first time it takes a second."""
     try:
         from . import fused
     except ImportError:
@@ -190,7 +190,7 @@ def _loops() -> Any:
 
 def snake(x: Tensor, alpha: Tensor, inverse: Tensor, out: Tensor) -> None:
     """`x + sin(alpha x)^2 * inverse`."""
-    if (loops := _loops()) and loops.suits(x, out):
+    if (loops := load_loops()) and loops.suits(x, out):
         loops.snake(x, alpha, inverse, out)
     else:
         wave = torch.mul(x, alpha, out=out).sin_()
@@ -199,7 +199,7 @@ def snake(x: Tensor, alpha: Tensor, inverse: Tensor, out: Tensor) -> None:
 
 def elu(x: Tensor, out: Tensor) -> None:
     """`exp(x) - 1` below zero, x above; the library's own takes the exponential in a slower and there needlessly exact way."""
-    if (loops := _loops()) and loops.suits(x, out):
+    if (loops := load_loops()) and loops.suits(x, out):
         loops.elu(x, out)
     elif x.device.type != "cpu" or x.numel() < MANY_VALUES:
         out.copy_(F.elu(x))

@@ -121,6 +121,9 @@ class Pointwise(Layer):
         self.into(x, out)
         return out
 
+    def prepare(self) -> None:
+        kernels.load_loops()
+
 
 def reset_parameters(network: nn.Module, seed: int) -> None:
     """Draws every module's weights from one seed, in the order of `network.modules()`."""
