@@ -121,9 +121,8 @@ def _long(name: str, what: str, minutes: int, folder: Path) -> dict[str, Any]:
         with memory.set_aside():
             began = time.perf_counter()
             other = codec.encoder_session(codec.channels) if what == "encode" else codec.decoder_session()
-            parts = [other.push(piece) for piece in short]
+            parts = [*map(other.push, short), other.finish()]
             shorter.append((time.perf_counter() - began) / SHORT)
-            parts.append(other.finish())
     made.append(session.finish())
     peak = memory.peak
     if what == "encode":
