@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.table import Table
 
 from . import measure
@@ -35,14 +34,13 @@ def run(names: Iterable[str], lengths: Iterable[float], rounds: int, say: Callab
 
 def _codec(name: str, lengths: Iterable[float], rounds: int, rate: Any, say: Callable[[str], None]) -> list[dict[str, Any]]:
     import blazen_codec_core as bc
-    from blazen_codec_core.conformance.signals import voice
 
     from . import arithmetic, peers
 
     ours, theirs = (bc.load(name, weights="random:0", engine=engine) for engine in ("native", "upstream"))
     theirs.load()
     rows = []
-    second = np.stack([voice(1.0, ours.sample_rate, channel) for channel in range(ours.channels)])
+    second = measure.voices(ours, 1.0)
     tokens = ours.encode(second, ours.sample_rate)
     job = peers.Job(ours, theirs, second, tokens)
     gflop = {
@@ -50,7 +48,7 @@ def _codec(name: str, lengths: Iterable[float], rounds: int, rate: Any, say: Cal
         "decode": arithmetic.gflop(job.model, lambda: theirs.decode(tokens)),
     }
     for seconds in lengths:
-        pcm = np.stack([voice(seconds, ours.sample_rate, channel) for channel in range(ours.channels)])
+        pcm = measure.voices(ours, seconds)
         job = peers.Job(ours, theirs, pcm, ours.encode(pcm, ours.sample_rate))
         engines = list(peers.engines(job, lambda engine, error: say(f"{name}: no {engine}: {error}")))
         for what in ("encode", "decode"):

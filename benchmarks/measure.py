@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 Timings = dict[str, list[float]]
 
@@ -26,6 +27,15 @@ def interleaved(
         if between:
             between()
     return seconds
+
+
+def voices(codec: Any, seconds: float) -> Any:
+    """A recording `(channels, samples)` for a codec, another voice on each channel."""
+    import numpy as np
+
+    from blazen_codec_core.conformance.signals import voice
+
+    return np.stack([voice(seconds, codec.sample_rate, channel) for channel in range(codec.channels)])
 
 
 def machine() -> dict[str, object]:

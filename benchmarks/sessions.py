@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 from rich.table import Table
 
 import blazen_codec_core as bc
-from blazen_codec_core.conformance.signals import voice
 
 from . import measure
 
@@ -29,7 +27,7 @@ def latency(name: str, tiles: Iterable[int], seconds: float) -> list[dict[str, A
     """Encoder sessions fed frame by frame; see `benchmarks latency --help`."""
     codec = bc.load(name, weights="random:0")
     spec, rate = codec.spec, codec.sample_rate
-    pcm = np.stack([voice(seconds, rate, channel) for channel in range(codec.channels)])
+    pcm = measure.voices(codec, seconds)
     codec.decode(codec.encode(pcm[:, :rate], rate))
     shortest = spec.tile_frames if spec.segment else spec.block_frames
     return [_latency(codec, pcm, tile) for tile in tiles or sorted({shortest, spec.tile_frames})]
@@ -99,7 +97,7 @@ def _long(name: str, what: str, minutes: int, folder: Path) -> dict[str, Any]:
     memory = measure.Memory()
     tokens, short_tokens = folder / "long", folder / "short"
     if what == "encode":
-        second = np.stack([voice(1.0, codec.sample_rate, channel) for channel in range(codec.channels)])
+        second = measure.voices(codec, 1.0)
         short, whole = ([second] * seconds for seconds in (SHORT, 60 * minutes))
         session, made = codec.encoder_session(codec.channels), []
     else:

@@ -28,6 +28,7 @@ MANY_VALUES = 1 << 14
 BLOCK_VALUES = 1 << 16
 """So many are summed in single precision before their sum is added to others in double."""
 KEPT_BYTES = (32 << 20) - (64 << 10)
+"""The largest block that glibc learns from, with room for its own header."""
 FEW_FRAMES = 8
 """Below this many, preparing the library's recurrent kernel costs more than it saves."""
 
