@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import packed
 from .filtering import TAPS, FewerProducts
 
 _SMALL = 16
@@ -22,6 +23,12 @@ _WIDE = 96
 """From this many channels on, products cost so much more than additions that fewer of them pay."""
 _LONG = 64
 """Below this many frames a dilation, a product is too thin to be taken apart."""
+_HEAVY = 1 << 18
+"""From so many values on, bringing a weight into the product's own order shows,"""
+_BRIEF = 128
+"""below this many frames."""
+_LASTING = 1024
+"""From this many frames on, one tap is faster with its bias than before it."""
 
 MANY_VALUES = 1 << 14
 """From here on a few plain passes over memory cost less than one slow one."""
@@ -70,10 +77,24 @@ def convolution(
     if kernel > 1 and out < _SMALL and stride == 1:
         return JoinedTaps(weight, bias, dilation)
     blocks = weight.reshape(kernel // stride, stride * channels, out)
-    direct = ShiftedProducts(blocks.unbind(), bias, stride, dilation)
-    if lasting and stride == 1 and kernel % (TAPS + 1) == TAPS and min(channels, out) >= _WIDE and weight.dtype == torch.float32:
+    direct: Convolution = ShiftedProducts(blocks.unbind(), bias, stride, dilation)
+    if not lasting or weight.dtype != torch.float32:
+        return direct
+    if packed.is_available():
+        direct = _packed_where_faster(direct, weight, bias, stride, dilation)
+    if stride == 1 and kernel % (TAPS + 1) == TAPS and min(channels, out) >= _WIDE:
         return LongOrShort(FewerProducts(weight, bias, dilation), direct, _LONG * dilation)
     return direct
+
+
+def _packed_where_faster(direct: Convolution, weight: Tensor, bias: Tensor | None, stride: int, dilation: int) -> Convolution:
+    single, heavy = weight.shape[0] == stride, weight.numel() >= _HEAVY
+    if not single and not heavy:
+        return direct
+    product = packed.PackedProduct(weight, bias, stride=stride, dilation=dilation)
+    if single:
+        return product if heavy else LongOrShort(product, direct, _LASTING)
+    return LongOrShort(direct, product, _BRIEF)
 
 
 class LibraryConvolution:
