@@ -211,7 +211,7 @@ class ConvTranspose1d(Convolving):
 
     def make_kernel(self, lasting: bool) -> kernels.Convolution:
         bias = None if self.bias is None else self.bias.repeat(self.stride)
-        return kernels.convolution(self.weight.flip(0), bias, lasting=lasting)
+        return kernels.products_of(self.weight.unbind()[::-1], bias, lasting=lasting)
 
     def init_state(self, setup: StreamSetup) -> TransposeState:
         return TransposeState(setup.zeros(self.taps - 1, self.in_channels), self.crop[0])

@@ -9,16 +9,20 @@ is plain: 16 products instead of 28.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .loops import load_loops
+from .points import FAR, NEAR
+
 FRAMES = 4
 """Computed together."""
+POINTS = 6
 TAPS = 3
 """Taken together; the one after them is plain."""
-NEAR, FAR = 2 / 3, 3 / 2
-"""The points on either side of 0; their product is 1."""
 BLOCK_VALUES = 1 << 20
 """So that they stay in cache, and products are still thick enough."""
 
@@ -45,64 +49,65 @@ class FewerProducts:
 
     Args:
         weight: `(kernel, in, out)`.
+        product: Makes of taps, a bias and a dilation what computes their plain convolution.
         block_values: How much of a signal is worked on at a time.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, dilation: int, block_values: int = BLOCK_VALUES) -> None:
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        dilation: int,
+        product: Callable[[Sequence[Tensor], Tensor | None, int], Callable[[Tensor, int], Tensor]],
+        block_values: int = BLOCK_VALUES,
+    ) -> None:
         kernel, self._channels, self._out = weight.shape
-        self._bias, self._dilation, self._block_values = bias, dilation, block_values
+        self._dilation, self._block_values = dilation, block_values
         starts = range(0, kernel, TAPS + 1)
-        self._values = [values_of_taps(weight[start : start + TAPS]) for start in starts]
-        self._plain = [weight[start + TAPS] for start in starts[:-1]]
+        values = zip(*(values_of_taps(weight[start : start + TAPS]) for start in starts), strict=True)
+        self._products = [product(of_point, None, dilation) for of_point in values]
         self._reach = len(starts)
         """Rows of four that a frame's window touches."""
+        self._bias = weight.new_zeros(self._out) if bias is None else bias
+        self._plain = product(weight[TAPS :: TAPS + 1].unbind(), bias, FRAMES * dilation) if self._reach > 1 else None
 
     def __call__(self, x: Tensor, frames: int) -> Tensor:
         per_row = FRAMES * self._dilation
         rows, block = -(-frames // per_row), max(1, self._block_values // (per_row * max(self._channels, self._out)))
-        y = x.new_empty(x.shape[0], rows, FRAMES, self._dilation * self._out)
+        y = x.new_empty(x.shape[0], rows * per_row, self._out)
         for signal, made in zip(x, y, strict=True):
-            for start in range(0, rows, block):
-                self._compute(signal[start * per_row :], made[start : start + block])
-        y = y.view(x.shape[0], -1, self._out)[:, :frames]
-        return y if self._bias is None else y.add_(self._bias)
+            for start in range(0, rows * per_row, block * per_row):
+                own = made[start : start + block * per_row]
+                needed = own.shape[0] + self._reach * per_row
+                part = signal[start : start + needed]
+                self._compute(part if len(part) == needed else F.pad(part, (0, 0, 0, needed - len(part))), own)
+        return y[:, :frames]
 
     def _compute(self, x: Tensor, y: Tensor) -> None:
-        """Fills `y`, rows of four times `dilation` frames, from a signal that is long enough, or has ended."""
-        d, channels, rows = self._dilation, self._channels, y.shape[0]
-        needed = (rows + self._reach) * FRAMES * d
-        x = x[:needed] if x.shape[0] >= needed else F.pad(x, (0, 0, 0, needed - x.shape[0]))
-        phases = x.reshape(rows + self._reach, FRAMES, d * channels).transpose(0, 1).reshape(FRAMES, -1, channels)
-        count = (rows + self._reach - 1) * d
-        x0, x1, x2, x3, x4, x5 = [*phases[:, :count], *phases[:2, d : d + count]]
-        of_signal = _values_of_signal(x0, x1, x2, x3, x4, x5)
-
-        def product(point: int, into: Tensor | None = None) -> Tensor:
-            for number, values in enumerate(self._values):
-                of = of_signal[point][number * d : (number + rows) * d]
-                into = torch.mm(of, values[point]) if into is None else into.addmm_(of, values[point])
-            assert into is not None
-            return into
-
-        above, below = product(1), product(2)
-        near, near_odd = above + below, above.sub_(below)
-        above, below = product(3), product(4)
-        far, far_odd = above + below, above.sub_(below)
-        made = [
-            product(0, near + far),
-            torch.mul(near_odd, NEAR).add_(far_odd, alpha=FAR),
-            near.mul_(NEAR**2).add_(far, alpha=FAR**2),
-            product(5, near_odd.mul_(NEAR**3).add_(far_odd, alpha=FAR**3)),
-        ]
-        for number, tap in enumerate(self._plain):
-            for frame, row in enumerate(made, TAPS):
-                later = number + frame // FRAMES
-                row.addmm_(phases[frame % FRAMES, later * d : (later + rows) * d], tap)
-        torch.stack([row.view(rows, -1) for row in made], dim=1, out=y)
+        """Fills `y`, rows of four times `dilation` frames, from as many frames as they need."""
+        d, count = self._dilation, y.shape[0] // FRAMES
+        of_signal = spread(x, d, count + (self._reach - 1) * d)
+        made = [product(values[None], count)[0] for product, values in zip(self._products, of_signal, strict=True)]
+        plain = self._plain(x[None, TAPS * d :], y.shape[0])[0] if self._plain else self._bias.expand_as(y).contiguous()
+        gather(made, plain, d, y)
 
 
-def _values_of_signal(x0: Tensor, x1: Tensor, x2: Tensor, x3: Tensor, x4: Tensor, x5: Tensor) -> list[Tensor]:
-    """What the values of the taps are multiplied with: the transposed polynomials of the points at six consecutive frames."""
+def spread(x: Tensor, dilation: int, count: int) -> Sequence[Tensor]:
+    """What the values of the taps are multiplied with: the transposed polynomials of the points at six consecutive frames.
+
+    Args:
+        x: `(frames, channels)`, at least `4 * count + 2 * dilation` frames.
+
+    Returns:
+        For each point `(count, channels)`, of every fourth row of `dilation` frames.
+    """
+    if loops := load_loops():
+        out = x.new_empty(POINTS, count, x.shape[1])
+        loops.spread(x, dilation, out)
+        return out.unbind()
+    rows = count // dilation
+    phases = x[: (rows + 1) * FRAMES * dilation].reshape(rows + 1, FRAMES, -1).transpose(0, 1).reshape(FRAMES, -1, x.shape[1])
+    x0, x1, x2, x3, x4, x5 = [*phases[:, :count], *phases[:2, dilation : dilation + count]]
     near, far = NEAR**2, FAR**2
     even, odd = torch.sub(x4, x2, alpha=far), torch.sub(x3, x1, alpha=far)
     even_far, odd_far = torch.sub(x4, x2, alpha=near), torch.sub(x3, x1, alpha=near)
@@ -114,3 +119,25 @@ def _values_of_signal(x0: Tensor, x1: Tensor, x2: Tensor, x3: Tensor, x4: Tensor
         even_far.sub_(odd_far, alpha=FAR),
         torch.sub(x5, x3, alpha=near + far).add_(x1),
     ]
+
+
+def gather(made: Sequence[Tensor], plain: Tensor, dilation: int, y: Tensor) -> None:
+    """Writes what the products at the six points, `(rows * dilation, out)` each, make together, added to plain ones.
+
+    Args:
+        plain: `(4 * rows * dilation, out)`, as is `y`.
+    """
+    if loops := load_loops():
+        loops.gather(made, plain, dilation, y)
+        return
+    near, near_odd = made[1] + made[2], made[1] - made[2]
+    far, far_odd = made[3] + made[4], made[3] - made[4]
+    frames = [
+        made[0] + near + far,
+        torch.mul(near_odd, NEAR).add_(far_odd, alpha=FAR),
+        near.mul_(NEAR**2).add_(far, alpha=FAR**2),
+        near_odd.mul_(NEAR**3).add_(far_odd, alpha=FAR**3).add_(made[5]),
+    ]
+    row = (-1, dilation * y.shape[1])
+    together = torch.stack([frame.view(row) for frame in frames], dim=1)
+    torch.add(together.view(y.shape), plain, out=y)

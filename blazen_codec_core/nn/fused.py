@@ -1,4 +1,4 @@
-"""Activations as one loop each, compiled by numba: the extra `fast`. Nothing else imports numba.
+"""Activations, and what `filtering` adds up, as one loop each, compiled by numba: the extra `fast`. Nothing else imports numba.
 
 As a chain of PyTorch's elementwise operations an activation passes over the signal four times. Here each value is read once and
 written once. The loops run in the OpenMP threads of PyTorch's own operations, so that neither waits while the other's are still
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numba
@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from numba import prange
 from torch import Tensor
+
+from .points import FAR, NEAR
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
@@ -39,6 +41,11 @@ _FLAT = _f(-18)
 """From here on down `exp(x) - 1` is -1 in float32."""
 _BIAS, _SHIFT = _i(127), _i(23)
 """Of the exponent in a float32."""
+
+
+_NEAR, _NEAR2, _NEAR3 = (_f(NEAR**n) for n in (1, 2, 3))
+_FAR, _FAR2, _FAR3 = (_f(FAR**n) for n in (1, 2, 3))
+_BOTH2 = _f(NEAR**2 + FAR**2)
 
 
 def _compiled(signature: str, *, parallel: bool = False) -> Callable[[FunctionT], FunctionT]:
@@ -101,6 +108,47 @@ def _elu_in_parts(x: Any, out: Any, parts: int) -> None:
         _elu(x[part * values : (part + 1) * values], out[part * values : (part + 1) * values])
 
 
+@_compiled("void(f4[:, ::1], i8, f4[:, :, ::1], i8)", parallel=True)
+def _spread_in_parts(x: Any, dilation: int, out: Any, parts: int) -> None:
+    rows = -(-out.shape[1] // parts)
+    for part in prange(parts):
+        for row in range(part * rows, min((part + 1) * rows, out.shape[1])):
+            at = row // dilation * 4 * dilation + row % dilation
+            x0, x1, x2 = x[at], x[at + dilation], x[at + 2 * dilation]
+            x3, x4, x5 = x[at + 3 * dilation], x[at + 4 * dilation], x[at + 5 * dilation]
+            # One loop for each, or they would not be compiled to vector instructions: too many places might be the same.
+            for c in range(x.shape[1]):
+                out[0, row, c] = x0[c] + (x4[c] - _BOTH2 * x2[c])
+            for c in range(x.shape[1]):
+                out[1, row, c] = (x4[c] - _FAR2 * x2[c]) + _NEAR * (x3[c] - _FAR2 * x1[c])
+            for c in range(x.shape[1]):
+                out[2, row, c] = (x4[c] - _FAR2 * x2[c]) - _NEAR * (x3[c] - _FAR2 * x1[c])
+            for c in range(x.shape[1]):
+                out[3, row, c] = (x4[c] - _NEAR2 * x2[c]) + _FAR * (x3[c] - _NEAR2 * x1[c])
+            for c in range(x.shape[1]):
+                out[4, row, c] = (x4[c] - _NEAR2 * x2[c]) - _FAR * (x3[c] - _NEAR2 * x1[c])
+            for c in range(x.shape[1]):
+                out[5, row, c] = x1[c] + (x5[c] - _BOTH2 * x3[c])
+
+
+@_compiled(f"void({'f4[:, ::1], ' * 7}i8, f4[:, ::1], i8)", parallel=True)
+def _gather_in_parts(m0: Any, m1: Any, m2: Any, m3: Any, m4: Any, m5: Any, plain: Any, dilation: int, y: Any, parts: int) -> None:
+    rows = -(-m0.shape[0] // parts)
+    for part in prange(parts):
+        for row in range(part * rows, min((part + 1) * rows, m0.shape[0])):
+            a, b, c, d = m1[row], m2[row], m3[row], m4[row]
+            t0 = row // dilation * 4 * dilation + row % dilation
+            t1, t2, t3 = t0 + dilation, t0 + 2 * dilation, t0 + 3 * dilation
+            for i in range(y.shape[1]):
+                y[t0, i] = plain[t0, i] + (m0[row, i] + ((a[i] + b[i]) + (c[i] + d[i])))
+            for i in range(y.shape[1]):
+                y[t1, i] = plain[t1, i] + (_NEAR * (a[i] - b[i]) + _FAR * (c[i] - d[i]))
+            for i in range(y.shape[1]):
+                y[t2, i] = plain[t2, i] + (_NEAR2 * (a[i] + b[i]) + _FAR2 * (c[i] + d[i]))
+            for i in range(y.shape[1]):
+                y[t3, i] = plain[t3, i] + (m5[row, i] + (_NEAR3 * (a[i] - b[i]) + _FAR3 * (c[i] - d[i])))
+
+
 @functools.cache
 def _threads_are_shared() -> bool:
     """Whether numba's threads are OpenMP's, which is known once they have run."""
@@ -149,6 +197,17 @@ def elu(x: Tensor, out: Tensor) -> None:
             _elu_in_parts(row.reshape(-1), made.reshape(-1), parts)
         else:
             _elu(row.reshape(-1), made.reshape(-1))
+
+
+def spread(x: Tensor, dilation: int, out: Tensor) -> None:
+    """`filtering.spread`, to `(6, count, channels)`."""
+    _spread_in_parts(_array(x), dilation, _array(out), _parts(out))
+
+
+def gather(made: Sequence[Tensor], plain: Tensor, dilation: int, y: Tensor) -> None:
+    """`filtering.gather`."""
+    m0, m1, m2, m3, m4, m5 = map(_array, made)
+    _gather_in_parts(m0, m1, m2, m3, m4, m5, _array(plain), dilation, _array(y), _parts(y))
 
 
 torch.set_num_threads(_THREADS)  # which loading a parallel loop has set to all that there are, for all of OpenMP

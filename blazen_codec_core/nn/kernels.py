@@ -6,9 +6,8 @@ machine's own matrix product; `conv1d` on a CPU does not, but is the right choic
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from . import packed
 from .filtering import TAPS, FewerProducts
+from .loops import load_loops
 
 _SMALL = 16
 """Below this many channels a product per tap is too thin; the taps are joined into one."""
@@ -76,25 +76,35 @@ def convolution(
         return JoinedWindows(weight, bias, stride, dilation)
     if kernel > 1 and out < _SMALL and stride == 1:
         return JoinedTaps(weight, bias, dilation)
-    blocks = weight.reshape(kernel // stride, stride * channels, out)
-    direct: Convolution = ShiftedProducts(blocks.unbind(), bias, stride, dilation)
-    if not lasting or weight.dtype != torch.float32:
+    direct = products_of(
+        weight.reshape(kernel // stride, stride * channels, out).unbind(), bias, stride, dilation, lasting=lasting
+    )
+    if not _may_be_packed(weight, lasting) or stride > 1 or kernel % (TAPS + 1) != TAPS or min(channels, out) < _WIDE:
         return direct
-    if packed.is_available():
-        direct = _packed_where_faster(direct, weight, bias, stride, dilation)
-    if stride == 1 and kernel % (TAPS + 1) == TAPS and min(channels, out) >= _WIDE:
-        return LongOrShort(FewerProducts(weight, bias, dilation), direct, _LONG * dilation)
-    return direct
+    return LongOrShort(FewerProducts(weight, bias, dilation, _product), direct, _LONG * dilation)
 
 
-def _packed_where_faster(direct: Convolution, weight: Tensor, bias: Tensor | None, stride: int, dilation: int) -> Convolution:
-    single, heavy = weight.shape[0] == stride, weight.numel() >= _HEAVY
-    if not single and not heavy:
+def products_of(taps: Sequence[Tensor], bias: Tensor | None, stride: int = 1, dilation: int = 1, *, lasting: bool) -> Convolution:
+    """The fastest way to compute `ShiftedProducts` of these."""
+    direct, values = ShiftedProducts(taps, bias, stride, dilation), sum(tap.numel() for tap in taps)
+    single, heavy = len(taps) == 1, values >= _HEAVY
+    if not (single or heavy) or not _may_be_packed(taps[0], lasting) or not packed.is_available():
         return direct
-    product = packed.PackedProduct(weight, bias, stride=stride, dilation=dilation)
+    product = packed.PackedProduct(taps, bias, dilation)
     if single:
         return product if heavy else LongOrShort(product, direct, _LASTING)
     return LongOrShort(direct, product, _BRIEF)
+
+
+def _may_be_packed(weight: Tensor, lasting: bool) -> bool:
+    return lasting and products_are_faster(weight.device) and weight.dtype == torch.float32
+
+
+def _product(taps: Sequence[Tensor], bias: Tensor | None, dilation: int) -> Convolution:
+    """Of few frames, as many as stay in cache with what is made of them."""
+    if taps[0].numel() >= _HEAVY and packed.is_available():
+        return packed.PackedProduct(taps, bias, dilation)
+    return ShiftedProducts(taps, bias, dilation=dilation)
 
 
 class LibraryConvolution:
@@ -198,16 +208,6 @@ def keep_memory() -> None:
     and twice that for what it keeps (mallopt(3), M_MMAP_THRESHOLD). This block is never written, so it costs no memory.
     """
     torch.empty(KEPT_BYTES, dtype=torch.uint8)
-
-
-@functools.cache
-def load_loops() -> Any:
-    """Activations compiled to loops, where numba is installed to compile them; the first time it takes a second."""
-    try:
-        from . import fused
-    except ImportError:
-        return None
-    return fused
 
 
 def snake(x: Tensor, alpha: Tensor, inverse: Tensor, out: Tensor) -> None:

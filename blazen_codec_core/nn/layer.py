@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from . import kernels
+from .loops import load_loops
 
 NoiseSource = Callable[[int, int, int], Tensor]
 """`(layer, position, count)` to `(batch or 1, count, 1)` standard normal noise."""
@@ -122,7 +123,7 @@ class Pointwise(Layer):
         return out
 
     def prepare(self) -> None:
-        kernels.load_loops()
+        load_loops()
 
 
 def reset_parameters(network: nn.Module, seed: int) -> None:

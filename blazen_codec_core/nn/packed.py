@@ -8,6 +8,7 @@ are those that PyTorch's compiler calls, of oneDNN.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,21 +19,20 @@ class PackedProduct:
     """A convolution of float32 signals on a CPU as one product, all taps of a window side by side; see `kernels.Convolution`.
 
     Args:
-        weight: `(kernel, in, out)`, copied.
-        stride: The kernel is a whole number of strides, and more than 1 only where `dilation` is 1.
+        taps: `(stride * in, out)` each, copied; `kernels.ShiftedProducts` says what they make.
+        dilation: In blocks of `stride` frames.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, *, stride: int = 1, dilation: int = 1) -> None:
-        kernel, channels, out = weight.shape
-        self._taps, self._channels, self._dilation = kernel // stride, stride * channels, dilation
+    def __init__(self, taps: Sequence[Tensor], bias: Tensor | None, dilation: int = 1) -> None:
+        self._starts, self._channels = range(0, len(taps) * dilation, dilation), taps[0].shape[0]
         self._bias = None if bias is None else bias.detach()
         pack, self._product = _operators()
-        self._weight: Tensor = pack(weight.detach().reshape(-1, out).t().contiguous())
+        self._weight: Tensor = pack(torch.cat([tap.detach() for tap in taps]).t().contiguous())
 
     def __call__(self, x: Tensor, frames: int) -> Tensor:
-        batch, taps, d = x.shape[0], range(self._taps), self._dilation
-        blocks = x[:, : (frames + (self._taps - 1) * d) * self._channels // x.shape[2]].reshape(batch, -1, self._channels)
-        windows = torch.cat([blocks[:, j * d : j * d + frames] for j in taps], 2) if self._taps > 1 else blocks
+        batch, stride = x.shape[0], self._channels // x.shape[2]
+        blocks = x[:, : (frames + self._starts[-1]) * stride].reshape(batch, -1, self._channels)
+        windows = torch.cat([blocks[:, start : start + frames] for start in self._starts], 2) if len(self._starts) > 1 else blocks
         y: Tensor = self._product(windows, self._weight, self._bias, "none", [], "")
         return y
 
@@ -45,11 +45,11 @@ def _operators() -> tuple[Any, Any]:
 @functools.cache
 def is_available() -> bool:
     """Whether this PyTorch has the operators, and they do what they are expected to."""
-    if not torch.backends.mkldnn.is_available():
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     with torch.no_grad():
         try:
-            y = PackedProduct(torch.ones(2, 16, 8), torch.ones(8))(torch.ones(1, 4, 16), 3)
+            y = PackedProduct(torch.ones(2, 16, 8).unbind(), torch.ones(8))(torch.ones(1, 4, 16), 3)
         except (AttributeError, RuntimeError, TypeError):  # another release may lack them, or want other arguments
             return False
         return y.shape == (1, 3, 8) and bool((y == 33).all())

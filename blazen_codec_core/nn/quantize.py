@@ -49,15 +49,15 @@ class VectorQuantizer(Seeded):
 
     def derived(self) -> Tensor:
         """What looking for the nearest entry needs of the codebook."""
-        return self.codebook.square().sum(-1)
+        return self.codebook.square().sum(-1) / 2
 
     def _of_codebook(self) -> Tensor:
         return self.derived() if self._prepared is None else self._prepared
 
     def nearest(self, codes: Tensor) -> Tensor:
-        """Indices `(batch, frames)` of the entries at the smallest distance."""
-        distances = codes.square().sum(-1, keepdim=True) - 2 * torch.matmul(codes, self.codebook.t()) + self._of_codebook()
-        return distances.argmin(-1)
+        """Indices `(batch, frames)` of the entries at the smallest distance: the square of it, less what is the same for all
+        entries, is minus twice what is compared here."""
+        return torch.matmul(codes, self.codebook.t()).sub_(self._of_codebook()).argmax(-1)
 
     def expand(self, codes: Tensor) -> Tensor:
         """Vectors of the codebook's space `(batch, frames / stride, code_channels)` to `(batch, frames, channels)`."""

@@ -9,7 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from streams import sizes, streamed, whole
 
-from blazen_codec_core.nn import Chain, Conv1d, ConvTranspose1d, FactorizedQuantizer, VectorQuantizer, kernels, prepare
+from blazen_codec_core.nn import (
+    Chain,
+    Conv1d,
+    ConvTranspose1d,
+    FactorizedQuantizer,
+    VectorQuantizer,
+    filtering,
+    kernels,
+    packed,
+    prepare,
+)
 from blazen_codec_core.nn import reset_parameters as reset
 from blazen_codec_core.nn.filtering import FewerProducts
 
@@ -18,6 +28,11 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def fewer_products(weight, bias, dilation, **options):
+    return FewerProducts(weight, bias, dilation, lambda taps, b, d: kernels.ShiftedProducts(taps, b, dilation=d), **options)
+
+
+@pytest.mark.parametrize("loops", [True, False], ids=["loops", "operations"])
 @given(
     kernel=st.sampled_from([3, 7, 11]),
     dilation=st.sampled_from([1, 2, 3, 9]),
@@ -28,14 +43,19 @@ def seeded(seed: int) -> torch.Generator:
     bias=st.booleans(),
     block=st.sampled_from([1, 300, 1 << 20]),
 )
-def test_fewer_products_are_the_convolution_to_a_few_roundings(kernel, dilation, channels, frames, batch, more, bias, block):
+def test_fewer_products_are_the_convolution_to_a_few_roundings(
+    loops, kernel, dilation, channels, frames, batch, more, bias, block
+):
     generator = seeded(frames)
     weight = torch.randn(kernel, *channels, generator=generator, dtype=torch.float64)
     offset = torch.randn(channels[1], generator=generator, dtype=torch.float64) if bias else None
     x = torch.randn(batch, frames + (kernel - 1) * dilation + more, channels[0], generator=generator, dtype=torch.float64)
     wanted = F.conv1d(x.transpose(1, 2), weight.permute(2, 1, 0), offset, dilation=dilation).transpose(1, 2)[:, :frames]
-    way = FewerProducts(weight.float(), None if offset is None else offset.float(), dilation, block_values=block)
-    got = way(x.float(), frames)
+    way = fewer_products(weight.float(), None if offset is None else offset.float(), dilation, block_values=block)
+    with pytest.MonkeyPatch.context() as patch:
+        if not loops:
+            patch.setattr(filtering, "load_loops", lambda: None)
+        got = way(x.float(), frames)
     assert got.shape == wanted.shape
     assert (got - wanted).abs().max() < 3e-6 * wanted.abs().max().clamp(min=1) * (kernel * channels[0]) ** 0.5
 
@@ -44,7 +64,7 @@ def test_fewer_products_round_about_twice_as_much_as_the_sum():
     x, weight = torch.randn(1, 2048 + 6, 192, generator=seeded(0)), torch.randn(7, 192, 192, generator=seeded(1)) / 40
     exact = kernels.ShiftedProducts(weight.double().unbind(), None)(x.double(), 2048)
     of_sum = (kernels.ShiftedProducts(weight.unbind(), None)(x, 2048) - exact).square().mean().sqrt()
-    of_fewer = (FewerProducts(weight, None, 1)(x, 2048) - exact).square().mean().sqrt()
+    of_fewer = (fewer_products(weight, None, 1)(x, 2048) - exact).square().mean().sqrt()
     assert of_fewer < 3 * of_sum < 3e-6
 
 
@@ -54,7 +74,10 @@ def test_fewer_products_round_about_twice_as_much_as_the_sum():
         ((7, 96, 96), {}, kernels.LongOrShort),
         ((7, 96, 96), {"lasting": False}, kernels.ShiftedProducts),
         ((7, 48, 96), {}, kernels.ShiftedProducts),
-        ((1, 96, 96), {}, kernels.ShiftedProducts),
+        ((1, 96, 96), {}, kernels.LongOrShort),
+        ((1, 512, 512), {}, packed.PackedProduct),
+        ((2, 512, 512), {}, kernels.LongOrShort),
+        ((2, 96, 96), {}, kernels.ShiftedProducts),
         ((8, 48, 96), {"stride": 4}, kernels.ShiftedProducts),
         ((7, 1, 64), {}, kernels.JoinedWindows),
         ((7, 64, 1), {}, kernels.JoinedTaps),
@@ -65,6 +88,43 @@ def test_fewer_products_round_about_twice_as_much_as_the_sum():
 )
 def test_the_way_is_chosen_by_shape(shape, options, expected):
     assert type(kernels.convolution(torch.zeros(shape), None, **{"lasting": True, **options})) is expected
+
+
+@given(
+    taps=st.sampled_from([(1, 1), (2, 1), (3, 2), (2, 3)]),
+    stride=st.sampled_from([1, 2, 5]),
+    channels=st.sampled_from([(1, 1), (5, 8), (64, 96)]),
+    frames=st.integers(1, 70),
+    batch=st.integers(1, 2),
+    more=st.integers(0, 5),
+    bias=st.booleans(),
+)
+def test_a_packed_product_is_the_convolution(taps, stride, channels, frames, batch, more, bias):
+    count, dilation = taps if stride == 1 else (taps[0], 1)
+    weight = torch.randn(count * stride, *channels, generator=seeded(frames))
+    offset = torch.randn(channels[1], generator=seeded(1)) if bias else None
+    needed = (frames - 1) * stride + (count * stride - 1) * dilation + 1
+    x = torch.randn(batch, needed + more, channels[0], generator=seeded(2))
+    wanted = F.conv1d(x.transpose(1, 2), weight.permute(2, 1, 0), offset, stride, 0, dilation).transpose(1, 2)[:, :frames]
+    with torch.inference_mode():
+        got = packed.PackedProduct(weight.reshape(count, -1, channels[1]).unbind(), offset, dilation)(x, frames)
+    torch.testing.assert_close(got, wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_products_are_packed_where_the_library_can(monkeypatch):
+    assert packed.is_available()  # in the PyTorch that is tested with, on x86
+    shape = (2, 512, 512)
+    assert type(kernels.convolution(torch.zeros(shape), None, lasting=True)) is kernels.LongOrShort
+    monkeypatch.setattr(packed, "is_available", lambda: False)
+    assert type(kernels.convolution(torch.zeros(shape), None, lasting=True)) is kernels.ShiftedProducts
+
+
+def test_a_library_without_the_operators_is_found_out(monkeypatch):
+    def other(*arguments):
+        raise TypeError("other arguments")
+
+    monkeypatch.setattr(packed, "_operators", lambda: (other, other))
+    assert not packed.is_available.__wrapped__()
 
 
 def test_a_device_without_fast_products_gets_the_librarys_convolution(monkeypatch):
