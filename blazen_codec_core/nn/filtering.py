@@ -16,13 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .loops import load_loops
-from .points import FAR, NEAR
 
 FRAMES = 4
 """Computed together."""
-POINTS = 6
 TAPS = 3
 """Taken together; the one after them is plain."""
+POINTS = 6
+NEAR, FAR = 2 / 3, 3 / 2
+"""The points on either side of 0; their product is 1."""
 BLOCK_VALUES = 1 << 20
 """So that they stay in cache, and products are still thick enough."""
 

@@ -21,7 +21,7 @@ import torch
 from numba import prange
 from torch import Tensor
 
-from .points import FAR, NEAR
+from .filtering import FAR, NEAR
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
