@@ -6,6 +6,9 @@ machine's own matrix product; `conv1d` on a CPU does not, but is the right choic
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -19,16 +22,38 @@ from .loops import load_loops
 
 _SMALL = 16
 """Below this many channels a product per tap is too thin; the taps are joined into one."""
-_WIDE = 96
-"""From this many channels on, products cost so much more than additions that fewer of them pay."""
-_LONG = 64
-"""Below this many frames a dilation, a product is too thin to be taken apart."""
-_HEAVY = 1 << 18
-"""From so many values on, bringing a weight into the product's own order shows,"""
-_BRIEF = 128
-"""below this many frames."""
-_LASTING = 1024
-"""From this many frames on, one tap is faster with its bias than before it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """Where one way becomes faster than another, measured on one kind of processor.
+
+    Attributes:
+        wide: From so many channels on, products cost so much more than additions that fewer of them pay,
+        taps: for at least so many taps,
+        rows: of a signal of at least so many frames a dilation,
+        frames: and so many frames in all.
+        heavy: A weight of so many values is worth bringing into the product's own order,
+        brief: below so many frames.
+        lasting: From so many frames on, one tap is faster with its bias than before it.
+        pictures: Weights that are not heavy are faster as a picture's than as a product's, where the signal is not brief.
+    """
+
+    wide: int
+    taps: int
+    rows: int
+    frames: int
+    heavy: int
+    brief: float
+    lasting: int
+    pictures: bool
+
+
+PLAIN = Limits(wide=96, taps=3, rows=64, frames=1, heavy=1 << 18, brief=128, lasting=1024, pictures=False)
+PACKED = Limits(wide=128, taps=7, rows=28, frames=256, heavy=1 << 17, brief=math.inf, lasting=1, pictures=True)
+"""Where plain products make do with vectors of half the processor's length, and packed ones do not."""
+PICTURE_FRAMES = 128
+"""From so many frames on, a picture's weight is brought into order in no time beside the work with it."""
 
 MANY_VALUES = 1 << 14
 """From here on a few plain passes over memory cost less than one slow one."""
@@ -38,6 +63,12 @@ KEPT_BYTES = (32 << 20) - (64 << 10)
 """The largest block that glibc learns from, with room for its own header."""
 FEW_FRAMES = 8
 """Below this many, preparing the library's recurrent kernel costs more than it saves."""
+
+
+@functools.cache
+def limits() -> Limits:
+    """Those of this processor, which do not change from run to run: other ways round otherwise."""
+    return PACKED if torch.backends.cpu.get_cpu_capability() == "AVX512" and packed.is_available() else PLAIN
 
 
 def products_are_faster(device: torch.device) -> bool:
@@ -69,7 +100,7 @@ def convolution(
     kernel, channels, out = weight.shape
     products = products_are_faster(weight.device)
     if products and stride == 1 and channels == 1 and groups == out > 1:
-        return Depthwise(weight[:, 0], bias, dilation)
+        return Picture(weight[:, 0].unbind(), bias, dilation)
     if not products or groups > 1 or kernel % stride or (stride > 1 and dilation > 1):
         return LibraryConvolution(weight, bias, stride, dilation, groups)
     if kernel > 1 and channels < _SMALL:
@@ -79,21 +110,25 @@ def convolution(
     direct = products_of(
         weight.reshape(kernel // stride, stride * channels, out).unbind(), bias, stride, dilation, lasting=lasting
     )
-    if not _may_be_packed(weight, lasting) or stride > 1 or kernel % (TAPS + 1) != TAPS or min(channels, out) < _WIDE:
+    least = limits()
+    few = stride > 1 or kernel < least.taps or kernel % (TAPS + 1) != TAPS or min(channels, out) < least.wide
+    if few or not _may_be_packed(weight, lasting):
         return direct
-    return LongOrShort(FewerProducts(weight, bias, dilation, _product), direct, _LONG * dilation)
+    return by_length(FewerProducts(weight, bias, dilation, _product), direct, max(least.rows * dilation, least.frames))
 
 
 def products_of(taps: Sequence[Tensor], bias: Tensor | None, stride: int = 1, dilation: int = 1, *, lasting: bool) -> Convolution:
     """The fastest way to compute `ShiftedProducts` of these."""
-    direct, values = ShiftedProducts(taps, bias, stride, dilation), sum(tap.numel() for tap in taps)
-    single, heavy = len(taps) == 1, values >= _HEAVY
-    if not (single or heavy) or not _may_be_packed(taps[0], lasting) or not packed.is_available():
+    direct, least = ShiftedProducts(taps, bias, stride, dilation), limits()
+    single, heavy = len(taps) == 1, sum(tap.numel() for tap in taps) >= least.heavy
+    if not (single or heavy or least.pictures) or not _may_be_packed(taps[0], lasting) or not packed.is_available():
         return direct
     product = packed.PackedProduct(taps, bias, dilation)
     if single:
-        return product if heavy else LongOrShort(product, direct, _LASTING)
-    return LongOrShort(direct, product, _BRIEF)
+        return by_length(product, direct, 1 if heavy else least.lasting)
+    if heavy:
+        return by_length(direct, product, least.brief)
+    return by_length(Picture(taps, bias, dilation), product, PICTURE_FRAMES)
 
 
 def _may_be_packed(weight: Tensor, lasting: bool) -> bool:
@@ -102,7 +137,7 @@ def _may_be_packed(weight: Tensor, lasting: bool) -> bool:
 
 def _product(taps: Sequence[Tensor], bias: Tensor | None, dilation: int) -> Convolution:
     """Of few frames, as many as stay in cache with what is made of them."""
-    if taps[0].numel() >= _HEAVY and packed.is_available():
+    if (taps[0].numel() >= limits().heavy or limits().pictures) and packed.is_available():
         return packed.PackedProduct(taps, bias, dilation)
     return ShiftedProducts(taps, bias, dilation=dilation)
 
@@ -172,23 +207,41 @@ class ShiftedProducts:
         return _add(y, self._bias)
 
 
-class Depthwise:
-    """Each channel with its own taps; they are `(kernel, channels)`. To the library a signal in our layout is a picture of one
-    line with its channels last, for which it has a kernel that reads each value once."""
+class Picture:
+    """The library's convolution of a picture of one line with its channels last, which is what a signal in our layout is to it.
+    It has kernels that read each value of a picture once, and none that do so for signals.
 
-    def __init__(self, taps: Tensor, bias: Tensor | None, dilation: int) -> None:
-        self._weight, self._bias, self._dilation = taps.t()[:, None, None].contiguous(), bias, dilation
+    Args:
+        taps: `(stride * in, out)` each, as for `ShiftedProducts`; or `(channels,)`, where each channel has its own.
+        dilation: In blocks of `stride` frames.
+    """
+
+    def __init__(self, taps: Sequence[Tensor], bias: Tensor | None, dilation: int = 1) -> None:
+        self._width = taps[0].shape[0]
+        self._groups = self._width if taps[0].dim() == 1 else 1
+        weight = torch.stack(list(taps), dim=-1)  # (in, out, kernel) or (channels, kernel)
+        weight = weight[:, None] if self._groups > 1 else weight.transpose(0, 1)
+        self._weight = weight.unsqueeze(2).contiguous(memory_format=torch.channels_last)
+        self._bias, self._dilation, self._reach = bias, dilation, (len(taps) - 1) * dilation
 
     def __call__(self, x: Tensor, frames: int) -> Tensor:
-        picture = x.unsqueeze(1).permute(0, 3, 1, 2)
-        y = F.conv2d(picture, self._weight, self._bias, dilation=(1, self._dilation), groups=x.shape[2])
+        batch, stride = x.shape[0], self._width // x.shape[2]
+        blocks = x[:, : (frames + self._reach) * stride].reshape(batch, 1, -1, self._width)
+        y = F.conv2d(blocks.permute(0, 3, 1, 2), self._weight, self._bias, dilation=(1, self._dilation), groups=self._groups)
         return y.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def by_length(long: Convolution, short: Convolution, frames: float) -> Convolution:
+    """`LongOrShort`, or just one of them where it is always that one."""
+    if frames <= 1:
+        return long
+    return short if math.isinf(frames) else LongOrShort(long, short, frames)
 
 
 class LongOrShort:
     """One way for signals of at least so many frames, another for shorter ones."""
 
-    def __init__(self, long: Convolution, short: Convolution, frames: int) -> None:
+    def __init__(self, long: Convolution, short: Convolution, frames: float) -> None:
         self._long, self._short, self._frames = long, short, frames
 
     def __call__(self, x: Tensor, frames: int) -> Tensor:

@@ -68,26 +68,51 @@ def test_fewer_products_round_about_twice_as_much_as_the_sum():
     assert of_fewer < 3 * of_sum < 3e-6
 
 
+@pytest.fixture(params=[kernels.PLAIN, kernels.PACKED], ids=["plain", "packed"])
+def limits(request, monkeypatch):
+    """What is fastest on either kind of processor; every way runs on both."""
+    monkeypatch.setattr(kernels, "limits", lambda: request.param)
+    return request.param
+
+
 @pytest.mark.parametrize(
-    ("shape", "options", "expected"),
+    ("shape", "options", "on_plain", "on_packed"),
     [
-        ((7, 96, 96), {}, kernels.LongOrShort),
-        ((7, 96, 96), {"lasting": False}, kernels.ShiftedProducts),
-        ((7, 48, 96), {}, kernels.ShiftedProducts),
-        ((1, 96, 96), {}, kernels.LongOrShort),
-        ((1, 512, 512), {}, packed.PackedProduct),
-        ((2, 512, 512), {}, kernels.LongOrShort),
-        ((2, 96, 96), {}, kernels.ShiftedProducts),
-        ((8, 48, 96), {"stride": 4}, kernels.ShiftedProducts),
-        ((7, 1, 64), {}, kernels.JoinedWindows),
-        ((7, 64, 1), {}, kernels.JoinedTaps),
-        ((7, 1, 64), {"groups": 64}, kernels.Depthwise),
-        ((7, 2, 64), {"groups": 32}, kernels.LibraryConvolution),
-        ((7, 32, 64), {"stride": 2}, kernels.LibraryConvolution),
+        ((7, 128, 128), {}, "FewerProducts or ShiftedProducts", "FewerProducts or Picture or PackedProduct"),
+        ((7, 96, 96), {}, "FewerProducts or ShiftedProducts", "Picture or PackedProduct"),
+        ((7, 96, 96), {"lasting": False}, "ShiftedProducts", "ShiftedProducts"),
+        ((3, 256, 256), {}, "FewerProducts or ShiftedProducts", "PackedProduct"),
+        ((7, 48, 96), {}, "ShiftedProducts", "Picture or PackedProduct"),
+        ((1, 96, 96), {}, "PackedProduct or ShiftedProducts", "PackedProduct"),
+        ((1, 512, 512), {}, "PackedProduct", "PackedProduct"),
+        ((2, 512, 512), {}, "ShiftedProducts or PackedProduct", "PackedProduct"),
+        ((2, 96, 96), {}, "ShiftedProducts", "Picture or PackedProduct"),
+        ((8, 48, 96), {"stride": 4}, "ShiftedProducts", "Picture or PackedProduct"),
+        ((7, 1, 64), {}, "JoinedWindows", "JoinedWindows"),
+        ((7, 64, 1), {}, "JoinedTaps", "JoinedTaps"),
+        ((7, 1, 64), {"groups": 64}, "Picture", "Picture"),
+        ((7, 2, 64), {"groups": 32}, "LibraryConvolution", "LibraryConvolution"),
+        ((7, 32, 64), {"stride": 2}, "LibraryConvolution", "LibraryConvolution"),
     ],
 )
-def test_the_way_is_chosen_by_shape(shape, options, expected):
-    assert type(kernels.convolution(torch.zeros(shape), None, **{"lasting": True, **options})) is expected
+def test_the_way_is_chosen_by_shape(limits, shape, options, on_plain, on_packed):
+    way = kernels.convolution(torch.zeros(shape), None, **{"lasting": True, **options})
+    assert " or ".join(names(way)) == (on_plain if limits is kernels.PLAIN else on_packed)
+
+
+def names(way):
+    """What a way may be, for long signals first."""
+    return [*names(way._long), *names(way._short)] if isinstance(way, kernels.LongOrShort) else [type(way).__name__]
+
+
+def test_the_limits_are_the_processors(monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    assert kernels.limits.__wrapped__() is kernels.PACKED
+    monkeypatch.setattr(packed, "is_available", lambda: False)
+    assert kernels.limits.__wrapped__() is kernels.PLAIN
+    monkeypatch.undo()
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert kernels.limits.__wrapped__() is kernels.PLAIN
 
 
 @given(
@@ -111,12 +136,10 @@ def test_a_packed_product_is_the_convolution(taps, stride, channels, frames, bat
     torch.testing.assert_close(got, wanted, atol=1e-4, rtol=1e-4)
 
 
-def test_products_are_packed_where_the_library_can(monkeypatch):
+def test_products_are_packed_where_the_library_can(limits, monkeypatch):
     assert packed.is_available()  # in the PyTorch that is tested with, on x86
-    shape = (2, 512, 512)
-    assert type(kernels.convolution(torch.zeros(shape), None, lasting=True)) is kernels.LongOrShort
     monkeypatch.setattr(packed, "is_available", lambda: False)
-    assert type(kernels.convolution(torch.zeros(shape), None, lasting=True)) is kernels.ShiftedProducts
+    assert names(kernels.convolution(torch.zeros(2, 512, 512), None, lasting=True)) == ["ShiftedProducts"]
 
 
 def test_a_library_without_the_operators_is_found_out(monkeypatch):
@@ -133,15 +156,18 @@ def test_a_device_without_fast_products_gets_the_librarys_convolution(monkeypatc
     assert type(way) is kernels.LibraryConvolution
 
 
+@pytest.mark.parametrize("limits", [kernels.PLAIN, kernels.PACKED], ids=["plain", "packed"])
 @pytest.mark.parametrize("products", [True, False], ids=["products", "library"])
 @settings(max_examples=15)
 @given(length=st.integers(1, 700), batch=st.integers(1, 2), sizes=sizes, dilation=st.sampled_from([1, 3]))
-def test_prepared_layers_stream_what_others_give(products, length, batch, sizes, dilation):
+def test_prepared_layers_stream_what_others_give(limits, products, length, batch, sizes, dilation):
     layers = Chain(
         [
-            Conv1d(2, 96, 7, padding=3),
-            Conv1d(96, 96, 7, dilation=dilation, padding=3 * dilation),
-            ConvTranspose1d(96, 4, 4, stride=2),
+            Conv1d(2, 128, 7, padding=3),
+            Conv1d(128, 128, 7, dilation=dilation, padding=3 * dilation),
+            Conv1d(128, 128, 1),
+            Conv1d(128, 64, 4, stride=2),
+            ConvTranspose1d(64, 4, 4, stride=2),
         ]
     )
     reset(layers, 0)
@@ -149,6 +175,7 @@ def test_prepared_layers_stream_what_others_give(products, length, batch, sizes,
     with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
         wanted = whole(layers, x)
         patch.setattr(kernels, "products_are_faster", lambda device: products)
+        patch.setattr(kernels, "limits", lambda: limits)
         prepare(layers)
         for got in (whole(layers, x), streamed(layers, x, sizes)):
             torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-4)
