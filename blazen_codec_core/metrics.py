@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import InvalidInput
+from .errors import EngineNotAvailable, InvalidInput
 
 Signal = NDArray[np.float32]
 
@@ -49,5 +53,78 @@ def log_mel(signal: Signal, sample_rate: int, bands: int = 80) -> NDArray[np.flo
 
 def log_mel_distance(original: Signal, decoded: Signal, sample_rate: int) -> float:
     """The mean absolute difference of `log_mel`, over all channels; both are `(channels, samples)`."""
+    return _mean_over_channels(
+        original, decoded, lambda a, b: float(np.abs(log_mel(a, sample_rate) - log_mel(b, sample_rate)).mean())
+    )
+
+
+PESQ_RATE = 16_000
+"""What wide-band PESQ is defined at, in Hz."""
+
+
+def stoi(original: Signal, decoded: Signal, sample_rate: int) -> float:
+    """Short-time objective intelligibility, 0 to 1 (Taal et al. 2011), by pystoi; the mean over channels.
+
+    NaN where less than 0.4 s of a signal is loud enough to be judged.
+
+    Raises:
+        EngineNotAvailable: pystoi is not installed: the extra `evaluate`.
+    """
+    try:
+        from pystoi import stoi as measured
+    except ImportError as error:
+        raise _missing("STOI", "pystoi") from error
+    return _mean_over_channels(original, decoded, lambda a, b: _stoi(measured, a, b, sample_rate))
+
+
+def _stoi(measured: Any, original: Signal, decoded: Signal, sample_rate: int) -> float:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        try:
+            return float(measured(original, decoded, sample_rate))
+        except (RuntimeWarning, ValueError):  # too little of it
+            return float("nan")
+
+
+def pesq(original: Signal, decoded: Signal, sample_rate: int) -> float:
+    """Perceptual evaluation of speech quality, wide band, 1.04 to 4.64 (ITU-T P.862.2), by pesq; the mean over channels, at 16 kHz.
+
+    NaN where there is no speech to be judged.
+
+    Raises:
+        EngineNotAvailable: pesq is not installed: the extra `evaluate`.
+    """
+    try:
+        from pesq import PesqError
+        from pesq import pesq as measured
+    except ImportError as error:
+        raise _missing("PESQ", "pesq") from error
+    from .audio import resample
+
+    def score(a: Signal, b: Signal) -> float:
+        wide = (resample(signal[None], sample_rate, PESQ_RATE)[0] for signal in (a, b))
+        try:
+            return float(measured(PESQ_RATE, *wide, "wb"))
+        except (PesqError, ValueError):
+            return float("nan")
+
+    return _mean_over_channels(original, decoded, score)
+
+
+def _missing(what: str, package: str) -> EngineNotAvailable:
+    return EngineNotAvailable(f"{what} needs {package}: pip install 'blazen-codec-core[evaluate]'")
+
+
+def _mean_over_channels(original: Signal, decoded: Signal, score: Callable[[Signal, Signal], float]) -> float:
     pairs = zip(np.atleast_2d(original), np.atleast_2d(decoded), strict=True)
-    return float(np.mean([np.abs(log_mel(a, sample_rate) - log_mel(b, sample_rate)).mean() for a, b in pairs]))
+    return float(np.mean([score(a, b) for a, b in pairs]))
+
+
+def usage(counts: NDArray[np.int64]) -> tuple[float, float]:
+    """How a codebook is used: the share of its entries that are, and the entropy of the choice in bits.
+
+    Args:
+        counts: How often each entry was chosen.
+    """
+    shares = counts[counts > 0] / max(1, counts.sum())
+    return len(shares) / len(counts), float(-(shares * np.log2(shares)).sum())

@@ -1,8 +1,8 @@
 """Codebooks from data, before they are trained.
 
 A quantizer trained from its first step collapses to a handful of entries. Instead the autoencoder is trained alone, and
-each codebook is then fitted to what the ones before it leave over: projections from principal components, directions
-from spherical k-means, magnitudes from the members, and the way back by least squares.
+each codebook is then fitted to what the ones before it leave over: by k-means; or for a factorized one projections from
+principal components, directions from spherical k-means, magnitudes from the members, and the way back by least squares.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from blazen_codec_core.nn import FactorizedQuantizer, ResidualVectorQuantizer
+from blazen_codec_core.nn import FactorizedQuantizer, ResidualVectorQuantizer, VectorQuantizer
 
 
 @torch.no_grad()
@@ -20,14 +20,25 @@ def fit(quantizer: ResidualVectorQuantizer, latents: Tensor, generator: torch.Ge
     residual, left = latents.clone(), []
     energy = float(latents.var(dim=(0, 1)).sum())
     for book in quantizer:
-        fit_one(book, residual, generator)
+        frames = residual.reshape(residual.shape[0], -1, book.stride, residual.shape[2]).mean(2).flatten(0, 1)
+        fit_factorized(book, frames, generator) if isinstance(book, FactorizedQuantizer) else fit_plain(book, frames, generator)
         residual -= book.decode(book.nearest(book.project(residual)))
         left.append(float(residual.square().mean((0, 1)).sum()) / energy)
     return left
 
 
-def fit_one(book: FactorizedQuantizer, z: Tensor, generator: torch.Generator) -> None:
-    frames = z.reshape(z.shape[0], -1, book.stride, z.shape[2]).mean(2).flatten(0, 1)
+def fit_plain(book: VectorQuantizer, frames: Tensor, generator: torch.Generator, rounds: int = 25) -> None:
+    """Entries at the means of the vectors nearest to them."""
+    book.codebook.copy_(frames[torch.randperm(len(frames), generator=generator)[: len(book.codebook)]])
+    for _ in range(rounds):
+        members = book.nearest(frames)
+        counts = torch.bincount(members, minlength=len(book.codebook))
+        means = torch.zeros_like(book.codebook).index_add_(0, members, frames) / counts.clamp(min=1)[:, None]
+        restart = frames[torch.randint(len(frames), (len(book.codebook),), generator=generator)]
+        book.codebook.copy_(torch.where(counts[:, None] == 0, restart, means))
+
+
+def fit_factorized(book: FactorizedQuantizer, frames: Tensor, generator: torch.Generator) -> None:
     mean = frames.mean(0)
     width = book.codebook.shape[1]
     _, _, basis = torch.linalg.svd(frames - mean, full_matrices=False)

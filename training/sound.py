@@ -20,7 +20,7 @@ import numpy as np
 import soundfile
 import soxr
 from numpy.typing import NDArray
-from scipy.signal import butter, fftconvolve, sosfilt
+from scipy.signal import butter, fftconvolve, lfilter, sosfilt
 
 from .texts import HELD_OUT_SENTENCES, HELD_OUT_VOICES, SENTENCES, VOICES
 
@@ -46,8 +46,13 @@ def speech(rng: np.random.Generator) -> Signal:
     lines = [str(line) for line in rng.choice(SENTENCES[language], size=int(rng.integers(1, 3)))]
     lines.append(f"{rng.integers(1, 10_000)}, {rng.integers(1, 100)}.")
     rng.shuffle(lines)
+    text = " ".join(lines)
+    if rng.random() < 0.4:  # sounds that follow each other in no sentence
+        words = text.split()
+        rng.shuffle(words)
+        text = " ".join(words)
     return espeak(
-        " ".join(lines),
+        text,
         f"{language}+{rng.choice(VOICES)}",
         speed=int(rng.integers(100, 230)),
         pitch=int(rng.integers(5, 95)),
@@ -61,6 +66,59 @@ def held_out_speech(index: int) -> Signal:
     sentence = HELD_OUT_SENTENCES[index % len(HELD_OUT_SENTENCES)]
     voice = f"en-gb+{HELD_OUT_VOICES[index % len(HELD_OUT_VOICES)]}"
     return level(espeak(sentence, voice, speed=int(rng.integers(130, 190)), pitch=int(rng.integers(25, 75))), 0.08)
+
+
+VOWEL_FORMANTS = ((200, 1000), (600, 2800), (1800, 3600), (3000, 4800), (4000, 6500))
+"""What the resonances of a throat range over, in Hz."""
+
+
+def babble(rng: np.random.Generator, seconds: float = 5.0) -> Signal:
+    """A voice that says nothing: phones of random resonances (Klatt 1980, "Software for a cascade/parallel formant synthesizer"),
+    with the unsteady pitch, breath and loudness that espeak-ng's voices lack."""
+    n = int(seconds * SAMPLE_RATE)
+    out, at = np.zeros(n, np.float32), 0
+    base, breath = np.exp(rng.uniform(np.log(70), np.log(320))), rng.uniform(0.02, 0.4)
+    throat, tilt = rng.uniform(0.85, 1.2), rng.uniform(200, 1800)
+    pitch = base * 2 ** np.interp(np.arange(n), np.linspace(0, n, int(seconds * 4) + 2), rng.normal(0, 0.25, int(seconds * 4) + 2))
+    pitch *= 1 + 0.01 * np.interp(np.arange(n), np.arange(0, n + 100, 100), rng.standard_normal(n // 100 + 1))
+    phase = np.cumsum(pitch) / SAMPLE_RATE
+    pulses = np.diff(np.floor(phase), prepend=0).astype(np.float32) * rng.uniform(0.8, 1.2, n)
+    glottis = sosfilt(butter(2, tilt, fs=SAMPLE_RATE, output="sos"), pulses) * np.sqrt(SAMPLE_RATE / base) * 3
+    glottis += breath * rng.standard_normal(n) * (0.3 + 0.7 * (phase % 1 < 0.4))
+    while at < n:
+        length, kind = int(rng.uniform(0.04, 0.25) * SAMPLE_RATE), rng.random()
+        fade = int(0.012 * SAMPLE_RATE)
+        part = slice(at, min(n, at + length + fade))
+        if kind < 0.6:
+            sound = formants(rng, glottis[part], throat, rng.uniform(1, 5))
+        elif kind < 0.85:
+            low = rng.uniform(800, 6000)
+            band = butter(2, [low, min(low * rng.uniform(1.3, 3), 11_500)], "bandpass", fs=SAMPLE_RATE, output="sos")
+            sound = sosfilt(band, rng.standard_normal(part.stop - at)) * rng.uniform(0.1, 0.8)
+            sound += formants(rng, glottis[part], throat, 8) * rng.uniform(0, 0.3) * (rng.random() < 0.4)
+            if rng.random() < 0.4:  # a stop: silence, then a burst
+                sound *= np.exp(-np.arange(len(sound)) / SAMPLE_RATE * rng.uniform(40, 150))
+        else:
+            sound = np.zeros(part.stop - at)
+        window = np.minimum(1, np.minimum(np.arange(len(sound)), np.arange(len(sound))[::-1]) / fade)
+        out[part] += (level(sound, 10 ** rng.uniform(-0.8, 0)) if kind < 0.85 else sound) * window
+        at += length
+    return out
+
+
+def formants(rng: np.random.Generator, source: Signal, throat: float, sharpness: float) -> Signal:
+    """A source through a cascade of resonances, which glide from one place to another over its length."""
+    steps = 4
+    ends = np.array([[rng.uniform(low, high) * throat for low, high in VOWEL_FORMANTS] for _ in range(2)])
+    made = []
+    for step, piece in enumerate(np.array_split(source, steps)):
+        for start, end in ends.T:
+            centre = start + (end - start) * step / (steps - 1)
+            radius = np.exp(-np.pi * (50 + centre / (4 * sharpness)) / SAMPLE_RATE)
+            poles = [1, -2 * radius * np.cos(2 * np.pi * min(centre, 10_000) / SAMPLE_RATE), radius**2]
+            piece = lfilter([sum(poles)], poles, piece)
+        made.append(piece)
+    return np.concatenate(made)
 
 
 def tone(rng: np.random.Generator, seconds: float, pitch: float) -> Signal:
@@ -175,8 +233,10 @@ def clip(seed: int, index: int) -> Signal:
     """Clip number `index` of the corpus of `seed`: mostly speech, some music, noise and mixtures."""
     rng = np.random.default_rng((seed, index))
     kind = rng.random()
-    if kind < 0.75:
+    if kind < 0.6:
         sound = speech(rng)
+    elif kind < 0.75:
+        sound = babble(rng)
     elif kind < 0.82:
         voice = level(speech(rng), 1.0)
         bed = music(rng, len(voice) / SAMPLE_RATE) if rng.random() < 0.5 else speech(rng)

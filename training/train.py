@@ -1,11 +1,15 @@
-"""Trains an embedded model from nothing but a seed, out of the plugin's own network.
+"""Trains an embedded model from nothing but a seed, out of its plugin's own network.
 
-    python -m training.train --work run/ --minutes 70
+    python -m training.train dac_tiny --work runs/dac_tiny
 
 Stages: the autoencoder alone; codebooks fitted to its latents; both together. Every 250 steps the state is written to
-`run/checkpoint.pt` and a new start goes on from there; a step's data and noise depend on the seed and its number only.
-`run/log.jsonl` has the losses and the intelligibility of held-out speech. The last step writes `run/model.safetensors`
-in the published layout, float16.
+`checkpoint.pt` in the folder of the run, and a new start goes on from there; a step's data and noise depend on the seed and
+its number only. `log.jsonl` has the losses and the intelligibility of held-out speech. The last step writes
+`model.safetensors`, float16, under the names that the authors' package knows.
+
+    python -m training.train dac_tiny --work runs/more --weights plugins/dac/blazen_codec_dac/tiny.safetensors
+
+goes on from a trained model instead: without the first stages, and with a plan of its own.
 """
 
 from __future__ import annotations
@@ -24,30 +28,38 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pystoi import stoi
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from blazen_codec_core.nn import StreamSetup, reset_parameters
-from blazen_codec_snac.network import SnacNetwork
-from blazen_codec_snac.specs import SNAC_TINY
+from blazen_codec_core.nn import CodecNetwork, StreamSetup, reset_parameters
 
 from . import codebooks, sound
 from .losses import SpectralLoss, waveform_loss
+from .optimizer import Optimizer
+from .recipes import RECIPES, Recipe
+
+CHECKPOINT_EVERY, MEASURE_EVERY = 250, 1000
+SAMPLE_RATE = sound.SAMPLE_RATE
 
 
 @dataclass
 class Plan:
-    """Everything that decides the result, but the code."""
+    """Everything that decides the result, but the recipe and the code."""
 
     seed: int = 0
-    corpus_minutes: float = 90.0
+    corpus_minutes: float = 120.0
     batch: int = 10
-    samples: int = 9_600
-    alone: int = 2_500
+    alone: int = 3_000
     """Steps without the quantizer."""
     fit_batches: int = 120
     """Batches whose latents the codebooks are fitted to."""
-    steps: int = 9_500
+    steps: int = 12_000
     rate: float = 1.5e-3
+    flat: float = 0.3
+    """Share of the steps before the learning rate begins to fall."""
+    dropout: float = 0.25
+    """Share of the signals that use only some of the codebooks, where the model has a choice."""
     revive_every: int = 50
     revive_until: float = 0.75
     """Share of the steps after which entries are no longer moved."""
@@ -58,39 +70,48 @@ class Plan:
 
     def learning_rate(self, step: int) -> float:
         warm = min(1.0, (step + 1) / 200)
-        if step >= self.alone:
+        if step >= self.alone > 0:
             warm = min(warm, 0.3 + 0.7 * (step - self.alone) / 500)
-        progress = max(0.0, (step - 0.3 * self.steps) / (0.7 * self.steps))
+        progress = max(0.0, (step - self.flat * self.steps) / ((1 - self.flat) * self.steps))
         return self.rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
 
 
+@dataclass
 class Batches:
     """Random cuts of the corpus; the batch of a step depends on the seed and the step alone."""
 
-    def __init__(self, pcm: NDArray[np.int16], plan: Plan) -> None:
-        self.pcm, self.plan = pcm, plan
+    pcm: NDArray[np.int16]
+    plan: Plan
+    recipe: Recipe
 
-    def __call__(self, step: int, count: int | None = None) -> Tensor:
+    def __call__(self, step: int) -> Tensor:
+        """`(batch, samples, 1)`."""
         rng = np.random.default_rng((self.plan.seed, 1, step))
-        starts = rng.integers(0, len(self.pcm) - self.plan.samples, count or self.plan.batch)
-        cuts = np.stack([self.pcm[s : s + self.plan.samples] for s in starts]).astype(np.float32) / 32767
+        starts = rng.integers(0, len(self.pcm) - self.recipe.samples, self.plan.batch)
+        cuts = np.stack([self.pcm[s : s + self.recipe.samples] for s in starts]).astype(np.float32) / 32767
         gains = 10 ** (rng.uniform(-8, 6, (len(cuts), 1)) / 20)
         return torch.from_numpy(np.clip(cuts * gains, -1, 1).astype(np.float32))[..., None]
 
+    def books(self, step: int) -> Tensor:
+        """`(batch,)`, how many codebooks each signal of a step uses."""
+        rng = np.random.default_rng((self.plan.seed, 2, step))
+        drawn = rng.choice(self.recipe.choices, self.plan.batch)
+        return torch.from_numpy(np.where(rng.random(self.plan.batch) < self.plan.dropout, drawn, self.recipe.choices[-1]))
+
 
 class Forward(nn.Module):
-    """A pass through the network as training sees it: whole signals, fresh noise in the decoder."""
+    """A pass through the network as training sees it: whole signals, fresh noise in decoders that have some."""
 
-    def __init__(self, network: SnacNetwork, quantize: bool) -> None:
+    def __init__(self, network: CodecNetwork, quantize: bool) -> None:
         super().__init__()
         self.network, self.quantize = network, quantize
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, list[Tensor], Tensor, Tensor]:
+    def forward(self, x: Tensor, books: Tensor | None = None) -> tuple[Tensor, Tensor, list[Tensor], Tensor, Tensor]:
         z = self.network.encoder(x)
         zero = z.new_zeros(())
         quantized, indices, commitment, codebook = z, [], zero, zero
         if self.quantize:
-            result = self.network.quantizer(z)
+            result = self.network.quantizer(z, books)
             quantized, indices, commitment, codebook = result.z, result.indices, result.commitment, result.codebook
         setup = StreamSetup(
             x.shape[0], x.device, noise=lambda layer, at, count: torch.randn(x.shape[0], count, 1, device=x.device)
@@ -102,16 +123,18 @@ class Forward(nn.Module):
 class Run:
     """A training run in a folder."""
 
-    def __init__(self, plan: Plan, work: Path, compiled: bool) -> None:
-        self.plan, self.work, self.compiled = plan, work, compiled
+    def __init__(self, recipe: Recipe, plan: Plan, work: Path, *, compiled: bool, start: Path | None = None) -> None:
+        self.recipe, self.plan, self.work, self.compiled = recipe, plan, work, compiled
         work.mkdir(parents=True, exist_ok=True)
-        self.network = SnacNetwork(SNAC_TINY)
+        self.network = recipe.network()
         reset_parameters(self.network, plan.seed)
+        if start:
+            self.network.load_state_dict(recipe.ours(self.network, load_file(start), str(start)))
         self.average = copy.deepcopy(self.network).requires_grad_(False)
-        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=plan.rate, betas=(0.8, 0.99), weight_decay=0.01)
+        self.optimizer = Optimizer(self.network)
         self.usage = codebooks.Usage(self.network.quantizer)
-        self.spectral = SpectralLoss(SNAC_TINY.sampling_rate)
-        self.batches = Batches(sound.corpus(plan.seed, plan.corpus_minutes, work / "corpus.npy"), plan)
+        self.spectral = SpectralLoss(SAMPLE_RATE)
+        self.batches = Batches(sound.corpus(plan.seed, plan.corpus_minutes, work / "corpus.npy"), plan, recipe)
         self.step = 0
         if self.checkpoint.exists():
             self.resume()
@@ -137,33 +160,39 @@ class Run:
     def train(self, until: int | None = None) -> None:
         """Trains to the end and exports, or to step `until` and saves."""
         forward = self.forward_pass()
-        started = time.time()
-        while self.step < (self.plan.steps if until is None else until):
-            if self.step == self.plan.alone:
-                self.fit_codebooks()
-                forward = self.forward_pass()
-            losses = self.one_step(forward)
-            self.step += 1
-            if self.step % 50 == 0:
-                self.log({**losses, "seconds": time.time() - started})
-            if self.step % 250 == 0:
-                self.save()
-            if self.step % 1000 == 0:
-                self.log({"stoi": self.intelligibility(), "used": self.entries_in_use()})
+        started, end = time.time(), self.plan.steps if until is None else until
+        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[state]}"), TimeRemainingColumn())
+        with Progress(*columns) as progress:
+            task = progress.add_task("training", total=end, completed=self.step, state="")
+            while self.step < end:
+                if self.step == self.plan.alone and self.step:
+                    self.fit_codebooks()
+                    forward = self.forward_pass()
+                losses = self.one_step(forward)
+                self.step += 1
+                progress.update(task, completed=self.step, state=f"log-mel {losses['log_mel']:.3f}")
+                if self.step % 50 == 0:
+                    self.log({**losses, "seconds": time.time() - started})
+                if self.step % CHECKPOINT_EVERY == 0:
+                    self.save()
+                if self.step % MEASURE_EVERY == 0:
+                    self.log({"stoi": self.intelligibility(), "used": self.entries_in_use()})
         self.save()
         if until is None:
             self.export()
 
+    @property
+    def quantizes(self) -> bool:
+        return self.step >= self.plan.alone
+
     def forward_pass(self) -> Any:
-        forward = Forward(self.network, quantize=self.step >= self.plan.alone)
+        forward = Forward(self.network, self.quantizes)
         return torch.compile(forward, dynamic=False) if self.compiled else forward
 
     def one_step(self, forward: Any) -> dict[str, float]:
         torch.manual_seed(self.plan.seed * 1_000_003 + self.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.plan.learning_rate(self.step)
         x = self.batches(self.step)
-        y, z, indices, commitment, codebook = forward(x)
+        y, z, indices, commitment, codebook = forward(x, self.batches.books(self.step))
         log_mel, convergence = self.spectral(y[..., 0], x[..., 0])
         terms = {
             "log_mel": log_mel,
@@ -174,10 +203,7 @@ class Run:
         }
         loss = sum(self.plan.weights[name] * term for name, term in terms.items())
         assert isinstance(loss, Tensor)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.network.parameters(), 3.0)
-        self.optimizer.step()
+        self.optimizer.step(loss, self.plan.learning_rate(self.step))
         if indices:
             self.usage.update(indices)
             if self.step % self.plan.revive_every == 0 and self.step < self.plan.revive_until * self.plan.steps:
@@ -189,9 +215,7 @@ class Run:
     @torch.no_grad()
     def update_average(self) -> None:
         share = min(self.plan.average, (self.step + 1) / (self.step + 10))
-        pairs = zip(self.average.parameters(), self.network.parameters(), strict=True)
-        for mean, now in pairs:
-            mean.lerp_(now, 1 - share)
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - share)
 
     @torch.no_grad()
     def fit_codebooks(self) -> None:
@@ -200,19 +224,19 @@ class Run:
         generator = torch.Generator().manual_seed(self.plan.seed)
         left = codebooks.fit(self.network.quantizer, latents, generator)
         self.average.load_state_dict(self.network.state_dict())
-        self.log({"energy left after each codebook": left, "stoi": self.intelligibility(quantize=True)})
+        self.log({"energy left after each codebook": left, "stoi": self.intelligibility()})
 
     @torch.no_grad()
-    def intelligibility(self, quantize: bool | None = None) -> float:
+    def intelligibility(self) -> float:
         """Mean STOI of the averaged weights on held-out speech."""
-        forward = Forward(self.average, self.step >= self.plan.alone if quantize is None else quantize)
+        forward = Forward(self.average, self.quantizes)
         torch.manual_seed(0)
         scores = []
         for index in range(12):
             pcm = sound.held_out_speech(index)
-            pcm = pcm[: len(pcm) // 960 * 960]
+            pcm = pcm[: len(pcm) // self.recipe.samples * self.recipe.samples]
             y = forward(torch.from_numpy(pcm)[None, :, None])[0]
-            scores.append(stoi(pcm, y[0, :, 0].numpy(), sound.SAMPLE_RATE))
+            scores.append(stoi(pcm, y[0, :, 0].numpy(), SAMPLE_RATE))
         return float(np.mean(scores))
 
     def entries_in_use(self) -> list[int]:
@@ -220,17 +244,11 @@ class Run:
 
     def log(self, row: dict[str, Any]) -> None:
         rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}
-        line = json.dumps({"step": self.step, **rounded})
-        print(line, flush=True)
         with (self.work / "log.jsonl").open("a") as log:
-            log.write(line + "\n")
+            log.write(json.dumps({"step": self.step, **rounded}) + "\n")
 
     def export(self) -> None:
-        from safetensors.torch import save_file
-
-        from blazen_codec_snac.checkpoint import to_published
-
-        state = {name: tensor.half().contiguous() for name, tensor in to_published(self.average, weight_norm=False).items()}
+        state = {name: tensor.half().contiguous() for name, tensor in self.recipe.published(self.average).items()}
         temporary = self.work / "model.part"
         save_file(state, temporary)
         os.replace(temporary, self.work / "model.safetensors")
@@ -238,17 +256,21 @@ class Run:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", choices=sorted(RECIPES))
     parser.add_argument("--work", type=Path, required=True, help="the folder of the run")
     parser.add_argument("--steps", type=int, default=Plan.steps)
-    parser.add_argument("--alone", type=int, default=Plan.alone, help="steps without the quantizer")
+    parser.add_argument("--alone", type=int, default=None, help=f"steps without the quantizer, {Plan.alone} by default")
+    parser.add_argument("--rate", type=float, default=Plan.rate, help="the highest learning rate")
+    parser.add_argument("--weights", type=Path, help="a trained model to go on from")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=None)
-    parser.add_argument("--no-compile", action="store_true", help="run without torch.compile, about four times slower")
+    parser.add_argument("--no-compile", action="store_true", help="run without torch.compile, which is slower")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    plan = Plan(seed=options.seed, steps=options.steps, alone=options.alone)
-    Run(plan, options.work, compiled=not options.no_compile).train()
+    alone = options.alone if options.alone is not None else 0 if options.weights else Plan.alone
+    plan = Plan(seed=options.seed, steps=options.steps, alone=alone, rate=options.rate)
+    Run(RECIPES[options.model], plan, options.work, compiled=not options.no_compile, start=options.weights).train()
 
 
 if __name__ == "__main__":

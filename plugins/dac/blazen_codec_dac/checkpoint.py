@@ -40,10 +40,10 @@ def hub_rules(spec: DacSpec) -> published.Rules:
     return (*units, *inside, *ends, *numbers, (r"\.codebook$", ".codebook.weight"))
 
 
-def to_published(network: nn.Module) -> dict[str, Tensor]:
-    """The network's weights as the authors lay them out, each convolution's in two factors."""
+def to_published(network: nn.Module, *, weight_norm: bool = True) -> dict[str, Tensor]:
+    """The network's weights as the authors lay them out; without `weight_norm`, each weight whole in place of its two factors."""
     names = published.names(network, published.BLOCKS)
-    return published.alphas(published.to_published(network, names, published.FACTORS[0]))
+    return published.alphas(published.to_published(network, names, published.FACTORS[0] if weight_norm else None))
 
 
 def from_published(spec: DacSpec, network: nn.Module, content: Any, origin: str) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""The published DAC models, as data."""
+"""The published DAC models and the embedded one, as data."""
 
 from __future__ import annotations
 
@@ -82,22 +82,15 @@ WINDOW_FRAMES, WINDOW_PADDED = "window_frames", "window_padded"
 as a signal of its own."""
 
 
-def _published(name: str, architecture: DacArchitecture, file: str, tag: str, kind: str, *, hub: bool, **fields: Any) -> DacSpec:
-    """A row of the table below, with what follows from the architecture filled in.
-
-    Args:
-        tag: Of the release that has the file.
-        kind: How the authors call the model in the name of the file that they keep.
-        hub: Whether the Hub has it as well.
-    """
-    a, repo = architecture, f"descript/{name}"
+def _spec(name: str, architecture: DacArchitecture, **fields: Any) -> DacSpec:
+    """A row of the table below, with what follows from the architecture filled in."""
+    a = architecture
     return DacSpec(
         api_version=1,
         name=name,
         family="dac",
         backend="blazen_codec_dac.backend:DacBackend",
         upstream="blazen_codec_dac.upstream:UpstreamDacBackend",
-        aliases=(repo,) if hub else (),
         sample_rate=a.sample_rate,
         hop_length=a.hop_length,
         strides=(1,) * a.n_codebooks,
@@ -105,12 +98,29 @@ def _published(name: str, architecture: DacArchitecture, file: str, tag: str, ki
         codebook_choices=tuple(range(1, a.n_codebooks + 1)),
         block_frames=1,
         token_extras=(WINDOW_FRAMES, WINDOW_PADDED),
-        weights=WeightSource(url=f"{RELEASES}{tag}/", file=file, caches=(f"~/.cache/descript/dac/weights_{kind}_{tag}.pth",)),
-        mirrors=(WeightSource(repo=repo, file="model.safetensors", config_file="config.json"),) if hub else (),
         licence="MIT",
-        homepage="https://github.com/descriptinc/descript-audio-codec",
         capabilities=DeviceCapabilities(devices=("cuda", "mps", "cpu")),
         architecture=a,
+        **fields,
+    )
+
+
+def _published(name: str, architecture: DacArchitecture, file: str, tag: str, kind: str, *, hub: bool, **fields: Any) -> DacSpec:
+    """A row for a model of the authors'.
+
+    Args:
+        tag: Of the release that has the file.
+        kind: How the authors call the model in the name of the file that they keep.
+        hub: Whether the Hub has it as well.
+    """
+    repo = f"descript/{name}"
+    return _spec(
+        name,
+        architecture,
+        aliases=(repo,) if hub else (),
+        weights=WeightSource(url=f"{RELEASES}{tag}/", file=file, caches=(f"~/.cache/descript/dac/weights_{kind}_{tag}.pth",)),
+        mirrors=(WeightSource(repo=repo, file="model.safetensors", config_file="config.json"),) if hub else (),
+        homepage="https://github.com/descriptinc/descript-audio-codec",
         **fields,
     )
 
@@ -133,6 +143,15 @@ DAC_24KHZ = DacArchitecture(
     n_codebooks=32,
 )
 DAC_16KHZ = DAC_24KHZ.model_copy(update={"sample_rate": 16_000, "n_codebooks": 12})
+DAC_TINY = DacArchitecture(
+    sample_rate=24_000,
+    encoder_dim=12,
+    encoder_rates=(4, 4, 4, 5),
+    latent_dim=96,
+    decoder_dim=192,
+    decoder_rates=(5, 4, 4, 4),
+    n_codebooks=8,
+)
 
 SPECS = (
     _published(
@@ -175,5 +194,12 @@ SPECS = (
         hub=True,
         description="Speech at 16 kHz",
         tile_frames=50,
+    ),
+    _spec(
+        "dac_tiny",
+        DAC_TINY,
+        description="A small model that ships with the plugin",
+        weights=WeightSource(package="blazen_codec_dac", file="tiny.safetensors"),
+        tile_frames=64,
     ),
 )

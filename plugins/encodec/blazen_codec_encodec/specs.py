@@ -1,4 +1,4 @@
-"""The published EnCodec models, as data."""
+"""The published EnCodec models and the embedded one, as data."""
 
 from __future__ import annotations
 
@@ -91,18 +91,15 @@ def _source(file: str, sha256: str) -> WeightSource:
     return WeightSource(url=PUBLISHED, file=file, sha256=sha256, caches=tuple(f"{folder}/{file}" for folder in CACHES))
 
 
-def _published(
-    name: str, architecture: EncodecArchitecture, file: str, sha256: str, lm_file: str, lm_sha256: str, **fields: Any
-) -> EncodecSpec:
+def _spec(name: str, architecture: EncodecArchitecture, **fields: Any) -> EncodecSpec:
     """A row of the table below, with what follows from the architecture filled in."""
-    a, repo = architecture, f"facebook/{name}"
+    a = architecture
     return EncodecSpec(
         api_version=1,
         name=name,
         family="encodec",
         backend="blazen_codec_encodec.backend:EncodecBackend",
         upstream="blazen_codec_encodec.upstream:UpstreamEncodecBackend",
-        aliases=(repo,),
         sample_rate=a.sampling_rate,
         channels=a.audio_channels,
         hop_length=a.hop_length,
@@ -112,13 +109,27 @@ def _published(
         block_frames=1,
         padded=False,
         segment=a.segment,
+        capabilities=DeviceCapabilities(devices=("cuda", "mps", "cpu")),
+        architecture=a,
+        tile_frames=150,
+        **fields,
+    )
+
+
+def _published(
+    name: str, architecture: EncodecArchitecture, file: str, sha256: str, lm_file: str, lm_sha256: str, **fields: Any
+) -> EncodecSpec:
+    """A row for a model of the authors'."""
+    a, repo = architecture, f"facebook/{name}"
+    return _spec(
+        name,
+        architecture,
+        aliases=(repo,),
         weights=_source(file, sha256),
         mirrors=(WeightSource(repo=repo, file="model.safetensors", config_file="config.json"),),
         licence="CC BY-NC 4.0 as first published; the authors' code is MIT since",
         licence_notice=NOTICE,
         homepage="https://github.com/facebookresearch/encodec",
-        capabilities=DeviceCapabilities(devices=("cuda", "mps", "cpu")),
-        architecture=a,
         language_model=LanguageModelSpec(
             codebooks=a.codebook_choices[-1],
             entries=a.codebook_size,
@@ -147,6 +158,18 @@ ENCODEC_48KHZ = EncodecArchitecture(
     chunk_length_s=1.0,
     overlap=0.01,
 )
+ENCODEC_TINY = EncodecArchitecture(
+    sampling_rate=24_000,
+    audio_channels=1,
+    num_filters=12,
+    upsampling_ratios=(5, 4, 4, 4),
+    hidden_size=64,
+    num_lstm_layers=1,
+    target_bandwidths=(1.5, 3.0, 6.0),
+    norm_type="weight_norm",
+    use_causal_conv=True,
+    normalize=False,
+)
 
 SPECS = (
     _published(
@@ -159,7 +182,6 @@ SPECS = (
         description="Speech, music and sound at 24 kHz, causal",
         default=True,
         default_codebooks=8,
-        tile_frames=150,
     ),
     _published(
         "encodec_48khz",
@@ -170,6 +192,12 @@ SPECS = (
         "7add9fc3",
         description="Stereo music at 48 kHz, in segments of a second",
         default_codebooks=4,
-        tile_frames=150,
+    ),
+    _spec(
+        "encodec_tiny",
+        ENCODEC_TINY,
+        description="A small model that ships with the plugin",
+        weights=WeightSource(package="blazen_codec_encodec", file="tiny.safetensors"),
+        licence="MIT",
     ),
 )

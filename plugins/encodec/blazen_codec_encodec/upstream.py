@@ -22,6 +22,8 @@ from .specs import EncodecArchitecture
 try:
     with stand_in("torchaudio"):  # which only their file handling uses
         from encodec.model import EncodecModel
+        from encodec.modules import SEANetDecoder, SEANetEncoder
+        from encodec.quantization import ResidualVectorQuantizer
 except ImportError as error:
     raise EngineNotAvailable(
         "engine 'upstream' runs EnCodec on its authors' package: pip install 'blazen-codec-encodec[upstream]'"
@@ -31,15 +33,30 @@ except ImportError as error:
 def model(architecture: EncodecArchitecture, name: str) -> Any:
     """Their model of this shape, with weights of its own; `name` is what their files say."""
     a = architecture
+    shape = {
+        "channels": a.audio_channels,
+        "dimension": a.hidden_size,
+        "n_filters": a.num_filters,
+        "ratios": list(a.upsampling_ratios),
+        "kernel_size": a.kernel_size,
+        "last_kernel_size": a.last_kernel_size,
+        "residual_kernel_size": a.residual_kernel_size,
+        "compress": a.compress,
+        "lstm": a.num_lstm_layers,
+        "causal": a.use_causal_conv,
+        "norm": a.norm_type,
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # their use of torch.nn.utils.weight_norm
-        return EncodecModel._get_model(
+        encoder, decoder = SEANetEncoder(**shape), SEANetDecoder(**shape)
+        return EncodecModel(
+            encoder,
+            decoder,
+            ResidualVectorQuantizer(dimension=a.hidden_size, n_q=a.codebook_choices[-1], bins=a.codebook_size),
             list(a.target_bandwidths),
             a.sampling_rate,
             a.audio_channels,
-            causal=a.use_causal_conv,
-            model_norm=a.norm_type,
-            audio_normalize=a.normalize,
+            normalize=a.normalize,
             segment=a.chunk_length_s,
             name=name,
         ).eval()
