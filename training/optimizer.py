@@ -15,6 +15,8 @@ from blazen_codec_core.nn import CodecNetwork
 
 SMALL = 8
 """A weight with fewer rows or columns is no matrix to speak of."""
+LARGER = 2.0
+"""How much larger Muon's steps may be than AdamW's."""
 
 
 class Optimizer:
@@ -35,10 +37,10 @@ class Optimizer:
         self._muon = torch.optim.Muon(self._views, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
 
     def step(self, loss: Tensor, rate: float) -> None:
-        """Down the gradient of `loss`, by steps of about `rate` a weight."""
-        for optimizer in (self._adamw, self._muon):
+        """Down the gradient of `loss`, by steps of about `rate` a weight, or twice that."""
+        for optimizer, share in ((self._adamw, 1.0), (self._muon, LARGER)):
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * share
         for parameter in self.parameters:
             parameter.grad = None
         loss.backward()  # type: ignore[no-untyped-call]
