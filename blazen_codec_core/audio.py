@@ -15,6 +15,9 @@ from .checks import Pcm, check_audio, check_rate
 from .errors import CorruptFile, InvalidInput
 from .files import existing, replacing
 
+SUFFIXES = frozenset({".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".rf64", ".w64", ".wav"})
+"""What files of audio in a folder are taken to be called."""
+
 
 class AudioReader:
     """An audio file, read block by block, at its own sample rate.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
@@ -21,7 +22,13 @@ from .provider import DynCodecProvider
 PIECE_SECONDS = 30.0
 """Of a recording that is judged at a time, so that memory does not grow with its length."""
 SHORTEST_SECONDS = 0.1
-QUALITIES = ("si_sdr_db", "log_mel_distance", "stoi", "pesq")
+MEASURES: dict[str, Callable[[Pcm, Pcm, int], float]] = {
+    "si_sdr_db": lambda original, decoded, _: metrics.si_sdr(original, decoded),
+    "log_mel_distance": metrics.log_mel_distance,
+    "stoi": metrics.stoi,
+    "pesq": metrics.pesq,
+}
+QUALITIES = tuple(MEASURES)
 
 
 @dataclass(frozen=True)
@@ -98,31 +105,23 @@ def recordings(paths: Iterable[str | PathLike[str]]) -> list[Path]:
     return found
 
 
-@dataclass
+@dataclass(frozen=True)
 class Judge:
     """Compares recordings with what became of them. Metrics whose package is missing fail before the work, not after."""
 
     names: Sequence[str] = QUALITIES
-    _measures: dict[str, Callable[[Pcm, Pcm, int], float]] = field(
-        default_factory=lambda: {
-            "si_sdr_db": lambda a, b, _: metrics.si_sdr(a, b),
-            "log_mel_distance": metrics.log_mel_distance,
-            "stoi": metrics.stoi,
-            "pesq": metrics.pesq,
-        }
-    )
 
     def check_available(self) -> None:
         """Raises `EngineNotAvailable` where a metric's package is missing."""
-        silence = np.zeros((1, 1600), np.float32)
+        noise = np.random.default_rng(0).standard_normal((1, metrics.PESQ_RATE), np.float32)
         for name in self.names:
-            self._measures[name](silence, silence, metrics.PESQ_RATE)
+            MEASURES[name](noise, noise, metrics.PESQ_RATE)
 
     def __call__(self, original: Pcm, decoded: Pcm, sample_rate: int) -> dict[str, float]:
         pieces = list(in_pieces(original.shape[1], int(PIECE_SECONDS * sample_rate)))
         scores: dict[str, float] = {}
         for name in QUALITIES:
-            measure = self._measures[name]
+            measure = MEASURES[name]
             scores[name] = (
                 weighted((measure(original[:, at], decoded[:, at], sample_rate), at.stop - at.start) for at in pieces)
                 if name in self.names
@@ -135,11 +134,11 @@ def in_pieces(samples: int, length: int) -> Iterator[slice]:
     """Cuts of about equal length, each at most `length`."""
     count = max(1, -(-samples // length))
     edges = [samples * number // count for number in range(count + 1)]
-    yield from (slice(*pair) for pair in zip(edges, edges[1:], strict=False))
+    yield from (slice(*pair) for pair in itertools.pairwise(edges))
 
 
-def read(path: Path, codec: DynCodecProvider) -> Pcm:
-    """A recording as a codec takes it: at its rate, a single channel copied to as many as the codec has.
+def read(path: Path, codec: DynCodecProvider, mono: bool = False) -> Pcm:
+    """A recording as a codec takes it: at its rate, mixed to one channel if asked to, one channel copied to as many as it has.
 
     Raises:
         InvalidInput: It has another number of channels, or is too short to be judged.
@@ -147,10 +146,8 @@ def read(path: Path, codec: DynCodecProvider) -> Pcm:
     pcm, rate = audio.read(path)
     if pcm.shape[1] < SHORTEST_SECONDS * rate:
         raise InvalidInput(f"{path} is {pcm.shape[1] / rate:.2f} s of audio; {SHORTEST_SECONDS} s at least can be judged")
-    pcm = audio.resample(pcm, rate, codec.sample_rate)
-    if codec.channels > 1 and pcm.shape[0] == 1:
-        pcm = np.repeat(pcm, codec.channels, axis=0)
-    return pcm
+    pcm = audio.resample(pcm.mean(axis=0, keepdims=True) if mono else pcm, rate, codec.sample_rate)
+    return np.repeat(pcm, codec.channels, axis=0) if pcm.shape[0] == 1 else pcm
 
 
 def evaluate(
@@ -158,12 +155,14 @@ def evaluate(
     paths: Iterable[Path],
     judge: Judge | None = None,
     *,
+    mono: bool = False,
     bandwidth: float | None = None,
     done: Callable[[], object] = lambda: None,
 ) -> Report:
     """A codec over recordings, which are resampled to its rate.
 
     Args:
+        mono: Their channels are mixed to one first.
         bandwidth: In kbps, where the codec has a choice.
         done: Called after each recording.
     """
@@ -172,15 +171,15 @@ def evaluate(
     codec.decode(codec.encode(np.zeros((codec.channels, codec.sample_rate), np.float32), codec.sample_rate))  # warms it up
     counts: list[NDArray[np.int64]] = []
     for path in paths:
-        pcm = read(path, codec)
+        pcm = read(path, codec, mono)
         started = time.perf_counter()
         tokens = codec.encode(pcm, codec.sample_rate, bandwidth=bandwidth)
         encoded = time.perf_counter()
         decoded = codec.decode(tokens)
         finished = time.perf_counter()
         counts = counts or [np.zeros(codec.spec.codebook_size, np.int64) for _ in tokens.codes]
-        for count, codes in zip(counts, tokens.codes, strict=True):
-            count += np.bincount(codes.reshape(-1).astype(np.int64), minlength=len(count))
+        for number, codes in enumerate(tokens.codes):
+            counts[number] += np.bincount(codes.reshape(-1).astype(np.int64), minlength=codec.spec.codebook_size)
         results.append(
             Result(
                 recording=str(path),
@@ -200,23 +199,22 @@ def evaluate(
 
 def evaluate_opus(
     codec: DynCodecProvider,
-    paths: Iterable[Path],
+    of_codec: Report,
     judge: Judge | None = None,
     *,
-    kbps: float,
+    mono: bool = False,
     done: Callable[[], object] = lambda: None,
 ) -> Report:
-    """Opus at `kbps` over the very signals that a codec is given, at the codec's rate."""
+    """Opus over the very signals that a codec was given, each at the bitrate nearest to the codec's that Opus has."""
     judge, results = judge or Judge(), []
-    for path in paths:
-        pcm = read(path, codec)
-        started = time.perf_counter()
-        coded = opus.roundtrip(pcm, codec.sample_rate, kbps)
-        speed = pcm.shape[1] / codec.sample_rate / (time.perf_counter() - started)
-        seconds = pcm.shape[1] / codec.sample_rate
+    for result in of_codec.results:
+        pcm = read(Path(result.recording), codec, mono)
+        seconds, started = pcm.shape[1] / codec.sample_rate, time.perf_counter()
+        coded = opus.roundtrip(pcm, codec.sample_rate, opus.nearest_bitrate(result.kbps, pcm.shape[0]))
+        speed = seconds / (time.perf_counter() - started)
         results.append(
             Result(
-                recording=str(path),
+                recording=result.recording,
                 seconds=seconds,
                 kbps=coded.bits / seconds / 1000,
                 file_kbps=coded.file_bits / seconds / 1000,
@@ -226,4 +224,4 @@ def evaluate_opus(
             )
         )
         done()
-    return Report(f"opus@{kbps:g}", tuple(results))
+    return Report(f"opus for {of_codec.system}", tuple(results))

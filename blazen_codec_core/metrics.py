@@ -87,7 +87,7 @@ def _stoi(measured: Any, original: Signal, decoded: Signal, sample_rate: int) ->
 
 
 def pesq(original: Signal, decoded: Signal, sample_rate: int) -> float:
-    """Perceptual evaluation of speech quality, wide band, 1.04 to 4.64 (ITU-T P.862.2), by pesq; the mean over channels, at 16 kHz.
+    """Perceptual evaluation of speech quality, wide band, 1.04 to 4.64 (ITU-T P.862.2), by pesq at 16 kHz; mean of the channels.
 
     NaN where there is no speech to be judged.
 
@@ -103,10 +103,12 @@ def pesq(original: Signal, decoded: Signal, sample_rate: int) -> float:
 
     def score(a: Signal, b: Signal) -> float:
         wide = (resample(signal[None], sample_rate, PESQ_RATE)[0] for signal in (a, b))
-        try:
-            return float(measured(PESQ_RATE, *wide, "wb"))
-        except (PesqError, ValueError):
-            return float("nan")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            try:
+                return float(measured(PESQ_RATE, *wide, "wb"))
+            except (PesqError, ValueError):
+                return float("nan")
 
     return _mean_over_channels(original, decoded, score)
 

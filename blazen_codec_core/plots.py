@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from . import metrics
 from .errors import EngineNotAvailable, InvalidInput
+from .evaluation import Report
 from .files import replacing
 from .metrics import Signal
 
@@ -38,6 +40,56 @@ def spectrograms(original: Signal, decoded: Signal, sample_rate: int, title: str
     axes[1].set_xlabel("seconds")
     figure.suptitle(title)
     figure.colorbar(image, ax=axes, label="dB")
+    _save(figure, path)
+
+
+PANELS = (
+    ("STOI", "stoi", "higher is better"),
+    ("PESQ, wide band", "pesq", "higher is better"),
+    ("log-mel distance", "log_mel_distance", "lower is better"),
+    ("SI-SDR, dB", "si_sdr_db", "higher is better"),
+)
+
+
+def evaluations(reports: Sequence[Report], path: Path) -> None:
+    """Writes a picture of how good systems are on recordings: bars for their means, a dot for each, and codebooks' entropy."""
+    check_available()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 7.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes: Any = figure.subplots(2, 3).flatten()
+    names = [f"{report.system}\n{report.mean('kbps'):.2f} kbps" for report in reports]
+    colours = [f"C{number % 10}" for number in range(len(reports))]
+    for axis, (title, quality, note) in zip(axes, PANELS, strict=False):
+        axis.bar(names, [report.mean(quality) for report in reports], color=colours, alpha=0.55)
+        for place, report in enumerate(reports):
+            scores = [getattr(result, quality) for result in report.results]
+            axis.scatter([place] * len(scores), scores, color="black", s=9, zorder=3)
+        axis.set_title(f"{title} ({note})", fontsize=10)
+    speeds = [("encode", "encode_speed", -0.2), ("decode", "decode_speed", 0.2)]
+    for label, quality, shift in speeds:
+        places = np.arange(len(reports)) + shift
+        axes[4].bar(places, [report.mean(quality) for report in reports], width=0.38, label=label)
+    axes[4].set_xticks(range(len(reports)), names)
+    axes[4].set_title("seconds of audio a second of work", fontsize=10)
+    axes[4].legend()
+    for report, colour in zip(reports, colours, strict=True):
+        if report.codebooks:
+            numbers = range(1, len(report.codebooks) + 1)
+            shares = [book.entropy / book.bits for book in report.codebooks]
+            axes[5].plot(numbers, shares, "o-", color=colour, label=report.system)
+    axes[5].set(ylim=(0, 1.05), xlabel="codebook")
+    axes[5].xaxis.get_major_locator().set_params(integer=True)
+    axes[5].set_title("entropy of a codebook's indices over their bits", fontsize=10)
+    axes[5].legend()
+    for axis in axes[:5]:
+        axis.tick_params(axis="x", labelsize=8)
+    _save(figure, path)
+
+
+def _save(figure: Any, path: Path) -> None:
     with replacing(path) as temporary:
         try:
             figure.savefig(temporary, dpi=120)

@@ -6,9 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+from torch import Tensor
+
 import blazen_codec_dac.checkpoint as dac
 import blazen_codec_encodec.checkpoint as encodec
 import blazen_codec_snac.checkpoint as snac
+from blazen_codec_core.nn import CodecNetwork
 from blazen_codec_dac.network import DacNetwork
 from blazen_codec_dac.specs import DAC_TINY
 from blazen_codec_dac.specs import SPECS as DAC_SPECS
@@ -16,9 +19,6 @@ from blazen_codec_encodec.network import EncodecNetwork
 from blazen_codec_encodec.specs import ENCODEC_TINY
 from blazen_codec_snac.network import SnacNetwork
 from blazen_codec_snac.specs import SNAC_TINY
-from torch import Tensor
-
-from blazen_codec_core.nn import CodecNetwork
 
 DAC_SPEC = next(spec for spec in DAC_SPECS if spec.architecture == DAC_TINY)
 

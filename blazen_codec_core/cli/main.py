@@ -19,6 +19,7 @@ COMMANDS = {
     "encode": "An audio file to tokens",
     "decode": "Tokens to an audio file",
     "roundtrip": "An audio file to tokens and back, measured",
+    "evaluate": "How good models are on recordings",
     "verify": "This implementation against its authors' own",
     "new-plugin": "A small codec plugin to start from",
 }

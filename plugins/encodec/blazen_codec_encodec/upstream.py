@@ -22,8 +22,8 @@ from .specs import EncodecArchitecture
 try:
     with stand_in("torchaudio"):  # which only their file handling uses
         from encodec.model import EncodecModel
-        from encodec.modules import SEANetDecoder, SEANetEncoder
-        from encodec.quantization import ResidualVectorQuantizer
+        from encodec.modules.seanet import SEANetDecoder, SEANetEncoder
+        from encodec.quantization.vq import ResidualVectorQuantizer
 except ImportError as error:
     raise EngineNotAvailable(
         "engine 'upstream' runs EnCodec on its authors' package: pip install 'blazen-codec-encodec[upstream]'"
@@ -33,7 +33,7 @@ except ImportError as error:
 def model(architecture: EncodecArchitecture, name: str) -> Any:
     """Their model of this shape, with weights of its own; `name` is what their files say."""
     a = architecture
-    shape = {
+    shape: dict[str, Any] = {
         "channels": a.audio_channels,
         "dimension": a.hidden_size,
         "n_filters": a.num_filters,

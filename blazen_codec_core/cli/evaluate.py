@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .. import evaluation, opus
+from ..registry import Registry
+from ..specs import LoadOptions
+from . import stream
+from .options import AUDIO, as_json, bandwidth, loading, mono, print_json, quiet
+
+
+@click.command("evaluate")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.option(
+    "--audio",
+    "sources",
+    multiple=True,
+    required=True,
+    type=click.Path(path_type=Path),
+    help="a recording, or a folder of them; may be given several times",
+)
+@click.option(
+    "--against",
+    type=click.Choice(["opus"]),
+    help="the same recordings through libopus (ffmpeg or opus-tools) at the nearest bitrate that it has",
+)
+@click.option("--no-pesq", is_flag=True, help="leave out PESQ, which is for speech")
+@click.option("--plot", type=AUDIO, help="a picture of it all, .png or .svg")
+@bandwidth
+@mono
+@loading
+@quiet
+@as_json
+def command(
+    names: tuple[str, ...],
+    sources: tuple[Path, ...],
+    against: str | None,
+    no_pesq: bool,
+    plot: Path | None,
+    bandwidth: float | None,
+    mono: bool,
+    quiet: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """How good models are on recordings: SI-SDR, log-mel distance, STOI, PESQ, bitrate, use of the codebooks, speed.
+
+    Recordings are resampled to each model's rate. Needs the extra `evaluate`.
+    """
+    registry = Registry()
+    codecs = [registry.provider(name, LoadOptions.of(**options)) for name in names]
+    paths = evaluation.recordings(sources)
+    judge = evaluation.Judge([name for name in evaluation.QUALITIES if name != "pesq" or not no_pesq])
+    judge.check_available()
+    if against:
+        opus.check_available()
+    if plot:
+        from .. import plots
+
+        stream.check_writable(plot)
+        plots.check_available()
+    reports: list[evaluation.Report] = []
+    with progress(len(codecs) * len(paths) * (2 if against else 1), quiet) as done:
+        for codec in codecs:
+            reports.append(evaluation.evaluate(codec, paths, judge, mono=mono, bandwidth=bandwidth, done=done))
+            if against:
+                reports.append(evaluation.evaluate_opus(codec, reports[-1], judge, mono=mono, done=done))
+    if plot:
+        plots.evaluations(reports, plot)
+    if as_json:
+        print_json([summary(report) for report in reports])
+    elif not quiet:
+        show(reports, len(paths))
+        if plot:
+            click.echo(f"written {plot}")
+
+
+@contextmanager
+def progress(total: int, quiet: bool) -> Iterator[Callable[[], object]]:
+    """A bar on stderr, in recordings; the value it gives is called after each."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
+        task = bar.add_task("evaluating", total=total)
+        yield lambda: bar.advance(task)
+
+
+def summary(report: evaluation.Report) -> dict[str, Any]:
+    """A report for machines; what could not be judged is null."""
+    means = {name: report.mean(name) for name in (*evaluation.QUALITIES, "kbps", "file_kbps", "encode_speed", "decode_speed")}
+    return {
+        "system": report.system,
+        "mean": without_nan(means),
+        "codebooks": [asdict(book) for book in report.codebooks],
+        "recordings": [without_nan(asdict(result)) for result in report.results],
+    }
+
+
+def without_nan(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in values.items()}
+
+
+COLUMNS: tuple[tuple[str, str, str], ...] = (
+    ("kbps", "kbps", ".2f"),
+    ("SI-SDR dB", "si_sdr_db", ".2f"),
+    ("log-mel", "log_mel_distance", ".3f"),
+    ("STOI", "stoi", ".3f"),
+    ("PESQ", "pesq", ".2f"),
+    ("encode ×", "encode_speed", ".1f"),
+    ("decode ×", "decode_speed", ".1f"),
+)
+
+
+def show(reports: list[evaluation.Report], recordings: int) -> None:
+    """A line a system, and below how it uses its codebooks."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=None if Console().is_terminal else 110)
+    seconds = sum(result.seconds for result in reports[0].results)
+    table = Table(title=f"{recordings} recordings, {seconds:.1f} s", title_justify="left")
+    table.add_column("")
+    for name, _, _ in COLUMNS:
+        table.add_column(name, justify="right")
+    for report in reports:
+        table.add_row(report.system, *(number(report.mean(field), form) for _, field, form in COLUMNS))
+    console.print(table)
+    books = Table(title="codebooks: entries used, entropy of bits", title_justify="left")
+    books.add_column("")
+    with_books = [report for report in reports if report.codebooks]
+    for count in range(max(len(report.codebooks) for report in with_books)):
+        books.add_column(str(count + 1), justify="right")
+    for report in with_books:
+        books.add_row(report.system, *(f"{book.used:.0%}\n{book.entropy:.1f}/{book.bits:.0f}" for book in report.codebooks))
+    console.print(books)
+    files = [report for report in reports if not math.isnan(report.mean("file_kbps"))]
+    for report in files:
+        click.echo(f"{report.system}: {report.mean('file_kbps'):.2f} kbps with its container; its speeds are both ways together")
+
+
+def number(value: float, form: str) -> str:
+    return "–" if math.isnan(value) else format(value, form)

@@ -1,0 +1,156 @@
+"""The trainer that made the embedded models."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import blazen_codec_core as bc
+from blazen_codec_core.conformance.signals import voice
+from blazen_codec_core.nn import FactorizedQuantizer, ResidualVectorQuantizer, VectorQuantizer, reset_parameters
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from training import codebooks, losses, sound, train
+from training.optimizer import Optimizer
+from training.recipes import RECIPES
+
+PLAN = train.Plan(batch=2, alone=2, steps=5, revive_every=2, fit_batches=60)
+
+
+@pytest.fixture(params=list(RECIPES))
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def start(name, tmp_path, monkeypatch):
+    """Starts a short run in a folder of its own, on a corpus that is there already and without espeak-ng."""
+    monkeypatch.setattr(train.Run, "intelligibility", lambda self: 0.0)
+    torch.manual_seed(0)
+
+    def run(folder: str, plan: train.Plan = PLAN, **options) -> train.Run:
+        work = tmp_path / folder
+        work.mkdir(exist_ok=True)
+        np.save(work / "corpus.npy", (voice(20, 24_000) * 30_000).clip(-32_000, 32_000).astype(np.int16))
+        return train.Run(RECIPES[name], plan, work, compiled=False, **options)
+
+    return run
+
+
+@pytest.mark.parametrize("stage", ["alone", "quantized"])
+def test_a_run_that_was_interrupted_gives_what_one_that_was_not_gives(start, stage, tmp_path):
+    """From one checkpoint on: sums over threads differ in their last bits, which k-means in between would magnify."""
+    begin, stops, end = (0, (1,), 2) if stage == "alone" else (3, (4,), 5)
+    start("whole").train(until=begin)
+    shutil.copytree(tmp_path / "whole", tmp_path / "parts")
+    start("whole").train(until=end)
+    for stop in (*stops, end):
+        start("parts").train(until=stop)
+    whole, parts = (start(folder) for folder in ("whole", "parts"))
+    assert whole.step == parts.step == end
+    for name, tensor in whole.network.state_dict().items():
+        torch.testing.assert_close(parts.network.state_dict()[name], tensor, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(parts.usage.shares, whole.usage.shares)
+
+
+def test_what_it_exports_loads_and_can_be_gone_on_from(start, name):
+    run = start("export")
+    run.train()
+    model = run.work / "model.safetensors"
+    assert model.stat().st_size <= 4_000_000
+    codec = bc.load(name, weights=model, device="cpu")
+    assert codec.decode(codec.encode(voice(0.2, 24_000), 24_000)).shape == (1, 4800)
+    more = start("more", train.Plan(batch=2, alone=0, steps=1), start=model)
+    for trained, begun in zip(run.average.parameters(), more.network.parameters(), strict=True):
+        torch.testing.assert_close(begun, trained, atol=1e-3, rtol=1e-3)
+    more.train()
+    assert more.quantizes
+
+
+def test_steps_go_down(start):
+    """On one batch."""
+    run = start("down", train.Plan(batch=2, alone=10**6, rate=2e-2))
+    forward, x = run.forward_pass(), run.batches(0)
+    run.batches = lambda step: x
+    run.batches.books = lambda step: None
+    losses = []
+    for _ in range(12):
+        losses.append(run.one_step(forward)["log_mel"])
+        run.step += 1
+    assert min(losses[-3:]) < 0.8 * losses[0]
+
+
+def test_signals_use_some_of_the_codebooks_where_the_model_has_a_choice(name):
+    recipe = RECIPES[name]
+    batches = train.Batches(np.zeros(10**5, np.int16), train.Plan(batch=400), recipe)
+    books = batches.books(7)
+    assert set(books.tolist()) == set(recipe.choices)
+    assert torch.equal(books, batches.books(7))
+    assert (books == recipe.choices[-1]).float().mean() > 0.7
+
+
+def test_every_weight_is_trained_by_one_of_the_two_optimizers(name):
+    network = RECIPES[name].network()
+    optimizer = Optimizer(network)
+    sizes = [
+        sum(p.numel() for group in each.param_groups for p in group["params"]) for each in (optimizer._adamw, optimizer._muon)
+    ]
+    assert sum(sizes) == sum(p.numel() for p in network.parameters())
+    assert min(sizes) > 0
+    books = {id(book.codebook) for book in network.quantizer}
+    assert books <= {id(p) for group in optimizer._adamw.param_groups for p in group["params"]}
+
+
+@pytest.mark.parametrize("make", [sound.babble, sound.music, sound.noise])
+def test_sounds_are_made_from_a_seed(make):
+    first, again, other = (make(np.random.default_rng(seed), 2.0) for seed in (1, 1, 2))
+    assert np.array_equal(first, again)
+    assert first.shape == (48_000,)
+    assert np.isfinite(first).all()
+    assert not np.array_equal(first, other)
+
+
+def quantizer(strides: tuple[int, ...]) -> ResidualVectorQuantizer:
+    return ResidualVectorQuantizer(24, [FactorizedQuantizer(24, 64, 8, stride) for stride in strides])
+
+
+def test_fitted_codebooks_leave_less_and_less():
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(64, 40, 24, generator=generator) @ torch.diag(torch.linspace(2, 0.1, 24))
+    left = codebooks.fit(quantizer((2, 1, 1)), latents, generator)
+    assert left == sorted(left, reverse=True)
+    assert left[-1] < 0.6
+
+
+def test_plain_codebooks_are_fitted_too():
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(64, 40, 8, generator=generator)
+    books = ResidualVectorQuantizer(8, [VectorQuantizer(8, 64) for _ in range(3)])
+    left = codebooks.fit(books, latents, generator)
+    assert left == sorted(left, reverse=True)
+    assert left[-1] < 0.3
+
+
+def test_unused_entries_are_brought_back():
+    books = quantizer((2, 1))
+    reset_parameters(books, 0)
+    usage = codebooks.Usage(books, decay=0.5)
+    z = torch.randn(4, 40, 24)
+    with torch.no_grad():
+        for _ in range(8):
+            usage.update([index * 0 for index in books(z).indices])
+    moved = usage.revive(books, z, torch.Generator().manual_seed(0), below=0.03)
+    assert moved == min(63, 4 * 20 // 4) + min(63, 4 * 40 // 4)
+
+
+def test_the_losses_are_zero_only_for_the_same_signal():
+    spectral = losses.SpectralLoss(24_000)
+    x = torch.from_numpy(voice(0.5, 24_000))[None]
+    assert all(float(term) == pytest.approx(0, abs=1e-5) for term in spectral(x, x))
+    assert all(float(term) > 0.1 for term in spectral(x * 0.1, x))
+    assert float(losses.waveform_loss(x * 0, x)) == pytest.approx(1, abs=0.05)
