@@ -23,8 +23,8 @@ PROJECT = (
 WITHOUT_WHAT_THEY_ASK_FOR = ("descript-audio-codec", "descript-audiotools")
 """The authors' packages of DAC, to test against; they pin a protobuf of 2022."""
 ALONE = {
-    "dac": ("dac_16khz", "random:0"),
-    "encodec": ("encodec_24khz", "random:0"),
+    "dac": ("dac_tiny",),
+    "encodec": ("encodec_tiny",),
     "snac": ("snac_tiny",),
 }
 BESIDE = {"dac": ("protobuf>=5",)}

@@ -11,7 +11,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from blazen_codec_core.nn import FactorizedQuantizer, ResidualVectorQuantizer, VectorQuantizer
+from blazen_codec_core.nn import CodecNetwork, Conv1d, FactorizedQuantizer, ResidualVectorQuantizer, VectorQuantizer
+
+
+@torch.no_grad()
+def normalise(network: CodecNetwork, latents: Tensor) -> None:
+    """Brings the latents to unit variance, and changes nothing else: the encoder's last convolution gives so much less, and the
+    decoder's first takes so much more. Steps of the codebooks and of the encoder are then of one scale."""
+    scale = latents.std()
+    last = [module for module in network.encoder.modules() if isinstance(module, Conv1d)][-1]
+    first = next(module for module in network.decoder.modules() if isinstance(module, Conv1d))
+    last.weight /= scale
+    if last.bias is not None:
+        last.bias /= scale
+    first.weight *= scale
 
 
 @torch.no_grad()

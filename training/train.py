@@ -220,6 +220,7 @@ class Run:
     @torch.no_grad()
     def fit_codebooks(self) -> None:
         self.network.load_state_dict(self.average.state_dict())
+        codebooks.normalise(self.network, torch.cat([self.network.encoder(self.batches(10**6 + i)) for i in range(4)]))
         latents = torch.cat([self.network.encoder(self.batches(10**6 + i)) for i in range(self.plan.fit_batches)])
         generator = torch.Generator().manual_seed(self.plan.seed)
         left = codebooks.fit(self.network.quantizer, latents, generator)

@@ -17,6 +17,8 @@ LOUD = 3e-5
 """What another order of sums may change where random codebooks, of which DAC has up to 32, add up to loud latents."""
 SUBJECTS = (
     Subject("snac_tiny"),
+    Subject("dac_tiny", rounding=LOUD),
+    Subject("encodec_tiny"),
     Subject("encodec_24khz"),
 )
 LARGE = (
@@ -43,7 +45,7 @@ def test_no_model_is_left_out():
     assert {spec.name for spec in bc.list_codecs()} == {subject.name for subject in (*SUBJECTS, *LARGE)}
 
 
-@pytest.mark.parametrize("name", ["snac_tiny", "encodec_24khz", "encodec_48khz"])
+@pytest.mark.parametrize("name", ["snac_tiny", "dac_tiny", "encodec_tiny", "encodec_48khz"])
 @settings(max_examples=20)
 @given(data=st.data())
 def test_any_chunks_change_nothing(codecs, name, data):

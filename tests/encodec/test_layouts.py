@@ -13,7 +13,7 @@ import blazen_codec_core as bc
 from blazen_codec_core.layouts import DelayLayout
 from blazen_codec_encodec.specs import SPECS
 
-SPEC, STEREO = SPECS
+SPEC, STEREO, *_ = SPECS
 NONE = SPEC.codebook_size
 DELAY = DelayLayout("x", "")
 

@@ -72,6 +72,17 @@ def test_what_it_exports_loads_and_can_be_gone_on_from(start, name):
     assert more.quantizes
 
 
+@torch.no_grad()
+def test_latents_are_brought_to_unit_variance_and_nothing_else_changes(name):
+    network = RECIPES[name].network()
+    reset_parameters(network, 0)
+    x = torch.from_numpy(voice(0.4, 24_000))[None, :9600, None]
+    before = network.decoder(network.encoder(x))
+    codebooks.normalise(network, network.encoder(x))
+    assert network.encoder(x).std() == pytest.approx(1, abs=1e-4)
+    torch.testing.assert_close(network.decoder(network.encoder(x)), before, atol=1e-5, rtol=1e-3)
+
+
 def test_steps_go_down(start):
     """On one batch."""
     run = start("down", train.Plan(batch=2, alone=10**6, rate=2e-2))
