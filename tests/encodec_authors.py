@@ -11,14 +11,14 @@ import torch
 import blazen_codec_core as bc
 from blazen_codec_core.nn.upstream import stand_in
 from blazen_codec_encodec import language_model
-from blazen_codec_encodec.specs import SPECS
+from blazen_codec_encodec.specs import AUTHORS
 
 with stand_in("torchaudio"):
     compress = importlib.import_module("encodec.compress")
     models = importlib.import_module("encodec.model")
 
 LM_SEED = "random:3"
-BY_NAME = {spec.name: spec for spec in SPECS}
+BY_NAME = {spec.name: spec for spec in AUTHORS}
 
 
 class Authors:

@@ -23,9 +23,9 @@ import blazen_codec_core as bc
 from blazen_codec_core.conformance.signals import voice
 from blazen_codec_dac import plain_pickle
 from blazen_codec_dac.formats import HEAD, ONE_OBJECT, DacFormat
-from blazen_codec_dac.specs import SPECS, WINDOW_FRAMES, WINDOW_PADDED
+from blazen_codec_dac.specs import AUTHORS, WINDOW_FRAMES, WINDOW_PADDED
 
-BY_NAME = {spec.name: spec for spec in SPECS}
+BY_NAME = {spec.name: spec for spec in AUTHORS}
 SMALL = BY_NAME["dac_16khz"]
 FORMAT = DacFormat()
 
@@ -176,7 +176,7 @@ def test_windows_of_any_kind(tmp_path, chunk, padding):
 
 def test_which_model_a_file_is_of(tmp_path):
     """By what its frames can hold, the models of higher rates first."""
-    for spec in SPECS:
+    for spec in AUTHORS:
         frames = round(spec.frame_rate)
         content = artifacts(
             codes_of(books=spec.num_codebooks, frames=frames),

@@ -14,9 +14,9 @@ from blazen_codec_core import weights
 from blazen_codec_core.conformance.signals import recording
 from blazen_codec_core.nn import published
 from blazen_codec_dac import checkpoint
-from blazen_codec_dac.specs import SPECS
+from blazen_codec_dac.specs import AUTHORS
 
-BY_NAME = {spec.name: spec for spec in SPECS}
+BY_NAME = {spec.name: spec for spec in AUTHORS}
 SMALL = "dac_16khz"
 
 
@@ -166,12 +166,12 @@ def test_where_each_model_is_published():
 
     tags, urls = vars(utils)["__MODEL_LATEST_TAGS__"], vars(utils)["__MODEL_URLS__"]
     published_urls = {urls[kind, tag, bitrate] for (kind, bitrate), tag in tags.items()}
-    assert {spec.weights.url + spec.weights.file for spec in SPECS} == published_urls
+    assert {spec.weights.url + spec.weights.file for spec in AUTHORS} == published_urls
     for name, (url, cache) in files.items():
         source = BY_NAME[name].weights
         assert f"{source.url}{source.file}".endswith(url)
         assert source.caches == (f"~/.cache/descript/dac/{cache}",)
-    assert [spec.name for spec in SPECS if not spec.mirrors] == ["dac_44khz_16kbps"]
+    assert [spec.name for spec in AUTHORS if not spec.mirrors] == ["dac_44khz_16kbps"]
 
 
 def test_offline_says_where_it_was_looked_for_and_how_to_bring_it(monkeypatch, tmp_path):

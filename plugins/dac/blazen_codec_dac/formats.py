@@ -35,7 +35,7 @@ from blazen_codec_core.errors import reason
 from blazen_codec_core.files import contents, replacing
 
 from . import plain_pickle
-from .specs import SPECS, WINDOW_FRAMES, WINDOW_PADDED, DacSpec
+from .specs import AUTHORS, WINDOW_FRAMES, WINDOW_PADDED, DacSpec
 from .windows import Windows
 
 VERSION = "1.0.0"
@@ -69,7 +69,7 @@ class DacFormat(TokenFormat):
         "input_db": "how loud the channels were, in LUFS; by default as tokens say, or as they decode, which runs the model",
     }
 
-    def __init__(self, specs: tuple[DacSpec, ...] = SPECS) -> None:
+    def __init__(self, specs: tuple[DacSpec, ...] = AUTHORS) -> None:
         self._specs = {spec.name: spec for spec in specs}
 
     def check(self, spec: CodecSpec, channels: int) -> None:

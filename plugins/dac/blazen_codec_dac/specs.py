@@ -153,7 +153,7 @@ DAC_TINY = DacArchitecture(
     n_codebooks=8,
 )
 
-SPECS = (
+AUTHORS = (
     _published(
         "dac_44khz",
         DAC_44KHZ,
@@ -195,6 +195,11 @@ SPECS = (
         description="Speech at 16 kHz",
         tile_frames=50,
     ),
+)
+"""The published models, whose files the authors' own format is for."""
+
+SPECS = (
+    *AUTHORS,
     _spec(
         "dac_tiny",
         DAC_TINY,

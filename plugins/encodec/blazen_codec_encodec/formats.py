@@ -28,7 +28,7 @@ from blazen_codec_core.errors import reason
 from blazen_codec_core.files import contents, replacing
 
 from . import entropy
-from .specs import SPECS, EncodecSpec
+from .specs import AUTHORS, EncodecSpec
 
 if TYPE_CHECKING:
     from .language_model import LanguageModel
@@ -62,7 +62,7 @@ class EcdcFormat(TokenFormat):
         "lm_weights": "a file with the language model's weights, or random:SEED, in place of the published ones",
     }
 
-    def __init__(self, specs: tuple[EncodecSpec, ...] = SPECS) -> None:
+    def __init__(self, specs: tuple[EncodecSpec, ...] = AUTHORS) -> None:
         self._specs = {spec.identity: spec for spec in specs}
         self._models: dict[tuple[str | None, ...], LanguageModel] = {}
         self._loading = threading.Lock()

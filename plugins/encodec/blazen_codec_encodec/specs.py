@@ -171,7 +171,7 @@ ENCODEC_TINY = EncodecArchitecture(
     normalize=False,
 )
 
-SPECS = (
+AUTHORS = (
     _published(
         "encodec_24khz",
         ENCODEC_24KHZ,
@@ -193,6 +193,11 @@ SPECS = (
         description="Stereo music at 48 kHz, in segments of a second",
         default_codebooks=4,
     ),
+)
+"""The published models, whose files the authors' own format is for."""
+
+SPECS = (
+    *AUTHORS,
     _spec(
         "encodec_tiny",
         ENCODEC_TINY,
