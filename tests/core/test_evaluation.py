@@ -10,6 +10,8 @@ import sys
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
 
 import blazen_codec_core as bc
 from blazen_codec_core import audio, evaluation, metrics, opus
@@ -62,6 +64,14 @@ class TestOpus:
     def test_other_files_are_refused(self, content):
         with pytest.raises(bc.CorruptFile, match="Ogg"):
             opus.packet_sizes(content)
+
+    @given(st.binary(max_size=600))
+    def test_damaged_files_are_refused_or_counted(self, rest):
+        try:
+            sizes = opus.packet_sizes(b"OggS" + rest)
+        except bc.CorruptFile:
+            return
+        assert all(size >= 0 for size in sizes)
 
     def test_the_nearest_bitrate_is_one_that_it_has(self):
         assert [opus.nearest_bitrate(kbps) for kbps in (0.98, 6, 7.75, 999)] == [6, 6, 7.75, 256]
