@@ -14,24 +14,9 @@ import soundfile
 
 import blazen_codec_core as bc
 from blazen_codec_core import audio
-from blazen_codec_core.cli.main import main
 from blazen_codec_core.conformance.signals import voice
 
 RANDOM = ["--weights", "random:0", "--device", "cpu"]
-
-
-@pytest.fixture
-def run(capsys, tmp_path, monkeypatch):
-    """Runs a command in an empty folder; gives its exit code, standard output and standard error."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stopped:
-            main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return int(stopped.value.code or 0), out, err
-
-    return call
 
 
 @pytest.fixture

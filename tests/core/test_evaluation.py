@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 import blazen_codec_core as bc
 from blazen_codec_core import audio, evaluation, metrics, opus
-from blazen_codec_core.cli.main import main
 from blazen_codec_core.conformance.signals import voice
 
 RANDOM = ["--weights", "random:0", "--device", "cpu"]
@@ -156,19 +155,11 @@ class TestEvaluation:
 
 
 @pytest.fixture
-def run(capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def stereo(tmp_path):
     audio.write(tmp_path / "in.wav", np.stack([voice(1.3, 44_100, 1), voice(1.3, 44_100, 2)]), 44_100)
 
-    def call(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stopped:
-            main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return int(stopped.value.code or 0), out, err
 
-    return call
-
-
+@pytest.mark.usefixtures("stereo")
 def test_the_command(run, tmp_path):
     code, out, _ = run("evaluate", "snac_tiny", "encodec_24khz", "--audio", "in.wav", "--mono", "--plot", "p.png", *RANDOM)
     assert code == 0
@@ -184,6 +175,7 @@ def test_the_command(run, tmp_path):
     assert report["recordings"][0]["recording"].endswith("in.wav")
 
 
+@pytest.mark.usefixtures("stereo")
 def test_the_command_needs_opus_before_it_begins(run, monkeypatch):
     monkeypatch.setenv("PATH", "")
     code, _, err = run("evaluate", "snac_tiny", "--audio", "in.wav", "--against", "opus", *RANDOM)
