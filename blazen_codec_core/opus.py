@@ -87,7 +87,7 @@ def packet_sizes(content: bytes) -> list[int]:
     ends with the first segment of less than 255 bytes.
 
     Raises:
-        CorruptFile: It is not an Ogg file, or has no end.
+        CorruptFile: There is no page where one has to begin.
     """
     at, sizes, size = 0, [], 0
     while at < len(content):

@@ -5,15 +5,17 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import metrics
 from .errors import EngineNotAvailable, InvalidInput
-from .evaluation import Report
 from .files import replacing
 from .metrics import Signal
+
+if TYPE_CHECKING:
+    from .evaluation import Report
 
 
 def check_available() -> None:
