@@ -44,7 +44,7 @@ class AudioReader:
         if not self.num_samples:
             raise InvalidInput(f"{self.path} holds no audio")
 
-    def blocks(self, frames: int = 1 << 17) -> Iterator[Pcm]:
+    def blocks(self, frames: int = 1 << 18) -> Iterator[Pcm]:
         """The audio in pieces of `(channels, at most frames)`, float32."""
         try:
             for block in self._file.blocks(blocksize=frames, dtype="float32", always_2d=True):

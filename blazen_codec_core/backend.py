@@ -129,6 +129,11 @@ class CodecBackend(AudioBackend):
         return self.spec.frame_rate
 
     @property
+    def piece_frames(self) -> int:
+        """How many frames at once a session is fastest with; whole tiles."""
+        return self.spec.tile_frames
+
+    @property
     @abstractmethod
     def device(self) -> str:
         """What it runs on, such as `cpu` or `cuda:0`; `DeviceUnavailable` if it cannot."""
@@ -250,7 +255,7 @@ class CodecBackend(AudioBackend):
                 raise
             yield self.decode_whole(tokens)
             return
-        for part in tokens.parts(self.spec.tile_frames):
+        for part in tokens.parts(self.piece_frames):
             cancelling.check()
             yield session.push(part)
         yield session.finish()

@@ -129,6 +129,10 @@ class DynCodecProvider:
         return self.spec.frame_rate
 
     @property
+    def piece_frames(self) -> int:
+        return self._backend.piece_frames
+
+    @property
     def device(self) -> str:
         return self._backend.device
 

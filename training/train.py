@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from blazen_codec_core.nn import CodecNetwork, StreamSetup, reset_parameters
 
 from . import codebooks, sound
-from .losses import SpectralLoss, waveform_loss
+from .losses import EnvelopeLoss, SpectralLoss, waveform_loss
 from .optimizer import Optimizer
 from .recipes import RECIPES, Recipe
 
@@ -65,7 +65,14 @@ class Plan:
     """Share of the steps after which entries are no longer moved."""
     average: float = 0.999
     weights: dict[str, float] = field(
-        default_factory=lambda: {"log_mel": 4.0, "convergence": 1.0, "waveform": 0.5, "commitment": 0.1, "codebook": 0.4}
+        default_factory=lambda: {
+            "log_mel": 4.0,
+            "convergence": 1.0,
+            "waveform": 0.5,
+            "envelope": 3.0,
+            "commitment": 0.1,
+            "codebook": 0.4,
+        }
     )
 
     def learning_rate(self, step: int) -> float:
@@ -133,7 +140,7 @@ class Run:
         self.average = copy.deepcopy(self.network).requires_grad_(False)
         self.optimizer = Optimizer(self.network)
         self.usage = codebooks.Usage(self.network.quantizer)
-        self.spectral = SpectralLoss(SAMPLE_RATE)
+        self.spectral, self.envelope = SpectralLoss(SAMPLE_RATE), EnvelopeLoss(SAMPLE_RATE)
         self.batches = Batches(sound.corpus(plan.seed, plan.corpus_minutes, work / "corpus.npy"), plan, recipe)
         self.step = 0
         if self.checkpoint.exists():
@@ -198,6 +205,7 @@ class Run:
             "log_mel": log_mel,
             "convergence": convergence,
             "waveform": waveform_loss(y[..., 0], x[..., 0]),
+            "envelope": self.envelope(y[..., 0], x[..., 0]),
             "commitment": commitment,
             "codebook": codebook,
         }

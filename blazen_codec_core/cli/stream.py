@@ -159,7 +159,7 @@ def decode_pieces(codec: DynCodecProvider, tokens: CodecTokens, advance: Advance
     except NotYetImplemented:
         yield codec.decode(tokens)
         return
-    for part in tokens.parts(codec.spec.tile_frames):
+    for part in tokens.parts(codec.piece_frames):
         yield session.push(part)
         advance(part.seconds)
     yield session.finish()

@@ -1,8 +1,12 @@
-"""Activations, and what `filtering` adds up, as one loop each, compiled by numba: the extra `fast`. Nothing else imports numba.
+"""Activations, what `filtering` adds up, and recurrence, as one loop each, compiled by numba: the extra `fast`. Nothing else
+imports numba.
 
 As a chain of PyTorch's elementwise operations an activation passes over the signal four times. Here each value is read once and
-written once. The loops run in the OpenMP threads of PyTorch's own operations, so that neither waits while the other's are still
-spinning; where numba would bring threads of its own, one thread runs them.
+written once. A recurrent layer reads all its weights for every frame; here it does so once for up to four signals, and in turn
+forwards and backwards, so that it begins with those that are still in cache.
+
+The loops run in the OpenMP threads of PyTorch's own operations, so that neither waits while the other's are still spinning; where
+numba would bring threads of its own, one thread runs them.
 
 Polynomials: Taylor's, of as many terms as float32 can tell apart after Cody and Waite's reduction of the argument
 ("Software Manual for the Elementary Functions", 1980). Errors are tested to be at most three roundings.
@@ -28,17 +32,26 @@ FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 _THREADS = torch.get_num_threads()
 MANY_VALUES = 1 << 14
 """Below this many, waking other threads costs more than they save."""
+LANES = 16
+"""Channels of a recurrent layer that are worked on together."""
+_GATES = 4 * LANES
+_ABREAST = 256
+"""Sums that are taken side by side, before they are added in double precision."""
+_ROWS = 4
+"""Signals that share a reading of a recurrent layer's weights."""
 
 _f = np.float32
 _i = np.int32
 _PI_HIGH, _PI_LOW = _f(3.140625), _f(math.pi - 3.140625)
 _LN2_HIGH, _LN2_LOW = _f(0.693359375), _f(math.log(2) - 0.693359375)
-_ZERO, _ONE, _HALF = _f(0), _f(1), _f(0.5)
+_ZERO, _ONE, _TWO, _HALF = _f(0), _f(1), _f(2), _f(0.5)
 _PER_PI, _PER_LN2, _LARGEST = _f(1 / math.pi), _f(1 / math.log(2)), _f(math.pi * math.pi / 4)
 _S3, _S5, _S7, _S9, _S11 = (_f((-1) ** (n // 2) / math.factorial(n)) for n in (3, 5, 7, 9, 11))
 _E3, _E4, _E5, _E6 = (_f(1 / math.factorial(n)) for n in (3, 4, 5, 6))
 _FLAT = _f(-18)
 """From here on down `exp(x) - 1` is -1 in float32."""
+_STEEP = _f(80)
+"""From here on a sigmoid is 0 or 1 in float32, and the exponential still has a float32."""
 _BIAS, _SHIFT = _i(127), _i(23)
 """Of the exponent in a float32."""
 
@@ -149,6 +162,92 @@ def _gather_in_parts(m0: Any, m1: Any, m2: Any, m3: Any, m4: Any, m5: Any, plain
                 y[t3, i] = plain[t3, i] + (m5[row, i] + (_NEAR3 * (a[i] - b[i]) + _FAR3 * (c[i] - d[i])))
 
 
+@numba.njit(inline="always")
+def _sigmoid(x):  # type: ignore[no-untyped-def]
+    return _ONE / (_TWO + _exponential_less_one(max(min(-x, _STEEP), -_STEEP)))
+
+
+@numba.njit(inline="always")
+def _tanh(x):  # type: ignore[no-untyped-def]
+    less_one = _exponential_less_one(max(min(x + x, _STEEP), -_STEEP))
+    return less_one / (_TWO + less_one)
+
+
+@_compiled("void(f4[::1], f4[:, :, ::1], f4[:, ::1])")
+def _add_product(sums: Any, weight: Any, h: Any) -> None:
+    for j in range(weight.shape[0]):
+        h0, h1, h2, h3 = h[j, 0], h[j, 1], h[j, 2], h[j, 3]
+        for i in range(_GATES):
+            sums[i] = sums[i] + (h0 * weight[j, 0, i] + h1 * weight[j, 1, i] + h2 * weight[j, 2, i] + h3 * weight[j, 3, i])
+
+
+@_compiled("void(f4[:, ::1], f4[:, :, ::1], f4[:, ::1], f4[:, ::1], f4[:, ::1], f4[:, ::1])")
+def _add_four_products(sums: Any, weight: Any, a: Any, b: Any, c: Any, d: Any) -> None:
+    for j in range(weight.shape[0]):
+        a0, a1, a2, a3 = a[j, 0], a[j, 1], a[j, 2], a[j, 3]
+        b0, b1, b2, b3 = b[j, 0], b[j, 1], b[j, 2], b[j, 3]
+        c0, c1, c2, c3 = c[j, 0], c[j, 1], c[j, 2], c[j, 3]
+        d0, d1, d2, d3 = d[j, 0], d[j, 1], d[j, 2], d[j, 3]
+        for i in range(_GATES):
+            w0, w1, w2, w3 = weight[j, 0, i], weight[j, 1, i], weight[j, 2, i], weight[j, 3, i]
+            sums[0, i] = sums[0, i] + (a0 * w0 + a1 * w1 + a2 * w2 + a3 * w3)
+            sums[1, i] = sums[1, i] + (b0 * w0 + b1 * w1 + b2 * w2 + b3 * w3)
+            sums[2, i] = sums[2, i] + (c0 * w0 + c1 * w1 + c2 * w2 + c3 * w3)
+            sums[3, i] = sums[3, i] + (d0 * w0 + d1 * w1 + d2 * w2 + d3 * w3)
+
+
+@_compiled("void(f4[::1], f4[::1], f4[::1])")
+def _remember(gates: Any, cell: Any, out: Any) -> None:
+    for i in range(LANES):
+        entry, forget, new = _sigmoid(gates[i]), _sigmoid(gates[LANES + i]), _tanh(gates[2 * LANES + i])
+        c = forget * cell[i] + entry * new
+        cell[i] = c
+        out[i] = _sigmoid(gates[3 * LANES + i]) * _tanh(c)
+
+
+@_compiled("void(f4[:, :, :, :, ::1], f4[:, :, :, ::1], f4[:, :, :, ::1], f4[:, :, ::1], f4[:, :, ::1], i8)", parallel=True)
+def _recur_in_parts(gates: Any, weight: Any, h: Any, cell: Any, scratch: Any, parts: int) -> None:
+    rows, blocks = cell.shape[:2]
+    share = -(-blocks // parts)
+    for t in range(gates.shape[1]):
+        for part in prange(parts):
+            first, end, sums = part * share, min(blocks, (part + 1) * share), scratch[part]
+            for place in range(end - first):
+                block = first + place if t % 2 else end - 1 - place
+                lanes = slice(block * LANES, (block + 1) * LANES)
+                for row in range(0, rows, _ROWS):
+                    count = min(_ROWS, rows - row)
+                    for r in range(count):
+                        for gate in range(4):
+                            for i in range(LANES):
+                                sums[r, gate * LANES + i] = gates[row + r, t, gate, block, i]
+                    if count == _ROWS:
+                        _add_four_products(sums, weight[block], h[row, t], h[row + 1, t], h[row + 2, t], h[row + 3, t])
+                    else:
+                        for r in range(count):
+                            _add_product(sums[r], weight[block], h[row + r, t])
+                    for r in range(count):
+                        _remember(sums[r], cell[row + r, block], h[row + r, t + 1].reshape(-1)[lanes])
+
+
+@_compiled("void(f4[:, :, ::1], f4[:, :, ::1], f8[:, ::1], i8)", parallel=True)
+def _sum_in_parts(blocks: Any, scratch: Any, made: Any, parts: int) -> None:
+    share = -(-blocks.shape[0] // parts)
+    for part in prange(parts):
+        total, square = scratch[part, 0], scratch[part, 1]
+        for block in range(part * share, min((part + 1) * share, blocks.shape[0])):
+            total[:] = _ZERO
+            square[:] = _ZERO
+            for row in range(blocks.shape[1]):
+                for i in range(_ABREAST):
+                    total[i] = total[i] + blocks[block, row, i]
+                    square[i] = square[i] + blocks[block, row, i] * blocks[block, row, i]
+            made[block, 0] = made[block, 1] = 0.0
+            for i in range(_ABREAST):
+                made[block, 0] += total[i]
+                made[block, 1] += square[i]
+
+
 @functools.cache
 def _threads_are_shared() -> bool:
     """Whether numba's threads are OpenMP's, which is known once they have run."""
@@ -158,7 +257,7 @@ def _threads_are_shared() -> bool:
 
 
 def _parts(x: Tensor) -> int:
-    """How many threads are to work on a signal, after numba was told."""
+    """How many threads are to work on so many values, after numba was told."""
     threads = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
     if threads == 1 or x.numel() < MANY_VALUES or not _threads_are_shared():
         return 1
@@ -208,6 +307,50 @@ def gather(made: Sequence[Tensor], plain: Tensor, dilation: int, y: Tensor) -> N
     """`filtering.gather`."""
     m0, m1, m2, m3, m4, m5 = map(_array, made)
     _gather_in_parts(m0, m1, m2, m3, m4, m5, _array(plain), dilation, _array(y), _parts(y))
+
+
+def sums(values: Tensor, block: int) -> tuple[float, float]:
+    """The sum of values `(count,)`, and that of their squares; `count` is a multiple of `block`, a power of two of at least 256.
+    That is how many are summed in single precision, whatever the number of threads."""
+    parts = _parts(values)
+    made, scratch = torch.empty(values.numel() // block, 2, dtype=torch.float64), torch.empty(parts, 2, _ABREAST)
+    _sum_in_parts(_array(values).reshape(-1, block // _ABREAST, _ABREAST), _array(scratch), _array(made), parts)
+    total, square = made.sum(0).tolist()
+    return total, square
+
+
+def suits_recurrence(weight: Tensor) -> bool:
+    """Whether a layer with this recurrent weight `(4 * channels, channels)` can run here."""
+    return weight.dtype == torch.float32 and weight.device.type == "cpu" and weight.shape[1] % LANES == 0
+
+
+def in_blocks(weight: Tensor) -> Tensor:
+    """The recurrent weight of an LSTM `(4 * channels, channels)` in the order in which `recur` reads it."""
+    channels = weight.shape[1]
+    ordered = weight.reshape(4, channels // LANES, LANES, channels).permute(1, 3, 0, 2)
+    return ordered.reshape(channels // LANES, channels // 4, 4, _GATES).contiguous()
+
+
+def recur(gates: Tensor, weight: Tensor, cell: Tensor, outputs: Tensor) -> None:
+    """An LSTM's frames one after the other, for several signals; the sums of one do not depend on the others.
+
+    Args:
+        gates: The input's share of the gates, bias included, `(rows, frames, 4 * channels)`.
+        weight: From `in_blocks`.
+        cell: `(rows, channels)`, before the first frame; becomes that after the last.
+        outputs: `(rows, 1 + frames, channels)`, of which the first is the one before.
+    """
+    (rows, frames, _), channels, parts = gates.shape, cell.shape[1], _parts(weight)
+    blocks = channels // LANES
+    sums = torch.empty(parts, _ROWS, _GATES)  # PyTorch's memory begins with a line of cache, which vectors need to be fast
+    _recur_in_parts(
+        _array(gates).reshape(rows, frames, 4, blocks, LANES),
+        _array(weight),
+        _array(outputs).reshape(rows, 1 + frames, channels // 4, 4),
+        _array(cell).reshape(rows, blocks, LANES),
+        _array(sums),
+        parts,
+    )
 
 
 torch.set_num_threads(_THREADS)  # which loading a parallel loop has set to all that there are, for all of OpenMP

@@ -306,9 +306,22 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _moments(values: Tensor) -> tuple[float, float]:
-    blocks, count = torch.split(values, BLOCK_VALUES), values.numel()
-    mean = sum(block.sum().item() for block in blocks) / count
-    square = sum(torch.dot(block, block).item() for block in blocks) / count
+    total, square = _sums(values)
+    mean, square = total / values.numel(), square / values.numel()
     if mean * mean > square / 2:
-        return mean, sum((block - mean).square_().sum().item() for block in blocks) / count
+        blocks = torch.split(values, BLOCK_VALUES)
+        return mean, sum((block - mean).square_().sum().item() for block in blocks) / values.numel()
     return mean, square - mean * mean
+
+
+def _sums(values: Tensor) -> tuple[float, float]:
+    """Of values, and of their squares."""
+    total = square = 0.0
+    whole = values.numel() // BLOCK_VALUES * BLOCK_VALUES
+    if whole and (loops := load_loops()):
+        total, square = loops.sums(values[:whole], BLOCK_VALUES)
+        values = values[whole:]
+    for block in torch.split(values, BLOCK_VALUES):
+        total += block.sum().item()
+        square += torch.dot(block, block).item()
+    return total, square

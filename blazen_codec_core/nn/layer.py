@@ -11,7 +11,8 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -78,6 +79,9 @@ class Seeded(nn.Module):
 class Layer(Seeded, ABC):
     """One stage of a network that runs whole signals and streams through the same code."""
 
+    gains_from_others: ClassVar[bool] = False
+    """Whether `step_each` is faster than a step of each, so that streams should come to it together."""
+
     if TYPE_CHECKING:
 
         def __call__(self, x: Tensor) -> Tensor: ...
@@ -99,6 +103,10 @@ class Layer(Seeded, ABC):
     def step_after(self, before: Pointwise, x: Tensor, state: Any, last: bool) -> Tensor:
         """`step` of what another layer makes of `x`; layers that write their input elsewhere first have it made there."""
         return self.step(before.step(x, None, last), state, last)
+
+    def step_each(self, xs: Sequence[Tensor], states: Sequence[Any], last: bool) -> list[Tensor]:
+        """`step` of several streams, each as if it were alone."""
+        return [self.step(x, state, last) for x, state in zip(xs, states, strict=True)]
 
     def frames_out(self, frames: int, last: bool) -> int:
         """How many frames have come out once `frames` have gone in."""
@@ -182,6 +190,21 @@ class Chain(Layer):
             self._through(self.tiled.layers, tile, state, last and number == len(tiles)) for number, tile in enumerate(tiles, 1)
         ]
         return self._through(slice(stop, None), torch.cat(parts, dim=1) if len(parts) > 1 else parts[0], state, last)
+
+    def step_each(self, xs: Sequence[Tensor], states: Sequence[ChainState], last: bool) -> list[Tensor]:
+        """Layer by layer only where that gains; in between, each stream by itself stays in cache."""
+        if self.tiled or len(xs) == 1:
+            return super().step_each(xs, states, last)
+        made = list(xs)
+        for together, run in groupby(enumerate(self), lambda numbered: numbered[1].gains_from_others):
+            numbers, layers = zip(*run, strict=True)
+            if together:
+                for number, layer in zip(numbers, layers, strict=True):
+                    made = layer.step_each(made, [state.states[number] for state in states], last)
+            else:
+                part = slice(numbers[0], numbers[-1] + 1)
+                made = [self._through(part, x, state, last) for x, state in zip(made, states, strict=True)]
+        return made
 
     def step_after(self, before: Pointwise, x: Tensor, state: ChainState, last: bool) -> Tensor:
         if self.tiled:

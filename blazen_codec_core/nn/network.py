@@ -30,7 +30,12 @@ class CodecNetwork(nn.Module):
 
     def encode_step(self, x: Tensor, state: EncoderState, last: bool) -> list[Tensor]:
         """Audio `(batch, samples, channels)` to indices `(batch, frames / stride)` a codebook."""
-        return self.quantizer.step(self.encoder.step(x, state.encoder, last), state.quantizer)
+        return self.encode_each([x], [state], last)[0]
+
+    def encode_each(self, xs: Sequence[Tensor], states: Sequence[EncoderState], last: bool) -> list[list[Tensor]]:
+        """`encode_step` of several streams, each as if it were alone."""
+        latents = self.encoder.step_each(xs, [state.encoder for state in states], last)
+        return [self.quantizer.step(z, state.quantizer) for z, state in zip(latents, states, strict=True)]
 
     def frames_encoded(self, samples: int, last: bool) -> int:
         """How many frames have come out once `samples` have gone in."""
@@ -41,7 +46,11 @@ class CodecNetwork(nn.Module):
 
     def decode_step(self, indices: Sequence[Tensor], state: State, last: bool) -> Tensor:
         """Indices `(batch, frames / stride)` a codebook to audio `(batch, samples, channels)`."""
-        return self.decoder.step(self.quantizer.decode(indices), state, last)
+        return self.decode_each([indices], [state], last)[0]
+
+    def decode_each(self, indices: Sequence[Sequence[Tensor]], states: Sequence[State], last: bool) -> list[Tensor]:
+        """`decode_step` of several streams, each as if it were alone."""
+        return self.decoder.step_each([self.quantizer.decode(own) for own in indices], states, last)
 
     def samples_decoded(self, frames: int, last: bool) -> int:
         """How many samples have come out once `frames` have gone in."""

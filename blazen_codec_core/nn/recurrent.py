@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from . import kernels
 from .layer import Layer, State, StreamSetup
+from .loops import load_loops
 
 
 @dataclasses.dataclass
@@ -21,13 +23,37 @@ class LSTMState(State):
     cell: Tensor
 
 
+class _Prepared:
+    """One layer of the loops' own."""
+
+    def __init__(self, of_input: Tensor, of_hidden: Tensor, bias: Tensor) -> None:
+        self._entry = kernels.convolution(of_input.t()[None], bias, lasting=True)
+        self._weight = load_loops().in_blocks(of_hidden)
+
+    def __call__(self, x: Tensor, hidden: Tensor, cell: Tensor) -> Tensor:
+        """`(rows, frames, channels)` and the state before them to the outputs, the first of which is `hidden`; changes `cell`."""
+        rows, frames, channels = x.shape
+        outputs = x.new_empty(rows, 1 + frames, channels)
+        outputs[:, 0] = hidden
+        gates = _joined([self._entry(row, frames) for row in torch.split(x, 1)])  # one by one, as if there were no others
+        load_loops().recur(gates, self._weight, cell, outputs)
+        return outputs
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+
+
 class LSTM(Layer):
     """Long short-term memory (Hochreiter & Schmidhuber 1997), layers one above the other, added to their input."""
+
+    gains_from_others = True
 
     def __init__(self, channels: int, layers: int) -> None:
         super().__init__()
         self.channels, self.layers = channels, layers
         self.lstm = nn.LSTM(channels, channels, layers, batch_first=True)
+        self._prepared: list[_Prepared] = []
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         for parameter in self.lstm.parameters():
@@ -37,7 +63,41 @@ class LSTM(Layer):
     def init_state(self, setup: StreamSetup) -> LSTMState:
         return LSTMState(setup.zeros(self.layers, self.channels), setup.zeros(self.layers, self.channels))
 
+    def prepare(self) -> None:
+        if (loops := load_loops()) and loops.suits_recurrence(self._weights(0)[1]):
+            self._prepared = [_Prepared(*self._weights(layer)) for layer in range(self.layers)]
+
+    def _weights(self, layer: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Of the input and of the output before, `(4 * channels, channels)`, and the bias of both."""
+        of_input, of_hidden = (getattr(self.lstm, f"weight_{kind}_l{layer}") for kind in ("ih", "hh"))
+        return of_input, of_hidden, getattr(self.lstm, f"bias_ih_l{layer}") + getattr(self.lstm, f"bias_hh_l{layer}")
+
     def step(self, x: Tensor, state: LSTMState, last: bool) -> Tensor:
+        return self.step_each([x], [state], last)[0]
+
+    def step_each(self, xs: Sequence[Tensor], states: Sequence[LSTMState], last: bool) -> list[Tensor]:
+        if not self._prepared or torch.is_grad_enabled():
+            return [self._alone(x, state) for x, state in zip(xs, states, strict=True)]
+        if len({x.shape[1] for x in xs}) > 1:
+            return [self.step(x, state, last) for x, state in zip(xs, states, strict=True)]
+        return self._recur(xs, states) if xs[0].shape[1] else list(xs)
+
+    def _recur(self, xs: Sequence[Tensor], states: Sequence[LSTMState]) -> list[Tensor]:
+        """All signals frame by frame, with loops of our own, which read the weights once for all."""
+        x, hidden, cell = (_joined(parts) for parts in (xs, [s.hidden for s in states], [s.cell for s in states]))
+        y, hiddens, cells = x, [], []
+        for layer, prepared in enumerate(self._prepared):
+            y = prepared(y, hidden[:, layer], after := cell[:, layer].clone())
+            hiddens.append(y[:, -1])
+            cells.append(after)
+            y = y[:, 1:]
+        sizes = [each.shape[0] for each in xs]
+        after_each = (torch.split(torch.stack(parts, dim=1), sizes) for parts in (hiddens, cells))
+        for state, h, c in zip(states, *after_each, strict=True):
+            state.hidden, state.cell = h, c
+        return list(torch.split(y.add_(x), sizes))
+
+    def _alone(self, x: Tensor, state: LSTMState) -> Tensor:
         if not x.shape[1]:
             return x
         if kernels.steps_are_faster(x):
@@ -53,8 +113,7 @@ class LSTM(Layer):
         one product for all frames."""
         hidden, cell = list(state.hidden.unbind(1)), list(state.cell.unbind(1))
         for layer in range(self.layers):
-            of_input, of_hidden = (getattr(self.lstm, f"weight_{kind}_l{layer}") for kind in ("ih", "hh"))
-            bias = getattr(self.lstm, f"bias_ih_l{layer}") + getattr(self.lstm, f"bias_hh_l{layer}")
+            of_input, of_hidden, bias = self._weights(layer)
             h, c, outputs = hidden[layer], cell[layer], []
             for gates in F.linear(x, of_input, bias).unbind(1):
                 entry, forget, new, out = torch.addmm(gates, h, of_hidden.t()).chunk(4, dim=1)

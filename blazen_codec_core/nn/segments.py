@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ..backend import CodecBackend, DecoderSession, EncoderSession
 from ..checks import Pcm, check_piece
@@ -30,6 +31,10 @@ class Coded:
     codes: list[NDArray[np.int32]]
     scales: NDArray[np.float32] | None
 
+    @property
+    def streams(self) -> int:
+        return int(self.codes[0].shape[0])
+
 
 @dataclass(frozen=True)
 class SegmentCoder:
@@ -37,55 +42,81 @@ class SegmentCoder:
 
     Attributes:
         setup: Makes the setup for so many rows.
-        rows: How many may run side by side.
+        rows: How many may run as a batch.
+        batches: How many batches may run at once, which only meet in layers that gain from it.
     """
 
     spec: CodecSpec
     network: CodecNetwork
     setup: Callable[[int], StreamSetup]
     rows: int
+    batches: int
 
     @property
     def segment(self) -> Segment:
         assert self.spec.segment is not None
         return self.spec.segment
 
+    @property
+    def most(self) -> int:
+        return self.rows * self.batches
+
     def together(self, streams: int) -> int:
         """How many segments of so many streams may run side by side."""
-        return max(1, self.rows // streams)
+        return max(1, self.most // streams)
 
     def encode(self, pieces: Sequence[Pcm], books: int) -> list[Coded]:
         """Segments `(channels, samples)` of any lengths to the tokens of each."""
-        return _in_groups(pieces, self.rows, lambda piece: piece.shape[1], lambda group: self._encode(group, books))
+        return _in_groups(pieces, self.most, lambda piece: piece.shape[1], lambda group: self._encode(group, books))
 
     def decode(self, pieces: Sequence[Coded]) -> list[Pcm]:
         """The tokens of segments to `(channels, frames * hop_length)` of each."""
-        return _in_groups(pieces, self.rows, lambda piece: piece.codes[0].shape[1], self._decode)
+        return _in_groups(pieces, self.most, lambda piece: piece.codes[0].shape[1], self._decode)
 
     def _encode(self, pieces: Sequence[Pcm], books: int) -> list[Coded]:
-        streams = [piece.shape[0] // self.spec.channels for piece in pieces]
-        setup = self.setup(sum(streams))
-        x = signals(np.concatenate(pieces), self.spec.channels, setup)
-        scales = None
-        if self.segment.normalized:
-            scale = x.mean(2, keepdim=True).square().mean(1, keepdim=True).sqrt() + 1e-8
-            x, scales = x / scale, scale.flatten().float().cpu().numpy()
-        indices = self.network.encode_step(x, self.network.encoder_state(setup, books), last=True)
+        batches = list(grouped(pieces, self.rows))
+        inputs = [self._input(batch) for batch in batches]
+        states = [self.network.encoder_state(self.setup(len(x)), books) for x, _ in inputs]
+        made = self.network.encode_each([x for x, _ in inputs], states, last=True)
+        each = zip(batches, inputs, made, strict=True)
+        return [piece for batch, (_, scales), indices in each for piece in self._coded(batch, scales, indices)]
+
+    def _input(self, pieces: Sequence[Pcm]) -> tuple[Tensor, NDArray[np.float32] | None]:
+        """Segments as a batch, and their scales where there are any."""
+        rows = sum(len(piece) for piece in pieces) // self.spec.channels
+        x = signals(np.concatenate(pieces), self.spec.channels, self.setup(rows))
+        if not self.segment.normalized:
+            return x, None
+        scale = x.mean(2, keepdim=True).square().mean(1, keepdim=True).sqrt() + 1e-8
+        return x / scale, scale.flatten().float().cpu().numpy()
+
+    def _coded(self, pieces: Sequence[Pcm], scales: NDArray[np.float32] | None, indices: Sequence[Tensor]) -> list[Coded]:
         codes = [index.cpu().numpy().astype(np.int32) for index in indices]
-        ends = np.cumsum(streams)
-        rows = [slice(end - count, end) for end, count in zip(ends, streams, strict=True)]
-        return [Coded([code[row] for code in codes], None if scales is None else scales[row]) for row in rows]
+        rows = _rows([piece.shape[0] // self.spec.channels for piece in pieces])
+        return [Coded([code[own] for code in codes], None if scales is None else scales[own]) for own in rows]
 
     def _decode(self, pieces: Sequence[Coded]) -> list[Pcm]:
-        streams = [piece.codes[0].shape[0] for piece in pieces]
-        setup = self.setup(sum(streams))
-        books = zip(*(piece.codes for piece in pieces), strict=True)
-        indices = [torch.from_numpy(np.concatenate(book)).to(setup.device) for book in books]
-        y = self.network.decode_step(indices, self.network.decoder_state(setup), last=True)
-        scales = [np.ones(n, np.float32) if p.scales is None else p.scales for p, n in zip(pieces, streams, strict=True)]
+        batches = list(grouped(pieces, self.rows))
+        setups = [self.setup(sum(piece.streams for piece in batch)) for batch in batches]
+        books = [zip(*(piece.codes for piece in batch), strict=True) for batch in batches]
+        indices = [
+            [torch.from_numpy(np.concatenate(book)).to(setup.device) for book in own]
+            for own, setup in zip(books, setups, strict=True)
+        ]
+        states = [self.network.decoder_state(setup) for setup in setups]
+        made = self.network.decode_each(indices, states, last=True)
+        return [piece for batch, y in zip(batches, made, strict=True) for piece in self._pcm(batch, y)]
+
+    def _pcm(self, pieces: Sequence[Coded], y: Tensor) -> list[Pcm]:
+        scales = [np.ones(piece.streams, np.float32) if piece.scales is None else piece.scales for piece in pieces]
         y = y * torch.from_numpy(np.concatenate(scales)).to(y.device, y.dtype)[:, None, None]
-        ends = np.cumsum(streams) * self.spec.channels
-        return np.split(audio(y), ends[:-1])
+        return [audio(y[own]) for own in _rows([piece.streams for piece in pieces])]
+
+
+def _rows(counts: Sequence[int]) -> list[slice]:
+    """Of consecutive pieces of so many rows each."""
+    ends = np.cumsum(counts)
+    return [slice(end - count, end) for end, count in zip(ends, counts, strict=True)]
 
 
 def _in_groups(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import torch
@@ -22,6 +24,7 @@ from blazen_codec_core.nn import (
     TimeNorm,
     ZeroPadding,
     kernels,
+    prepare,
     reset_parameters,
     same_padding,
 )
@@ -79,16 +82,58 @@ def test_a_mirrored_convolution_gives_a_frame_for_every_stride_begun(kernel, str
         torch.testing.assert_close(got, wanted, atol=2e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("few", [0, 10**9], ids=["the library's", "step by step"])
-@pytest.mark.parametrize("batch", [1, 3])
-def test_a_recurrent_layer_is_torchs_and_streams(monkeypatch, few, batch):
-    monkeypatch.setattr(kernels, "FEW_FRAMES", few)
-    layer, x = LSTM(12, 2), signal(40, 12, batch)
+@pytest.mark.parametrize("way", ["the library's", "step by step", "loops"])
+@pytest.mark.parametrize("batch", [1, 3, 6])
+def test_a_recurrent_layer_is_torchs_and_streams(monkeypatch, way, batch):
+    monkeypatch.setattr(kernels, "FEW_FRAMES", 10**9 if way == "step by step" else 0)
+    layer, x = LSTM(32, 2), signal(40, 32, batch)
     reset_parameters(layer, 0)
+    if way == "loops":
+        prepare(layer)
     with torch.no_grad():
         wanted = layer.lstm(x)[0] + x
-    for got in (whole(layer, x), streamed(layer, x, [1]), streamed(layer, x, [7, 1, 13])):
+    for got in (whole(layer, x), streamed(layer, x, [1]), streamed(layer, x, [7, 0, 1, 13])):
         torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-4)
+
+
+@given(
+    channels=st.sampled_from([16, 48, 256]), rows=st.lists(st.integers(1, 3), min_size=1, max_size=5), frames=st.integers(1, 9)
+)
+def test_what_loops_remember_depends_on_the_signal_alone(channels, rows, frames):
+    """Not on the signals beside it, on the frames that come at once, or on the number of threads."""
+    layer, xs = LSTM(channels, 2), [signal(2 * frames, channels, count) for count in rows]
+    reset_parameters(layer, 0)
+    prepare(layer)
+    states = [layer.init_state(StreamSetup(count, CPU)) for count in rows]
+    with torch.inference_mode():
+        first = layer.step_each([x[:, :frames] for x in xs], states, False)
+        then = layer.step_each([x[:, frames:] for x in xs], states, True)
+        with one_thread():
+            for x, *made in zip(xs, first, then, strict=True):
+                assert torch.equal(torch.cat(made, dim=1), torch.cat([whole(layer, row[None]) for row in x]))
+
+
+@contextmanager
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_streams_that_meet_in_some_layers_are_as_if_alone():
+    chain = Chain([Conv1d(1, 16, 3, padding=1), ELU(), LSTM(16, 1), ELU(), Conv1d(16, 2, 3, padding=1)])
+    reset_parameters(chain, 0)
+    prepare(chain)
+    xs = [signal(length, 1, 1) for length in (30, 30, 41, 30, 30)]
+    for same in (xs, [x[:, :30] for x in xs]):  # in the first, the recurrent layer cannot take them together
+        states = [chain.init_state(StreamSetup(1, CPU)) for _ in same]
+        with torch.inference_mode():
+            made = chain.step_each(same, states, True)
+        for x, y in zip(same, made, strict=True):
+            torch.testing.assert_close(y, whole(chain, x), atol=0, rtol=0)
 
 
 def test_rows_of_a_recurrent_state_go_on_alone():

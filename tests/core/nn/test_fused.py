@@ -134,3 +134,16 @@ with torch.no_grad():
     torch.testing.assert_close(ELU()(x), torch.nn.functional.elu(x))
 """
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize("loops", [True, False], ids=["loops", "operations"])
+@given(count=st.integers(1, 1000) | st.sampled_from([1 << 16, (1 << 18) + 3]), offset=st.sampled_from([0.0, 0.1, 5.0]))
+def test_moments_are_exact_to_a_few_roundings(loops, count, offset):
+    x = torch.randn(1, count, 1, generator=seeded(count)) + offset
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        if not loops:
+            patch.setattr(kernels, "load_loops", lambda: None)
+        mean, variance = (value.double().item() for value in kernels.moments(x))
+    exact = x.double()
+    assert mean == pytest.approx(exact.mean().item(), abs=1e-6 * (1 + offset))
+    assert variance == pytest.approx(exact.var(unbiased=False).item(), abs=4e-6)
