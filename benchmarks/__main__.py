@@ -64,7 +64,8 @@ def compare(names: tuple[str, ...], lengths: tuple[float, ...], rounds: int, out
 @MINUTES
 @OUTPUT
 def long(names: tuple[str, ...], minutes: int, output: Path | None) -> None:
-    """Sessions of minutes: the work a second of audio against that of short sessions in between, and peak memory."""
+    """Sessions of minutes: the work a second of audio against that of short sessions in between, and, in a process without
+    those, peak memory above the loaded model."""
     rows = _long(names, minutes)
     show({"rows": rows}, sessions.long_table(rows))
     keep({"rows": rows}, output, "long")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,24 +52,14 @@ class Memory:
 
     def __init__(self) -> None:
         self._before = self._of("VmRSS")
-        self._peak = 0.0
 
     def begin(self) -> None:
         """Counts from here."""
         Path("/proc/self/clear_refs").write_text("5")
 
-    @contextmanager
-    def set_aside(self) -> Iterator[None]:
-        """Work that does not count."""
-        self._peak = self.peak
-        try:
-            yield
-        finally:
-            self.begin()
-
     @property
     def peak(self) -> float:
-        return max(self._peak, self._of("VmHWM") - self._before)
+        return self._of("VmHWM") - self._before
 
     @staticmethod
     def _of(key: str) -> float:

@@ -72,12 +72,15 @@ def latency_table(rows: list[dict[str, Any]]) -> Table:
 
 
 def long(name: str, minutes: int) -> Iterator[dict[str, Any]]:
-    """An encoder session, then a decoder session of the tokens, each in a process of its own; see `benchmarks long --help`."""
+    """An encoder session, then a decoder session of the tokens, each in processes of its own; see `benchmarks long --help`."""
     with tempfile.TemporaryDirectory() as folder:
         for what in ("encode", "decode"):
-            program = [sys.executable, "-m", __name__, name, what, str(minutes), folder]
-            run = subprocess.run(program, capture_output=True, text=True, check=True)
-            yield json.loads(run.stdout)
+            row = {"codec": name, "what": what, "minutes": minutes}
+            for measured in MEASURED:
+                program = [sys.executable, "-m", __name__, name, what, measured, str(minutes), folder]
+                run = subprocess.run(program, capture_output=True, text=True, check=True)
+                row |= json.loads(run.stdout)
+            yield row
 
 
 def long_table(rows: list[dict[str, Any]]) -> Table:
@@ -90,60 +93,75 @@ def long_table(rows: list[dict[str, Any]]) -> Table:
     return made
 
 
-def _long(name: str, what: str, minutes: int, folder: Path) -> dict[str, Any]:
-    """Minute by minute, and a short session after each."""
-    codec = bc.load(name, weights="random:0")
-    codec.load()
-    memory = measure.Memory()
-    tokens, short_tokens = folder / "long", folder / "short"
-    if what == "encode":
-        second = measure.voices(codec, 1.0)
-        short, whole = ([second] * seconds for seconds in (SHORT, 60 * minutes))
-        session, made = codec.encoder_session(codec.channels), []
-    else:
-        spec = codec.spec
+class _Sessions:
+    """One way of a codec: how its sessions begin, and what they are given."""
+
+    def __init__(self, name: str, what: str, minutes: int, folder: Path) -> None:
+        self.codec = bc.load(name, weights="random:0")
+        self.codec.load()
+        self.what, self.minutes, self.folder = what, minutes, folder
+        spec = self.codec.spec
         unit = spec.segment.length // spec.hop_length if spec.segment else spec.block_frames
-        frames = max(1, round(codec.frame_rate / unit)) * unit
-        short, whole = (list(bc.CodecTokens.open(path).parts(frames)) for path in (short_tokens, tokens))
-        session, made = codec.decoder_session(), []
-    memory.begin()
-    (codec.encoder_session(codec.channels) if what == "encode" else codec.decoder_session()).push(short[0])  # what is done once
-    longer, shorter = [], []
+        self._frames = max(1, round(spec.frame_rate / unit)) * unit
+        self._second = measure.voices(self.codec, 1.0) if what == "encode" else None
+
+    def begin(self) -> Any:
+        return self.codec.encoder_session(self.codec.channels) if self.what == "encode" else self.codec.decoder_session()
+
+    def pieces(self, length: str, seconds: int) -> list[Any]:
+        """Of about a second each, of the `long` or the `short` signal."""
+        if self.what == "encode":
+            return [self._second] * seconds
+        return list(bc.CodecTokens.open(self.folder / length).parts(self._frames))
+
+    def keep(self, length: str, made: list[Any]) -> None:
+        if self.what == "encode":
+            bc.CodecTokens.concat(made).save(self.folder / length)
+
+
+def _cost(sessions: _Sessions) -> dict[str, Any]:
+    """Minute by minute, and a short session after each."""
+    minutes = sessions.minutes
+    whole, short = sessions.pieces("long", 60 * minutes), sessions.pieces("short", SHORT)
+    sessions.begin().push(short[0])  # what is done once
+    session, made, longer, shorter = sessions.begin(), [], [], []
     for minute in range(minutes):
         began = time.perf_counter()
-        for piece in whole[len(whole) * minute // minutes : len(whole) * (minute + 1) // minutes]:
-            part = session.push(piece)
-            if what == "encode":
-                made.append(part)
+        made += [session.push(piece) for piece in whole[len(whole) * minute // minutes : len(whole) * (minute + 1) // minutes]]
         longer.append((time.perf_counter() - began) / 60)
-        with memory.set_aside():
-            began = time.perf_counter()
-            other = codec.encoder_session(codec.channels) if what == "encode" else codec.decoder_session()
-            parts = [*map(other.push, short), other.finish()]
-            shorter.append((time.perf_counter() - began) / SHORT)
-    made.append(session.finish())
-    peak = memory.peak
-    if what == "encode":
-        bc.CodecTokens.concat(made).save(tokens)
-        bc.CodecTokens.concat(parts).save(short_tokens)
+        began = time.perf_counter()
+        other = sessions.begin()
+        parts = [*map(other.push, short), other.finish()]
+        shorter.append((time.perf_counter() - began) / SHORT)
+    sessions.keep("long", [*made, session.finish()])
+    sessions.keep("short", parts)
     ratio = statistics.median(own / each for own, each in zip(longer, shorter, strict=True))
-    return {
-        "codec": name,
-        "what": what,
-        "minutes": minutes,
-        "median": statistics.median(longer),
-        "over_short": ratio,
-        "mib": peak,
-    }
+    return {"median": statistics.median(longer), "over_short": ratio}
+
+
+def _memory(sessions: _Sessions) -> dict[str, Any]:
+    """The same session alone; tokens and audio are let go."""
+    memory = measure.Memory()
+    whole = sessions.pieces("long", 60 * sessions.minutes)
+    memory.begin()
+    session = sessions.begin()
+    for piece in whole:
+        session.push(piece)
+    session.finish()
+    return {"mib": memory.peak}
+
+
+MEASURED = {"cost": _cost, "memory": _memory}
 
 
 @click.command()
 @click.argument("name")
 @click.argument("what", type=click.Choice(["encode", "decode"]))
+@click.argument("measured", type=click.Choice(list(MEASURED)))
 @click.argument("minutes", type=int)
 @click.argument("folder", type=click.Path(path_type=Path))
-def child(name: str, what: str, minutes: int, folder: Path) -> None:
-    click.echo(json.dumps(_long(name, what, minutes, folder)))
+def child(name: str, what: str, measured: str, minutes: int, folder: Path) -> None:
+    click.echo(json.dumps(MEASURED[measured](_Sessions(name, what, minutes, folder))))
 
 
 if __name__ == "__main__":

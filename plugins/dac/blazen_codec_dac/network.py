@@ -10,6 +10,7 @@ from blazen_codec_core.nn import (
     CodecNetwork,
     Conv1d,
     FactorizedQuantizer,
+    InTiles,
     Layer,
     ReflectPadding,
     ResidualVectorQuantizer,
@@ -20,6 +21,10 @@ from blazen_codec_core.nn import (
 
 if TYPE_CHECKING:
     from .specs import DacArchitecture
+
+
+TILED = InTiles(slice(3, None), 1024)
+"""The last blocks of the decoder, where a tile of tokens has become so long that its half is as fast and takes less memory."""
 
 
 class DacNetwork(CodecNetwork):
@@ -63,4 +68,4 @@ def decoder(a: DacArchitecture, *, padded: bool = True, mirrored: bool = True) -
     layers += [Snake(channels), Conv1d(channels, 1, 7, padding=3 if padded else 0, gain=0.05), Tanh()]
     if mirrored and a.missing_samples:
         layers.append(ReflectPadding(1, 0, a.missing_samples))
-    return Chain(layers)
+    return Chain(layers, TILED)

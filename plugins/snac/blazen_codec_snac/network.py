@@ -10,6 +10,7 @@ from blazen_codec_core.nn import (
     CodecNetwork,
     Conv1d,
     FactorizedQuantizer,
+    InTiles,
     Layer,
     LocalAttention,
     NoiseBlock,
@@ -21,6 +22,10 @@ from blazen_codec_core.nn import (
 
 if TYPE_CHECKING:
     from .specs import SnacArchitecture
+
+
+LATE_FRAMES = 768
+"""At a time through the decoder's last two blocks, where a tile of tokens has become long: half the memory for little time."""
 
 
 class SnacNetwork(CodecNetwork):
@@ -66,4 +71,5 @@ def decoder(a: SnacArchitecture) -> Chain:
         noise = [NoiseBlock(channels // 2, number)] if a.noise else []
         layers.append(blocks.upsampling(channels, stride, crop=crop, after=noise, depthwise=a.depthwise))
         channels //= 2
-    return Chain([*layers, Snake(channels), Conv1d(channels, 1, 7, padding=3, gain=0.05), Tanh()])
+    late = InTiles(slice(len(layers) - 2, None), LATE_FRAMES)
+    return Chain([*layers, Snake(channels), Conv1d(channels, 1, 7, padding=3, gain=0.05), Tanh()], late)

@@ -89,8 +89,7 @@ def _published(name: str, description: str, architecture: SnacArchitecture, **fi
         aliases=(repo,),
         weights=weights,
         homepage=PUBLISHED,
-        tile_frames=32,
-        **fields,
+        **{"tile_frames": 32, **fields},
     )
 
 
@@ -125,7 +124,7 @@ SNAC_TINY = SnacArchitecture(
 )
 
 SPECS = (
-    _published("snac_24khz", "Speech at 24 kHz", SNAC_24KHZ, default=True),
+    _published("snac_24khz", "Speech at 24 kHz", SNAC_24KHZ, tile_frames=24, default=True),
     _published("snac_32khz", "Music and sound at 32 kHz", SNAC_32KHZ),
     _published("snac_44khz", "Music and sound at 44.1 kHz", SNAC_44KHZ),
     _spec(
