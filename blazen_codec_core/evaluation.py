@@ -18,6 +18,7 @@ from .checks import Pcm
 from .errors import InvalidInput
 from .files import existing
 from .provider import DynCodecProvider
+from .recordings import Recording
 
 PIECE_SECONDS = 30.0
 """Of a recording that is judged at a time, so that memory does not grow with its length."""
@@ -143,11 +144,11 @@ def read(path: Path, codec: DynCodecProvider, mono: bool = False) -> Pcm:
     Raises:
         InvalidInput: It has another number of channels, or is too short to be judged.
     """
-    pcm, rate = audio.read(path)
-    if pcm.shape[1] < SHORTEST_SECONDS * rate:
-        raise InvalidInput(f"{path} is {pcm.shape[1] / rate:.2f} s of audio; {SHORTEST_SECONDS} s at least can be judged")
-    pcm = audio.resample(pcm.mean(axis=0, keepdims=True) if mono else pcm, rate, codec.sample_rate)
-    return np.repeat(pcm, codec.channels, axis=0) if pcm.shape[0] == 1 else pcm
+    pcm = Recording.at(path, codec, mono).whole()
+    seconds = pcm.shape[1] / codec.sample_rate
+    if seconds < SHORTEST_SECONDS:
+        raise InvalidInput(f"{path} is {seconds:.2f} s of audio; {SHORTEST_SECONDS} s at least can be judged")
+    return pcm
 
 
 def evaluate(

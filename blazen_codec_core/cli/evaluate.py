@@ -1,9 +1,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +66,8 @@ def command(
         stream.check_writable(plot)
         plots.check_available()
     reports: list[evaluation.Report] = []
-    with progress(len(codecs) * len(paths) * (2 if against else 1), quiet) as done:
+    with stream.bar("evaluating", len(codecs) * len(paths) * (2 if against else 1), quiet) as advance:
+        done = partial(advance, 1)
         for codec in codecs:
             reports.append(evaluation.evaluate(codec, paths, judge, mono=mono, bandwidth=bandwidth, done=done))
             if against:
@@ -80,18 +80,6 @@ def command(
         show(reports, len(paths))
         if plot:
             click.echo(f"written {plot}")
-
-
-@contextmanager
-def progress(total: int, quiet: bool) -> Iterator[Callable[[], object]]:
-    """A bar on stderr, in recordings; the value it gives is called after each."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
-        task = bar.add_task("evaluating", total=total)
-        yield lambda: bar.advance(task)
 
 
 def summary(report: evaluation.Report) -> dict[str, Any]:

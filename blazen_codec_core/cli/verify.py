@@ -6,13 +6,12 @@ from typing import Any
 import click
 import numpy as np
 
-from .. import audio
 from ..checks import Pcm
 from ..errors import EngineNotAvailable
+from ..recordings import Recording
 from ..registry import Registry
 from ..specs import LoadOptions
 from .options import AUDIO, as_json, bandwidth, loading, print_json, quiet
-from .stream import Channels
 
 AGREEMENT = 0.9999
 PCM_ERROR = 1e-4
@@ -48,11 +47,7 @@ def command(
     ours, theirs = (
         registry.provider(entry.qualified_name, LoadOptions.of(engine=engine, **options)) for engine in ("native", "upstream")
     )
-    if source:
-        pcm, rate = audio.read(source)
-        pcm = Channels(pcm.shape[0], mixed=False, codec=ours.channels)(audio.resample(pcm, rate, ours.sample_rate))
-    else:
-        pcm = probe(ours.sample_rate, ours.channels)
+    pcm = Recording.at(source, ours).whole() if source else probe(ours.sample_rate, ours.channels)
     mine, reference = (codec.encode(pcm, codec.sample_rate, bandwidth=bandwidth) for codec in (ours, theirs))
     differing = [int((a != b).sum()) for a, b in zip(mine.codes, reference.codes, strict=True)]
     total = sum(code.size for code in mine.codes)
