@@ -86,6 +86,29 @@ def spherical_k_means(points: Tensor, count: int, generator: torch.Generator, ro
     return (directions @ centres.t()).argmax(1)
 
 
+@torch.no_grad()
+def split(quantizer: ResidualVectorQuantizer, latents: Tensor, generator: torch.Generator, apart: float = 0.1) -> list[int]:
+    """Moves entries that no latent chooses beside ones that many do, which then share what one had; how many a codebook.
+
+    It changes next to nothing of what the codebooks say, so that it can be done late in a training, where a vector of the data
+    would no longer find a place of its own (the LBG algorithm's way: Linde, Buzo & Gray 1980, "An Algorithm for Vector Quantizer
+    Design").
+    """
+    residual, moved = latents.clone(), []
+    for book in quantizer:
+        chosen = book.nearest(book.project(residual))
+        counts = torch.bincount(chosen.flatten(), minlength=len(book.codebook))
+        dead = (counts == 0).nonzero().flatten()
+        dead = dead[: int((counts > 0).sum())]
+        busiest = counts.argsort(descending=True)[: len(dead)]
+        noise = torch.randn(len(dead), book.codebook.shape[1], generator=generator)
+        parents = book.codebook[busiest]
+        book.codebook[dead] = parents + apart * parents.square().mean(1, keepdim=True).sqrt() * noise
+        residual -= book.decode(chosen)
+        moved.append(len(dead))
+    return moved
+
+
 class Usage:
     """How often each entry is chosen, as a running mean, to bring back those that no longer are."""
 

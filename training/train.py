@@ -9,7 +9,8 @@ its number only. `log.jsonl` has the losses and the intelligibility of held-out 
 
     python -m training.train dac_tiny --work runs/more --weights plugins/dac/blazen_codec_dac/tiny.safetensors
 
-goes on from a trained model instead: without the first stages, and with a plan of its own.
+goes on from a trained model instead: without the first stages, and with a plan of its own. Entries of the codebooks that were
+not used are split off those that are used most.
 """
 
 from __future__ import annotations
@@ -133,16 +134,17 @@ class Run:
     def __init__(self, recipe: Recipe, plan: Plan, work: Path, *, compiled: bool, start: Path | None = None) -> None:
         self.recipe, self.plan, self.work, self.compiled = recipe, plan, work, compiled
         work.mkdir(parents=True, exist_ok=True)
+        self.batches = Batches(sound.corpus(plan.seed, plan.corpus_minutes, work / "corpus.npy"), plan, recipe)
+        self.step = 0
         self.network = recipe.network()
         reset_parameters(self.network, plan.seed)
         if start:
             self.network.load_state_dict(recipe.ours(self.network, load_file(start), str(start)))
+            self.split_codebooks()
         self.average = copy.deepcopy(self.network).requires_grad_(False)
         self.optimizer = Optimizer(self.network)
         self.usage = codebooks.Usage(self.network.quantizer)
         self.spectral, self.envelope = SpectralLoss(SAMPLE_RATE), EnvelopeLoss(SAMPLE_RATE)
-        self.batches = Batches(sound.corpus(plan.seed, plan.corpus_minutes, work / "corpus.npy"), plan, recipe)
-        self.step = 0
         if self.checkpoint.exists():
             self.resume()
 
@@ -225,11 +227,21 @@ class Run:
         share = min(self.plan.average, (self.step + 1) / (self.step + 10))
         torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - share)
 
+    def latents(self, batches: int) -> Tensor:
+        """Of batches that no step uses."""
+        return torch.cat([self.network.encoder(self.batches(10**6 + number)) for number in range(batches)])
+
+    @torch.no_grad()
+    def split_codebooks(self) -> None:
+        """Gives the unused entries of a model that is gone on from something to do."""
+        generator = torch.Generator().manual_seed(self.plan.seed)
+        self.log({"entries split": codebooks.split(self.network.quantizer, self.latents(self.plan.fit_batches), generator)})
+
     @torch.no_grad()
     def fit_codebooks(self) -> None:
         self.network.load_state_dict(self.average.state_dict())
-        codebooks.normalise(self.network, torch.cat([self.network.encoder(self.batches(10**6 + i)) for i in range(4)]))
-        latents = torch.cat([self.network.encoder(self.batches(10**6 + i)) for i in range(self.plan.fit_batches)])
+        codebooks.normalise(self.network, self.latents(4))
+        latents = self.latents(self.plan.fit_batches)
         generator = torch.Generator().manual_seed(self.plan.seed)
         left = codebooks.fit(self.network.quantizer, latents, generator)
         self.average.load_state_dict(self.network.state_dict())
