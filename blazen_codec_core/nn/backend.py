@@ -258,7 +258,8 @@ class TorchCodecBackend(CodecBackend):
 
     @property
     def piece_frames(self) -> int:
-        return self.spec.tile_frames * (self._rows * self._batches if self.spec.segment else 1)
+        """A batch. More at once, which meet in recurrent layers, gain less there than is lost to what decoders hold."""
+        return self.spec.tile_frames * (self._rows if self.spec.segment else 1)
 
     @property
     def _batches(self) -> int:

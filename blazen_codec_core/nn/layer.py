@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -203,7 +203,9 @@ class Chain(Layer):
                     made = layer.step_each(made, [state.states[number] for state in states], last)
             else:
                 part = slice(numbers[0], numbers[-1] + 1)
-                made = [self._through(part, x, state, last) for x, state in zip(made, states, strict=True)]
+                made = _side_by_side(
+                    (self._through(part, x, state, last) for x, state in zip(made, states, strict=True)), len(made)
+                )
         return made
 
     def step_after(self, before: Pointwise, x: Tensor, state: ChainState, last: bool) -> Tensor:
@@ -225,6 +227,19 @@ class Chain(Layer):
         for layer in self:
             frames = layer.frames_out(frames, last)
         return frames
+
+
+def _side_by_side(signals: Iterator[Tensor], count: int) -> list[Tensor]:
+    """So many signals, those of like shape in one block of memory: small ones, left between what the making of large ones
+    allocates and frees, would break the heap up."""
+    block: Tensor | None = None
+    made: list[Tensor] = []
+    for number, signal in enumerate(signals):
+        if block is None:
+            block = signal.new_empty(count, *signal.shape)
+        own = block[number]
+        made.append(own.copy_(signal) if signal.shape == own.shape else signal)
+    return made
 
 
 @dataclasses.dataclass
