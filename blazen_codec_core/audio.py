@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import soundfile
@@ -21,13 +20,7 @@ SUFFIXES = frozenset({".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", "
 
 
 class AudioReader:
-    """An audio file, or a part of one, read block by block, at its own sample rate.
-
-    Args:
-        path: Where it is; only its name, if there is `content`.
-        content: The file itself, open; it is left open.
-        start: In seconds.
-        end: In seconds; the end of the file if `None`.
+    """An audio file, read block by block, at its own sample rate.
 
     Attributes:
         sample_rate: In hertz.
@@ -35,35 +28,26 @@ class AudioReader:
         num_samples: A channel, as the file's header says.
 
     Raises:
-        InvalidInput: There is no such file, or it holds no audio there.
+        InvalidInput: There is no such file, or it holds no audio.
         CorruptFile: libsndfile cannot read it.
     """
 
-    def __init__(
-        self, path: str | PathLike[str], *, content: BinaryIO | None = None, start: float = 0.0, end: float | None = None
-    ) -> None:
-        self.path = Path(path) if content else existing(path)
+    def __init__(self, path: str | PathLike[str]) -> None:
+        self.path = existing(path)
         try:
-            self._file = soundfile.SoundFile(content or self.path)
+            self._file = soundfile.SoundFile(self.path)
         except (soundfile.LibsndfileError, OSError, TypeError) as error:
             raise CorruptFile(f"{self.path} cannot be read as audio: {error}") from error
         self.sample_rate: int = self._file.samplerate
         self.channels: int = self._file.channels
-        self._start = round(start * self.sample_rate)
-        stop = self._file.frames if end is None else min(self._file.frames, round(end * self.sample_rate))
-        self.num_samples: int = stop - self._start
-        self._is_whole = not start and end is None
-        if self.num_samples <= 0 or self._start < 0:
-            where = "" if self._is_whole else f" from {start:g} to {'the end' if end is None else f'{end:g}'} s"
-            raise InvalidInput(f"{self.path} holds no audio{where}")
+        self.num_samples: int = self._file.frames
+        if not self.num_samples:
+            raise InvalidInput(f"{self.path} holds no audio")
 
     def blocks(self, frames: int = 1 << 18) -> Iterator[Pcm]:
         """The audio in pieces of `(channels, at most frames)`, float32."""
-        count = -1 if self._is_whole else self.num_samples
         try:
-            if self._start:
-                self._file.seek(self._start)
-            for block in self._file.blocks(blocksize=frames, frames=count, dtype="float32", always_2d=True):
+            for block in self._file.blocks(blocksize=frames, dtype="float32", always_2d=True):
                 yield np.ascontiguousarray(block.T)
         except soundfile.LibsndfileError as error:
             raise CorruptFile(f"{self.path} breaks off or is damaged: {error}") from error

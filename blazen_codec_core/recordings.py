@@ -71,10 +71,9 @@ class Channels:
 
 
 class Recording:
-    """A recording made to suit a codec, as often as it is asked for.
+    """An audio file made to suit a codec, as often as it is asked for.
 
     Args:
-        opened: Opens it; it is closed after each reading.
         mono: Its channels are mixed to one.
 
     Attributes:
@@ -85,33 +84,27 @@ class Recording:
         CorruptFile: It cannot be read.
     """
 
-    def __init__(self, opened: Callable[[], AudioReader], codec: DynCodecProvider, mono: bool = False) -> None:
-        self._opened, self._rate = opened, codec.sample_rate
-        with opened() as reader:
-            self.name = str(reader.path)
+    def __init__(self, path: str | PathLike[str], codec: DynCodecProvider, mono: bool = False) -> None:
+        self.path, self._rate = path, codec.sample_rate
+        with AudioReader(path) as reader:
             self.sample_rate = reader.sample_rate
             self.seconds = reader.num_samples / reader.sample_rate
             self.channels = Channels(reader.channels, mono, codec.channels)
         self.read = 0
         """Samples that there were; the header of a compressed file may only guess."""
 
-    @classmethod
-    def at(cls, path: str | PathLike[str], codec: DynCodecProvider, mono: bool = False) -> Recording:
-        """One that is a file."""
-        return cls(lambda: AudioReader(path), codec, mono)
-
     @property
     def remarks(self) -> list[str]:
         """What is done to it, in words."""
         changed = self.sample_rate != self._rate
         resampled = [f"resampled from {self.sample_rate} to {self._rate} Hz"] if changed else []
-        return [f"{self.name}: {remark}" for remark in (*resampled, *self.channels.remarks)]
+        return [f"{self.path}: {remark}" for remark in (*resampled, *self.channels.remarks)]
 
     def pieces(self, advance: Advance = lambda _: None) -> Iterator[Pcm]:
         """`(channels, samples)` at the codec's rate."""
         self.read = 0
         resampler = Resampler(self.sample_rate, self._rate, self.channels.count)
-        with self._opened() as reader:
+        with AudioReader(self.path) as reader:
             for block in reader.blocks():
                 self.read += block.shape[1]
                 yield resampler.push(self.channels(block))
