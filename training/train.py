@@ -138,7 +138,7 @@ class Run:
         self.step = 0
         self.network = recipe.network()
         reset_parameters(self.network, plan.seed)
-        if start:
+        if start and not self.checkpoint.exists():
             self.network.load_state_dict(recipe.ours(self.network, load_file(start), str(start)))
             self.split_codebooks()
         self.average = copy.deepcopy(self.network).requires_grad_(False)
