@@ -42,12 +42,12 @@ def fit(quantizer: ResidualVectorQuantizer, latents: Tensor, generator: torch.Ge
 
 def fit_plain(book: VectorQuantizer, frames: Tensor, generator: torch.Generator, rounds: int = 25) -> None:
     """Entries at the means of the vectors nearest to them."""
-    book.codebook.copy_(frames[torch.randperm(len(frames), generator=generator)[: len(book.codebook)]])
+    book.codebook.copy_(_drawn(frames, len(book.codebook), generator, distinct=True))
     for _ in range(rounds):
         members = book.nearest(frames)
         counts = torch.bincount(members, minlength=len(book.codebook))
         means = torch.zeros_like(book.codebook).index_add_(0, members, frames) / counts.clamp(min=1)[:, None]
-        restart = frames[torch.randint(len(frames), (len(book.codebook),), generator=generator)]
+        restart = _drawn(frames, len(book.codebook), generator)
         book.codebook.copy_(torch.where(counts[:, None] == 0, restart, means))
 
 
@@ -67,21 +67,30 @@ def fit_factorized(book: FactorizedQuantizer, frames: Tensor, generator: torch.G
     sums = torch.zeros_like(book.codebook).index_add_(0, members, projected)
     book.codebook.copy_(sums / counts[:, None])
     chosen = F.embedding(members, book.codebook)
-    design = torch.cat([chosen, torch.ones(len(chosen), 1)], dim=1)
+    design = torch.cat([chosen, chosen.new_ones(len(chosen), 1)], dim=1)
     solution = torch.linalg.lstsq(design, frames).solution
     book.out_proj.weight[0] = solution[:-1]
     book.out_proj.bias.copy_(solution[-1])
 
 
+def _drawn(vectors: Tensor, count: int, generator: torch.Generator, *, distinct: bool = False) -> Tensor:
+    """So many of `vectors`, drawn on the CPU, so that every device draws the same."""
+    if distinct:
+        chosen = torch.randperm(len(vectors), generator=generator, device="cpu")[:count]
+    else:
+        chosen = torch.randint(len(vectors), (count,), generator=generator, device="cpu")
+    return vectors[chosen.to(vectors.device)]
+
+
 def spherical_k_means(points: Tensor, count: int, generator: torch.Generator, rounds: int = 25) -> Tensor:
     """Which of `count` directions each of `points` `(n, width)` belongs to; empty clusters restart at a random point."""
     directions = F.normalize(points, dim=1)
-    centres = directions[torch.randperm(len(points), generator=generator)[:count]]
+    centres = _drawn(directions, count, generator, distinct=True)
     for _ in range(rounds):
         members = (directions @ centres.t()).argmax(1)
         sums = torch.zeros_like(centres).index_add_(0, members, points)
         empty = torch.bincount(members, minlength=count) == 0
-        restart = directions[torch.randint(len(points), (count,), generator=generator)]
+        restart = _drawn(directions, count, generator)
         centres = torch.where(empty[:, None], restart, F.normalize(sums, dim=1))
     return (directions @ centres.t()).argmax(1)
 
@@ -101,7 +110,7 @@ def split(quantizer: ResidualVectorQuantizer, latents: Tensor, generator: torch.
         dead = (counts == 0).nonzero().flatten()
         dead = dead[: int((counts > 0).sum())]
         busiest = counts.argsort(descending=True)[: len(dead)]
-        noise = torch.randn(len(dead), book.codebook.shape[1], generator=generator)
+        noise = torch.randn(len(dead), book.codebook.shape[1], generator=generator, device="cpu").to(latents.device)
         parents = book.codebook[busiest]
         book.codebook[dead] = parents + apart * parents.square().mean(1, keepdim=True).sqrt() * noise
         residual -= book.decode(chosen)
@@ -114,7 +123,8 @@ class Usage:
 
     def __init__(self, quantizer: ResidualVectorQuantizer, decay: float = 0.995) -> None:
         self.decay = decay
-        self.shares = torch.ones(len(quantizer.quantizers), len(quantizer.quantizers[0].codebook))  # type: ignore[arg-type]
+        codebook = next(iter(quantizer)).codebook
+        self.shares = codebook.new_ones(len(quantizer), len(codebook)).detach()
 
     def update(self, indices: list[Tensor]) -> None:
         """A share of 1 means chosen as often as the average entry."""
@@ -131,7 +141,7 @@ class Usage:
             residual -= book.decode(book.nearest(projected))
             dead = (share < below).nonzero().flatten()[: projected.shape[0] * projected.shape[1] // 4]
             pool = projected.flatten(0, 1)
-            book.codebook[dead] = pool[torch.randint(len(pool), (len(dead),), generator=generator)]
+            book.codebook[dead] = _drawn(pool, len(dead), generator)
             share[dead] = 1.0
             moved += len(dead)
         return moved

@@ -10,7 +10,8 @@ its number only. `log.jsonl` has the losses and the intelligibility of held-out 
     python -m training.train dac_tiny --work runs/more --weights plugins/dac/blazen_codec_dac/tiny.safetensors
 
 goes on from a trained model instead: without the first stages, and with a plan of its own. Entries of the codebooks that were
-not used are split off those that are used most.
+not used are split off those that are used most. `--adversarial N` has a discriminator judge the last N steps. `--device cuda`
+trains on a GPU; what is drawn at random is drawn on the CPU, the same for both, but for the noise inside decoders.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from torch import Tensor, nn
 from blazen_codec_core.nn import CodecNetwork, StreamSetup, reset_parameters
 
 from . import codebooks, sound
+from .discriminator import Adversary
 from .losses import EnvelopeLoss, SpectralLoss, waveform_loss
 from .optimizer import Optimizer
 from .recipes import RECIPES, Recipe
@@ -65,6 +67,8 @@ class Plan:
     revive_until: float = 0.75
     """Share of the steps after which entries are no longer moved."""
     average: float = 0.999
+    adversarial: int = 0
+    """Steps at the end in which a discriminator takes part."""
     weights: dict[str, float] = field(
         default_factory=lambda: {
             "log_mel": 4.0,
@@ -91,6 +95,7 @@ class Batches:
     pcm: NDArray[np.int16]
     plan: Plan
     recipe: Recipe
+    device: torch.device | str = "cpu"
 
     def __call__(self, step: int) -> Tensor:
         """`(batch, samples, 1)`."""
@@ -98,13 +103,14 @@ class Batches:
         starts = rng.integers(0, len(self.pcm) - self.recipe.samples, self.plan.batch)
         cuts = np.stack([self.pcm[s : s + self.recipe.samples] for s in starts]).astype(np.float32) / 32767
         gains = 10 ** (rng.uniform(-8, 6, (len(cuts), 1)) / 20)
-        return torch.from_numpy(np.clip(cuts * gains, -1, 1).astype(np.float32))[..., None]
+        return torch.from_numpy(np.clip(cuts * gains, -1, 1).astype(np.float32))[..., None].to(self.device)
 
     def books(self, step: int) -> Tensor:
         """`(batch,)`, how many codebooks each signal of a step uses."""
         rng = np.random.default_rng((self.plan.seed, 2, step))
         drawn = rng.choice(self.recipe.choices, self.plan.batch)
-        return torch.from_numpy(np.where(rng.random(self.plan.batch) < self.plan.dropout, drawn, self.recipe.choices[-1]))
+        books = np.where(rng.random(self.plan.batch) < self.plan.dropout, drawn, self.recipe.choices[-1])
+        return torch.from_numpy(books).to(self.device)
 
 
 class Forward(nn.Module):
@@ -131,20 +137,25 @@ class Forward(nn.Module):
 class Run:
     """A training run in a folder."""
 
-    def __init__(self, recipe: Recipe, plan: Plan, work: Path, *, compiled: bool, start: Path | None = None) -> None:
-        self.recipe, self.plan, self.work, self.compiled = recipe, plan, work, compiled
+    def __init__(
+        self, recipe: Recipe, plan: Plan, work: Path, *, compiled: bool, start: Path | None = None, device: str = "cpu"
+    ) -> None:
+        self.recipe, self.plan, self.work, self.compiled, self.device = recipe, plan, work, compiled, torch.device(device)
         work.mkdir(parents=True, exist_ok=True)
-        self.batches = Batches(sound.corpus(plan.seed, plan.corpus_minutes, work / "corpus.npy"), plan, recipe)
+        corpus = sound.corpus(plan.seed, plan.corpus_minutes, work / "corpus.npy")
+        self.batches = Batches(corpus, plan, recipe, self.device)
         self.step = 0
         self.network = recipe.network()
         reset_parameters(self.network, plan.seed)
+        self.network.to(self.device)
         if start and not self.checkpoint.exists():
             self.network.load_state_dict(recipe.ours(self.network, load_file(start), str(start)))
             self.split_codebooks()
         self.average = copy.deepcopy(self.network).requires_grad_(False)
         self.optimizer = Optimizer(self.network)
         self.usage = codebooks.Usage(self.network.quantizer)
-        self.spectral, self.envelope = SpectralLoss(SAMPLE_RATE), EnvelopeLoss(SAMPLE_RATE)
+        self.spectral, self.envelope = (loss(SAMPLE_RATE).to(self.device) for loss in (SpectralLoss, EnvelopeLoss))
+        self.adversary = Adversary(plan.seed, self.device)
         if self.checkpoint.exists():
             self.resume()
 
@@ -152,16 +163,18 @@ class Run:
     def checkpoint(self) -> Path:
         return self.work / "checkpoint.pt"
 
+    @property
+    def _parts(self) -> dict[str, Any]:
+        return {"network": self.network, "average": self.average, "optimizer": self.optimizer, "adversary": self.adversary}
+
     def resume(self) -> None:
-        saved = torch.load(self.checkpoint, weights_only=True)
-        self.network.load_state_dict(saved["network"])
-        self.average.load_state_dict(saved["average"])
-        self.optimizer.load_state_dict(saved["optimizer"])
+        saved = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+        for name, part in self._parts.items():
+            part.load_state_dict(saved[name])
         self.usage.shares, self.step = saved["usage"], saved["step"]
 
     def save(self) -> None:
-        parts = {"network": self.network, "average": self.average, "optimizer": self.optimizer}
-        saved: dict[str, Any] = {name: part.state_dict() for name, part in parts.items()}
+        saved: dict[str, Any] = {name: part.state_dict() for name, part in self._parts.items()}
         temporary = self.checkpoint.with_suffix(".part")
         torch.save({**saved, "usage": self.usage.shares, "step": self.step}, temporary)
         os.replace(temporary, self.checkpoint)
@@ -202,17 +215,20 @@ class Run:
         torch.manual_seed(self.plan.seed * 1_000_003 + self.step)
         x = self.batches(self.step)
         y, z, indices, commitment, codebook = forward(x, self.batches.books(self.step))
-        log_mel, convergence = self.spectral(y[..., 0], x[..., 0])
-        terms = {
+        y, x = y[..., 0], x[..., 0]
+        log_mel, convergence = self.spectral(y, x)
+        of_audio = {
             "log_mel": log_mel,
             "convergence": convergence,
-            "waveform": waveform_loss(y[..., 0], x[..., 0]),
-            "envelope": self.envelope(y[..., 0], x[..., 0]),
-            "commitment": commitment,
-            "codebook": codebook,
+            "waveform": waveform_loss(y, x),
+            "envelope": self.envelope(y, x),
         }
-        loss = sum(self.plan.weights[name] * term for name, term in terms.items())
-        assert isinstance(loss, Tensor)
+        of_codes = {"commitment": commitment, "codebook": codebook}
+        loss, terms = self._weighted(of_audio), of_audio | of_codes
+        if self.step >= self.plan.steps - self.plan.adversarial:
+            terms["adversary"] = self.adversary.step(y, x)
+            loss = self.adversary.add(loss, y, x)
+        loss = loss + self._weighted(of_codes)
         self.optimizer.step(loss, self.plan.learning_rate(self.step))
         if indices:
             self.usage.update(indices)
@@ -221,6 +237,9 @@ class Run:
                 self.usage.revive(self.network.quantizer, z, generator, below=0.03)
         self.update_average()
         return {name: float(term.detach()) for name, term in terms.items()}
+
+    def _weighted(self, terms: dict[str, Tensor]) -> Tensor:
+        return torch.stack([self.plan.weights[name] * term for name, term in terms.items()]).sum()
 
     @torch.no_grad()
     def update_average(self) -> None:
@@ -256,8 +275,8 @@ class Run:
         for index in range(12):
             pcm = sound.held_out_speech(index)
             pcm = pcm[: len(pcm) // self.recipe.samples * self.recipe.samples]
-            y = forward(torch.from_numpy(pcm)[None, :, None])[0]
-            scores.append(stoi(pcm, y[0, :, 0].numpy(), SAMPLE_RATE))
+            y = forward(torch.from_numpy(pcm)[None, :, None].to(self.device))[0]
+            scores.append(stoi(pcm, y[0, :, 0].cpu().numpy(), SAMPLE_RATE))
         return float(np.mean(scores))
 
     def entries_in_use(self) -> list[int]:
@@ -269,7 +288,7 @@ class Run:
             log.write(json.dumps({"step": self.step, **rounded}) + "\n")
 
     def export(self) -> None:
-        state = {name: tensor.half().contiguous() for name, tensor in self.recipe.published(self.average).items()}
+        state = {name: tensor.half().contiguous().cpu() for name, tensor in self.recipe.published(self.average).items()}
         temporary = self.work / "model.part"
         save_file(state, temporary)
         os.replace(temporary, self.work / "model.safetensors")
@@ -284,14 +303,20 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=Plan.rate, help="the highest learning rate")
     parser.add_argument("--weights", type=Path, help="a trained model to go on from")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--adversarial", type=int, default=Plan.adversarial, help="steps at the end with a discriminator")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, mps: as torch names it")
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--no-compile", action="store_true", help="run without torch.compile, which is slower")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
     alone = options.alone if options.alone is not None else 0 if options.weights else Plan.alone
-    plan = Plan(seed=options.seed, steps=options.steps, alone=alone, rate=options.rate)
-    Run(RECIPES[options.model], plan, options.work, compiled=not options.no_compile, start=options.weights).train()
+    plan = Plan(seed=options.seed, steps=options.steps, alone=alone, rate=options.rate, adversarial=options.adversarial)
+    run = Run(
+        RECIPES[options.model], plan, options.work,
+        compiled=not options.no_compile, start=options.weights, device=options.device,
+    )  # fmt: skip
+    run.train()
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from blazen_codec_core.nn import FactorizedQuantizer, ResidualVectorQuantizer, V
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from training import codebooks, losses, sound, train
+from training.discriminator import Adversary, Discriminator
 from training.optimizer import Optimizer
 from training.recipes import RECIPES
 
@@ -71,6 +72,51 @@ def test_what_it_exports_loads_and_can_be_gone_on_from(start, name):
             torch.testing.assert_close(begun, trained, atol=1e-3, rtol=1e-3)
     more.train()
     assert more.quantizes
+
+
+def test_every_tensor_is_made_on_the_device_of_the_run(start):
+    """What does not say its device lands on `meta` here, and cannot be mixed with anything."""
+    run = start("device", train.Plan(batch=2, alone=2, steps=8, adversarial=8, revive_every=1, fit_batches=60))
+    run.train(until=3)
+    with torch.device("meta"):
+        losses = run.one_step(run.forward_pass())
+        run.fit_codebooks()
+        run.split_codebooks()
+    assert all(np.isfinite(value) for value in losses.values())
+
+
+def test_a_discriminator_takes_part_in_the_last_steps(start):
+    run = start("adversarial", train.Plan(batch=2, alone=1, steps=4, adversarial=2, fit_batches=60))
+    weights = [parameter.detach().clone() for parameter in run.adversary.discriminator.parameters()]
+    run.train(until=2)
+    assert all(map(torch.equal, weights, run.adversary.discriminator.parameters()))
+    losses = run.one_step(run.forward_pass())
+    assert losses["adversary"] > 0
+    assert not any(map(torch.equal, weights, run.adversary.discriminator.parameters()))
+
+
+def test_judges_learn_to_tell_signals_apart():
+    wanted = torch.from_numpy(voice(0.4, 24_000))[None, :9600].repeat(2, 1)
+    made = wanted + 0.05 * torch.randn(2, 9600, generator=torch.Generator().manual_seed(0))
+    adversary = Adversary(0, torch.device("cpu"), rate=3e-3)
+    told = [float(adversary.step(made, wanted).detach()) for _ in range(60)]
+    assert told[-1] < 0.5 * told[0]
+
+
+def test_gradients_of_the_judges_are_as_long_as_their_shares():
+    wanted = torch.from_numpy(voice(0.4, 24_000))[None, :9600]
+    made = (wanted + 0.05 * torch.randn(1, 9600, generator=torch.Generator().manual_seed(0))).requires_grad_()
+    alone, both = Adversary(0, torch.device("cpu"), taken=0, apart=0), Adversary(0, torch.device("cpu"), taken=0, apart=0.5)
+    (plain,) = torch.autograd.grad(alone.add(made.square().sum(), made, wanted), made)
+    torch.testing.assert_close(plain, 2 * made.detach())
+    (more,) = torch.autograd.grad(both.add(made.square().sum(), made, wanted), made)
+    assert float((more - plain).norm()) == pytest.approx(0.5 * float(plain.norm()), rel=1e-3)
+
+
+def test_features_of_the_same_signal_are_not_apart():
+    wanted = torch.from_numpy(voice(0.4, 24_000))[None, :9600]
+    _, apart = Discriminator().against(wanted, wanted)
+    assert apart == 0
 
 
 @torch.no_grad()

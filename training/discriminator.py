@@ -1,0 +1,131 @@
+"""A small judge of how real a signal sounds, for the last stage of training.
+
+Source: the multi-scale STFT discriminator and the balancing of gradients of Défossez et al. 2022, "High Fidelity Neural Audio
+Compression", with fewer channels; the hinge loss and the matching of features as there.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+
+WINDOWS = (2048, 1024, 512)
+"""In samples."""
+CHANNELS = 12
+DILATIONS = (1, 2, 4)
+"""In frames, of the layers after the first."""
+
+
+class Judgement(NamedTuple):
+    score: Tensor
+    """`(batch, 1, frames, bands)`, above 0 for real."""
+    features: list[Tensor]
+    """Of the layers before it."""
+
+
+class SpectrogramJudge(nn.Module):
+    """Convolutions over a complex spectrogram, of one window length."""
+
+    def __init__(self, window: int) -> None:
+        super().__init__()
+        self.window = window
+        self.register_buffer("hann", torch.hann_window(window))
+        inner = [_conv(CHANNELS, CHANNELS, (3, 5), (1, 2), (dilation, 1)) for dilation in DILATIONS]
+        self.layers = nn.ModuleList([_conv(2, CHANNELS, (3, 9), (1, 2)), *inner, _conv(CHANNELS, CHANNELS, (3, 3))])
+        self.score = _conv(CHANNELS, 1, (3, 3))
+
+    def forward(self, audio: Tensor) -> Judgement:
+        spectrum = torch.stft(
+            audio, self.window, self.window // 4, window=self.get_buffer("hann"), normalized=True, return_complex=True
+        )
+        x, features = torch.view_as_real(spectrum).permute(0, 3, 2, 1), []
+        for layer in self.layers:
+            x = F.leaky_relu(layer(x), 0.2)
+            features.append(x)
+        return Judgement(self.score(x), features)
+
+
+class Discriminator(nn.Module):
+    """Judges of several window lengths.
+
+    Its methods take audio `(batch, samples)`.
+    """
+
+    def __init__(self, windows: tuple[int, ...] = WINDOWS) -> None:
+        super().__init__()
+        self.judges = nn.ModuleList([SpectrogramJudge(window) for window in windows])
+
+    def forward(self, audio: Tensor) -> list[Judgement]:
+        return [judge(audio) for judge in self.judges]
+
+    def loss(self, made: Tensor, wanted: Tensor) -> Tensor:
+        """The judges' own: how far they are from telling `made` from `wanted`."""
+        pairs = zip(self(made.detach()), self(wanted), strict=True)
+        terms = [F.relu(1 + false.score).mean() + F.relu(1 - true.score).mean() for false, true in pairs]
+        return torch.stack(terms).mean()
+
+    def against(self, made: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        """The codec's: how far `made` is from being taken for real, and how far its features are from those of `wanted`, as a
+        share of these."""
+        with torch.no_grad():
+            real = self(wanted)
+        judged = self(made)
+        taken = torch.stack([F.relu(1 - false.score).mean() for false in judged]).mean()
+        apart = [
+            F.l1_loss(a, b) / b.abs().mean()
+            for false, true in zip(judged, real, strict=True)
+            for a, b in zip(false.features, true.features, strict=True)
+        ]
+        return taken, torch.stack(apart).mean()
+
+
+class Adversary:
+    """A discriminator in training, and what it asks of a codec.
+
+    Args:
+        taken, apart: How long the gradients of being told from real and of unlike features are, as shares of that of the
+            other losses.
+    """
+
+    def __init__(self, seed: int, device: torch.device, *, taken: float = 0.5, apart: float = 1.0, rate: float = 3e-4) -> None:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.discriminator = Discriminator().to(device)
+        self.taken, self.apart = taken, apart
+        self._optimizer = torch.optim.AdamW(self.discriminator.parameters(), rate, betas=(0.5, 0.9))
+
+    def step(self, made: Tensor, wanted: Tensor) -> Tensor:
+        """Takes a step of its own; its loss."""
+        loss = self.discriminator.loss(made, wanted)
+        self._optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        return loss
+
+    def add(self, loss: Tensor, made: Tensor, wanted: Tensor) -> Tensor:
+        """A loss with the gradients of `loss`, one of `made`, and of what the judges say of `made`, in balance."""
+        (total,) = torch.autograd.grad(loss, made)
+        length = total.norm()
+        for term, share in zip(self.discriminator.against(made, wanted), (self.taken, self.apart), strict=True):
+            (gradient,) = torch.autograd.grad(term, made, retain_graph=True)
+            total = total + gradient * (share * length / (gradient.norm() + 1e-12))
+        return (made * total.detach()).sum()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"discriminator": self.discriminator.state_dict(), "optimizer": self._optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.discriminator.load_state_dict(state["discriminator"])
+        self._optimizer.load_state_dict(state["optimizer"])
+
+
+def _conv(
+    channels_in: int, channels: int, kernel: tuple[int, int], stride: tuple[int, int] = (1, 1), dilation: tuple[int, int] = (1, 1)
+) -> nn.Conv2d:
+    """Over frames and bands, of the same length where it does not stride."""
+    padding = tuple((k - 1) * d // 2 for k, d in zip(kernel, dilation, strict=True))
+    return weight_norm(nn.Conv2d(channels_in, channels, kernel, stride, padding, dilation))
