@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from .audio import write as write_audio
     from .backend import AudioBackend, CodecBackend, DecoderSession, EncoderSession
     from .container import TokenFormat
+    from .dataset.cluster import Cluster
+    from .dataset.run import Engine, Summary, detokenize_dataset, tokenize_dataset
     from .discovery import PluginRecord, Plugins, discover
     from .errors import (
         AmbiguousCodec,
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AmbiguousCodec",
     "AudioBackend",
+    "Cluster",
     "CodecBackend",
     "CodecBackendHandle",
     "CodecError",
@@ -59,6 +62,7 @@ __all__ = [
     "DeviceUnavailable",
     "DynCodecProvider",
     "EncoderSession",
+    "Engine",
     "EngineNotAvailable",
     "InferenceError",
     "InvalidInput",
@@ -72,11 +76,13 @@ __all__ = [
     "Registry",
     "Segment",
     "Source",
+    "Summary",
     "TokenFormat",
     "TokenLayout",
     "UnknownCodec",
     "WeightSource",
     "WeightsUnavailable",
+    "detokenize_dataset",
     "discover",
     "hookimpl",
     "integrated_loudness",
@@ -84,6 +90,7 @@ __all__ = [
     "load",
     "read_audio",
     "resample",
+    "tokenize_dataset",
     "write_audio",
 ]
 
@@ -92,6 +99,8 @@ _MODULES = {
     "audio": ("read_audio", "resample", "write_audio"),
     "backend": ("AudioBackend", "CodecBackend", "DecoderSession", "EncoderSession"),
     "container": ("TokenFormat",),
+    "dataset.cluster": ("Cluster",),
+    "dataset.run": ("Engine", "Summary", "detokenize_dataset", "tokenize_dataset"),
     "discovery": ("PluginRecord", "Plugins", "discover"),
     "hookspecs": ("hookimpl",),
     "layouts": ("TokenLayout",),

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
@@ -20,7 +21,13 @@ SUFFIXES = frozenset({".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", "
 
 
 class AudioReader:
-    """An audio file, read block by block, at its own sample rate.
+    """An audio file, or a part of one, read block by block, at its own sample rate.
+
+    Args:
+        path: Where it is; only its name, if there is `content`.
+        content: The file itself, open; it is left open.
+        start: In seconds.
+        end: In seconds; the end of the file if `None`.
 
     Attributes:
         sample_rate: In hertz.
@@ -28,26 +35,35 @@ class AudioReader:
         num_samples: A channel, as the file's header says.
 
     Raises:
-        InvalidInput: There is no such file, or it holds no audio.
+        InvalidInput: There is no such file, or it holds no audio there.
         CorruptFile: libsndfile cannot read it.
     """
 
-    def __init__(self, path: str | PathLike[str]) -> None:
-        self.path = existing(path)
+    def __init__(
+        self, path: str | PathLike[str], *, content: BinaryIO | None = None, start: float = 0.0, end: float | None = None
+    ) -> None:
+        self.path = Path(path) if content else existing(path)
         try:
-            self._file = soundfile.SoundFile(self.path)
+            self._file = soundfile.SoundFile(content or self.path)
         except (soundfile.LibsndfileError, OSError, TypeError) as error:
             raise CorruptFile(f"{self.path} cannot be read as audio: {error}") from error
         self.sample_rate: int = self._file.samplerate
         self.channels: int = self._file.channels
-        self.num_samples: int = self._file.frames
-        if not self.num_samples:
-            raise InvalidInput(f"{self.path} holds no audio")
+        self._start = round(start * self.sample_rate)
+        stop = self._file.frames if end is None else min(self._file.frames, round(end * self.sample_rate))
+        self.num_samples: int = stop - self._start
+        self._is_whole = not start and end is None
+        if self.num_samples <= 0 or self._start < 0:
+            where = "" if self._is_whole else f" from {start:g} to {'the end' if end is None else f'{end:g}'} s"
+            raise InvalidInput(f"{self.path} holds no audio{where}")
 
     def blocks(self, frames: int = 1 << 18) -> Iterator[Pcm]:
         """The audio in pieces of `(channels, at most frames)`, float32."""
+        count = -1 if self._is_whole else self.num_samples
         try:
-            for block in self._file.blocks(blocksize=frames, dtype="float32", always_2d=True):
+            if self._start:
+                self._file.seek(self._start)
+            for block in self._file.blocks(blocksize=frames, frames=count, dtype="float32", always_2d=True):
                 yield np.ascontiguousarray(block.T)
         except soundfile.LibsndfileError as error:
             raise CorruptFile(f"{self.path} breaks off or is damaged: {error}") from error
@@ -81,6 +97,14 @@ class AudioWriter:
         self.num_samples += pcm.shape[1]
 
 
+def check_format(suffix: str) -> str:
+    """What libsndfile calls the format of files with a suffix; raises `InvalidInput` if it writes none such."""
+    kind = suffix[1:].upper() or "WAV"
+    if kind not in soundfile.available_formats():
+        raise InvalidInput(f"audio is not written as {suffix}; use .wav, .flac or .ogg")
+    return kind
+
+
 @contextmanager
 def writing(path: str | PathLike[str], sample_rate: int, channels: int) -> Iterator[AudioWriter]:
     """A file that takes audio piece by piece and appears whole or not at all; its suffix says the format.
@@ -89,9 +113,7 @@ def writing(path: str | PathLike[str], sample_rate: int, channels: int) -> Itera
         InvalidInput: libsndfile does not write that format, rate or number of channels, or the file cannot be written.
     """
     path, sample_rate = Path(path), check_rate(sample_rate)
-    kind = path.suffix[1:].upper() or "WAV"
-    if kind not in soundfile.available_formats():
-        raise InvalidInput(f"audio is not written as {path.suffix}; use .wav, .flac or .ogg")
+    kind = check_format(path.suffix)
     with replacing(path) as temporary:
         try:
             file = soundfile.SoundFile(temporary, "w", sample_rate, channels, format=kind)

@@ -134,6 +134,11 @@ class CodecBackend(AudioBackend):
         return self.spec.tile_frames
 
     @property
+    def batch_signals(self) -> int:
+        """How many signals run side by side on its device; 1 if a batch is no faster than one after the other."""
+        return 1
+
+    @property
     @abstractmethod
     def device(self) -> str:
         """What it runs on, such as `cpu` or `cuda:0`; `DeviceUnavailable` if it cannot."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 import dataclasses
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, ValidationError
@@ -117,16 +117,10 @@ class _Header(BaseModel):
     extra: dict[str, StrictBool | StrictInt | StrictFloat | StrictStr] = {}
 
 
-def write(tokens: CodecTokens, path: str | PathLike[str]) -> None:
-    """Writes a container; the file appears whole or not at all."""
-    from safetensors.numpy import save
-
-    kind = np.min_scalar_type(tokens.codebook_size - 1)
-    arrays = {f"codes.{number}": np.ascontiguousarray(code.astype(kind)) for number, code in enumerate(tokens.codes)}
-    if tokens.scales is not None:
-        arrays[SCALES] = tokens.scales
+def header(tokens: CodecTokens) -> str:
+    """All but the codes and the scales, as JSON."""
     source = tokens.source
-    header = _Header(
+    made = _Header(
         version=VERSION,
         codec=tokens.codec,
         strides=tokens.strides,
@@ -141,8 +135,46 @@ def write(tokens: CodecTokens, path: str | PathLike[str]) -> None:
         loudness=tokens.loudness,
         extra=dict(tokens.extra),
     )
+    return made.model_dump_json(exclude_none=True)
+
+
+def restore(header: str, codes: Callable[[int], Sequence[Any]], scales: Any, where: str) -> CodecTokens:
+    """Tokens from what `header` made of them, and the rest.
+
+    Args:
+        codes: Given the number of codebooks, the arrays.
+        where: They are from, for messages.
+
+    Raises:
+        CorruptFile: It does not fit together.
+    """
+    try:
+        made = _Header.model_validate(json.loads(header))
+        if made.version != VERSION:
+            raise CorruptFile(f"{where} is a container of version {made.version}; this release reads version {VERSION}")
+        source = Source(**made.source.model_dump()) if made.source else None
+        fields = made.model_dump(exclude={"version", "source", "segment"})
+        return CodecTokens(codes=tuple(codes(len(made.strides))), scales=scales, source=source, segment=made.segment, **fields)
+    except (ValidationError, InvalidTokens, ValueError, TypeError, KeyError) as error:
+        raise CorruptFile(f"{where} is damaged, or is not what it says: {reason(error)}") from error
+
+
+def contents(tokens: CodecTokens) -> bytes:
+    """A container, as bytes."""
+    from safetensors.numpy import save
+
+    kind = np.min_scalar_type(tokens.codebook_size - 1)
+    arrays = {f"codes.{number}": np.ascontiguousarray(code.astype(kind)) for number, code in enumerate(tokens.codes)}
+    if tokens.scales is not None:
+        arrays[SCALES] = tokens.scales
+    return save(arrays, metadata={KEY: header(tokens)})
+
+
+def write(tokens: CodecTokens, path: str | PathLike[str]) -> None:
+    """Writes a container; the file appears whole or not at all."""
+    made = contents(tokens)
     with replacing(path) as temporary:
-        temporary.write_bytes(save(arrays, metadata={KEY: header.model_dump_json(exclude_none=True)}))
+        temporary.write_bytes(made)
 
 
 def read(path: str | PathLike[str]) -> CodecTokens:
@@ -160,13 +192,29 @@ def read(path: str | PathLike[str]) -> CodecTokens:
             metadata = file.metadata() or {}
             if KEY not in metadata:
                 raise CorruptFile(f"{path} is a safetensors file, but holds no tokens")
-            header = _Header.model_validate(json.loads(metadata[KEY]))
-            if header.version != VERSION:
-                raise CorruptFile(f"{path} is a container of version {header.version}; this release reads version {VERSION}")
-            codes = tuple(file.get_tensor(f"codes.{number}") for number in range(len(header.strides)))
             scales = file.get_tensor(SCALES) if SCALES in file.keys() else None  # noqa: SIM118
-        source = Source(**header.source.model_dump()) if header.source else None
-        fields = header.model_dump(exclude={"version", "source", "segment"})
-        return CodecTokens(codes=codes, scales=scales, source=source, segment=header.segment, **fields)
-    except (SafetensorError, ValidationError, InvalidTokens, ValueError, OSError, TypeError) as error:
+            return restore(metadata[KEY], lambda count: [file.get_tensor(f"codes.{k}") for k in range(count)], scales, str(path))
+    except (SafetensorError, OSError) as error:
         raise CorruptFile(f"{path} is not a token container, or is damaged: {reason(error)}") from error
+
+
+def from_bytes(data: bytes, where: str) -> CodecTokens:
+    """What `contents` made.
+
+    Args:
+        where: They are from, for messages.
+
+    Raises:
+        CorruptFile: They are not a container, or do not fit together.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        arrays = load(data)  # which checks all sizes
+        metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+        return restore(metadata[KEY], lambda count: [arrays[f"codes.{k}"] for k in range(count)], arrays.get(SCALES), where)
+    except CorruptFile:
+        raise
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise CorruptFile(f"{where} is not a token container, or is damaged: {reason(error)}") from error

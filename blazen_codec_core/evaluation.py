@@ -144,7 +144,7 @@ def read(path: Path, codec: DynCodecProvider, mono: bool = False) -> Pcm:
     Raises:
         InvalidInput: It has another number of channels, or is too short to be judged.
     """
-    pcm = Recording(path, codec, mono).whole()
+    pcm = Recording.at(path, codec, mono).whole()
     seconds = pcm.shape[1] / codec.sample_rate
     if seconds < SHORTEST_SECONDS:
         raise InvalidInput(f"{path} is {seconds:.2f} s of audio; {SHORTEST_SECONDS} s at least can be judged")

@@ -133,6 +133,10 @@ class DynCodecProvider:
         return self._backend.piece_frames
 
     @property
+    def batch_signals(self) -> int:
+        return self._backend.batch_signals
+
+    @property
     def device(self) -> str:
         return self._backend.device
 

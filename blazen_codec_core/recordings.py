@@ -71,9 +71,10 @@ class Channels:
 
 
 class Recording:
-    """An audio file made to suit a codec, as often as it is asked for.
+    """A recording made to suit a codec, as often as it is asked for.
 
     Args:
+        opened: Opens it; it is closed after each reading.
         mono: Its channels are mixed to one.
 
     Attributes:
@@ -84,27 +85,33 @@ class Recording:
         CorruptFile: It cannot be read.
     """
 
-    def __init__(self, path: str | PathLike[str], codec: DynCodecProvider, mono: bool = False) -> None:
-        self.path, self._rate = path, codec.sample_rate
-        with AudioReader(path) as reader:
+    def __init__(self, opened: Callable[[], AudioReader], codec: DynCodecProvider, mono: bool = False) -> None:
+        self._opened, self._rate = opened, codec.sample_rate
+        with opened() as reader:
+            self.name = str(reader.path)
             self.sample_rate = reader.sample_rate
             self.seconds = reader.num_samples / reader.sample_rate
             self.channels = Channels(reader.channels, mono, codec.channels)
         self.read = 0
         """Samples that there were; the header of a compressed file may only guess."""
 
+    @classmethod
+    def at(cls, path: str | PathLike[str], codec: DynCodecProvider, mono: bool = False) -> Recording:
+        """One that is a file."""
+        return cls(lambda: AudioReader(path), codec, mono)
+
     @property
     def remarks(self) -> list[str]:
         """What is done to it, in words."""
         changed = self.sample_rate != self._rate
         resampled = [f"resampled from {self.sample_rate} to {self._rate} Hz"] if changed else []
-        return [f"{self.path}: {remark}" for remark in (*resampled, *self.channels.remarks)]
+        return [f"{self.name}: {remark}" for remark in (*resampled, *self.channels.remarks)]
 
     def pieces(self, advance: Advance = lambda _: None) -> Iterator[Pcm]:
         """`(channels, samples)` at the codec's rate."""
         self.read = 0
         resampler = Resampler(self.sample_rate, self._rate, self.channels.count)
-        with AudioReader(self.path) as reader:
+        with self._opened() as reader:
             for block in reader.blocks():
                 self.read += block.shape[1]
                 yield resampler.push(self.channels(block))
@@ -137,16 +144,23 @@ def encode(
         bandwidth: In kbps, where the codec has a choice.
         normalize_db: Bring it to so many LUFS first; the recording is read twice.
     """
-    level = None
-    if normalize_db is not None:
-        target = loudness.check_target(normalize_db)
-        with progress("measuring", recording.seconds) as advance:
-            meter = loudness.measure(recording.pieces(advance), codec.sample_rate, recording.channels.count)
-        level = loudness.Level.to(target, meter)
+    level = level_of(recording, codec, normalize_db, progress)
     with progress("encoding", recording.seconds) as advance:
         pieces = (piece * level.factors if level else piece for piece in recording.pieces(advance))
         tokens = encode_pieces(codec, pieces, recording.channels.count, bandwidth)
     return dataclasses.replace(tokens, source=recording.source, loudness=level.loudness if level else None)
+
+
+def level_of(
+    recording: Recording, codec: DynCodecProvider, normalize_db: float | None, progress: Progress = silent
+) -> loudness.Level | None:
+    """How a recording, which is read once for that, is brought to a loudness; `None` if it is not."""
+    if normalize_db is None:
+        return None
+    target = loudness.check_target(normalize_db)
+    with progress("measuring", recording.seconds) as advance:
+        meter = loudness.measure(recording.pieces(advance), codec.sample_rate, recording.channels.count)
+    return loudness.Level.to(target, meter)
 
 
 def encode_pieces(codec: DynCodecProvider, pieces: Iterator[Pcm], channels: int, bandwidth: float | None) -> CodecTokens:
@@ -223,17 +237,20 @@ def decode_to_file(
         InvalidTokens: They say that they were made from audio of another length than theirs.
         InvalidInput: The file cannot be written.
     """
-    restoring = Restoring(tokens)
-    for text in restoring.remarks:
+    for text in Restoring(tokens).remarks:
         remark(f"{path}: {text}")
     factors: Pcm | None = None
+    plain = dataclasses.replace(tokens, loudness=None)
     if tokens.loudness is not None:
         factors = loudness.changes(tokens.loudness, codec.decoded_loudness(tokens))
-        tokens = dataclasses.replace(tokens, loudness=None)
-    with (
-        writing(Path(path), restoring.sample_rate, restoring.channels.count) as out,
-        progress("decoding", tokens.seconds) as advance,
-    ):
-        pieces = decode_pieces(codec, tokens, advance)
-        for piece in restoring(piece if factors is None else piece * factors for piece in pieces):
+    with progress("decoding", tokens.seconds) as advance:
+        pieces = decode_pieces(codec, plain, advance)
+        restore_to_file(tokens, (piece if factors is None else piece * factors for piece in pieces), path)
+
+
+def restore_to_file(tokens: CodecTokens, pieces: Iterator[Pcm], path: str | PathLike[str]) -> None:
+    """Writes what tokens decoded to as `decode_to_file` does; raises as it does."""
+    restoring = Restoring(tokens)
+    with writing(Path(path), restoring.sample_rate, restoring.channels.count) as out:
+        for piece in restoring(pieces):
             out.write(piece)

@@ -321,6 +321,32 @@ class CodecTokens:
         if (self.scales is None) != (other.scales is None):
             raise InvalidTokens("some of these tokens have scales and some have none; they cannot be joined")
 
+    @classmethod
+    def from_parquet(cls, source: str | PathLike[str]) -> Iterator[tuple[str, CodecTokens]]:
+        """The id and the tokens of each row of a dataset that `blazen-codec tokenize` made, or of one of its shards.
+
+        Raises:
+            InvalidInput: There are none.
+            CorruptFile: A shard cannot be read.
+            EngineNotAvailable: pyarrow is not installed.
+        """
+        from .dataset import shards
+
+        for path in shards.files(source):
+            for row in shards.format_of(path).read(path):
+                yield row.id, row.tokens
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> CodecTokens:
+        """The tokens of a row of such a dataset as pandas, polars, DuckDB or `datasets` give it, a mapping of its columns.
+
+        Raises:
+            CorruptFile: It is no such row.
+        """
+        from .dataset.rows import tokens_of
+
+        return tokens_of(row)
+
     def save(self, path: str | PathLike[str]) -> None:
         """Writes a container file, whole or not at all."""
         from . import container

@@ -9,12 +9,13 @@ import importlib.resources
 import os
 import re
 import urllib.request
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from .errors import InvalidInput, WeightsUnavailable, reason
+from .errors import InvalidInput, LicenceNotice, WeightsUnavailable, reason
 from .files import replacing
 from .specs import CodecSpec, LoadOptions, WeightSource
 
@@ -122,6 +123,12 @@ def published(sources: Sequence[WeightSource], name: str, options: LoadOptions) 
                 )
             return replace(found, published=True)
     raise WeightsUnavailable("; or: ".join(map(str, problems))) from problems[0]
+
+
+def give_notice(spec: CodecSpec, id: str, found: RandomWeights | WeightFile) -> None:
+    """Warns of the licence of published weights, where it restricts what may be done with them."""
+    if spec.licence_notice and isinstance(found, WeightFile) and found.published:
+        warnings.warn(f"{id}: {spec.licence_notice}", LicenceNotice, stacklevel=1)  # once for each text
 
 
 def is_offline() -> bool:

@@ -18,6 +18,8 @@ WINDOWS = (2048, 1024, 512)
 CHANNELS = 12
 DILATIONS = (1, 2, 4)
 """In frames, of the layers after the first."""
+COMPRESSED = 0.3
+"""To what power magnitudes are taken, so that what is faint counts too."""
 
 
 class Judgement(NamedTuple):
@@ -42,7 +44,9 @@ class SpectrogramJudge(nn.Module):
         spectrum = torch.stft(
             audio, self.window, self.window // 4, window=self.get_buffer("hann"), normalized=True, return_complex=True
         )
-        x, features = torch.view_as_real(spectrum).permute(0, 3, 2, 1), []
+        parts = torch.view_as_real(spectrum)
+        size = (parts.square().sum(-1, keepdim=True) + 1e-6).sqrt()
+        x, features = (parts * size ** (COMPRESSED - 1)).permute(0, 3, 2, 1), []
         for layer in self.layers:
             x = F.leaky_relu(layer(x), 0.2)
             features.append(x)
@@ -91,7 +95,7 @@ class Adversary:
             other losses.
     """
 
-    def __init__(self, seed: int, device: torch.device, *, taken: float = 0.5, apart: float = 1.0, rate: float = 3e-4) -> None:
+    def __init__(self, seed: int, device: torch.device, *, taken: float = 0.2, apart: float = 0.6, rate: float = 1e-3) -> None:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.discriminator = Discriminator().to(device)
@@ -106,13 +110,17 @@ class Adversary:
         self._optimizer.step()
         return loss
 
-    def add(self, loss: Tensor, made: Tensor, wanted: Tensor) -> Tensor:
-        """A loss with the gradients of `loss`, one of `made`, and of what the judges say of `made`, in balance."""
+    def add(self, loss: Tensor, made: Tensor, wanted: Tensor, say: float = 1.0) -> Tensor:
+        """A loss with the gradients of `loss`, one of `made`, and of what the judges say of `made`, in balance.
+
+        Args:
+            say: What both shares are multiplied by.
+        """
         (total,) = torch.autograd.grad(loss, made)
         length = total.norm()
         for term, share in zip(self.discriminator.against(made, wanted), (self.taken, self.apart), strict=True):
             (gradient,) = torch.autograd.grad(term, made, retain_graph=True)
-            total = total + gradient * (share * length / (gradient.norm() + 1e-12))
+            total = total + gradient * (say * share * length / (gradient.norm() + 1e-12))
         return (made * total.detach()).sum()
 
     def state_dict(self) -> dict[str, Any]:

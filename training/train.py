@@ -43,6 +43,8 @@ from .optimizer import Optimizer
 from .recipes import RECIPES, Recipe
 
 CHECKPOINT_EVERY, MEASURE_EVERY = 250, 1000
+HEARD_AFTER = 500
+"""Steps until a discriminator, which begins knowing nothing, has its full say."""
 SAMPLE_RATE = sound.SAMPLE_RATE
 
 
@@ -225,9 +227,10 @@ class Run:
         }
         of_codes = {"commitment": commitment, "codebook": codebook}
         loss, terms = self._weighted(of_audio), of_audio | of_codes
-        if self.step >= self.plan.steps - self.plan.adversarial:
+        judged = self.step - (self.plan.steps - self.plan.adversarial)
+        if judged >= 0:
             terms["adversary"] = self.adversary.step(y, x)
-            loss = self.adversary.add(loss, y, x)
+            loss = self.adversary.add(loss, y, x, say=min(1.0, judged / HEARD_AFTER))
         loss = loss + self._weighted(of_codes)
         self.optimizer.step(loss, self.plan.learning_rate(self.step))
         if indices:

@@ -18,6 +18,8 @@ COMMANDS = {
     "plugins": "The plugins found, also those that do not work",
     "encode": "An audio file to tokens",
     "decode": "Tokens to an audio file",
+    "tokenize": "Whole datasets to shards of tokens",
+    "detokenize": "Shards of tokens to audio files",
     "roundtrip": "An audio file to tokens and back, measured",
     "evaluate": "How good models are on recordings",
     "verify": "This implementation against its authors' own",

@@ -14,12 +14,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 AUDIO = click.Path(path_type=Path, dir_okay=False)
 
 
-def loading(function: F) -> F:
-    """How a codec is loaded; the command takes them as `**options` for `LoadOptions`."""
+def model(function: F) -> F:
+    """How a codec of our own is loaded; the command takes them as `**options` for `LoadOptions`."""
     for option in reversed(
         (
             click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps"),
-            click.option("--engine", type=click.Choice(["native", "upstream"]), default="native", show_default=True),
             click.option("--weights", metavar="WHERE", help="a file, a folder, a Hub id, or random:SEED"),
             click.option("--offline", is_flag=True, help="never use the network"),
             click.option("--noise/--no-noise", default=True, help="whether decoders that add noise do so"),
@@ -28,6 +27,12 @@ def loading(function: F) -> F:
     ):
         function = option(function)
     return function
+
+
+def loading(function: F) -> F:
+    """The same for any codec, those that run on their authors' code included."""
+    engine = click.option("--engine", type=click.Choice(["native", "upstream"]), default="native", show_default=True)
+    return engine(model(function))
 
 
 codec_name = click.option("-c", "--codec", "name", required=True, metavar="NAME", help="a model; see blazen-codec list")

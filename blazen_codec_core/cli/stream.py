@@ -64,7 +64,7 @@ def encode_file(
     normalize_db: float | None = None,
 ) -> CodecTokens:
     """The tokens of an audio file, made to suit the codec if need be, which is said on stderr and kept in the tokens."""
-    recording = Recording(path, codec, mono)
+    recording = Recording.at(path, codec, mono)
     for remark in recording.remarks:
         say(remark, quiet)
     watched = partial(progress, quiet=quiet)

@@ -47,7 +47,7 @@ def command(
     ours, theirs = (
         registry.provider(entry.qualified_name, LoadOptions.of(engine=engine, **options)) for engine in ("native", "upstream")
     )
-    pcm = Recording(source, ours).whole() if source else probe(ours.sample_rate, ours.channels)
+    pcm = Recording.at(source, ours).whole() if source else probe(ours.sample_rate, ours.channels)
     mine, reference = (codec.encode(pcm, codec.sample_rate, bandwidth=bandwidth) for codec in (ours, theirs))
     differing = [int((a != b).sum()) for a, b in zip(mine.codes, reference.codes, strict=True)]
     total = sum(code.size for code in mine.codes)

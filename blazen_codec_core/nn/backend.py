@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import secrets
 import threading
-import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import torch
 from .. import weights
 from ..backend import CodecBackend, DecoderSession, EncoderSession
 from ..checks import Pcm, check_channels, check_items
-from ..errors import DeviceUnavailable, InvalidInput, LicenceNotice
+from ..errors import DeviceUnavailable, InvalidInput
 from ..specs import CodecSpec, LoadOptions
 from ..tokens import CodecTokens
 from ..values import is_whole
@@ -154,8 +153,7 @@ class TorchCodecBackend(CodecBackend):
                     network = self.build(found).requires_grad_(False).eval().to(device, dtype)
                     prepare(network)
                 self._loaded = Loaded(network, found.label)
-                if self.spec.licence_notice and isinstance(found, weights.WeightFile) and found.published:
-                    warnings.warn(f"{self.id}: {self.spec.licence_notice}", LicenceNotice, stacklevel=1)  # once for each text
+                weights.give_notice(self.spec, self.id, found)
             return self._loaded
 
     def unload(self) -> None:
@@ -235,7 +233,7 @@ class TorchCodecBackend(CodecBackend):
 
     def _in_groups(self, items: list[Any], streams: list[int], run: Callable[[list[Any]], list[Any]]) -> list[Any]:
         """Runs items of like length together, as many as the device takes, and returns the results in their order."""
-        limit = self._rows
+        limit = self.batch_signals
         length = [item.shape[1] if isinstance(item, np.ndarray) else item.frames for item in items]
         groups: list[list[int]] = []
         for place in sorted(range(len(items)), key=lambda i: length[i]):
@@ -250,8 +248,7 @@ class TorchCodecBackend(CodecBackend):
         return results
 
     @property
-    def _rows(self) -> int:
-        """How many signals run as a batch."""
+    def batch_signals(self) -> int:
         if not self.spec.capabilities.batches:
             return 1
         return self.batch_streams.get(torch.device(self.device).type, 32)
@@ -259,14 +256,14 @@ class TorchCodecBackend(CodecBackend):
     @property
     def piece_frames(self) -> int:
         """A batch. More at once, which meet in recurrent layers, gain less there than is lost to what decoders hold."""
-        return self.spec.tile_frames * (self._rows if self.spec.segment else 1)
+        return self.spec.tile_frames * (self.batch_signals if self.spec.segment else 1)
 
     @property
     def _batches(self) -> int:
         return self.batches_at_once.get(torch.device(self.device).type, 1)
 
     def _coder(self) -> SegmentCoder:
-        return SegmentCoder(self.spec, self.loaded().network, self.setup, self._rows, self._batches)
+        return SegmentCoder(self.spec, self.loaded().network, self.setup, self.batch_signals, self._batches)
 
     def _encode_group(self, items: list[Pcm], books: int) -> list[CodecTokens]:
         if len(items) == 1:

@@ -1,0 +1,115 @@
+"""What the commands on datasets share: engines, progress, the report at the end."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from ..dataset.cluster import Cluster
+from ..dataset.run import Engine, Summary
+from ..recordings import Advance, Progress
+from .options import print_json, say
+
+F = TypeVar("F", bound=Callable[..., Any])
+HOUR = 3600.0
+
+output = click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path, file_okay=False), help="a folder, new or to go on with"
+)
+
+
+def engine(function: F) -> F:
+    """Who does the work, and what happens to failures; the command takes an `Engine` as `engine`."""
+
+    @functools.wraps(function)
+    def command(
+        *,
+        engine: str,
+        workers: int | None,
+        threads: int,
+        address: str | None,
+        cpus: float,
+        gpus: float,
+        **others: Any,
+    ) -> Any:
+        cluster = None
+        if engine == "ray":
+            most = Cluster.workers[1] if workers is None else workers
+            cluster = Cluster(address, (min(Cluster.workers[0], most), most), cpus, gpus)
+        elif address is not None:
+            raise click.UsageError("--address is for --engine ray")
+        return function(engine=Engine(workers, threads, cluster), **others)
+
+    for option in reversed(
+        (
+            click.option("--strict", is_flag=True, help="stop at the first failure, instead of noting it and going on"),
+            click.option("--retry-failed", is_flag=True, help="do what failed again"),
+            click.option("--workers", type=click.IntRange(min=1), help="processes; on Ray, the most that it may scale to"),
+            click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="of each, on a CPU"),
+            click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True),
+            click.option("--address", metavar="HOST:PORT", help="of a Ray cluster"),
+            click.option("--cpus", type=float, default=Cluster.cpus, show_default=True, help="cores of a worker on Ray"),
+            click.option("--gpus", type=float, default=Cluster.gpus, show_default=True, help="GPUs of a worker on Ray"),
+        )
+    ):
+        command = option(command)
+    return command  # type: ignore[return-value]
+
+
+def progress(quiet: bool) -> Progress:
+    """A bar on stderr, on a terminal: hours done, speed against real time, and how long it will take."""
+
+    @contextmanager
+    def shown(what: str, seconds: float) -> Iterator[Advance]:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, Task, TextColumn, TimeRemainingColumn
+
+        def hours(task: Task) -> str:
+            if not task.total:
+                return f"{task.completed:.0f}"
+            speed = task.completed / task.elapsed if task.elapsed else 0.0
+            return f"{task.completed / HOUR:.2f}/{task.total / HOUR:.2f} h  {speed:.0f}x real time"
+
+        class Hours(TextColumn):
+            def render(self, task: Task) -> Any:
+                return hours(task)
+
+        console = Console(stderr=True)
+        columns = (TextColumn(what), BarColumn(), Hours(""), TimeRemainingColumn(elapsed_when_finished=True))
+        with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
+            task = bar.add_task(what, total=seconds or None)
+            yield lambda done: bar.advance(task, done)
+
+    return shown
+
+
+def report(summary: Summary, output: Path, quiet: bool, as_json: bool) -> None:
+    """What came of a run: JSON on stdout, or a few lines on stderr."""
+    if as_json:
+        print_json(
+            {
+                "output": str(output),
+                "recordings": summary.rows,
+                "failed": summary.failed,
+                "failures": None if summary.failures is None else str(summary.failures),
+                "hours": summary.seconds / HOUR,
+                "shards": summary.shards,
+                "elapsed": summary.elapsed,
+                "speed": summary.speed,
+                "codebooks": summary.codebooks,
+            }
+        )
+        return
+    say(f"{output}: {summary.rows} recordings, {summary.seconds / HOUR:.2f} h, in {summary.shards} shards", quiet)
+    if summary.new_seconds:
+        say(f"{summary.new_seconds / HOUR:.2f} h in {summary.elapsed:.0f} s, {summary.speed:.0f} times real time", quiet)
+    if summary.codebooks:
+        shares = " ".join(f"{share:.0%}" for share in summary.codebooks)
+        say(f"entries in use, codebook by codebook: {shares}", quiet)
+    if summary.failures:
+        say(f"{summary.failed} failed; {summary.failures} says why", quiet)

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..dataset.run import Engine, detokenize_dataset
+from ..registry import Registry
+from ..specs import LoadOptions
+from . import datasets
+from .options import as_json, model, quiet
+
+
+@click.command("detokenize")
+@click.argument("source", metavar="DATASET", type=click.Path(path_type=Path, exists=True))
+@click.option("-c", "--codec", "name", metavar="NAME", help="a model, in place of the one that made the tokens")
+@datasets.output
+@click.option("--suffix", default=".wav", show_default=True, help="of the files, which says their format")
+@datasets.engine
+@model
+@quiet
+@as_json
+def command(
+    source: Path,
+    name: str | None,
+    output: Path,
+    suffix: str,
+    strict: bool,
+    retry_failed: bool,
+    engine: Engine,
+    quiet: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Shards of tokens to audio files, each named by its id.
+
+    DATASET is a folder that `tokenize` wrote, or one of its shards. The audio has the sample rate and length of the originals.
+    """
+    summary = detokenize_dataset(
+        source,
+        output,
+        codec=None if name is None else Registry().provider(name, LoadOptions.of(**options)),
+        options=LoadOptions.of(**options),
+        suffix=suffix,
+        strict=strict,
+        retry_failed=retry_failed,
+        engine=engine,
+        progress=datasets.progress(quiet),
+    )
+    datasets.report(summary, output, quiet, as_json)

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..dataset.run import Engine, tokenize_dataset
+from ..registry import Registry
+from ..specs import LoadOptions
+from . import datasets
+from .options import as_json, bandwidth, codec_name, model, mono, normalize_db, quiet
+
+
+@click.command("tokenize")
+@click.argument("source", metavar="INPUT", type=click.Path(path_type=Path, exists=True))
+@codec_name
+@datasets.output
+@bandwidth
+@mono
+@normalize_db
+@click.option("--format", "kind", type=click.Choice(["parquet", "tar"]), default="parquet", show_default=True)
+@click.option("--shard-minutes", type=float, help="audio in a shard; if not given, as suits the whole")
+@datasets.engine
+@model
+@quiet
+@as_json
+def command(
+    source: Path,
+    name: str,
+    output: Path,
+    bandwidth: float | None,
+    mono: bool,
+    normalize_db: float | None,
+    kind: str,
+    shard_minutes: float | None,
+    strict: bool,
+    retry_failed: bool,
+    engine: Engine,
+    quiet: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Whole datasets to shards of tokens.
+
+    INPUT is a folder of audio files, or of tars of them; a tar; or a list, .jsonl, .csv or .parquet, with a column `path`
+    (relative to the list), and if need be `id`, `start`, `end`.
+
+    Interrupted, and started again as it was, it goes on where it was; the result is the same.
+    """
+    codec = Registry().provider(name, LoadOptions.of(**options))
+    summary = tokenize_dataset(
+        source,
+        codec,
+        output,
+        bandwidth=bandwidth,
+        mono=mono,
+        normalize_db=normalize_db,
+        format=kind,
+        shard_minutes=shard_minutes,
+        strict=strict,
+        retry_failed=retry_failed,
+        engine=engine,
+        progress=datasets.progress(quiet),
+    )
+    datasets.report(summary, output, quiet, as_json)

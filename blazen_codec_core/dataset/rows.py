@@ -1,0 +1,123 @@
+"""A row of a dataset: the tokens of a recording, in columns that any reader of Parquet understands.
+
+| column | type | |
+|---|---|---|
+| `id` | string | of the recording in its input |
+| `path` | string | of its file; for a member of a tar, the tar's, a colon and the member's |
+| `start`, `duration` | double | seconds, of what was tokenised |
+| `channels` | int16 | of the audio that the tokens stand for |
+| `codec`, `weights` | string | which model made them: `family:name`, and `sha256:…` or `random:SEED` |
+| `bandwidth` | double | kbps a stream, scales left out |
+| `options` | string | what else was asked for, JSON |
+| `sample_rate` | int32 | of the codec, hertz |
+| `num_samples` | int64 | a channel, at the codec's rate |
+| `source_sample_rate`, `source_num_samples`, `source_channels` | int32, int64, int16 | of the recording as it was |
+| `codes` | list of lists of uint16 (uint32 where a codebook is that large) | one a codebook, and so on for each stream |
+| `scales` | list of lists of float | one a stream, where the codec has them |
+| `header` | string | all that `CodecTokens` has but codes and scales, JSON: a row is enough to decode it |
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .. import container
+from ..errors import CorruptFile, reason
+from ..tokens import CodecTokens
+
+VERSION = "1"
+LARGEST_SHORT = 1 << 16
+"""Entries of a codebook whose indices fit uint16."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """The tokens of a recording, and where that was.
+
+    Attributes:
+        start: Of what was tokenised, in seconds.
+        source_sample_rate, source_num_samples, source_channels: Of the recording as it was.
+        options: What was asked for besides, JSON.
+    """
+
+    id: str
+    path: str
+    tokens: CodecTokens
+    start: float
+    source_sample_rate: int
+    source_num_samples: int
+    source_channels: int
+    options: str = "{}"
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """All columns but those of codes and scales."""
+        tokens = self.tokens
+        bits = sum(math.log2(tokens.codebook_size) / stride for stride in tokens.strides)
+        return {
+            "id": self.id,
+            "path": self.path,
+            "start": self.start,
+            "duration": self.source_num_samples / self.source_sample_rate,
+            "channels": tokens.channels,
+            "codec": tokens.codec,
+            "weights": tokens.weights,
+            "bandwidth": bits * tokens.sample_rate / tokens.hop_length / 1000,
+            "options": self.options,
+            "sample_rate": tokens.sample_rate,
+            "num_samples": tokens.num_samples,
+            "source_sample_rate": self.source_sample_rate,
+            "source_num_samples": self.source_num_samples,
+            "source_channels": self.source_channels,
+        }
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """What Parquet has of it."""
+        tokens = self.tokens
+        kind = np.uint16 if tokens.codebook_size <= LARGEST_SHORT else np.uint32
+        return {
+            **self.facts,
+            "codes": [code[stream].astype(kind) for stream in range(tokens.streams) for code in tokens.codes],
+            "scales": None if tokens.scales is None else list(tokens.scales),
+            "header": container.header(tokens),
+        }
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any], tokens: CodecTokens, where: str) -> Row:
+        """From `facts`, and the tokens.
+
+        Raises:
+            CorruptFile: One is missing.
+        """
+        names = ("id", "path", "start", "source_sample_rate", "source_num_samples", "source_channels", "options")
+        try:
+            return cls(tokens=tokens, **{name: facts[name] for name in names})
+        except KeyError as error:
+            raise CorruptFile(f"{where} is no row of tokens: there is no {reason(error)}") from error
+
+
+def tokens_of(columns: Mapping[str, Any], where: str = "the row") -> CodecTokens:
+    """The tokens of a row as a reader of Parquet gives it, pandas, polars, DuckDB or `datasets`: a mapping of columns.
+
+    Raises:
+        CorruptFile: It is no such row.
+    """
+    try:
+        lists, scales, header = columns["codes"], columns.get("scales"), columns["header"]
+        count = len(lists)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CorruptFile(f"{where} is no row of tokens: there is no {reason(error)}") from error
+
+    def codes(books: int) -> list[Any]:
+        if count % books:
+            raise CorruptFile(f"{where} is damaged: {count} lists of codes are no whole streams of {books} codebooks")
+        return [np.stack([np.asarray(lists[at], np.int64) for at in range(book, count, books)]) for book in range(books)]
+
+    stacked = None if scales is None or not len(scales) else np.stack([np.asarray(own, np.float32) for own in scales])
+    return container.restore(header, codes, stacked, where)

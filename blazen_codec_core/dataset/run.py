@@ -1,0 +1,298 @@
+"""Runs over datasets: planned once, done shard by shard by one of the engines, gone on with after an interruption."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+from .. import loudness, weights
+from ..audio import check_format
+from ..errors import InvalidInput
+from ..provider import DynCodecProvider
+from ..recordings import Progress, silent
+from ..registry import Registry
+from ..specs import LoadOptions
+from . import books, cluster, items, local, plan, shards
+from .books import Books, Done, Totals, Usage
+from .cluster import Cluster
+from .work import DetokenizeJob, Job, TokenizeJob, file_name
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a dataset holds at the end of a run.
+
+    Attributes:
+        rows: Recordings tokenised,
+        failed: and those that could not be.
+        seconds: Of audio.
+        shards: Files.
+        new_seconds: Of audio, of this run alone,
+        elapsed: and how long that took, in seconds.
+        codebooks: The share of the entries of each that was ever chosen.
+        failures: A file that lists what failed and why, JSON lines, if anything did.
+    """
+
+    rows: int
+    failed: int
+    seconds: float
+    shards: int
+    new_seconds: float
+    elapsed: float
+    codebooks: tuple[float, ...]
+    failures: Path | None
+
+    @property
+    def speed(self) -> float:
+        """Seconds of audio a second, of this run."""
+        return self.new_seconds / self.elapsed if self.elapsed else 0.0
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Who does the shards.
+
+    Attributes:
+        workers: Processes on this machine; one a core, or one a GPU, if not given.
+        threads: Of each.
+        cluster: Ray, instead of this machine.
+    """
+
+    workers: int | None = None
+    threads: int = 1
+    cluster: Cluster | None = None
+
+    def run(self, job: Job, numbers: Sequence[int], codec: DynCodecProvider) -> Iterator[Done]:
+        """What became of the shards, as they are done."""
+        if not numbers:
+            return iter(())
+        if self.cluster is not None:
+            return cluster.run(job, numbers, self.cluster)
+        places = local.devices(codec)
+        count = min(self.workers or len(places), len(numbers))
+        places = [places[number % len(places)] for number in range(count)]
+        return local.run(job, numbers, places, self.threads if codec.device == "cpu" else None)
+
+
+def tokenize_dataset(
+    source: str | PathLike[str],
+    codec: str | DynCodecProvider,
+    out: str | PathLike[str],
+    *,
+    bandwidth: float | None = None,
+    mono: bool = False,
+    normalize_db: float | None = None,
+    format: str = "parquet",
+    shard_minutes: float | None = None,
+    strict: bool = False,
+    retry_failed: bool = False,
+    engine: Engine | None = None,
+    progress: Progress = silent,
+) -> Summary:
+    """Recordings to shards of tokens.
+
+    Started again it does what is left, and what it leaves is the same as if it had never stopped, row for row. A script that
+    calls this runs it under `if __name__ == "__main__":`, as worker processes import the script.
+
+    Args:
+        source: See `items.find`.
+        codec: A name, or what `load` gave, with its device, weights and so on.
+        out: A folder, new, empty, or of a run that was interrupted.
+        bandwidth: In kbps, where the codec has a choice.
+        mono: Mix the channels of each recording down to one.
+        normalize_db: Bring each recording to so many LUFS first; it is read twice.
+        format: `parquet`, or `tar`, of one container a recording.
+        shard_minutes: Of audio in a shard; a 128th of all if not given, between a minute and an hour.
+        strict: Stop at the first recording that fails, instead of noting it and going on.
+        retry_failed: Do the shards again that had failures.
+        engine: This machine's cores or GPUs if not given.
+        progress: Told what begins, and of audio that is done.
+
+    Raises:
+        InvalidInput: There is nothing to do, `out` is of another run or in use, or an option is wrong.
+        CodecError: The model cannot be loaded or run; with `strict`, what a recording raised.
+    """
+    codec, out = _provider(codec), Path(out)
+    _check(codec, format, shard_minutes, bandwidth, normalize_db)
+    root, found = items.find(source)
+    weights_label = _weights(codec)
+    asked = {
+        "version": VERSION,
+        "source": os.path.abspath(source),
+        "codec": codec.name,
+        "weights": weights_label,
+        "bandwidth": bandwidth,
+        "mono": mono,
+        "normalize_db": normalize_db,
+        "engine": codec.options.engine,
+        "dtype": codec.options.dtype,
+        "format": format,
+        "shard_minutes": shard_minutes,
+    }
+    with books.open_books(out) as kept:
+        kept.tidy()
+        if kept.agrees(asked):
+            planned = _planned_before(kept, found, source, progress)
+        else:
+            with progress("planning", 0) as advance:
+                seconds = None if shard_minutes is None else 60 * shard_minutes
+                planned = plan.make(kept.folder, root.absolute(), found, shard_seconds=seconds, planned=lambda _: advance(1))
+            kept.note_asked(asked)
+        job = TokenizeJob(
+            out=out.absolute(),
+            codec=codec.name,
+            options=codec.options,
+            format=format,
+            weights=weights_label,
+            bandwidth=bandwidth,
+            mono=mono,
+            normalize_db=normalize_db,
+            strict=strict,
+        )
+        return _do(kept, [cut.seconds for cut in planned.cuts], job, codec, engine or Engine(), retry_failed, progress)
+
+
+def detokenize_dataset(
+    source: str | PathLike[str],
+    out: str | PathLike[str],
+    *,
+    codec: str | DynCodecProvider | None = None,
+    options: LoadOptions | None = None,
+    suffix: str = ".wav",
+    strict: bool = False,
+    retry_failed: bool = False,
+    engine: Engine | None = None,
+    progress: Progress = silent,
+) -> Summary:
+    """Shards of tokens back to audio files, each named by its row's id, with its original's sample rate, length and channels.
+
+    Started again it does what is left.
+
+    Args:
+        source: A folder of shards, or one of them.
+        out: A folder, new, empty, or of a run that was interrupted.
+        codec: What decodes; the model that made the tokens if not given,
+        options: loaded so; with its weights, where those were `random:SEED` and no others are asked for.
+        suffix: Of the files, which says their format; it is added to ids that do not end so.
+        strict, retry_failed, engine, progress: As for `tokenize_dataset`.
+
+    Raises:
+        InvalidInput: There is nothing to do, two ids would have the same file, or `out` is of another run or in use.
+        CorruptFile: A shard cannot be read.
+        CodecError: The model cannot be loaded or run; with `strict`, what a row raised.
+    """
+    files, out = shards.files(source), Path(out)
+    check_format(suffix)
+    codec = _made_by(files, options or LoadOptions()) if codec is None else _provider(codec)
+    asked = {
+        "version": VERSION,
+        "source": os.path.abspath(source),
+        "shards": [file.name for file in files],
+        "codec": codec.name,
+        "weights": _weights(codec),
+        "suffix": suffix,
+    }
+    with books.open_books(out) as kept:
+        kept.tidy()
+        begun = kept.agrees(asked)
+        with progress("listing", 0):
+            seconds = [sum(seconds for _, seconds in shards.format_of(file).listing(file)) for file in files]
+            if not begun:
+                names = lambda: (file_name(id, suffix) for file in files for id, _ in shards.format_of(file).listing(file))  # noqa: E731
+                plan.check_distinct(names, kept.folder, "files")
+                kept.note_asked(asked)
+        job = DetokenizeJob(tuple(file.absolute() for file in files), out.absolute(), codec.name, codec.options, suffix, strict)
+        return _do(kept, seconds, job, codec, engine or Engine(), retry_failed, progress)
+
+
+def _do(
+    kept: Books,
+    planned: Sequence[float],
+    job: Job,
+    codec: DynCodecProvider,
+    engine: Engine,
+    retry_failed: bool,
+    progress: Progress,
+) -> Summary:
+    """Does the shards that are left, the longest first, and adds up.
+
+    Args:
+        planned: Seconds of audio of each shard.
+    """
+    totals = Totals(Usage(codec.spec.codebook_size))
+    for done in kept.journal():
+        if not (done.failures and retry_failed):
+            totals.add(done)
+    left = sorted(set(range(len(planned))) - totals.shards, key=lambda number: (-planned[number], number))
+    started, before = time.perf_counter(), totals.seconds
+    with progress(job.verb, sum(planned[number] for number in left)) as advance:
+        for done in engine.run(job, left, codec):
+            kept.note(done)
+            totals.add(done)
+            advance(planned[done.shard])
+    return Summary(
+        rows=totals.rows,
+        failed=totals.failed,
+        seconds=totals.seconds,
+        shards=len(planned),
+        new_seconds=totals.seconds - before,
+        elapsed=time.perf_counter() - started,
+        codebooks=totals.usage.shares,
+        failures=kept.write_failures() if totals.failed else None,
+    )
+
+
+def _made_by(files: Sequence[Path], options: LoadOptions) -> DynCodecProvider:
+    """The codec of the first row that there is."""
+    for file in files:
+        for row in shards.format_of(file).read(file):
+            if options.weights is None and (row.tokens.weights or "").startswith("random:"):
+                options = options.model_copy(update={"weights": row.tokens.weights})
+            return Registry().provider(row.tokens.codec, options)
+    raise InvalidInput("these shards hold no rows")
+
+
+def _planned_before(kept: Books, found: Iterator[items.Item], source: str | PathLike[str], progress: Progress) -> plan.Plan:
+    """The plan of a run that was begun; raises `InvalidInput` if the recordings are others by now."""
+    planned = plan.read(kept.folder)
+    with progress("listing", 0):
+        same = planned is not None and plan.digest_of(found) == planned.digest
+    if planned is None or not same:
+        raise InvalidInput(
+            f"the recordings in {source} are others than when {kept.folder.parent} was begun; take them back, or write elsewhere"
+        )
+    return planned
+
+
+def _check(
+    codec: DynCodecProvider, format: str, shard_minutes: float | None, bandwidth: float | None, normalize_db: float | None
+) -> None:
+    """Raises what would otherwise go wrong with every recording."""
+    if format not in shards.FORMATS:
+        raise InvalidInput(f"a dataset is {' or '.join(shards.FORMATS)}, not {format!r}")
+    shards.FORMATS[format].check_available()
+    if shard_minutes is not None and not 0 < shard_minutes < float("inf"):
+        raise InvalidInput(f"shard_minutes is a positive number, not {shard_minutes!r}")
+    codec.spec.codebooks_for(bandwidth)
+    if normalize_db is not None:
+        loudness.check_target(normalize_db)
+        loudness.LoudnessMeter(codec.sample_rate, codec.channels)
+
+
+def _provider(codec: str | DynCodecProvider) -> DynCodecProvider:
+    return Registry().provider(codec, LoadOptions()) if isinstance(codec, str) else codec
+
+
+def _weights(codec: DynCodecProvider) -> str | None:
+    """Which weights there are, without loading them; `None` for a codec that has none to look for."""
+    if not codec.spec.sources and codec.options.weights is None:
+        return None
+    found = weights.locate(codec.spec, codec.options)
+    weights.give_notice(codec.spec, codec.id, found)
+    return found.label
