@@ -194,8 +194,8 @@ class Books:
         """Lists the recordings that failed, a line each, out of the journal."""
         path = self.folder / FAILURES
         with replacing(path) as temporary, temporary.open("w") as lines:
-            for done in self.journal():
-                lines.writelines(json.dumps(asdict(failure)) + "\n" for failure in done.failures)
+            for _, failures in sorted((done.shard, done.failures) for done in self.journal() if done.failures):
+                lines.writelines(json.dumps(asdict(failure)) + "\n" for failure in failures)
         return path
 
 

@@ -204,8 +204,7 @@ def detokenize_dataset(
         with progress("listing", 0):
             seconds = [sum(seconds for _, seconds in shards.format_of(file).listing(file)) for file in files]
             if not begun:
-                names = lambda: (file_name(id, suffix) for file in files for id, _ in shards.format_of(file).listing(file))  # noqa: E731
-                plan.check_distinct(names, kept.folder, "files")
+                plan.check_distinct(lambda: _names(files, suffix), kept.folder, "files")
                 kept.note_asked(asked)
         job = DetokenizeJob(tuple(file.absolute() for file in files), out.absolute(), codec.name, codec.options, suffix, strict)
         return _do(kept, seconds, job, codec, engine or Engine(), retry_failed, progress)
@@ -246,6 +245,12 @@ def _do(
         codebooks=totals.usage.shares,
         failures=kept.write_failures() if totals.failed else None,
     )
+
+
+def _names(files: Sequence[Path], suffix: str) -> Iterator[str]:
+    """Of the audio files that the rows of shards become."""
+    for file in files:
+        yield from (str(file_name(id, suffix)) for id, _ in shards.format_of(file).listing(file))
 
 
 def _made_by(files: Sequence[Path], options: LoadOptions) -> DynCodecProvider:

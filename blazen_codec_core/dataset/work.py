@@ -292,7 +292,7 @@ class Detokenizer:
     def _write(self, row: Row, pcm: Pcm | None = None) -> CodecError | None:
         """The audio of a row, decoded if it has not been; what went wrong."""
         try:
-            path = self.job.out / file_name(row.id, self.job.suffix)
+            path = place(self.job.out, row.id, self.job.suffix)
             path.parent.mkdir(parents=True, exist_ok=True)
             if pcm is None:
                 recordings.decode_to_file(self.codec, row.tokens, path)
@@ -314,12 +314,17 @@ def failure(id: str, path: str, error: CodecError, strict: bool) -> Failure:
     return Failure(id, path, f"{type(error).__name__}: {error}")
 
 
-def file_name(id: str, suffix: str) -> str:
-    """Of the audio of a row, below the folder of all; raises `InvalidInput` where an id would lead elsewhere."""
-    name = PurePosixPath(id if id.lower().endswith(suffix.lower()) else id + suffix)
+def file_name(id: str, suffix: str) -> PurePosixPath:
+    """Of the audio of a row, below the folder of all."""
+    return PurePosixPath(id if id.lower().endswith(suffix.lower()) else id + suffix)
+
+
+def place(folder: Path, id: str, suffix: str) -> Path:
+    """Where the audio of a row goes; raises `InvalidInput` where an id would lead elsewhere."""
+    name = file_name(id, suffix)
     if name.is_absolute() or ".." in name.parts or not id or "\0" in id:
         raise InvalidInput(f"the id {id!r} cannot be the name of a file")
-    return str(name)
+    return folder / name
 
 
 def _audio(pieces: Iterator[_Piece]) -> Iterator[Pcm]:

@@ -1,0 +1,47 @@
+"""`blazen-codec tokenize` and `detokenize`."""
+
+from __future__ import annotations
+
+import json
+
+import blazen_codec_core as bc
+from blazen_codec_core.dataset import shards
+
+ONE = ["--workers", "1", "--device", "cpu"]
+
+
+def test_there_and_back(run, recordings, tmp_path):
+    code, _, err = run("tokenize", recordings, "-c", "encodec_tiny", "-o", "tokens", "-b", "3", "--mono", *ONE)
+    assert code == 0
+    assert "tokens: 10 recordings, 0.00 h, in 1 shards" in err
+    assert "times real time" in err
+    assert "entries in use, codebook by codebook:" in err
+    assert "2 failed; tokens/.run/failures.jsonl says why" in err
+    tokens = dict(bc.CodecTokens.from_parquet(tmp_path / "tokens"))
+    assert len(tokens) == 10
+    assert {own.num_codebooks for own in tokens.values()} == {4}
+    code, out, err = run("tokenize", recordings, "-c", "encodec_tiny", "-o", "tokens", "-b", "3", "--mono", "--json", "-q", *ONE)
+    assert (code, err) == (0, "")
+    report = json.loads(out)
+    assert (report["recordings"], report["failed"], report["shards"]) == (10, 2, 1)
+    code, _, err = run("detokenize", "tokens", "-o", "audio", "--suffix", ".flac", *ONE)
+    assert code == 0
+    assert "10 recordings" in err
+    assert len(list((tmp_path / "audio").rglob("*.flac"))) == 10
+
+
+def test_exit_codes_and_messages(run, recordings, tmp_path):
+    code, _, err = run("tokenize", recordings, "-c", "snac_tiny", "-o", "out", "--strict", *ONE)
+    assert code == 5
+    assert "cannot be read as audio" in err
+    code, _, err = run("tokenize", recordings, "-c", "snac_tiny", "-o", "out", "--mono", *ONE)
+    assert code == 2
+    assert "mono was False, is True" in err
+    assert run("tokenize", recordings, "-c", "snack", "-o", "other")[0] == 3
+    assert run("tokenize", recordings, "-c", "snac_tiny", "-o", "other", "--address", "here")[0] == 2
+    assert run("detokenize", tmp_path, "-o", "other")[0] == 2
+
+
+def test_shards_can_be_tars(run, recordings, tmp_path):
+    assert run("tokenize", recordings, "-c", "snac_tiny", "-o", "out", "--format", "tar", "--shard-minutes", "0.05", *ONE)[0] == 0
+    assert {path.suffix for path in shards.files(tmp_path / "out")} == {".tar"}

@@ -1,0 +1,134 @@
+"""Datasets of tokens back to audio."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+
+import blazen_codec_core as bc
+from blazen_codec_core import audio
+from blazen_codec_core.dataset import shards, work
+from blazen_codec_core.nn.backend import TorchCodecBackend
+
+HERE = bc.Engine(workers=1)
+
+
+@pytest.fixture(scope="module", params=["parquet", "tar"])
+def dataset(recordings, tmp_path_factory, request):
+    out = tmp_path_factory.mktemp(request.param) / "out"
+    bc.tokenize_dataset(recordings, "snac_tiny", out, format=request.param, shard_minutes=0.05, engine=HERE)
+    return out
+
+
+def files(folder):
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*.*") if ".run" not in path.parts}
+
+
+def test_every_file_is_what_decode_makes_of_its_row_at_the_rate_and_length_of_the_original(recordings, dataset, tmp_path):
+    summary = bc.detokenize_dataset(dataset, tmp_path / "out", engine=HERE)
+    codec = bc.load("snac_tiny", device="cpu")
+    rows = dict(bc.CodecTokens.from_parquet(dataset))
+    assert (summary.rows, summary.failed, summary.shards) == (10, 0, len(shards.files(dataset)))
+    assert files(tmp_path / "out") == {name if name.endswith(".wav") else f"{name}.wav" for name in rows}
+    for identity, tokens in rows.items():
+        made, rate = audio.read(tmp_path / "out" / work.file_name(identity, ".wav"))
+        with audio.AudioReader(recordings / identity) as original:
+            assert (rate, made.shape) == (original.sample_rate, (original.channels, original.num_samples))
+        if tokens.source is None:
+            assert np.allclose(made, np.clip(codec.decode(tokens), -1, 1), atol=1e-4)  # of 16 bits
+
+
+def test_batches_and_processes_write_the_same(dataset, tmp_path, monkeypatch):
+    bc.detokenize_dataset(dataset, tmp_path / "one", suffix=".flac", engine=HERE)
+    bc.detokenize_dataset(dataset, tmp_path / "two", suffix=".flac", engine=bc.Engine(workers=2))
+    monkeypatch.setattr(TorchCodecBackend, "batch_streams", {"cpu": 4})
+    bc.detokenize_dataset(dataset, tmp_path / "together", suffix=".flac", engine=HERE)
+    assert files(tmp_path / "one") == files(tmp_path / "two") == files(tmp_path / "together")
+    for name in files(tmp_path / "one"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+        one, together = (audio.read(tmp_path / folder / name)[0] for folder in ("one", "together"))
+        assert np.allclose(one, together, atol=1e-4)
+
+
+def test_it_goes_on_where_it_was(dataset, tmp_path, monkeypatch):
+    did = []
+    real = work.Detokenizer.__call__
+
+    def dies(self, number):
+        if len(did) == 2:
+            raise KeyboardInterrupt
+        did.append(number)
+        return real(self, number)
+
+    with monkeypatch.context() as rigged:
+        rigged.setattr(work.Detokenizer, "__call__", dies)
+        with pytest.raises(KeyboardInterrupt):
+            bc.detokenize_dataset(dataset, tmp_path / "out", engine=HERE)
+    summary = bc.detokenize_dataset(dataset, tmp_path / "out", engine=HERE)
+    assert summary.rows == 10 == len(files(tmp_path / "out"))
+    assert summary.new_seconds < summary.seconds
+    with pytest.raises(bc.InvalidInput, match=r"suffix was '\.wav', is '\.flac'"):
+        bc.detokenize_dataset(dataset, tmp_path / "out", suffix=".flac", engine=HERE)
+
+
+def test_random_weights_are_those_that_made_the_tokens(recordings, tmp_path):
+    codec = bc.load("snac_tiny", weights="random:3", device="cpu")
+    bc.tokenize_dataset(recordings, codec, tmp_path / "tokens", engine=HERE)
+    bc.detokenize_dataset(tmp_path / "tokens", tmp_path / "out", engine=HERE)
+    (identity,) = (name for name, tokens in bc.CodecTokens.from_parquet(tmp_path / "tokens") if name.endswith("0002.ogg"))
+    tokens = dict(bc.CodecTokens.from_parquet(tmp_path / "tokens"))[identity]
+    assert np.allclose(audio.read(tmp_path / "out" / f"{identity}.wav")[0], np.clip(codec.decode(tokens), -1, 1), atol=1e-4)
+
+
+@pytest.fixture
+def renamed(dataset, tmp_path):
+    """A dataset of two rows with other ids."""
+
+    def make(*ids: str):
+        folder = tmp_path / "renamed"
+        folder.mkdir()
+        file = shards.files(dataset)[0]
+        kind = shards.format_of(file)
+        row = next(row for file in shards.files(dataset) for row in kind.read(file))
+        spec = bc.load("snac_tiny").spec
+        kind.write(folder / file.name, spec, [dataclasses.replace(row, id=name) for name in ids])
+        return folder
+
+    return make
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/outside", "a/../../outside", "", "nul\0"])
+def test_an_id_that_leads_elsewhere_is_a_failure(renamed, tmp_path, name):
+    summary = bc.detokenize_dataset(renamed(name, "fine"), tmp_path / "out", engine=HERE)
+    assert (summary.rows, summary.failed) == (1, 1)
+    assert "cannot be the name of a file" in summary.failures.read_text()
+    assert files(tmp_path / "out") == {"fine.wav"}
+    assert not (tmp_path / "outside.wav").exists()
+    shutil.rmtree(tmp_path / "out")
+    with pytest.raises(bc.InvalidInput, match="cannot be the name of a file"):
+        bc.detokenize_dataset(tmp_path / "renamed", tmp_path / "out", engine=HERE, strict=True)
+
+
+def test_ids_that_would_be_one_file_are_refused(renamed, tmp_path):
+    with pytest.raises(bc.InvalidInput, match=r"two files have the id 'a\.wav'"):
+        bc.detokenize_dataset(renamed("a", "a.wav"), tmp_path / "out", engine=HERE)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_no_dataset_is_refused(tmp_path):
+    (tmp_path / "a.parquet").write_text("no parquet")
+    (tmp_path / "a.tar").write_text("no tar")
+    (tmp_path / "b.csv").write_text("id")
+    with pytest.raises(bc.InvalidInput, match="audio is not written as"):
+        bc.detokenize_dataset(tmp_path / "a.parquet", tmp_path / "out", suffix=".doc")
+    for name in ("a.parquet", "a.tar"):
+        with pytest.raises(bc.CorruptFile, match="cannot be read"):
+            bc.detokenize_dataset(tmp_path / name, tmp_path / "out", engine=HERE)
+    with pytest.raises(bc.InvalidInput, match="no shard"):
+        bc.detokenize_dataset(tmp_path / "b.csv", tmp_path / "out", engine=HERE)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(bc.InvalidInput, match="holds no shards"):
+        bc.detokenize_dataset(tmp_path / "empty", tmp_path / "out", engine=HERE)

@@ -1,0 +1,62 @@
+"""Shards of a plan, and ids."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import blazen_codec_core as bc
+from blazen_codec_core.dataset import plan
+from blazen_codec_core.dataset.items import Item
+
+
+def made(folder: Path, seconds: list[float], shard_seconds: float | None) -> plan.Plan:
+    listed = [Item(f"utterance {number} ä", "a.wav", lasts=own) for number, own in enumerate(seconds)]
+    return plan.make(folder, folder, listed, shard_seconds=shard_seconds, planned=lambda _: None)
+
+
+@given(st.lists(st.floats(0, 500), min_size=1, max_size=60), st.one_of(st.none(), st.floats(1, 1000)))
+def test_every_item_is_in_one_shard_in_order_and_shards_are_no_longer_than_asked(seconds, shard_seconds):
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        planned = made(folder, seconds, shard_seconds)
+        assert plan.read(folder) == planned
+        by_shard = [list(planned.items(number)) for number in range(len(planned.cuts))]
+        assert [item.id for item in itertools.chain(*by_shard)] == [f"utterance {number} ä" for number in range(len(seconds))]
+        target = shard_seconds or min(plan.LONGEST, max(plan.SHORTEST, sum(seconds) / plan.SHARDS))
+        for cut, shard in zip(planned.cuts, by_shard, strict=True):
+            assert cut.items == len(shard) > 0
+            assert cut.seconds == pytest.approx(sum(item.lasts for item in shard), abs=1e-2)
+            assert cut.seconds <= target + 1e-2 or cut.items == 1
+        for before, after in itertools.pairwise(by_shard):  # and no shorter than need be
+            assert sum(item.lasts for item in before) + after[0].lasts > target
+        assert planned.digest == plan.digest_of(itertools.chain(*by_shard))
+
+
+def test_shards_hold_only_so_many_items(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "MOST_ITEMS", 4)
+    assert [cut.items for cut in made(tmp_path, [0.0] * 10, None).cuts] == [4, 4, 2]
+
+
+@given(st.lists(st.text(max_size=3), max_size=40))
+def test_an_id_that_comes_twice_is_refused_and_named(names):
+    with tempfile.TemporaryDirectory() as folder:
+        twice = {name for name in names if names.count(name) > 1}
+        if not twice:
+            plan.check_distinct(lambda: iter(names), Path(folder), "recordings")
+        else:
+            with pytest.raises(bc.InvalidInput, match="two recordings have the id") as caught:
+                plan.check_distinct(lambda: iter(names), Path(folder), "recordings")
+            assert any(repr(name) in str(caught.value) for name in twice)
+        assert not list(Path(folder).iterdir())
+
+
+def test_another_list_has_another_digest():
+    one, other = Item("a", "a.wav"), Item("a", "a.wav", start=0.5)
+    assert plan.digest_of([one]) == plan.digest_of([one])
+    assert len({plan.digest_of(items) for items in ([one], [other], [one, other], [])}) == 4
