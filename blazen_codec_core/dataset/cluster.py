@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import pickle
+import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,6 +17,10 @@ from typing import Any
 from ..errors import CodecError, EngineNotAvailable, InferenceError, reason
 from .books import Done
 from .work import Job, Work
+
+
+ANSWERS_WITHIN = 10.0
+"""Seconds in which a cluster must; Ray itself would try for minutes."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +73,9 @@ def run(job: Job, numbers: Sequence[int], cluster: Cluster) -> Iterator[Done]:
     ours = not ray.is_initialized()
     if ours:
         try:
+            _check_answers(cluster.address or "")
             ray.init(cluster.address, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             raise EngineNotAvailable(f"the Ray cluster {cluster.address or 'here'} cannot be used: {reason(error)}") from error
     try:
         ray.data.DataContext.get_current().enable_progress_bars = False
@@ -91,3 +97,10 @@ def run(job: Job, numbers: Sequence[int], cluster: Cluster) -> Iterator[Done]:
     finally:
         if ours:
             ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Raises `OSError` where nothing answers at an address of the form `host:port`."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), ANSWERS_WITHIN).close()
