@@ -18,7 +18,6 @@ from ..errors import CodecError, EngineNotAvailable, InferenceError, reason
 from .books import Done
 from .work import Job, Work
 
-
 ANSWERS_WITHIN = 10.0
 """Seconds in which a cluster must; Ray itself would try for minutes."""
 
