@@ -10,16 +10,8 @@ import nox
 nox.options.sessions = ["lint", "types", "tests", "alone", "new_plugin", "mimi"]
 nox.options.error_on_missing_interpreters = True
 CONSTRAINTS = ("-c", "constraints.txt")
-PROJECT = (
-    "-e",
-    ".[fast,plot,test]",
-    "-e",
-    "plugins/dac[test]",
-    "-e",
-    "plugins/encodec[upstream]",
-    "-e",
-    "plugins/snac[upstream]",
-)
+PROJECT = ".[fast,plot,test]"
+PLUGINS = ("-e", "plugins/dac[test]", "-e", "plugins/encodec[upstream]", "-e", "plugins/snac[upstream]")
 WITHOUT_WHAT_THEY_ASK_FOR = ("descript-audio-codec", "descript-audiotools")
 """The authors' packages of DAC, to test against; they pin a protobuf of 2022."""
 ALONE = {
@@ -37,8 +29,8 @@ def install(session: nox.Session, *packages: str, groups: tuple[str, ...] = ()) 
     session.install(*CONSTRAINTS, *packages, *pins)
 
 
-def install_for_tests(session: nox.Session) -> None:
-    install(session, *PROJECT)
+def install_for_tests(session: nox.Session, project: str = PROJECT, groups: tuple[str, ...] = ()) -> None:
+    install(session, "-e", project, *PLUGINS, groups=groups)
     session.install(*CONSTRAINTS, "--no-deps", *WITHOUT_WHAT_THEY_ASK_FOR)
 
 
@@ -51,8 +43,8 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def slow(session: nox.Session) -> None:
-    """The rest of it."""
-    install_for_tests(session)
+    """The rest of it, with a cluster and what else reads datasets."""
+    install_for_tests(session, ".[fast,plot,ray,test]", groups=("readers",))
     session.run("pytest", "-m", "slow", *session.posargs)
 
 
@@ -67,7 +59,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """mypy --strict on core and the plugins."""
-    install(session, *PROJECT, groups=("types",))
+    install(session, "-e", PROJECT, *PLUGINS, groups=("types",))
     session.run("mypy")
 
 
@@ -106,6 +98,5 @@ def mimi(session: nox.Session) -> None:
 @nox.session
 def benchmarks(session: nox.Session) -> None:
     """Ours against every peer: `nox -s benchmarks -- -o FOLDER`, which takes an hour or two on two cores."""
-    install(session, *PROJECT, groups=("benchmarks",))
-    session.install(*CONSTRAINTS, "--no-deps", *WITHOUT_WHAT_THEY_ASK_FOR)
+    install_for_tests(session, groups=("benchmarks",))
     session.run("python", "-m", "benchmarks", "all", *session.posargs)

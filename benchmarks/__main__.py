@@ -1,4 +1,4 @@
-"""python -m benchmarks all | compare | long | latency | startup"""
+"""python -m benchmarks all | compare | long | latency | startup | datasets | scaling"""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from . import compare as engines
-from . import measure, sessions
+from . import datasets as whole_datasets
+from . import measure, scaling, sessions
 from . import startup as processes
 
 OUTPUT = click.option("-o", "--output", type=click.Path(path_type=Path), help="folder for the JSON and the picture")
@@ -99,6 +100,30 @@ def startup(rounds: int) -> None:
     """`blazen-codec list` against a bare interpreter and against importing pydantic, and a model ready to run."""
     result = processes.run(rounds)
     show(result, processes.table(result))
+
+
+@main.command()
+@click.option("--codec", "names", multiple=True, default=("snac_tiny",), show_default=True)
+@click.option("--files", default=2_000, show_default=True)
+@click.option("--broken", default=20, show_default=True)
+@click.option("--workers", default=2, show_default=True)
+@OUTPUT
+def datasets(names: tuple[str, ...], files: int, broken: int, workers: int, output: Path | None) -> None:
+    """`tokenize` over generated files of many lengths and kinds, against the model on audio in memory in as many processes."""
+    rows = [whole_datasets.run(name, files, broken, workers) for name in names]
+    show({"rows": rows}, whole_datasets.table(rows))
+    keep({"rows": rows}, output, "datasets")
+
+
+@main.command("scaling")
+@click.option("--codec", "names", multiple=True, default=("snac_tiny", "encodec_24khz"), show_default=True)
+@click.option("--speed", default=1_000.0, show_default=True, help="of a worker in the simulations, times real time")
+@OUTPUT
+def scale(names: tuple[str, ...], speed: float, output: Path | None) -> None:
+    """What large datasets cost beyond the model: plans, journals and short recordings measured, clusters simulated."""
+    result = scaling.run(names, speed)
+    show(result, *scaling.tables(result))
+    keep(result, output, "scaling")
 
 
 @main.command("all")

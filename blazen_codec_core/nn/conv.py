@@ -69,8 +69,9 @@ class Convolving(Layer):
     def step_after(self, before: Pointwise, x: Tensor, state: Any, last: bool) -> Tensor:
         return self.advance(x, state, last, before)
 
-    def convolve(self, x: Tensor, frames: int) -> Tensor:
-        return (self._prepared or self.make_kernel(lasting=False))(x, frames)
+    def convolve(self, x: Tensor, frames: int, stride: int, last: bool) -> Tensor:
+        kernel = self._prepared or self.make_kernel(lasting=False)
+        return kernels.rounded(kernel, x, frames, stride) if last else kernel(x, frames)
 
 
 class Conv1d(Convolving):
@@ -159,7 +160,7 @@ class Conv1d(Convolving):
         state.tail = x[:, frames * self.stride :].clone()
         if not frames:
             return x.new_zeros(x.shape[0], 0, self.out_channels)
-        return self.convolve(x[:, : (frames - 1) * self.stride + self.span], frames)
+        return self.convolve(x[:, : (frames - 1) * self.stride + self.span], frames, self.stride, last)
 
 
 class ConvTranspose1d(Convolving):
@@ -225,7 +226,7 @@ class ConvTranspose1d(Convolving):
         x = behind(state.tail, x, 0, self.taps - 1 if last else 0, before)
         blocks = x.shape[1] - self.taps + 1
         state.tail = x[:, blocks:].clone()
-        y = self.convolve(x, blocks).reshape(x.shape[0], -1, self.out_channels)
+        y = self.convolve(x, blocks, 1, last).reshape(x.shape[0], -1, self.out_channels)
         drop = min(state.to_drop, y.shape[1])
         state.to_drop -= drop
         return y[:, drop : y.shape[1] - (self.crop[1] if last else 0)]

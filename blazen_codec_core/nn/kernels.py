@@ -61,6 +61,8 @@ BLOCK_VALUES = 1 << 16
 """So many are summed in single precision before their sum is added to others in double."""
 KEPT_BYTES = (32 << 20) - (64 << 10)
 """The largest block that glibc learns from, with room for its own header."""
+ROUND_BITS = 3
+"""Of a round number of frames; all after them are zero."""
 FEW_FRAMES = 8
 """Below this many, preparing the library's recurrent kernel costs more than it saves."""
 
@@ -79,6 +81,26 @@ def products_are_faster(device: torch.device) -> bool:
 def steps_are_faster(x: Tensor) -> bool:
     """Whether this device runs a recurrent layer over so few frames faster step by step than through the library's call."""
     return x.device.type == "cpu" and x.shape[1] < FEW_FRAMES
+
+
+def rounded(kernel: Convolution, x: Tensor, frames: int, stride: int) -> Tensor:
+    """What a kernel makes of the end of a signal, by way of a round number of frames.
+
+    Signals end anywhere. The library prepares itself for each number of frames, which takes as long as some of the products, and
+    keeps what it has prepared, which is hundreds of megabytes in the end. Of round numbers there are few.
+    """
+    spare = -frames % (1 << max(0, frames.bit_length() - ROUND_BITS))
+    if not spare or x.device.type != "cpu" or torch.is_grad_enabled():
+        return kernel(x, frames)
+    return kernel(F.pad(x, (0, 0, 0, spare * stride)), frames + spare)[:, :frames]
+
+
+def round_parts(x: Tensor) -> list[Tensor]:
+    """The same for what goes from frame to frame: a signal in parts whose lengths are powers of two, the longest first."""
+    frames = x.shape[1]
+    if x.device.type != "cpu" or torch.is_grad_enabled():
+        return [x]
+    return list(torch.split(x, [1 << bit for bit in reversed(range(frames.bit_length())) if frames >> bit & 1], dim=1))
 
 
 class Convolution(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -30,18 +31,19 @@ class _Prepared:
         self._entry = kernels.convolution(of_input.t()[None], bias, lasting=True)
         self._weight = load_loops().in_blocks(of_hidden)
 
-    def __call__(self, x: Tensor, hidden: Tensor, cell: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, hidden: Tensor, cell: Tensor, last: bool) -> Tensor:
         """`(rows, frames, channels)` and the state before them to the outputs, the first of which is `hidden`; changes `cell`."""
         rows, frames, channels = x.shape
         outputs = x.new_empty(rows, 1 + frames, channels)
         outputs[:, 0] = hidden
-        gates = _joined([self._entry(row, frames) for row in torch.split(x, 1)])  # one by one, as if there were no others
+        entry = partial(kernels.rounded, self._entry, stride=1) if last else self._entry
+        gates = _joined([entry(row, frames) for row in torch.split(x, 1)])  # one by one, as if there were no others
         load_loops().recur(gates, self._weight, cell, outputs)
         return outputs
 
 
-def _joined(parts: Sequence[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+def _joined(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim)
 
 
 class LSTM(Layer):
@@ -77,17 +79,17 @@ class LSTM(Layer):
 
     def step_each(self, xs: Sequence[Tensor], states: Sequence[LSTMState], last: bool) -> list[Tensor]:
         if not self._prepared or torch.is_grad_enabled():
-            return [self._alone(x, state) for x, state in zip(xs, states, strict=True)]
+            return [self._alone(x, state, last) for x, state in zip(xs, states, strict=True)]
         if len({x.shape[1] for x in xs}) > 1:
             return [self.step(x, state, last) for x, state in zip(xs, states, strict=True)]
-        return self._recur(xs, states) if xs[0].shape[1] else list(xs)
+        return self._recur(xs, states, last) if xs[0].shape[1] else list(xs)
 
-    def _recur(self, xs: Sequence[Tensor], states: Sequence[LSTMState]) -> list[Tensor]:
+    def _recur(self, xs: Sequence[Tensor], states: Sequence[LSTMState], last: bool) -> list[Tensor]:
         """All signals frame by frame, with loops of our own, which read the weights once for all."""
         x, hidden, cell = (_joined(parts) for parts in (xs, [s.hidden for s in states], [s.cell for s in states]))
         y, hiddens, cells = x, [], []
         for layer, prepared in enumerate(self._prepared):
-            y = prepared(y, hidden[:, layer], after := cell[:, layer].clone())
+            y = prepared(y, hidden[:, layer], after := cell[:, layer].clone(), last)
             hiddens.append(y[:, -1])
             cells.append(after)
             y = y[:, 1:]
@@ -97,16 +99,20 @@ class LSTM(Layer):
             state.hidden, state.cell = h, c
         return list(torch.split(y.add_(x), sizes))
 
-    def _alone(self, x: Tensor, state: LSTMState) -> Tensor:
+    def _alone(self, x: Tensor, state: LSTMState, last: bool) -> Tensor:
         if not x.shape[1]:
             return x
-        if kernels.steps_are_faster(x):
-            y = self._step_by_step(x, state)
-        else:
-            before = (state.hidden.transpose(0, 1).contiguous(), state.cell.transpose(0, 1).contiguous())
-            y, (hidden, cell) = self.lstm(x, before)
-            state.hidden, state.cell = hidden.transpose(0, 1), cell.transpose(0, 1)
+        y = _joined([self._part(part, state) for part in (kernels.round_parts(x) if last else [x])], dim=1)
         return y + x if torch.is_grad_enabled() else y.add_(x)
+
+    def _part(self, x: Tensor, state: LSTMState) -> Tensor:
+        if kernels.steps_are_faster(x):
+            return self._step_by_step(x, state)
+        before = (state.hidden.transpose(0, 1).contiguous(), state.cell.transpose(0, 1).contiguous())
+        y: Tensor
+        y, (hidden, cell) = self.lstm(x, before)
+        state.hidden, state.cell = hidden.transpose(0, 1), cell.transpose(0, 1)
+        return y
 
     def _step_by_step(self, x: Tensor, state: LSTMState) -> Tensor:
         """The same without the library's preparation, which costs as much as a dozen frames. The input's share of all gates is

@@ -199,3 +199,43 @@ def test_a_prepared_quantizer_finds_the_same_entries(quantizer):
     prepare(quantizer)
     assert torch.equal(quantizer.nearest(codes), wanted)
     assert set(quantizer.state_dict()) == {name for name, _ in quantizer.named_parameters()}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["single", "taps", "stride", "depthwise", "dilated", "transposed"])
+@pytest.mark.parametrize("frames", [1, 7, 64, 97, 1021])
+def test_the_end_of_a_signal_is_the_same_by_way_of_a_round_number_of_frames(name, frames):
+    layer = {
+        "single": Conv1d(48, 64, 1),
+        "taps": Conv1d(48, 64, 7),
+        "stride": Conv1d(48, 64, 8, stride=4),
+        "depthwise": Conv1d(64, 64, 7, groups=64),
+        "dilated": Conv1d(64, 64, 7, dilation=9),
+        "transposed": ConvTranspose1d(48, 64, 8, stride=4),
+    }[name]
+    reset(layer, 0)
+    stride, span = (getattr(layer, "span", None) and (layer.stride, layer.span)) or (1, getattr(layer, "taps", 1))
+    x = torch.randn(2, (frames - 1) * stride + span, layer.in_channels, generator=seeded(0))
+    kernel = layer.make_kernel(lasting=True)
+    wanted = kernel(x, frames)
+    got = kernels.rounded(kernel, x, frames, stride)
+    assert got.shape == wanted.shape
+    torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_there_are_few_round_numbers_of_frames():
+    seen = set()
+    x = torch.zeros(1, 1, 1)
+
+    def kernel(x, frames):
+        seen.add(frames)
+        return x.new_zeros(1, frames, 1)
+
+    with torch.no_grad():
+        for frames in range(1, 5000):
+            assert kernels.rounded(kernel, x, frames, 1).shape[1] == frames
+            assert max(seen) < 1.25 * 5000
+        lengths = [part.shape[1] for n in range(1, 200) for part in kernels.round_parts(torch.zeros(1, n, 1))]
+    assert len(seen) <= 4 * 13
+    assert set(lengths) == {1 << bit for bit in range(8)}
+    assert sum(lengths) == sum(range(1, 200))

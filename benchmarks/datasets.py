@@ -1,0 +1,142 @@
+"""Whole datasets: how much of the speed that a model has on audio in memory is left once there are files, and shards to write."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import psutil
+import soundfile
+from rich.table import Table
+
+import blazen_codec_core as bc
+from blazen_codec_core.conformance.signals import voice
+from blazen_codec_core.dataset import books, local, plan
+from blazen_codec_core.dataset.books import Done
+from blazen_codec_core.dataset.work import Job
+from blazen_codec_core.recordings import Recording
+from blazen_codec_core.specs import LoadOptions
+
+RATES, FORMATS = (8_000, 16_000, 22_050, 24_000, 44_100, 48_000), ("wav", "flac", "ogg", "mp3")
+LONG_FILES = (1200.0, 600.0, 300.0, 180.0, 120.0)
+"""Seconds of the longest recordings; the others are from 0.05 s to a minute, as many of each order of magnitude."""
+EVERY = 6
+"""The model alone is measured on one shard in so many."""
+
+
+def generate(folder: Path, files: int, broken: int) -> None:
+    """Recordings of many lengths, rates, channels and formats, the last of them broken."""
+    rng = np.random.default_rng(0)
+    sounds = {rate: np.stack([voice(10.0, rate, channel) for channel in range(2)], 1) for rate in RATES}
+    for number in range(files):
+        rate, suffix, channels = int(rng.choice(RATES)), str(rng.choice(FORMATS)), int(rng.integers(1, 3))
+        seconds = LONG_FILES[number] if number < len(LONG_FILES) else float(np.exp(rng.uniform(np.log(0.05), np.log(60))))
+        path = folder / f"{number % 40:02d}" / f"{number:05d}.{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if number >= files - broken:
+            path.write_bytes(b"RIFF, but not really")
+            continue
+        sound = sounds[rate][:, :channels]
+        with soundfile.SoundFile(path, "w", rate, channels) as file:
+            for left in range(int(seconds * rate), 0, -len(sound)):
+                file.write(sound[:left])
+
+
+@dataclass(frozen=True)
+class Alone(Job):
+    """The shards of a dataset through `encode_batch`, from memory: `Done.took` is of that alone, `Done.seconds` of streams."""
+
+    out: Path
+    codec: str
+    options: LoadOptions
+    verb: ClassVar[str] = "measuring"
+
+    def open(self, codec: bc.DynCodecProvider) -> Any:
+        planned = plan.read(self.out / books.FOLDER)
+        assert planned is not None
+
+        def work(number: int) -> Done:
+            audio = []
+            for item in planned.items(number):
+                try:
+                    audio.append(Recording(lambda item=item: item.open(planned.root), codec).whole())  # type: ignore[misc]
+                except bc.CodecError:
+                    continue
+            started = time.perf_counter()
+            codec.encode_batch(audio, codec.sample_rate)
+            took = time.perf_counter() - started
+            return Done(number, len(audio), sum(pcm.size for pcm in audio) / codec.sample_rate / codec.channels, took)
+
+        return work
+
+
+@contextmanager
+def watched() -> Iterator[dict[str, float]]:
+    """The most memory, in MiB, that any process of this one holds meanwhile: its own as `parent`, a child's as `worker`."""
+    peaks, over = {"parent": 0.0, "worker": 0.0}, threading.Event()
+    this = psutil.Process()
+
+    def look() -> None:
+        while not over.wait(0.2):
+            for process in (this, *this.children(recursive=True)):
+                try:
+                    role = "parent" if process == this else "worker"
+                    peaks[role] = max(peaks[role], process.memory_info().rss / 2**20)
+                except psutil.NoSuchProcess:
+                    continue
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield peaks
+    finally:
+        over.set()
+        thread.join()
+
+
+def run(name: str, files: int, broken: int, workers: int) -> dict[str, Any]:
+    """A generated dataset tokenised by so many processes, and what the same processes do with audio in memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, out = Path(folder) / "in", Path(folder) / "out"
+        generate(source, files, broken)
+        weights = None if name.endswith("_tiny") else "random:0"
+        codec = bc.load(name, device="cpu", weights=weights)
+        started = time.perf_counter()
+        with watched() as peaks:
+            summary = bc.tokenize_dataset(source, codec, out, engine=bc.Engine(workers=workers))
+        elapsed = time.perf_counter() - started
+        streams = sum(tokens.seconds * tokens.streams for _, tokens in bc.CodecTokens.from_parquet(out))
+        alone = Alone(out, codec.name, codec.options)
+        done = list(local.run(alone, range(0, summary.shards, EVERY), ["cpu"] * workers, 1))
+        own = workers * sum(one.seconds for one in done) / sum(one.took for one in done)
+    return {
+        "codec": name,
+        "files": files,
+        "failed": summary.failed,
+        "hours": summary.seconds / 3600,
+        "stream_hours": streams / 3600,
+        "elapsed": elapsed,
+        "planning": elapsed - summary.elapsed,
+        "speed": streams / elapsed,
+        "alone": own,
+        "share": streams / elapsed / own,
+        "worker_mib": peaks["worker"],
+        "parent_mib": peaks["parent"],
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> Table:
+    made = Table(title="Datasets: stream seconds a second, with files and shards and without")
+    columns = list(rows[0])
+    for column in columns:
+        made.add_column(column.replace("_", " "), justify="right")
+    for row in rows:
+        made.add_row(*(f"{value:.2f}" if isinstance(value, float) else str(value) for value in row.values()))
+    return made

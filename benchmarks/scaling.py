@@ -1,0 +1,202 @@
+"""What datasets cost beyond the model, measured where one machine can, and simulated where it cannot."""
+
+from __future__ import annotations
+
+import heapq
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from rich.table import Table
+
+import blazen_codec_core as bc
+from blazen_codec_core.conformance.signals import voice
+from blazen_codec_core.dataset import books, plan
+from blazen_codec_core.dataset.books import Done
+from blazen_codec_core.dataset.items import Item, find
+
+ROUND_TRIP = 0.02
+"""Seconds that storage far away takes to answer, in the measurement of headers."""
+START_UP = 15.0
+"""Seconds from starting a worker to its first shard."""
+
+
+class Far(Item):
+    """A recording on storage that takes its time."""
+
+    def seconds(self, root: Path) -> float:
+        time.sleep(ROUND_TRIP)
+        return 5.0
+
+
+def planning(counts: tuple[int, ...] = (10_000, 100_000, 400_000)) -> list[dict[str, Any]]:
+    """Plans of lists of so many items that say how long they are: items a second, and memory above the start."""
+    rows = []
+    for count in counts:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            listed = folder / "list.jsonl"
+            with listed.open("w") as lines:
+                lines.writelines(
+                    json.dumps({"path": f"{n // 1000:06d}/{n:09d}.flac", "duration": 5.0}) + "\n" for n in range(count)
+                )
+            process, (root, items) = psutil.Process(), find(listed)
+            before, started = process.memory_info().rss, time.perf_counter()
+            planned = plan.make(folder, root, items, shard_seconds=None, planned=lambda _: None)
+            took = time.perf_counter() - started
+            held = (process.memory_info().rss - before) / 2**20
+            again = time.perf_counter()
+            plan.digest_of(find(listed)[1])
+            listing = time.perf_counter() - again
+        rows.append(
+            {"items": count, "shards": len(planned.cuts), "items_a_second": count / took, "mib": held, "again": count / listing}
+        )
+    return rows
+
+
+def headers(count: int = 4_000) -> float:
+    """Recordings a second whose headers are read from storage that answers after `ROUND_TRIP`."""
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        items: Iterator[Item] = (Far(str(number), f"{number}.wav") for number in range(count))
+        plan.make(Path(folder), Path(folder), items, shard_seconds=None, planned=lambda _: None)
+        return count / (time.perf_counter() - started)
+
+
+def journal(count: int = 500) -> float:
+    """Lines a second, each on the disk before the next."""
+    with tempfile.TemporaryDirectory() as folder, books.open_books(Path(folder)) as kept:
+        started = time.perf_counter()
+        for number in range(count):
+            kept.note(Done(number, 100, 3600.0, 60.0, (), ("eJxjYBBggAEmKO0AxAoMHGA2hwMjTFoBiBmhyjnAipA=",) * 8))
+        return count / (time.perf_counter() - started)
+
+
+def by_length(
+    name: str, lengths: tuple[float, ...] = (0.5, 2.0, 5.0, 10.0, 30.0, 120.0), total: float = 240.0
+) -> dict[str, float]:
+    """Seconds of audio a second of work on one core, for recordings of about so many seconds each."""
+    import torch
+
+    torch.set_num_threads(1)
+    codec = bc.load(name, device="cpu", weights=None if name.endswith("_tiny") else "random:0")
+    rng, speeds = np.random.default_rng(0), {}
+    sound = np.stack([voice(lengths[-1] * 1.3, codec.sample_rate, channel) for channel in range(codec.channels)])
+    codec.encode(sound[:, : codec.sample_rate], codec.sample_rate)
+    for length in lengths:
+        drawn = [length * rng.uniform(0.7, 1.3) for _ in range(max(2, int(total / length)))]
+        batch = [sound[:, : int(seconds * codec.sample_rate)] for seconds in drawn]
+        started = time.perf_counter()
+        codec.encode_batch(batch, codec.sample_rate)
+        speeds[f"{length:g} s"] = sum(drawn) / (time.perf_counter() - started)
+    return speeds
+
+
+def simulate(
+    hours: float,
+    workers: int,
+    speed: float,
+    *,
+    longest: float = 0.0,
+    slow: float = 0.0,
+    lost: int = 0,
+    shard_hours: float | None = None,
+    longest_first: bool = True,
+) -> dict[str, float]:
+    """A run as the engines schedule it: each worker takes the next shard when it is done with one.
+
+    Args:
+        hours: Of audio, in recordings much shorter than a shard.
+        speed: Seconds of audio a second and worker.
+        longest: Hours of one recording among them.
+        slow: Share of the workers that are half as fast.
+        lost: Workers that go away, one after the other over the run, with the shard that they are at.
+        shard_hours: As planned if not given.
+
+    Returns:
+        Hours that it takes, and what share of these the workers were of use.
+    """
+    rng = np.random.default_rng(0)
+    target = shard_hours or min(plan.LONGEST, max(plan.SHORTEST, hours * 3600 / plan.SHARDS)) / 3600
+    shards = [target] * round((hours - longest) / target) + [longest] * (longest > 0)
+    rng.shuffle(shards)
+    if longest_first:
+        shards.sort(reverse=True)
+    speeds = np.where(np.arange(workers) < round(slow * workers), speed / 2, speed)
+    ideal = hours / speeds.sum()
+    leaving = {workers - 1 - number: ideal * (number + 1) / (lost + 1) for number in range(lost)}
+    free = [(START_UP / 3600, worker) for worker in range(workers)]
+    heapq.heapify(free)
+    left, end = list(reversed(shards)), 0.0
+    while left:
+        now, worker = heapq.heappop(free)
+        shard = left.pop()
+        done = now + shard / speeds[worker]
+        if worker in leaving and done > leaving[worker]:
+            left.append(shard)  # done again by the next that is free
+            continue
+        end = max(end, done)
+        heapq.heappush(free, (done, worker))
+    return {"hours": end, "share": ideal / end}
+
+
+SCENES: dict[str, dict[str, Any]] = {
+    "all alike": {},
+    "all alike, shards of 10 h": {"shard_hours": 10.0},
+    "one recording of 10 h": {"longest": 10.0},
+    "one recording of 10 h, shards in any order": {"longest": 10.0, "longest_first": False},
+    "one worker in ten half as fast": {"slow": 0.1},
+    "a quarter of the workers lost": {"lost": -4},
+}
+
+
+def simulations(speed: float) -> list[dict[str, Any]]:
+    """Runs of 1 000 and of 100 000 hours on 8 and on 64 workers of a speed."""
+    rows = []
+    for scene, asked in SCENES.items():
+        for hours in (1_000.0, 100_000.0):
+            for workers in (8, 64):
+                settings = {**asked, "lost": workers // 4} if "lost" in asked else asked
+                rows.append({"scene": scene, "audio": hours, "workers": workers, **simulate(hours, workers, speed, **settings)})
+    return rows
+
+
+def run(names: tuple[str, ...], speed: float) -> dict[str, Any]:
+    return {
+        "planning": planning(),
+        "headers": headers(),
+        "journal": journal(),
+        "by_length": {name: by_length(name) for name in names},
+        "speed": speed,
+        "simulations": simulations(speed),
+    }
+
+
+def tables(result: dict[str, Any]) -> list[Table]:
+    plans = Table(title="Plans of lists with durations")
+    for column in ("items", "shards", "items a second", "MiB", "listed again, items a second"):
+        plans.add_column(column, justify="right")
+    for row in result["planning"]:
+        plans.add_row(*(f"{value:,.0f}" for value in row.values()))
+    others = Table(title="One line at a time")
+    others.add_column("what")
+    others.add_column("a second", justify="right")
+    others.add_row(f"headers, of storage that answers after {ROUND_TRIP * 1000:.0f} ms", f"{result['headers']:,.0f}")
+    others.add_row("lines of the journal", f"{result['journal']:,.0f}")
+    lengths = Table(title="Seconds of audio a second and core, by the length of recordings")
+    lengths.add_column("model")
+    for length in next(iter(result["by_length"].values())):
+        lengths.add_column(length, justify="right")
+    for name, speeds in result["by_length"].items():
+        lengths.add_row(name, *(f"{speed:.0f}" for speed in speeds.values()))
+    runs = Table(title=f"Simulated runs, workers of {result['speed']:g} times real time")
+    for column in ("scene", "audio, h", "workers", "takes, h", "share of use"):
+        runs.add_column(column, justify="left" if column == "scene" else "right")
+    for row in result["simulations"]:
+        runs.add_row(row["scene"], f"{row['audio']:,.0f}", str(row["workers"]), f"{row['hours']:.2f}", f"{row['share']:.1%}")
+    return [plans, others, lengths, runs]
