@@ -27,8 +27,6 @@ from blazen_codec_core.specs import LoadOptions
 RATES, FORMATS = (8_000, 16_000, 22_050, 24_000, 44_100, 48_000), ("wav", "flac", "ogg", "mp3")
 LONG_FILES = (1200.0, 600.0, 300.0, 180.0, 120.0)
 """Seconds of the longest recordings; the others are from 0.05 s to a minute, as many of each order of magnitude."""
-EVERY = 6
-"""The model alone is measured on one shard in so many."""
 
 
 def generate(folder: Path, files: int, broken: int) -> None:
@@ -114,7 +112,7 @@ def run(name: str, files: int, broken: int, workers: int) -> dict[str, Any]:
         elapsed = time.perf_counter() - started
         streams = sum(tokens.seconds * tokens.streams for _, tokens in bc.CodecTokens.from_parquet(out))
         alone = Alone(out, codec.name, codec.options)
-        done = list(local.run(alone, range(0, summary.shards, EVERY), ["cpu"] * workers, 1))
+        done = list(local.run(alone, range(summary.shards), ["cpu"] * workers, 1))
         own = workers * sum(one.seconds for one in done) / sum(one.took for one in done)
     return {
         "codec": name,
