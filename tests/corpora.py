@@ -28,10 +28,11 @@ def sound(seconds: float, rate: int, channels: int, seed: int = 0) -> np.ndarray
     return np.stack(made, axis=1)
 
 
-def corpus(folder: Path, count: int, broken: int = 0) -> Path:
-    """So many recordings of several kinds in a tree of folders, the first of them broken."""
+def corpus(folder: Path, count: int, broken: int = 0, *, alike: bool = True) -> Path:
+    """So many recordings of several kinds in a tree of folders, the first of them broken; of as many lengths if not alike."""
     for number in range(count):
         seconds, rate, channels, suffix = KINDS[number % len(KINDS)]
+        seconds *= 1 if alike else 1 + number * 0.618 % 1
         path = folder / f"speaker{number % 3}" / f"{number:04d}.{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
         if number < broken:

@@ -205,16 +205,15 @@ def test_a_prepared_quantizer_finds_the_same_entries(quantizer):
 @pytest.mark.parametrize("name", ["single", "taps", "stride", "depthwise", "dilated", "transposed"])
 @pytest.mark.parametrize("frames", [1, 7, 64, 97, 1021])
 def test_the_end_of_a_signal_is_the_same_by_way_of_a_round_number_of_frames(name, frames):
-    layer = {
-        "single": Conv1d(48, 64, 1),
-        "taps": Conv1d(48, 64, 7),
-        "stride": Conv1d(48, 64, 8, stride=4),
-        "depthwise": Conv1d(64, 64, 7, groups=64),
-        "dilated": Conv1d(64, 64, 7, dilation=9),
-        "transposed": ConvTranspose1d(48, 64, 8, stride=4),
+    layer, stride, span = {
+        "single": (Conv1d(48, 64, 1), 1, 1),
+        "taps": (Conv1d(48, 64, 7), 1, 7),
+        "stride": (Conv1d(48, 64, 8, stride=4), 4, 8),
+        "depthwise": (Conv1d(64, 64, 7, groups=64), 1, 7),
+        "dilated": (Conv1d(64, 64, 7, dilation=9), 1, 55),
+        "transposed": (ConvTranspose1d(48, 64, 8, stride=4), 1, 2),
     }[name]
     reset(layer, 0)
-    stride, span = (getattr(layer, "span", None) and (layer.stride, layer.span)) or (1, getattr(layer, "taps", 1))
     x = torch.randn(2, (frames - 1) * stride + span, layer.in_channels, generator=seeded(0))
     kernel = layer.make_kernel(lasting=True)
     wanted = kernel(x, frames)
