@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,6 +50,12 @@ def _replaceable(path: str | PathLike[str]) -> Path:
     if taken and not os.path.isfile(target):
         raise InvalidInput(f"{path} cannot be written: it is there, and is no regular file that could be replaced")
     return target
+
+
+def replaced_by(temporary: Path) -> Path | None:
+    """The file, whose name has a suffix, that a temporary path of `replacing` was to replace; `None` if it is no such path."""
+    found = re.fullmatch(r"\.(.+)\.[^.]{8}", temporary.stem)
+    return temporary.with_name(found[1]) if found else None
 
 
 @contextmanager

@@ -40,8 +40,6 @@ def devices(codec: DynCodecProvider) -> list[str]:
 def run(job: Job, numbers: Iterable[int], places: Sequence[str], threads: int | None) -> Iterator[Done]:
     """Does shards in processes, and gives what became of each as they are done.
 
-    With a single place it runs in this very process, with the threads that this has.
-
     Args:
         places: A device for each process.
         threads: Of each.
@@ -50,9 +48,6 @@ def run(job: Job, numbers: Iterable[int], places: Sequence[str], threads: int | 
         InferenceError: A process died.
         CodecError: What a shard raised.
     """
-    if len(places) == 1:
-        yield from map(job.start(places[0]), numbers)
-        return
     context = multiprocessing.get_context("spawn")
     others = set(multiprocessing.active_children())
     settings = (job, tuple(places), context.Value("i", 0), threads)

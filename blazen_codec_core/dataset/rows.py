@@ -109,15 +109,16 @@ def tokens_of(columns: Mapping[str, Any], where: str = "the row") -> CodecTokens
         CorruptFile: It is no such row.
     """
     try:
-        lists, scales, header = columns["codes"], columns.get("scales"), columns["header"]
-        count = len(lists)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise CorruptFile(f"{where} is no row of tokens: there is no {reason(error)}") from error
+        header, lists = columns["header"], [np.asarray(codes) for codes in columns["codes"]]
+        found = columns.get("scales")
+        scales = [np.asarray(own, np.float32) for own in found] if found is not None else []
+        stacked = np.stack(scales) if scales else None
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+        raise CorruptFile(f"{where} is no row of tokens, or is damaged: {reason(error)}") from error
 
     def codes(books: int) -> list[Any]:
-        if count % books:
-            raise CorruptFile(f"{where} is damaged: {count} lists of codes are no whole streams of {books} codebooks")
-        return [np.stack([np.asarray(lists[at], np.int64) for at in range(book, count, books)]) for book in range(books)]
+        if len(lists) % books:
+            raise CorruptFile(f"{where} is damaged: {len(lists)} lists of codes are no whole streams of {books} codebooks")
+        return [np.stack(lists[book::books]) for book in range(books)]
 
-    stacked = None if scales is None or not len(scales) else np.stack([np.asarray(own, np.float32) for own in scales])
     return container.restore(header, codes, stacked, where)

@@ -59,8 +59,8 @@ class Engine:
     """Who does the shards.
 
     Attributes:
-        workers: Processes on this machine; one a core, or one a GPU, if not given.
-        threads: Of each.
+        workers: Processes on this machine; one a core, or one a GPU, if not given. A single one is this process.
+        threads: Of each, on a CPU, where there are several.
         cluster: Ray, instead of this machine.
     """
 
@@ -76,6 +76,8 @@ class Engine:
             return cluster.run(job, numbers, self.cluster)
         places = local.devices(codec)
         count = min(self.workers or len(places), len(numbers))
+        if count == 1:
+            return map(job.open(codec), numbers)
         places = [places[number % len(places)] for number in range(count)]
         return local.run(job, numbers, places, self.threads if codec.device == "cpu" else None)
 

@@ -20,6 +20,7 @@ import numpy as np
 from .. import loudness, recordings
 from ..checks import Pcm
 from ..errors import CodecError, DeviceUnavailable, EngineNotAvailable, InvalidInput, WeightsUnavailable
+from ..files import replaced_by
 from ..provider import DynCodecProvider
 from ..recordings import Recording
 from ..registry import Registry
@@ -258,6 +259,7 @@ class Detokenizer:
 
     def __call__(self, number: int) -> Done:
         started, path = time.perf_counter(), self.job.files[number]
+        self._tidy(path)
         usage, failures, rows, seconds = Usage(self.codec.spec.codebook_size), [], 0, 0.0
         for row, error in self._written(shards.format_of(path).read(path)):
             if error is None:
@@ -267,6 +269,15 @@ class Detokenizer:
                 failures.append(failure(row.id, row.path, error, self.job.strict))
         took = time.perf_counter() - started
         return Done(number, rows, seconds, took, tuple(sorted(failures, key=lambda one: one.id)), usage.packed)
+
+    def _tidy(self, shard: Path) -> None:
+        """Removes what was left half-written of the files of a shard, when it was begun before."""
+        listed = shards.format_of(shard).listing(shard)
+        files = {self.job.out / file_name(id, self.job.suffix) for id, _ in listed}
+        for folder in {file.parent for file in files if file.parent.is_dir()}:
+            for path in folder.glob(".*"):
+                if path not in files and replaced_by(path) in files:
+                    path.unlink()
 
     def _written(self, rows: Iterator[Row]) -> Iterator[tuple[Row, CodecError | None]]:
         together = self.codec.batch_signals

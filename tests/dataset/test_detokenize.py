@@ -11,6 +11,7 @@ import pytest
 import blazen_codec_core as bc
 from blazen_codec_core import audio
 from blazen_codec_core.dataset import shards, work
+from blazen_codec_core.files import replaced_by
 from blazen_codec_core.nn.backend import TorchCodecBackend
 
 HERE = bc.Engine(workers=1)
@@ -72,6 +73,22 @@ def test_it_goes_on_where_it_was(dataset, tmp_path, monkeypatch):
     assert summary.new_seconds < summary.seconds
     with pytest.raises(bc.InvalidInput, match=r"suffix was '\.wav', is '\.flac'"):
         bc.detokenize_dataset(dataset, tmp_path / "out", suffix=".flac", engine=HERE)
+
+
+def test_what_a_kill_left_half_written_goes_away_and_nothing_else(dataset, tmp_path):
+    out = tmp_path / "out"
+    bc.detokenize_dataset(dataset, out, engine=HERE)
+    (out / ".run" / "journal.jsonl").unlink()  # as if nothing had been noted yet
+    before = files(out)
+    whole = next(path for path in out.rglob("*.wav"))
+    half, other = whole.with_name(f".{whole.name}.abcd1234.wav"), whole.with_name(".notes.wav")
+    for path in (half, other):
+        path.write_bytes(b"RIFF")
+    assert replaced_by(half) == whole
+    bc.detokenize_dataset(dataset, out, engine=HERE)
+    assert not half.exists()
+    assert other.exists()
+    assert files(out) == before | {other.relative_to(out).as_posix()}
 
 
 def test_random_weights_are_those_that_made_the_tokens(recordings, tmp_path):

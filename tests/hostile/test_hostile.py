@@ -9,6 +9,7 @@ import os
 import resource
 import struct
 import sys
+import tarfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -26,6 +27,8 @@ from blazen_codec_core import layouts
 from blazen_codec_core.cli import stream
 from blazen_codec_core.conformance import strategies
 from blazen_codec_core.conformance.signals import voice
+from blazen_codec_core.dataset import items, plan, shards
+from blazen_codec_core.dataset.rows import Row
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 from toy import SPEC, ToyBackend
@@ -315,6 +318,67 @@ class TestFiles:
             registry.format_for(path).read(path)
 
         throw(suffix, 800, strategies.damaged(path.read_bytes()), work)
+
+    @pytest.mark.parametrize("suffix", [".parquet", ".tar"])
+    def test_shards_of_datasets(self, toy, tmp_path, suffix):
+        path = tmp_path / f"a{suffix}"
+        tokens = dataclasses.replace(toy.encode(np.stack([PCM, PCM]), 8000), source=bc.Source(44_100, 555))
+        rows = [Row(f"{number}.wav", "a.wav", tokens, 0.0, 44_100, 555, 2) for number in range(3)]
+        shards.format_of(path).write(path, SPEC, rows)
+
+        def work(data):
+            path.write_bytes(data)
+            for _ in shards.format_of(path).listing(path):
+                pass
+            for _, found in bc.CodecTokens.from_parquet(path):
+                toy.decode(found)
+
+        throw(f"shards {suffix}", 600, strategies.damaged(path.read_bytes()), work)
+
+    def test_rows_of_datasets(self, toy):
+        tokens = toy.encode(np.stack([PCM, PCM]), 8000)
+        columns = Row("a", "a.wav", tokens, 0.0, 8000, 100, 2).columns
+        lists = st.lists(st.one_of(st.lists(st.integers(-1, 99), max_size=9), JUNK), max_size=5)
+        changes = st.dictionaries(st.sampled_from(["codes", "scales", "header"]), st.one_of(JUNK, lists), min_size=1, max_size=3)
+        throw("from_row", 500, st.one_of(changes.map(lambda some: {**columns, **some}), JUNK), bc.CodecTokens.from_row)
+
+    @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet", ".tar"])
+    def test_lists_of_recordings(self, tmp_path, suffix):
+        path = tmp_path / f"a{suffix}"
+        soundfile.write(tmp_path / "a.wav", voice(0.1, 8000), 8000)
+        row = {"path": "a.wav", "start": 0.01, "end": 0.05, "id": "x"}
+        if suffix == ".tar":
+            with tarfile.open(path, "w") as tar:
+                tar.add(tmp_path / "a.wav", "a.wav")
+        elif suffix == ".parquet":
+            shards.parquet().write_table(shards.arrow().Table.from_pylist([row]), path)
+        else:
+            lines = [json.dumps(row)] if suffix == ".jsonl" else [",".join(row), ",".join(map(str, row.values()))]
+            path.write_text("\n".join(lines) + "\n")
+
+        def work(data):
+            path.write_bytes(data)
+            root, found = items.find(path)
+            for item in found:
+                item.seconds(root)
+                with item.open(root) as reader:
+                    list(reader.blocks())
+
+        throw(f"lists {suffix}", 300, strategies.damaged(path.read_bytes()), work)
+
+    def test_rows_of_lists(self, tmp_path):
+        path = tmp_path / "a.jsonl"
+        names = ("path", "audio_filepath", "id", "start", "end", "duration")
+        rows = st.dictionaries(st.sampled_from(names), st.one_of(st.floats(), st.text(max_size=5), JUNK.filter(is_json)))
+
+        def work(case):
+            path.write_text("\n".join(map(json.dumps, case)))
+            root, found = items.find(path)
+            planned = plan.make(tmp_path, root, found, shard_seconds=None, planned=lambda _: None)
+            for item in planned.items(0):
+                item.open(root)
+
+        throw("rows of lists", 400, st.lists(st.one_of(rows, JUNK.filter(is_json)), max_size=3), work)
 
     @pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg"])
     def test_audio(self, tmp_path, suffix):
