@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import cache
+from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any
 
 from ..errors import InferenceError, LicenceNotice
@@ -48,8 +49,7 @@ def run(job: Job, numbers: Iterable[int], places: Sequence[str], threads: int | 
         InferenceError: A process died.
         CodecError: What a shard raised.
     """
-    context = multiprocessing.get_context("spawn")
-    others = set(multiprocessing.active_children())
+    context = _Spawning()
     settings = (job, tuple(places), context.Value("i", 0), threads)
     pool = ProcessPoolExecutor(len(places), context, initializer=_begin, initargs=settings)
     left, running = iter(numbers), set[Future[Done]]()
@@ -65,9 +65,21 @@ def run(job: Job, numbers: Iterable[int], places: Sequence[str], threads: int | 
             "a worker process died, as it does when memory runs out; what is done is kept. Start again, with fewer workers"
         ) from error
     finally:
-        for child in set(multiprocessing.active_children()) - others:
-            child.terminate()
+        for process in context.started:
+            process.terminate()
         pool.shutdown(cancel_futures=True)
+
+
+class _Spawning(SpawnContext):
+    """Remembers the processes that it starts, which a pool does not give away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started: list[SpawnProcess] = []
+
+    def Process(self, *args: Any, **options: Any) -> SpawnProcess:  # type: ignore[override]  # noqa: N802 its name in the library
+        self.started.append(SpawnProcess(*args, **options))
+        return self.started[-1]
 
 
 _mine: dict[str, Any] = {}
