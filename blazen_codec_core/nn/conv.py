@@ -25,6 +25,7 @@ class TailState(State):
 @dataclasses.dataclass
 class ConvState(TailState):
     padding: Any
+    any_length: bool
 
 
 def behind(tail: Tensor, x: Tensor, left: int, right: int, before: Pointwise | None) -> Tensor:
@@ -69,9 +70,10 @@ class Convolving(Layer):
     def step_after(self, before: Pointwise, x: Tensor, state: Any, last: bool) -> Tensor:
         return self.advance(x, state, last, before)
 
-    def convolve(self, x: Tensor, frames: int, stride: int, last: bool) -> Tensor:
+    def convolve(self, x: Tensor, frames: int, stride: int, anywhere: bool) -> Tensor:
+        """What the kernel makes of frames, which are the end, anywhere, of a signal, or are not."""
         kernel = self._prepared or self.make_kernel(lasting=False)
-        return kernels.rounded(kernel, x, frames, stride) if last else kernel(x, frames)
+        return kernels.rounded(kernel, x, frames, stride) if anywhere else kernel(x, frames)
 
 
 class Conv1d(Convolving):
@@ -137,7 +139,7 @@ class Conv1d(Convolving):
         )
 
     def init_state(self, setup: StreamSetup) -> ConvState:
-        return ConvState(setup.zeros(0, self.in_channels), self.padding.init_state(setup))
+        return ConvState(setup.zeros(0, self.in_channels), self.padding.init_state(setup), setup.any_length)
 
     def _windows(self, frames: int) -> int:
         return max(0, (frames - self.span) // self.stride + 1)
@@ -160,7 +162,7 @@ class Conv1d(Convolving):
         state.tail = x[:, frames * self.stride :].clone()
         if not frames:
             return x.new_zeros(x.shape[0], 0, self.out_channels)
-        return self.convolve(x[:, : (frames - 1) * self.stride + self.span], frames, self.stride, last)
+        return self.convolve(x[:, : (frames - 1) * self.stride + self.span], frames, self.stride, last and state.any_length)
 
 
 class ConvTranspose1d(Convolving):
@@ -215,7 +217,7 @@ class ConvTranspose1d(Convolving):
         return kernels.products_of(self.weight.unbind()[::-1], bias, lasting=lasting)
 
     def init_state(self, setup: StreamSetup) -> TransposeState:
-        return TransposeState(setup.zeros(self.taps - 1, self.in_channels), self.crop[0])
+        return TransposeState(setup.zeros(self.taps - 1, self.in_channels), self.crop[0], setup.any_length)
 
     def frames_out(self, frames: int, last: bool) -> int:
         if last:
@@ -226,7 +228,7 @@ class ConvTranspose1d(Convolving):
         x = behind(state.tail, x, 0, self.taps - 1 if last else 0, before)
         blocks = x.shape[1] - self.taps + 1
         state.tail = x[:, blocks:].clone()
-        y = self.convolve(x, blocks, 1, last).reshape(x.shape[0], -1, self.out_channels)
+        y = self.convolve(x, blocks, 1, last and state.any_length).reshape(x.shape[0], -1, self.out_channels)
         drop = min(state.to_drop, y.shape[1])
         state.to_drop -= drop
         return y[:, drop : y.shape[1] - (self.crop[1] if last else 0)]
@@ -236,3 +238,4 @@ class ConvTranspose1d(Convolving):
 class TransposeState(TailState):
     to_drop: int
     """Output samples of the left crop that are still to come."""
+    any_length: bool

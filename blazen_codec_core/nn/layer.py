@@ -35,12 +35,14 @@ class StreamSetup:
         device: Where the state lives.
         dtype: The floating type of the signal.
         noise: Where noise blocks draw from; `None` switches them off.
+        any_length: Whether it may end anywhere; else it is of a length that comes again and again (see `kernels.rounded`).
     """
 
     batch: int
     device: torch.device
     dtype: torch.dtype = torch.float32
     noise: NoiseSource | None = None
+    any_length: bool = True
 
     def zeros(self, frames: int, channels: int) -> Tensor:
         return torch.zeros(self.batch, frames, channels, device=self.device, dtype=self.dtype)

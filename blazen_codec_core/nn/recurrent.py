@@ -22,6 +22,7 @@ class LSTMState(State):
 
     hidden: Tensor
     cell: Tensor
+    any_length: bool
 
 
 class _Prepared:
@@ -63,7 +64,8 @@ class LSTM(Layer):
             parameter.uniform_(-bound, bound, generator=generator)
 
     def init_state(self, setup: StreamSetup) -> LSTMState:
-        return LSTMState(setup.zeros(self.layers, self.channels), setup.zeros(self.layers, self.channels))
+        hidden, cell = (setup.zeros(self.layers, self.channels) for _ in range(2))
+        return LSTMState(hidden, cell, setup.any_length)
 
     def prepare(self) -> None:
         if (loops := load_loops()) and loops.suits_recurrence(self._weights(0)[1]):
@@ -89,7 +91,7 @@ class LSTM(Layer):
         x, hidden, cell = (_joined(parts) for parts in (xs, [s.hidden for s in states], [s.cell for s in states]))
         y, hiddens, cells = x, [], []
         for layer, prepared in enumerate(self._prepared):
-            y = prepared(y, hidden[:, layer], after := cell[:, layer].clone(), last)
+            y = prepared(y, hidden[:, layer], after := cell[:, layer].clone(), last and states[0].any_length)
             hiddens.append(y[:, -1])
             cells.append(after)
             y = y[:, 1:]
@@ -102,7 +104,7 @@ class LSTM(Layer):
     def _alone(self, x: Tensor, state: LSTMState, last: bool) -> Tensor:
         if not x.shape[1]:
             return x
-        y = _joined([self._part(part, state) for part in (kernels.round_parts(x) if last else [x])], dim=1)
+        y = _joined([self._part(part, state) for part in (kernels.round_parts(x) if last and state.any_length else [x])], dim=1)
         return y + x if torch.is_grad_enabled() else y.add_(x)
 
     def _part(self, x: Tensor, state: LSTMState) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, TypeVar
 
@@ -76,10 +76,15 @@ class SegmentCoder:
     def _encode(self, pieces: Sequence[Pcm], books: int) -> list[Coded]:
         batches = list(grouped(pieces, self.rows))
         inputs = [self._input(batch) for batch in batches]
-        states = [self.network.encoder_state(self.setup(len(x)), books) for x, _ in inputs]
+        whole = pieces[0].shape[1] == self.segment.length
+        states = [self.network.encoder_state(self._setup(len(x), whole), books) for x, _ in inputs]
         made = self.network.encode_each([x for x, _ in inputs], states, last=True)
         each = zip(batches, inputs, made, strict=True)
         return [piece for batch, (_, scales), indices in each for piece in self._coded(batch, scales, indices)]
+
+    def _setup(self, rows: int, whole: bool) -> StreamSetup:
+        """Of whole segments, or of those at the end of a signal, which have any length."""
+        return replace(self.setup(rows), any_length=not whole)
 
     def _input(self, pieces: Sequence[Pcm]) -> tuple[Tensor, NDArray[np.float32] | None]:
         """Segments as a batch, and their scales where there are any."""
@@ -97,7 +102,8 @@ class SegmentCoder:
 
     def _decode(self, pieces: Sequence[Coded]) -> list[Pcm]:
         batches = list(grouped(pieces, self.rows))
-        setups = [self.setup(sum(piece.streams for piece in batch)) for batch in batches]
+        whole = pieces[0].codes[0].shape[1] * self.spec.hop_length == self.segment.length
+        setups = [self._setup(sum(piece.streams for piece in batch), whole) for batch in batches]
         books = [zip(*(piece.codes for piece in batch), strict=True) for batch in batches]
         indices = [
             [torch.from_numpy(np.concatenate(book)).to(setup.device) for book in own]
