@@ -91,18 +91,12 @@ class Usage:
 
 @dataclass
 class Totals:
-    """All that a dataset holds so far.
-
-    Attributes:
-        seconds: Of audio.
-        took: Seconds of work, of all workers together.
-    """
+    """All that a dataset holds so far; `seconds` are of audio."""
 
     usage: Usage
     rows: int = 0
     failed: int = 0
     seconds: float = 0.0
-    took: float = 0.0
     shards: set[int] = field(default_factory=set)
 
     def add(self, done: Done) -> None:
@@ -110,7 +104,6 @@ class Totals:
         self.rows += done.rows
         self.failed += len(done.failures)
         self.seconds += done.seconds
-        self.took += done.took
         self.usage.add_packed(done.used)
 
 

@@ -58,14 +58,6 @@ class Plan:
     digest: str
     cuts: tuple[Cut, ...]
 
-    @property
-    def num_items(self) -> int:
-        return sum(cut.items for cut in self.cuts)
-
-    @property
-    def seconds(self) -> float:
-        return sum(cut.seconds for cut in self.cuts)
-
     def items(self, number: int) -> Iterator[Item]:
         """Of a shard, in order."""
         cut = self.cuts[number]
