@@ -111,7 +111,8 @@ def tokens_of(columns: Mapping[str, Any], where: str = "the row") -> CodecTokens
     try:
         header, lists = columns["header"], [np.asarray(codes) for codes in columns["codes"]]
         found = columns.get("scales")
-        scales = [np.asarray(own, np.float32) for own in found] if found is not None else []
+        with np.errstate(over="ignore"):  # what is too large becomes infinite, which tokens refuse
+            scales = [np.asarray(own, np.float32) for own in found] if found is not None else []
         stacked = np.stack(scales) if scales else None
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise CorruptFile(f"{where} is no row of tokens, or is damaged: {reason(error)}") from error
