@@ -22,7 +22,6 @@ from blazen_codec_core.dataset import books, local, plan
 from blazen_codec_core.dataset.books import Done
 from blazen_codec_core.dataset.work import Job
 from blazen_codec_core.recordings import Recording
-from blazen_codec_core.specs import LoadOptions
 
 RATES, FORMATS = (8_000, 16_000, 22_050, 24_000, 44_100, 48_000), ("wav", "flac", "ogg", "mp3")
 LONG_FILES = (1200.0, 600.0, 300.0, 180.0, 120.0)
@@ -52,8 +51,6 @@ class Alone(Job):
     """The shards of a dataset through `encode_batch`, from memory: `Done.took` is of that alone, `Done.seconds` of streams."""
 
     out: Path
-    codec: str
-    options: LoadOptions
     verb: ClassVar[str] = "measuring"
 
     def open(self, codec: bc.DynCodecProvider) -> Any:
@@ -111,7 +108,7 @@ def run(name: str, files: int, broken: int, workers: int) -> dict[str, Any]:
             summary = bc.tokenize_dataset(source, codec, out, engine=bc.Engine(workers=workers))
         elapsed = time.perf_counter() - started
         streams = sum(tokens.seconds * tokens.streams for _, tokens in bc.CodecTokens.from_parquet(out))
-        alone = Alone(out, codec.name, codec.options)
+        alone = Alone(codec.name, codec.options, out)
         done = list(local.run(alone, range(summary.shards), ["cpu"] * workers, 1))
         own = workers * sum(one.seconds for one in done) / sum(one.took for one in done)
     return {

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
-import blazen_codec_core as bc
 from blazen_codec_core.dataset.work import Job
 
 
@@ -15,8 +14,6 @@ from blazen_codec_core.dataset.work import Job
 class Deadly(Job):
     """Ends the process that does it."""
 
-    codec: str = "snac_tiny"
-    options: bc.LoadOptions = field(default_factory=bc.LoadOptions)
     verb: ClassVar[str] = "dying"
 
     def open(self, codec):
@@ -27,8 +24,6 @@ class Deadly(Job):
 class Asking(Job):
     """Tells of the process that does it: its number, its threads, its device."""
 
-    codec: str = "snac_tiny"
-    options: bc.LoadOptions = field(default_factory=bc.LoadOptions)
     verb: ClassVar[str] = "asking"
 
     def open(self, codec):

@@ -147,9 +147,9 @@ def tokenize_dataset(
                 planned = plan.make(kept.folder, root.absolute(), found, shard_seconds=seconds, planned=lambda _: advance(1))
             kept.note_asked(asked)
         job = TokenizeJob(
-            out=out.absolute(),
             codec=codec.name,
             options=codec.options,
+            out=out.absolute(),
             format=format,
             weights=weights_label,
             bandwidth=bandwidth,
@@ -208,7 +208,14 @@ def detokenize_dataset(
             if not begun:
                 plan.check_distinct(lambda: _names(files, suffix), kept.folder, "files")
                 kept.note_asked(asked)
-        job = DetokenizeJob(tuple(file.absolute() for file in files), out.absolute(), codec.name, codec.options, suffix, strict)
+        job = DetokenizeJob(
+            codec=codec.name,
+            options=codec.options,
+            files=tuple(file.absolute() for file in files),
+            out=out.absolute(),
+            suffix=suffix,
+            strict=strict,
+        )
         return _do(kept, seconds, job, codec, engine or Engine(), retry_failed, progress)
 
 

@@ -43,6 +43,7 @@ FOR_ALL = (DeviceUnavailable, EngineNotAvailable, WeightsUnavailable)
 """Errors that have nothing to do with a recording, and would come back with the next one."""
 
 
+@dataclass(frozen=True)
 class Job(ABC):
     """Work that is cut into shards, and can be sent to another process or machine.
 
@@ -85,8 +86,6 @@ class TokenizeJob(Job):
     """
 
     out: Path
-    codec: str
-    options: LoadOptions
     format: str
     weights: str | None
     bandwidth: float | None
@@ -241,8 +240,6 @@ class DetokenizeJob(Job):
 
     files: tuple[Path, ...]
     out: Path
-    codec: str
-    options: LoadOptions
     suffix: str
     strict: bool
     verb: ClassVar[str] = "decoding"

@@ -22,6 +22,7 @@ from blazen_codec_core.dataset.rows import Row
 from blazen_codec_core.nn.backend import TorchCodecBackend
 
 HERE = bc.Engine(workers=1)
+SMALL = ("snac_tiny", bc.LoadOptions())
 SHORT = 0.05
 """Minutes a shard, so that there are several."""
 
@@ -287,11 +288,11 @@ def test_weights_that_are_others_elsewhere_end_the_run(recordings, tmp_path, mon
 
 def test_a_worker_that_dies_ends_the_run_with_a_reason(recordings, tmp_path):
     with pytest.raises(bc.InferenceError, match="a worker process died"):
-        list(local.run(Deadly(), range(4), ["cpu", "cpu"], 1))
+        list(local.run(Deadly(*SMALL), range(4), ["cpu", "cpu"], 1))
 
 
 def test_workers_have_the_threads_and_the_places_that_they_are_given():
-    answers = list(local.run(Asking(), range(8), ["cpu", "cpu:0"], 1))
+    answers = list(local.run(Asking(*SMALL), range(8), ["cpu", "cpu:0"], 1))
     assert {threads for _, threads, _ in answers} == {1}
     assert collections.Counter(device for *_, device in set(answers)) == {"cpu": 1, "cpu:0": 1}
 
