@@ -210,17 +210,16 @@ def evaluate_opus(
     judge, results = judge or Judge(), []
     for result in of_codec.results:
         pcm = read(Path(result.recording), codec, mono)
-        seconds, started = pcm.shape[1] / codec.sample_rate, time.perf_counter()
+        seconds = pcm.shape[1] / codec.sample_rate
         coded = opus.roundtrip(pcm, codec.sample_rate, opus.nearest_bitrate(result.kbps, pcm.shape[0]))
-        speed = seconds / (time.perf_counter() - started)
         results.append(
             Result(
                 recording=result.recording,
                 seconds=seconds,
                 kbps=coded.bits / seconds / 1000,
                 file_kbps=coded.file_bits / seconds / 1000,
-                encode_speed=speed,
-                decode_speed=speed,
+                encode_speed=seconds / coded.encode_seconds,
+                decode_speed=seconds / coded.decode_seconds,
                 **judge(pcm, coded.pcm, codec.sample_rate),
             )
         )

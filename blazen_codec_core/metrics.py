@@ -28,10 +28,14 @@ def si_sdr(original: Signal, decoded: Signal) -> float:
     return float(10 * np.log10(max(target @ target, 1e-20) / max((b - target) @ (b - target), 1e-20)))
 
 
+def mel(hertz: Any) -> Any:
+    """Frequencies on the mel scale (O'Shaughnessy's formula)."""
+    return 2595 * np.log10(1 + np.asarray(hertz) / 700)
+
+
 def mel_filters(sample_rate: int, window: int, bands: int) -> NDArray[np.float64]:
-    """Triangular filters of equal area on the mel scale (O'Shaughnessy's formula), `(window / 2 + 1, bands)`."""
-    top = 2595 * np.log10(1 + sample_rate / 2 / 700)
-    hertz = 700 * (10 ** (np.linspace(0, top, bands + 2) / 2595) - 1)
+    """Triangular filters of equal area on the mel scale, `(window / 2 + 1, bands)`."""
+    hertz = 700 * (10 ** (np.linspace(0, mel(sample_rate / 2), bands + 2) / 2595) - 1)
     bins = np.linspace(0, sample_rate / 2, window // 2 + 1)[:, None]
     rising = (bins - hertz[:-2]) / np.maximum(hertz[1:-1] - hertz[:-2], sample_rate / window)
     falling = (hertz[2:] - bins) / np.maximum(hertz[2:] - hertz[1:-1], sample_rate / window)
@@ -41,8 +45,12 @@ def mel_filters(sample_rate: int, window: int, bands: int) -> NDArray[np.float64
 
 def spectrogram(signal: Signal, window: int = 1024, hop: int = 256) -> NDArray[np.float64]:
     """Magnitudes of a Hann-windowed Fourier transform of one channel, `(frames, window / 2 + 1)`."""
-    padded = np.pad(np.asarray(signal, np.float64), (window // 2, window // 2))
-    frames = np.lib.stride_tricks.sliding_window_view(padded, window)[::hop]
+    return magnitudes(np.pad(signal, (window // 2, window // 2)), window, hop)
+
+
+def magnitudes(signal: Signal, window: int, hop: int) -> NDArray[np.float64]:
+    """The same of what lies wholly within the signal."""
+    frames = np.lib.stride_tricks.sliding_window_view(np.asarray(signal, np.float64), window)[::hop]
     return np.asarray(np.abs(np.fft.rfft(frames * np.hanning(window), axis=1)))
 
 

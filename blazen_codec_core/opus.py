@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,11 +29,14 @@ class Coded:
         pcm: Float32 `(channels, samples)`, of the length and rate of what went in.
         bits: Of all packets of audio, without the container.
         file_bits: With it.
+        encode_seconds, decode_seconds: That its programs took, their start and their files included.
     """
 
     pcm: Pcm
     bits: int
     file_bits: int
+    encode_seconds: float
+    decode_seconds: float
 
 
 def nearest_bitrate(kbps: float, channels: int = 1) -> float:
@@ -55,15 +59,18 @@ def roundtrip(pcm: Pcm, sample_rate: int, kbps: float) -> Coded:
     with tempfile.TemporaryDirectory() as folder:
         source, coded, back = (Path(folder) / name for name in ("in.wav", "coded.opus", "out.wav"))
         audio.write(source, pcm, sample_rate)
+        seconds = []
         for command in _commands(source, coded, back, kbps, sample_rate):
+            started = time.perf_counter()
             done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
             if done.returncode:
                 raise InferenceError(f"{command[0]} failed: {done.stderr.strip()[-500:]}")
+            seconds.append(time.perf_counter() - started)
         content = coded.read_bytes()
         decoded, rate = audio.read(back)
     decoded = audio.resample(decoded, rate, sample_rate)[:, : pcm.shape[1]]
     decoded = np.pad(decoded, ((0, 0), (0, pcm.shape[1] - decoded.shape[1])))
-    return Coded(decoded, 8 * sum(packet_sizes(content)[HEADERS:]), 8 * len(content))
+    return Coded(decoded, 8 * sum(packet_sizes(content)[HEADERS:]), 8 * len(content), *seconds)
 
 
 def _commands(source: Path, coded: Path, back: Path, kbps: float, sample_rate: int) -> list[list[str]]:

@@ -132,7 +132,7 @@ def show(reports: list[evaluation.Report], recordings: int) -> None:
     console.print(books)
     files = [report for report in reports if not math.isnan(report.mean("file_kbps"))]
     for report in files:
-        click.echo(f"{report.system}: {report.mean('file_kbps'):.2f} kbps with its container; its speeds are both ways together")
+        click.echo(f"{report.system}: {report.mean('file_kbps'):.2f} kbps with its container")
 
 
 def number(value: float, form: str) -> str:

@@ -1,0 +1,1 @@
+"""Codecs side by side: what each makes of a recording, to hear, to see and in numbers."""

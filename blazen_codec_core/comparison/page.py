@@ -1,0 +1,48 @@
+"""One HTML file that holds all that it needs: no network, no other files."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any
+
+from .. import __name__ as package
+
+SHARED = ("elements.js", "player.js", "timeline.js", "figures.js", "blind.js", "recording.js")
+"""What every page needs, in `comparison/page`, in this order."""
+POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+)
+"""Of what is opened from a file: nothing from anywhere."""
+
+
+def source(folder: str, name: str) -> str:
+    """A file that comes with the package."""
+    return files(package).joinpath(folder, "page", name).read_text("utf-8")
+
+
+def as_script(value: Any) -> str:
+    """JSON that can stand within a script element, whatever strings are in it."""
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def page(title: str, data: Any, scripts: Sequence[tuple[str, str]], policy: str = POLICY, style: str = "") -> str:
+    """A whole page.
+
+    Args:
+        data: For its scripts, as JSON.
+        scripts: Folders of the package and names of files in their `page`, to run after the shared ones.
+        policy: Its content security policy.
+        style: That it has besides.
+    """
+    parts = {
+        "title": html.escape(title),
+        "policy": html.escape(policy),
+        "style": source("comparison", "style.css") + style,
+        "data": as_script(data),
+        "scripts": "\n".join(source(*at) for at in [*(("comparison", name) for name in SHARED), *scripts]),
+    }
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], source("comparison", "page.html"))

@@ -1,0 +1,49 @@
+/** An element: `element("p", {class: "soft"}, "text", child)`. Text is never taken for markup. */
+function element(tag, attributes = {}, ...children) {
+  const made = ["svg", "g", "path", "line", "circle", "text", "title"].includes(tag)
+    ? document.createElementNS("http://www.w3.org/2000/svg", tag)
+    : document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+    else if (name === "style") for (const [property, v] of Object.entries(value)) made.style.setProperty(property, v);
+    else if (typeof value === "boolean") made.toggleAttribute(name, value);
+    else if (value !== null && value !== undefined) made.setAttribute(name, value);
+  }
+  made.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  return made;
+}
+
+/** The colour that stands for a version, the original being number 0. */
+const colour = (number) => `var(--v${number === 0 ? 0 : ((number - 1) % 7) + 1})`;
+
+const clock = (seconds) => `${Math.floor(seconds / 60)}:${(seconds % 60).toFixed(1).padStart(4, "0")}`;
+
+const written = (value, digits) => (value === null || value === undefined ? "–" : value.toFixed(digits));
+
+function bytesOf(base64) {
+  const text = atob(base64);
+  const bytes = new Uint8Array(text.length);
+  for (let at = 0; at < text.length; at += 1) bytes[at] = text.charCodeAt(at);
+  return bytes;
+}
+
+/** Between light, dark and what the system says. */
+function themeButton() {
+  const names = { auto: "Theme: system", light: "Theme: light", dark: "Theme: dark" };
+  let now = "auto";
+  const button = element("button", { type: "button" }, names.auto);
+  button.addEventListener("click", () => {
+    now = { auto: "light", light: "dark", dark: "auto" }[now];
+    if (now === "auto") delete document.documentElement.dataset.theme;
+    else document.documentElement.dataset.theme = now;
+    button.textContent = names[now];
+  });
+  return button;
+}
+
+/** Offers bytes or text as a file. */
+function download(name, content, type) {
+  const link = element("a", { href: URL.createObjectURL(new Blob([content], { type })), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}

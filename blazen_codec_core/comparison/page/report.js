@@ -1,0 +1,19 @@
+/** The report: all recordings, and what they come to. */
+const data = JSON.parse(document.getElementById("data").textContent);
+const tally = new Tally();
+const views = data.recordings.map((recording) => new RecordingView(recording, { scales: data.scales, measures: data.measures, tally }));
+const rows = data.means.map((numbers, index) => ({ name: numbers.system, number: index + 1, numbers }));
+const count = data.recordings.length;
+const seconds = data.recordings.reduce((sum, recording) => sum + recording.seconds, 0);
+
+document.getElementById("main").append(
+  element("div", { class: "top" },
+    element("div", {}, element("h1", {}, data.title), element("p", { class: "soft" }, `${count} recording${count > 1 ? "s" : ""}, ${seconds.toFixed(1)} s; ${data.made}`)),
+    themeButton()),
+  element("section", { class: "card reveals", "aria-label": "Summary" },
+    element("div", { class: "summary" },
+      element("div", {}, element("h3", {}, count > 1 ? "Means over the recordings, weighted by their length" : "In numbers"), numbersTable("Means of all measures", rows, data.measures),
+        element("p", { class: "soft small section" }, "Everything is compared at the rate and with the channels of the recording. SI-SDR is low where a codec regenerates a waveform instead of following it; STOI and PESQ are for speech. RTF: seconds of work a second of audio.")),
+      element("div", {}, element("h3", {}, "Rate and quality"), ratePlot(rows, data.measures)))),
+  ...views.map((view) => view.root));
+runRecordings(() => views);

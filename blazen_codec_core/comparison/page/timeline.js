@@ -1,0 +1,138 @@
+/** Pictures of a recording under each other, on one axis of seconds, with one line through all of them for what is heard. */
+class Timeline {
+  /** `seek(seconds)` is called where a picture is clicked on; `pick(number)` with the version whose picture it is. */
+  constructor(seconds, seek, pick) {
+    this.seconds = seconds;
+    this.seek = seek;
+    this.pick = pick;
+    this.root = element("div", { class: "stack" });
+    this.rows = [];
+  }
+
+  /** A row: what is on its left and right, and the picture between. `alt` says what the picture shows. */
+  add({ kind, number, png, alt, left, right, height, span = 1 }) {
+    const image = element("div", { class: `image ${kind}`, style: { "--own": colour(number), ...(height && { height: `${height}px` }) } });
+    image.append(element("img", { src: `data:image/png;base64,${png}`, alt, draggable: false, style: { width: `${100 * span}%` } }));
+    image.addEventListener("click", (event) => {
+      const box = image.getBoundingClientRect();
+      this.seek(((event.clientX - box.left) / box.width) * this.seconds);
+      this.pick(number);
+    });
+    this.rows.push({ kind, number, cells: [left, image, right] });
+    this.root.append(left, image, right);
+  }
+
+  /** The axis, below all rows. */
+  finish() {
+    const step = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600].find((s) => this.seconds / s <= 12) ?? 1200;
+    const axis = element("div", { class: "seconds", "aria-hidden": "true" });
+    for (let at = 0; at <= this.seconds - step * 0.25; at += step) {
+      const text = `${Number(at.toFixed(1))}${at === 0 ? " s" : ""}`;
+      axis.append(element("span", { style: { left: `${(100 * at) / this.seconds}%` } }, text));
+    }
+    this.root.append(element("div"), axis, element("div"));
+    return this.root;
+  }
+
+  at(seconds) {
+    this.root.style.setProperty("--at", Math.min(1, seconds / this.seconds));
+  }
+
+  show(kinds) {
+    for (const row of this.rows) for (const cell of row.cells) cell.hidden = !kinds.includes(row.kind);
+  }
+
+  heard(number) {
+    for (const row of this.rows) {
+      row.cells[1].classList.toggle("heard", row.number === number);
+      row.cells[2].classList.toggle("heard", row.number === number);
+    }
+  }
+}
+
+/** Frequencies along the left of a spectrogram. */
+function hertzScale(ticks) {
+  const scale = element("div", { class: "scale", "aria-hidden": "true" });
+  ticks.forEach(([hertz, up], number) => {
+    const text = `${hertz < 1000 ? hertz : `${hertz / 1000}k`}${number === ticks.length - 1 ? " Hz" : ""}`;
+    scale.append(element("span", { style: { bottom: `${100 * up}%` } }, text));
+  });
+  return scale;
+}
+
+/** What a colour stands for. */
+function ramp(scale) {
+  const name = `${scale.low} to ${scale.high} ${scale.unit}`;
+  return element(
+    "span",
+    { role: "img", "aria-label": `Colours: ${name}` },
+    `${scale.low > 0 ? "+" : ""}${scale.low}`,
+    element("span", { class: "ramp", style: { background: `linear-gradient(to right, ${scale.colours.join(",")})` } }),
+    `${scale.high > 0 ? "+" : ""}${scale.high} ${scale.unit}`,
+  );
+}
+
+const beside = (number, name, ...lines) =>
+  element("div", { class: "side" }, element("span", { class: "named name" }, swatch(number), name), ...lines.map((line) => element("div", { class: "soft" }, line)));
+
+const swatch = (number) => element("span", { class: "swatch", style: { "--own": colour(number) }, "aria-hidden": "true" });
+
+/** The spectrograms and differences of a recording: `{root, timeline}`. */
+function spectrograms(recording, scales, seek, pick) {
+  const timeline = new Timeline(recording.seconds, seek, pick);
+  recording.versions.forEach((version, number) => {
+    const numbers = version.numbers;
+    const lines = numbers ? [`${written(numbers.kbps, 2)} kbps`, `log-mel ${written(numbers.log_mel_distance, 3)}`] : ["log-mel spectrogram"];
+    timeline.add({
+      kind: "level", number, png: version.spectrogram, alt: `Log-mel spectrogram of ${version.name}`,
+      left: hertzScale(recording.ticks), right: beside(number, version.name, ...lines),
+    });
+    if (!version.difference) return;
+    timeline.add({
+      kind: "difference", number, png: version.difference, alt: `Difference between the spectrograms of ${version.name} and the original`,
+      left: hertzScale(recording.ticks), right: beside(number, version.name, "minus the original"),
+    });
+  });
+  const legends = { level: ramp(scales.level), difference: ramp(scales.difference) };
+  const modes = { Spectrograms: ["level"], Differences: ["difference"], Both: ["level", "difference"] };
+  const choose = (kinds) => {
+    timeline.show(kinds);
+    for (const [kind, legend] of Object.entries(legends)) legend.hidden = !kinds.includes(kind);
+  };
+  const group = `modes-${Math.random()}`;
+  const fields = element(
+    "fieldset", { class: "modes" }, element("legend", { class: "visually-hidden" }, "Pictures"),
+    Object.entries(modes).map(([name, kinds]) =>
+      element("label", { class: "check" }, element("input", { type: "radio", name: group, value: name, checked: name === "Both", onchange: () => choose(kinds) }), name)),
+  );
+  choose(modes.Both);
+  return { root: element("div", {}, element("div", { class: "legend" }, fields, legends.level, legends.difference), timeline.finish()), timeline };
+}
+
+/** The tokens of a recording, and how each codebook is used: `{root, timeline}`; nothing where no version has tokens. */
+function tokenMatrices(recording, seek, pick) {
+  const timeline = new Timeline(recording.seconds, seek, pick);
+  recording.versions.forEach((version, number) => {
+    const tokens = version.tokens;
+    if (!tokens) return;
+    const books = tokens.books.length;
+    const rows = books * tokens.streams;
+    const height = Math.max(24, rows * Math.max(5, Math.min(16, Math.round(220 / rows))));
+    const rates = [...new Set(tokens.rates.map((rate) => Number(rate.toFixed(1))))].join(", ");
+    const about = `${books} codebooks of ${tokens.size} entries${tokens.streams > 1 ? `, ${tokens.streams} streams one below the other` : ""}; ${rates} tokens a second`;
+    timeline.root.append(element("div"), element("div", { class: "small" }, element("span", { class: "named" }, swatch(number), element("b", {}, version.name), element("span", { class: "soft" }, about))), element("div", { class: "small soft" }, "entropy of bits; used"));
+    timeline.add({
+      kind: "tokens", number, png: tokens.image, height, span: tokens.span, alt: `Tokens of ${version.name}: ${about}, coloured by the entry chosen`,
+      left: element("div", { class: "scale", "aria-hidden": "true" }, element("span", { style: { bottom: "calc(100% - .8em)" } }, "1"), rows > 1 ? element("span", { style: { bottom: ".3em" } }, String(books)) : null),
+      right: element("div", { class: "books" }, tokens.books.map((book, index) => bookBar(version.name, book, index))),
+    });
+  });
+  if (!timeline.rows.length) return null;
+  return { root: timeline.finish(), timeline };
+}
+
+function bookBar(name, book, index) {
+  const text = `${book.entropy.toFixed(1)} of ${book.bits.toFixed(0)}; ${(100 * book.used).toFixed(0)} %`;
+  const label = `${name}, codebook ${index + 1}: entropy ${book.entropy.toFixed(1)} of ${book.bits.toFixed(0)} bits, ${(100 * book.used).toFixed(0)} % of its entries used`;
+  return element("div", { title: label }, element("meter", { min: 0, max: book.bits, value: book.entropy, "aria-label": label }), element("span", { "aria-hidden": "true" }, text));
+}

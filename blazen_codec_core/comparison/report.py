@@ -1,0 +1,40 @@
+"""The report of a comparison: one HTML file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from os import PathLike
+from typing import Any
+
+from ..files import replacing
+from . import document
+from .page import page
+
+
+def html(shown: Sequence[dict[str, Any]], facts: Sequence[dict[str, Any]], title: str = "Codecs compared") -> str:
+    """The report, as text.
+
+    Args:
+        shown: What `document.shown` made of each recording.
+        facts: What `document.facts` made of each.
+    """
+    data = {
+        "title": title,
+        "made": f"blazen-codec {version('blazen-codec-core')}",
+        "measures": document.MEASURES,
+        "scales": document.scales(),
+        "means": document.means(facts),
+        "recordings": list(shown),
+    }
+    return page(title, data, [("comparison", "report.js")])
+
+
+def write(text: str, path: str | PathLike[str]) -> None:
+    """Writes a report, whole or not at all.
+
+    Raises:
+        InvalidInput: The file cannot be written.
+    """
+    with replacing(path) as temporary:
+        temporary.write_text(text, "utf-8")

@@ -1,0 +1,100 @@
+"""What can be compared, by the name it is asked for: a codec, perhaps at a bandwidth, or Opus at a bitrate."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+
+import numpy as np
+
+from .. import opus
+from ..errors import InvalidInput
+from ..provider import DynCodecProvider
+from ..recordings import Channels
+from ..registry import Registry
+from ..specs import LoadOptions
+from . import ways
+from .trips import Trip
+
+OPUS = "opus"
+AT = "@"
+
+
+class System(ABC):
+    """Something that audio goes through.
+
+    Attributes:
+        name: As it was asked for.
+    """
+
+    name: str
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Does what would otherwise be done, and timed, with the first recording."""
+
+    @abstractmethod
+    def trip(self, sample_rate: int, channels: int) -> Trip:
+        """For a recording of that rate and so many channels."""
+
+
+class CodecSystem(System):
+    """A codec at one of its bandwidths, in kbps; at its default if `None`."""
+
+    def __init__(self, codec: DynCodecProvider, name: str, bandwidth: float | None = None) -> None:
+        codec.spec.codebooks_for(bandwidth)
+        self.codec, self.name, self.bandwidth = codec, name, bandwidth
+
+    def prepare(self) -> None:
+        self.codec.load()
+        silence = np.zeros((self.codec.channels, self.codec.sample_rate), np.float32)
+        self.codec.decode(self.codec.encode(silence, self.codec.sample_rate, bandwidth=self.bandwidth))
+
+    def trip(self, sample_rate: int, channels: int) -> Trip:
+        suited = Channels(channels, False, self.codec.channels)
+        return Trip(ways.through(self.codec, suited.count, self.bandwidth), sample_rate, suited)
+
+
+class OpusSystem(System):
+    """Opus at a bitrate, in kbps for all channels together."""
+
+    def __init__(self, kbps: float) -> None:
+        if not opus.LOWEST <= kbps <= opus.HIGHEST:
+            raise InvalidInput(f"opus has {opus.LOWEST:g} to {opus.HIGHEST:g} kbps, not {kbps:g}")
+        self.name, self._kbps = f"{OPUS}{AT}{kbps:g}", kbps
+
+    def prepare(self) -> None:
+        opus.check_available()
+
+    def trip(self, sample_rate: int, channels: int) -> Trip:
+        return Trip(ways.Opus(sample_rate, channels, self._kbps), sample_rate, Channels(channels, False, channels))
+
+
+def system(asked: str, registry: Registry, options: LoadOptions | None = None) -> System:
+    """What a name such as `snac_24khz`, `encodec_24khz@6` or `opus@16` means; the number is in kbps.
+
+    Raises:
+        InvalidInput: It is no such name, or there is no such bandwidth.
+        UnknownCodec, AmbiguousCodec: As `Registry.find`.
+    """
+    name, at, number = asked.partition(AT)
+    try:
+        kbps = float(number) if at else None
+    except ValueError:
+        raise InvalidInput(f"{asked!r}: write NAME or NAME@KBPS, such as encodec_24khz@6") from None
+    if name != OPUS:
+        return CodecSystem(registry.provider(name, options), asked, kbps)
+    if kbps is None:
+        raise InvalidInput("opus needs a bitrate: opus@16 is 16 kbps")
+    return OpusSystem(kbps)
+
+
+def systems(asked: Iterable[str], registry: Registry, options: LoadOptions | None = None) -> list[System]:
+    """All that are asked for. Raises as `system` does, and `InvalidInput` where there are none, or one is asked for twice."""
+    names = list(asked)
+    for name in names:
+        if names.count(name) > 1:
+            raise InvalidInput(f"{name} is asked for twice")
+    if not names:
+        raise InvalidInput("name a codec to compare")
+    return [system(name, registry, options) for name in names]
