@@ -58,6 +58,18 @@ def replaced_by(temporary: Path) -> Path | None:
     return temporary.with_name(found[1]) if found else None
 
 
+def make_folder(path: str | PathLike[str]) -> None:
+    """Sees to it that there is a folder.
+
+    Raises:
+        InvalidInput: It cannot be made.
+    """
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be made: {error.strerror or error}") from error
+
+
 @contextmanager
 def replacing(path: str | PathLike[str]) -> Iterator[Path]:
     """A temporary path beside `path` to write to; it takes the place of `path` if the block ends well, else it goes away.

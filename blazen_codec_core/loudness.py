@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from array import array
 from collections.abc import Iterable
@@ -27,8 +28,15 @@ OFFSET = -0.691
 FULL_SCALE = 1.0
 LOWEST_RATE = 4000
 """Hertz; below, the weighting filters have no room."""
+MISSING = "loudness needs pyloudnorm: pip install 'blazen-codec-core[loudness]'"
 AT_A_TIME = 1 << 18
 """Samples of which the meter makes copies in double precision."""
+
+
+def check_available() -> None:
+    """Raises `EngineNotAvailable` where pyloudnorm is missing."""
+    if importlib.util.find_spec("pyloudnorm") is None:
+        raise EngineNotAvailable(MISSING)
 
 
 class LoudnessMeter:
@@ -50,7 +58,7 @@ class LoudnessMeter:
         try:
             from pyloudnorm import IIRfilter
         except ImportError as error:
-            raise EngineNotAvailable("loudness needs pyloudnorm: pip install 'blazen-codec-core[loudness]'") from error
+            raise EngineNotAvailable(MISSING) from error
         shelf = IIRfilter(4.0, 1 / math.sqrt(2), 1500.0, sample_rate, "high_shelf")
         high_pass = IIRfilter(0.0, 0.5, 38.0, sample_rate, "high_pass")
         self._filters = [(stage.b, stage.a) for stage in (shelf, high_pass)]

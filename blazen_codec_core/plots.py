@@ -24,15 +24,24 @@ def check_available() -> None:
         raise EngineNotAvailable("pictures need matplotlib: pip install 'blazen-codec-core[plot]'")
 
 
-def spectrograms(original: Signal, decoded: Signal, sample_rate: int, title: str, path: Path) -> None:
-    """Writes the spectrograms of two signals of one channel, on one scale of decibels."""
+def figure(size: tuple[float, float], rows: int, columns: int, **options: Any) -> tuple[Any, Any]:
+    """A figure of so many inches that no window shows, and its axes; options are those of matplotlib's `subplots`.
+
+    Raises:
+        EngineNotAvailable: matplotlib is not installed.
+    """
     check_available()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 7), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes: Any = figure.subplots(2, 1, sharex=True, sharey=True)
+    made = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(made)
+    return made, made.subplots(rows, columns, **options)
+
+
+def spectrograms(original: Signal, decoded: Signal, sample_rate: int, title: str, path: Path) -> None:
+    """Writes the spectrograms of two signals of one channel, on one scale of decibels."""
+    made, axes = figure((11, 7), 2, 1, sharex=True, sharey=True)
     levels = [20 * np.log10(metrics.spectrogram(signal) + 1e-5) for signal in (original, decoded)]
     top = float(max(level.max() for level in levels))
     extent = (0.0, original.shape[0] / sample_rate, 0.0, sample_rate / 2000)
@@ -40,9 +49,9 @@ def spectrograms(original: Signal, decoded: Signal, sample_rate: int, title: str
         image = axis.imshow(level.T, origin="lower", aspect="auto", extent=extent, cmap="magma", vmin=top - 90, vmax=top)
         axis.set_ylabel(f"{name}\nkHz")
     axes[1].set_xlabel("seconds")
-    figure.suptitle(title)
-    figure.colorbar(image, ax=axes, label="dB")
-    _save(figure, path)
+    made.suptitle(title)
+    made.colorbar(image, ax=axes, label="dB")
+    save(made, path)
 
 
 PANELS = (
@@ -55,13 +64,8 @@ PANELS = (
 
 def evaluations(reports: Sequence[Report], path: Path) -> None:
     """Writes a picture of how good systems are on recordings: bars for their means, a dot for each, and codebooks' entropy."""
-    check_available()
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(13, 7.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes: Any = figure.subplots(2, 3).flatten()
+    made, grid = figure((13, 7.5), 2, 3)
+    axes = grid.flatten()
     names = [f"{report.system}\n{report.mean('kbps'):.2f} kbps" for report in reports]
     colours = [f"C{number % 10}" for number in range(len(reports))]
     for axis, (title, quality, note) in zip(axes, PANELS, strict=False):
@@ -88,10 +92,15 @@ def evaluations(reports: Sequence[Report], path: Path) -> None:
     axes[5].legend()
     for axis in axes[:5]:
         axis.tick_params(axis="x", labelsize=8)
-    _save(figure, path)
+    save(made, path)
 
 
-def _save(figure: Any, path: Path) -> None:
+def save(figure: Any, path: Path) -> None:
+    """Writes a figure, whole or not at all; the suffix says the format.
+
+    Raises:
+        InvalidInput: There is no such format, or the file cannot be written.
+    """
     with replacing(path) as temporary:
         try:
             figure.savefig(temporary, dpi=120)

@@ -22,6 +22,7 @@ COMMANDS = {
     "detokenize": "Shards of tokens to audio files",
     "roundtrip": "An audio file to tokens and back, measured",
     "evaluate": "How good models are on recordings",
+    "compare": "Codecs side by side, to hear and to see",
     "verify": "This implementation against its authors' own",
     "new-plugin": "A small codec plugin to start from",
 }

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -16,6 +15,7 @@ from ..audio import AudioReader, Resampler
 from ..checks import Pcm
 from ..errors import InvalidInput
 from ..evaluation import SHORTEST_SECONDS, Codebook, Judge
+from ..recordings import Channels
 from ..tokens import CodecTokens
 from .systems import System
 from .trips import Trip
@@ -52,10 +52,11 @@ class Excerpt:
         mono: bool = False,
     ) -> None:
         self._reader = AudioReader(path, content=content, end=seconds)
-        self.name, self._mono = self._reader.path.name, mono
+        self.name = self._reader.path.name
         self.file_rate = self._reader.sample_rate
         self.sample_rate = min(max(self.file_rate, LOWEST_RATE), HIGHEST_RATE)
-        self.channels = 1 if mono else self._reader.channels
+        self._mixed = Channels(self._reader.channels, mono, 1)
+        self.channels = self._mixed.count
         self.seconds = self._reader.num_samples / self.file_rate
         """As the file's header says."""
         if self.seconds < SHORTEST_SECONDS:
@@ -63,12 +64,19 @@ class Excerpt:
         if self.channels > MOST_CHANNELS:
             raise InvalidInput(f"{self.name} has {self.channels} channels, and {MOST_CHANNELS} can be compared; mix them to one")
 
+    @property
+    def remarks(self) -> list[str]:
+        """What is done to it, in words."""
+        changed = self.file_rate != self.sample_rate
+        resampled = [f"resampled from {self.file_rate} to {self.sample_rate} Hz, which browsers play"] if changed else []
+        return [f"{self.name}: {remark}" for remark in (*resampled, *self._mixed.remarks)]
+
     def pieces(self) -> Iterator[Pcm]:
         """`(channels, samples)` of a second or so, once."""
         resampler = Resampler(self.file_rate, self.sample_rate, self.channels)
         with self._reader as reader:
             for block in reader.blocks(max(1, int(PIECE_SECONDS * self.file_rate))):
-                yield resampler.push(block.mean(axis=0, keepdims=True) if self._mono else block)
+                yield resampler.push(self._mixed(block))
         yield resampler.finish()
 
 
@@ -110,7 +118,7 @@ class Compared:
 
     @property
     def seconds(self) -> float:
-        return self.original.pcm.shape[1] / self.sample_rate
+        return float(self.original.pcm.shape[1] / self.sample_rate)
 
 
 Heard = Callable[[int, Pcm], object]
@@ -187,8 +195,3 @@ def _towards(target: float, level: float) -> float:
     if loudness.QUIETEST in (target, level):  # there is nothing to match
         return 0.0
     return min(max(target - level, -MOST_GAIN_DB), MOST_GAIN_DB)
-
-
-def excerpts(paths: Sequence[Path], seconds: float | None, mono: bool) -> Iterator[Excerpt]:
-    """Recordings one after the other, so that each is open only while it is read."""
-    return (Excerpt(path, seconds=seconds, mono=mono) for path in paths)

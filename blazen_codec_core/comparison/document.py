@@ -19,7 +19,7 @@ from .compared import Compared, Version
 MEASURES: dict[str, dict[str, Any]] = {
     "kbps": {"label": "kbps", "better": "low", "digits": 2},
     "si_sdr_db": {"label": "SI-SDR, dB", "better": "high", "digits": 2},
-    "log_mel_distance": {"label": "log-mel distance", "better": "low", "digits": 3},
+    "log_mel_distance": {"label": "log-mel dist.", "better": "low", "digits": 3},
     "stoi": {"label": "STOI", "better": "high", "digits": 3},
     "pesq": {"label": "PESQ", "better": "high", "digits": 2},
     "encode_factor": {"label": "encoding, RTF", "better": "low", "digits": 4},

@@ -22,12 +22,14 @@ BANDS = 96
 HOP_SECONDS = 0.01
 RANGE_DB = 80.0
 """From the loudest of the original down to what counts as silence."""
-DIFFERENCE_DB = 30.0
+DIFFERENCE_DB = 20.0
 """Beyond which, up or down, differences look alike."""
 TOKEN_COLUMNS = 4000
 """Frames that are shown at most; of longer tokens only every so many."""
 AT_A_TIME = 256
 """Columns that are transformed together."""
+TICK_DISTANCE = 0.08
+"""Of a spectrogram's height, that frequencies written beside it are apart at least."""
 TICKS = (100, 200, 500, 1000, 2000, 5000, 10_000, 20_000)
 
 Decibels = NDArray[np.float32]
@@ -63,7 +65,7 @@ class Scale:
         return np.asarray(colormaps[self.colours](np.linspace(0, 1, count), bytes=True)[:, :3], np.uint8)
 
 
-LEVEL = Scale("magma", -RANGE_DB, 0.0, "dB below the loudest of the original")
+LEVEL = Scale("magma", -RANGE_DB, 0.0, "dB, 0 being the loudest of the original")
 DIFFERENCE = Scale("berlin", -DIFFERENCE_DB, DIFFERENCE_DB, "dB more or less than the original")
 
 
@@ -102,7 +104,12 @@ def _power(signal: metrics.Signal, start: int, stop: int, window: int, hop: int)
 def mel_ticks(sample_rate: int) -> list[tuple[int, float]]:
     """Frequencies in hertz and how far up a spectrogram they are, 0 to 1."""
     top = metrics.mel(sample_rate / 2)
-    return [(hertz, float(metrics.mel(hertz) / top)) for hertz in TICKS if hertz < 0.95 * sample_rate / 2]
+    ticks: list[tuple[int, float]] = []
+    for hertz in TICKS:
+        up = float(metrics.mel(hertz) / top)
+        if up - (ticks[-1][1] if ticks else 0) >= TICK_DISTANCE and up < 1 - TICK_DISTANCE / 2:
+            ticks.append((hertz, up))
+    return ticks
 
 
 def level_image(levels: Decibels, loudest: float) -> bytes:

@@ -9,19 +9,19 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
-from .. import __name__ as package
-
+PACKAGE = __name__.partition(".")[0]
 SHARED = ("elements.js", "player.js", "timeline.js", "figures.js", "blind.js", "recording.js")
 """What every page needs, in `comparison/page`, in this order."""
 POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; "
+    "base-uri 'none'; form-action 'none'"
 )
 """Of what is opened from a file: nothing from anywhere."""
 
 
 def source(folder: str, name: str) -> str:
     """A file that comes with the package."""
-    return files(package).joinpath(folder, "page", name).read_text("utf-8")
+    return files(PACKAGE).joinpath(folder, "page", name).read_text("utf-8")
 
 
 def as_script(value: Any) -> str:

@@ -30,11 +30,11 @@ def html(shown: Sequence[dict[str, Any]], facts: Sequence[dict[str, Any]], title
     return page(title, data, [("comparison", "report.js")])
 
 
-def write(text: str, path: str | PathLike[str]) -> None:
-    """Writes a report, whole or not at all.
+def write(text: str, path: str | PathLike[str]) -> int:
+    """Writes a report, whole or not at all; gives its size in bytes.
 
     Raises:
         InvalidInput: The file cannot be written.
     """
     with replacing(path) as temporary:
-        temporary.write_text(text, "utf-8")
+        return temporary.write_bytes(text.encode())

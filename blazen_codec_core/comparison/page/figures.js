@@ -19,6 +19,12 @@ function numbersTable(caption, rows, measures) {
     element("table", {}, element("caption", { class: "visually-hidden" }, caption), element("thead", {}, element("tr", {}, element("th", { scope: "col" }, "system"), head)), element("tbody", {}, body)));
 }
 
+/** How to read the numbers. */
+const measureNotes = () => element("div", { class: "notes soft small" },
+  element("p", {}, "All is compared at the rate and with the channels of the recording, so a codec of a lower rate loses what lies above."),
+  element("p", {}, "SI-SDR is low where a codec makes a waveform anew instead of following it. STOI and PESQ are for speech."),
+  element("p", {}, "RTF, the real-time factor: seconds of work a second of audio, on the machine that made this."));
+
 /** Quality over bitrate: a point a system, those of one codec joined. Rows as for `numbersTable`. */
 function ratePlot(rows, measures) {
   const qualities = ["stoi", "pesq", "log_mel_distance", "si_sdr_db"].filter((name) => rows.some((row) => row.numbers[name] !== null));

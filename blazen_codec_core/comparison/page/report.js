@@ -11,9 +11,10 @@ document.getElementById("main").append(
     element("div", {}, element("h1", {}, data.title), element("p", { class: "soft" }, `${count} recording${count > 1 ? "s" : ""}, ${seconds.toFixed(1)} s; ${data.made}`)),
     themeButton()),
   element("section", { class: "card reveals", "aria-label": "Summary" },
+    element("h3", {}, count > 1 ? "Means over the recordings, weighted by their length" : "In numbers"),
+    numbersTable("Means of all measures", rows, data.measures),
     element("div", { class: "summary" },
-      element("div", {}, element("h3", {}, count > 1 ? "Means over the recordings, weighted by their length" : "In numbers"), numbersTable("Means of all measures", rows, data.measures),
-        element("p", { class: "soft small section" }, "Everything is compared at the rate and with the channels of the recording. SI-SDR is low where a codec regenerates a waveform instead of following it; STOI and PESQ are for speech. RTF: seconds of work a second of audio.")),
-      element("div", {}, element("h3", {}, "Rate and quality"), ratePlot(rows, data.measures)))),
+      element("div", {}, element("h3", {}, "Rate and quality"), ratePlot(rows, data.measures)),
+      measureNotes())),
   ...views.map((view) => view.root));
 runRecordings(() => views);

@@ -123,12 +123,19 @@ function tokenMatrices(recording, seek, pick) {
     timeline.root.append(element("div"), element("div", { class: "small" }, element("span", { class: "named" }, swatch(number), element("b", {}, version.name), element("span", { class: "soft" }, about))), element("div", { class: "small soft" }, "entropy of bits; used"));
     timeline.add({
       kind: "tokens", number, png: tokens.image, height, span: tokens.span, alt: `Tokens of ${version.name}: ${about}, coloured by the entry chosen`,
-      left: element("div", { class: "scale", "aria-hidden": "true" }, element("span", { style: { bottom: "calc(100% - .8em)" } }, "1"), rows > 1 ? element("span", { style: { bottom: ".3em" } }, String(books)) : null),
+      left: codebookScale(books, tokens.streams),
       right: element("div", { class: "books" }, tokens.books.map((book, index) => bookBar(version.name, book, index))),
     });
   });
   if (!timeline.rows.length) return null;
   return { root: timeline.finish(), timeline };
+}
+
+/** The numbers of the first and the last codebook; of several streams, where each begins. */
+function codebookScale(books, streams) {
+  const labels = streams > 1 ? Array.from({ length: streams }, (_, stream) => [`ch ${stream + 1}`, stream / streams]) : [["1", 0], [String(books), (books - 1) / books]];
+  const half = 0.5 / (books * streams);
+  return element("div", { class: "scale", "aria-hidden": "true" }, labels.slice(0, books * streams).map(([text, down]) => element("span", { style: { bottom: `${100 * (1 - down - half)}%` } }, text)));
 }
 
 function bookBar(name, book, index) {

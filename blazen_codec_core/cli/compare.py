@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .. import evaluation
+from ..registry import Registry
+from ..specs import LoadOptions
+from . import stream
+from .options import AUDIO, as_json, loading, mono, print_json, quiet, say
+
+LARGE = 100
+"""MB of a report from which on it is said how to make it smaller."""
+
+
+@click.command("compare")
+@click.argument("sources", metavar="AUDIO...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "-c", "--codec", "names", multiple=True, required=True, metavar="NAME[@KBPS]",
+    help="a model, perhaps at a bandwidth, or opus@KBPS; may be given several times",
+)  # fmt: skip
+@click.option("-o", "--output", type=AUDIO, help="the report, an HTML file that needs nothing else")
+@click.option("--pictures", type=click.Path(path_type=Path, file_okay=False), help="a folder for the pictures as PNG")
+@click.option("--seconds", type=click.FloatRange(min=evaluation.SHORTEST_SECONDS), help="only so much of each recording")
+@click.option("--no-pesq", is_flag=True, help="leave out PESQ, which is for speech")
+@mono
+@loading
+@quiet
+@as_json
+def command(
+    sources: tuple[Path, ...],
+    names: tuple[str, ...],
+    output: Path | None,
+    pictures: Path | None,
+    seconds: float | None,
+    no_pesq: bool,
+    mono: bool,
+    quiet: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Codecs side by side on recordings: a page to hear and see them with, and their numbers.
+
+    The report plays all versions in step, at one level, also blind; it has spectrograms, differences, tokens and measures. Opus
+    needs ffmpeg or opus-tools. Needs the extra `compare`.
+    """
+    if not (output or pictures or as_json):
+        raise click.UsageError("say where to: -o report.html, --pictures FOLDER or --json")
+    from ..comparison import compared, document, report
+    from ..comparison import systems as asked
+
+    systems = asked.systems(names, Registry(), LoadOptions.of(**options))
+    paths = evaluation.recordings(sources)
+    judge = evaluation.Judge([name for name in evaluation.QUALITIES if name != "pesq" or not no_pesq])
+    check(judge, output, pictures)
+    facts, shown = [], []
+    with stream.bar("comparing", len(paths), quiet) as advance:
+        for system in systems:
+            system.prepare()
+        for number, path in enumerate(paths, 1):
+            excerpt = compared.Excerpt(path, seconds=seconds, mono=mono)
+            for remark in excerpt.remarks:
+                say(remark, quiet)
+            one = compared.compare(excerpt, systems, judge)
+            facts.append(document.facts(one))
+            if output:
+                shown.append(document.shown(one))
+            if pictures:
+                draw(one, pictures, f"{number:02d}-{path.stem}")
+            advance(1)
+    written = partial(say, quiet=quiet or as_json)
+    if output:
+        size = report.write(report.html(shown, facts), output)
+        written(f"written {output}, {size / 1e6:.1f} MB")
+        if size > LARGE * 1e6:
+            say("the report is large; --seconds 30 takes only so much of each recording", quiet)
+    if pictures:
+        from ..comparison.pictures import rate_quality
+
+        rate_quality(document.means(facts), pictures / "rate-quality.png")
+        written(f"written the pictures in {pictures}")
+    if as_json:
+        print_json(document.summary(facts))
+
+
+def check(judge: evaluation.Judge, output: Path | None, pictures: Path | None) -> None:
+    """Fails before the work rather than after it."""
+    from .. import files, loudness, plots
+
+    judge.check_available()
+    loudness.check_available()
+    if output or pictures:
+        plots.check_available()
+    if output:
+        stream.check_writable(output)
+    if pictures:
+        files.make_folder(pictures)
+
+
+def draw(one: Any, folder: Path, stem: str) -> None:
+    """The pictures of one recording."""
+    from ..comparison import pictures
+
+    pictures.spectrograms(one, folder / f"{stem}.spectrograms.png")
+    pictures.tokens(one, folder / f"{stem}.tokens.png")
