@@ -46,7 +46,8 @@ class AudioReader:
         try:
             self._file = soundfile.SoundFile(content or self.path)
         except (soundfile.LibsndfileError, OSError, TypeError) as error:
-            raise CorruptFile(f"{self.path} cannot be read as audio: {error}") from error
+            said = getattr(error, "error_string", error)  # without what it calls the file
+            raise CorruptFile(f"{self.path} cannot be read as audio: {said}") from error
         self.sample_rate: int = self._file.samplerate
         self.channels: int = self._file.channels
         self._start = round(start * self.sample_rate)

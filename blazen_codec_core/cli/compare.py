@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from .. import evaluation
+from .. import evaluation, files, loudness, plots
 from ..registry import Registry
 from ..specs import LoadOptions
 from . import stream
@@ -52,10 +52,14 @@ def command(
     from ..comparison import compared, document, report
     from ..comparison import systems as asked
 
-    systems = asked.systems(names, Registry(), LoadOptions.of(**options))
+    systems = asked.systems(names, asked.of(Registry(), LoadOptions.of(**options)))
     paths = evaluation.recordings(sources)
     judge = evaluation.Judge([name for name in evaluation.QUALITIES if name != "pesq" or not no_pesq])
-    check(judge, output, pictures)
+    check(judge, pictures=bool(output or pictures))
+    if output:
+        stream.check_writable(output)
+    if pictures:
+        files.make_folder(pictures)
     facts, shown = [], []
     with stream.bar("comparing", len(paths), quiet) as advance:
         for system in systems:
@@ -86,18 +90,12 @@ def command(
         print_json(document.summary(facts))
 
 
-def check(judge: evaluation.Judge, output: Path | None, pictures: Path | None) -> None:
-    """Fails before the work rather than after it."""
-    from .. import files, loudness, plots
-
+def check(judge: evaluation.Judge, *, pictures: bool) -> None:
+    """Fails before the work rather than after it, where a package is missing."""
     judge.check_available()
     loudness.check_available()
-    if output or pictures:
-        plots.check_available()
-    if output:
-        stream.check_writable(output)
     if pictures:
-        files.make_folder(pictures)
+        plots.check_available()
 
 
 def draw(one: Any, folder: Path, stem: str) -> None:

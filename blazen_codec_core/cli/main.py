@@ -23,6 +23,7 @@ COMMANDS = {
     "roundtrip": "An audio file to tokens and back, measured",
     "evaluate": "How good models are on recordings",
     "compare": "Codecs side by side, to hear and to see",
+    "serve": "The same as a page to drop audio on",
     "verify": "This implementation against its authors' own",
     "new-plugin": "A small codec plugin to start from",
 }

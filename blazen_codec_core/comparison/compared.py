@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from .. import loudness, metrics
+from .. import cancelling, loudness, metrics
 from ..audio import AudioReader, Resampler
 from ..checks import Pcm
 from ..errors import InvalidInput
@@ -117,6 +117,10 @@ class Compared:
         return self.versions[0]
 
     @property
+    def channels(self) -> int:
+        return int(self.original.pcm.shape[0])
+
+    @property
     def seconds(self) -> float:
         return float(self.original.pcm.shape[1] / self.sample_rate)
 
@@ -126,9 +130,18 @@ Heard = Callable[[int, Pcm], object]
 
 
 def compare(
-    excerpt: Excerpt, systems: Sequence[System], judge: Judge | None = None, heard: Heard = lambda _number, _pcm: None
+    excerpt: Excerpt,
+    systems: Sequence[System],
+    judge: Judge | None = None,
+    *,
+    heard: Heard = lambda _number, _pcm: None,
+    ended: Callable[[], object] = lambda: None,
 ) -> Compared:
-    """A recording through systems, all of them piece by piece side by side."""
+    """A recording through systems, all of them piece by piece side by side.
+
+    Args:
+        ended: Told when all has been heard, and only judging is left.
+    """
     judge = judge or Judge()
     trips = [system.trip(excerpt.sample_rate, excerpt.channels) for system in systems]
     made: list[list[Pcm]] = [[] for _ in (ORIGINAL, *systems)]
@@ -139,15 +152,18 @@ def compare(
             heard(number, pcm)
 
     for piece in excerpt.pieces():
+        cancelling.check()
         keep(0, piece)
         for number, trip in enumerate(trips, 1):
             keep(number, trip.push(piece))
     for number, trip in enumerate(trips, 1):
         keep(number, trip.finish())
+    ended()
     original, *decoded = (joined(pieces) for pieces in made)
     levels = gains([original, *decoded], excerpt.sample_rate)
     versions = [Version(ORIGINAL, original, levels[0])]
     for system, trip, pcm, gain in zip(systems, trips, decoded, levels[1:], strict=True):
+        cancelling.check()
         versions.append(judged(system, trip, original, pcm, gain, judge))
     return Compared(excerpt.name, excerpt.sample_rate, tuple(versions))
 

@@ -14,7 +14,7 @@ import soundfile
 from .. import evaluation
 from ..checks import Pcm
 from . import images
-from .compared import Compared, Version
+from .compared import Compared, Excerpt, Version
 
 MEASURES: dict[str, dict[str, Any]] = {
     "kbps": {"label": "kbps", "better": "low", "digits": 2},
@@ -51,10 +51,7 @@ def books(version: Version) -> list[dict[str, float]]:
 def facts(compared: Compared) -> dict[str, Any]:
     """A comparison in numbers."""
     return {
-        "recording": compared.name,
-        "seconds": compared.seconds,
-        "sample_rate": compared.sample_rate,
-        "channels": compared.original.pcm.shape[0],
+        **heading(compared),
         "systems": [
             {"system": version.name, "gain_db": version.gain_db, **numbers(version), "codebooks": books(version)}
             for version in compared.versions[1:]
@@ -79,6 +76,16 @@ def summary(all_facts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"systems": means(all_facts), "recordings": list(all_facts)}
 
 
+def heading(recording: Excerpt | Compared) -> dict[str, Any]:
+    """What a recording is."""
+    return {
+        "name": recording.name,
+        "seconds": recording.seconds,
+        "sample_rate": recording.sample_rate,
+        "channels": recording.channels,
+    }
+
+
 def shown(compared: Compared, *, audio: bool = True) -> dict[str, Any]:
     """A comparison as the page takes it: numbers, pictures, and, if `audio`, the sound as FLAC; bytes in base64."""
     levels = [images.mel_levels(version.pcm, compared.sample_rate) for version in compared.versions]
@@ -98,14 +105,7 @@ def shown(compared: Compared, *, audio: bool = True) -> dict[str, Any]:
         if audio:
             entry["audio"] = encoded(flac(version.pcm, compared.sample_rate))
         versions.append(entry)
-    return {
-        "name": compared.name,
-        "seconds": compared.seconds,
-        "sample_rate": compared.sample_rate,
-        "channels": compared.original.pcm.shape[0],
-        "ticks": images.mel_ticks(compared.sample_rate),
-        "versions": versions,
-    }
+    return {**heading(compared), "ticks": images.mel_ticks(compared.sample_rate), "versions": versions}
 
 
 def _tokens(version: Version, seconds: float) -> dict[str, Any] | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -70,7 +71,16 @@ class OpusSystem(System):
         return Trip(ways.Opus(sample_rate, channels, self._kbps), sample_rate, Channels(channels, False, channels))
 
 
-def system(asked: str, registry: Registry, options: LoadOptions | None = None) -> System:
+Provide = Callable[[str], DynCodecProvider]
+"""Gives the codec of a name, the same one each time, so that its weights are loaded once."""
+
+
+def of(registry: Registry, options: LoadOptions | None = None) -> Provide:
+    """The codecs of a registry, loaded with those options."""
+    return functools.cache(functools.partial(registry.provider, options=options))
+
+
+def system(asked: str, provide: Provide) -> System:
     """What a name such as `snac_24khz`, `encodec_24khz@6` or `opus@16` means; the number is in kbps.
 
     Raises:
@@ -83,13 +93,13 @@ def system(asked: str, registry: Registry, options: LoadOptions | None = None) -
     except ValueError:
         raise InvalidInput(f"{asked!r}: write NAME or NAME@KBPS, such as encodec_24khz@6") from None
     if name != OPUS:
-        return CodecSystem(registry.provider(name, options), asked, kbps)
+        return CodecSystem(provide(name), asked, kbps)
     if kbps is None:
         raise InvalidInput("opus needs a bitrate: opus@16 is 16 kbps")
     return OpusSystem(kbps)
 
 
-def systems(asked: Iterable[str], registry: Registry, options: LoadOptions | None = None) -> list[System]:
+def systems(asked: Iterable[str], provide: Provide) -> list[System]:
     """All that are asked for. Raises as `system` does, and `InvalidInput` where there are none, or one is asked for twice."""
     names = list(asked)
     for name in names:
@@ -97,4 +107,4 @@ def systems(asked: Iterable[str], registry: Registry, options: LoadOptions | Non
             raise InvalidInput(f"{name} is asked for twice")
     if not names:
         raise InvalidInput("name a codec to compare")
-    return [system(name, registry, options) for name in names]
+    return [system(name, provide) for name in names]

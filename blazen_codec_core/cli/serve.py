@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import click
+
+from .. import evaluation
+from ..errors import EngineNotAvailable, InvalidInput
+from ..specs import LoadOptions
+from .compare import check
+from .options import loading
+
+NEEDED = ("starlette", "uvicorn", "websockets")
+LARGEST_MESSAGE = 1 << 22
+
+
+@click.command("serve")
+@click.option(
+    "-c", "--codec", "names", multiple=True, metavar="NAME", help="a model to offer; all that are installed if none is given"
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="an address; any but a loopback one lets others in")
+@click.option("--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="0 for one that is free")
+@click.option("--max-mb", default=100.0, show_default=True, type=click.FloatRange(min=0.1), help="of a file")
+@click.option("--max-minutes", default=5.0, show_default=True, type=click.FloatRange(min=0.1), help="of audio in it")
+@click.option("--jobs", default=2, show_default=True, type=click.IntRange(min=1), help="that run at once")
+@click.option(
+    "--waiting", default=16, show_default=True, type=click.IntRange(min=0), help="that wait at most; others are sent away"
+)
+@click.option("--no-pesq", is_flag=True, help="leave out PESQ, which is for speech")
+@loading
+def command(
+    names: tuple[str, ...],
+    host: str,
+    port: int,
+    max_mb: float,
+    max_minutes: float,
+    jobs: int,
+    waiting: int,
+    no_pesq: bool,
+    **options: Any,
+) -> None:
+    """A page to compare codecs on: drop or record audio, hear each as it is made, see it, download its tokens.
+
+    Only this machine can reach it, unless `--host` says otherwise. Nothing that is uploaded is kept. Needs the extra `serve`.
+    """
+    for package in NEEDED:
+        if importlib.util.find_spec(package) is None:
+            raise EngineNotAvailable(f"serving needs {package}: pip install 'blazen-codec-core[serve]'")
+    judge = evaluation.Judge([name for name in evaluation.QUALITIES if name != "pesq" or not no_pesq])
+    check(judge, pictures=True)
+    import uvicorn
+
+    from ..server.app import application
+    from ..server.house import House, Limits
+
+    limits = Limits(bytes=int(max_mb * 1e6), seconds=max_minutes * 60, at_once=jobs, waiting=waiting)
+    house = House(names, LoadOptions.of(**options), limits, judge)
+    config = uvicorn.Config(
+        application(house, host),
+        host=host,
+        port=port,
+        log_level="warning",
+        ws_max_size=LARGEST_MESSAGE,
+        timeout_graceful_shutdown=3,
+    )
+    try:
+        socket = config.bind_socket()
+    except SystemExit as error:  # which is how uvicorn says it
+        raise InvalidInput(
+            f"{host} port {port} cannot be listened at: is something else there? --port 0 takes a free one"
+        ) from error
+    with socket:
+        address, number = socket.getsockname()[:2]
+        click.echo(f"listening at http://{f'[{address}]' if ':' in address else address}:{number}/ (ctrl-c ends it)")
+        uvicorn.Server(config).run([socket])

@@ -1,0 +1,53 @@
+"""Who is served, and who waits for a turn."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+Told = Callable[[int], Awaitable[object]]
+"""Told the place in the line, 1 being the next, each time it changes."""
+
+
+class Full(Exception):
+    """The line is as long as it may be."""
+
+
+class Line:
+    """First come, first served; so many at once, and so many waiting. For one event loop."""
+
+    def __init__(self, at_once: int, waiting: int) -> None:
+        self._at_once, self._most = at_once, waiting
+        self._served = 0
+        self._waiting: list[asyncio.Event] = []
+
+    @asynccontextmanager
+    async def turn(self, told: Told) -> AsyncIterator[None]:
+        """A turn: waits for it, and ends it.
+
+        Raises:
+            Full: Too many wait already.
+        """
+        if self._served >= self._at_once and len(self._waiting) >= self._most:
+            raise Full(f"{self._served} are served and {self._most} wait already: try again in a while")
+        moved = asyncio.Event()
+        self._waiting.append(moved)
+        try:
+            while self._waiting[0] is not moved or self._served >= self._at_once:
+                moved.clear()
+                await told(self._waiting.index(moved) + 1)
+                await moved.wait()
+            self._served += 1
+        finally:
+            self._waiting.remove(moved)
+            self._move()
+        try:
+            yield
+        finally:
+            self._served -= 1
+            self._move()
+
+    def _move(self) -> None:
+        for moved in self._waiting:
+            moved.set()

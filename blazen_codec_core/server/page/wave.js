@@ -1,0 +1,70 @@
+/** A WAV file of 16 bits from float samples, one array a channel. */
+function waveFile(channels, rate) {
+  const length = channels[0].length;
+  const view = new DataView(new ArrayBuffer(44 + 2 * channels.length * length));
+  const text = (at, letters) => [...letters].forEach((letter, index) => view.setUint8(at + index, letter.charCodeAt(0)));
+  text(0, "RIFF"), view.setUint32(4, view.byteLength - 8, true), text(8, "WAVEfmt ");
+  view.setUint32(16, 16, true), view.setUint16(20, 1, true), view.setUint16(22, channels.length, true), view.setUint32(24, rate, true);
+  view.setUint32(28, rate * channels.length * 2, true), view.setUint16(32, channels.length * 2, true), view.setUint16(34, 16, true);
+  text(36, "data"), view.setUint32(40, view.byteLength - 44, true);
+  let at = 44;
+  for (let sample = 0; sample < length; sample += 1) {
+    for (const channel of channels) {
+      view.setInt16(at, Math.round(32767 * Math.min(1, Math.max(-1, channel[sample]))), true);
+      at += 2;
+    }
+  }
+  return view.buffer;
+}
+
+/** The parts of a version end to end as a WAV file. */
+function versionFile(version, rate) {
+  const count = version.parts[0].buffer.numberOfChannels;
+  const total = version.parts.reduce((sum, { buffer }) => sum + buffer.length, 0);
+  const channels = Array.from({ length: count }, (_, channel) => {
+    const whole = new Float32Array(total);
+    let at = 0;
+    for (const { buffer } of version.parts) {
+      whole.set(buffer.getChannelData(channel), at);
+      at += buffer.length;
+    }
+    return whole;
+  });
+  return waveFile(channels, rate);
+}
+
+/** Records from the microphone, mono, until it is told to stop; then gives a WAV file. */
+class Recorder {
+  static TAP = `registerProcessor("tap", class extends AudioWorkletProcessor {
+    process(inputs) { if (inputs[0].length) this.port.postMessage(inputs[0][0].slice()); return true; }
+  });`;
+
+  async start() {
+    this.stream = await navigator.mediaDevices.getUserMedia({ audio: { echoCancellation: false, noiseSuppression: false, autoGainControl: false } });
+    this.context = new AudioContext();
+    const address = URL.createObjectURL(new Blob([Recorder.TAP], { type: "text/javascript" }));
+    await this.context.audioWorklet.addModule(address);
+    URL.revokeObjectURL(address);
+    this.pieces = [];
+    const tap = new AudioWorkletNode(this.context, "tap", { numberOfOutputs: 0 });
+    tap.port.onmessage = ({ data }) => this.pieces.push(data);
+    this.context.createMediaStreamSource(this.stream).connect(tap);
+  }
+
+  get seconds() {
+    return this.pieces.reduce((sum, piece) => sum + piece.length, 0) / this.context.sampleRate;
+  }
+
+  async stop() {
+    for (const track of this.stream.getTracks()) track.stop();
+    const rate = this.context.sampleRate;
+    await this.context.close();
+    const whole = new Float32Array(this.pieces.reduce((sum, piece) => sum + piece.length, 0));
+    let at = 0;
+    for (const piece of this.pieces) {
+      whole.set(piece, at);
+      at += piece.length;
+    }
+    return new File([waveFile([whole], rate)], "recording.wav", { type: "audio/wav" });
+  }
+}
