@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import socket
 from typing import Any
 
 import click
@@ -13,6 +14,7 @@ from .options import loading
 
 NEEDED = ("starlette", "uvicorn", "websockets")
 LARGEST_MESSAGE = 1 << 22
+BACKLOG = 128
 
 
 @click.command("serve")
@@ -58,19 +60,25 @@ def command(
     house = House(names, LoadOptions.of(**options), limits, judge)
     config = uvicorn.Config(
         application(house, host),
-        host=host,
-        port=port,
         log_level="warning",
         ws_max_size=LARGEST_MESSAGE,
         timeout_graceful_shutdown=3,
     )
-    try:
-        socket = config.bind_socket()
-    except SystemExit as error:  # which is how uvicorn says it
-        raise InvalidInput(
-            f"{host} port {port} cannot be listened at: is something else there? --port 0 takes a free one"
-        ) from error
-    with socket:
-        address, number = socket.getsockname()[:2]
+    with listening(host, port) as door:
+        address, number = door.getsockname()[:2]
         click.echo(f"listening at http://{f'[{address}]' if ':' in address else address}:{number}/ (ctrl-c ends it)")
-        uvicorn.Server(config).run([socket])
+        uvicorn.Server(config).run([door])
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket that connections can be made to from now on.
+
+    Raises:
+        InvalidInput: There is no such address here, or the port is taken.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family, backlog=BACKLOG)
+    except OSError as error:
+        reason = error.strerror or error
+        raise InvalidInput(f"{host} port {port} cannot be listened at: {reason}; --port 0 takes a free port") from error

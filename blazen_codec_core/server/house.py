@@ -106,7 +106,7 @@ class House:
         offered = [_offer(name, spec) for name, spec in self._specs.items()]
         if _has_opus():
             rates = [float(kbps) for kbps in OPUS_KBPS]
-            offered.append({"name": systems.OPUS, "about": "libopus", "rates": rates, "rate": 12.0, "ready": False, "must": True})
+            offered.append({"name": systems.OPUS, "about": "libopus", "rates": rates, "rate": 12.0, "ready": True, "must": True})
         return {
             "systems": offered,
             "limits": {"bytes": self.limits.bytes, "seconds": self.limits.seconds, "systems": self.limits.systems},
@@ -119,8 +119,14 @@ def _offer(name: str, spec: CodecSpec) -> dict[str, Any]:
     """A codec as the page offers it; `ready` says that its weights are there for certain."""
     rates = [round(rate, 4) for rate in spec.bandwidths]
     ready = spec.weights.package is not None
-    about = f"{spec.description}; {spec.sample_rate / 1000:g} kHz" + ("" if ready else "; weights are fetched when first used")
-    return {"name": name, "about": about, "rates": rates, "rate": round(spec.bandwidth, 4), "ready": ready, "must": False}
+    return {
+        "name": name,
+        "about": spec.description,
+        "rates": rates,
+        "rate": round(spec.bandwidth, 4),
+        "ready": ready,
+        "must": False,
+    }
 
 
 def _has_opus() -> bool:

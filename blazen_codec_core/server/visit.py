@@ -120,7 +120,7 @@ class Visit:
         file.seek(0)
 
     async def _in_thread(self, work: Any, *arguments: Any) -> None:
-        """Work that ends soon after the visitor has gone."""
+        """Work that ends soon after the visitor has gone, which is waited for."""
         self._loop = asyncio.get_running_loop()
 
         def wanted() -> None:
@@ -128,10 +128,12 @@ class Visit:
                 cancelling.check()
                 work(*arguments)
 
+        working = self._loop.run_in_executor(self._house.workers, wanted)
         try:
-            await self._loop.run_in_executor(self._house.workers, wanted)
+            await asyncio.shield(working)
         except asyncio.CancelledError:
             self._gone.set()
+            await asyncio.wait([working])  # it still reads the file
             raise
 
     def _work(self, asked: Asked, file: BinaryIO) -> None:

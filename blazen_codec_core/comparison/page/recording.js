@@ -45,7 +45,10 @@ class RecordingView {
   describe() {
     const { recording } = this;
     recording.versions.forEach((version, number) => this.player.setGain(number, version.gain_db ?? 0));
-    if (!recording.versions.every((version) => version.spectrogram)) return;
+    if (!recording.versions.every((version) => version.spectrogram)) {
+      this.details.replaceChildren(element("p", { class: "soft" }, "Pictures, numbers and tokens come when all is coded."));
+      return;
+    }
     const seek = (seconds) => this.player.seek(seconds);
     const pick = (number) => { if (!this.blind.running) this.player.select(number); };
     const pictures = spectrograms(recording, this.scales, seek, pick);

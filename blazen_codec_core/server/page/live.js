@@ -9,12 +9,13 @@ const AUDIO = 0, TOKENS = 1;
 class Choice {
   constructor({ name, about, rates, rate, ready, must }) {
     this.name = name;
-    this.box = element("input", { type: "checkbox", checked: ready, name });
+    this.box = element("input", { type: "checkbox", checked: ready && !must, name });
     const only = rates.length === 1;
     const standard = rates.reduce((best, each) => (Math.abs(each - rate) < Math.abs(best - rate) ? each : best));
     this.rates = element("select", { "aria-label": `Bandwidth of ${name}`, disabled: only }, rates.map((each) => element("option", { value: each, selected: each === standard }, `${Number(each.toFixed(2))} kbps`)));
     this.plain = only || !must ? String(standard) : null; // the bandwidth that needs not be said
-    this.root = element("div", { class: "system" }, element("label", {}, this.box, element("span", {}, name, element("span", { class: "about" }, about))), this.rates);
+    this.root = element("div", { class: "system" }, element("label", {}, this.box, name), this.rates, element("div", { class: "about" }, about));
+    this.ready = ready;
   }
 
   get asked() {
@@ -119,10 +120,16 @@ class Live {
     document.getElementById("main").append(
       element("div", { class: "top" }, element("div", {}, element("h1", {}, "Compare codecs"), element("p", { class: "soft" }, "Hear what each makes of a recording as it is made; then see it, measured.")), themeButton()),
       element("section", { class: "card", "aria-label": "What to compare" }, this.drop,
-        element("fieldset", { class: "systems" }, element("legend", {}, "Codecs"), element("div", { class: "grid" }, this.choices.map(({ root }) => root))),
+        this.#systems("Ready to run", true), this.#systems("Weights are fetched when first used", false),
         element("div", { class: "go" }, this.runButton, element("label", { class: "check" }, this.mono, "Mix to mono"), element("label", { class: "check" }, this.follow, "Play as it comes"), this.status, this.progress),
         this.wrong),
       this.results);
+  }
+
+  #systems(title, ready) {
+    const some = this.choices.filter((choice) => choice.ready === ready);
+    if (!some.length) return null;
+    return element("fieldset", { class: "systems" }, element("legend", {}, title), element("div", { class: "grid" }, some.map(({ root }) => root)));
   }
 
   dragged(event) {
@@ -191,9 +198,9 @@ class Live {
     const { recording, player } = view;
     view.downloads ??= view.details.appendChild(element("div", { class: "section" }, element("h3", {}, "Downloads"), element("div", { class: "downloads" }))).lastChild;
     const name = `${recording.name.replace(/\.[^.]*$/, "")}.${recording.versions[number].name}`;
-    view.downloads.append(
+    view.downloads.append(element("span", { class: "pair" },
       element("button", { type: "button", onclick: () => download(`${name}.tokens`, bytes, "application/octet-stream") }, `${recording.versions[number].name}: tokens, ${(bytes.byteLength / 1e3).toFixed(1)} kB`),
-      element("button", { type: "button", onclick: () => download(`${name}.wav`, versionFile(player.versions[number], recording.sample_rate), "audio/wav") }, "audio"));
+      element("button", { type: "button", onclick: () => download(`${name}.wav`, versionFile(player.versions[number], recording.sample_rate), "audio/wav") }, "audio")));
   }
 
   /** A run is over: `null` if it was cancelled, else what went wrong, if anything did. */

@@ -1,0 +1,276 @@
+"""`blazen-codec serve`, spoken to as its page does."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+
+import numpy as np
+import pytest
+import soundfile
+from servers import serving
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+
+import blazen_codec_core as bc
+from blazen_codec_core import container
+from blazen_codec_core.conformance.signals import voice
+from blazen_codec_core.evaluation import Judge
+
+CHUNK = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def server():
+    with serving() as where:
+        yield where
+
+
+def wav(seconds: float, rate: int = 24_000, channels: int = 1) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, np.stack([0.5 * voice(seconds, rate, seed) for seed in range(channels)]).T, rate, format="WAV")
+    return file.getvalue()
+
+
+class Answers:
+    """All that a visit was told."""
+
+    def __init__(self) -> None:
+        self.said: list[dict] = []
+        self.order: list[str] = []
+        self.audio: dict[int, list[bytes]] = {}
+        self.tokens: dict[int, bytes] = {}
+
+    def hear(self, message: str | bytes) -> str:
+        if isinstance(message, str):
+            self.said.append(json.loads(message))
+            self.order.append(self.said[-1]["type"])
+            return self.order[-1]
+        kind, number = struct.unpack_from("<II", message)
+        if kind == 0:
+            self.audio.setdefault(number, []).append(message[8:])
+        else:
+            self.tokens[number] = message[8:]
+        self.order.append(f"{'audio' if kind == 0 else 'tokens'} {number}")
+        return self.order[-1]
+
+    def of(self, kind: str) -> dict:
+        return next(message for message in self.said if message["type"] == kind)
+
+    def pcm(self, number: int, channels: int = 1) -> np.ndarray:
+        return np.concatenate([np.frombuffer(part, "<f4").reshape(channels, -1) for part in self.audio[number]], axis=1)
+
+
+def visit(where: str, content: bytes, systems=("snac_tiny",), name="in.wav", size=None, **more) -> Answers:
+    """A whole visit, until the server ends it."""
+    answers = Answers()
+    asked = {"systems": list(systems), "name": name, "size": len(content) if size is None else size, **more}
+    with connect(f"ws://{where}/compare", max_size=None) as socket:
+        socket.send(json.dumps(asked))
+        try:
+            while True:
+                if answers.hear(socket.recv(60)) == "ready":
+                    for at in range(0, len(content), CHUNK):
+                        socket.send(content[at : at + CHUNK])
+        except ConnectionClosed:
+            return answers
+
+
+def test_the_page_is_whole(server):
+    with urllib.request.urlopen(f"http://{server}/") as response:
+        text = response.read().decode()
+        assert "frame-ancestors 'none'" in response.headers["content-security-policy"]
+        assert response.headers["cache-control"] == "no-store"
+    assert "snac_tiny" in text
+    assert "dac_44khz" not in text  # which is not offered
+
+
+def test_a_recording_comes_back_as_it_is_made(server, codecs):
+    content = wav(4.0)
+    answers = visit(server, content, ("encodec_tiny@1.5", "snac_tiny"), name="../../deep/in.wav")
+    assert answers.order[-1] == "done", answers.said[-1]
+    recording = answers.of("begun")["recording"]
+    assert recording["name"] == "in.wav"
+    assert [version["name"] for version in recording["versions"]] == ["original", "encodec_tiny@1.5", "snac_tiny"]
+    assert answers.order.index("audio 1") < len(answers.order) - 1 - answers.order[::-1].index("audio 0")
+    assert answers.order.index("ended") < answers.order.index("shown") < answers.order.index("tokens 1")
+    pcm, rate = soundfile.read(io.BytesIO(content), dtype="float32")
+    np.testing.assert_array_equal(answers.pcm(0)[0], pcm)
+    tokens = bc.load("snac_tiny", device="cpu").encode(pcm, rate)
+    assert container.from_bytes(answers.tokens[2], "here") == tokens
+    np.testing.assert_allclose(answers.pcm(2), bc.load("snac_tiny", device="cpu").decode(tokens), atol=1e-5)
+    shown = answers.of("shown")["recording"]
+    assert "audio" not in shown["versions"][1]
+    assert shown["versions"][1]["numbers"]["kbps"] == pytest.approx(1.5, rel=0.02)
+
+
+def test_stereo_at_another_rate(server):
+    answers = visit(server, wav(1.0, 44_100, 2), ("dac_tiny",))
+    assert answers.order[-1] == "done"
+    assert answers.pcm(1, 2).shape == (2, 44_100)
+    mixed = visit(server, wav(1.0, 44_100, 2), ("dac_tiny",), mono=True)
+    assert mixed.pcm(1).shape == (1, 44_100)
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"content": b"dear diary, " * 99, "name": "note.wav"}, "note.wav cannot be read as audio: Format not recognised."),
+        ({"content": wav(0.02)}, "0.1 s at least"),
+        ({"content": b"x", "size": 300_000_000}, "larger than 100 MB"),
+        ({"content": wav(0.5), "size": 1000}, "more came than the 1000 bytes"),
+        ({"content": wav(0.5), "systems": ["dac_44khz"]}, "dac_44khz is not offered here"),
+        ({"content": wav(0.5), "systems": ["snac_tiny@9"]}, "2.75 kbps"),
+        ({"content": wav(0.5), "systems": ["snac_tiny"] * 2}, "twice"),
+        ({"content": wav(0.5), "systems": []}, "systems"),
+        ({"content": wav(0.5), "systems": [f"opus@{kbps}" for kbps in range(6, 20)]}, "8 at most"),
+        ({"content": b"x", "size": -1}, "size"),
+        ({"content": wav(0.5)[:12_000]}, None),  # a header that promises more: what is there is taken
+    ],
+    ids=lambda value: None if isinstance(value, dict) else str(value)[:12],
+)
+def test_what_cannot_be_done_is_said(server, asked, says):
+    answers = visit(server, **asked)
+    if says is None:
+        assert answers.order[-1] == "done"
+    else:
+        assert answers.order[-1] == "error"
+        assert says in answers.said[-1]["message"]
+
+
+def test_more_audio_than_is_taken_is_refused():
+    with serving(seconds=1.0) as where:
+        answers = visit(where, wav(2.0))
+        assert answers.said[-1]["message"] == "in.wav is 2 s of audio; 1 s at most are taken here"
+
+
+@pytest.mark.parametrize("first", ["no json", "[]", b"\0\1", json.dumps({"systems": ["snac_tiny"], "name": "a", "size": 1e400})])
+def test_nonsense_is_answered(server, first):
+    with connect(f"ws://{server}/compare") as socket:
+        socket.send(first)
+        answer = json.loads(socket.recv(10))
+        assert answer["type"] == "error"
+        with pytest.raises(ConnectionClosed):
+            socket.recv(10)
+
+
+def test_who_says_nothing_is_not_waited_for():
+    with serving(patience=0.3) as where, connect(f"ws://{where}/compare") as socket:
+        assert "too long" in json.loads(socket.recv(10))["message"]
+        answers = visit(where, b"", size=100)  # and never sends it
+        assert "too long" in answers.said[-1]["message"]
+
+
+def test_other_pages_cannot_use_it(server):
+    with pytest.raises(InvalidStatus) as refused:
+        connect(f"ws://{server}/compare", origin="https://example.com").__enter__()
+    assert refused.value.response.status_code == 403
+    with connect(f"ws://{server}/compare", origin=f"http://{server}"):
+        pass
+
+
+def test_other_names_for_this_machine_are_refused(server):
+    request = urllib.request.Request(f"http://{server}/", headers={"Host": "rebound.example.com"})
+    with pytest.raises(urllib.error.HTTPError, match="400"):
+        urllib.request.urlopen(request)
+
+
+def test_twenty_at_once_get_a_result_or_a_clear_answer():
+    content, results = wav(1.0), []
+    with serving(at_once=2, waiting=8) as where:
+        visit(where, content)  # so that the model is loaded
+        threads = [threading.Thread(target=lambda: results.append(visit(where, content))) for _ in range(20)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(120)
+    assert len(results) == 20
+    done = [answers for answers in results if answers.order[-1] == "done"]
+    away = [answers for answers in results if answers.order[-1] == "error"]
+    assert len(done) >= 10
+    assert len(done) + len(away) == 20
+    assert all("try again in a while" in answers.said[-1]["message"] for answers in away)
+    assert any(answers.order[0] == "waiting" for answers in done)
+    assert len({answers.tokens[1] for answers in done}) == 1
+
+
+def test_who_goes_away_stops_the_work_and_leaves_nothing(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    content = wav(60.0)
+    with serving(at_once=1) as where:
+        visit(where, wav(0.5))
+        for _ in range(3):
+            with connect(f"ws://{where}/compare", max_size=None) as socket:
+                socket.send(json.dumps({"systems": ["dac_tiny"], "name": "a.wav", "size": len(content)}))
+                answers = Answers()
+                while answers.hear(socket.recv(30)) != "ready":
+                    pass
+                for at in range(0, len(content), CHUNK):
+                    socket.send(content[at : at + CHUNK])
+                while answers.hear(socket.recv(30)) != "audio 1":
+                    pass
+        started = time.monotonic()
+        assert visit(where, wav(0.5)).order[-1] == "done"
+        assert time.monotonic() - started < 20  # three minutes of audio, coded to their end, would take longer
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_fault_of_ours_is_said_and_written_down(monkeypatch, caplog):
+    def broken(*_, **__):
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("blazen_codec_core.comparison.document.shown", broken)
+    with serving() as where:
+        answers = visit(where, wav(0.5))
+        assert answers.said[-1] == {"type": "error", "message": "something went wrong here; the server's output says what"}
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_measures_are_those_of_the_judge():
+    with serving(judge=Judge(["stoi"])) as where:
+        numbers = visit(where, wav(2.0)).of("shown")["recording"]["versions"][1]["numbers"]
+    assert numbers["stoi"] is not None
+    assert numbers["pesq"] is None
+
+
+def test_the_command_listens_until_it_is_told_to_stop():
+    program = [sys.executable, "-m", "blazen_codec_core.cli.main", "serve", "-c", "snac_tiny", "--no-pesq", "--port"]
+    process = subprocess.Popen([*program, "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        line = process.stdout.readline()
+        assert line.startswith("listening at http://127.0.0.1:")
+        where = line.split("/")[2]
+        assert visit(where, wav(0.5)).order[-1] == "done"
+        taken = subprocess.run([*program, where.split(":")[1]], capture_output=True, text=True, check=False, timeout=60)
+        assert taken.returncode == 2
+        assert "--port 0" in taken.stderr
+    finally:
+        process.terminate()
+        _, said = process.communicate(timeout=20)
+    assert process.returncode == 143
+    assert not said
+
+
+@pytest.mark.parametrize("package", ["starlette", "uvicorn", "websockets"])
+def test_a_missing_package_is_named(run, monkeypatch, package):
+    import importlib.util
+
+    there = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == package else there(name, *rest))
+    code, _, err = run("serve", "--port", "0")
+    assert code == 6
+    assert f"{package}: pip install 'blazen-codec-core[serve]'" in err
+
+
+def test_an_address_that_is_not_here_is_said(run):
+    code, _, err = run("serve", "--host", "192.0.2.1", "--port", "0")
+    assert code == 2
+    assert "192.0.2.1 port 0 cannot be listened at" in err
