@@ -11,10 +11,10 @@ document.getElementById("main").append(
     element("div", {}, element("h1", {}, data.title), element("p", { class: "soft" }, `${count} recording${count > 1 ? "s" : ""}, ${seconds.toFixed(1)} s; ${data.made}`)),
     themeButton()),
   element("section", { class: "card reveals", "aria-label": "Summary" },
-    element("h3", {}, count > 1 ? "Means over the recordings, weighted by their length" : "In numbers"),
+    element("h2", { class: "part" }, count > 1 ? "Means over the recordings, weighted by their length" : "In numbers"),
     numbersTable("Means of all measures", rows, data.measures),
     element("div", { class: "summary" },
-      element("div", {}, element("h3", {}, "Rate and quality"), ratePlot(rows, data.measures)),
+      element("div", {}, element("h2", { class: "part" }, "Rate and quality"), ratePlot(rows, data.measures)),
       measureNotes())),
   ...views.map((view) => view.root));
 runRecordings(() => views);
