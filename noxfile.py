@@ -49,6 +49,13 @@ def slow(session: nox.Session) -> None:
 
 
 @nox.session
+def browser(session: nox.Session) -> None:
+    """The pages of `compare` and `serve` in Chromium, which has to be there: `apt-get install chromium`, or CHROMIUM=its path."""
+    install_for_tests(session, groups=("browser",))
+    session.run("pytest", "-m", "browser", "tests/browser", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """ruff, both ways."""
     install(session, groups=("lint",))

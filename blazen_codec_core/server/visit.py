@@ -133,7 +133,7 @@ class Visit:
             await asyncio.shield(working)
         except asyncio.CancelledError:
             self._gone.set()
-            await asyncio.wait([working])  # it still reads the file
+            await asyncio.gather(working, return_exceptions=True)  # it still reads the file
             raise
 
     def _work(self, asked: Asked, file: BinaryIO) -> None:

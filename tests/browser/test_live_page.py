@@ -103,7 +103,7 @@ def test_a_file_can_be_dropped(opened, server):
 
 def test_audio_can_be_recorded(opened, server):
     page = opened(server, permissions=["microphone"])
-    page.click("text=Record")
+    page.get_by_role("button", name="Record").click()
     page.until("live.recorder && live.recorder.seconds > 0.7")
     page.click("text=Stop at")
     page.until("live.file !== null")

@@ -102,7 +102,11 @@ class Live {
   constructor() {
     this.choices = offer.systems.map((system) => new Choice(system));
     this.file = null;
-    this.input = element("input", { type: "file", accept: "audio/*,.flac,.wav,.ogg,.opus,.mp3,.aiff", class: "visually-hidden", id: "file", onchange: () => this.take(this.input.files[0]) });
+    this.input = element("input", { type: "file", accept: "audio/*,.flac,.wav,.ogg,.opus,.mp3,.aiff", hidden: true, id: "file" });
+    this.input.addEventListener("change", () => {
+      this.take(this.input.files[0]);
+      this.input.value = ""; // so that choosing the same file again is a change
+    });
     this.recordButton = element("button", { type: "button", onclick: () => this.record() }, "● Record");
     this.chosen = element("p", { class: "soft", role: "status" }, "No audio yet");
     this.mono = element("input", { type: "checkbox" });
