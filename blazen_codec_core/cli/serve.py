@@ -24,7 +24,7 @@ BACKLOG = 128
 @click.option("--host", default="127.0.0.1", show_default=True, help="an address; any but a loopback one lets others in")
 @click.option("--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="0 for one that is free")
 @click.option("--max-mb", default=100.0, show_default=True, type=click.FloatRange(min=0.1), help="of a file")
-@click.option("--max-minutes", default=5.0, show_default=True, type=click.FloatRange(min=0.1), help="of audio in it")
+@click.option("--max-minutes", default=3.0, show_default=True, type=click.FloatRange(min=0.1), help="of audio in it")
 @click.option("--jobs", default=2, show_default=True, type=click.IntRange(min=1), help="that run at once")
 @click.option(
     "--waiting", default=16, show_default=True, type=click.IntRange(min=0), help="that wait at most; others are sent away"

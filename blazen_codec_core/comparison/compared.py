@@ -20,8 +20,8 @@ from ..tokens import CodecTokens
 from .systems import System
 from .trips import Trip
 
-LOWEST_RATE, HIGHEST_RATE = 8000, 96_000
-"""Hertz that browsers play; other recordings are resampled to the nearest."""
+LOWEST_RATE, HIGHEST_RATE = 8000, 48_000
+"""Hertz; other recordings are resampled to the nearest. Browsers play no less, and codecs know no more."""
 MOST_CHANNELS = 2
 PIECE_SECONDS = 1.0
 ORIGINAL = "original"
@@ -68,7 +68,7 @@ class Excerpt:
     def remarks(self) -> list[str]:
         """What is done to it, in words."""
         changed = self.file_rate != self.sample_rate
-        resampled = [f"resampled from {self.file_rate} to {self.sample_rate} Hz, which browsers play"] if changed else []
+        resampled = [f"resampled from {self.file_rate} to {self.sample_rate} Hz"] if changed else []
         return [f"{self.name}: {remark}" for remark in (*resampled, *self._mixed.remarks)]
 
     def pieces(self) -> Iterator[Pcm]:

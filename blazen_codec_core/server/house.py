@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
 from .. import opus
 from ..comparison import document, systems
-from ..errors import EngineNotAvailable, InvalidInput
+from ..errors import EngineNotAvailable, InvalidInput, reason
 from ..evaluation import Judge
 from ..registry import Registry
 from ..specs import CodecSpec, LoadOptions
@@ -25,7 +25,7 @@ KEPT = 64
 
 @dataclass(frozen=True)
 class Limits:
-    """What a visitor may ask for.
+    """What a visitor may ask for. A visit holds its recording and what each system makes of it: of these at most 0.6 GB.
 
     Attributes:
         bytes: Of a file.
@@ -36,7 +36,7 @@ class Limits:
     """
 
     bytes: int = 100_000_000
-    seconds: float = 300.0
+    seconds: float = 180.0
     systems: int = 8
     at_once: int = 2
     waiting: int = 16
@@ -50,6 +50,18 @@ class Asked(BaseModel):
     name: Annotated[str, Field(min_length=1, max_length=255)]
     size: Annotated[int, Field(gt=0)]
     mono: bool = False
+
+
+def asked(said: str) -> Asked:
+    """What a visitor says, as JSON.
+
+    Raises:
+        InvalidInput: It is nothing that can be asked for.
+    """
+    try:
+        return Asked.model_validate_json(said)
+    except ValidationError as error:
+        raise InvalidInput(f"that cannot be asked for: {reason(error)}") from error
 
 
 class House:

@@ -27,14 +27,14 @@ from pathlib import PurePath
 from typing import Any, BinaryIO, cast
 
 import numpy as np
-from pydantic import ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from .. import cancelling, container
 from ..checks import Pcm
 from ..comparison import compared, document
 from ..comparison.compared import Compared, Excerpt
-from ..errors import CodecError, InvalidInput, reason
+from ..errors import CodecError, InvalidInput
+from . import house
 from .house import Asked, House
 from .line import Full
 
@@ -49,8 +49,8 @@ CHUNKS = 4
 class Visit:
     """One visitor. What is raised while it is served is said to them."""
 
-    def __init__(self, socket: WebSocket, house: House) -> None:
-        self._socket, self._house = socket, house
+    def __init__(self, socket: WebSocket, at: House) -> None:
+        self._socket, self._house = socket, at
         self._chunks: asyncio.Queue[bytes] = asyncio.Queue(CHUNKS)
         self._gone = threading.Event()
 
@@ -87,11 +87,7 @@ class Visit:
 
     async def _asked(self) -> Asked:
         async with asyncio.timeout(self._house.limits.patience):
-            said = await self._heard("text")
-        try:
-            return Asked.model_validate_json(said)
-        except ValidationError as error:
-            raise InvalidInput(f"that cannot be asked for: {reason(error)}") from error
+            return house.asked(await self._heard("text"))
 
     async def _listen(self) -> None:
         """Takes what comes, and so notices when the visitor goes."""

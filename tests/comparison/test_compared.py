@@ -61,8 +61,8 @@ def test_an_excerpt_is_the_beginning_or_mono(two, speech):
     assert document.numbers(made.versions[1])["stoi"] is None
 
 
-@pytest.mark.parametrize(("rate", "played"), [(4000, 8000), (192_000, 96_000), (44_100, 44_100)])
-def test_rates_that_browsers_do_not_play_are_resampled(tmp_path, rate, played):
+@pytest.mark.parametrize(("rate", "played"), [(4000, 8000), (96_000, 48_000), (44_100, 44_100)])
+def test_rates_that_nothing_plays_or_codes_are_resampled(tmp_path, rate, played):
     bc.write_audio(tmp_path / "a.wav", voice(0.3, rate), rate)
     excerpt = Excerpt(tmp_path / "a.wav")
     assert excerpt.sample_rate == played

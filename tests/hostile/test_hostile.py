@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import io
 import json
 import os
 import resource
@@ -23,12 +24,14 @@ from hypothesis import strategies as st
 from safetensors.torch import save as safetensors_bytes
 
 import blazen_codec_core as bc
-from blazen_codec_core import layouts
+from blazen_codec_core import evaluation, layouts
 from blazen_codec_core.cli import stream
+from blazen_codec_core.comparison import compared, document, systems
 from blazen_codec_core.conformance import strategies
 from blazen_codec_core.conformance.signals import voice
 from blazen_codec_core.dataset import items, plan, shards
 from blazen_codec_core.dataset.rows import Row
+from blazen_codec_core.server.house import House, asked
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 from toy import SPEC, ToyBackend
@@ -390,6 +393,51 @@ class TestFiles:
             bc.read_audio(path)
 
         throw(f"audio {suffix}", 300, strategies.damaged(path.read_bytes()), work)
+
+
+@pytest.fixture(scope="module")
+def provide():
+    return systems.of(bc.Registry(), bc.LoadOptions(device="cpu"))
+
+
+class TestComparing:
+    def test_what_is_asked_for(self, provide):
+        names = st.one_of(st.text(max_size=12), st.sampled_from(["snac_tiny", "encodec_tiny", "opus", "nothing"]))
+        numbers = st.one_of(st.none(), st.floats(), st.integers(-1, 300), st.text(max_size=4))
+        asked = st.tuples(names, numbers).map(lambda pair: pair[0] if pair[1] is None else f"{pair[0]}@{pair[1]}")
+        throw("systems", 500, st.lists(asked, max_size=3), lambda case: systems.systems(case, provide))
+
+    def test_recordings(self, provide, tmp_path):
+        """Of any length, rate, channels and samples, infinite ones too, damaged or whole."""
+        snac = [systems.system("snac_tiny", provide)]
+        judge = evaluation.Judge(["si_sdr_db", "log_mel_distance", "stoi"])
+
+        @st.composite
+        def recorded(draw):
+            rng = np.random.default_rng(draw(st.integers(0, 99)))
+            shape = (draw(st.integers(0, 6000)), draw(st.sampled_from([1, 1, 1, 2, 2, 3, 6])))
+            pcm = rng.standard_normal(shape) * draw(st.sampled_from([0, 1e-9, 0.1, 1, 1e30]))
+            pcm[: draw(st.integers(0, 3))] = draw(st.sampled_from([0, np.nan, np.inf, -1e38]))
+            file = io.BytesIO()
+            rate = draw(st.sampled_from([1, 50, 4000, 8000, 11_025, 48_000, 192_000, 2**31 - 1]))
+            soundfile.write(file, pcm.astype(np.float32), rate, format="WAV", subtype="FLOAT")
+            return draw(st.one_of(st.just(file.getvalue()), strategies.damaged(file.getvalue())))
+
+        def work(content):
+            made = compared.compare(compared.Excerpt("a.wav", content=io.BytesIO(content)), snac, judge)
+            json.dumps(document.shown(made), allow_nan=False)
+
+        throw("compare", 300, recorded(), work)
+
+    def test_what_visitors_say(self):
+        house = House(("snac_tiny",), bc.LoadOptions(device="cpu"))
+        plain = st.one_of(
+            st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=9), st.lists(st.text(max_size=9), max_size=9)
+        )
+        fields = st.fixed_dictionaries({}, optional=dict.fromkeys(("systems", "name", "size", "mono", "more"), plain))
+        right = {"systems": ["snac_tiny"], "name": "a.wav", "size": 9}
+        cases = st.one_of(st.text(max_size=30), fields.map(lambda said: json.dumps({**right, **said})))
+        throw("asked", 500, cases, lambda said: house.check(asked(said)))
 
 
 class TestWeights:

@@ -60,18 +60,24 @@ function rateQuality(rows, quality, { label, better }) {
     const path = inOrder.map((row, index) => `${index ? "L" : "M"}${x(row.numbers.kbps)} ${y(row.numbers[quality])}`).join("");
     if (inOrder.length > 1) parts.push(element("path", { class: "join", d: path, style: { "--own": colour(inOrder[0].number) } }));
   }
-  const taken = [];
+  const taken = rows.map((row) => [x(row.numbers.kbps) - 7, y(row.numbers[quality]) - 7, 14, 14]);
   for (const row of rows) {
     const [cx, cy] = [x(row.numbers.kbps), y(row.numbers[quality])];
     parts.push(element("circle", { class: "point", cx, cy, r: 6, style: { "--own": colour(row.number) } }, element("title", {}, `${row.name}: ${written(row.numbers.kbps, 2)} kbps, ${label} ${written(row.numbers[quality], 3)}`)));
-    const onLeft = cx > size.width * 0.66;
-    let down = cy + 4;
-    while (taken.some(([tx, ty]) => Math.abs(tx - cx) < 150 && Math.abs(ty - down) < 14)) down += 7;
-    taken.push([cx, down]);
-    parts.push(element("text", { x: cx + (onLeft ? -10 : 10), y: down, "text-anchor": onLeft ? "end" : "start" }, row.name));
+    const [left, up] = freePlace(cx, cy, 7 * row.name.length, taken, size.width);
+    parts.push(element("text", { x: left, y: up + 11 }, row.name));
   }
   const said = rows.map((row) => `${row.name} ${written(row.numbers.kbps, 2)} kbps ${written(row.numbers[quality], 3)}`).join("; ");
   return element("svg", { viewBox: `0 0 ${size.width} ${size.height}`, role: "img", "aria-label": `${label}, ${better} is better, over bitrate: ${said}` }, parts);
+}
+
+/** Where a label of a point goes, its upper left corner: beside it, or near, where nothing else is. Boxes: left, top, width, height. */
+function freePlace(cx, cy, width, taken, limit) {
+  const places = [0, 14, -14, 28, -28, 42, -42].flatMap((down) => [[cx + 10, cy - 7 + down], [cx - 10 - width, cy - 7 + down]]);
+  const apart = ([left, top], [l, t, w, h]) => left + width < l || l + w < left || top + 14 < t || t + h < top;
+  const free = places.find((place) => place[0] > 0 && place[0] + width < limit && taken.every((box) => apart(place, box))) ?? places[0];
+  taken.push([...free, width, 14]);
+  return free;
 }
 
 /** About five round numbers around a range. */

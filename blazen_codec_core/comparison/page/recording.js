@@ -44,6 +44,8 @@ class RecordingView {
   /** Shows what is known of the versions by now. */
   describe() {
     const { recording } = this;
+    this.player.seconds = recording.seconds; // which the header of a compressed file only guesses
+    this.slider.max = recording.seconds;
     recording.versions.forEach((version, number) => this.player.setGain(number, version.gain_db ?? 0));
     if (!recording.versions.every((version) => version.spectrogram)) {
       this.details.replaceChildren(element("p", { class: "soft" }, "Pictures, numbers and tokens come when all is coded."));
