@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from . import audio, metrics, opus
 from .checks import Pcm
 from .errors import InvalidInput
-from .files import existing
+from .files import existing, walk
 from .provider import DynCodecProvider
 from .recordings import Recording
 
@@ -97,8 +97,8 @@ def recordings(paths: Iterable[str | PathLike[str]]) -> list[Path]:
     for path in map(Path, paths):
         if not path.is_dir():
             found.append(existing(path))
-        elif inside := sorted(file for file in path.rglob("*") if file.suffix.lower() in audio.SUFFIXES and file.is_file()):
-            found += inside
+        elif inside := list(walk(path, audio.SUFFIXES)):
+            found += (path / name for name in inside)
         else:
             raise InvalidInput(f"there is no audio in {path}: files named {', '.join(sorted(audio.SUFFIXES))} are looked for")
     if not found:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -56,6 +56,36 @@ def replaced_by(temporary: Path) -> Path | None:
     """The file, whose name has a suffix, that a temporary path of `replacing` was to replace; `None` if it is no such path."""
     found = re.fullmatch(r"\.(.+)\.[^.]{8}", temporary.stem)
     return temporary.with_name(found[1]) if found else None
+
+
+def walk(folder: str | PathLike[str], suffixes: Collection[str]) -> Iterator[str]:
+    """Names, relative to a folder, of the files in it and below that have one of those suffixes, in whatever case.
+
+    They are sorted folder by folder, so that only one is in memory at a time. What is hidden is passed over, and so is a link back
+    to a folder that it is in.
+
+    Raises:
+        InvalidInput: A folder cannot be read.
+    """
+    return _walk(Path(folder), "", suffixes, ())
+
+
+def _walk(folder: Path, below: str, suffixes: Collection[str], above: tuple[tuple[int, int], ...]) -> Iterator[str]:
+    """`above` are the folders that it is in, by device and inode."""
+    try:
+        status = os.stat(folder / below)
+        here = (status.st_dev, status.st_ino)
+        if here in above:
+            return
+        with os.scandir(folder / below) as entries:
+            there = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
+    except OSError as error:
+        raise InvalidInput(f"{folder / below} cannot be read: {error.strerror or error}") from error
+    for name, is_folder in there:
+        if is_folder:
+            yield from _walk(folder, f"{below}{name}/", suffixes, (*above, here))
+        elif Path(name).suffix.lower() in suffixes:
+            yield f"{below}{name}"
 
 
 def make_folder(path: str | PathLike[str]) -> None:

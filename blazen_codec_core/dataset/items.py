@@ -13,6 +13,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from .. import files
 from ..audio import SUFFIXES, AudioReader
 from ..errors import CodecError, CorruptFile, InvalidInput, reason
 from . import shards
@@ -155,7 +156,7 @@ def find(source: str | PathLike[str]) -> tuple[Path, Iterator[Item]]:
 
 def _in_folder(folder: Path) -> Iterator[Item]:
     found = False
-    for name in _walk(folder, "", ()):
+    for name in files.walk(folder, SUFFIXES | TAR):
         found = True
         if Path(name).suffix.lower() in TAR:
             yield from _in_tar(folder / name, name, f"{name}/")
@@ -163,28 +164,6 @@ def _in_folder(folder: Path) -> Iterator[Item]:
             yield Item(_printable(name), name)
     if not found:
         raise InvalidInput(f"there is no audio in {folder}: files named {', '.join(sorted(SUFFIXES))}, or tars of them")
-
-
-def _walk(folder: Path, below: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
-    """Names of audio files and tars, sorted folder by folder, so that only one folder is in memory at a time.
-
-    Args:
-        above: Folders that it is in, by device and inode; links back to one of them are not followed.
-    """
-    try:
-        status = os.stat(folder / below)
-        here = (status.st_dev, status.st_ino)
-        if here in above:
-            return
-        with os.scandir(folder / below) as entries:
-            there = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
-    except OSError as error:
-        raise InvalidInput(f"{folder / below} cannot be read: {error.strerror or error}") from error
-    for name, is_folder in there:
-        if is_folder:
-            yield from _walk(folder, f"{below}{name}/", (*above, here))
-        elif Path(name).suffix.lower() in SUFFIXES | TAR:
-            yield f"{below}{name}"
 
 
 def _printable(name: str) -> str:

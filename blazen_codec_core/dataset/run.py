@@ -19,7 +19,9 @@ from ..specs import LoadOptions
 from . import books, cluster, items, local, plan, shards
 from .books import Books, Done, Totals, Usage
 from .cluster import Cluster
-from .work import DetokenizeJob, Job, TokenizeJob, file_name
+from .detokenizing import DetokenizeJob, file_name
+from .tokenizing import TokenizeJob
+from .work import Job
 
 VERSION = 1
 
@@ -122,6 +124,7 @@ def tokenize_dataset(
     """
     codec, out = _provider(codec), Path(out)
     _check(codec, format, shard_minutes, bandwidth, normalize_db)
+    _check_apart(source, out, format)
     root, found = items.find(source)
     weights_label = _weights(codec)
     asked = {
@@ -297,6 +300,13 @@ def _check(
     if normalize_db is not None:
         loudness.check_target(normalize_db)
         loudness.LoudnessMeter(codec.sample_rate, codec.channels)
+
+
+def _check_apart(source: str | PathLike[str], out: Path, format: str) -> None:
+    """Raises where a run that is gone on with would find its own shards among the recordings."""
+    inside = os.path.realpath(source) == os.path.commonpath([os.path.realpath(source), os.path.realpath(out)])
+    if inside and shards.FORMATS[format].suffix in items.TAR:
+        raise InvalidInput(f"{out} is in {source}, whose tars are taken for recordings: write elsewhere, or as Parquet")
 
 
 def _provider(codec: str | DynCodecProvider) -> DynCodecProvider:

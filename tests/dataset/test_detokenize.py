@@ -10,7 +10,7 @@ import pytest
 
 import blazen_codec_core as bc
 from blazen_codec_core import audio
-from blazen_codec_core.dataset import shards, work
+from blazen_codec_core.dataset import detokenizing, shards
 from blazen_codec_core.files import replaced_by
 from blazen_codec_core.nn.backend import TorchCodecBackend
 
@@ -35,7 +35,7 @@ def test_every_file_is_what_decode_makes_of_its_row_at_the_rate_and_length_of_th
     assert (summary.rows, summary.failed, summary.shards) == (10, 0, len(shards.files(dataset)))
     assert files(tmp_path / "out") == {name if name.endswith(".wav") else f"{name}.wav" for name in rows}
     for identity, tokens in rows.items():
-        made, rate = audio.read(tmp_path / "out" / work.file_name(identity, ".wav"))
+        made, rate = audio.read(tmp_path / "out" / detokenizing.file_name(identity, ".wav"))
         with audio.AudioReader(recordings / identity) as original:
             assert (rate, made.shape) == (original.sample_rate, (original.channels, original.num_samples))
         if tokens.source is None:
@@ -56,7 +56,7 @@ def test_batches_and_processes_write_the_same(dataset, tmp_path, monkeypatch):
 
 def test_it_goes_on_where_it_was(dataset, tmp_path, monkeypatch):
     did = []
-    real = work.Detokenizer.__call__
+    real = detokenizing.Detokenizer.__call__
 
     def dies(self, number):
         if len(did) == 2:
@@ -65,7 +65,7 @@ def test_it_goes_on_where_it_was(dataset, tmp_path, monkeypatch):
         return real(self, number)
 
     with monkeypatch.context() as rigged:
-        rigged.setattr(work.Detokenizer, "__call__", dies)
+        rigged.setattr(detokenizing.Detokenizer, "__call__", dies)
         with pytest.raises(KeyboardInterrupt):
             bc.detokenize_dataset(dataset, tmp_path / "out", engine=HERE)
     summary = bc.detokenize_dataset(dataset, tmp_path / "out", engine=HERE)

@@ -17,7 +17,7 @@ from jobs import Asking, Deadly
 import blazen_codec_core as bc
 from blazen_codec_core import audio
 from blazen_codec_core.conformance.signals import voice
-from blazen_codec_core.dataset import local, shards, work
+from blazen_codec_core.dataset import local, shards, tokenizing
 from blazen_codec_core.dataset.rows import Row
 from blazen_codec_core.nn.backend import TorchCodecBackend
 
@@ -104,7 +104,7 @@ def test_two_processes_write_the_same_bytes_as_this_one(recordings, whole, tmp_p
 def test_batches_write_the_same_bytes(recordings, whole, tmp_path, monkeypatch):
     """As a device that runs several signals side by side would."""
     monkeypatch.setattr(TorchCodecBackend, "batch_streams", {"cpu": 3})
-    monkeypatch.setattr(work, "LONG", 3.0)
+    monkeypatch.setattr(tokenizing, "LONG", 3.0)
     lengths = []
     real = bc.DynCodecProvider.encode_batch
     monkeypatch.setattr(
@@ -131,7 +131,7 @@ def test_a_batch_that_fails_is_done_one_by_one(recordings, whole, tmp_path, monk
 
 def test_a_run_goes_on_where_it_was(recordings, whole, tmp_path, monkeypatch):
     out, did = tmp_path / "out", []
-    real = work.Tokenizer.__call__
+    real = tokenizing.Tokenizer.__call__
 
     def dies(self, number):
         if len(did) % 3 == 2:
@@ -140,7 +140,7 @@ def test_a_run_goes_on_where_it_was(recordings, whole, tmp_path, monkeypatch):
         did.append(number)
         return real(self, number)
 
-    monkeypatch.setattr(work.Tokenizer, "__call__", dies)
+    monkeypatch.setattr(tokenizing.Tokenizer, "__call__", dies)
     runs = 0
     while True:
         runs += 1
@@ -224,6 +224,16 @@ def test_recordings_that_come_or_go_between_runs_are_not_passed_over(recordings,
         tokenize(source, tmp_path / "out")
 
 
+def test_a_run_does_not_take_its_own_shards_for_recordings(recordings, tmp_path):
+    inside = recordings / "tokens"
+    with pytest.raises(bc.InvalidInput, match="write elsewhere, or as Parquet"):
+        bc.tokenize_dataset(recordings, "snac_tiny", inside, format="tar")
+    assert not inside.exists()
+    (tmp_path / "link").symlink_to(recordings)
+    with pytest.raises(bc.InvalidInput, match="write elsewhere"):
+        bc.tokenize_dataset(tmp_path / "link", "snac_tiny", recordings, format="tar")
+
+
 def test_nothing_stays_behind_where_there_is_nothing_to_do(tmp_path):
     (tmp_path / "list.jsonl").write_text('{"path": "a.wav", "id": "x"}\n{"path": "b.wav", "id": "x"}\n')
     (tmp_path / "empty").mkdir()
@@ -305,13 +315,13 @@ def test_pieces_are_read_ahead_but_not_far():
             made.append(number)
             yield number
 
-    ready = work.ahead(values(), 3)
+    ready = tokenizing.ahead(values(), 3)
     assert next(ready) == 0
     ready.close()
     assert len(made) <= 6
-    assert list(work.ahead(iter(range(20)), 3)) == list(range(20))
+    assert list(tokenizing.ahead(iter(range(20)), 3)) == list(range(20))
     with pytest.raises(KeyError):
-        list(work.ahead(({}[number] for number in [1]), 3))
+        list(tokenizing.ahead(({}[number] for number in [1]), 3))
 
 
 def test_memory_does_not_grow_with_the_length_of_a_file_or_their_number(tmp_path, memory_of_tokenizing):

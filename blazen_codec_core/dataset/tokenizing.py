@@ -1,0 +1,234 @@
+"""Shards of recordings to shards of tokens."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+
+from .. import loudness, recordings
+from ..checks import Pcm
+from ..errors import CodecError, InvalidInput, WeightsUnavailable
+from ..provider import DynCodecProvider
+from ..recordings import Recording
+from ..tokens import CodecTokens
+from . import books, plan, shards
+from .books import Done, Failure, Usage
+from .items import Item
+from .rows import Row
+from .work import LONG, Job, Work, each, failure
+
+T = TypeVar("T")
+AHEAD = 8
+"""Pieces of audio, of 6 s or so, that are read and resampled before the model asks for them."""
+
+
+@dataclass(frozen=True)
+class TokenizeJob(Job):
+    """Recordings to tokens.
+
+    Attributes:
+        out: The folder of the dataset.
+        format: Of its shards; one of `shards.FORMATS`.
+        weights: That the tokens must be of, where that is known.
+        bandwidth, mono, normalize_db: As for `recordings.encode`.
+        strict: A recording that cannot be tokenised ends the run.
+    """
+
+    out: Path
+    format: str
+    weights: str | None
+    bandwidth: float | None
+    mono: bool
+    normalize_db: float | None
+    strict: bool
+    verb: ClassVar[str] = "tokenizing"
+
+    def open(self, codec: DynCodecProvider) -> Work:
+        return Tokenizer(self, codec)
+
+    @property
+    def asked(self) -> str:
+        """What every row says was asked for, beside the bandwidth."""
+        named = {"mono": self.mono, "normalize_db": self.normalize_db, "engine": self.options.engine, "dtype": self.options.dtype}
+        return json.dumps(named, sort_keys=True)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Of a recording that has been read ahead; the recording itself and an error come with what is known of them."""
+
+    item: Item
+    recording: Recording | None = None
+    level: loudness.Level | None = None
+    pcm: Pcm | None = None
+    error: CodecError | None = None
+
+
+@dataclass(frozen=True)
+class _Heard:
+    """A recording as the model takes it: piece by piece, once, or whole."""
+
+    first: _Piece
+    audio: Iterator[Pcm]
+    whole: Pcm | None = None
+
+
+class Tokenizer:
+    """Does shards of a `TokenizeJob`.
+
+    Recordings are read and resampled in a thread ahead of the model. Where the device runs several signals side by side, short
+    ones are gathered into batches; all others are streamed, so that memory does not grow with their length.
+    """
+
+    def __init__(self, job: TokenizeJob, codec: DynCodecProvider) -> None:
+        self.job, self.codec = job, codec
+
+    @cached_property
+    def _plan(self) -> plan.Plan:
+        found = plan.read(self.job.out / books.FOLDER)
+        if found is None:
+            raise InvalidInput(f"{self.job.out} holds no plan")
+        return found
+
+    def __call__(self, number: int) -> Done:
+        started = time.perf_counter()
+        items, usage = list(self._plan.items(number)), Usage(self.codec.spec.codebook_size)
+        made: dict[str, Row] = {}
+        failures: dict[str, Failure] = {}
+        for item, row in self._rows(items):
+            if isinstance(row, Row):
+                made[item.id] = row
+                usage.add(row.tokens.codes)
+            else:
+                failures[item.id] = failure(item.id, item.name, row, self.job.strict)
+        in_order = [made[item.id] for item in items if item.id in made]
+        kind = shards.FORMATS[self.job.format]
+        name = shards.name_of(number, len(self._plan.cuts), kind.suffix)
+        kind.write(self.job.out / name, self.codec.spec, in_order)
+        return Done(
+            shard=number,
+            rows=len(in_order),
+            seconds=sum(row.tokens.seconds for row in in_order),
+            took=time.perf_counter() - started,
+            failures=tuple(failures[item.id] for item in items if item.id in failures),
+            used=usage.packed,
+        )
+
+    def _rows(self, items: list[Item]) -> Iterator[tuple[Item, Row | CodecError]]:
+        """What became of each item, in any order."""
+        heard = self._heard(items)
+        for one, row in each(heard, self.codec.batch_signals, lambda one: one.whole is not None, self._stream, self._batch):
+            yield one.first.item, row
+
+    def _heard(self, items: list[Item]) -> Iterator[_Heard]:
+        """All recordings; short ones whole, if the device runs several side by side."""
+        for _, group in itertools.groupby(ahead(self._pieces(items), AHEAD), key=lambda piece: piece.item.id):
+            pieces = iter(group)
+            first = next(pieces)
+            audio = _audio(itertools.chain([first], pieces))
+            if self.codec.batch_signals > 1 and first.recording is not None and first.recording.seconds < LONG:
+                try:
+                    whole = np.concatenate(list(audio), axis=1)
+                    yield _Heard(first, iter([whole]), whole)
+                    continue
+                except CodecError as error:
+                    audio = _audio(iter([dataclasses.replace(first, error=error)]))
+            yield _Heard(first, audio)
+
+    def _pieces(self, items: list[Item]) -> Iterator[_Piece]:
+        """All recordings, one after the other; each has at least one piece."""
+        for item in items:
+            piece = _Piece(item)
+            try:
+                recording = Recording(lambda item=item: item.open(self._plan.root), self.codec, self.job.mono)  # type: ignore[misc]
+                level = recordings.level_of(recording, self.codec, self.job.normalize_db)
+                piece = _Piece(item, recording, level)
+                for pcm in recording.pieces():
+                    yield dataclasses.replace(piece, pcm=pcm * level.factors if level else pcm)
+            except CodecError as error:
+                yield dataclasses.replace(piece, error=error)
+
+    def _stream(self, one: _Heard) -> Row:
+        """The row of a recording, which is read as it is encoded."""
+        channels = one.first.recording.channels.count if one.first.recording else 1
+        return self._row(one.first, recordings.encode_pieces(self.codec, one.audio, channels, self.job.bandwidth))
+
+    def _batch(self, some: list[_Heard]) -> list[Row]:
+        audio = [one.whole for one in some]
+        tokens = self.codec.encode_batch(audio, self.codec.sample_rate, bandwidth=self.job.bandwidth)
+        return [self._row(one.first, own) for one, own in zip(some, tokens, strict=True)]
+
+    def _row(self, first: _Piece, tokens: CodecTokens) -> Row:
+        recording, item = first.recording, first.item
+        assert recording is not None
+        if None not in (self.job.weights, tokens.weights) and tokens.weights != self.job.weights:
+            raise WeightsUnavailable(f"this run is of weights {self.job.weights}, but {tokens.weights} were found here")
+        level = first.level.loudness if first.level else None
+        return Row(
+            id=item.id,
+            path=item.name,
+            tokens=dataclasses.replace(tokens, source=recording.source, loudness=level),
+            start=item.start,
+            source_sample_rate=recording.sample_rate,
+            source_num_samples=recording.read,
+            source_channels=recording.channels.recorded,
+            options=self.job.asked,
+        )
+
+
+def _audio(pieces: Iterator[_Piece]) -> Iterator[Pcm]:
+    """Raises where reading did."""
+    for piece in pieces:
+        if piece.error is not None:
+            raise piece.error
+        if piece.pcm is not None:
+            yield piece.pcm
+
+
+def ahead(values: Iterator[T], most: int) -> Iterator[T]:
+    """The same values, worked out in a thread, at most so many before they are asked for."""
+    ready: queue.Queue[tuple[str, Any]] = queue.Queue(most)
+    given_up = threading.Event()
+
+    def put(kind: str, value: Any) -> None:
+        while not given_up.is_set():
+            try:
+                ready.put((kind, value), timeout=0.1)
+                return
+            except queue.Full:
+                continue
+
+    def work() -> None:
+        try:
+            for value in values:
+                put("value", value)
+                if given_up.is_set():
+                    return
+            put("end", None)
+        except BaseException as error:
+            put("error", error)
+
+    thread = threading.Thread(target=work, name="blazen-codec reader", daemon=True)
+    thread.start()
+    try:
+        while True:
+            kind, value = ready.get()
+            if kind == "end":
+                return
+            if kind == "error":
+                raise value
+            yield value
+    finally:
+        given_up.set()
+        thread.join()
