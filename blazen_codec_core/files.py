@@ -61,8 +61,8 @@ def replaced_by(temporary: Path) -> Path | None:
 def walk(folder: str | PathLike[str], suffixes: Collection[str]) -> Iterator[str]:
     """Names, relative to a folder, of the files in it and below that have one of those suffixes, in whatever case.
 
-    They are sorted folder by folder, so that only one is in memory at a time. What is hidden is passed over, and so is a link back
-    to a folder that it is in.
+    They are sorted folder by folder, so that only one is in memory at a time. What is hidden is passed over, and so is a link
+    back to a folder that it is in.
 
     Raises:
         InvalidInput: A folder cannot be read.
