@@ -23,6 +23,7 @@ POLICY = (
     "default-src 'none'; script-src 'unsafe-inline' blob:; style-src 'unsafe-inline'; img-src data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'"
 )
+SCRIPTS = ("wave.js", "run.js", "live.js")
 HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 
 
@@ -35,7 +36,7 @@ def application(house: House, host: str = LOOPBACK[0]) -> Starlette:
     """
 
     def show(_: Request) -> Response:
-        scripts = [("server", "wave.js"), ("server", "live.js")]
+        scripts = [("server", name) for name in SCRIPTS]
         text = page("Compare codecs", house.offer(), scripts, POLICY, source("server", "live.css"))
         return HTMLResponse(text, headers={**HEADERS, "Content-Security-Policy": f"{POLICY}; frame-ancestors 'none'"})
 

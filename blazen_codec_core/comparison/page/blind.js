@@ -32,7 +32,8 @@ class Tally extends EventTarget {
 
 /** Numbers in an order that nobody knows. */
 function shuffled(items) {
-  const left = [...items], out = [];
+  const left = [...items],
+    out = [];
   while (left.length) {
     const draw = crypto.getRandomValues(new Uint32Array(1))[0];
     out.push(left.splice(draw % left.length, 1)[0]);
@@ -49,8 +50,16 @@ class BlindTest {
     this.listen = listen;
     this.pair = null;
     this.status = element("p", { role: "status" });
-    const choice = (label, pick, key) => element("button", { type: "button", onclick: () => this.choose(pick), "aria-keyshortcuts": key }, `${label} (${key})`);
-    this.choices = element("div", { class: "choices" }, choice("A is better", 0, "a"), choice("B is better", 1, "b"), choice("No difference", null, "n"), element("button", { type: "button", class: "main", onclick: () => this.stop() }, "Stop and reveal"));
+    const choice = (label, pick, key) =>
+      element("button", { type: "button", onclick: () => this.choose(pick), "aria-keyshortcuts": key }, `${label} (${key})`);
+    this.choices = element(
+      "div",
+      { class: "choices" },
+      choice("A is better", 0, "a"),
+      choice("B is better", 1, "b"),
+      choice("No difference", null, "n"),
+      element("button", { type: "button", class: "main", onclick: () => this.stop() }, "Stop and reveal"),
+    );
     this.results = element("div");
     this.root = element("div", { class: "blind", hidden: true }, this.status, this.choices, this.results);
   }
@@ -84,15 +93,50 @@ class BlindTest {
     this.choices.hidden = true;
     this.listen(null);
     const lines = this.tally.lines;
-    this.status.textContent = lines.length ? `${this.tally.trials.length} choices, over all recordings of this page:` : "Nothing was chosen.";
+    this.status.textContent = lines.length
+      ? `${this.tally.trials.length} choices, over all recordings of this page:`
+      : "Nothing was chosen.";
     if (!lines.length) return;
-    const head = ["version", "preferred", "other preferred", "no difference"].map((text) => element("th", { scope: "col" }, text));
-    const body = lines.map((line) => element("tr", {}, element("th", { scope: "row" }, line.name), [line.preferred, line.other, line.alike].map((count) => element("td", {}, String(count)))));
+    const head = ["version", "preferred", "other preferred", "no difference"].map((text) =>
+      element("th", { scope: "col" }, text),
+    );
+    const body = lines.map((line) =>
+      element(
+        "tr",
+        {},
+        element("th", { scope: "row" }, line.name),
+        [line.preferred, line.other, line.alike].map((count) => element("td", {}, String(count))),
+      ),
+    );
     this.results.replaceChildren(
-      element("div", { class: "scroll" }, element("table", { class: "tally" }, element("thead", {}, element("tr", {}, head)), element("tbody", {}, body))),
-      element("div", { class: "choices" },
-        element("button", { type: "button", onclick: () => download("choices.json", JSON.stringify(this.tally.trials, null, 2), "application/json") }, "Download the choices"),
-        element("button", { type: "button", onclick: () => { this.tally.clear(); this.stop(); } }, "Forget them")),
+      element(
+        "div",
+        { class: "scroll" },
+        element("table", { class: "tally" }, element("thead", {}, element("tr", {}, head)), element("tbody", {}, body)),
+      ),
+      element(
+        "div",
+        { class: "choices" },
+        element(
+          "button",
+          {
+            type: "button",
+            onclick: () => download("choices.json", JSON.stringify(this.tally.trials, null, 2), "application/json"),
+          },
+          "Download the choices",
+        ),
+        element(
+          "button",
+          {
+            type: "button",
+            onclick: () => {
+              this.tally.clear();
+              this.stop();
+            },
+          },
+          "Forget them",
+        ),
+      ),
     );
   }
 }

@@ -1,36 +1,84 @@
 /** The numbers of versions as a table; the best of a column is marked. `rows`: `[{name, number, numbers}]`. */
 function numbersTable(caption, rows, measures) {
   const names = Object.keys(measures);
-  const best = Object.fromEntries(names.map((name) => {
-    const values = rows.map((row) => row.numbers[name]).filter((value) => value !== null);
-    return [name, measures[name].better === "high" ? Math.max(...values) : Math.min(...values)];
-  }));
+  const best = Object.fromEntries(
+    names.map((name) => {
+      const values = rows.map((row) => row.numbers[name]).filter((value) => value !== null);
+      return [name, measures[name].better === "high" ? Math.max(...values) : Math.min(...values)];
+    }),
+  );
   const head = names.map((name) => {
     const { label, better } = measures[name];
-    return element("th", { scope: "col" }, label, element("span", { "aria-hidden": "true" }, better === "high" ? " ↑" : " ↓"), element("span", { class: "visually-hidden" }, `, ${better} is better`));
+    return element(
+      "th",
+      { scope: "col" },
+      label,
+      element("span", { "aria-hidden": "true" }, better === "high" ? " ↑" : " ↓"),
+      element("span", { class: "visually-hidden" }, `, ${better} is better`),
+    );
   });
   const body = rows.map(({ name, number, numbers }) =>
-    element("tr", {}, element("th", { scope: "row" }, element("span", { class: "named" }, swatch(number), name)),
+    element(
+      "tr",
+      {},
+      element("th", { scope: "row" }, element("span", { class: "named" }, swatch(number), name)),
       names.map((measure) => {
         const isBest = rows.length > 1 && numbers[measure] !== null && numbers[measure] === best[measure];
-        return element("td", { class: isBest ? "best" : null }, written(numbers[measure], measures[measure].digits), isBest ? element("span", { class: "visually-hidden" }, " (best)") : null);
-      })));
-  return element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": caption },
-    element("table", {}, element("caption", { class: "visually-hidden" }, caption), element("thead", {}, element("tr", {}, element("th", { scope: "col" }, "system"), head)), element("tbody", {}, body)));
+        return element(
+          "td",
+          { class: isBest ? "best" : null },
+          written(numbers[measure], measures[measure].digits),
+          isBest ? element("span", { class: "visually-hidden" }, " (best)") : null,
+        );
+      }),
+    ),
+  );
+  return element(
+    "div",
+    { class: "scroll", tabindex: 0, role: "region", "aria-label": caption },
+    element(
+      "table",
+      {},
+      element("caption", { class: "visually-hidden" }, caption),
+      element("thead", {}, element("tr", {}, element("th", { scope: "col" }, "system"), head)),
+      element("tbody", {}, body),
+    ),
+  );
 }
 
 /** How to read the numbers. */
-const measureNotes = () => element("div", { class: "notes soft small" },
-  element("p", {}, "All is compared at the rate and with the channels of the recording, so a codec of a lower rate loses what lies above."),
-  element("p", {}, "SI-SDR is low where a codec makes a waveform anew instead of following it. STOI and PESQ are for speech."),
-  element("p", {}, "RTF, the real-time factor: seconds of work a second of audio, on the machine that made this."));
+const measureNotes = () =>
+  element(
+    "div",
+    { class: "notes soft small" },
+    element(
+      "p",
+      {},
+      "All is compared at the rate and with the channels of the recording, so a codec of a lower rate loses what lies above.",
+    ),
+    element("p", {}, "SI-SDR is low where a codec makes a waveform anew instead of following it. STOI and PESQ are for speech."),
+    element("p", {}, "RTF, the real-time factor: seconds of work a second of audio, on the machine that made this."),
+  );
 
 /** Quality over bitrate: a point a system, those of one codec joined. Rows as for `numbersTable`. */
 function ratePlot(rows, measures) {
-  const qualities = ["stoi", "pesq", "log_mel_distance", "si_sdr_db"].filter((name) => rows.some((row) => row.numbers[name] !== null));
+  const qualities = ["stoi", "pesq", "log_mel_distance", "si_sdr_db"].filter((name) =>
+    rows.some((row) => row.numbers[name] !== null),
+  );
   const place = element("div");
-  const select = element("select", { onchange: () => draw(select.value) }, qualities.map((name) => element("option", { value: name }, measures[name].label)));
-  const draw = (quality) => place.replaceChildren(rateQuality(rows.filter((row) => row.numbers[quality] !== null), quality, measures[quality]));
+  const select = element(
+    "select",
+    { onchange: () => draw(select.value) },
+    qualities.map((name) => element("option", { value: name }, measures[name].label)),
+  );
+  const draw = (quality) =>
+    place.replaceChildren(
+      rateQuality(
+        rows.filter((row) => row.numbers[quality] !== null),
+        quality,
+        measures[quality],
+      ),
+    );
   if (qualities.length) draw(qualities[0]);
   return element("div", { class: "plot" }, element("label", { class: "named small" }, "Quality by", select), place);
 }
@@ -39,43 +87,88 @@ function rateQuality(rows, quality, { label, better }) {
   const size = { width: 520, height: 320, left: 52, right: 16, top: 14, bottom: 44 };
   const rates = rows.map((row) => row.numbers.kbps);
   const values = rows.map((row) => row.numbers[quality]);
-  const low = Math.min(...rates) / 1.35, high = Math.max(...rates) * 1.35;
+  const low = Math.min(...rates) / 1.35,
+    high = Math.max(...rates) * 1.35;
   const ticks = niceTicks(Math.min(...values), Math.max(...values));
-  const bottom = ticks[0], top = ticks[ticks.length - 1];
+  const bottom = ticks[0],
+    top = ticks[ticks.length - 1];
   const x = (rate) => size.left + ((size.width - size.left - size.right) * Math.log(rate / low)) / Math.log(high / low);
   const y = (value) => size.height - size.bottom - ((size.height - size.top - size.bottom) * (value - bottom)) / (top - bottom);
   const parts = [];
   for (const tick of ticks) {
     parts.push(element("line", { class: "axis", x1: size.left, x2: size.width - size.right, y1: y(tick), y2: y(tick) }));
-    parts.push(element("text", { class: "tick", x: size.left - 8, y: y(tick) + 4, "text-anchor": "end" }, String(Number(tick.toPrecision(6)))));
+    parts.push(
+      element(
+        "text",
+        { class: "tick", x: size.left - 8, y: y(tick) + 4, "text-anchor": "end" },
+        String(Number(tick.toPrecision(6))),
+      ),
+    );
   }
   for (const rate of [0.5, 1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256].filter((r) => r > low && r < high)) {
-    parts.push(element("line", { class: "axis", x1: x(rate), x2: x(rate), y1: size.height - size.bottom, y2: size.height - size.bottom + 5 }));
-    parts.push(element("text", { class: "tick", x: x(rate), y: size.height - size.bottom + 18, "text-anchor": "middle" }, String(rate)));
+    parts.push(
+      element("line", {
+        class: "axis",
+        x1: x(rate),
+        x2: x(rate),
+        y1: size.height - size.bottom,
+        y2: size.height - size.bottom + 5,
+      }),
+    );
+    parts.push(
+      element("text", { class: "tick", x: x(rate), y: size.height - size.bottom + 18, "text-anchor": "middle" }, String(rate)),
+    );
   }
-  parts.push(element("text", { class: "tick", x: (size.left + size.width - size.right) / 2, y: size.height - 8, "text-anchor": "middle" }, "kbps (logarithmic)"));
+  parts.push(
+    element(
+      "text",
+      { class: "tick", x: (size.left + size.width - size.right) / 2, y: size.height - 8, "text-anchor": "middle" },
+      "kbps (logarithmic)",
+    ),
+  );
   const families = Map.groupBy(rows, (row) => row.name.split("@")[0]);
   for (const family of families.values()) {
     const inOrder = [...family].sort((a, b) => a.numbers.kbps - b.numbers.kbps);
     const path = inOrder.map((row, index) => `${index ? "L" : "M"}${x(row.numbers.kbps)} ${y(row.numbers[quality])}`).join("");
-    if (inOrder.length > 1) parts.push(element("path", { class: "join", d: path, style: { "--own": colour(inOrder[0].number) } }));
+    if (inOrder.length > 1)
+      parts.push(element("path", { class: "join", d: path, style: { "--own": colour(inOrder[0].number) } }));
   }
   const taken = rows.map((row) => [x(row.numbers.kbps) - 7, y(row.numbers[quality]) - 7, 14, 14]);
   for (const row of rows) {
     const [cx, cy] = [x(row.numbers.kbps), y(row.numbers[quality])];
-    parts.push(element("circle", { class: "point", cx, cy, r: 6, style: { "--own": colour(row.number) } }, element("title", {}, `${row.name}: ${written(row.numbers.kbps, 2)} kbps, ${label} ${written(row.numbers[quality], 3)}`)));
+    parts.push(
+      element(
+        "circle",
+        { class: "point", cx, cy, r: 6, style: { "--own": colour(row.number) } },
+        element("title", {}, `${row.name}: ${written(row.numbers.kbps, 2)} kbps, ${label} ${written(row.numbers[quality], 3)}`),
+      ),
+    );
     const [left, up] = freePlace(cx, cy, 7 * row.name.length, taken, size.width);
     parts.push(element("text", { x: left, y: up + 11 }, row.name));
   }
-  const said = rows.map((row) => `${row.name} ${written(row.numbers.kbps, 2)} kbps ${written(row.numbers[quality], 3)}`).join("; ");
-  return element("svg", { viewBox: `0 0 ${size.width} ${size.height}`, role: "img", "aria-label": `${label}, ${better} is better, over bitrate: ${said}` }, parts);
+  const said = rows
+    .map((row) => `${row.name} ${written(row.numbers.kbps, 2)} kbps ${written(row.numbers[quality], 3)}`)
+    .join("; ");
+  return element(
+    "svg",
+    {
+      viewBox: `0 0 ${size.width} ${size.height}`,
+      role: "img",
+      "aria-label": `${label}, ${better} is better, over bitrate: ${said}`,
+    },
+    parts,
+  );
 }
 
 /** Where a label of a point goes, its upper left corner: beside it, or near, where nothing else is. Boxes: left, top, width, height. */
 function freePlace(cx, cy, width, taken, limit) {
-  const places = [0, 14, -14, 28, -28, 42, -42].flatMap((down) => [[cx + 10, cy - 7 + down], [cx - 10 - width, cy - 7 + down]]);
+  const places = [0, 14, -14, 28, -28, 42, -42].flatMap((down) => [
+    [cx + 10, cy - 7 + down],
+    [cx - 10 - width, cy - 7 + down],
+  ]);
   const apart = ([left, top], [l, t, w, h]) => left + width < l || l + w < left || top + 14 < t || t + h < top;
-  const free = places.find((place) => place[0] > 0 && place[0] + width < limit && taken.every((box) => apart(place, box))) ?? places[0];
+  const free =
+    places.find((place) => place[0] > 0 && place[0] + width < limit && taken.every((box) => apart(place, box))) ?? places[0];
   taken.push([...free, width, 14]);
   return free;
 }
@@ -86,6 +179,7 @@ function niceTicks(low, high) {
   const raw = span / 3;
   const unit = 10 ** Math.floor(Math.log10(raw));
   const step = [1, 2, 5, 10].map((m) => m * unit).find((s) => s >= raw);
-  const first = Math.floor((low - 0.1 * span) / step), last = Math.ceil((high + 0.1 * span) / step);
+  const first = Math.floor((low - 0.1 * span) / step),
+    last = Math.ceil((high + 0.1 * span) / step);
   return Array.from({ length: last - first + 1 }, (_, index) => (first + index) * step);
 }

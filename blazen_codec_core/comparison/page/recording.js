@@ -10,11 +10,19 @@ class RecordingView {
     this.blind = new BlindTest(recording, tally, (pair) => this.#listen(pair));
     this.details = element("div", {});
     const facts = `${recording.seconds.toFixed(2)} s, ${recording.sample_rate} Hz, ${recording.channels === 1 ? "mono" : "stereo"}`;
-    this.root = element("section", { class: "card recording", "aria-label": recording.name },
+    this.root = element(
+      "section",
+      { class: "card recording", "aria-label": recording.name },
       element("div", { class: "heading" }, element("h2", {}, recording.name), element("span", { class: "soft" }, facts)),
-      this.#controls(), this.details);
-    this.root.addEventListener("pointerdown", () => { RecordingView.focused = this; });
-    this.root.addEventListener("focusin", () => { RecordingView.focused = this; });
+      this.#controls(),
+      this.details,
+    );
+    this.root.addEventListener("pointerdown", () => {
+      RecordingView.focused = this;
+    });
+    this.root.addEventListener("focusin", () => {
+      RecordingView.focused = this;
+    });
     RecordingView.focused ??= this;
     this.player.addEventListener("state", () => this.#update());
     this.player.addEventListener("sound", () => this.#update());
@@ -25,20 +33,46 @@ class RecordingView {
   #controls() {
     const { player, recording } = this;
     this.play = element("button", { type: "button", class: "play main", onclick: () => this.start() }, "▶ Play");
-    this.slider = element("input", { type: "range", min: 0, max: recording.seconds, step: 0.01, value: 0, "aria-label": `Position in ${recording.name}`, oninput: () => player.seek(Number(this.slider.value)) });
+    this.slider = element("input", {
+      type: "range",
+      min: 0,
+      max: recording.seconds,
+      step: 0.01,
+      value: 0,
+      "aria-label": `Position in ${recording.name}`,
+      oninput: () => player.seek(Number(this.slider.value)),
+    });
     this.time = element("span", { class: "time" });
     this.choice = element("fieldset", { class: "versions" });
     this.match = element("input", { type: "checkbox", checked: true, onchange: () => player.match(this.match.checked) });
-    const loop = element("input", { type: "checkbox", onchange: () => { player.loop = loop.checked; } });
-    this.blindButton = element("button", { type: "button", onclick: () => (this.blind.running ? this.blind.stop() : this.blind.start()) }, "Blind A/B");
+    const loop = element("input", {
+      type: "checkbox",
+      onchange: () => {
+        player.loop = loop.checked;
+      },
+    });
+    this.blindButton = element(
+      "button",
+      { type: "button", onclick: () => (this.blind.running ? this.blind.stop() : this.blind.start()) },
+      "Blind A/B",
+    );
     this.state = element("span", { class: "soft small", role: "status" });
-    return element("div", { class: "player" },
+    return element(
+      "div",
+      { class: "player" },
       element("div", { class: "bar" }, this.play, this.slider, this.time),
       this.choice,
-      element("div", { class: "extras" },
-        element("label", { class: "check" }, this.match, "Match levels"), element("label", { class: "check" }, loop, "Loop"), this.blindButton,
-        element("span", { class: "soft small" }, "space plays, ← → move, 1 to 9 switch"), this.state),
-      this.blind.root);
+      element(
+        "div",
+        { class: "extras" },
+        element("label", { class: "check" }, this.match, "Match levels"),
+        element("label", { class: "check" }, loop, "Loop"),
+        this.blindButton,
+        element("span", { class: "soft small" }, "space plays, ← → move, 1 to 9 switch"),
+        this.state,
+      ),
+      this.blind.root,
+    );
   }
 
   /** Shows what is known of the versions by now. */
@@ -52,27 +86,39 @@ class RecordingView {
       return;
     }
     const seek = (seconds) => this.player.seek(seconds);
-    const pick = (number) => { if (!this.blind.running) this.player.select(number); };
+    const pick = (number) => {
+      if (!this.blind.running) this.player.select(number);
+    };
     const pictures = spectrograms(recording, this.scales, seek, pick);
     const tokens = tokenMatrices(recording, seek, pick);
     this.timelines = [pictures, tokens].filter(Boolean).map(({ timeline }) => timeline);
-    const rows = recording.versions.flatMap((version, number) => (version.numbers ? [{ name: version.name, number, numbers: version.numbers }] : []));
+    const rows = recording.versions.flatMap((version, number) =>
+      version.numbers ? [{ name: version.name, number, numbers: version.numbers }] : [],
+    );
     this.details.replaceChildren(
       pictures.root,
-      element("div", { class: "section" }, element("h3", {}, "In numbers"), numbersTable(`Measures of ${recording.name}`, rows, this.measures)),
-      tokens ? element("div", { class: "section" }, element("h3", {}, "Tokens"), tokens.root) : "");
+      element(
+        "div",
+        { class: "section" },
+        element("h3", {}, "In numbers"),
+        numbersTable(`Measures of ${recording.name}`, rows, this.measures),
+      ),
+      tokens ? element("div", { class: "section" }, element("h3", {}, "Tokens"), tokens.root) : "",
+    );
     this.#listen(this.blind.pair);
   }
 
   /** Decodes the sound that came with the page, once. */
   async #load() {
-    this.loading ??= Promise.all(this.recording.versions.map(async (version, number) => {
-      if (!version.audio) return;
-      const bytes = bytesOf(version.audio);
-      version.audio = null;
-      this.player.append(number, await this.player.context.decodeAudioData(bytes.buffer));
-      this.player.complete(number);
-    }));
+    this.loading ??= Promise.all(
+      this.recording.versions.map(async (version, number) => {
+        if (!version.audio) return;
+        const bytes = bytesOf(version.audio);
+        version.audio = null;
+        this.player.append(number, await this.player.context.decodeAudioData(bytes.buffer));
+        this.player.complete(number);
+      }),
+    );
     await this.loading;
   }
 
@@ -88,15 +134,39 @@ class RecordingView {
     const { versions } = this.recording;
     const all = versions.map((version, number) => ({ number, label: version.name, own: colour(number) }));
     const own = "var(--accent)";
-    const shown = pair ? [{ number: 0, label: "Reference", own }, { number: pair[0], label: "A", own }, { number: pair[1], label: "B", own }] : all;
+    const shown = pair
+      ? [
+          { number: 0, label: "Reference", own },
+          { number: pair[0], label: "A", own },
+          { number: pair[1], label: "B", own },
+        ]
+      : all;
     const group = `version-${Math.random()}`;
     this.buttons = shown.map(({ number, label, own }, index) => ({
       number,
-      input: element("input", { type: "radio", name: group, value: label, checked: index === (pair ? 1 : this.player.selected), onchange: () => this.player.select(number) }),
-      label, own,
+      input: element("input", {
+        type: "radio",
+        name: group,
+        value: label,
+        checked: index === (pair ? 1 : this.player.selected),
+        onchange: () => this.player.select(number),
+      }),
+      label,
+      own,
     }));
-    this.choice.replaceChildren(element("legend", { class: "visually-hidden" }, "Version that is heard"), ...this.buttons.map(({ input, label, own }, index) =>
-      element("label", { style: { "--own": own } }, input, element("span", { class: "swatch", "aria-hidden": "true" }), label, element("kbd", { "aria-hidden": "true" }, String(index + 1)))));
+    this.choice.replaceChildren(
+      element("legend", { class: "visually-hidden" }, "Version that is heard"),
+      ...this.buttons.map(({ input, label, own }, index) =>
+        element(
+          "label",
+          { style: { "--own": own } },
+          input,
+          element("span", { class: "swatch", "aria-hidden": "true" }),
+          label,
+          element("kbd", { "aria-hidden": "true" }, String(index + 1)),
+        ),
+      ),
+    );
     this.player.select(this.buttons.find(({ input }) => input.checked).number);
     this.details.hidden = pair !== null;
     document.body.classList.toggle("blinded", pair !== null);
@@ -109,7 +179,8 @@ class RecordingView {
     const { player } = this;
     this.play.textContent = player.state === "paused" ? "▶ Play" : "❚❚ Pause";
     this.play.setAttribute("aria-pressed", player.state !== "paused");
-    this.state.textContent = player.state === "waiting" && this.recording.versions[player.selected].gain_db === undefined ? "waiting for sound …" : "";
+    this.state.textContent =
+      player.state === "waiting" && this.recording.versions[player.selected].gain_db === undefined ? "waiting for sound …" : "";
     for (const timeline of this.timelines) timeline.heard(this.blind.running ? -1 : player.selected);
     for (const button of this.buttons) if (!this.blind.running) button.input.checked = button.number === player.selected;
     this.tick();
@@ -127,7 +198,8 @@ class RecordingView {
   key(event) {
     const number = Number(event.key);
     if (event.key === " ") this.start();
-    else if (event.key === "ArrowLeft" || event.key === "ArrowRight") this.player.seek(this.player.position + (event.key === "ArrowLeft" ? -1 : 1));
+    else if (event.key === "ArrowLeft" || event.key === "ArrowRight")
+      this.player.seek(this.player.position + (event.key === "ArrowLeft" ? -1 : 1));
     else if (number >= 1 && number <= this.buttons.length) {
       this.buttons[number - 1].input.checked = true;
       this.player.select(this.buttons[number - 1].number);
@@ -142,7 +214,14 @@ function runRecordings(views) {
   document.addEventListener("keydown", (event) => {
     const used = event.target.closest("button, select, textarea, a, [role=region], input:not([type=radio])");
     const arrows = event.key.startsWith("Arrow") && event.target.closest("input");
-    if (event.ctrlKey || event.metaKey || event.altKey || arrows || (used && (event.key === " " || event.key.startsWith("Arrow")))) return;
+    if (
+      event.ctrlKey ||
+      event.metaKey ||
+      event.altKey ||
+      arrows ||
+      (used && (event.key === " " || event.key.startsWith("Arrow")))
+    )
+      return;
     if (event.target.closest("input[type=number], input[type=text], select")) return;
     RecordingView.focused?.key(event);
   });

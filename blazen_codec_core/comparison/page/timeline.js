@@ -11,8 +11,13 @@ class Timeline {
 
   /** A row: what is on its left and right, and the picture between. `alt` says what the picture shows. */
   add({ kind, number, png, alt, left, right, height, span = 1 }) {
-    const image = element("div", { class: `image ${kind}`, style: { "--own": colour(number), ...(height && { height: `${height}px` }) } });
-    image.append(element("img", { src: `data:image/png;base64,${png}`, alt, draggable: false, style: { width: `${100 * span}%` } }));
+    const image = element("div", {
+      class: `image ${kind}`,
+      style: { "--own": colour(number), ...(height && { height: `${height}px` }) },
+    });
+    image.append(
+      element("img", { src: `data:image/png;base64,${png}`, alt, draggable: false, style: { width: `${100 * span}%` } }),
+    );
     image.addEventListener("click", (event) => {
       const box = image.getBoundingClientRect();
       this.seek(((event.clientX - box.left) / box.width) * this.seconds);
@@ -73,7 +78,12 @@ function ramp(scale) {
 }
 
 const beside = (number, name, ...lines) =>
-  element("div", { class: "side" }, element("span", { class: "named name" }, swatch(number), name), ...lines.map((line) => element("div", { class: "soft" }, line)));
+  element(
+    "div",
+    { class: "side" },
+    element("span", { class: "named name" }, swatch(number), name),
+    ...lines.map((line) => element("div", { class: "soft" }, line)),
+  );
 
 const swatch = (number) => element("span", { class: "swatch", style: { "--own": colour(number) }, "aria-hidden": "true" });
 
@@ -82,15 +92,25 @@ function spectrograms(recording, scales, seek, pick) {
   const timeline = new Timeline(recording.seconds, seek, pick);
   recording.versions.forEach((version, number) => {
     const numbers = version.numbers;
-    const lines = numbers ? [`${written(numbers.kbps, 2)} kbps`, `log-mel ${written(numbers.log_mel_distance, 3)}`] : ["log-mel spectrogram"];
+    const lines = numbers
+      ? [`${written(numbers.kbps, 2)} kbps`, `log-mel ${written(numbers.log_mel_distance, 3)}`]
+      : ["log-mel spectrogram"];
     timeline.add({
-      kind: "level", number, png: version.spectrogram, alt: `Log-mel spectrogram of ${version.name}`,
-      left: hertzScale(recording.ticks), right: beside(number, version.name, ...lines),
+      kind: "level",
+      number,
+      png: version.spectrogram,
+      alt: `Log-mel spectrogram of ${version.name}`,
+      left: hertzScale(recording.ticks),
+      right: beside(number, version.name, ...lines),
     });
     if (!version.difference) return;
     timeline.add({
-      kind: "difference", number, png: version.difference, alt: `Difference between the spectrograms of ${version.name} and the original`,
-      left: hertzScale(recording.ticks), right: beside(number, version.name, "minus the original"),
+      kind: "difference",
+      number,
+      png: version.difference,
+      alt: `Difference between the spectrograms of ${version.name} and the original`,
+      left: hertzScale(recording.ticks),
+      right: beside(number, version.name, "minus the original"),
     });
   });
   const legends = { level: ramp(scales.level), difference: ramp(scales.difference) };
@@ -101,12 +121,23 @@ function spectrograms(recording, scales, seek, pick) {
   };
   const group = `modes-${Math.random()}`;
   const fields = element(
-    "fieldset", { class: "modes" }, element("legend", { class: "visually-hidden" }, "Pictures"),
+    "fieldset",
+    { class: "modes" },
+    element("legend", { class: "visually-hidden" }, "Pictures"),
     Object.entries(modes).map(([name, kinds]) =>
-      element("label", { class: "check" }, element("input", { type: "radio", name: group, value: name, checked: name === "Both", onchange: () => choose(kinds) }), name)),
+      element(
+        "label",
+        { class: "check" },
+        element("input", { type: "radio", name: group, value: name, checked: name === "Both", onchange: () => choose(kinds) }),
+        name,
+      ),
+    ),
   );
   choose(modes.Both);
-  return { root: element("div", {}, element("div", { class: "legend" }, fields, legends.level, legends.difference), timeline.finish()), timeline };
+  return {
+    root: element("div", {}, element("div", { class: "legend" }, fields, legends.level, legends.difference), timeline.finish()),
+    timeline,
+  };
 }
 
 /** The tokens of a recording, and how each codebook is used: `{root, timeline}`; nothing where no version has tokens. */
@@ -120,11 +151,34 @@ function tokenMatrices(recording, seek, pick) {
     const height = Math.max(24, rows * Math.max(5, Math.min(16, Math.round(220 / rows))));
     const rates = [...new Set(tokens.rates.map((rate) => Number(rate.toFixed(1))))].join(", ");
     const about = `${books} codebooks of ${tokens.size} entries${tokens.streams > 1 ? `, ${tokens.streams} streams one below the other` : ""}; ${rates} tokens a second`;
-    timeline.root.append(element("div"), element("div", { class: "small" }, element("span", { class: "named" }, swatch(number), element("b", {}, version.name), element("span", { class: "soft" }, about))), element("div", { class: "small soft" }, "entropy of bits; used"));
+    timeline.root.append(
+      element("div"),
+      element(
+        "div",
+        { class: "small" },
+        element(
+          "span",
+          { class: "named" },
+          swatch(number),
+          element("b", {}, version.name),
+          element("span", { class: "soft" }, about),
+        ),
+      ),
+      element("div", { class: "small soft" }, "entropy of bits; used"),
+    );
     timeline.add({
-      kind: "tokens", number, png: tokens.image, height, span: tokens.span, alt: `Tokens of ${version.name}: ${about}, coloured by the entry chosen`,
+      kind: "tokens",
+      number,
+      png: tokens.image,
+      height,
+      span: tokens.span,
+      alt: `Tokens of ${version.name}: ${about}, coloured by the entry chosen`,
       left: codebookScale(books, tokens.streams),
-      right: element("div", { class: "books" }, tokens.books.map((book, index) => bookBar(version.name, book, index))),
+      right: element(
+        "div",
+        { class: "books" },
+        tokens.books.map((book, index) => bookBar(version.name, book, index)),
+      ),
     });
   });
   if (!timeline.rows.length) return null;
@@ -133,13 +187,30 @@ function tokenMatrices(recording, seek, pick) {
 
 /** The numbers of the first and the last codebook; of several streams, where each begins. */
 function codebookScale(books, streams) {
-  const labels = streams > 1 ? Array.from({ length: streams }, (_, stream) => [`ch ${stream + 1}`, stream / streams]) : [["1", 0], [String(books), (books - 1) / books]];
+  const labels =
+    streams > 1
+      ? Array.from({ length: streams }, (_, stream) => [`ch ${stream + 1}`, stream / streams])
+      : [
+          ["1", 0],
+          [String(books), (books - 1) / books],
+        ];
   const half = 0.5 / (books * streams);
-  return element("div", { class: "scale", "aria-hidden": "true" }, labels.slice(0, books * streams).map(([text, down]) => element("span", { style: { bottom: `${100 * (1 - down - half)}%` } }, text)));
+  return element(
+    "div",
+    { class: "scale", "aria-hidden": "true" },
+    labels
+      .slice(0, books * streams)
+      .map(([text, down]) => element("span", { style: { bottom: `${100 * (1 - down - half)}%` } }, text)),
+  );
 }
 
 function bookBar(name, book, index) {
   const text = `${book.entropy.toFixed(1)} of ${book.bits.toFixed(0)}; ${(100 * book.used).toFixed(0)} %`;
   const label = `${name}, codebook ${index + 1}: entropy ${book.entropy.toFixed(1)} of ${book.bits.toFixed(0)} bits, ${(100 * book.used).toFixed(0)} % of its entries used`;
-  return element("div", { title: label }, element("meter", { min: 0, max: book.bits, value: book.entropy, "aria-label": label }), element("span", { "aria-hidden": "true" }, text));
+  return element(
+    "div",
+    { title: label },
+    element("meter", { min: 0, max: book.bits, value: book.entropy, "aria-label": label }),
+    element("span", { "aria-hidden": "true" }, text),
+  );
 }

@@ -2,8 +2,6 @@
 const offer = JSON.parse(document.getElementById("data").textContent);
 const tally = new Tally();
 const views = [];
-const CHUNK = 1 << 20;
-const AUDIO = 0, TOKENS = 1;
 
 /** What can be chosen: a box a system, and its bandwidths. */
 class Choice {
@@ -12,9 +10,19 @@ class Choice {
     this.box = element("input", { type: "checkbox", checked: ready && !must, name });
     const only = rates.length === 1;
     const standard = rates.reduce((best, each) => (Math.abs(each - rate) < Math.abs(best - rate) ? each : best));
-    this.rates = element("select", { "aria-label": `Bandwidth of ${name}`, disabled: only }, rates.map((each) => element("option", { value: each, selected: each === standard }, `${Number(each.toFixed(2))} kbps`)));
+    this.rates = element(
+      "select",
+      { "aria-label": `Bandwidth of ${name}`, disabled: only },
+      rates.map((each) => element("option", { value: each, selected: each === standard }, `${Number(each.toFixed(2))} kbps`)),
+    );
     this.plain = only || !must ? String(standard) : null; // the bandwidth that needs not be said
-    this.root = element("div", { class: "system" }, element("label", {}, this.box, name), this.rates, element("div", { class: "about" }, about));
+    this.root = element(
+      "div",
+      { class: "system" },
+      element("label", {}, this.box, name),
+      this.rates,
+      element("div", { class: "about" }, about),
+    );
     this.ready = ready;
   }
 
@@ -23,83 +31,10 @@ class Choice {
   }
 }
 
-/** One run: a file through systems, over a WebSocket of its own. Calls back with what to show. */
-class Run {
-  constructor(file, systems, mono, shown) {
-    Object.assign(this, { file, shown, over: false, view: null, tokens: [] });
-    this.socket = new WebSocket(new URL("/compare", location.href.replace(/^http/, "ws")));
-    this.socket.binaryType = "arraybuffer";
-    this.socket.onopen = () => this.socket.send(JSON.stringify({ systems, name: file.name, size: file.size, mono }));
-    this.socket.onmessage = ({ data }) => (typeof data === "string" ? this.#said(JSON.parse(data)) : this.#came(data));
-    this.socket.onclose = () => this.#end("The connection to the server was lost: is it still running?");
-  }
-
-  cancel() {
-    this.#end(null);
-  }
-
-  #end(wrong) {
-    if (this.over) return;
-    this.over = true;
-    this.socket.close();
-    this.view?.recording.versions.forEach((_, number) => this.view.player.complete(number));
-    this.shown.end(wrong);
-  }
-
-  async #send() {
-    for (let at = 0; at < this.file.size && !this.over; at += CHUNK) {
-      this.socket.send(await this.file.slice(at, at + CHUNK).arrayBuffer());
-      this.shown.tell(`Sending ${Math.round((100 * Math.min(at + CHUNK, this.file.size)) / this.file.size)} %`);
-      while (this.socket.bufferedAmount > 4 * CHUNK && !this.over) await new Promise((done) => setTimeout(done, 20));
-    }
-  }
-
-  #said(message) {
-    if (this.over) return;
-    if (message.type === "waiting") this.shown.tell(`Waiting: ${message.place === 1 ? "next" : `number ${message.place}`} in the line`);
-    else if (message.type === "ready") this.#send();
-    else if (message.type === "loading") this.shown.tell("Making the models ready");
-    else if (message.type === "begun") this.#begin(message.recording);
-    else if (message.type === "ended") this.#ended();
-    else if (message.type === "shown") this.#describe(message.recording);
-    else if (message.type === "error") this.#end(message.message);
-    else if (message.type === "done") this.#end("");
-  }
-
-  #begin(recording) {
-    this.view = new RecordingView(recording, { scales: offer.scales, measures: offer.measures, tally });
-    this.shown.begin(this.view);
-  }
-
-  #came(data) {
-    const [kind, number] = new Uint32Array(data, 0, 2);
-    if (kind === TOKENS) this.tokens[number] = data.slice(8);
-    if (kind === TOKENS) return this.shown.tokens(this.view, number, this.tokens[number]);
-    const { channels, sample_rate: sampleRate } = this.view.recording;
-    const samples = new Float32Array(data, 8);
-    const length = samples.length / channels;
-    const buffer = new AudioBuffer({ numberOfChannels: channels, length, sampleRate });
-    for (let channel = 0; channel < channels; channel += 1) buffer.copyToChannel(samples.subarray(channel * length, (channel + 1) * length), channel);
-    this.view.player.append(number, buffer);
-    const heard = Math.min(...this.view.player.versions.map((version) => version.seconds));
-    this.shown.tell("Coding", heard / this.view.recording.seconds);
-  }
-
-  #ended() {
-    this.view.recording.versions.forEach((_, number) => this.view.player.complete(number));
-    this.shown.tell("Measuring");
-  }
-
-  #describe({ versions, ...facts }) {
-    Object.assign(this.view.recording, facts);
-    versions.forEach((version, number) => Object.assign(this.view.recording.versions[number], version));
-    this.view.describe();
-  }
-}
-
 /** What the page is made of, and what its parts do to each other. */
 class Live {
   constructor() {
+    this.shared = { scales: offer.scales, measures: offer.measures, tally };
     this.choices = offer.systems.map((system) => new Choice(system));
     this.file = null;
     this.input = element("input", { type: "file", accept: "audio/*,.flac,.wav,.ogg,.opus,.mp3,.aiff", hidden: true, id: "file" });
@@ -111,29 +46,83 @@ class Live {
     this.chosen = element("p", { class: "soft", role: "status" }, "No audio yet");
     this.mono = element("input", { type: "checkbox" });
     this.follow = element("input", { type: "checkbox", checked: true });
-    this.runButton = element("button", { type: "button", class: "main", id: "run", onclick: () => (this.run ? this.run.cancel() : this.start()) }, "Compare");
+    this.runButton = element(
+      "button",
+      { type: "button", class: "main", id: "run", onclick: () => (this.run ? this.run.cancel() : this.start()) },
+      "Compare",
+    );
     this.status = element("span", { class: "status soft", role: "status" });
     this.progress = element("progress", { max: 1, value: 0, hidden: true, "aria-label": "Done" });
     this.wrong = element("p", { class: "wrong", role: "alert", hidden: true });
     this.results = element("div", { id: "results" });
     const { bytes, seconds } = offer.limits;
-    this.drop = element("div", { class: "drop" },
-      element("p", {}, "Drop an audio file here"), element("p", { class: "soft small" }, `WAV, FLAC, Ogg, Opus, MP3, AIFF; up to ${bytes / 1e6} MB and ${Math.round(seconds / 6) / 10} minutes. It is worked on at this server and not kept.`),
-      element("div", { class: "row" }, element("button", { type: "button", onclick: () => this.input.click() }, "Choose a file"), this.input, this.recordButton), this.chosen);
+    this.drop = element(
+      "div",
+      { class: "drop" },
+      element("p", {}, "Drop an audio file here"),
+      element(
+        "p",
+        { class: "soft small" },
+        `WAV, FLAC, Ogg, Opus, MP3, AIFF; up to ${bytes / 1e6} MB and ${Math.round(seconds / 6) / 10} minutes. It is worked on at this server and not kept.`,
+      ),
+      element(
+        "div",
+        { class: "row" },
+        element("button", { type: "button", onclick: () => this.input.click() }, "Choose a file"),
+        this.input,
+        this.recordButton,
+      ),
+      this.chosen,
+    );
     for (const kind of ["dragover", "dragleave", "drop"]) this.drop.addEventListener(kind, (event) => this.dragged(event));
-    document.getElementById("main").append(
-      element("div", { class: "top" }, element("div", {}, element("h1", {}, "Compare codecs"), element("p", { class: "soft" }, "Hear what each makes of a recording as it is made; then see it, measured.")), themeButton()),
-      element("section", { class: "card", "aria-label": "What to compare" }, this.drop,
-        this.#systems("Ready to run", true), this.#systems("Weights are fetched when first used", false),
-        element("div", { class: "go" }, this.runButton, element("label", { class: "check" }, this.mono, "Mix to mono"), element("label", { class: "check" }, this.follow, "Play as it comes"), this.status, this.progress),
-        this.wrong),
-      this.results);
+    document
+      .getElementById("main")
+      .append(
+        element(
+          "div",
+          { class: "top" },
+          element(
+            "div",
+            {},
+            element("h1", {}, "Compare codecs"),
+            element("p", { class: "soft" }, "Hear what each makes of a recording as it is made; then see it, measured."),
+          ),
+          themeButton(),
+        ),
+        element(
+          "section",
+          { class: "card", "aria-label": "What to compare" },
+          this.drop,
+          this.#systems("Ready to run", true),
+          this.#systems("Weights are fetched when first used", false),
+          element(
+            "div",
+            { class: "go" },
+            this.runButton,
+            element("label", { class: "check" }, this.mono, "Mix to mono"),
+            element("label", { class: "check" }, this.follow, "Play as it comes"),
+            this.status,
+            this.progress,
+          ),
+          this.wrong,
+        ),
+        this.results,
+      );
   }
 
   #systems(title, ready) {
     const some = this.choices.filter((choice) => choice.ready === ready);
     if (!some.length) return null;
-    return element("fieldset", { class: "systems" }, element("legend", {}, title), element("div", { class: "grid" }, some.map(({ root }) => root)));
+    return element(
+      "fieldset",
+      { class: "systems" },
+      element("legend", {}, title),
+      element(
+        "div",
+        { class: "grid" },
+        some.map(({ root }) => root),
+      ),
+    );
   }
 
   dragged(event) {
@@ -145,7 +134,10 @@ class Live {
   take(file) {
     if (!file) return;
     this.fail(null);
-    if (file.size > offer.limits.bytes) return this.fail(`${file.name} is ${(file.size / 1e6).toFixed(0)} MB; ${offer.limits.bytes / 1e6} MB at most are taken here.`);
+    if (file.size > offer.limits.bytes)
+      return this.fail(
+        `${file.name} is ${(file.size / 1e6).toFixed(0)} MB; ${offer.limits.bytes / 1e6} MB at most are taken here.`,
+      );
     if (!file.size) return this.fail(`${file.name} is empty.`);
     this.file = file;
     this.chosen.textContent = `${file.name}, ${file.size < 1e6 ? `${Math.ceil(file.size / 1e3)} kB` : `${(file.size / 1e6).toFixed(1)} MB`}`;
@@ -178,7 +170,8 @@ class Live {
     this.fail(null);
     if (!this.file) return this.fail("Choose, drop or record some audio first.");
     if (!systems.length) return this.fail("Choose a codec.");
-    if (systems.length > offer.limits.systems) return this.fail(`${systems.length} codecs are chosen; ${offer.limits.systems} at most are compared at once.`);
+    if (systems.length > offer.limits.systems)
+      return this.fail(`${systems.length} codecs are chosen; ${offer.limits.systems} at most are compared at once.`);
     this.runButton.textContent = "Cancel";
     this.run = new Run(this.file, systems, this.mono.checked, this);
     return this.run;
@@ -200,11 +193,29 @@ class Live {
 
   tokens(view, number, bytes) {
     const { recording, player } = view;
-    view.downloads ??= view.details.appendChild(element("div", { class: "section" }, element("h3", {}, "Downloads"), element("div", { class: "downloads" }))).lastChild;
+    view.downloads ??= view.details.appendChild(
+      element("div", { class: "section" }, element("h3", {}, "Downloads"), element("div", { class: "downloads" })),
+    ).lastChild;
     const name = `${recording.name.replace(/\.[^.]*$/, "")}.${recording.versions[number].name}`;
-    view.downloads.append(element("span", { class: "pair" },
-      element("button", { type: "button", onclick: () => download(`${name}.tokens`, bytes, "application/octet-stream") }, `${recording.versions[number].name}: tokens, ${(bytes.byteLength / 1e3).toFixed(1)} kB`),
-      element("button", { type: "button", onclick: () => download(`${name}.wav`, versionFile(player.versions[number], recording.sample_rate), "audio/wav") }, "audio")));
+    view.downloads.append(
+      element(
+        "span",
+        { class: "pair" },
+        element(
+          "button",
+          { type: "button", onclick: () => download(`${name}.tokens`, bytes, "application/octet-stream") },
+          `${recording.versions[number].name}: tokens, ${(bytes.byteLength / 1e3).toFixed(1)} kB`,
+        ),
+        element(
+          "button",
+          {
+            type: "button",
+            onclick: () => download(`${name}.wav`, versionFile(player.versions[number], recording.sample_rate), "audio/wav"),
+          },
+          "audio",
+        ),
+      ),
+    );
   }
 
   /** A run is over: `null` if it was cancelled, else what went wrong, if anything did. */

@@ -3,10 +3,15 @@ function waveFile(channels, rate) {
   const length = channels[0].length;
   const view = new DataView(new ArrayBuffer(44 + 2 * channels.length * length));
   const text = (at, letters) => [...letters].forEach((letter, index) => view.setUint8(at + index, letter.charCodeAt(0)));
-  text(0, "RIFF"), view.setUint32(4, view.byteLength - 8, true), text(8, "WAVEfmt ");
-  view.setUint32(16, 16, true), view.setUint16(20, 1, true), view.setUint16(22, channels.length, true), view.setUint32(24, rate, true);
-  view.setUint32(28, rate * channels.length * 2, true), view.setUint16(32, channels.length * 2, true), view.setUint16(34, 16, true);
-  text(36, "data"), view.setUint32(40, view.byteLength - 44, true);
+  (text(0, "RIFF"), view.setUint32(4, view.byteLength - 8, true), text(8, "WAVEfmt "));
+  (view.setUint32(16, 16, true),
+    view.setUint16(20, 1, true),
+    view.setUint16(22, channels.length, true),
+    view.setUint32(24, rate, true));
+  (view.setUint32(28, rate * channels.length * 2, true),
+    view.setUint16(32, channels.length * 2, true),
+    view.setUint16(34, 16, true));
+  (text(36, "data"), view.setUint32(40, view.byteLength - 44, true));
   let at = 44;
   for (let sample = 0; sample < length; sample += 1) {
     for (const channel of channels) {
@@ -40,7 +45,9 @@ class Recorder {
   });`;
 
   async start() {
-    this.stream = await navigator.mediaDevices.getUserMedia({ audio: { echoCancellation: false, noiseSuppression: false, autoGainControl: false } });
+    this.stream = await navigator.mediaDevices.getUserMedia({
+      audio: { echoCancellation: false, noiseSuppression: false, autoGainControl: false },
+    });
     this.context = new AudioContext();
     const address = URL.createObjectURL(new Blob([Recorder.TAP], { type: "text/javascript" }));
     await this.context.audioWorklet.addModule(address);

@@ -1,0 +1,78 @@
+const CHUNK = 1 << 20; // bytes of a file in a message
+const TOKENS = 1; // the kind of messages that hold tokens; others hold audio
+
+/** One run: a file through systems, over a WebSocket of its own. Calls back with what to show. */
+class Run {
+  constructor(file, systems, mono, shown) {
+    Object.assign(this, { file, shown, over: false, view: null, tokens: [] });
+    this.socket = new WebSocket(new URL("/compare", location.href.replace(/^http/, "ws")));
+    this.socket.binaryType = "arraybuffer";
+    this.socket.onopen = () => this.socket.send(JSON.stringify({ systems, name: file.name, size: file.size, mono }));
+    this.socket.onmessage = ({ data }) => (typeof data === "string" ? this.#said(JSON.parse(data)) : this.#came(data));
+    this.socket.onclose = () => this.#end("The connection to the server was lost: is it still running?");
+  }
+
+  cancel() {
+    this.#end(null);
+  }
+
+  #end(wrong) {
+    if (this.over) return;
+    this.over = true;
+    this.socket.close();
+    this.view?.recording.versions.forEach((_, number) => this.view.player.complete(number));
+    this.shown.end(wrong);
+  }
+
+  async #send() {
+    for (let at = 0; at < this.file.size && !this.over; at += CHUNK) {
+      this.socket.send(await this.file.slice(at, at + CHUNK).arrayBuffer());
+      this.shown.tell(`Sending ${Math.round((100 * Math.min(at + CHUNK, this.file.size)) / this.file.size)} %`);
+      while (this.socket.bufferedAmount > 4 * CHUNK && !this.over) await new Promise((done) => setTimeout(done, 20));
+    }
+  }
+
+  #said(message) {
+    if (this.over) return;
+    if (message.type === "waiting")
+      this.shown.tell(`Waiting: ${message.place === 1 ? "next" : `number ${message.place}`} in the line`);
+    else if (message.type === "ready") this.#send();
+    else if (message.type === "loading") this.shown.tell("Making the models ready");
+    else if (message.type === "begun") this.#begin(message.recording);
+    else if (message.type === "ended") this.#ended();
+    else if (message.type === "shown") this.#describe(message.recording);
+    else if (message.type === "error") this.#end(message.message);
+    else if (message.type === "done") this.#end("");
+  }
+
+  #begin(recording) {
+    this.view = new RecordingView(recording, { ...this.shown.shared });
+    this.shown.begin(this.view);
+  }
+
+  #came(data) {
+    const [kind, number] = new Uint32Array(data, 0, 2);
+    if (kind === TOKENS) this.tokens[number] = data.slice(8);
+    if (kind === TOKENS) return this.shown.tokens(this.view, number, this.tokens[number]);
+    const { channels, sample_rate: sampleRate } = this.view.recording;
+    const samples = new Float32Array(data, 8);
+    const length = samples.length / channels;
+    const buffer = new AudioBuffer({ numberOfChannels: channels, length, sampleRate });
+    for (let channel = 0; channel < channels; channel += 1)
+      buffer.copyToChannel(samples.subarray(channel * length, (channel + 1) * length), channel);
+    this.view.player.append(number, buffer);
+    const heard = Math.min(...this.view.player.versions.map((version) => version.seconds));
+    this.shown.tell("Coding", heard / this.view.recording.seconds);
+  }
+
+  #ended() {
+    this.view.recording.versions.forEach((_, number) => this.view.player.complete(number));
+    this.shown.tell("Measuring");
+  }
+
+  #describe({ versions, ...facts }) {
+    Object.assign(this.view.recording, facts);
+    versions.forEach((version, number) => Object.assign(this.view.recording.versions[number], version));
+    this.view.describe();
+  }
+}
