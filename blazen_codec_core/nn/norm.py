@@ -45,7 +45,7 @@ class TimeNorm(Layer):
     def step(self, x: Tensor, state: WholeState, last: bool) -> Tensor:
         if state.held.shape[1]:
             x = torch.cat([state.held, x], dim=1)
-        state.held = x[:, :0] if last else x
+        state.held = x[:, :0].clone() if last else x  # a view would keep all of it
         if not last or not x.shape[1]:
             return x[:, :0]
         mean, variance = kernels.moments(x)

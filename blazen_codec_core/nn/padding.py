@@ -94,7 +94,7 @@ class ReflectPadding(Layer):
         self._remember(x, state)
         parts = [x]
         if not state.begun:
-            state.begun, state.waiting = True, x[:, :0]
+            state.begun, state.waiting = True, x[:, :0].clone()
             if self.left and state.seen:
                 enough = F.pad(x, (0, 0, 0, max(0, self.left + 1 - state.seen)))
                 parts.insert(0, enough[:, 1 : self.left + 1].flip(1))

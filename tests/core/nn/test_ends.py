@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -20,6 +21,7 @@ from blazen_codec_core.nn import (
     Crop,
     ReflectPadding,
     Residual,
+    State,
     StreamSetup,
     TimeNorm,
     ZeroPadding,
@@ -177,3 +179,31 @@ def test_every_parameter_of_them_trains():
     reset_parameters(chain, 0)
     chain(signal(20, 4)).square().mean().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in chain.parameters())
+
+
+def held(state: State) -> Iterator[torch.Tensor]:
+    """All tensors in a state."""
+    for value in vars(state).values():
+        for part in value if isinstance(value, list) else [value]:
+            if isinstance(part, State):
+                yield from held(part)
+            elif isinstance(part, torch.Tensor):
+                yield part
+
+
+@pytest.mark.parametrize(
+    ("name", "last"),
+    [(name, last) for name in ("encodec_24khz", "snac_24khz", "dac_16khz") for last in (False, True)] + [("encodec_48khz", True)],
+)
+def test_a_state_keeps_no_more_than_it_holds(codecs, name, last):
+    """A small view of what a layer has worked on would keep all of that in memory until the stream ends."""
+    codec = codecs(name)
+    network = codec._backend.loaded().network
+    x = 0.1 * torch.randn(1, codec.sample_rate // codec.spec.hop_length * codec.spec.hop_length, codec.channels)
+    with torch.inference_mode():
+        coding = network.encoder_state(StreamSetup(1, CPU), codec.spec.used_codebooks)
+        indices = network.encode_step(x, coding, last)
+        decoding = network.decoder_state(StreamSetup(1, CPU))
+        network.decode_step(indices, decoding, last)
+    for tensor in (*held(coding), *held(decoding)):
+        assert tensor.untyped_storage().nbytes() <= 2 * tensor.numel() * tensor.element_size() + 4096
