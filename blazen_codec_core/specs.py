@@ -41,6 +41,10 @@ class DeviceCapabilities(_Frozen):
     batches: bool = True
 
 
+LAYERS = DeviceCapabilities(devices=("cuda", "mps", "cpu"), dtypes=("float32", "bfloat16", "float16"))
+"""Of networks made of the layers in `nn`."""
+
+
 class WeightSource(_Frozen):
     """Where the weights of a model are: inside an installed package, on the Hugging Face Hub, or at an address.
 

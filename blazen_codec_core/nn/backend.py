@@ -150,7 +150,8 @@ class TorchCodecBackend(CodecBackend):
                 device, dtype = torch.device(self.device), self.dtype
                 found = weights.locate(self.spec, self.options)
                 with running(inference=False):
-                    network = self.build(found).requires_grad_(False).eval().to(device, dtype)
+                    network = self.build(found).requires_grad_(False).eval()
+                    (network.place if isinstance(network, CodecNetwork) else network.to)(device, dtype)
                     prepare(network)
                 self._loaded = Loaded(network, found.label)
                 weights.give_notice(self.spec, self.id, found)

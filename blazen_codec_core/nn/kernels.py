@@ -125,7 +125,7 @@ def convolution(
         return Picture(weight[:, 0].unbind(), bias, dilation)
     if not products or groups > 1 or kernel % stride or (stride > 1 and dilation > 1):
         return LibraryConvolution(weight, bias, stride, dilation, groups)
-    if is_learning(lasting):
+    if is_learning(lasting) or (is_half(weight.dtype) and kernel > stride):
         return Picture(weight.reshape(kernel // stride, stride * channels, out).unbind(), bias, dilation)
     if kernel > 1 and channels < _SMALL:
         return JoinedWindows(weight, bias, stride, dilation)
@@ -143,7 +143,7 @@ def convolution(
 
 def products_of(taps: Sequence[Tensor], bias: Tensor | None, stride: int = 1, dilation: int = 1, *, lasting: bool) -> Convolution:
     """The fastest way to compute `ShiftedProducts` of these."""
-    if is_learning(lasting):
+    if is_learning(lasting) or (is_half(taps[0].dtype) and len(taps) > 1):
         return Picture(taps, bias, dilation)
     direct, least = ShiftedProducts(taps, bias, stride, dilation), limits()
     single, heavy = len(taps) == 1, sum(tap.numel() for tap in taps) >= least.heavy
@@ -161,6 +161,11 @@ def is_learning(lasting: bool) -> bool:
     """Whether gradients will be asked for; the library takes those of a picture's convolution several times as fast as those of
     products on shifted views."""
     return torch.is_grad_enabled() and not lasting
+
+
+def is_half(dtype: torch.dtype) -> bool:
+    """Whether sums in this type would lose what each of their terms has: they are left to kernels that add up in float32."""
+    return dtype.itemsize < torch.float32.itemsize
 
 
 def _may_be_packed(weight: Tensor, lasting: bool) -> bool:
@@ -315,12 +320,13 @@ def elu(x: Tensor, out: Tensor) -> None:
 
 
 def moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance of each signal of the batch over its frames and channels, `(batch, 1, 1)` each.
+    """Mean and variance of each signal of the batch over its frames and channels, `(batch, 1, 1)` each, at least in float32.
 
     The library's own group norm loses a digit for this layout, and takes a copy of the signal where it does not. Here squares are
     summed as they are wherever the mean is small enough for that, which is one reading of the signal.
     """
     if torch.is_grad_enabled() or x.device.type != "cpu" or x.dtype != torch.float32:
+        x = x.float() if is_half(x.dtype) else x
         mean = x.mean((1, 2), keepdim=True)
         return mean, (x - mean).square().mean((1, 2), keepdim=True)
     pairs = torch.tensor([_moments(row.reshape(-1)) for row in x], dtype=x.dtype).reshape(-1, 2, 1, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from .layer import Layer, State, StreamSetup
@@ -18,11 +19,21 @@ class EncoderState(State):
 
 
 class CodecNetwork(nn.Module):
-    """A codec as two streams: audio to tokens, and tokens to audio. Subclasses set the three parts."""
+    """A codec as two streams: audio to tokens, and tokens to audio. Subclasses set the three parts.
+
+    The encoder and the decoder may be in half precision. The quantizer stays in float32: it is a small part of the work, and in
+    half precision neighbouring entries would become the same.
+    """
 
     encoder: Layer
     quantizer: ResidualVectorQuantizer
     decoder: Layer
+
+    def place(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Moves it to a device, the encoder and the decoder in a floating type."""
+        self.to(device)
+        self.encoder.to(dtype)
+        self.decoder.to(dtype)
 
     def encoder_state(self, setup: StreamSetup, books: int | None = None) -> EncoderState:
         """The state of a new stream that uses the first so many codebooks; all by default."""
@@ -35,7 +46,7 @@ class CodecNetwork(nn.Module):
     def encode_each(self, xs: Sequence[Tensor], states: Sequence[EncoderState], last: bool) -> list[list[Tensor]]:
         """`encode_step` of several streams, each as if it were alone."""
         latents = self.encoder.step_each(xs, [state.encoder for state in states], last)
-        return [self.quantizer.step(z, state.quantizer) for z, state in zip(latents, states, strict=True)]
+        return [self.quantizer.step(z.to(self.quantizer.dtype), own.quantizer) for z, own in zip(latents, states, strict=True)]
 
     def frames_encoded(self, samples: int, last: bool) -> int:
         """How many frames have come out once `samples` have gone in."""
@@ -50,7 +61,11 @@ class CodecNetwork(nn.Module):
 
     def decode_each(self, indices: Sequence[Sequence[Tensor]], states: Sequence[State], last: bool) -> list[Tensor]:
         """`decode_step` of several streams, each as if it were alone."""
-        return self.decoder.step_each([self.quantizer.decode(own) for own in indices], states, last)
+        return self.decoder.step_each([self.latent(own) for own in indices], states, last)
+
+    def latent(self, indices: Sequence[Tensor]) -> Tensor:
+        """What the decoder is given for indices, `(batch, frames, channels)`."""
+        return self.quantizer.decode(indices).to(next(self.decoder.parameters()).dtype)
 
     def samples_decoded(self, frames: int, last: bool) -> int:
         """How many samples have come out once `frames` have gone in."""

@@ -50,5 +50,6 @@ class TimeNorm(Layer):
             return x[:, :0]
         mean, variance = kernels.moments(x)
         factor = self.weight * torch.rsqrt(variance + self.epsilon)
+        offset = torch.addcmul(self.bias, mean.to(x.dtype), factor.to(x.dtype), value=-1)
         out = x if self.inplace and not torch.is_grad_enabled() else None
-        return torch.addcmul(torch.addcmul(self.bias, mean, factor, value=-1), x, factor, out=out)
+        return torch.addcmul(offset, x, factor.to(x.dtype), out=out)

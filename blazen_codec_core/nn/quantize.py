@@ -130,7 +130,12 @@ class ResidualVectorQuantizer(nn.Module):
 
     def init_state(self, setup: StreamSetup, books: int | None = None) -> QuantizerState:
         """The state of a new stream that uses the first so many codebooks; all by default."""
-        return QuantizerState(setup.zeros(0, self.channels), books or len(self))
+        return QuantizerState(dataclasses.replace(setup, dtype=self.dtype).zeros(0, self.channels), books or len(self))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That it takes latent frames in, whatever type the network around it has."""
+        return next(iter(self)).codebook.dtype
 
     def frames_out(self, frames: int) -> int:
         """How many latent frames are quantized once `frames` have gone in."""

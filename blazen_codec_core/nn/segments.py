@@ -89,11 +89,12 @@ class SegmentCoder:
     def _input(self, pieces: Sequence[Pcm]) -> tuple[Tensor, NDArray[np.float32] | None]:
         """Segments as a batch, and their scales where there are any."""
         rows = sum(len(piece) for piece in pieces) // self.spec.channels
-        x = signals(np.concatenate(pieces), self.spec.channels, self.setup(rows))
+        setup = self.setup(rows)
+        x = signals(np.concatenate(pieces), self.spec.channels, replace(setup, dtype=torch.float32))
         if not self.segment.normalized:
-            return x, None
+            return x.to(setup.dtype), None
         scale = x.mean(2, keepdim=True).square().mean(1, keepdim=True).sqrt() + 1e-8
-        return x / scale, scale.flatten().float().cpu().numpy()
+        return (x / scale).to(setup.dtype), scale.flatten().cpu().numpy()
 
     def _coded(self, pieces: Sequence[Pcm], scales: NDArray[np.float32] | None, indices: Sequence[Tensor]) -> list[Coded]:
         codes = [index.cpu().numpy().astype(np.int32) for index in indices]
@@ -115,7 +116,7 @@ class SegmentCoder:
 
     def _pcm(self, pieces: Sequence[Coded], y: Tensor) -> list[Pcm]:
         scales = [np.ones(piece.streams, np.float32) if piece.scales is None else piece.scales for piece in pieces]
-        y = y * torch.from_numpy(np.concatenate(scales)).to(y.device, y.dtype)[:, None, None]
+        y = y.float() * torch.from_numpy(np.concatenate(scales)).to(y.device)[:, None, None]
         return [audio(y[own]) for own in _rows([piece.streams for piece in pieces])]
 
 

@@ -12,9 +12,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, NoReturn
 
+import torch
+
 from ..backend import CodecBackend
 from ..checks import Pcm
-from ..errors import NotYetImplemented
+from ..errors import DeviceUnavailable, NotYetImplemented
 from ..tokens import CodecTokens
 from .backend import TorchCodecBackend
 
@@ -66,6 +68,12 @@ class UpstreamBackend(TorchCodecBackend):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._one_at_a_time = threading.Lock()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        if self.options.dtype != "float32":
+            raise DeviceUnavailable(f"the authors' own package runs in float32 here, not {self.options.dtype}")
+        return torch.float32
 
     @abstractmethod
     def encode_whole(self, pcm: Pcm, books: int) -> CodecTokens:

@@ -30,7 +30,7 @@ class WindowPlayer:
     """A network that decodes window by window; see `blazen_codec_core.nn.session.TokenPlayer`."""
 
     def __init__(self, network: CodecNetwork, windows: Windows) -> None:
-        self._quantizer, self._windows = network.quantizer, windows
+        self._latent, self._windows = network.latent, windows
         self._decoder: Layer = alone(network, windows)
 
     def decoder_state(self, setup: StreamSetup) -> WindowState:
@@ -44,7 +44,7 @@ class WindowPlayer:
             end = min(frames, at + self._windows.frames - state.frames)
             state.frames += end - at
             ends = state.frames == self._windows.frames or (last and end == frames)
-            z = self._quantizer.decode([index[:, at:end] for index in indices])
+            z = self._latent([index[:, at:end] for index in indices])
             made.append(self._decoder.step(z, state.decoder, ends))
             if ends:
                 state.decoder, state.frames = self._decoder.init_state(state.setup), 0

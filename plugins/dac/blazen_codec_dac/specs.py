@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
-from blazen_codec_core import CodecSpec, DeviceCapabilities, WeightSource
+from blazen_codec_core import CodecSpec, WeightSource
+from blazen_codec_core.specs import LAYERS
 
 DILATIONS = (1, 3, 9)
 KERNEL = 7
@@ -99,7 +100,7 @@ def _spec(name: str, architecture: DacArchitecture, **fields: Any) -> DacSpec:
         block_frames=1,
         token_extras=(WINDOW_FRAMES, WINDOW_PADDED),
         licence="MIT",
-        capabilities=DeviceCapabilities(devices=("cuda", "mps", "cpu")),
+        capabilities=LAYERS,
         architecture=a,
         **fields,
     )

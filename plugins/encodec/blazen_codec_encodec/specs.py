@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from blazen_codec_core import CodecSpec, DeviceCapabilities, Segment, WeightSource
+from blazen_codec_core import CodecSpec, Segment, WeightSource
+from blazen_codec_core.specs import LAYERS
 
 
 class EncodecArchitecture(BaseModel):
@@ -109,7 +110,7 @@ def _spec(name: str, architecture: EncodecArchitecture, **fields: Any) -> Encode
         block_frames=1,
         padded=False,
         segment=a.segment,
-        capabilities=DeviceCapabilities(devices=("cuda", "mps", "cpu")),
+        capabilities=LAYERS,
         architecture=a,
         tile_frames=150,
         **fields,

@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from blazen_codec_core import CodecSpec, DeviceCapabilities, WeightSource
+from blazen_codec_core import CodecSpec, WeightSource
+from blazen_codec_core.specs import LAYERS
 
 
 class SnacArchitecture(BaseModel):
@@ -56,7 +57,6 @@ class SnacSpec(CodecSpec):
 
 
 PUBLISHED = "https://github.com/hubertsiuzdak/snac"
-CAPABILITIES = DeviceCapabilities(devices=("cuda", "mps", "cpu"))
 
 
 def _spec(name: str, architecture: SnacArchitecture, **fields: Any) -> SnacSpec:
@@ -73,7 +73,7 @@ def _spec(name: str, architecture: SnacArchitecture, **fields: Any) -> SnacSpec:
         codebook_size=architecture.codebook_size,
         block_frames=architecture.padding_frames,
         licence="MIT",
-        capabilities=CAPABILITIES,
+        capabilities=LAYERS,
         architecture=architecture,
         **fields,
     )

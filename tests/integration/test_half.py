@@ -1,0 +1,64 @@
+"""Half precision: the same code, near enough to float32, and as exact in pieces."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import blazen_codec_core as bc
+
+HALVES = {"bfloat16": (0.75, 35.0), "float16": (0.95, 50.0)}
+"""The least share of the first tokens that agree, and how many dB decoded audio is above its difference, from float32."""
+
+
+@pytest.fixture(scope="module")
+def speech(root):
+    pcm, rate = bc.read_audio(root / "examples" / "speech.flac")
+    assert rate == 24_000
+    return pcm[:, : 2 * rate + 77]
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("name", ["dac_tiny", "encodec_tiny", "snac_tiny"])
+def test_it_is_near_float32_and_exact_in_pieces(speech, name, dtype):
+    whole, half = (bc.load(name, device="cpu", dtype=kind, noise=False) for kind in ("float32", dtype))
+    wanted, tokens = whole.encode(speech, 24_000), half.encode(speech, 24_000)
+    least, decibels = HALVES[dtype]
+    assert (tokens.codes[0] == wanted.codes[0]).mean() >= least
+    audio, reference = half.decode(wanted), whole.decode(wanted)
+    assert audio.dtype == np.float32
+    assert 10 * np.log10((reference**2).sum() / ((audio - reference) ** 2).sum()) >= decibels
+    session, player = half.encoder_session(1), half.decoder_session()
+    parts = [session.push(speech[:, at : at + 1999]) for at in range(0, speech.shape[1], 1999)] + [session.finish()]
+    assert bc.CodecTokens.concat(parts) == tokens
+    np.testing.assert_array_equal(np.concatenate([*map(player.push, parts), player.finish()], axis=1), half.decode(tokens))
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_the_quantizer_stays_in_float32(dtype):
+    network = bc.load("snac_tiny", device="cpu", dtype=dtype)._backend.loaded().network
+    assert {parameter.dtype for parameter in network.quantizer.parameters()} == {torch.float32}
+    others = {parameter.dtype for part in (network.encoder, network.decoder) for parameter in part.parameters()}
+    assert others == {getattr(torch, dtype)}
+
+
+def test_scales_of_segments_are_those_of_float32(codecs):
+    pcm = np.repeat(np.random.default_rng(0).standard_normal((1, 60_000)).astype(np.float32), 2, axis=0) * [[0.1], [0.01]]
+    whole, half = codecs("encodec_48khz"), codecs("encodec_48khz", dtype="bfloat16")
+    tokens, wanted = (codec.encode(pcm.astype(np.float32), 48_000) for codec in (half, whole))
+    np.testing.assert_array_equal(tokens.scales, wanted.scales)
+    assert (tokens.codes[0] == wanted.codes[0]).mean() > 0.8
+    audio, reference = half.decode(wanted), whole.decode(wanted)
+    assert 10 * np.log10((reference**2).sum() / ((audio - reference) ** 2).sum()) > 25
+
+
+def test_the_authors_packages_are_run_in_float32_only():
+    with pytest.raises(bc.DeviceUnavailable, match="float32 here, not bfloat16"):
+        bc.load("snac_24khz", engine="upstream", weights="random:0", dtype="bfloat16").load()
+
+
+def test_a_type_that_there_is_not_is_refused(run, root):
+    code, _, err = run("roundtrip", root / "examples" / "speech.flac", "-c", "snac_tiny", "--dtype", "float8")
+    assert code == 6
+    assert "float32, bfloat16, float16, not float8" in err
