@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 AUDIO, TOKENS = 0, 1
 SLOWEST = 60.0
 """Seconds that a message may take to leave; who takes it no faster is gone."""
+SLOWEST_UPLOAD = 250_000
+"""Bytes a second that a file has to come at: it takes the turn of others."""
 CHUNKS = 4
 """Of a file, that wait to be written."""
 
@@ -106,13 +108,14 @@ class Visit:
     async def _receive(self, file: BinaryIO, size: int) -> None:
         """The file, as large as was said."""
         left = size
-        while left:
-            async with asyncio.timeout(self._house.limits.patience):
-                chunk = await self._chunks.get()
-            left -= len(chunk)
-            if left < 0:
-                raise InvalidInput(f"more came than the {size} bytes that were said")
-            file.write(chunk)
+        async with asyncio.timeout(self._house.limits.patience + size / SLOWEST_UPLOAD):
+            while left:
+                async with asyncio.timeout(self._house.limits.patience):
+                    chunk = await self._chunks.get()
+                left -= len(chunk)
+                if left < 0:
+                    raise InvalidInput(f"more came than the {size} bytes that were said")
+                file.write(chunk)
         file.seek(0)
 
     async def _in_thread(self, work: Any, *arguments: Any) -> None:

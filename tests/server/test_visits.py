@@ -152,6 +152,21 @@ def test_more_audio_than_is_taken_is_refused():
         assert answers.said[-1]["message"] == "in.wav is 2 s of audio; 1 s at most are taken here"
 
 
+def test_a_file_may_not_trickle_in():
+    with serving(patience=0.4) as where, connect(f"ws://{where}/compare") as socket:
+        socket.send(json.dumps({"systems": ["snac_tiny"], "name": "a.wav", "size": 1000}))
+        assert json.loads(socket.recv(10)) == {"type": "ready"}
+        for _ in range(20):
+            time.sleep(0.1)
+            try:
+                socket.send(b"x")
+            except ConnectionClosed:
+                break
+        else:
+            pytest.fail("it was still taken after two seconds")
+        assert "too long" in json.loads(socket.recv(10))["message"]
+
+
 @pytest.mark.parametrize("first", ["no json", "[]", b"\0\1", json.dumps({"systems": ["snac_tiny"], "name": "a", "size": 1e400})])
 def test_nonsense_is_answered(server, first):
     with connect(f"ws://{server}/compare") as socket:

@@ -178,7 +178,6 @@ class RecordingView {
   #update() {
     const { player } = this;
     this.play.textContent = player.state === "paused" ? "▶ Play" : "❚❚ Pause";
-    this.play.setAttribute("aria-pressed", player.state !== "paused");
     this.state.textContent =
       player.state === "waiting" && this.recording.versions[player.selected].gain_db === undefined ? "waiting for sound …" : "";
     for (const timeline of this.timelines) timeline.heard(this.blind.running ? -1 : player.selected);
