@@ -41,6 +41,15 @@ function themeButton() {
   return button;
 }
 
+/** What a page begins with. */
+const pageTop = (title, about) =>
+  element(
+    "div",
+    { class: "top" },
+    element("div", {}, element("h1", {}, title), element("p", { class: "soft" }, about)),
+    themeButton(),
+  );
+
 /** Offers bytes or text as a file. */
 function download(name, content, type) {
   const link = element("a", { href: URL.createObjectURL(new Blob([content], { type })), download: name });

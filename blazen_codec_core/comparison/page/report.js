@@ -11,17 +11,7 @@ const seconds = data.recordings.reduce((sum, recording) => sum + recording.secon
 document
   .getElementById("main")
   .append(
-    element(
-      "div",
-      { class: "top" },
-      element(
-        "div",
-        {},
-        element("h1", {}, data.title),
-        element("p", { class: "soft" }, `${count} recording${count > 1 ? "s" : ""}, ${seconds.toFixed(1)} s; ${data.made}`),
-      ),
-      themeButton(),
-    ),
+    pageTop(data.title, `${count} recording${count > 1 ? "s" : ""}, ${seconds.toFixed(1)} s; ${data.made}`),
     element(
       "section",
       { class: "card reveals", "aria-label": "Summary" },

@@ -78,17 +78,7 @@ class Live {
     document
       .getElementById("main")
       .append(
-        element(
-          "div",
-          { class: "top" },
-          element(
-            "div",
-            {},
-            element("h1", {}, "Compare codecs"),
-            element("p", { class: "soft" }, "Hear what each makes of a recording as it is made; then see it, measured."),
-          ),
-          themeButton(),
-        ),
+        pageTop("Compare codecs", "Hear what each makes of a recording as it is made; then see it, measured."),
         element(
           "section",
           { class: "card", "aria-label": "What to compare" },
