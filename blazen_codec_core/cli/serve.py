@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import socket
+import webbrowser
 from typing import Any
 
 import click
@@ -23,6 +24,7 @@ BACKLOG = 128
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="an address; any but a loopback one lets others in")
 @click.option("--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="0 for one that is free")
+@click.option("--open", "show", is_flag=True, help="in the browser")
 @click.option("--max-mb", default=100.0, show_default=True, type=click.FloatRange(min=0.1), help="of a file")
 @click.option("--max-minutes", default=3.0, show_default=True, type=click.FloatRange(min=0.1), help="of audio in it")
 @click.option("--jobs", default=2, show_default=True, type=click.IntRange(min=1), help="that run at once")
@@ -35,6 +37,7 @@ def command(
     names: tuple[str, ...],
     host: str,
     port: int,
+    show: bool,
     max_mb: float,
     max_minutes: float,
     jobs: int,
@@ -66,7 +69,10 @@ def command(
     )
     with listening(host, port) as door:
         address, number = door.getsockname()[:2]
-        click.echo(f"listening at http://{f'[{address}]' if ':' in address else address}:{number}/ (ctrl-c ends it)")
+        where = f"http://{f'[{address}]' if ':' in address else address}:{number}/"
+        click.echo(f"listening at {where} (ctrl-c ends it)")
+        if show:
+            webbrowser.open(where)
         uvicorn.Server(config).run([door])
 
 

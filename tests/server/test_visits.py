@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -256,14 +257,20 @@ def test_measures_are_those_of_the_judge():
     assert numbers["pesq"] is None
 
 
-def test_the_command_listens_until_it_is_told_to_stop():
+def test_the_command_listens_until_it_is_told_to_stop(tmp_path):
     program = [sys.executable, "-m", "blazen_codec_core.cli.main", "serve", "-c", "snac_tiny", "--no-pesq", "--port"]
-    process = subprocess.Popen([*program, "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    (tmp_path / "browser").write_text(f"#!/bin/sh\necho $1 > {tmp_path}/opened\n")
+    (tmp_path / "browser").chmod(0o755)
+    environment = {**os.environ, "BROWSER": str(tmp_path / "browser")}
+    process = subprocess.Popen(
+        [*program, "0", "--open"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
     try:
         line = process.stdout.readline()
         assert line.startswith("listening at http://127.0.0.1:")
         where = line.split("/")[2]
         assert visit(where, wav(0.5)).order[-1] == "done"
+        assert (tmp_path / "opened").read_text() == f"http://{where}/\n"
         taken = subprocess.run([*program, where.split(":")[1]], capture_output=True, text=True, check=False, timeout=60)
         assert taken.returncode == 2
         assert "--port 0" in taken.stderr
