@@ -59,10 +59,17 @@ class Excerpt:
         self.channels = self._mixed.count
         self.seconds = self._reader.num_samples / self.file_rate
         """As the file's header says."""
+        if wrong := self._wrong():
+            self._reader.close()
+            raise InvalidInput(f"{self.name} {wrong}")
+
+    def _wrong(self) -> str | None:
+        """Why it cannot be compared."""
         if self.seconds < SHORTEST_SECONDS:
-            raise InvalidInput(f"{self.name} is {self.seconds:.2f} s of audio; {SHORTEST_SECONDS} s at least can be compared")
+            return f"is {self.seconds:.2f} s of audio; {SHORTEST_SECONDS} s at least can be compared"
         if self.channels > MOST_CHANNELS:
-            raise InvalidInput(f"{self.name} has {self.channels} channels, and {MOST_CHANNELS} can be compared; mix them to one")
+            return f"has {self.channels} channels, and {MOST_CHANNELS} can be compared; mix them to one"
+        return None
 
     @property
     def remarks(self) -> list[str]:
