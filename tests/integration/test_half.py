@@ -35,6 +35,19 @@ def test_it_is_near_float32_and_exact_in_pieces(speech, name, dtype):
     np.testing.assert_array_equal(np.concatenate([*map(player.push, parts), player.finish()], axis=1), half.decode(tokens))
 
 
+@pytest.mark.parametrize("name", ["dac_16khz", "encodec_24khz", "snac_24khz", "snac_32khz"])
+def test_full_size_networks_take_any_length_and_any_pieces(codecs, name):
+    half = codecs(name, dtype="bfloat16")
+    for samples in (1, half.spec.hop_length + 1, 5000):
+        pcm = 0.1 * np.sin(np.arange(samples, dtype=np.float32))[None]
+        tokens = half.encode(pcm, half.sample_rate)
+        session, player = half.encoder_session(1), half.decoder_session(tile_frames=half.spec.block_frames)
+        parts = [session.push(pcm[:, at : at + 700]) for at in range(0, samples, 700)] + [session.finish()]
+        assert bc.CodecTokens.concat(parts) == tokens
+        heard = np.concatenate([*(player.push(part) for part in tokens.parts(half.spec.block_frames)), player.finish()], axis=1)
+        np.testing.assert_allclose(heard, half.decode(tokens), atol=0.1)
+
+
 @pytest.mark.parametrize("dtype", HALVES)
 def test_the_quantizer_stays_in_float32(dtype):
     network = bc.load("snac_tiny", device="cpu", dtype=dtype)._backend.loaded().network

@@ -238,3 +238,9 @@ def test_there_are_few_round_numbers_of_frames():
     assert len(seen) <= 4 * 13
     assert set(lengths) == {1 << bit for bit in range(8)}
     assert sum(lengths) == sum(range(1, 200))
+
+
+def test_a_picture_of_no_frames_is_none():
+    """As where a step of a stream brings a layer nothing yet; the library refuses it."""
+    kernel = kernels.Picture([torch.ones(4, 6)] * 2, torch.ones(6))
+    assert kernel(torch.ones(3, 1, 4), 0).shape == (3, 0, 6)
