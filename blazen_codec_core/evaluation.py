@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from .errors import InvalidInput
 from .files import existing, walk
 from .provider import DynCodecProvider
 from .recordings import Recording
+from .tokens import CodecTokens
 
 PIECE_SECONDS = 30.0
 """Of a recording that is judged at a time, so that memory does not grow with its length."""
@@ -85,6 +87,21 @@ def weighted(pairs: Iterable[tuple[float, float]]) -> float:
     """The mean of values with their weights, without those that are NaN."""
     known = [(value, weight) for value, weight in pairs if not math.isnan(value)]
     return sum(value * weight for value, weight in known) / sum(weight for _, weight in known) if known else float("nan")
+
+
+def without_nan(values: dict[str, Any]) -> dict[str, Any]:
+    """For JSON: what could not be judged is `None`."""
+    return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in values.items()}
+
+
+def counts(tokens: CodecTokens) -> list[NDArray[np.int64]]:
+    """How often each entry of each codebook was chosen, over all streams."""
+    return [np.bincount(codes.reshape(-1), minlength=tokens.codebook_size) for codes in tokens.codes]
+
+
+def codebooks(counted: Iterable[NDArray[np.int64]]) -> tuple[Codebook, ...]:
+    """How codebooks were used, from `counts`."""
+    return tuple(Codebook(*metrics.usage(count), math.log2(len(count))) for count in counted)
 
 
 def recordings(paths: Iterable[str | PathLike[str]]) -> list[Path]:
@@ -170,7 +187,7 @@ def evaluate(
     judge, results = judge or Judge(), []
     codec.load()
     codec.decode(codec.encode(np.zeros((codec.channels, codec.sample_rate), np.float32), codec.sample_rate))  # warms it up
-    counts: list[NDArray[np.int64]] = []
+    counted: list[NDArray[np.int64]] = []
     for path in paths:
         pcm = read(path, codec, mono)
         started = time.perf_counter()
@@ -178,9 +195,8 @@ def evaluate(
         encoded = time.perf_counter()
         decoded = codec.decode(tokens)
         finished = time.perf_counter()
-        counts = counts or [np.zeros(codec.spec.codebook_size, np.int64) for _ in tokens.codes]
-        for number, codes in enumerate(tokens.codes):
-            counts[number] += np.bincount(codes.reshape(-1).astype(np.int64), minlength=codec.spec.codebook_size)
+        own = counts(tokens)
+        counted = [before + more for before, more in zip(counted, own, strict=True)] if counted else own
         results.append(
             Result(
                 recording=str(path),
@@ -192,10 +208,8 @@ def evaluate(
             )
         )
         done()
-    bits = math.log2(codec.spec.codebook_size)
-    books = tuple(Codebook(*metrics.usage(count), bits) for count in counts)
     name = codec.spec.name if bandwidth is None else f"{codec.spec.name}@{bandwidth:g}"
-    return Report(name, tuple(results), books)
+    return Report(name, tuple(results), codebooks(counted))
 
 
 def evaluate_opus(

@@ -185,6 +185,35 @@ def decode_pieces(codec: DynCodecProvider, tokens: CodecTokens, advance: Advance
     yield session.finish()
 
 
+class WayBack:
+    """Decoded audio, piece by piece, to the rate and the channels that a recording had, and in the end as long as it.
+
+    Args:
+        sample_rate: Of what is decoded, in hertz.
+        recorded_rate: Of the recording.
+        channels: How those that are decoded are made its own.
+    """
+
+    def __init__(self, sample_rate: int, recorded_rate: int, channels: Channels) -> None:
+        self._channels = channels
+        self._resampler = Resampler(sample_rate, recorded_rate, channels.count)
+        self._made = 0
+
+    def push(self, pcm: Pcm, due: int) -> Pcm:
+        """The next of it; what is ready. In all there are never more than `due` samples."""
+        return self._at_most(self._resampler.push(self._channels(pcm)), due)
+
+    def finish(self, due: int) -> Pcm:
+        """The rest, so that in all there are `due` samples; silence, where there was less."""
+        rest = self._at_most(self._resampler.finish(), due)
+        return np.pad(rest, ((0, 0), (0, due - self._made)))
+
+    def _at_most(self, pcm: Pcm, due: int) -> Pcm:
+        pcm = pcm[:, : due - self._made]
+        self._made += pcm.shape[1]
+        return pcm
+
+
 class Restoring:
     """What becomes of decoded audio so that it has the rate, length and channels of the audio its tokens were made from.
 
@@ -210,14 +239,10 @@ class Restoring:
         return [*resampled, *self.channels.remarks]
 
     def __call__(self, pieces: Iterator[Pcm]) -> Iterator[Pcm]:
-        resampler, left = Resampler(self._of_tokens, self.sample_rate, self.channels.count), self.num_samples
+        back = WayBack(self._of_tokens, self.sample_rate, self.channels)
         for piece in pieces:
-            made = resampler.push(self.channels(piece))[:, :left]
-            left -= made.shape[1]
-            yield made
-        made = resampler.finish()[:, :left]
-        yield made
-        yield np.zeros((self.channels.count, left - made.shape[1]), np.float32)
+            yield back.push(piece, self.num_samples)
+        yield back.finish(self.num_samples)
 
 
 def decode_to_file(

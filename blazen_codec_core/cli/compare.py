@@ -10,7 +10,7 @@ from .. import evaluation, files, loudness, plots
 from ..registry import Registry
 from ..specs import LoadOptions
 from . import stream
-from .options import AUDIO, as_json, loading, mono, print_json, quiet, say
+from .options import AUDIO, as_json, judging, loading, mono, print_json, quiet, say
 
 LARGE = 100
 """MB of a report from which on it is said how to make it smaller."""
@@ -25,7 +25,7 @@ LARGE = 100
 @click.option("-o", "--output", type=AUDIO, help="the report, an HTML file that needs nothing else")
 @click.option("--pictures", type=click.Path(path_type=Path, file_okay=False), help="a folder for the pictures as PNG")
 @click.option("--seconds", type=click.FloatRange(min=evaluation.SHORTEST_SECONDS), help="only so much of each recording")
-@click.option("--no-pesq", is_flag=True, help="leave out PESQ, which is for speech")
+@judging
 @mono
 @loading
 @quiet
@@ -36,7 +36,7 @@ def command(
     output: Path | None,
     pictures: Path | None,
     seconds: float | None,
-    no_pesq: bool,
+    judge: evaluation.Judge,
     mono: bool,
     quiet: bool,
     as_json: bool,
@@ -54,7 +54,6 @@ def command(
 
     systems = asked.systems(names, asked.of(Registry(), LoadOptions.of(**options)))
     paths = evaluation.recordings(sources)
-    judge = evaluation.Judge([name for name in evaluation.QUALITIES if name != "pesq" or not no_pesq])
     check(judge, pictures=bool(output or pictures))
     if output:
         stream.check_writable(output)

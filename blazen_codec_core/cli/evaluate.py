@@ -12,7 +12,7 @@ from .. import evaluation, opus
 from ..registry import Registry
 from ..specs import LoadOptions
 from . import stream
-from .options import AUDIO, as_json, bandwidth, loading, mono, print_json, quiet
+from .options import AUDIO, as_json, bandwidth, judging, loading, mono, print_json, quiet
 
 
 @click.command("evaluate")
@@ -30,7 +30,7 @@ from .options import AUDIO, as_json, bandwidth, loading, mono, print_json, quiet
     type=click.Choice(["opus"]),
     help="the same recordings through libopus (ffmpeg or opus-tools) at the nearest bitrate that it has",
 )
-@click.option("--no-pesq", is_flag=True, help="leave out PESQ, which is for speech")
+@judging
 @click.option("--plot", type=AUDIO, help="a picture of it all, .png or .svg")
 @bandwidth
 @mono
@@ -41,7 +41,7 @@ def command(
     names: tuple[str, ...],
     sources: tuple[Path, ...],
     against: str | None,
-    no_pesq: bool,
+    judge: evaluation.Judge,
     plot: Path | None,
     bandwidth: float | None,
     mono: bool,
@@ -56,7 +56,6 @@ def command(
     registry = Registry()
     codecs = [registry.provider(name, LoadOptions.of(**options)) for name in names]
     paths = evaluation.recordings(sources)
-    judge = evaluation.Judge([name for name in evaluation.QUALITIES if name != "pesq" or not no_pesq])
     judge.check_available()
     if against:
         opus.check_available()
@@ -87,14 +86,10 @@ def summary(report: evaluation.Report) -> dict[str, Any]:
     means = {name: report.mean(name) for name in (*evaluation.QUALITIES, "kbps", "file_kbps", "encode_speed", "decode_speed")}
     return {
         "system": report.system,
-        "mean": without_nan(means),
+        "mean": evaluation.without_nan(means),
         "codebooks": [asdict(book) for book in report.codebooks],
-        "recordings": [without_nan(asdict(result)) for result in report.results],
+        "recordings": [evaluation.without_nan(asdict(result)) for result in report.results],
     }
-
-
-def without_nan(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in values.items()}
 
 
 COLUMNS: tuple[tuple[str, str, str], ...] = (

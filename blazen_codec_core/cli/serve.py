@@ -11,7 +11,7 @@ from .. import evaluation
 from ..errors import EngineNotAvailable, InvalidInput
 from ..specs import LoadOptions
 from .compare import check
-from .options import loading
+from .options import judging, loading
 
 NEEDED = ("starlette", "uvicorn", "websockets")
 LARGEST_MESSAGE = 1 << 22
@@ -31,7 +31,7 @@ BACKLOG = 128
 @click.option(
     "--waiting", default=16, show_default=True, type=click.IntRange(min=0), help="that wait at most; others are sent away"
 )
-@click.option("--no-pesq", is_flag=True, help="leave out PESQ, which is for speech")
+@judging
 @loading
 def command(
     names: tuple[str, ...],
@@ -42,7 +42,7 @@ def command(
     max_minutes: float,
     jobs: int,
     waiting: int,
-    no_pesq: bool,
+    judge: evaluation.Judge,
     **options: Any,
 ) -> None:
     """A page to compare codecs on: drop or record audio, hear each as it is made, see it, download its tokens.
@@ -52,7 +52,6 @@ def command(
     for package in NEEDED:
         if importlib.util.find_spec(package) is None:
             raise EngineNotAvailable(f"serving needs {package}: pip install 'blazen-codec-core[serve]'")
-    judge = evaluation.Judge([name for name in evaluation.QUALITIES if name != "pesq" or not no_pesq])
     check(judge, pictures=True)
     import uvicorn
 

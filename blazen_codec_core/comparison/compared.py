@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from os import PathLike
 from typing import BinaryIO
 
 import numpy as np
 
-from .. import cancelling, loudness, metrics
+from .. import cancelling, loudness
 from ..audio import AudioReader, Resampler
 from ..checks import Pcm
 from ..errors import InvalidInput
-from ..evaluation import SHORTEST_SECONDS, Codebook, Judge
+from ..evaluation import SHORTEST_SECONDS, Codebook, Judge, codebooks, counts
 from ..recordings import Channels
 from ..tokens import CodecTokens
+from . import images
 from .systems import System
 from .trips import Trip
 
@@ -131,6 +133,16 @@ class Compared:
     def seconds(self) -> float:
         return float(self.original.pcm.shape[1] / self.sample_rate)
 
+    @cached_property
+    def levels(self) -> list[images.Decibels]:
+        """The spectrogram of each version; see `images.mel_levels`."""
+        return [images.mel_levels(version.pcm, self.sample_rate) for version in self.versions]
+
+    @property
+    def loudest(self) -> float:
+        """Of the original, in dB, what the levels of all versions are shown against."""
+        return float(self.levels[0].max())
+
 
 Heard = Callable[[int, Pcm], object]
 """Told of each piece of audio as soon as it is there: the number of the version, 0 for the original, and the piece."""
@@ -194,14 +206,8 @@ def judged(system: System, trip: Trip, original: Pcm, decoded: Pcm, gain_db: flo
         encode_factor=trip.way.encode_seconds / trip.seconds,
         decode_factor=trip.way.decode_seconds / trip.seconds,
         tokens=tokens,
-        books=usage(tokens) if tokens else (),
+        books=codebooks(counts(tokens)) if tokens else (),
     )
-
-
-def usage(tokens: CodecTokens) -> tuple[Codebook, ...]:
-    """How tokens use their codebooks, over all streams."""
-    counts = (np.bincount(codes.reshape(-1), minlength=tokens.codebook_size) for codes in tokens.codes)
-    return tuple(Codebook(*metrics.usage(count), math.log2(tokens.codebook_size)) for count in counts)
 
 
 def gains(versions: Sequence[Pcm], sample_rate: int) -> list[float]:

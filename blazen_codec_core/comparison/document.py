@@ -36,11 +36,7 @@ def numbers(version: Version) -> dict[str, float | None]:
         "encode_factor": version.encode_factor,
         "decode_factor": version.decode_factor,
     }
-    return {name: without_nan(known.get(name)) for name in MEASURES}
-
-
-def without_nan(value: float | None) -> float | None:
-    return None if value is None or math.isnan(value) else value
+    return evaluation.without_nan({name: known.get(name) for name in MEASURES})
 
 
 def books(version: Version) -> list[dict[str, float]]:
@@ -66,8 +62,8 @@ def means(all_facts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"system": system["system"]}
         for name in MEASURES:
             values = ((fact["systems"][number][name], fact["seconds"]) for fact in all_facts)
-            row[name] = without_nan(evaluation.weighted((math.nan if v is None else v, weight) for v, weight in values))
-        rows.append(row)
+            row[name] = evaluation.weighted((math.nan if v is None else v, weight) for v, weight in values)
+        rows.append(evaluation.without_nan(row))
     return rows
 
 
@@ -88,10 +84,9 @@ def heading(recording: Excerpt | Compared) -> dict[str, Any]:
 
 def shown(compared: Compared, *, audio: bool = True) -> dict[str, Any]:
     """A comparison as the page takes it: numbers, pictures, and, if `audio`, the sound as FLAC; bytes in base64."""
-    levels = [images.mel_levels(version.pcm, compared.sample_rate) for version in compared.versions]
-    loudest = float(levels[0].max())
+    original, loudest = compared.levels[0], compared.loudest
     versions = []
-    for version, level in zip(compared.versions, levels, strict=True):
+    for version, level in zip(compared.versions, compared.levels, strict=True):
         entry = {
             "name": version.name,
             "gain_db": version.gain_db,
@@ -101,7 +96,7 @@ def shown(compared: Compared, *, audio: bool = True) -> dict[str, Any]:
             "tokens": _tokens(version, compared.seconds),
         }
         if version.kbps is not None:
-            entry["difference"] = encoded(images.difference_image(images.difference(levels[0], level, loudest)))
+            entry["difference"] = encoded(images.difference_image(images.difference(original, level, loudest)))
         if audio:
             entry["audio"] = encoded(flac(version.pcm, compared.sample_rate))
         versions.append(entry)

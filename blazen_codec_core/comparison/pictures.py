@@ -7,16 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from .. import plots
-from . import document, images
+from . import images
 from .compared import Compared
-
-QUALITIES = ("stoi", "pesq", "log_mel_distance", "si_sdr_db")
 
 
 def spectrograms(compared: Compared, path: Path) -> None:
     """Writes the log-mel spectrograms of all versions, those that came back with their difference to the original beside them."""
-    levels = [images.mel_levels(version.pcm, compared.sample_rate) for version in compared.versions]
-    loudest = float(levels[0].max())
+    levels, loudest = compared.levels, compared.loudest
     rows = len(levels)
     figure, axes = plots.figure((14, 1.2 + 1.9 * rows), rows, 2, sharex=True, sharey=True)
     ticks = images.mel_ticks(compared.sample_rate)
@@ -42,11 +39,11 @@ def spectrograms(compared: Compared, path: Path) -> None:
     plots.save(figure, path)
 
 
-def tokens(compared: Compared, path: Path) -> bool:
-    """Writes the tokens of all versions that have some, with the entropy of each codebook; whether there were any."""
+def tokens(compared: Compared, path: Path) -> None:
+    """Writes the tokens of all versions that have some, with the entropy of each codebook; nothing if none has."""
     versions = [version for version in compared.versions if version.tokens]
     if not versions:
-        return False
+        return
     figure, axes = plots.figure((14, 0.8 + 2.4 * len(versions)), len(versions), 2, width_ratios=(6, 1), squeeze=False)
     for (matrix, use), version in zip(axes, versions, strict=True):
         made = version.tokens
@@ -63,13 +60,12 @@ def tokens(compared: Compared, path: Path) -> bool:
             axis.get_major_locator().set_params(integer=True)
     figure.suptitle(compared.name)
     plots.save(figure, path)
-    return True
 
 
 def rate_quality(means: Sequence[dict[str, Any]], path: Path) -> None:
     """Writes each quality over the bitrate, a point a system, those of one codec joined; of `document.means`."""
     figure, axes = plots.figure((11, 8), 2, 2)
-    for axis, name in zip(axes.reshape(-1), QUALITIES, strict=True):
+    for axis, (title, name, note) in zip(axes.reshape(-1), plots.PANELS, strict=True):
         families: dict[str, list[dict[str, Any]]] = {}
         for row in means:
             if row[name] is not None:
@@ -79,8 +75,7 @@ def rate_quality(means: Sequence[dict[str, Any]], path: Path) -> None:
             axis.plot([row["kbps"] for row in rows], [row[name] for row in rows], "o-")
             for row in rows:
                 axis.annotate(row["system"], (row["kbps"], row[name]), (6, 4), textcoords="offset points", fontsize=8)
-        better = document.MEASURES[name]["better"]
-        axis.set_title(f"{document.MEASURES[name]['label']} ({better} is better)", fontsize=10)
+        axis.set_title(f"{title} ({note})", fontsize=10)
         axis.set(xscale="log", xlabel="kbps")
         axis.xaxis.set_major_formatter("{x:g}")
         axis.xaxis.set_minor_formatter("{x:g}")

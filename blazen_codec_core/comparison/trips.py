@@ -8,7 +8,7 @@ import numpy as np
 
 from ..audio import Resampler
 from ..checks import Pcm
-from ..recordings import Channels
+from ..recordings import Channels, WayBack
 from ..tokens import CodecTokens, Source
 from .ways import Way
 
@@ -24,29 +24,19 @@ class Trip:
 
     def __init__(self, way: Way, sample_rate: int, channels: Channels) -> None:
         self.way, self.sample_rate, self._channels = way, sample_rate, channels
-        self._back_to = Channels(channels.count, channels.copied, 1)
         self._there = Resampler(sample_rate, way.sample_rate, channels.count)
-        self._back = Resampler(way.sample_rate, sample_rate, self._back_to.count)
-        self._read = self._made = 0
+        self._back = WayBack(way.sample_rate, sample_rate, Channels(channels.count, channels.copied, 1))
+        self._read = 0
 
     def push(self, pcm: Pcm) -> Pcm:
         """The next samples, `(channels, samples)`; those that are back, often fewer or none."""
         self._read += pcm.shape[1]
-        made = self.way.push(self._there.push(self._channels(pcm)))
-        return self._fitting(self._back.push(self._back_to(made)))
+        return self._back.push(self.way.push(self._there.push(self._channels(pcm))), self._read)
 
     def finish(self) -> Pcm:
         """Ends the recording; the rest of it."""
-        made = [self.way.push(self._there.finish()), self.way.finish()]
-        pieces = [*(self._back.push(self._back_to(piece)) for piece in made), self._back.finish()]
-        rest = self._fitting(np.concatenate(pieces, axis=1))
-        return np.pad(rest, ((0, 0), (0, self._read - self._made)))
-
-    def _fitting(self, pcm: Pcm) -> Pcm:
-        """No more than went in."""
-        pcm = pcm[:, : self._read - self._made]
-        self._made += pcm.shape[1]
-        return pcm
+        made = [self._back.push(piece, self._read) for piece in (self.way.push(self._there.finish()), self.way.finish())]
+        return np.concatenate([*made, self._back.finish(self._read)], axis=1)
 
     @property
     def seconds(self) -> float:

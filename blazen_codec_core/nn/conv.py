@@ -47,6 +47,7 @@ def behind(tail: Tensor, x: Tensor, left: int, right: int, before: Pointwise | N
 class Convolving(Layer):
     """A layer that is a convolution, computed in the way that suits its shape and device."""
 
+    weight: nn.Parameter
     _prepared: kernels.Convolution | None = None
 
     @abstractmethod
@@ -72,6 +73,8 @@ class Convolving(Layer):
 
     def convolve(self, x: Tensor, frames: int, stride: int, anywhere: bool) -> Tensor:
         """What the kernel makes of frames, which are the end, anywhere, of a signal, or are not."""
+        if not frames:  # which the library refuses
+            return x.new_zeros(x.shape[0], 0, self.weight.shape[-1])
         kernel = self._prepared or self.make_kernel(lasting=False)
         return kernels.rounded(kernel, x, frames, stride) if anywhere else kernel(x, frames)
 
@@ -160,8 +163,6 @@ class Conv1d(Convolving):
             x = behind(state.tail, self.padding.step(x, state.padding, last), 0, 0, None)
         frames = self._windows(x.shape[1])
         state.tail = x[:, frames * self.stride :].clone()
-        if not frames:
-            return x.new_zeros(x.shape[0], 0, self.out_channels)
         return self.convolve(x[:, : (frames - 1) * self.stride + self.span], frames, self.stride, last and state.any_length)
 
 

@@ -263,8 +263,6 @@ class Picture:
 
     def __call__(self, x: Tensor, frames: int) -> Tensor:
         batch, stride = x.shape[0], self._width // x.shape[2]
-        if not frames:  # which the library refuses
-            return x.new_zeros(batch, 0, self._weight.shape[0])
         blocks = x[:, : (frames + self._reach) * stride].reshape(batch, 1, -1, self._width)
         y = F.conv2d(blocks.permute(0, 3, 1, 2), self._weight, self._bias, dilation=(1, self._dilation), groups=self._groups)
         return y.permute(0, 2, 3, 1).flatten(1, 2)

@@ -89,12 +89,8 @@ class House:
         self.line = Line(self.limits.at_once, self.limits.waiting)
         self.workers = ThreadPoolExecutor(self.limits.at_once, thread_name_prefix="comparing")
 
-    def check(self, asked: Asked) -> list[systems.System]:
-        """The systems asked for, not yet loaded.
-
-        Raises:
-            CodecError: That cannot be done, or is more than is allowed; the message says why.
-        """
+    def check(self, asked: Asked) -> None:
+        """Raises `CodecError` where that cannot be done, or is more than is allowed; the message says why. Nothing is loaded."""
         if asked.size > self.limits.bytes:
             raise InvalidInput(f"the file is larger than {self.limits.bytes / 1e6:g} MB, the most that is taken here")
         if len(asked.systems) > self.limits.systems:
@@ -102,7 +98,7 @@ class House:
         for name in asked.systems:
             if name.partition(systems.AT)[0] not in (*self._specs, systems.OPUS):
                 raise InvalidInput(f"{name} is not offered here")
-        return systems.systems(asked.systems, self._provide)
+        systems.systems(asked.systems, self._provide)
 
     def system(self, name: str) -> systems.System:
         """One of those, ready: loaded, and run once."""

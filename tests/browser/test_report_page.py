@@ -126,7 +126,7 @@ def test_seeking(page):
 def test_it_ends_or_loops(page):
     page.evaluate("views[1].player.seek(1.6)")
     page.click(".play >> nth=1")
-    page.until("views[1].player.state === 'paused'", 5)
+    page.until("views[1].player.position > 1.9 && views[1].player.state === 'paused'", 5)
     assert page.evaluate("views[1].player.position") == pytest.approx(2.0)
     page.check("text=Loop >> nth=1")
     page.evaluate("views[1].player.seek(1.7)")

@@ -1,19 +1,14 @@
 /** What was chosen in blind comparisons, over all recordings of the page. */
-class Tally extends EventTarget {
-  constructor() {
-    super();
-    this.trials = [];
-  }
+class Tally {
+  trials = [];
 
   /** `winner` is a name, or null where no difference was heard. */
   add(recording, pair, winner) {
     this.trials.push({ recording, versions: pair, preferred: winner });
-    this.dispatchEvent(new Event("change"));
   }
 
   clear() {
     this.trials = [];
-    this.dispatchEvent(new Event("change"));
   }
 
   /** A line a version: how often it was preferred, was not, and was not told apart. */

@@ -169,7 +169,6 @@ class RecordingView {
     );
     this.player.select(this.buttons.find(({ input }) => input.checked).number);
     this.details.hidden = pair !== null;
-    document.body.classList.toggle("blinded", pair !== null);
     for (const hint of document.querySelectorAll(".reveals")) hint.hidden = pair !== null;
     this.blindButton.textContent = pair ? "Stop the blind test" : "Blind A/B";
     this.#update();
@@ -211,7 +210,7 @@ class RecordingView {
 /** Keys for the recording that was used last, unless something else wants them; and the playheads. */
 function runRecordings(views) {
   document.addEventListener("keydown", (event) => {
-    const used = event.target.closest("button, select, textarea, a, [role=region], input:not([type=radio])");
+    const used = event.target.closest("button, select, a, [role=region], input:not([type=radio])");
     const arrows = event.key.startsWith("Arrow") && event.target.closest("input");
     if (
       event.ctrlKey ||
@@ -221,7 +220,7 @@ function runRecordings(views) {
       (used && (event.key === " " || event.key.startsWith("Arrow")))
     )
       return;
-    if (event.target.closest("input[type=number], input[type=text], select")) return;
+    if (event.target.closest("select")) return;
     RecordingView.focused?.key(event);
   });
   const frame = () => {

@@ -4,7 +4,7 @@ const TOKENS = 1; // the kind of messages that hold tokens; others hold audio
 /** One run: a file through systems, over a WebSocket of its own. Calls back with what to show. */
 class Run {
   constructor(file, systems, mono, shown) {
-    Object.assign(this, { file, shown, over: false, view: null, tokens: [] });
+    Object.assign(this, { file, shown, over: false, view: null });
     this.socket = new WebSocket(new URL("/compare", location.href.replace(/^http/, "ws")));
     this.socket.binaryType = "arraybuffer";
     this.socket.onopen = () => this.socket.send(JSON.stringify({ systems, name: file.name, size: file.size, mono }));
@@ -46,14 +46,13 @@ class Run {
   }
 
   #begin(recording) {
-    this.view = new RecordingView(recording, { ...this.shown.shared });
+    this.view = new RecordingView(recording, this.shown.shared);
     this.shown.begin(this.view);
   }
 
   #came(data) {
     const [kind, number] = new Uint32Array(data, 0, 2);
-    if (kind === TOKENS) this.tokens[number] = data.slice(8);
-    if (kind === TOKENS) return this.shown.tokens(this.view, number, this.tokens[number]);
+    if (kind === TOKENS) return this.shown.tokens(this.view, number, data.slice(8));
     const { channels, sample_rate: sampleRate } = this.view.recording;
     const samples = new Float32Array(data, 8);
     const length = samples.length / channels;

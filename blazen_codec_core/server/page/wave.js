@@ -22,18 +22,22 @@ function waveFile(channels, rate) {
   return view.buffer;
 }
 
+/** Pieces of samples as one. */
+function endToEnd(pieces) {
+  const whole = new Float32Array(pieces.reduce((sum, piece) => sum + piece.length, 0));
+  let at = 0;
+  for (const piece of pieces) {
+    whole.set(piece, at);
+    at += piece.length;
+  }
+  return whole;
+}
+
 /** The parts of a version end to end as a WAV file. */
 function versionFile(version, rate) {
   const count = version.parts[0].buffer.numberOfChannels;
-  const total = version.parts.reduce((sum, { buffer }) => sum + buffer.length, 0);
   const channels = Array.from({ length: count }, (_, channel) => {
-    const whole = new Float32Array(total);
-    let at = 0;
-    for (const { buffer } of version.parts) {
-      whole.set(buffer.getChannelData(channel), at);
-      at += buffer.length;
-    }
-    return whole;
+    return endToEnd(version.parts.map(({ buffer }) => buffer.getChannelData(channel)));
   });
   return waveFile(channels, rate);
 }
@@ -66,12 +70,6 @@ class Recorder {
     for (const track of this.stream.getTracks()) track.stop();
     const rate = this.context.sampleRate;
     await this.context.close();
-    const whole = new Float32Array(this.pieces.reduce((sum, piece) => sum + piece.length, 0));
-    let at = 0;
-    for (const piece of this.pieces) {
-      whole.set(piece, at);
-      at += piece.length;
-    }
-    return new File([waveFile([whole], rate)], "recording.wav", { type: "audio/wav" });
+    return new File([waveFile([endToEnd(this.pieces)], rate)], "recording.wav", { type: "audio/wav" });
   }
 }

@@ -14,6 +14,7 @@ from blazen_codec_core.nn import (
     Conv1d,
     ConvTranspose1d,
     FactorizedQuantizer,
+    StreamSetup,
     VectorQuantizer,
     filtering,
     kernels,
@@ -240,7 +241,14 @@ def test_there_are_few_round_numbers_of_frames():
     assert sum(lengths) == sum(range(1, 200))
 
 
-def test_a_picture_of_no_frames_is_none():
-    """As where a step of a stream brings a layer nothing yet; the library refuses it."""
-    kernel = kernels.Picture([torch.ones(4, 6)] * 2, torch.ones(6))
-    assert kernel(torch.ones(3, 1, 4), 0).shape == (3, 0, 6)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("prepared", [False, True])
+def test_a_step_that_brings_nothing_yet_gives_no_frames(dtype, prepared):
+    """Which the library would refuse to compute."""
+    for layer in (ConvTranspose1d(4, 6, 4, stride=2), Conv1d(4, 6, 4, stride=2, padding=0)):
+        layer.requires_grad_(False).to(dtype)
+        if prepared:
+            layer.prepare()
+        with torch.inference_mode():
+            state = layer.init_state(StreamSetup(3, torch.device("cpu"), dtype))
+            assert layer.step(torch.ones(3, 0, 4, dtype=dtype), state, False).shape == (3, 0, 6)
