@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .loops import load_loops
 
 FRAMES = 4
 """Computed together."""
@@ -102,10 +101,6 @@ def spread(x: Tensor, dilation: int, count: int) -> Sequence[Tensor]:
     Returns:
         For each point `(count, channels)`, of every fourth row of `dilation` frames.
     """
-    if loops := load_loops():
-        out = x.new_empty(POINTS, count, x.shape[1])
-        loops.spread(x, dilation, out)
-        return out.unbind()
     rows = count // dilation
     phases = x[: (rows + 1) * FRAMES * dilation].reshape(rows + 1, FRAMES, -1).transpose(0, 1).reshape(FRAMES, -1, x.shape[1])
     x0, x1, x2, x3, x4, x5 = [*phases[:, :count], *phases[:2, dilation : dilation + count]]
@@ -128,9 +123,6 @@ def gather(made: Sequence[Tensor], plain: Tensor, dilation: int, y: Tensor) -> N
     Args:
         plain: `(4 * rows * dilation, out)`, as is `y`.
     """
-    if loops := load_loops():
-        loops.gather(made, plain, dilation, y)
-        return
     near, near_odd = made[1] + made[2], made[1] - made[2]
     far, far_odd = made[3] + made[4], made[3] - made[4]
     frames = [

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -90,7 +90,7 @@ def rounded(kernel: Convolution, x: Tensor, frames: int, stride: int) -> Tensor:
     keeps what it has prepared, which is hundreds of megabytes in the end. Of round numbers there are few.
     """
     spare = -frames % (1 << max(0, frames.bit_length() - ROUND_BITS))
-    if not spare or x.device.type != "cpu" or torch.is_grad_enabled():
+    if not spare or x.device.type != "cpu" or torch.is_grad_enabled() or getattr(kernel, "any_length", False):
         return kernel(x, frames)
     return kernel(F.pad(x, (0, 0, 0, spare * stride)), frames + spare)[:, :frames]
 
@@ -104,7 +104,8 @@ def round_parts(x: Tensor) -> list[Tensor]:
 
 
 class Convolution(Protocol):
-    """One way to compute a convolution with its bias."""
+    """One way to compute a convolution with its bias. With an attribute `any_length` that is true, it does not prepare itself for
+    each number of frames."""
 
     def __call__(self, x: Tensor, frames: int) -> Tensor:
         """`(batch, (frames - 1) * stride + (kernel - 1) * dilation + 1, in)` to `(batch, frames, out)`, newly allocated."""
@@ -123,6 +124,9 @@ def convolution(
     products = products_are_faster(weight.device)
     if products and stride == 1 and channels == 1 < groups == out:
         return Picture(weight[:, 0].unbind(), bias, dilation)
+    if products and groups == 1 and (loops := _loops_for(weight, lasting)):
+        made: Convolution = loops.convolution(weight, bias, stride, dilation)
+        return made
     if not products or groups > 1 or kernel % stride or (stride > 1 and dilation > 1):
         return LibraryConvolution(weight, bias, stride, dilation, groups)
     if is_learning(lasting) or (is_half(weight.dtype) and kernel > stride):
@@ -143,6 +147,9 @@ def convolution(
 
 def products_of(taps: Sequence[Tensor], bias: Tensor | None, stride: int = 1, dilation: int = 1, *, lasting: bool) -> Convolution:
     """The fastest way to compute `ShiftedProducts` of these."""
+    if stride == 1 and products_are_faster(taps[0].device) and (loops := _loops_for(taps[0], lasting)):
+        made: Convolution = loops.convolution(torch.stack(list(taps)), bias, 1, dilation)
+        return made
     if is_learning(lasting) or (is_half(taps[0].dtype) and len(taps) > 1):
         return Picture(taps, bias, dilation)
     direct, least = ShiftedProducts(taps, bias, stride, dilation), limits()
@@ -155,6 +162,12 @@ def products_of(taps: Sequence[Tensor], bias: Tensor | None, stride: int = 1, di
     if heavy:
         return by_length(direct, product, least.brief)
     return by_length(Picture(taps, bias, dilation), product, PICTURE_FRAMES)
+
+
+def _loops_for(weight: Tensor, lasting: bool) -> Any:
+    """Compiled loops that multiply with a weight that stays as it is, where there are any."""
+    loops = load_loops() if lasting else None
+    return loops if loops and loops.suits_blocks(weight) else None
 
 
 def is_learning(lasting: bool) -> bool:

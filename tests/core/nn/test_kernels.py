@@ -16,7 +16,6 @@ from blazen_codec_core.nn import (
     FactorizedQuantizer,
     StreamSetup,
     VectorQuantizer,
-    filtering,
     kernels,
     packed,
     prepare,
@@ -33,7 +32,6 @@ def fewer_products(weight, bias, dilation, **options):
     return FewerProducts(weight, bias, dilation, lambda taps, b, d: kernels.ShiftedProducts(taps, b, dilation=d), **options)
 
 
-@pytest.mark.parametrize("loops", [True, False], ids=["loops", "operations"])
 @given(
     kernel=st.sampled_from([3, 7, 11]),
     dilation=st.sampled_from([1, 2, 3, 9]),
@@ -44,19 +42,14 @@ def fewer_products(weight, bias, dilation, **options):
     bias=st.booleans(),
     block=st.sampled_from([1, 300, 1 << 20]),
 )
-def test_fewer_products_are_the_convolution_to_a_few_roundings(
-    loops, kernel, dilation, channels, frames, batch, more, bias, block
-):
+def test_fewer_products_are_the_convolution_to_a_few_roundings(kernel, dilation, channels, frames, batch, more, bias, block):
     generator = seeded(frames)
     weight = torch.randn(kernel, *channels, generator=generator, dtype=torch.float64)
     offset = torch.randn(channels[1], generator=generator, dtype=torch.float64) if bias else None
     x = torch.randn(batch, frames + (kernel - 1) * dilation + more, channels[0], generator=generator, dtype=torch.float64)
     wanted = F.conv1d(x.transpose(1, 2), weight.permute(2, 1, 0), offset, dilation=dilation).transpose(1, 2)[:, :frames]
     way = fewer_products(weight.float(), None if offset is None else offset.float(), dilation, block_values=block)
-    with pytest.MonkeyPatch.context() as patch:
-        if not loops:
-            patch.setattr(filtering, "load_loops", lambda: None)
-        got = way(x.float(), frames)
+    got = way(x.float(), frames)
     assert got.shape == wanted.shape
     assert (got - wanted).abs().max() < 3e-6 * wanted.abs().max().clamp(min=1) * (kernel * channels[0]) ** 0.5
 
@@ -71,8 +64,9 @@ def test_fewer_products_round_about_twice_as_much_as_the_sum():
 
 @pytest.fixture(params=[kernels.PLAIN, kernels.PACKED], ids=["plain", "packed"])
 def limits(request, monkeypatch):
-    """What is fastest on either kind of processor; every way runs on both."""
+    """What is fastest on either kind of processor without compiled loops; every way runs on both."""
     monkeypatch.setattr(kernels, "limits", lambda: request.param)
+    monkeypatch.setattr(kernels, "load_loops", lambda: None)
     return request.param
 
 
@@ -104,6 +98,28 @@ def test_the_way_is_chosen_by_shape(limits, shape, options, on_plain, on_packed)
 @torch.no_grad()
 def test_weights_that_may_change_are_not_brought_into_order(limits):
     assert names(kernels.convolution(torch.zeros(7, 96, 96), None, lasting=False)) == ["ShiftedProducts"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "way"),
+    [
+        ((7, 128, 128), {"dilation": 9}, "BlocksByPoints"),
+        ((3, 128, 64), {}, "BlocksByPoints"),
+        ((3, 64, 32), {}, "Blocks"),
+        ((16, 256, 512), {"stride": 8}, "BlocksByPoints"),
+        ((4, 32, 64), {"stride": 2}, "Blocks"),
+        ((7, 32, 64), {"stride": 2}, "Blocks"),
+        ((1, 96, 96), {}, "Blocks"),
+        ((2, 1536, 6144), {}, "Blocks"),
+        ((7, 1, 64), {}, "Blocks"),
+        ((7, 64, 1), {}, "JoinedTaps"),
+        ((7, 1, 64), {"groups": 64}, "Picture"),
+    ],
+)
+def test_loops_multiply_wherever_there_are_channels_for_a_vector(shape, options, way):
+    assert names(kernels.convolution(torch.zeros(shape), None, lasting=True, **options)) == [way]
+    double = kernels.convolution(torch.zeros(1, 4, 32, dtype=torch.float64), None, lasting=True)
+    assert names(double) == ["ShiftedProducts"]
 
 
 def names(way):
@@ -162,7 +178,7 @@ def test_a_device_without_fast_products_gets_the_librarys_convolution(monkeypatc
     assert type(way) is kernels.LibraryConvolution
 
 
-@pytest.mark.parametrize("limits", [kernels.PLAIN, kernels.PACKED], ids=["plain", "packed"])
+@pytest.mark.parametrize("limits", [kernels.PLAIN, kernels.PACKED, None], ids=["plain", "packed", "loops"])
 @pytest.mark.parametrize("products", [True, False], ids=["products", "library"])
 @settings(max_examples=15)
 @given(length=st.integers(1, 700), batch=st.integers(1, 2), sizes=sizes, dilation=st.sampled_from([1, 3]))
@@ -181,7 +197,9 @@ def test_prepared_layers_stream_what_others_give(limits, products, length, batch
     with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
         wanted = whole(layers, x)
         patch.setattr(kernels, "products_are_faster", lambda device: products)
-        patch.setattr(kernels, "limits", lambda: limits)
+        if limits:
+            patch.setattr(kernels, "limits", lambda: limits)
+            patch.setattr(kernels, "load_loops", lambda: None)
         prepare(layers)
         for got in (whole(layers, x), streamed(layers, x, sizes)):
             torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-4)

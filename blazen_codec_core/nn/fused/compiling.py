@@ -1,0 +1,98 @@
+"""How loops are compiled, and in how many threads they run.
+
+They run in the OpenMP threads of PyTorch's own operations, so that neither waits while the other's are still spinning; where
+numba would bring threads of its own, one thread runs them.
+"""
+
+from __future__ import annotations
+
+import functools
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numba
+import numpy as np
+import torch
+from numba import prange
+from torch import Tensor
+
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+
+MANY_VALUES = 1 << 14
+"""Below this many, waking other threads costs more than they save."""
+
+
+def _kind() -> str:
+    """What compiled loops depend on beyond their own file, which numba's cache does not look at: how instructions are put
+    together, and for which vectors."""
+    source = Path(__file__).with_name("registers.py").read_bytes()
+    return f"{torch.backends.cpu.get_cpu_capability()}_{zlib.crc32(source):08x}"
+
+
+_KIND = _kind()
+
+
+_ARITHMETIC: dict[str, Any] = {"fastmath": {"contract", "nsz"}, "error_model": "numpy"}
+
+
+def part(function: FunctionT) -> FunctionT:
+    """Of a loop: compiled where it is called, with its arithmetic."""
+    made: FunctionT = numba.njit(**_ARITHMETIC)(function)
+    return made
+
+
+def compiled(signature: str, *, parallel: bool = False) -> Callable[[FunctionT], FunctionT]:
+    """Compiles for one signature at once, or takes what an earlier process compiled."""
+
+    def made(function: FunctionT) -> FunctionT:
+        function.__qualname__ = f"{function.__name__}_{_KIND}_{'parts' if parallel else 'one'}"
+        options = {"nogil": True, "parallel": parallel, **_ARITHMETIC}
+        try:
+            loop: FunctionT = numba.njit(signature, cache=True, **options)(function)
+        except RuntimeError:  # there is no folder that a cache could be kept in
+            loop = numba.njit(signature, **options)(function)
+        return loop
+
+    return made
+
+
+def in_parts(signature: str) -> Callable[[FunctionT], FunctionT]:
+    """Compiles a loop over parts, the last argument, twice: for one thread, and for as many as there are parts."""
+
+    def made(function: FunctionT) -> FunctionT:
+        alone, together = compiled(signature)(function), compiled(signature, parallel=True)(function)
+
+        def run(*arguments: Any) -> None:
+            (together if arguments[-1] > 1 else alone)(*arguments)
+
+        return functools.update_wrapper(run, function)  # type: ignore[return-value]
+
+    return made
+
+
+@compiled("void(f4[::1], i8)", parallel=True)
+def _touch(values: Any, parts: int) -> None:
+    for part in prange(parts):
+        values[part] = np.float32(1)
+
+
+@functools.cache
+def _threads_are_shared() -> bool:
+    """Whether numba's threads are OpenMP's, which is known once they have run."""
+    _touch(np.zeros(1, np.float32), 1)
+    return bool(numba.threading_layer() == "omp")
+
+
+def parts_for(values: int) -> int:
+    """How many threads are to work on so many values, after numba was told."""
+    threads = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
+    if threads == 1 or values < MANY_VALUES or not _threads_are_shared():
+        return 1
+    numba.set_num_threads(threads)
+    return int(threads)
+
+
+def array(x: Tensor) -> Any:
+    return x.detach().numpy()
