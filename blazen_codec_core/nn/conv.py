@@ -33,14 +33,18 @@ def behind(tail: Tensor, x: Tensor, left: int, right: int, before: Pointwise | N
     start = tail.shape[1] + left
     if not start + right:
         return before.step(x, None, False) if before else x
-    if not before:
-        zeros = (x.new_zeros(x.shape[0], count, x.shape[2]) for count in (left, right))
-        return torch.cat([tail, next(zeros), x, next(zeros)], dim=1)
-    joined = x.new_empty(x.shape[0], start + x.shape[1] + right, x.shape[2])
-    joined[:, : tail.shape[1]] = tail
-    joined[:, tail.shape[1] : start] = 0
-    joined[:, start + x.shape[1] :] = 0
-    before.into(x, joined[:, start : start + x.shape[1]])
+    frames, end = x.shape[1], start + x.shape[1]
+    joined = x.new_empty(x.shape[0], end + right, x.shape[2])
+    if before:
+        before.into(x, joined[:, start:end])
+    elif frames:
+        joined[:, start:end] = x
+    if tail.shape[1]:
+        joined[:, : tail.shape[1]] = tail
+    if left:
+        joined[:, tail.shape[1] : start] = 0
+    if right:
+        joined[:, end:] = 0
     return joined
 
 

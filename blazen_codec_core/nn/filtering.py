@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
 FRAMES = 4
 """Computed together."""
 TAPS = 3

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -279,6 +279,23 @@ class Picture:
         blocks = x[:, : (frames + self._reach) * stride].reshape(batch, 1, -1, self._width)
         y = F.conv2d(blocks.permute(0, 3, 1, 2), self._weight, self._bias, dilation=(1, self._dilation), groups=self._groups)
         return y.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+Search = Callable[[Tensor], Tensor]
+"""Vectors `(..., channels)` to the indices of entries."""
+
+
+def search(table: Tensor, offset: Tensor | None, *, lasting: bool) -> Search:
+    """What finds the entry of a codebook whose product with a vector, and its own offset, make the most.
+
+    Args:
+        table: `(channels, entries)`.
+        lasting: The entries stay as they are.
+    """
+    if products_are_faster(table.device) and (loops := _loops_for(table, lasting)):
+        made: Search = loops.Search(table, offset)
+        return made
+    return lambda codes: _add(torch.matmul(codes, table), offset).argmax(-1)
 
 
 def by_length(long: Convolution, short: Convolution, frames: float) -> Convolution:

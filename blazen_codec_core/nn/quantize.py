@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import kernels
 from .attention import WindowState
 from .conv import Conv1d
 from .layer import Seeded, StreamSetup
@@ -35,7 +36,7 @@ class VectorQuantizer(Seeded):
         super().__init__()
         self.stride, self.spread = stride, spread
         self.codebook = nn.Parameter(torch.zeros(entries, channels))
-        self._prepared: Tensor | None = None
+        self._prepared: kernels.Search | None = None
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         self.codebook.normal_(0.0, self.spread, generator=generator)
@@ -45,19 +46,16 @@ class VectorQuantizer(Seeded):
         return z.reshape(z.shape[0], -1, self.stride, z.shape[2]).mean(2) if self.stride > 1 else z
 
     def prepare(self) -> None:
-        self._prepared = self.derived()
+        self._prepared = self.make_search(lasting=True)
 
-    def derived(self) -> Tensor:
-        """What looking for the nearest entry needs of the codebook."""
-        return self.codebook.square().sum(-1) / 2
-
-    def _of_codebook(self) -> Tensor:
-        return self.derived() if self._prepared is None else self._prepared
+    def make_search(self, lasting: bool) -> kernels.Search:
+        """What finds the entry at the smallest distance: the square of it, less what is the same for all entries, is minus twice
+        what is compared here."""
+        return kernels.search(self.codebook.t(), self.codebook.square().sum(-1) / -2, lasting=lasting)
 
     def nearest(self, codes: Tensor) -> Tensor:
-        """Indices `(batch, frames)` of the entries at the smallest distance: the square of it, less what is the same for all
-        entries, is minus twice what is compared here."""
-        return torch.matmul(codes, self.codebook.t()).sub_(self._of_codebook()).argmax(-1)
+        """Indices `(batch, frames)` of the nearest entries."""
+        return (self._prepared or self.make_search(lasting=False))(codes)
 
     def expand(self, codes: Tensor) -> Tensor:
         """Vectors of the codebook's space `(batch, frames / stride, code_channels)` to `(batch, frames, channels)`."""
@@ -78,12 +76,9 @@ class FactorizedQuantizer(VectorQuantizer):
     def project(self, z: Tensor) -> Tensor:
         return self.in_proj(super().project(z))
 
-    def nearest(self, codes: Tensor) -> Tensor:
-        """Indices `(batch, frames)` of the entries nearest in angle; the length of `codes` does not matter to that."""
-        return torch.matmul(codes, self._of_codebook()).argmax(-1)
-
-    def derived(self) -> Tensor:
-        return F.normalize(self.codebook, dim=1).t()
+    def make_search(self, lasting: bool) -> kernels.Search:
+        """The same for the entry nearest in angle; the length of a vector does not matter to that."""
+        return kernels.search(F.normalize(self.codebook, dim=1).t(), None, lasting=lasting)
 
     def expand(self, codes: Tensor) -> Tensor:
         return super().expand(self.out_proj(codes))

@@ -11,8 +11,8 @@ from numba import njit, prange
 from torch import Tensor
 
 from ..points import OF_THREE, OF_TWO, Points
-from .compiling import array, in_parts, parts_for
-from .registers import LANES, address, is_available, mixing, rows_by_one, rows_by_two, time_of_rows
+from .compiling import array, in_parts, part, parts_for
+from .registers import LANES, address, is_available, largest_of_lanes, mixing, rows_by_one, rows_by_two, time_of_rows
 
 _ZERO = np.float32(0)
 _TERMS = 256
@@ -52,14 +52,41 @@ def _convolve(
     panels, strips = channels // width, -(-frames // strip)
     share = -(-panels * strips // parts)
     heavy = taps * depth * channels > row * frames
-    for part in prange(parts):
-        for unit in range(part * share, min(panels * strips, (part + 1) * share)):
-            number, place = (unit // strips, unit % strips) if heavy else (unit % panels, unit // panels)
-            first, column = place * strip, number * width
+    for number in prange(parts):
+        for unit in range(number * share, min(panels * strips, (number + 1) * share)):
+            own, place = (unit // strips, unit % strips) if heavy else (unit % panels, unit // panels)
+            first, column = place * strip, own * width
             own_x, own_out = x + 4 * first * row, out + 4 * (first * channels + column)
-            own_weight = weight + 4 * number * taps * depth * width
+            own_weight = weight + 4 * own * taps * depth * width
             count = min(strip, frames - first)
             _panel(vectors, own_x, row, taps, tap, depth, own_weight, bias + 4 * column, own_out, channels, count)
+
+
+@part
+def _largest(values, best, where):  # type: ignore[no-untyped-def]
+    """Where it is, the first of them."""
+    largest_of_lanes(address(values), values.size // LANES, address(best), address(where))
+    lane = 0
+    for i in range(1, LANES):
+        if best[i] > best[lane] or (best[i] == best[lane] and where[i] < where[lane]):
+            lane = i
+    return where[lane] * LANES + lane
+
+
+@in_parts("void(f4[:, ::1], f4[:, :, ::1], f4[::1], f4[:, :, ::1], i8[::1], i8)")
+def _search(rows: Any, table: Any, offset: Any, scratch: Any, indices: Any, parts: int) -> None:
+    channels, entries, width = rows.shape[1], offset.size, table.shape[2]
+    share, strip = -(-rows.shape[0] // parts), scratch.shape[1]
+    for number in prange(parts):
+        made, end = scratch[number], min(rows.shape[0], (number + 1) * share)
+        best, where = np.empty(LANES, np.float32), np.empty(LANES, np.int32)
+        for first in range(number * share, end, strip):
+            source, count = address(rows[first:]), min(strip, end - first)
+            for place in range(table.shape[0]):
+                start, to = address(offset[place * width :]), address(made[0, place * width :])
+                _panel(width // LANES, source, channels, 1, 0, channels, address(table[place]), start, to, entries, count)
+            for row in range(count):
+                indices[first + row] = _largest(made[row], best, where)
 
 
 def vectors_for(channels: int) -> int:
@@ -106,6 +133,21 @@ class Blocks:
             own = signal.contiguous()
             _convolve(own.data_ptr(), *shape, made.data_ptr(), self._out, frames, strip, self._vectors, parts)
         return y
+
+
+class Search:
+    """The entry of a codebook that has the largest product with a vector, the first of them; see `kernels.search`."""
+
+    def __init__(self, table: Tensor, offset: Tensor | None) -> None:
+        self._table, self._offset = in_panels(table.detach()), _kept(offset, table)
+
+    def __call__(self, codes: Tensor) -> Tensor:
+        rows = codes.reshape(-1, codes.shape[-1]).contiguous()
+        indices, entries = torch.empty(len(rows), dtype=torch.int64), len(self._offset)
+        parts = parts_for(len(rows) * entries)
+        scratch = rows.new_empty(parts, min(_STRIP_ROWS, max(1, len(rows))), entries)
+        _search(array(rows), array(self._table), array(self._offset), array(scratch), array(indices), parts)
+        return indices.reshape(codes.shape[:-1])
 
 
 def _kept(bias: Tensor | None, weight: Tensor) -> Tensor:
@@ -193,22 +235,23 @@ def _convolve_by_points(
     strips = -(-rows // strip)
     if strips == 1:
         some, own = -(-(rows + more) // parts), -(-panels // parts)
-        for part in prange(parts):
-            end = min(rows + more, (part + 1) * some)
-            _spread(taps, x, dilation, part * some, end, signal[0], 0, edge[part])
-        for part in prange(parts):
-            share = (part * own, min(panels, (part + 1) * own))
-            _products(taps, x, dilation, weight, plain, bias, 0, rows, share, signal[0], made[part], rest[part], nothing, y)
+        for number in prange(parts):
+            end = min(rows + more, (number + 1) * some)
+            _spread(taps, x, dilation, number * some, end, signal[0], 0, edge[number])
+        for number in prange(parts):
+            share = (number * own, min(panels, (number + 1) * own))
+            _products(taps, x, dilation, weight, plain, bias, 0, rows, share, signal[0], made[number], rest[number], nothing, y)
     else:
         of_part = -(-strips // parts)
-        for part in prange(parts):
-            for number in range(part * of_part, min(strips, (part + 1) * of_part)):
-                first, end = number * strip, min(rows, (number + 1) * strip)
-                _spread(taps, x, dilation, first, end + more, signal[part], first, edge[part])
+        for number in prange(parts):
+            own_signal, own_made = signal[number], made[number]
+            for place in range(number * of_part, min(strips, (number + 1) * of_part)):
+                first, end = place * strip, min(rows, (place + 1) * strip)
+                _spread(taps, x, dilation, first, end + more, own_signal, first, edge[number])
+                every = (0, panels)
                 _products(
-                    taps, x, dilation, weight, plain, bias, first, end, (0, panels), signal[part], made[part], rest[part],
-                    nothing, y,
-                )  # fmt: skip
+                    taps, x, dilation, weight, plain, bias, first, end, every, own_signal, own_made, rest[number], nothing, y
+                )
 
 
 class BlocksByPoints:
@@ -271,8 +314,8 @@ def convolution(weight: Tensor, bias: Tensor | None, stride: int = 1, dilation: 
         weight: `(kernel, in, out)`.
     """
     kernel, channels, out = weight.shape
-    if kernel == 2 * stride and dilation == 1 and _SOME < min(stride * channels, out) and weight.numel() < _MANY:
+    if kernel == 2 * stride and dilation == 1 and min(stride * channels, out) > _SOME and weight.numel() < _MANY:
         return BlocksByPoints(OF_TWO, weight.reshape(2, stride * channels, out), bias)
-    if stride == 1 and kernel % 4 == 3 and _FEW < min(channels, out) and weight.numel() < _MANY:
+    if stride == 1 and kernel % 4 == 3 and min(channels, out) > _FEW and weight.numel() < _MANY:
         return BlocksByPoints(OF_THREE, weight, bias, dilation)
     return Blocks(weight, bias, stride, dilation)

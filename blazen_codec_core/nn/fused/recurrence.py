@@ -13,7 +13,6 @@ from .compiling import array, in_parts, part, parts_for
 from .functions import sigmoid, tanh
 from .registers import LANES, address, is_available, rows_by_four
 
-
 _AHEAD = 512
 
 

@@ -75,8 +75,8 @@ def _block(rows: int, vectors: int, nearest: bool) -> Any:
     """What computes a block of so many rows and vectors.
 
     It is called with `(x, row, taps, tap, depth, weight, start, start_row, out, out_row, ahead)`: addresses of float32 values, and
-    steps between them counted in values. `out[r, o] = start[r, o] + sum over j, k of x[r * row + j * tap + k] * weight[j, k, o]`, with
-    at least one tap and one value deep. Weights that are so far `ahead` are brought near on the way.
+    steps between them counted in values. `out[r, o] = start[r, o] + sum over j, k of x[r * row + j * tap + k] * weight[j, k, o]`,
+    with at least one tap and one value deep. Weights that are so far `ahead` are brought near on the way.
     """
 
     @intrinsic  # type: ignore[untyped-decorator]
@@ -93,7 +93,7 @@ def _block(rows: int, vectors: int, nearest: bool) -> Any:
         out: Any,
         out_row: Any,
         ahead: Any,
-    ) -> Any:  # noqa: E501
+    ) -> Any:
         return types.void(*[types.int64] * 11), lambda context, builder, _, arguments: _write(context, builder, arguments)
 
     def _write(context: Any, builder: Any, arguments: Any) -> Any:
@@ -208,6 +208,30 @@ def mixing(matrix: Sequence[Sequence[float]], add: bool = False) -> Any:
             single(source + at, step, out + at, out_step, channels % LANES)
 
     return mix
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def largest_of_lanes(typing: Any, values: Any, count: Any, best: Any, where: Any) -> Any:
+    """For each lane the largest of `count` vectors, and which vector it is in, the first of them, to the addresses `best` and
+    `where` (int32)."""
+    return types.void(*[types.int64] * 4), lambda context, builder, _, arguments: _write_largest(context, builder, arguments)
+
+
+def _write_largest(context: Any, builder: Any, arguments: Any) -> Any:
+    values, count, best, where = arguments
+    numbers = ir.VectorType(_LANE, LANES)
+    lowest = ir.Constant(_VECTOR, [float("-inf")] * LANES)
+    source = builder.inttoptr(values, _VECTOR.as_pointer())
+    loop = _Loop(builder, count, [source, ir.Constant(numbers, [0] * LANES), lowest, ir.Constant(numbers, [0] * LANES)])
+    source, number, most, place = loop.carried
+    own = builder.load(source, align=_ALIGNED)
+    larger = builder.fcmp_ordered(">", own, most)
+    most, place = builder.select(larger, own, most), builder.select(larger, number, place)
+    number = builder.add(number, ir.Constant(numbers, [1] * LANES))
+    _, _, most, place = loop.next([builder.gep(source, [_INDEX(1)]), number, most, place])
+    builder.store(most, builder.inttoptr(best, _VECTOR.as_pointer()), align=_ALIGNED)
+    builder.store(place, builder.inttoptr(where, numbers.as_pointer()), align=_ALIGNED)
+    return context.get_dummy_value()
 
 
 def _any_rows(vectors: int, nearest: bool = False) -> Any:

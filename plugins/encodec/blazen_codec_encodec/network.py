@@ -12,7 +12,6 @@ from blazen_codec_core.nn import (
     Conv1d,
     ConvTranspose1d,
     Crop,
-    InTiles,
     Layer,
     ReflectPadding,
     Residual,
@@ -24,9 +23,6 @@ from blazen_codec_core.nn import (
 
 if TYPE_CHECKING:
     from .specs import EncodecArchitecture
-
-
-TILE_FRAMES = 50
 
 
 class EncodecNetwork(CodecNetwork):
@@ -55,7 +51,7 @@ def encoder(a: EncodecArchitecture) -> Chain:
         ]
         channels *= 2
     tail = [LSTM(channels, a.num_lstm_layers), ELU(), convolution(a, channels, a.hidden_size, a.last_kernel_size)]
-    return Chain([*layers, *tail], in_tiles(a, slice(len(layers)), TILE_FRAMES * a.hop_length))
+    return Chain([*layers, *tail])
 
 
 def decoder(a: EncodecArchitecture) -> Chain:
@@ -66,12 +62,7 @@ def decoder(a: EncodecArchitecture) -> Chain:
         layers += [ELU(), upsampling(a, channels, channels // 2, stride), residual_unit(a, channels // 2)]
         channels //= 2
     layers += [ELU(), convolution(a, channels, a.audio_channels, a.last_kernel_size, gain=0.3)]
-    return Chain(layers, in_tiles(a, slice(2, None), TILE_FRAMES))
-
-
-def in_tiles(a: EncodecArchitecture, layers: slice, frames: int) -> InTiles | None:
-    """The recurrent layers are fastest over many frames, all others over few; with a norm over time there are no tiles."""
-    return None if a.norm_type == "time_group_norm" else InTiles(layers, frames)
+    return Chain(layers)
 
 
 def residual_unit(a: EncodecArchitecture, channels: int) -> Residual:
