@@ -11,9 +11,11 @@ import torch
 _THREADS = torch.get_num_threads()
 
 from .activations import elu, snake, suits  # noqa: E402
-from .convolutions import Search, convolution, suits_blocks  # noqa: E402
+from .convolutions import convolution  # noqa: E402
 from .moments import sums  # noqa: E402
+from .panels import suits_blocks  # noqa: E402
 from .recurrence import in_blocks, recur, suits_recurrence  # noqa: E402
+from .search import Search  # noqa: E402
 
 __all__ = ["Search", "convolution", "elu", "in_blocks", "recur", "snake", "suits", "suits_blocks", "suits_recurrence", "sums"]
 

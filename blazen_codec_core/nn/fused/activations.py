@@ -1,5 +1,5 @@
-"""Activations as one loop each: a chain of PyTorch's elementwise operations passes over the signal four times, and here each value
-is read once and written once."""
+"""Activations as one loop each, which reads each value once and writes it once; a chain of PyTorch's elementwise operations
+passes over the signal four times."""
 
 from __future__ import annotations
 

@@ -37,10 +37,9 @@ _KIND = _kind()
 _ARITHMETIC: dict[str, Any] = {"fastmath": {"contract", "nsz"}, "error_model": "numpy"}
 
 
-def part(function: FunctionT) -> FunctionT:
+def part(function: Any) -> Any:
     """Of a loop: compiled where it is called, with its arithmetic."""
-    made: FunctionT = numba.njit(**_ARITHMETIC)(function)
-    return made
+    return numba.njit(**_ARITHMETIC)(function)
 
 
 def compiled(signature: str, *, parallel: bool = False) -> Callable[[FunctionT], FunctionT]:
@@ -58,16 +57,17 @@ def compiled(signature: str, *, parallel: bool = False) -> Callable[[FunctionT],
     return made
 
 
-def in_parts(signature: str) -> Callable[[FunctionT], FunctionT]:
+def in_parts(signature: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Compiles a loop over parts, the last argument, twice: for one thread, and for as many as there are parts."""
 
-    def made(function: FunctionT) -> FunctionT:
+    def made(function: Callable[..., None]) -> Callable[..., None]:
         alone, together = compiled(signature)(function), compiled(signature, parallel=True)(function)
 
+        @functools.wraps(function)
         def run(*arguments: Any) -> None:
             (together if arguments[-1] > 1 else alone)(*arguments)
 
-        return functools.update_wrapper(run, function)  # type: ignore[return-value]
+        return run
 
     return made
 

@@ -1,5 +1,4 @@
-"""Recurrent layers: all weights are read for every frame, but once for up to some signals, and in turn forwards and backwards, so
-that a frame begins with those that are still in cache."""
+"""Recurrent layers: all weights are read for every frame, but only once for all signals that are there."""
 
 from __future__ import annotations
 
@@ -14,6 +13,7 @@ from .functions import sigmoid, tanh
 from .registers import LANES, address, is_available, rows_by_four
 
 _AHEAD = 512
+"""Weights that are brought near while those before them are multiplied."""
 
 
 @part
@@ -31,9 +31,8 @@ def _recur(gates: Any, weight: Any, h: Any, cell: Any, scratch: Any, parts: int)
     share, channels, width = -(-blocks // parts), h.shape[2], 4 * LANES
     for t in range(gates.shape[1]):
         for number in prange(parts):
-            first, end, sums = number * share, min(blocks, (number + 1) * share), scratch[number]
-            for place in range(end - first):
-                block = first + place
+            sums = scratch[number]
+            for block in range(number * share, min(blocks, (number + 1) * share)):
                 for row in range(rows):
                     for gate in range(4):
                         for i in range(LANES):

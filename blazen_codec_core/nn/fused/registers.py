@@ -1,12 +1,12 @@
 """Sums of products that stay in vector registers while their terms go by, as LLVM's own instructions.
 
 What makes a product of matrices as fast as the processor is a block of sums, some rows of a signal by some vectors of channels
-out, that never leaves the registers: for each term, a few vectors of weights are read and each row's value is multiplied with them
+out, that never leaves the registers: for each term a few vectors of weights are read, and each row's value is multiplied with
 all (Goto & van de Geijn 2008, "Anatomy of High-Performance Matrix Multiplication"). Compilers do not find this in loops, so
 the instructions are put together here. The terms of a row may lie anywhere in steps: a convolution needs no copy of its windows.
 
-Each sum takes its terms one by one in their order, wherever in a block its row lies, so it is the same to the bit in any block. It
-is added to what there was before only then, so that long sums taken in pieces round like short ones.
+Each sum takes its terms one by one in their order, wherever in a block its row lies, so it is the same to the bit in any block.
+It is added to what there was before only then, so that long sums taken in pieces round like short ones.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class _Loop:
 def _block(rows: int, vectors: int, nearest: bool) -> Any:
     """What computes a block of so many rows and vectors.
 
-    It is called with `(x, row, taps, tap, depth, weight, start, start_row, out, out_row, ahead)`: addresses of float32 values, and
+    It is called with `(x, row, taps, tap, depth, weight, start, start_row, out, out_row, ahead)`: addresses of float32 values and
     steps between them counted in values. `out[r, o] = start[r, o] + sum over j, k of x[r * row + j * tap + k] * weight[j, k, o]`,
     with at least one tap and one value deep. Weights that are so far `ahead` are brought near on the way.
     """

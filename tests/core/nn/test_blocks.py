@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blazen_codec_core.nn import fused
-from blazen_codec_core.nn.fused.convolutions import Blocks, BlocksByPoints
+from blazen_codec_core.nn.fused.blocks import Blocks
+from blazen_codec_core.nn.fused.by_points import BlocksByPoints
 from blazen_codec_core.nn.points import OF_THREE, OF_TWO, Points
 
 pytestmark = pytest.mark.skipif(
