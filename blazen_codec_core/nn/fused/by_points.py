@@ -17,8 +17,8 @@ from .panels import in_panels, kept, panel
 from .registers import LANES, address, mixing, time_of_rows
 
 _ZERO = np.float32(0)
-_ROWS = 64
-"""Rows of frames computed together that are worked on at a time, about."""
+_FEWEST, _MOST, _VALUES = 24, 96, 1 << 17
+"""Rows of frames computed together that are worked on at a time; and what the signal becomes for them, which stays in cache."""
 
 _signal_of_three, _frames_of_three = mixing(OF_THREE.of_signal.tolist()), mixing(OF_THREE.to_frames.tolist(), add=True)
 _signal_of_two, _frames_of_two = mixing(OF_TWO.of_signal.tolist()), mixing(OF_TWO.to_frames.tolist(), add=True)
@@ -148,7 +148,7 @@ class BlocksByPoints:
         whole, over = divmod(frames, self._points.frames * d)
         rows = whole * d + min(d, over)
         parts = parts_for(rows * self._channels * width)
-        strip = _strip(rows, d, parts)
+        strip = _strip(rows, d, parts, max(_FEWEST, min(_MOST, _VALUES // (count * self._channels))))
         signal = x.new_empty(parts if strip < rows else 1, count, strip + self._more, self._channels)
         made, edge = x.new_empty(parts, count, strip, width), x.new_empty(parts, count, self._channels)
         rest, nothing = x.new_empty(parts, self._points.frames, width), x.new_zeros(width)
@@ -164,11 +164,11 @@ class BlocksByPoints:
 
 
 @functools.cache
-def _strip(rows: int, dilation: int, parts: int) -> int:
-    """Rows, in whole blocks, that are worked on together: about as many as stay in cache, and so that the parts end early."""
-    if rows <= _ROWS * parts:
+def _strip(rows: int, dilation: int, parts: int, most: int) -> int:
+    """Rows, in whole blocks, that are worked on together: at most about so many, and so that the parts end early."""
+    if rows <= most * parts:
         return rows
-    choices = range(-(-_ROWS // (2 * dilation)) * dilation, 2 * _ROWS, dilation)
+    choices = range(-(-most // (2 * dilation)) * dilation, most + dilation, dilation)
 
     def time(count: int) -> int:
         strips = math.ceil(rows / count)

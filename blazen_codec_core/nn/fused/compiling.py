@@ -27,7 +27,7 @@ MANY_VALUES = 1 << 14
 def _kind() -> str:
     """What compiled loops depend on beyond their own file, which numba's cache does not look at: how instructions are put
     together, and for which vectors."""
-    source = Path(__file__).with_name("registers.py").read_bytes()
+    source = b"".join(Path(__file__).with_name(name).read_bytes() for name in ("registers.py", "turns.py", "panels.py"))
     return f"{torch.backends.cpu.get_cpu_capability()}_{zlib.crc32(source):08x}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from numba import prange
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from .compiling import array, in_parts, part, parts_for
 from .functions import sigmoid, tanh
 from .registers import LANES, address, is_available, rows_by_four
+from .turns import add_one, seen, taken
 
 _AHEAD = 512
 """Weights that are brought near while those before them are multiplied."""
@@ -25,23 +27,36 @@ def _remember(gates, cell, out):  # type: ignore[no-untyped-def]
         out[i] = sigmoid(gates[3 * LANES + i]) * tanh(c)
 
 
-@in_parts("void(f4[:, :, :, :, ::1], f4[:, :, ::1], f4[:, :, ::1], f4[:, :, ::1], f4[:, :, ::1], i8)")
-def _recur(gates: Any, weight: Any, h: Any, cell: Any, scratch: Any, parts: int) -> None:
-    rows, blocks = cell.shape[:2]
-    share, channels, width = -(-blocks // parts), h.shape[2], 4 * LANES
-    for t in range(gates.shape[1]):
-        for number in prange(parts):
-            sums = scratch[number]
-            for block in range(number * share, min(blocks, (number + 1) * share)):
-                for row in range(rows):
-                    for gate in range(4):
-                        for i in range(LANES):
-                            sums[row, gate * LANES + i] = gates[row, t, gate, block, i]
-                source, to, step = address(h[0, t]), address(sums), h.shape[1] * channels
-                rows_by_four(source, step, 1, 0, channels, address(weight[block]), to, width, to, width, _AHEAD, rows)
-                for row in range(rows):
-                    own = h[row, t + 1, block * LANES : (block + 1) * LANES]
-                    _remember(sums[row], cell[row, block], own)
+@part
+def _step(t, gates, weight, h, cell, sums, first, end):  # type: ignore[no-untyped-def]
+    """One frame of some blocks of channels, for all rows."""
+    rows, channels, width = cell.shape[0], h.shape[2], 4 * LANES
+    for block in range(first, end):
+        for row in range(rows):
+            for gate in range(4):
+                for i in range(LANES):
+                    sums[row, gate * LANES + i] = gates[row, t, gate, block, i]
+        source, to, step = address(h[0, t]), address(sums), h.shape[1] * channels
+        rows_by_four(source, step, 1, 0, channels, address(weight[block]), to, width, to, width, _AHEAD, rows)
+        for row in range(rows):
+            _remember(sums[row], cell[row, block], h[row, t + 1, block * LANES : (block + 1) * LANES])
+
+
+@in_parts("void(f4[:, :, :, :, ::1], f4[:, :, ::1], f4[:, :, ::1], f4[:, :, ::1], f4[:, :, ::1], i4[:, ::1], i8)")
+def _recur(gates: Any, weight: Any, h: Any, cell: Any, scratch: Any, turns: Any, parts: int) -> None:
+    """Each thread takes its own blocks of a frame, and those of others that have not come to them, so that one thread alone comes
+    to the end too. `turns[t]` says which are taken and, last, how many are done."""
+    blocks = cell.shape[1]
+    share = -(-blocks // parts)
+    for number in prange(parts):
+        for t in range(gates.shape[1]):
+            for other in range(parts):
+                own = (number + other) % parts
+                if not taken(address(turns[t, own:])):
+                    _step(t, gates, weight, h, cell, scratch[number], own * share, min(blocks, (own + 1) * share))
+                    add_one(address(turns[t, parts:]))
+            while seen(address(turns[t, parts:])) < parts:
+                pass
 
 
 def suits_recurrence(weight: Tensor) -> bool:
@@ -75,5 +90,6 @@ def recur(gates: Tensor, weight: Tensor, cell: Tensor, outputs: Tensor) -> None:
         array(outputs),
         array(cell).reshape(rows, blocks, LANES),
         array(sums),
+        np.zeros((frames, parts + 1), np.int32),
         parts,
     )

@@ -1,0 +1,50 @@
+"""How threads inside one loop wait for each other, which takes a tenth of the time of beginning a loop for every step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+_COUNT = ir.IntType(32)
+
+
+def _at(builder: Any, address: Any) -> Any:
+    return builder.inttoptr(address, _COUNT.as_pointer())
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def taken(typing: Any, address: Any) -> Any:
+    """Takes what the int32 at an address stands for, and tells whether it was taken before."""
+
+    def write(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        before = builder.atomic_rmw("xchg", _at(builder, arguments[0]), _COUNT(1), "acq_rel")
+        return builder.icmp_signed("!=", before, _COUNT(0))
+
+    return types.boolean(types.int64), write
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def add_one(typing: Any, address: Any) -> Any:
+    """To the int32 at an address, once all that was written before is there for whoever sees it."""
+
+    def write(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.atomic_rmw("add", _at(builder, arguments[0]), _COUNT(1), "acq_rel")
+        return context.get_dummy_value()
+
+    return types.void(types.int64), write
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def seen(typing: Any, address: Any) -> Any:
+    """The int32 at an address, and with it all that was written before it became so; for those who look again and again."""
+
+    def write(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pause = cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), []), "llvm.x86.sse2.pause")
+        builder.call(pause, [])
+        return builder.load_atomic(_at(builder, arguments[0]), "acquire", 4)
+
+    return types.int32(types.int64), write
