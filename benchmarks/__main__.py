@@ -88,10 +88,12 @@ def _long(names: tuple[str, ...], minutes: int) -> list[dict[str, Any]]:
     "--tile-frames", "tiles", multiple=True, type=int, help="by default the shortest that there can be, and the model's own"
 )
 @click.option("--seconds", default=10.0, show_default=True, help="of audio")
-def latency(names: tuple[str, ...], tiles: tuple[int, ...], seconds: float) -> None:
-    """Sessions fed frame by frame: how much audio must be in before the first tokens come out, how far behind
-    they are from then on at most, and the seconds of work that one push takes."""
-    rows = [row for name in names for row in sessions.latency(name, tiles, seconds)]
+@click.option("--device", default="auto", show_default=True)
+@click.option("--graphs", is_flag=True, help="steps as CUDA graphs")
+def latency(names: tuple[str, ...], tiles: tuple[int, ...], seconds: float, device: str, graphs: bool) -> None:
+    """Sessions fed frame by frame: how much must be in before the first output comes, how far behind it is from then on at
+    most, and the work that one push takes. For GPUs: `--device cuda`, with `--graphs` and without."""
+    rows = [row for name in names for row in sessions.latency(name, tiles, seconds, device=device, graphs=graphs)]
     show({"rows": rows}, sessions.latency_table(rows))
 
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,36 +23,56 @@ SHORT = 10
 """Seconds of audio of the short sessions that a long one is compared with."""
 
 
-def latency(name: str, tiles: Iterable[int], seconds: float) -> list[dict[str, Any]]:
-    """Encoder sessions fed frame by frame; see `benchmarks latency --help`."""
-    codec = bc.load(name, weights="random:0")
+def latency(name: str, tiles: Iterable[int], seconds: float, **options: Any) -> list[dict[str, Any]]:
+    """Sessions fed frame by frame; see `benchmarks latency --help`."""
+    codec = bc.load(name, weights="random:0", **options)
     spec, rate = codec.spec, codec.sample_rate
     pcm = measure.voices(codec, seconds)
-    codec.decode(codec.encode(pcm[:, :rate], rate))
+    tokens = codec.encode(pcm, rate)
+    codec.decode(tokens)
     shortest = spec.tile_frames if spec.segment else spec.block_frames
-    return [_latency(codec, pcm, tile) for tile in tiles or sorted({shortest, spec.tile_frames})]
+    each = list(tiles or sorted({shortest, spec.tile_frames}))
+    return [_encoder(codec, pcm, tile) for tile in each] + [_decoder(codec, tokens, tile) for tile in each]
 
 
-def _latency(codec: bc.DynCodecProvider, pcm: Any, tile: int) -> dict[str, Any]:
-    spec, rate = codec.spec, codec.sample_rate
+def _encoder(codec: bc.DynCodecProvider, pcm: Any, tile: int) -> dict[str, Any]:
+    hop = codec.spec.hop_length
     session = codec.encoder_session(codec.channels, tile_frames=tile)
+    pieces = [pcm[:, start : start + hop] for start in range(0, pcm.shape[1] - hop + 1, hop)]
+    return _fed(codec, "encode", tile, session, pieces, hop, lambda made: made.num_samples)
+
+
+def _decoder(codec: bc.DynCodecProvider, tokens: bc.CodecTokens, tile: int) -> dict[str, Any]:
+    spec = codec.spec
+    unit = tile if spec.segment else spec.block_frames
+    pieces = list(tokens.parts(unit))[: tokens.frames // unit]
+    hop = spec.segment.stride if spec.segment else unit * spec.hop_length
+    return _fed(codec, "decode", tile, codec.decoder_session(tile_frames=tile), pieces, hop, lambda made: made.shape[1])
+
+
+def _fed(
+    codec: bc.DynCodecProvider, what: str, tile: int, session: Any, pieces: list[Any], samples: int, covers: Callable[[Any], int]
+) -> dict[str, Any]:
+    """Pieces of so many samples each, of which an output covers some."""
     pushed = covered = first = behind = 0
     taken = []
-    for start in range(0, pcm.shape[1] - spec.hop_length + 1, spec.hop_length):
+    for piece in pieces:
         began = time.perf_counter()
-        part = session.push(pcm[:, start : start + spec.hop_length])
+        made = covers(session.push(piece))
         taken.append(time.perf_counter() - began)
-        pushed, covered = pushed + spec.hop_length, covered + part.num_samples
+        pushed, covered = pushed + samples, covered + made
         if first:
-            behind = max(behind, pushed - 1 - covered + part.num_samples)  # just before this push was complete
+            behind = max(behind, pushed - 1 - covered + made)  # just before this push was complete
         elif covered:
             first = pushed
+    rate = codec.sample_rate
     return {
-        "codec": spec.name,
+        "codec": codec.spec.name,
+        "what": what,
         "tile_frames": tile,
         "latency_samples": session.latency_samples,
-        "first_token_ms_of_audio": 1000 * first / rate,
-        "first_token_ms_of_work": 1000 * sum(taken[: first // spec.hop_length]),
+        "first_output_ms_of_audio": 1000 * first / rate,
+        "first_output_ms_of_work": 1000 * sum(taken[: first // samples]),
         "then_behind_ms_at_most": 1000 * behind / rate,
         "push_ms_median": 1000 * statistics.median(taken),
         "push_ms_worst": 1000 * max(taken),
@@ -61,13 +81,13 @@ def _latency(codec: bc.DynCodecProvider, pcm: Any, tile: int) -> dict[str, Any]:
 
 
 def latency_table(rows: list[dict[str, Any]]) -> Table:
-    made = Table(title="Encoder sessions fed frame by frame, milliseconds")
-    columns = ("codec", "frames a tile", "first tokens: audio", "work", "then behind at most", "a push, median", "worst")
+    made = Table(title="Sessions fed frame by frame, milliseconds")
+    columns = ("codec", "", "frames a tile", "first output: audio", "work", "then behind at most", "a push, median", "worst")
     for column in columns:
-        made.add_column(column, justify="left" if column == "codec" else "right")
+        made.add_column(column, justify="left" if column in {"codec", ""} else "right")
     for row in rows:
         values = [row[key] for key in row if "_ms" in key]
-        made.add_row(row["codec"], str(row["tile_frames"]), *(f"{value:.1f}" for value in values))
+        made.add_row(row["codec"], row["what"], str(row["tile_frames"]), *(f"{value:.1f}" for value in values))
     return made
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         offline: bool
         noise: bool
         noise_seed: int | None
+        graphs: bool
 else:
     Options = dict[str, Any]
 

@@ -315,6 +315,7 @@ class LoadOptions(_Frozen):
         offline: Never use the network.
         noise: Whether decoders that add noise do so.
         noise_seed: Which noise; `None` draws a fresh seed for every decode.
+        graphs: Record the steps of single signals as CUDA graphs: for sessions in small tiles. Segments run as they do.
     """
 
     device: str = "auto"
@@ -326,6 +327,7 @@ class LoadOptions(_Frozen):
     offline: bool = False
     noise: bool = True
     noise_seed: Annotated[int, Field(ge=0, lt=2**64)] | None = 0
+    graphs: bool = False
 
     @classmethod
     def of(cls, **options: object) -> LoadOptions:

@@ -8,7 +8,7 @@ import threading
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from ..tokens import CodecTokens
 from ..values import is_whole
 from . import state_dicts
 from .batch import decode_together, encode_together
+from .graphs import RecordedNetwork, recorder_for
 from .layer import StreamSetup, prepare, reset_parameters
 from .network import CodecNetwork
 from .noise import CounterNoise
@@ -189,14 +190,25 @@ class TorchCodecBackend(CodecBackend):
             return SegmentEncoderSession(self, self._coder(), channels=channels, books=books, weights=loaded.weights)
         setup = self.setup(channels // self.channels)
         return TileEncoderSession(
-            self, loaded.network, setup, channels=channels, books=books, tile_frames=tile, weights=loaded.weights
+            self,
+            self._for_session(loaded.network),
+            setup,
+            channels=channels,
+            books=books,
+            tile_frames=tile,
+            weights=loaded.weights,
         )
 
     def decoder_session(self, *, tile_frames: int | None = None) -> DecoderSession:
         tile = self._tile(tile_frames)
         if self.spec.segment:
             return SegmentDecoderSession(self, self._coder())
-        return self.tile_decoder(self, self.loaded().network, self.setup, tile)
+        return self.tile_decoder(self, self._for_session(self.loaded().network), self.setup, tile)
+
+    def _for_session(self, network: CodecNetwork) -> CodecNetwork:
+        if not self.options.graphs:
+            return network
+        return cast(CodecNetwork, RecordedNetwork(network, recorder_for(torch.device(self.device))))
 
     def encode_batch(
         self,

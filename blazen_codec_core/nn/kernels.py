@@ -349,6 +349,22 @@ def elu(x: Tensor, out: Tensor) -> None:
         torch.maximum(x, torch.clamp(x, max=0, out=out).exp_().sub_(1), out=out)
 
 
+def normalize(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, *, inplace: bool) -> Tensor:
+    """Each signal with mean 0 and variance 1 over its frames and channels, times a weight a channel and added to a bias.
+
+    Args:
+        inplace: The signal may be written over.
+    """
+    inplace = inplace and not torch.is_grad_enabled()
+    if inplace and (loops := load_loops()) and loops.suits_norm(x):
+        loops.normalize(x, weight, bias, epsilon)
+        return x
+    mean, variance = moments(x)
+    factor = (weight * torch.rsqrt(variance + epsilon)).to(x.dtype)
+    offset = torch.addcmul(bias, mean.to(x.dtype), factor, value=-1)
+    return torch.addcmul(offset, x, factor, out=x if inplace else None)
+
+
 def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance of each signal of the batch over its frames and channels, `(batch, 1, 1)` each, at least in float32.
 
@@ -375,10 +391,6 @@ def _moments(values: Tensor) -> tuple[float, float]:
 def _sums(values: Tensor) -> tuple[float, float]:
     """Of values, and of their squares."""
     total = square = 0.0
-    whole = values.numel() // BLOCK_VALUES * BLOCK_VALUES
-    if whole and (loops := load_loops()):
-        total, square = loops.sums(values[:whole], BLOCK_VALUES)
-        values = values[whole:]
     for block in torch.split(values, BLOCK_VALUES):
         total += block.sum().item()
         square += torch.dot(block, block).item()

@@ -26,6 +26,10 @@ NoiseSource = Callable[[int, int, int], Tensor]
 StateT = TypeVar("StateT", bound="State")
 
 
+COUNTS = "counts"
+"""In the metadata of a state's field: it counts from step to step, and how is the same for each until the signal ends."""
+
+
 @dataclasses.dataclass(frozen=True)
 class StreamSetup:
     """What the state of a new stream depends on.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .conv import Conv1d
-from .layer import Layer, NoiseSource, State, StreamSetup
+from .layer import COUNTS, Layer, NoiseSource, State, StreamSetup
 
 
 class CounterNoise:
@@ -42,7 +42,7 @@ class CounterNoise:
 @dataclasses.dataclass
 class NoiseState(State):
     noise: NoiseSource | None
-    position: int = 0
+    position: int = dataclasses.field(default=0, metadata={COUNTS: True})
 
 
 class NoiseBlock(Layer):

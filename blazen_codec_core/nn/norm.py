@@ -48,8 +48,4 @@ class TimeNorm(Layer):
         state.held = x[:, :0].clone() if last else x  # a view would keep all of it
         if not last or not x.shape[1]:
             return x[:, :0]
-        mean, variance = kernels.moments(x)
-        factor = self.weight * torch.rsqrt(variance + self.epsilon)
-        offset = torch.addcmul(self.bias, mean.to(x.dtype), factor.to(x.dtype), value=-1)
-        out = x if self.inplace and not torch.is_grad_enabled() else None
-        return torch.addcmul(offset, x, factor.to(x.dtype), out=out)
+        return kernels.normalize(x, self.weight, self.bias, self.epsilon, inplace=self.inplace)

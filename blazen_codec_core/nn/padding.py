@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .layer import Layer, State, StreamSetup
+from .layer import COUNTS, Layer, State, StreamSetup
 
 
 @dataclasses.dataclass
@@ -46,7 +46,7 @@ class ReflectState(State):
 
     waiting: Tensor
     recent: Tensor
-    seen: int
+    seen: int = dataclasses.field(metadata={COUNTS: True})
     begun: bool
 
 

@@ -12,11 +12,23 @@ _THREADS = torch.get_num_threads()
 
 from .activations import elu, snake, suits  # noqa: E402
 from .convolutions import convolution  # noqa: E402
-from .moments import sums  # noqa: E402
+from .norm import normalize, suits_norm  # noqa: E402
 from .panels import suits_blocks  # noqa: E402
 from .recurrence import in_blocks, recur, suits_recurrence  # noqa: E402
 from .search import Search  # noqa: E402
 
-__all__ = ["Search", "convolution", "elu", "in_blocks", "recur", "snake", "suits", "suits_blocks", "suits_recurrence", "sums"]
+__all__ = [
+    "Search",
+    "convolution",
+    "elu",
+    "in_blocks",
+    "normalize",
+    "recur",
+    "snake",
+    "suits",
+    "suits_blocks",
+    "suits_norm",
+    "suits_recurrence",
+]
 
 torch.set_num_threads(_THREADS)  # which loading a parallel loop has set to all that there are, for all of OpenMP

@@ -30,6 +30,8 @@ _HEIGHTS = {
 """Rows of a block, by its vectors: as many as there are registers for, then what is left of a signal."""
 
 _FLOAT, _INDEX, _LANE = ir.FloatType(), ir.IntType(64), ir.IntType(32)
+ABREAST = 4
+"""Vectors of sums that are taken side by side, so that none waits for the one before."""
 _BYTE = ir.IntType(8)
 _VECTOR = ir.VectorType(_FLOAT, LANES)
 _ALIGNED = 4
@@ -208,6 +210,49 @@ def mixing(matrix: Sequence[Sequence[float]], add: bool = False) -> Any:
             single(source + at, step, out + at, out_step, channels % LANES)
 
     return mix
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def sums_of_lanes(typing: Any, values: Any, count: Any, sums: Any, squares: Any) -> Any:
+    """The sum of `count` groups of `ABREAST` vectors of values, and that of their squares, for each of the group's lanes, to the
+    addresses `sums` and `squares`."""
+    return types.void(*[types.int64] * 4), lambda context, builder, _, arguments: _write_sums(context, builder, arguments)
+
+
+def _write_sums(context: Any, builder: Any, arguments: Any) -> Any:
+    values, count, *outs = (
+        value if number == 1 else builder.inttoptr(value, _VECTOR.as_pointer()) for number, value in enumerate(arguments)
+    )
+    fma, nothing = _fma(builder, _VECTOR, LANES), ir.Constant(_VECTOR, [0.0] * LANES)
+    loop = _Loop(builder, count, [values, *[nothing] * (2 * ABREAST)])
+    source, *sums = loop.carried
+    for v in range(ABREAST):
+        own = builder.load(builder.gep(source, [_INDEX(v)]), align=_ALIGNED)
+        sums[v] = builder.fadd(sums[v], own)
+        sums[ABREAST + v] = builder.call(fma, [own, own, sums[ABREAST + v]])
+    _, *sums = loop.next([builder.gep(source, [_INDEX(ABREAST)]), *sums])
+    for number, value in enumerate(sums):
+        out = outs[number // ABREAST]
+        builder.store(value, builder.gep(out, [_INDEX(number % ABREAST)]), align=_ALIGNED)
+    return context.get_dummy_value()
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def scaled_by_lane(typing: Any, x: Any, step: Any, rows: Any, factor: Any, offset: Any) -> Any:
+    """`x * factor + offset` of a vector of channels, in its place, in rows that are `step` values apart."""
+    return types.void(*[types.int64] * 5), lambda context, builder, _, arguments: _write_scaled(context, builder, arguments)
+
+
+def _write_scaled(context: Any, builder: Any, arguments: Any) -> Any:
+    x, step, rows, factor, offset = arguments
+    fma = _fma(builder, _VECTOR, LANES)
+    factor, offset = (builder.load(builder.inttoptr(each, _VECTOR.as_pointer()), align=_ALIGNED) for each in (factor, offset))
+    loop = _Loop(builder, rows, [builder.inttoptr(x, _FLOAT.as_pointer())])
+    (place,) = loop.carried
+    vector = builder.bitcast(place, _VECTOR.as_pointer())
+    builder.store(builder.call(fma, [builder.load(vector, align=_ALIGNED), factor, offset]), vector, align=_ALIGNED)
+    loop.next([builder.gep(place, [step])])
+    return context.get_dummy_value()
 
 
 @intrinsic  # type: ignore[untyped-decorator]

@@ -137,14 +137,33 @@ with torch.no_grad():
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-@pytest.mark.parametrize("loops", [True, False], ids=["loops", "operations"])
 @given(count=st.integers(1, 1000) | st.sampled_from([1 << 16, (1 << 18) + 3]), offset=st.sampled_from([0.0, 0.1, 5.0]))
-def test_moments_are_exact_to_a_few_roundings(loops, count, offset):
+def test_moments_are_exact_to_a_few_roundings(count, offset):
     x = torch.randn(1, count, 1, generator=seeded(count)) + offset
-    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
-        if not loops:
-            patch.setattr(kernels, "load_loops", lambda: None)
+    with torch.no_grad():
         mean, variance = (value.double().item() for value in kernels.moments(x))
     exact = x.double()
     assert mean == pytest.approx(exact.mean().item(), abs=1e-6 * (1 + offset))
     assert variance == pytest.approx(exact.var(unbiased=False).item(), abs=4e-6)
+
+
+@pytest.mark.parametrize("loops", [True, False], ids=["loops", "operations"])
+@given(
+    batch=st.integers(1, 2),
+    frames=st.integers(1, 70) | st.sampled_from([1024, 5001]),
+    channels=st.sampled_from([16, 32, 80]),
+    offset=st.sampled_from([0.0, 0.1, 5.0]),
+)
+@torch.no_grad()
+def test_norms_are_exact_to_a_few_roundings(loops, batch, frames, channels, offset):
+    x = torch.randn(batch, frames, channels, generator=seeded(frames)) * 3 + offset
+    weight, bias = (torch.rand(channels, generator=seeded(number)) for number in (1, 2))
+    wanted = F.group_norm(x.double().transpose(1, 2), 1, weight.double(), bias.double()).transpose(1, 2)
+    with pytest.MonkeyPatch.context() as patch:
+        if not loops:
+            patch.setattr(kernels, "load_loops", lambda: None)
+        kept = kernels.normalize(x, weight, bias, 1e-5, inplace=False)
+        made = kernels.normalize(x, weight, bias, 1e-5, inplace=True)
+    assert made is x
+    for got in (made, kept):
+        torch.testing.assert_close(got.double(), wanted, rtol=0, atol=1e-5)

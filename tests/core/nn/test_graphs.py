@@ -1,0 +1,119 @@
+"""Steps that are recorded and played are those that are run. On a GPU a CUDA graph plays them; here, what records goes through a
+step and does it again on the same tensors, which is all that differs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+import blazen_codec_core as bc
+from blazen_codec_core.nn import graphs
+
+SECONDS = 3
+
+
+class Pretended:
+    """A recorder that computes on the CPU, and counts."""
+
+    def __init__(self) -> None:
+        self.recorded = self.played = 0
+
+    def __call__(self, work: Callable[[], None]) -> Callable[[], None]:
+        self.recorded += 1
+        work()
+
+        def play() -> None:
+            self.played += 1
+            work()
+
+        return play
+
+
+@pytest.fixture
+def recorder(monkeypatch):
+    made = Pretended()
+    monkeypatch.setattr(graphs, "RECORDERS", {"cpu": made})
+    return made
+
+
+def voice(codec: bc.DynCodecProvider, seconds: float = SECONDS) -> np.ndarray:
+    generator = np.random.default_rng(0)
+    return (0.1 * generator.standard_normal((codec.channels, int(seconds * codec.sample_rate)))).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", ["snac_tiny", "dac_tiny", "encodec_tiny"])
+def test_sessions_with_graphs_give_the_same_to_the_bit(name, recorder):
+    plain, codec = bc.load(name), bc.load(name, graphs=True)
+    tile = 4 * codec.spec.block_frames
+    pcm = voice(codec)
+    session, other = (each.encoder_session(tile_frames=tile) for each in (codec, plain))
+    pieces = [pcm[:, start : start + 1999] for start in range(0, pcm.shape[1], 1999)]
+    parts = [*map(session.push, pieces), session.finish()]
+    tokens = bc.CodecTokens.concat(parts)
+    assert tokens == bc.CodecTokens.concat([*map(other.push, pieces), other.finish()])
+    steps = codec.spec.frame_rate * SECONDS / tile
+    assert recorder.recorded == 1
+    assert recorder.played > 0.8 * steps - 4
+    recorder.recorded = recorder.played = 0
+    player, other = (each.decoder_session(tile_frames=tile) for each in (codec, plain))
+    heard, wanted = (np.concatenate([*map(each.push, parts), each.finish()], axis=1) for each in (player, other))
+    np.testing.assert_array_equal(heard, wanted)
+    assert recorder.recorded == 1
+    assert recorder.played > 0.8 * steps - 4
+
+
+def test_sessions_side_by_side_have_places_of_their_own(recorder):
+    codec = bc.load("snac_tiny", graphs=True)
+    signals = [voice(codec), voice(codec)[:, ::-1].copy()]
+    sessions = [codec.encoder_session(tile_frames=codec.spec.block_frames) for _ in signals]
+    parts: list[list[bc.CodecTokens]] = [[], []]
+    for start in range(0, signals[0].shape[1], 4000):
+        for session, pcm, own in zip(sessions, signals, parts, strict=True):
+            own.append(session.push(pcm[:, start : start + 4000]))
+    for session, pcm, own in zip(sessions, signals, parts, strict=True):
+        assert bc.CodecTokens.concat([*own, session.finish()]) == bc.load("snac_tiny").encode(pcm, codec.sample_rate)
+    assert recorder.recorded == 2
+
+
+@torch.inference_mode()
+def test_a_step_of_other_shapes_is_run_and_recorded_anew(recorder):
+    codec = bc.load("snac_tiny", noise=False)
+    network = codec._handle.backend.loaded().network
+    setup = codec._handle.backend.setup(1)
+    recorded = graphs.RecordedNetwork(network, recorder)
+    states = [each.decoder_state(setup) for each in (network, recorded)]
+    group, generator = codec.spec.block_frames, torch.Generator().manual_seed(0)
+    for blocks in (1, 1, 1, 1, 2, 2, 2, 1, 1, 1, 3):
+        indices = [torch.randint(64, (1, blocks * group // stride), generator=generator) for stride in codec.spec.strides]
+        last = blocks == 3
+        wanted, got = (each.decode_step(indices, state, last) for each, state in zip((network, recorded), states, strict=True))
+        assert torch.equal(wanted, got)
+    assert recorder.recorded >= 2
+    assert recorder.played >= 3
+
+
+def test_noise_comes_from_where_the_stream_is(recorder):
+    def source(layer: int, position: int, count: int) -> torch.Tensor:
+        return (100.0 * layer + position + torch.arange(count)).reshape(1, count, 1)
+
+    noise = graphs.RecordedNoise(source)
+    assert noise(1, 7, 2).flatten().tolist() == [107, 108]
+    noise.begin()
+    places = [noise(1, 10, 2), noise(2, 5, 1), noise(1, 12, 2)]
+    for plays in range(3):
+        noise.fill(plays)
+        made = [place.flatten().tolist() for place in places]
+        at = 4 * plays
+        assert made == [[110 + at, 111 + at], [205 + plays], [112 + at, 113 + at]]
+    noise.begin()
+    assert noise(1, 10, 2) is places[0]
+    noise.end()
+    assert noise(2, 50, 1).item() == 250
+
+
+def test_devices_without_graphs_say_so():
+    with pytest.raises(bc.DeviceUnavailable, match="graphs"):
+        bc.load("snac_tiny", graphs=True, device="cpu").encoder_session()
