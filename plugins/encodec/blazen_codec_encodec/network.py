@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from blazen_codec_core.nn import (
@@ -12,6 +13,7 @@ from blazen_codec_core.nn import (
     Conv1d,
     ConvTranspose1d,
     Crop,
+    InTiles,
     Layer,
     ReflectPadding,
     Residual,
@@ -23,6 +25,12 @@ from blazen_codec_core.nn import (
 
 if TYPE_CHECKING:
     from .specs import EncodecArchitecture
+
+
+TILE_FRAMES = 75
+"""At a time through the stages near the audio, which take the most memory and are no faster over more."""
+STAGE = 3
+"""Layers: an activation, a change of the rate, a residual unit, in one order or the other."""
 
 
 class EncodecNetwork(CodecNetwork):
@@ -51,7 +59,7 @@ def encoder(a: EncodecArchitecture) -> Chain:
         ]
         channels *= 2
     tail = [LSTM(channels, a.num_lstm_layers), ELU(), convolution(a, channels, a.hidden_size, a.last_kernel_size)]
-    return Chain([*layers, *tail])
+    return Chain([*layers, *tail], in_tiles(a, slice(1 + 2 * STAGE), TILE_FRAMES * a.hop_length))
 
 
 def decoder(a: EncodecArchitecture) -> Chain:
@@ -62,7 +70,14 @@ def decoder(a: EncodecArchitecture) -> Chain:
         layers += [ELU(), upsampling(a, channels, channels // 2, stride), residual_unit(a, channels // 2)]
         channels //= 2
     layers += [ELU(), convolution(a, channels, a.audio_channels, a.last_kernel_size, gain=0.3)]
-    return Chain(layers)
+    far = len(a.upsampling_ratios) - 2
+    late = slice(2 + far * STAGE, None)
+    return Chain(layers, in_tiles(a, late, TILE_FRAMES * math.prod(a.upsampling_ratios[:far])))
+
+
+def in_tiles(a: EncodecArchitecture, layers: slice, frames: int) -> InTiles | None:
+    """With a norm over time there are no tiles."""
+    return None if a.norm_type == "time_group_norm" else InTiles(layers, frames)
 
 
 def residual_unit(a: EncodecArchitecture, channels: int) -> Residual:
