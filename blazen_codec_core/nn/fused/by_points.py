@@ -70,23 +70,31 @@ def _gather(taps, made, dilation, first, end, y, column, rest):  # type: ignore[
 @njit
 def _products(taps, x, dilation, weight, plain, bias, first, end, panels, signal, made, rest, nothing, y):  # type: ignore[no-untyped-def]
     """Rows `first` to `end`, whose first is that of a block, by some panels of channels out."""
-    block, channels, out = (taps + 1) * dilation, x.shape[1], y.shape[1]
-    width, reach = made.shape[2], weight.shape[2] // channels
+    block, channels = (taps + 1) * dilation, x.shape[1]
+    points, width, reach = made.shape[0], made.shape[2], weight.shape[2] // channels
     start, stop = first // dilation * block, min(-(-end // dilation) * block, y.shape[0])
-    vectors, none = width // LANES, address(nothing)
     for number in range(panels[0], panels[1]):
         column = number * width
-        if reach > 1:
-            source, of_tap, to = address(x[start + taps * dilation :]), address(plain[number]), address(y[start:, column:])
-            at_start = address(bias[column:])
-            panel(vectors, source, channels, reach - 1, block * channels, channels, of_tap, at_start, to, out, stop - start)
-        else:
+        if reach == 1:
             for t in range(start, stop):
                 y[t, column : column + width] = bias[column : column + width]
-        for i in range(made.shape[0]):
-            source, of_point, to = address(signal[i]), address(weight[number, i]), address(made[i])
-            panel(vectors, source, channels, reach, dilation * channels, channels, of_point, none, to, width, end - first)
+        for i in range(points + (reach > 1)):  # and the plain taps, in the same place of the program, which is compiled once
+            if i < points:
+                source, some, tap, count = address(signal[i]), reach, dilation * channels, end - first
+                own, before, to, to_row = address(weight[number, i]), address(nothing), address(made[i]), width
+            else:
+                source, some, tap, count = address(x[start + taps * dilation :]), reach - 1, block * channels, stop - start
+                own, before = address(plain[number]), address(bias[column:])
+                to, to_row = address(y[start:, column:]), y.shape[1]
+            panel(width // LANES, source, channels, some, tap, channels, own, before, to, to_row, count)
         _gather(taps, made, dilation, first, end, y, column, rest)
+
+
+@in_parts("void(i8, f4[:, ::1], i8, i8, f4[:, :, ::1], f4[:, :, ::1], i8)")
+def _spread_all(taps: int, x: Any, dilation: int, rows: int, signal: Any, edge: Any, parts: int) -> None:
+    share = -(-rows // parts)
+    for number in prange(parts):
+        _spread(taps, x, dilation, number * share, min(rows, (number + 1) * share), signal, 0, edge[number])
 
 
 @in_parts(
@@ -97,27 +105,23 @@ def _convolve_by_points(
     taps: int, x: Any, dilation: int, weight: Any, plain: Any, bias: Any, rows: int, strip: int, signal: Any, made: Any,
     edge: Any, rest: Any, nothing: Any, y: Any, parts: int,
 ) -> None:  # fmt: skip
+    """Each part makes strips of its own, or panels of its own of the only one, which is spread already."""
     panels, more = weight.shape[0], (weight.shape[2] // x.shape[1] - 1) * dilation
     strips = -(-rows // strip)
-    if strips == 1:
-        some, own = -(-(rows + more) // parts), -(-panels // parts)
-        for number in prange(parts):
-            end = min(rows + more, (number + 1) * some)
-            _spread(taps, x, dilation, number * some, end, signal[0], 0, edge[number])
-        for number in prange(parts):
-            share = (number * own, min(panels, (number + 1) * own))
-            _products(taps, x, dilation, weight, plain, bias, 0, rows, share, signal[0], made[number], rest[number], nothing, y)
-    else:
-        of_part = -(-strips // parts)
-        for number in prange(parts):
-            own_signal, own_made = signal[number], made[number]
-            for place in range(number * of_part, min(strips, (number + 1) * of_part)):
-                first, end = place * strip, min(rows, (place + 1) * strip)
+    share = -(-(panels if strips == 1 else strips) // parts)
+    for part in prange(parts):
+        number = np.int64(part)  # numba counts parts in unsigned numbers, which signed ones would make floating ones of
+        begin, stop = number * share, (number + 1) * share
+        own_signal = signal[0 if strips == 1 else number]
+        own_strips = (0, 1) if strips == 1 else (begin, min(stop, strips))
+        own_panels = (begin, min(stop, panels)) if strips == 1 else (0, panels)
+        for place in range(own_strips[0], own_strips[1]):
+            first, end = place * strip, min(rows, (place + 1) * strip)
+            if strips > 1:
                 _spread(taps, x, dilation, first, end + more, own_signal, first, edge[number])
-                every = (0, panels)
-                _products(
-                    taps, x, dilation, weight, plain, bias, first, end, every, own_signal, own_made, rest[number], nothing, y
-                )
+            _products(
+                taps, x, dilation, weight, plain, bias, first, end, own_panels, own_signal, made[number], rest[number], nothing, y
+            )
 
 
 class BlocksByPoints:
@@ -145,8 +149,8 @@ class BlocksByPoints:
 
     def __call__(self, x: Tensor, frames: int) -> Tensor:
         d, count, width = self._dilation, self._weight.shape[1], self._weight.shape[3]
-        whole, over = divmod(frames, self._points.frames * d)
-        rows = whole * d + min(d, over)
+        blocks, over = divmod(frames, self._points.frames * d)
+        rows = blocks * d + min(d, over)
         parts = parts_for(rows * self._channels * width)
         strip = _strip(rows, d, parts, max(_FEWEST, min(_MOST, _VALUES // (count * self._channels))))
         signal = x.new_empty(parts if strip < rows else 1, count, strip + self._more, self._channels)
@@ -156,10 +160,11 @@ class BlocksByPoints:
         fixed = [array(each) for each in (self._weight, self._plain, self._bias)]
         scratch = [array(each) for each in (signal, made, edge, rest, nothing)]
         for own, out in zip(x, array(y), strict=True):
-            source = array(own.contiguous()).reshape(-1)[: own.numel() // self._channels * self._channels]
-            _convolve_by_points(
-                self._points.taps, source.reshape(-1, self._channels), d, *fixed, rows, strip, *scratch, out, parts
-            )
+            whole = own.numel() // self._channels * self._channels
+            source = array(own.contiguous()).reshape(-1)[:whole].reshape(-1, self._channels)
+            if strip >= rows:
+                _spread_all(self._points.taps, source, d, rows + self._more, scratch[0][0], scratch[2], parts)
+            _convolve_by_points(self._points.taps, source, d, *fixed, rows, strip, *scratch, out, parts)
         return y
 
 
