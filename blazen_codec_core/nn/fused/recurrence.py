@@ -12,7 +12,7 @@ from torch import Tensor
 from .compiling import array, in_parts, part, parts_for
 from .functions import sigmoid, tanh
 from .registers import LANES, address, is_available, rows_by_four
-from .turns import add_one, seen, taken
+from .turns import add_one, taken, wait_for
 
 _AHEAD = 512
 """Weights that are brought near while those before them are multiplied."""
@@ -55,8 +55,7 @@ def _recur(gates: Any, weight: Any, h: Any, cell: Any, scratch: Any, turns: Any,
                 if not taken(address(turns[t, own:])):
                     _step(t, gates, weight, h, cell, scratch[number], own * share, min(blocks, (own + 1) * share))
                     add_one(address(turns[t, parts:]))
-            while seen(address(turns[t, parts:])) < parts:
-                pass
+            wait_for(address(turns[t, parts:]), parts)
 
 
 def suits_recurrence(weight: Tensor) -> bool:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import platform
+import sys
 from typing import Any
 
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 _COUNT = ir.IntType(32)
+_PATIENCE = 4000
+"""Looks, some tens of microseconds: more than threads of one loop are apart if each has a core."""
 
 
 def _at(builder: Any, address: Any) -> Any:
@@ -40,11 +44,40 @@ def add_one(typing: Any, address: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def seen(typing: Any, address: Any) -> Any:
-    """The int32 at an address, and with it all that was written before it became so; for those who look again and again."""
+    """The int32 at an address, and with it all that was written before it became so."""
 
     def write(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pause = cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), []), "llvm.x86.sse2.pause")
-        builder.call(pause, [])
         return builder.load_atomic(_at(builder, arguments[0]), "acquire", 4)
 
     return types.int32(types.int64), write
+
+
+def _calling(symbol: str | None) -> Any:
+    """What calls a function without arguments, where there is one."""
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def call(typing: Any) -> Any:
+        def write(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            if symbol:
+                builder.call(cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), []), symbol), [])
+            return context.get_dummy_value()
+
+        return types.void(), write
+
+    return call
+
+
+_pause = _calling("llvm.x86.sse2.pause" if platform.machine().lower() in {"x86_64", "amd64"} else None)
+_let_others = _calling(None if sys.platform == "win32" else "sched_yield")
+
+
+@njit
+def wait_for(address, count):  # type: ignore[no-untyped-def]
+    """Until the int32 at an address is so much; where that takes long, other threads wait for a core."""
+    looks = 0
+    while seen(address) < count:
+        looks += 1
+        if looks < _PATIENCE:
+            _pause()
+        else:
+            _let_others()
