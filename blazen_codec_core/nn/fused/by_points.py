@@ -168,7 +168,7 @@ class BlocksByPoints:
         return y
 
 
-@functools.cache
+@functools.lru_cache(maxsize=1024)
 def _strip(rows: int, dilation: int, parts: int, most: int) -> int:
     """Rows, in whole blocks, that are worked on together: at most about so many, and so that the parts end early."""
     if rows <= most * parts:
