@@ -133,6 +133,10 @@ class CodecBackend(AudioBackend):
         """How many frames at once a session is fastest with; whole tiles."""
         return self.spec.tile_frames
 
+    def whole_tile(self, streams: int) -> int | None:
+        """Frames at a time of a session of so many signals that are all there, if not those of any session."""
+        return None
+
     @property
     def batch_signals(self) -> int:
         """How many signals run side by side on its device; 1 if a batch is no faster than one after the other."""
@@ -203,7 +207,8 @@ class CodecBackend(AudioBackend):
 
     def encode_whole(self, pcm: Pcm, books: int) -> CodecTokens:
         """Checked audio to tokens of the first so many codebooks."""
-        session = self.encoder_session(pcm.shape[0], num_codebooks=books)
+        tile = self.whole_tile(pcm.shape[0] // self.channels)
+        session = self.encoder_session(pcm.shape[0], num_codebooks=books, tile_frames=tile)
         return CodecTokens.concat([session.push(pcm), session.finish()])
 
     def decode(self, tokens: CodecTokens) -> Pcm:
@@ -253,14 +258,15 @@ class CodecBackend(AudioBackend):
 
     def _played(self, tokens: CodecTokens) -> Iterator[Pcm]:
         """The audio of checked tokens: in pieces, where the codec decodes in pieces."""
+        tile = self.whole_tile(tokens.streams)
         try:
-            session = self.decoder_session()
+            session = self.decoder_session(tile_frames=tile)
         except NotYetImplemented:
             if type(self).decode_whole is CodecBackend.decode_whole:  # which plays them, too
                 raise
             yield self.decode_whole(tokens)
             return
-        for part in tokens.parts(self.piece_frames):
+        for part in tokens.parts(max(tile or 0, self.piece_frames)):
             cancelling.check()
             yield session.push(part)
         yield session.finish()

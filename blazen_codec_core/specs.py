@@ -41,7 +41,7 @@ class DeviceCapabilities(_Frozen):
     batches: bool = True
 
 
-LAYERS = DeviceCapabilities(devices=("cuda", "mps", "cpu"), dtypes=("float32", "bfloat16", "float16"))
+LAYERS = DeviceCapabilities(devices=("cuda", "mps", "cpu"), dtypes=("float32", "tfloat32", "bfloat16", "float16"))
 """Of networks made of the layers in `nn`."""
 
 
@@ -307,7 +307,7 @@ class LoadOptions(_Frozen):
 
     Attributes:
         device: `auto` for the best that is there, or a PyTorch device such as `cpu` or `cuda:1`.
-        dtype: Floating type of the network.
+        dtype: Floating type of the network. `tfloat32` is float32 whose products are TF32's, on devices that have these.
         engine: `native`, or `upstream` for the authors' own package.
         weights: A file, a directory, a Hub id (`owner/name`), `random:SEED`, or `None` for those of the spec.
         revision: Of the Hub repository, in place of the spec's.

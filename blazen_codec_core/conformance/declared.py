@@ -17,7 +17,7 @@ from ..tokens import CodecTokens
 from .subject import Subject, Whole
 
 DEVICES = ("cuda", "mps", "cpu")
-DTYPES = ("float32", "float16", "bfloat16", "float64")
+DTYPES = ("float32", "tfloat32", "float16", "bfloat16", "float64")
 
 
 class Declared:

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import kernels
+from .after import ELU as ELU_AFTER
+from .after import SNAKE, After
 from .layer import Layer, Pointwise
 
 
@@ -20,6 +22,7 @@ class Snake(Pointwise):
         super().__init__()
         self.alpha = nn.Parameter(torch.ones(channels))
         self._prepared: Tensor | None = None
+        self._after: After | None = None
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         self.alpha.uniform_(0.5, 1.5, generator=generator)
@@ -35,6 +38,12 @@ class Snake(Pointwise):
     def prepare(self) -> None:
         super().prepare()
         self._prepared = self._inverse()
+        alpha = self.alpha.detach().float()
+        self._after = After(kind=SNAKE, parameters=(alpha, (alpha + 1e-9).reciprocal()))
+
+    @property
+    def after(self) -> After | None:
+        return self._after
 
     def _inverse(self) -> Tensor:
         return (self.alpha + 1e-9).reciprocal()
@@ -49,6 +58,10 @@ class ELU(Pointwise):
 
     def into(self, x: Tensor, out: Tensor) -> None:
         kernels.elu(x, out)
+
+    @property
+    def after(self) -> After:
+        return After(kind=ELU_AFTER)
 
 
 class Tanh(Layer):

@@ -31,6 +31,10 @@ from .session import TileDecoderSession, TileEncoderSession, running
 
 LONGEST_TILE = 600
 """Seconds; memory grows with the tile."""
+SAMPLES_AT_ONCE = 1 << 23
+"""Of all signals that run side by side on a GPU, where they are all there: few large steps instead of many small ones."""
+TFLOAT32 = "tfloat32"
+"""Not a type of PyTorch's, but a way to multiply float32."""
 
 
 @dataclass(frozen=True)
@@ -135,8 +139,13 @@ class TorchCodecBackend(CodecBackend):
             raise DeviceUnavailable(
                 f"{self.spec.name} runs in {', '.join(self.spec.capabilities.dtypes)}, not {self.options.dtype}"
             )
-        dtype: torch.dtype = getattr(torch, self.options.dtype)
+        dtype: torch.dtype = getattr(torch, "float32" if self.is_rough else self.options.dtype)
         return dtype
+
+    @property
+    def is_rough(self) -> bool:
+        """Whether TF32 will do for float32."""
+        return self.options.dtype == TFLOAT32
 
     def load(self) -> None:
         self.loaded()
@@ -152,7 +161,10 @@ class TorchCodecBackend(CodecBackend):
                 found = weights.locate(self.spec, self.options)
                 with running(inference=False):
                     network = self.build(found).requires_grad_(False).eval()
-                    (network.place if isinstance(network, CodecNetwork) else network.to)(device, dtype)
+                    if isinstance(network, CodecNetwork):
+                        network.place(device, dtype, self.is_rough)
+                    else:
+                        network.to(device, dtype)
                     prepare(network)
                 self._loaded = Loaded(network, found.label)
                 weights.give_notice(self.spec, self.id, found)
@@ -275,8 +287,18 @@ class TorchCodecBackend(CodecBackend):
     def _batches(self) -> int:
         return self.batches_at_once.get(torch.device(self.device).type, 1)
 
+    def whole_tile(self, streams: int) -> int:
+        """Frames at a time of so many signals that are all there: on a GPU as many as fit; results are the same."""
+        tile, device = self.spec.tile_frames, torch.device(self.device)
+        if device.type == "cpu" or self.spec.segment:
+            return tile
+        return max(tile, SAMPLES_AT_ONCE // (streams * self.spec.hop_length) // tile * tile)
+
     def _coder(self) -> SegmentCoder:
-        return SegmentCoder(self.spec, self.loaded().network, self.setup, self.batch_signals, self._batches)
+        rows = self.batch_signals
+        if rows > 1 and self.spec.segment:
+            rows = max(rows, SAMPLES_AT_ONCE // self.spec.segment.length)
+        return SegmentCoder(self.spec, self.loaded().network, self.setup, rows, self._batches)
 
     def _encode_group(self, items: list[Pcm], books: int) -> list[CodecTokens]:
         if len(items) == 1:
@@ -286,7 +308,7 @@ class TorchCodecBackend(CodecBackend):
             if self.spec.segment:
                 return encode_segments(self._coder(), items, books, loaded.weights)
             setup = self.setup(sum(len(item) for item in items) // self.channels)
-            codes = encode_together(self.spec, loaded.network, setup, items, books)
+            codes = encode_together(self.spec, loaded.network, setup, items, books, self.whole_tile(setup.batch))
         return [
             CodecTokens.from_codes(self.spec, own, num_samples=item.shape[1], weights=loaded.weights)
             for item, own in zip(items, codes, strict=True)
@@ -298,7 +320,8 @@ class TorchCodecBackend(CodecBackend):
         with running():
             if self.spec.segment:
                 return decode_segments(self._coder(), items)
-            return decode_together(self.spec, self.loaded().network, self.setup(sum(item.streams for item in items)), items)
+            setup = self.setup(sum(item.streams for item in items))
+            return decode_together(self.spec, self.loaded().network, setup, items, self.whole_tile(setup.batch))
 
     def _tile(self, asked: int | None) -> int:
         if asked is None:

@@ -68,7 +68,7 @@ def run_ragged(
 
 
 def encode_together(
-    spec: CodecSpec, network: CodecNetwork, setup: StreamSetup, items: Sequence[Pcm], books: int
+    spec: CodecSpec, network: CodecNetwork, setup: StreamSetup, items: Sequence[Pcm], books: int, tile_frames: int
 ) -> list[list[NDArray[np.int32]]]:
     """The codes of each item, `(streams, frames / stride)` a codebook; `setup` has a row for every stream."""
     rows = [row for item in items for row in item.reshape(item.shape[0] // spec.channels, spec.channels, item.shape[1])]
@@ -82,7 +82,7 @@ def encode_together(
 
     steps = run_ragged(
         [row.shape[1] + spec.missing_samples(row.shape[1]) for row in rows],
-        spec.tile_frames * spec.hop_length,
+        tile_frames * spec.hop_length,
         network.encoder_state(setup, books),
         cut,
         lambda x, state, last: network.encode_step(x[0], state, last),
@@ -92,7 +92,9 @@ def encode_together(
     return [[np.concatenate(books) for books in zip(*mine, strict=True)] for mine in together]
 
 
-def decode_together(spec: CodecSpec, network: CodecNetwork, setup: StreamSetup, items: Sequence[CodecTokens]) -> list[Pcm]:
+def decode_together(
+    spec: CodecSpec, network: CodecNetwork, setup: StreamSetup, items: Sequence[CodecTokens], tile_frames: int
+) -> list[Pcm]:
     """The audio of each item, `(channels, samples)`; `setup` has a row for every stream. All have as many codebooks."""
     strides = items[0].strides
     rows = [list(books) for item in items for books in zip(*item.codes, strict=True)]
@@ -103,7 +105,7 @@ def decode_together(spec: CodecSpec, network: CodecNetwork, setup: StreamSetup, 
 
     steps = run_ragged(
         [row[0].shape[0] * strides[0] for row in rows],
-        spec.tile_frames,
+        tile_frames,
         network.decoder_state(setup),
         cut,
         lambda indices, state, last: [network.decode_step(indices, state, last)],

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from . import kernels
+from .after import NOTHING, After, Fusing
 from .layer import Layer, Pointwise, State, StreamSetup
+from .loops import gpu_kernels_for
 from .padding import Padding, ZeroPadding
 
 
@@ -28,11 +30,15 @@ class ConvState(TailState):
     any_length: bool
 
 
-def behind(tail: Tensor, x: Tensor, left: int, right: int, before: Pointwise | None) -> Tensor:
+def behind(tail: Tensor, x: Tensor, left: int, right: int, before: Pointwise | None, rough: bool = False) -> Tensor:
     """The tail of what was before, so many zeros, the next frames, and zeros again; `before` makes its frames in their place."""
     start = tail.shape[1] + left
     if not start + right:
         return before.step(x, None, False) if before else x
+    function = before.after if before else NOTHING
+    if function and not torch.is_grad_enabled() and (gpu := gpu_kernels_for(x.device)):
+        made: Tensor = gpu.join(tail, x, left, right, function, rough=rough)
+        return made
     frames, end = x.shape[1], start + x.shape[1]
     joined = x.new_empty(x.shape[0], end + right, x.shape[2])
     if before:
@@ -52,6 +58,8 @@ class Convolving(Layer):
     """A layer that is a convolution, computed in the way that suits its shape and device."""
 
     weight: nn.Parameter
+    rough = False
+    """Whether TF32 will do for float32, on devices that have it."""
     _prepared: kernels.Convolution | None = None
 
     @abstractmethod
@@ -66,20 +74,22 @@ class Convolving(Layer):
         self._prepared = other._prepared
 
     @abstractmethod
-    def advance(self, x: Tensor, state: Any, last: bool, before: Pointwise | None) -> Tensor:
-        """`step` of x, or of what `before` makes of it."""
+    def step_between(self, before: Pointwise | None, x: Tensor, state: Any, last: bool, after: After) -> Tensor:
+        """`after` is `NOTHING` where it does not fuse."""
 
     def step(self, x: Tensor, state: Any, last: bool) -> Tensor:
-        return self.advance(x, state, last, None)
+        return self.step_between(None, x, state, last, NOTHING)
 
     def step_after(self, before: Pointwise, x: Tensor, state: Any, last: bool) -> Tensor:
-        return self.advance(x, state, last, before)
+        return self.step_between(before, x, state, last, NOTHING)
 
-    def convolve(self, x: Tensor, frames: int, stride: int, anywhere: bool) -> Tensor:
+    def convolve(self, x: Tensor, frames: int, stride: int, anywhere: bool, after: After = NOTHING) -> Tensor:
         """What the kernel makes of frames, which are the end, anywhere, of a signal, or are not."""
         if not frames:  # which the library refuses
             return x.new_zeros(x.shape[0], 0, self.weight.shape[-1])
         kernel = self._prepared or self.make_kernel(lasting=False)
+        if isinstance(kernel, Fusing):
+            return kernel(x, frames, after)
         return kernels.rounded(kernel, x, frames, stride) if anywhere else kernel(x, frames)
 
 
@@ -142,8 +152,22 @@ class Conv1d(Convolving):
 
     def make_kernel(self, lasting: bool) -> kernels.Convolution:
         return kernels.convolution(
-            self.weight, self.bias, stride=self.stride, dilation=self.dilation, groups=self.groups, lasting=lasting
+            self.weight,
+            self.bias,
+            stride=self.stride,
+            dilation=self.dilation,
+            groups=self.groups,
+            lasting=lasting,
+            rough=self.rough,
         )
+
+    @property
+    def fuses(self) -> bool:
+        return isinstance(self._prepared, Fusing)
+
+    @property
+    def copies_input(self) -> bool:
+        return self.span > 1
 
     def init_state(self, setup: StreamSetup) -> ConvState:
         return ConvState(setup.zeros(0, self.in_channels), self.padding.init_state(setup), setup.any_length)
@@ -154,12 +178,12 @@ class Conv1d(Convolving):
     def frames_out(self, frames: int, last: bool) -> int:
         return self._windows(self.padding.frames_out(frames, last))
 
-    def advance(self, x: Tensor, state: ConvState, last: bool, before: Pointwise | None) -> Tensor:
+    def step_between(self, before: Pointwise | None, x: Tensor, state: ConvState, last: bool, after: After) -> Tensor:
         if isinstance(self.padding, ZeroPadding):
-            x = behind(state.tail, x, *self.padding.now(state.padding, last), before)
+            x = behind(state.tail, x, *self.padding.now(state.padding, last), before, self.rough)
         elif self.padding.plain(x.shape[1], state.padding, last) and not torch.is_grad_enabled():
             frames, (left, right) = x.shape[1], self.padding.now(x.shape[1], state.padding, last)
-            x = behind(state.tail, x, left, right, before)
+            x = behind(state.tail, x, left, right, before, self.rough)
             end = x.shape[1] - right
             self.padding.mirror(x, slice(end - frames, end), left, right, state.padding)
         else:
@@ -167,7 +191,8 @@ class Conv1d(Convolving):
             x = behind(state.tail, self.padding.step(x, state.padding, last), 0, 0, None)
         frames = self._windows(x.shape[1])
         state.tail = x[:, frames * self.stride :].clone()
-        return self.convolve(x[:, : (frames - 1) * self.stride + self.span], frames, self.stride, last and state.any_length)
+        x = x[:, : (frames - 1) * self.stride + self.span]
+        return self.convolve(x, frames, self.stride, last and state.any_length, after)
 
 
 class ConvTranspose1d(Convolving):
@@ -219,7 +244,11 @@ class ConvTranspose1d(Convolving):
 
     def make_kernel(self, lasting: bool) -> kernels.Convolution:
         bias = None if self.bias is None else self.bias.repeat(self.stride)
-        return kernels.products_of(self.weight.unbind()[::-1], bias, lasting=lasting)
+        return kernels.products_of(self.weight.unbind()[::-1], bias, lasting=lasting, rough=self.rough)
+
+    @property
+    def copies_input(self) -> bool:
+        return self.taps > 1
 
     def init_state(self, setup: StreamSetup) -> TransposeState:
         return TransposeState(setup.zeros(self.taps - 1, self.in_channels), self.crop[0], setup.any_length)
@@ -229,8 +258,8 @@ class ConvTranspose1d(Convolving):
             return max(0, (frames + self.taps - 1) * self.stride - sum(self.crop))
         return max(0, frames * self.stride - self.crop[0])
 
-    def advance(self, x: Tensor, state: TransposeState, last: bool, before: Pointwise | None) -> Tensor:
-        x = behind(state.tail, x, 0, self.taps - 1 if last else 0, before)
+    def step_between(self, before: Pointwise | None, x: Tensor, state: TransposeState, last: bool, after: After) -> Tensor:
+        x = behind(state.tail, x, 0, self.taps - 1 if last else 0, before, self.rough)
         blocks = x.shape[1] - self.taps + 1
         state.tail = x[:, blocks:].clone()
         y = self.convolve(x, blocks, 1, last and state.any_length).reshape(x.shape[0], -1, self.out_channels)

@@ -1,7 +1,8 @@
 """How a convolution is computed. The layers choose one of these by shape and device; all give the same sums.
 
 Matrix products on shifted views of a `(time, channels)` signal need no copy of it and run near the speed of the
-machine's own matrix product; `conv1d` on a CPU does not, but is the right choice on a GPU.
+machine's own matrix product; `conv1d` on a CPU does not. For GPUs there are kernels of our own, if Triton is there to
+compile them.
 """
 
 from __future__ import annotations
@@ -9,16 +10,20 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import after as functions
 from . import packed
+from .after import After
 from .filtering import TAPS, FewerProducts
-from .loops import load_loops
+from .loops import gpu_kernels_for, load_loops
 
 _SMALL = 16
 """Below this many channels a product per tap is too thin; the taps are joined into one."""
@@ -112,15 +117,29 @@ class Convolution(Protocol):
 
 
 def convolution(
-    weight: Tensor, bias: Tensor | None, *, stride: int = 1, dilation: int = 1, groups: int = 1, lasting: bool
+    weight: Tensor,
+    bias: Tensor | None,
+    *,
+    stride: int = 1,
+    dilation: int = 1,
+    groups: int = 1,
+    lasting: bool,
+    rough: bool = False,
 ) -> Convolution:
     """The fastest way for a shape, on the device where the weight is.
 
     Args:
         weight: `(kernel, in / groups, out)`.
         lasting: The weight stays as it is, so that it may be brought into another form at some expense.
+        rough: TF32 will do for float32, on devices that have it.
     """
     kernel, channels, out = weight.shape
+    if lasting and (gpu := gpu_kernels_for(weight.device)):
+        if stride == 1 and channels == 1 and groups == out:
+            return cast(Convolution, gpu.Depthwise(weight[:, 0], bias, dilation, rough=rough))
+        if groups == 1 and kernel % stride == 0 and 1 in {stride, dilation}:
+            taps = weight.reshape(kernel // stride, stride * channels, out)
+            return cast(Convolution, gpu.Products(taps, bias, stride, dilation, rough=rough))
     products = products_are_faster(weight.device)
     if products and stride == 1 and channels == 1 < groups == out:
         return Picture(weight[:, 0].unbind(), bias, dilation)
@@ -128,7 +147,7 @@ def convolution(
         made: Convolution = loops.convolution(weight, bias, stride, dilation)
         return made
     if not products or groups > 1 or kernel % stride or (stride > 1 and dilation > 1):
-        return LibraryConvolution(weight, bias, stride, dilation, groups)
+        return LibraryConvolution(weight, bias, stride, dilation, groups, rough)
     if is_learning(lasting) or (is_half(weight.dtype) and kernel > stride):
         return Picture(weight.reshape(kernel // stride, stride * channels, out).unbind(), bias, dilation)
     if kernel > 1 and channels < _SMALL:
@@ -145,8 +164,12 @@ def convolution(
     return by_length(FewerProducts(weight, bias, dilation, _product), direct, max(least.rows * dilation, least.frames))
 
 
-def products_of(taps: Sequence[Tensor], bias: Tensor | None, stride: int = 1, dilation: int = 1, *, lasting: bool) -> Convolution:
+def products_of(
+    taps: Sequence[Tensor], bias: Tensor | None, stride: int = 1, dilation: int = 1, *, lasting: bool, rough: bool = False
+) -> Convolution:
     """The fastest way to compute `ShiftedProducts` of these."""
+    if lasting and (gpu := gpu_kernels_for(taps[0].device)):
+        return cast(Convolution, gpu.Products(torch.stack(list(taps)), bias, stride, dilation, rough=rough))
     if stride == 1 and products_are_faster(taps[0].device) and (loops := _loops_for(taps[0], lasting)):
         made: Convolution = loops.convolution(torch.stack(list(taps)), bias, 1, dilation)
         return made
@@ -192,15 +215,29 @@ def _product(taps: Sequence[Tensor], bias: Tensor | None, dilation: int) -> Conv
     return ShiftedProducts(taps, bias, dilation=dilation)
 
 
+_precision = threading.Lock()
+
+
+@contextmanager
+def library_precision(device: torch.device, rough: bool) -> Iterator[None]:
+    """While the library is called: whether TF32 will do for float32. It asks for that of the whole process, not of a call."""
+    if device.type != "cuda" or rough:
+        yield
+        return
+    with _precision, torch.backends.cudnn.flags(allow_tf32=False):
+        yield
+
+
 class LibraryConvolution:
     """PyTorch's own."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, stride: int, dilation: int, groups: int) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, stride: int, dilation: int, groups: int, rough: bool = False) -> None:
         self._weight, self._bias = weight.permute(2, 1, 0).contiguous(), bias
-        self._stride, self._dilation, self._groups = stride, dilation, groups
+        self._stride, self._dilation, self._groups, self._rough = stride, dilation, groups, rough
 
     def __call__(self, x: Tensor, frames: int) -> Tensor:
-        y = F.conv1d(x.transpose(1, 2), self._weight, self._bias, self._stride, 0, self._dilation, self._groups)
+        with library_precision(x.device, self._rough):
+            y = F.conv1d(x.transpose(1, 2), self._weight, self._bias, self._stride, 0, self._dilation, self._groups)
         return y.transpose(1, 2)
 
 
@@ -292,6 +329,8 @@ def search(table: Tensor, offset: Tensor | None, *, lasting: bool) -> Search:
         table: `(channels, entries)`.
         lasting: The entries stay as they are.
     """
+    if lasting and (gpu := gpu_kernels_for(table.device)):
+        return cast(Search, gpu.Search(table, offset))
     if products_are_faster(table.device) and (loops := _loops_for(table, lasting)):
         made: Search = loops.Search(table, offset)
         return made
@@ -332,7 +371,9 @@ def keep_memory() -> None:
 
 def snake(x: Tensor, alpha: Tensor, inverse: Tensor, out: Tensor) -> None:
     """`x + sin(alpha x)^2 * inverse`."""
-    if (loops := load_loops()) and loops.suits(x, out):
+    if gpu := gpu_kernels_for(x.device):
+        gpu.apply(After(kind=functions.SNAKE, parameters=(alpha, inverse)), x, out)
+    elif (loops := load_loops()) and loops.suits(x, out):
         loops.snake(x, alpha, inverse, out)
     else:
         wave = torch.mul(x, alpha, out=out).sin_()
@@ -341,7 +382,9 @@ def snake(x: Tensor, alpha: Tensor, inverse: Tensor, out: Tensor) -> None:
 
 def elu(x: Tensor, out: Tensor) -> None:
     """`exp(x) - 1` below zero, x above; the library's own takes the exponential in a slower and there needlessly exact way."""
-    if (loops := load_loops()) and loops.suits(x, out):
+    if gpu := gpu_kernels_for(x.device):
+        gpu.apply(After(kind=functions.ELU), x, out)
+    elif (loops := load_loops()) and loops.suits(x, out):
         loops.elu(x, out)
     elif x.device.type != "cpu" or x.numel() < MANY_VALUES:
         out.copy_(F.elu(x))
@@ -359,6 +402,8 @@ def normalize(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, *, inplac
     if inplace and (loops := load_loops()) and loops.suits_norm(x):
         loops.normalize(x, weight, bias, epsilon)
         return x
+    if not torch.is_grad_enabled() and (gpu := gpu_kernels_for(x.device)):
+        return cast(Tensor, gpu.normalize(x, weight, bias, epsilon))
     mean, variance = moments(x)
     factor = (weight * torch.rsqrt(variance + epsilon)).to(x.dtype)
     offset = torch.addcmul(bias, mean.to(x.dtype), factor, value=-1)

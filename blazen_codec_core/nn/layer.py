@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from . import kernels
+from .after import NOTHING, After
 from .loops import load_loops
 
 NoiseSource = Callable[[int, int, int], Tensor]
@@ -88,6 +89,16 @@ class Layer(Seeded, ABC):
     gains_from_others: ClassVar[bool] = False
     """Whether `step_each` is faster than a step of each, so that streams should come to it together."""
 
+    @property
+    def fuses(self) -> bool:
+        """Whether `step_between` is there, in which what comes after costs next to nothing."""
+        return False
+
+    @property
+    def copies_input(self) -> bool:
+        """Whether it writes its input elsewhere first, where a pointwise layer before it costs nothing."""
+        return False
+
     if TYPE_CHECKING:
 
         def __call__(self, x: Tensor) -> Tensor: ...
@@ -110,6 +121,10 @@ class Layer(Seeded, ABC):
         """`step` of what another layer makes of `x`; layers that write their input elsewhere first have it made there."""
         return self.step(before.step(x, None, last), state, last)
 
+    def step_between(self, before: Pointwise | None, x: Tensor, state: Any, last: bool, after: After) -> Tensor:
+        """`step_after`, and what it gives goes through `after`, inside the kernel that makes it."""
+        raise NotImplementedError(f"{type(self).__name__} does not fuse")
+
     def step_each(self, xs: Sequence[Tensor], states: Sequence[Any], last: bool) -> list[Tensor]:
         """`step` of several streams, each as if it were alone."""
         return [self.step(x, state, last) for x, state in zip(xs, states, strict=True)]
@@ -130,6 +145,11 @@ class Pointwise(Layer):
     @abstractmethod
     def into(self, x: Tensor, out: Tensor) -> None:
         """Writes the output for `x` to `out`, of the same shape, which may be a part of what the next layer works on."""
+
+    @property
+    def after(self) -> After | None:
+        """The same as what comes after another layer, if that can be said."""
+        return None
 
     def step(self, x: Tensor, state: Any, last: bool) -> Tensor:
         out = torch.empty_like(x)
@@ -183,11 +203,23 @@ class Chain(Layer):
     def __iter__(self) -> Any:
         return iter(self.layers)
 
+    @property
+    def fuses(self) -> bool:
+        return bool(self.layers[-1].fuses)
+
+    @property
+    def copies_input(self) -> bool:
+        return bool(self.layers[0].copies_input)
+
+    def _in_tiles(self, x: Tensor) -> bool:
+        """On a GPU there is no cache for a tile to stay in."""
+        return self.tiled is not None and not torch.is_grad_enabled() and kernels.products_are_faster(x.device)
+
     def init_state(self, setup: StreamSetup) -> ChainState:
         return ChainState([layer.init_state(setup) for layer in self])
 
     def step(self, x: Tensor, state: ChainState, last: bool) -> Tensor:
-        if self.tiled is None or torch.is_grad_enabled():
+        if self.tiled is None or not self._in_tiles(x):
             return self._through(slice(None), x, state, last)
         start, stop, _ = self.tiled.layers.indices(len(self.layers))
         x = self._through(slice(start), x, state, last)
@@ -215,24 +247,46 @@ class Chain(Layer):
         return made
 
     def step_after(self, before: Pointwise, x: Tensor, state: ChainState, last: bool) -> Tensor:
-        if self.tiled:
+        if self._in_tiles(x):
             return super().step_after(before, x, state, last)
         return self._through(slice(None), x, state, last, before)
 
-    def _through(self, layers: slice, x: Tensor, state: ChainState, last: bool, before: Pointwise | None = None) -> Tensor:
-        for layer, layer_state in zip(list(self)[layers], state.states[layers], strict=True):
-            if before:
-                x, before = layer.step_after(before, x, layer_state, last), None
+    def step_between(self, before: Pointwise | None, x: Tensor, state: ChainState, last: bool, after: After) -> Tensor:
+        return self._through(slice(None), x, state, last, before, after)
+
+    def _through(
+        self, part: slice, x: Tensor, state: ChainState, last: bool, before: Pointwise | None = None, after: After = NOTHING
+    ) -> Tensor:
+        """Some of the layers. Pointwise ones are left to those around them, where that saves passes over memory."""
+        layers: list[Layer] = list(self)[part]
+        left = list(zip(layers, state.states[part], range(1, len(layers) + 1), strict=True))[::-1]
+        while left:
+            layer, own, place = left.pop()
+            if layer.fuses and not torch.is_grad_enabled():
+                then = after if place == len(layers) else NOTHING
+                if (made := _made_by(layers[place : place + 2])) and then is NOTHING:
+                    left.pop()
+                    then = made
+                x, before = layer.step_between(before, x, own, last, then), None
+            elif before:
+                x, before = layer.step_after(before, x, own, last), None
             elif isinstance(layer, Pointwise) and not torch.is_grad_enabled():
                 before = layer
             else:
-                x = layer.step(x, layer_state, last)
+                x = layer.step(x, own, last)
         return before.step(x, None, last) if before else x
 
     def frames_out(self, frames: int, last: bool) -> int:
         for layer in self:
             frames = layer.frames_out(frames, last)
         return frames
+
+
+def _made_by(following: Sequence[Layer]) -> After | None:
+    """What the next layer is to the one before it, unless the one after it would make it at no cost."""
+    if not following or not isinstance(following[0], Pointwise) or any(layer.copies_input for layer in following[1:]):
+        return None
+    return following[0].after
 
 
 def _side_by_side(signals: Iterator[Tensor], count: int) -> list[Tensor]:
@@ -275,10 +329,14 @@ class Residual(Layer):
         return ResidualState(self.branch.init_state(setup), shortcut, setup.zeros(0, self.channels))
 
     def step(self, x: Tensor, state: ResidualState, last: bool) -> Tensor:
-        y = self.branch.step(x, state.branch, last)
-        if self.shortcut:
-            x = self.shortcut.step(x, state.shortcut, last)
-        return self._add(y, x, state)
+        skip = self.shortcut.step(x, state.shortcut, last) if self.shortcut else x
+        if not self.branch.fuses or torch.is_grad_enabled():
+            return self._add(self.branch.step(x, state.branch, last), skip, state)
+        if state.skip.shape[1]:
+            skip = torch.cat([state.skip, skip], dim=1)
+        y = self.branch.step_between(None, x, state.branch, last, After(added=skip))
+        state.skip = skip[:, y.shape[1] :].clone()
+        return y
 
     def _add(self, y: Tensor, x: Tensor, state: ResidualState) -> Tensor:
         """`y` and as many frames of what was held back and then `x`, without a copy of them."""

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from .conv import Convolving
 from .layer import Layer, State, StreamSetup
 from .quantize import QuantizerState, ResidualVectorQuantizer
+from .recurrent import LSTM
 
 
 @dataclasses.dataclass
@@ -29,11 +31,14 @@ class CodecNetwork(nn.Module):
     quantizer: ResidualVectorQuantizer
     decoder: Layer
 
-    def place(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Moves it to a device, the encoder and the decoder in a floating type."""
+    def place(self, device: torch.device, dtype: torch.dtype, rough: bool = False) -> None:
+        """Moves it to a device, the encoder and the decoder in a floating type; `rough` if TF32 will do for their float32."""
         self.to(device)
-        self.encoder.to(dtype)
-        self.decoder.to(dtype)
+        for part in (self.encoder, self.decoder):
+            part.to(dtype)
+            for module in part.modules():
+                if isinstance(module, Convolving | LSTM):
+                    module.rough = rough
 
     def encoder_state(self, setup: StreamSetup, books: int | None = None) -> EncoderState:
         """The state of a new stream that uses the first so many codebooks; all by default."""

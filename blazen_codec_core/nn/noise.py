@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .after import After
 from .conv import Conv1d
 from .layer import COUNTS, Layer, NoiseSource, State, StreamSetup
+from .loops import gpu_kernels_for
 
 
 class CounterNoise:
@@ -27,6 +29,9 @@ class CounterNoise:
         self.seed, self.device, self.dtype = seed, device, dtype
 
     def __call__(self, layer: int, position: int, count: int) -> Tensor:
+        if self.device and (gpu := gpu_kernels_for(self.device)):
+            made: Tensor = gpu.normals(self.seed & (2**64 - 1), layer, position, count, self.device, self.dtype)
+            return made.reshape(1, count, 1)
         first, skip = divmod(position, self._PER_COUNTER)
         blocks = -(-(skip + count) // self._PER_COUNTER)
         generator = np.random.Philox(key=np.array([self.seed & (2**64 - 1), layer], np.uint64), counter=first)
@@ -62,5 +67,7 @@ class NoiseBlock(Layer):
             return x
         noise = state.noise(self.layer, state.position, frames)
         state.position += frames
+        if self.linear.fuses and not torch.is_grad_enabled():
+            return self.linear.convolve(x, frames, 1, False, After(scale=noise.reshape(frames), added=x))
         change = self.linear(x)
         return torch.addcmul(x, change, noise) if torch.is_grad_enabled() else torch.addcmul(x, change, noise, out=change)

@@ -51,6 +51,8 @@ class LSTM(Layer):
     """Long short-term memory (Hochreiter & Schmidhuber 1997), layers one above the other, added to their input."""
 
     gains_from_others = True
+    rough = False
+    """Whether TF32 will do for float32, on devices that have it."""
 
     def __init__(self, channels: int, layers: int) -> None:
         super().__init__()
@@ -112,7 +114,8 @@ class LSTM(Layer):
             return self._step_by_step(x, state)
         before = (state.hidden.transpose(0, 1).contiguous(), state.cell.transpose(0, 1).contiguous())
         y: Tensor
-        y, (hidden, cell) = self.lstm(x, before)
+        with kernels.library_precision(x.device, self.rough):
+            y, (hidden, cell) = self.lstm(x, before)
         state.hidden, state.cell = hidden.transpose(0, 1), cell.transpose(0, 1)
         return y
 

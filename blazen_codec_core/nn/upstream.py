@@ -18,7 +18,9 @@ from ..backend import CodecBackend
 from ..checks import Pcm
 from ..errors import DeviceUnavailable, NotYetImplemented
 from ..tokens import CodecTokens
-from .backend import TorchCodecBackend
+from .backend import TFLOAT32, TorchCodecBackend
+from .kernels import library_precision
+from .session import running
 
 Contents = Mapping[str, Any]
 
@@ -71,9 +73,15 @@ class UpstreamBackend(TorchCodecBackend):
 
     @property
     def dtype(self) -> torch.dtype:
-        if self.options.dtype != "float32":
-            raise DeviceUnavailable(f"the authors' own package runs in float32 here, not {self.options.dtype}")
-        return torch.float32
+        if self.options.dtype not in {"float32", TFLOAT32}:
+            raise DeviceUnavailable(f"the authors' own package runs in float32 or {TFLOAT32} here, not {self.options.dtype}")
+        return super().dtype
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """`session.running`, with such products as the options say."""
+        with running(), library_precision(torch.device(self.device), self.is_rough):
+            yield
 
     @abstractmethod
     def encode_whole(self, pcm: Pcm, books: int) -> CodecTokens:

@@ -13,7 +13,6 @@ from torch import nn
 
 from blazen_codec_core import CodecTokens, EngineNotAvailable
 from blazen_codec_core.checks import Pcm
-from blazen_codec_core.nn.session import running
 from blazen_codec_core.nn.upstream import UpstreamBackend, stand_ins
 from blazen_codec_core.weights import RandomWeights, WeightFile
 
@@ -68,7 +67,7 @@ class UpstreamDacBackend(UpstreamBackend, DacBackend):
     def encode_whole(self, pcm: Pcm, books: int) -> CodecTokens:
         loaded, setup = self.loaded(), self.setup(1)
         theirs = cast(Any, loaded.network)
-        with running():
+        with self.running():
             x = torch.tensor(pcm, device=setup.device, dtype=setup.dtype)[:, None]
             codes = theirs.encode(theirs.preprocess(x, self.sample_rate), books)[1].cpu().numpy()
         return CodecTokens.from_codes(
@@ -79,7 +78,7 @@ class UpstreamDacBackend(UpstreamBackend, DacBackend):
         loaded, setup = self.loaded(), self.setup(1)
         theirs, windows = cast(Any, loaded.network), Windows.of(self.spec, tokens)
         codes = torch.tensor(np.stack(tokens.codes, axis=1), dtype=torch.long, device=setup.device)
-        with self._one_at_a_time, running():
+        with self._one_at_a_time, self.running():
             parts = torch.split(codes, windows.frames if windows else tokens.frames, dim=2)
             theirs.padding = windows.padded if windows else True
             try:

@@ -11,7 +11,6 @@ import torch
 from blazen_codec_core import CodecTokens, EngineNotAvailable
 from blazen_codec_core.checks import Pcm
 from blazen_codec_core.nn.segments import coded
-from blazen_codec_core.nn.session import running
 from blazen_codec_core.nn.upstream import UpstreamBackend, stand_in
 from blazen_codec_core.weights import RandomWeights, WeightFile
 
@@ -75,7 +74,7 @@ class UpstreamEncodecBackend(UpstreamBackend, EncodecBackend):
     def encode_whole(self, pcm: Pcm, books: int) -> CodecTokens:
         loaded, setup = self.loaded(), self.setup(1)
         theirs = cast(Any, loaded.network)
-        with self._one_at_a_time, running():
+        with self._one_at_a_time, self.running():
             theirs.set_target_bandwidth(theirs.target_bandwidths[self.spec.usable_codebooks.index(books)])
             x = torch.tensor(pcm, device=setup.device, dtype=setup.dtype).reshape(-1, self.channels, pcm.shape[1])
             frames = theirs.encode(x)
@@ -91,7 +90,7 @@ class UpstreamEncodecBackend(UpstreamBackend, EncodecBackend):
 
     def decode_whole(self, tokens: CodecTokens) -> Pcm:
         loaded, setup = self.loaded(), self.setup(1)
-        with running():
+        with self.running():
             frames = [
                 (
                     torch.from_numpy(np.stack(piece.codes, axis=1)).long().to(setup.device),

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from blazen_codec_core import CodecTokens, EngineNotAvailable
 from blazen_codec_core.checks import Pcm
 from blazen_codec_core.nn import StreamSetup, published, state_dicts
-from blazen_codec_core.nn.session import running
 from blazen_codec_core.nn.upstream import UpstreamBackend
 from blazen_codec_core.weights import RandomWeights, WeightFile
 
@@ -72,14 +71,14 @@ class UpstreamSnacBackend(UpstreamBackend, SnacBackend):
 
     def encode_whole(self, pcm: Pcm, books: int) -> CodecTokens:
         loaded, setup = self.loaded(), self.setup(pcm.shape[0])
-        with running():
+        with self.running():
             x = torch.tensor(pcm, device=setup.device, dtype=setup.dtype)[:, None]
             codes = [code.cpu().numpy() for code in cast(Any, loaded.network).encode(x)]
         return CodecTokens.from_codes(self.spec, codes, num_samples=pcm.shape[1], weights=loaded.weights)
 
     def decode_whole(self, tokens: CodecTokens) -> Pcm:
         loaded, setup = self.loaded(), self.setup(tokens.streams)
-        with self._one_at_a_time, running():
+        with self._one_at_a_time, self.running():
             for block in self._noise:
                 block.setup = setup
             codes = [torch.tensor(code, dtype=torch.long, device=setup.device) for code in tokens.codes]

@@ -1,0 +1,39 @@
+"""What becomes of a layer's output before anything else reads it, which the kernel that makes it may do on the way."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from torch import Tensor
+
+NONE, SNAKE, ELU = range(3)
+"""Functions of one value."""
+
+
+@dataclass(frozen=True)
+class After:
+    """In this order: a factor a frame, a function, a signal that is added.
+
+    Attributes:
+        scale: `(frames,)`, the same for all signals of the batch.
+        kind: Of the function.
+        parameters: Two float32 values a channel, where the function has any.
+        added: `(batch, frames, channels)`, with at least as many frames.
+    """
+
+    scale: Tensor | None = None
+    kind: int = NONE
+    parameters: tuple[Tensor, Tensor] | None = None
+    added: Tensor | None = None
+
+
+NOTHING = After()
+
+
+class Fusing(ABC):
+    """A convolution, as `kernels.Convolution`, that finishes what it makes."""
+
+    @abstractmethod
+    def __call__(self, x: Tensor, frames: int, after: After = NOTHING) -> Tensor:
+        """See there; then `after`."""

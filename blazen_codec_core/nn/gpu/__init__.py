@@ -1,0 +1,16 @@
+"""Kernels for GPUs, written in Triton, which PyTorch's builds for them bring. Nothing else imports triton.
+
+Every output value is made by the same operations in the same order, however long the signal is and whatever runs beside it, so that
+on a GPU too tokens do not depend on tiles and batches, to the bit.
+
+With `TRITON_INTERPRET=1` they run on the CPU, slowly, to be tested without a GPU.
+"""
+
+from .depthwise import Depthwise
+from .noise import normals
+from .norm import normalize
+from .pointwise import apply, join
+from .products import Products, Search
+from .target import runs_on
+
+__all__ = ["Depthwise", "Products", "Search", "apply", "join", "normalize", "normals", "runs_on"]

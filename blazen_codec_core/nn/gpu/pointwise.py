@@ -1,0 +1,68 @@
+"""What is done to each value by itself, while it is put where the next layer reads it."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ..after import NOTHING, After
+from .functions import NONE, function_of, to_tf32
+
+BLOCK = 4096
+"""Values a program."""
+
+
+@triton.jit
+def _join(  # type: ignore[no-untyped-def]
+    tail, x, alpha, inverse, out,
+    channels, start, first, end, total, tail_batch, x_batch, out_batch,
+    KIND: tl.constexpr, ROUGH: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Places in a signal, counted in values: a tail up to `start`, zeros, new frames from `first` to `end`, and zeros again."""
+    signal = tl.program_id(1).to(tl.int64)
+    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    new = (place >= first) & (place < end)
+    value = tl.load(x + signal * x_batch + (place - first), mask=new, other=0.0).to(tl.float32)
+    if KIND != NONE:
+        channel = place % channels
+        one, other = tl.load(alpha + channel), tl.load(inverse + channel)
+        value = function_of(value, one, other, KIND)
+    if ROUGH:
+        value = to_tf32(value)
+    value += tl.load(tail + signal * tail_batch + place, mask=place < start, other=0.0).to(tl.float32)
+    tl.store(out + signal * out_batch + place, value.to(out.dtype.element_ty), mask=place < total)
+
+
+def join(tail: Tensor, x: Tensor, left: int, right: int, function: After = NOTHING, *, rough: bool = False) -> Tensor:
+    """A tail, so many frames of zeros, the function of the next frames, and zeros again, newly allocated."""
+    frames = tail.shape[1] + left + x.shape[1] + right
+    out = x.new_empty(x.shape[0], frames, x.shape[2])
+    first = tail.shape[1] + left
+    _launch(tail, x, out, first, function, rough)
+    return out
+
+
+def apply(function: After, x: Tensor, out: Tensor) -> None:
+    """Writes the function of a signal to another one of its shape, of whole frames."""
+    _launch(x[:, :0], x, out, 0, function, rough=False)
+
+
+def _launch(tail: Tensor, x: Tensor, out: Tensor, first: int, function: After, rough: bool) -> None:
+    x, tail = whole(x), whole(tail)
+    channels, total = x.shape[2], out.shape[1] * out.shape[2]
+    if not total or not x.shape[0]:
+        return
+    alpha, inverse = function.parameters or (out, out)
+    _join[(triton.cdiv(total, BLOCK), x.shape[0])](
+        tail, x, alpha, inverse, out, channels, tail.shape[1] * channels, first * channels, (first + x.shape[1]) * channels,
+        total, tail.stride(0), x.stride(0), out.stride(0), KIND=function.kind, ROUGH=rough and x.dtype == torch.float32,
+        BLOCK=BLOCK, num_warps=8,
+    )  # fmt: skip
+
+
+def whole(x: Tensor) -> Tensor:
+    """A signal with its frames one after the other."""
+    lies_so = (x.shape[2] == 1 or x.stride(2) == 1) and (x.shape[1] == 1 or x.stride(1) == x.shape[2])
+    return x if lies_so else x.contiguous()
