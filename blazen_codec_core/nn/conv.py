@@ -14,7 +14,7 @@ from . import kernels
 from .after import NOTHING, After, Fusing
 from .layer import Layer, Pointwise, State, StreamSetup
 from .loops import gpu_kernels_for
-from .padding import Padding, ZeroPadding
+from .padding import EndingState, Ends, Padding, ZeroPadding, counted
 
 
 @dataclasses.dataclass
@@ -30,14 +30,29 @@ class ConvState(TailState):
     any_length: bool
 
 
-def behind(tail: Tensor, x: Tensor, left: int, right: int, before: Pointwise | None, rough: bool = False) -> Tensor:
-    """The tail of what was before, so many zeros, the next frames, and zeros again; `before` makes its frames in their place."""
+def behind(
+    tail: Tensor,
+    x: Tensor,
+    left: int,
+    right: int,
+    before: Pointwise | None,
+    *,
+    ends: tuple[int, ...] | None = None,
+    rough: bool = False,
+) -> Tensor:
+    """The tail of what was before, so many zeros, the next frames, and zeros again.
+
+    Args:
+        before: Makes the next frames, in their place.
+        ends: After how many of the next frames each signal has ended, so that all is zeros.
+        rough: They are rounded to what TF32 has, where that is of use.
+    """
     start = tail.shape[1] + left
-    if not start + right:
+    if not start + right and ends is None:
         return before.step(x, None, False) if before else x
     function = before.after if before else NOTHING
     if function and not torch.is_grad_enabled() and (gpu := gpu_kernels_for(x.device)):
-        made: Tensor = gpu.join(tail, x, left, right, function, rough=rough)
+        made: Tensor = gpu.join(tail, x, left, right, function, None if ends is None else counted(ends, x), rough=rough)
         return made
     frames, end = x.shape[1], start + x.shape[1]
     joined = x.new_empty(x.shape[0], end + right, x.shape[2])
@@ -51,6 +66,8 @@ def behind(tail: Tensor, x: Tensor, left: int, right: int, before: Pointwise | N
         joined[:, tail.shape[1] : start] = 0
     if right:
         joined[:, end:] = 0
+    if ends is not None:
+        joined.masked_fill_((torch.arange(end + right, device=x.device) >= start + counted(ends, x)[:, None])[:, :, None], 0)
     return joined
 
 
@@ -179,11 +196,16 @@ class Conv1d(Convolving):
         return self._windows(self.padding.frames_out(frames, last))
 
     def step_between(self, before: Pointwise | None, x: Tensor, state: ConvState, last: bool, after: After) -> Tensor:
+        ends = state.padding.left() if last and self.span > 1 else None
         if isinstance(self.padding, ZeroPadding):
-            x = behind(state.tail, x, *self.padding.now(state.padding, last), before, self.rough)
+            left, right = self.padding.now(x.shape[1], state.padding, last)
+            x = behind(state.tail, x, left, right, before, ends=ends, rough=self.rough)
+        elif ends is not None:
+            x = before.step(x, None, last) if before else x
+            x = behind(state.tail, self.padding.step(x, state.padding, last), 0, 0, None)
         elif self.padding.plain(x.shape[1], state.padding, last) and not torch.is_grad_enabled():
             frames, (left, right) = x.shape[1], self.padding.now(x.shape[1], state.padding, last)
-            x = behind(state.tail, x, left, right, before, self.rough)
+            x = behind(state.tail, x, left, right, before, rough=self.rough)
             end = x.shape[1] - right
             self.padding.mirror(x, slice(end - frames, end), left, right, state.padding)
         else:
@@ -251,7 +273,8 @@ class ConvTranspose1d(Convolving):
         return self.taps > 1
 
     def init_state(self, setup: StreamSetup) -> TransposeState:
-        return TransposeState(setup.zeros(self.taps - 1, self.in_channels), self.crop[0], setup.any_length)
+        tail = setup.zeros(self.taps - 1, self.in_channels)
+        return TransposeState(Ends(setup.ends), 0, tail, self.crop[0], setup.any_length)
 
     def frames_out(self, frames: int, last: bool) -> int:
         if last:
@@ -259,7 +282,9 @@ class ConvTranspose1d(Convolving):
         return max(0, frames * self.stride - self.crop[0])
 
     def step_between(self, before: Pointwise | None, x: Tensor, state: TransposeState, last: bool, after: After) -> Tensor:
-        x = behind(state.tail, x, 0, self.taps - 1 if last else 0, before, self.rough)
+        ends, right = (state.left(), self.taps - 1) if last else (None, 0)
+        state.seen += x.shape[1]
+        x = behind(state.tail, x, 0, right, before, ends=ends, rough=self.rough)
         blocks = x.shape[1] - self.taps + 1
         state.tail = x[:, blocks:].clone()
         y = self.convolve(x, blocks, 1, last and state.any_length).reshape(x.shape[0], -1, self.out_channels)
@@ -269,7 +294,9 @@ class ConvTranspose1d(Convolving):
 
 
 @dataclasses.dataclass
-class TransposeState(TailState):
+class TransposeState(EndingState):
+    tail: Tensor
+    """The end of the input."""
     to_drop: int
     """Output samples of the left crop that are still to come."""
     any_length: bool

@@ -41,6 +41,7 @@ class StreamSetup:
         dtype: The floating type of the signal.
         noise: Where noise blocks draw from; `None` switches them off.
         any_length: Whether it may end anywhere; else it is of a length that comes again and again (see `kernels.rounded`).
+        ends: How many frames each signal has in all, where some have fewer than others: what comes after them is not there.
     """
 
     batch: int
@@ -48,6 +49,13 @@ class StreamSetup:
     dtype: torch.dtype = torch.float32
     noise: NoiseSource | None = None
     any_length: bool = True
+    ends: tuple[int, ...] | None = None
+
+    def after(self, layer: Layer) -> StreamSetup:
+        """The setup for what follows a layer."""
+        if self.ends is None:
+            return self
+        return dataclasses.replace(self, ends=tuple(layer.frames_out(frames, True) for frames in self.ends))
 
     def zeros(self, frames: int, channels: int) -> Tensor:
         return torch.zeros(self.batch, frames, channels, device=self.device, dtype=self.dtype)
@@ -181,6 +189,8 @@ def prepare(network: nn.Module) -> None:
 @dataclasses.dataclass
 class ChainState(State):
     states: list[State]
+    ragged: bool
+    """Whether some signals end before others."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,15 +221,21 @@ class Chain(Layer):
     def copies_input(self) -> bool:
         return bool(self.layers[0].copies_input)
 
-    def _in_tiles(self, x: Tensor) -> bool:
+    def _in_tiles(self, x: Tensor, state: ChainState) -> bool:
         """On a GPU there is no cache for a tile to stay in."""
-        return self.tiled is not None and not torch.is_grad_enabled() and kernels.products_are_faster(x.device)
+        return (
+            self.tiled is not None and not state.ragged and not torch.is_grad_enabled() and kernels.products_are_faster(x.device)
+        )
 
     def init_state(self, setup: StreamSetup) -> ChainState:
-        return ChainState([layer.init_state(setup) for layer in self])
+        states, ragged = [], setup.ends is not None
+        for layer in self:
+            states.append(layer.init_state(setup))
+            setup = setup.after(layer)
+        return ChainState(states, ragged)
 
     def step(self, x: Tensor, state: ChainState, last: bool) -> Tensor:
-        if self.tiled is None or not self._in_tiles(x):
+        if self.tiled is None or not self._in_tiles(x, state):
             return self._through(slice(None), x, state, last)
         start, stop, _ = self.tiled.layers.indices(len(self.layers))
         x = self._through(slice(start), x, state, last)
@@ -247,7 +263,7 @@ class Chain(Layer):
         return made
 
     def step_after(self, before: Pointwise, x: Tensor, state: ChainState, last: bool) -> Tensor:
-        if self._in_tiles(x):
+        if self._in_tiles(x, state):
             return super().step_after(before, x, state, last)
         return self._through(slice(None), x, state, last, before)
 

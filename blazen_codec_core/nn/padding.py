@@ -3,16 +3,46 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..errors import InferenceError
 from .layer import COUNTS, Layer, State, StreamSetup
 
 
 @dataclasses.dataclass
-class ZeroState(State):
+class Ends(State):
+    """How many frames each signal of a batch has in all; `None` if as many as the others."""
+
+    frames: tuple[int, ...] | None
+
+    def take(self, rows: Sequence[int]) -> Ends:
+        return self if self.frames is None else Ends(tuple(self.frames[row] for row in rows))
+
+
+@dataclasses.dataclass
+class EndingState(State):
+    """Of a layer that must know where each signal ends."""
+
+    ends: Ends
+    seen: int = dataclasses.field(metadata={COUNTS: True})
+
+    def left(self) -> tuple[int, ...] | None:
+        """How many frames of each signal are still to come, if some have fewer than others."""
+        frames = self.ends.frames
+        return None if frames is None or len(set(frames)) == 1 else tuple(count - self.seen for count in frames)
+
+
+def counted(frames: tuple[int, ...], x: Tensor) -> Tensor:
+    """`(batch,)`, where the signal is."""
+    return torch.tensor(frames, dtype=torch.int32, device=x.device)
+
+
+@dataclasses.dataclass
+class ZeroState(EndingState):
     begun: bool
 
 
@@ -24,16 +54,16 @@ class ZeroPadding(Layer):
         self.left, self.right = left, right
 
     def init_state(self, setup: StreamSetup) -> ZeroState:
-        return ZeroState(begun=False)
+        return ZeroState(Ends(setup.ends), 0, begun=False)
 
-    def now(self, state: ZeroState, last: bool) -> tuple[int, int]:
+    def now(self, frames: int, state: ZeroState, last: bool) -> tuple[int, int]:
         """How many zeros come before and after the frames of this step."""
         left, right = 0 if state.begun else self.left, self.right if last else 0
-        state.begun = True
+        state.begun, state.seen = True, state.seen + frames
         return left, right
 
     def step(self, x: Tensor, state: ZeroState, last: bool) -> Tensor:
-        left, right = self.now(state, last)
+        left, right = self.now(x.shape[1], state, last)
         return F.pad(x, (0, 0, left, right)) if left or right else x
 
     def frames_out(self, frames: int, last: bool) -> int:
@@ -41,12 +71,11 @@ class ZeroPadding(Layer):
 
 
 @dataclasses.dataclass
-class ReflectState(State):
+class ReflectState(EndingState):
     """`waiting` is the signal until there is enough of it to reflect; `recent` its last frames from then on."""
 
     waiting: Tensor
     recent: Tensor
-    seen: int = dataclasses.field(metadata={COUNTS: True})
     begun: bool
 
 
@@ -73,7 +102,7 @@ class ReflectPadding(Layer):
         """The most frames that can follow the signal."""
 
     def init_state(self, setup: StreamSetup) -> ReflectState:
-        return ReflectState(setup.zeros(0, self.channels), setup.zeros(0, self.channels), 0, begun=False)
+        return ReflectState(Ends(setup.ends), 0, setup.zeros(0, self.channels), setup.zeros(0, self.channels), begun=False)
 
     def after(self, frames: int) -> int:
         """How many frames follow a signal of so many."""
@@ -85,6 +114,8 @@ class ReflectPadding(Layer):
         return self.left + frames if frames > self.left else 0
 
     def step(self, x: Tensor, state: ReflectState, last: bool) -> Tensor:
+        if last and (frames := state.left()) is not None:
+            return self._each_end(x, frames, state)
         state.seen += x.shape[1]
         if state.waiting.shape[1]:
             x = torch.cat([state.waiting, x], dim=1)
@@ -119,6 +150,17 @@ class ReflectPadding(Layer):
         x[:, start - left : start] = x[:, start + 1 : start + left + 1].flip(1)
         x[:, end : end + right] = x[:, end - right - 1 : end - 1].flip(1)
         self._remember(x[:, plain], state)
+
+    def _each_end(self, x: Tensor, frames: tuple[int, ...], state: ReflectState) -> Tensor:
+        if not self.plain(min(frames), state, True):
+            raise InferenceError("a signal too short to be mirrored cannot run beside others")
+        left, right = self.now(x.shape[1], state, True)
+        x = F.pad(x, (0, 0, left, right))
+        if left:
+            x[:, :left] = x[:, left + 1 : 2 * left + 1].flip(1)
+        place, ends = torch.arange(x.shape[1], device=x.device), (counted(frames, x) + left)[:, None]
+        place = torch.where(place < ends, place, (2 * (ends - 1) - place).clamp(min=0))
+        return x.gather(1, place[:, :, None].expand_as(x))
 
     def _remember(self, x: Tensor, state: ReflectState) -> None:
         if self.most:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -13,27 +13,31 @@ from torch import Tensor, nn
 
 from . import kernels
 from .layer import Layer, State, StreamSetup
-from .loops import load_loops
+from .loops import gpu_kernels_for, load_loops
 
 
 @dataclasses.dataclass
 class LSTMState(State):
-    """Of every layer: its output and its cell, `(batch, layers, channels)`."""
+    """Of every layer: its output and its cell, which stays in float32, `(batch, layers, channels)`."""
 
     hidden: Tensor
     cell: Tensor
     any_length: bool
 
 
-class _Prepared:
-    """One layer of the loops' own."""
+Prepared = Callable[[Tensor, Tensor, Tensor, bool], Tensor]
+"""One layer: `(rows, frames, channels)`, its output and its cell before them, which is changed, and whether they end a signal, to its
+outputs, the first of which is the one before."""
+
+
+class _Looped:
+    """`Prepared` as the loops' own."""
 
     def __init__(self, of_input: Tensor, of_hidden: Tensor, bias: Tensor) -> None:
         self._entry = kernels.convolution(of_input.t()[None], bias, lasting=True)
         self._weight = load_loops().in_blocks(of_hidden)
 
     def __call__(self, x: Tensor, hidden: Tensor, cell: Tensor, last: bool) -> Tensor:
-        """`(rows, frames, channels)` and the state before them to the outputs, the first of which is `hidden`; changes `cell`."""
         rows, frames, channels = x.shape
         outputs = x.new_empty(rows, 1 + frames, channels)
         outputs[:, 0] = hidden
@@ -58,7 +62,7 @@ class LSTM(Layer):
         super().__init__()
         self.channels, self.layers = channels, layers
         self.lstm = nn.LSTM(channels, channels, layers, batch_first=True)
-        self._prepared: list[_Prepared] = []
+        self._prepared: list[Prepared] = []
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         for parameter in self.lstm.parameters():
@@ -66,12 +70,15 @@ class LSTM(Layer):
             parameter.uniform_(-bound, bound, generator=generator)
 
     def init_state(self, setup: StreamSetup) -> LSTMState:
-        hidden, cell = (setup.zeros(self.layers, self.channels) for _ in range(2))
-        return LSTMState(hidden, cell, setup.any_length)
+        hidden = setup.zeros(self.layers, self.channels)
+        return LSTMState(hidden, hidden.float(), setup.any_length)
 
     def prepare(self) -> None:
-        if (loops := load_loops()) and loops.suits_recurrence(self._weights(0)[1]):
-            self._prepared = [_Prepared(*self._weights(layer)) for layer in range(self.layers)]
+        gpu = gpu_kernels_for(self.lstm.weight_ih_l0.device)
+        if gpu and gpu.suits_recurrence(self._weights(0)[1]):
+            self._prepared = [gpu.Recurrence(*self._weights(layer), rough=self.rough) for layer in range(self.layers)]
+        elif (loops := load_loops()) and loops.suits_recurrence(self._weights(0)[1]):
+            self._prepared = [_Looped(*self._weights(layer)) for layer in range(self.layers)]
 
     def _weights(self, layer: int) -> tuple[Tensor, Tensor, Tensor]:
         """Of the input and of the output before, `(4 * channels, channels)`, and the bias of both."""
@@ -112,17 +119,17 @@ class LSTM(Layer):
     def _part(self, x: Tensor, state: LSTMState) -> Tensor:
         if kernels.steps_are_faster(x):
             return self._step_by_step(x, state)
-        before = (state.hidden.transpose(0, 1).contiguous(), state.cell.transpose(0, 1).contiguous())
+        before = (state.hidden.transpose(0, 1).contiguous(), state.cell.transpose(0, 1).to(x.dtype).contiguous())
         y: Tensor
         with kernels.library_precision(x.device, self.rough):
             y, (hidden, cell) = self.lstm(x, before)
-        state.hidden, state.cell = hidden.transpose(0, 1), cell.transpose(0, 1)
+        state.hidden, state.cell = hidden.transpose(0, 1), cell.transpose(0, 1).float()
         return y
 
     def _step_by_step(self, x: Tensor, state: LSTMState) -> Tensor:
         """The same without the library's preparation, which costs as much as a dozen frames. The input's share of all gates is
         one product for all frames."""
-        hidden, cell = list(state.hidden.unbind(1)), list(state.cell.unbind(1))
+        hidden, cell = list(state.hidden.unbind(1)), list(state.cell.to(x.dtype).unbind(1))
         for layer in range(self.layers):
             of_input, of_hidden, bias = self._weights(layer)
             h, c, outputs = hidden[layer], cell[layer], []
@@ -132,5 +139,5 @@ class LSTM(Layer):
                 h = torch.sigmoid(out) * torch.tanh(c)
                 outputs.append(h)
             hidden[layer], cell[layer], x = h, c, torch.stack(outputs, dim=1)
-        state.hidden, state.cell = torch.stack(hidden, dim=1), torch.stack(cell, dim=1)
+        state.hidden, state.cell = torch.stack(hidden, dim=1), torch.stack(cell, dim=1).float()
         return x

@@ -11,6 +11,18 @@ from .noise import normals
 from .norm import normalize
 from .pointwise import apply, join
 from .products import Products, Search
+from .recurrence import Recurrence, suits_recurrence
 from .target import runs_on
 
-__all__ = ["Depthwise", "Products", "Search", "apply", "join", "normalize", "normals", "runs_on"]
+__all__ = [
+    "Depthwise",
+    "Products",
+    "Recurrence",
+    "Search",
+    "apply",
+    "join",
+    "normalize",
+    "normals",
+    "runs_on",
+    "suits_recurrence",
+]

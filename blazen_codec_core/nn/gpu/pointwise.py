@@ -16,13 +16,15 @@ BLOCK = 4096
 
 @triton.jit
 def _join(  # type: ignore[no-untyped-def]
-    tail, x, alpha, inverse, out,
+    tail, x, alpha, inverse, ends, out,
     channels, start, first, end, total, tail_batch, x_batch, out_batch,
-    KIND: tl.constexpr, ROUGH: tl.constexpr, BLOCK: tl.constexpr,
+    KIND: tl.constexpr, ENDS: tl.constexpr, ROUGH: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Places in a signal, counted in values: a tail up to `start`, zeros, new frames from `first` to `end`, and zeros again."""
     signal = tl.program_id(1).to(tl.int64)
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    if ENDS:
+        end = tl.minimum(end, first + tl.load(ends + signal) * channels)
     new = (place >= first) & (place < end)
     value = tl.load(x + signal * x_batch + (place - first), mask=new, other=0.0).to(tl.float32)
     if KIND != NONE:
@@ -35,29 +37,38 @@ def _join(  # type: ignore[no-untyped-def]
     tl.store(out + signal * out_batch + place, value.to(out.dtype.element_ty), mask=place < total)
 
 
-def join(tail: Tensor, x: Tensor, left: int, right: int, function: After = NOTHING, *, rough: bool = False) -> Tensor:
-    """A tail, so many frames of zeros, the function of the next frames, and zeros again, newly allocated."""
+def join(
+    tail: Tensor,
+    x: Tensor,
+    left: int,
+    right: int,
+    function: After = NOTHING,
+    ends: Tensor | None = None,
+    *,
+    rough: bool = False,
+) -> Tensor:
+    """See `conv.behind`."""
     frames = tail.shape[1] + left + x.shape[1] + right
     out = x.new_empty(x.shape[0], frames, x.shape[2])
     first = tail.shape[1] + left
-    _launch(tail, x, out, first, function, rough)
+    _launch(tail, x, out, first, function, ends, rough)
     return out
 
 
 def apply(function: After, x: Tensor, out: Tensor) -> None:
     """Writes the function of a signal to another one of its shape, of whole frames."""
-    _launch(x[:, :0], x, out, 0, function, rough=False)
+    _launch(x[:, :0], x, out, 0, function, None, rough=False)
 
 
-def _launch(tail: Tensor, x: Tensor, out: Tensor, first: int, function: After, rough: bool) -> None:
+def _launch(tail: Tensor, x: Tensor, out: Tensor, first: int, function: After, ends: Tensor | None, rough: bool) -> None:
     x, tail = whole(x), whole(tail)
     channels, total = x.shape[2], out.shape[1] * out.shape[2]
     if not total or not x.shape[0]:
         return
     alpha, inverse = function.parameters or (out, out)
     _join[(triton.cdiv(total, BLOCK), x.shape[0])](
-        tail, x, alpha, inverse, out, channels, tail.shape[1] * channels, first * channels, (first + x.shape[1]) * channels,
-        total, tail.stride(0), x.stride(0), out.stride(0), KIND=function.kind, ROUGH=rough and x.dtype == torch.float32,
+        tail, x, alpha, inverse, ends, out, channels, tail.shape[1] * channels, first * channels, (first + x.shape[1]) * channels,
+        total, tail.stride(0), x.stride(0), out.stride(0), KIND=function.kind, ENDS=ends is not None, ROUGH=rough and x.dtype == torch.float32,
         BLOCK=BLOCK, num_warps=8,
     )  # fmt: skip
 

@@ -8,7 +8,7 @@ added to that of the blocks before it outside of the matrix units, which would l
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -101,9 +101,21 @@ class Blocks:
     stages: int
 
 
-HALF = Blocks(rows=128, columns=128, depth=64, warps=8, stages=3)
-ROUGH = Blocks(rows=128, columns=128, depth=32, warps=8, stages=3)
-EXACT = Blocks(rows=128, columns=64, depth=32, warps=8, stages=3)
+THIN, WIDE = 512, 256
+"""Below so many values of a window, loading them takes longer than multiplying; from so many channels on, larger blocks pay."""
+HALF = {
+    "thin": Blocks(rows=128, columns=64, depth=64, warps=4, stages=3),
+    "plain": Blocks(rows=128, columns=128, depth=64, warps=4, stages=3),
+    "wide": Blocks(rows=256, columns=128, depth=64, warps=8, stages=3),
+}
+ROUGH = {
+    "thin": Blocks(rows=128, columns=64, depth=32, warps=4, stages=4),
+    "plain": Blocks(rows=128, columns=128, depth=32, warps=4, stages=3),
+    "wide": Blocks(rows=128, columns=128, depth=32, warps=4, stages=3),
+}
+EXACT = dict.fromkeys(HALF, Blocks(rows=128, columns=64, depth=32, warps=4, stages=3))
+FEW_ROWS = 64
+"""Up to so many, blocks have no more."""
 LEAST = 16
 """Of what matrix units take."""
 MOST_SPARE = 0.06
@@ -127,16 +139,12 @@ class Products(Fusing):
         weight = taps.detach().reshape(count * width, -1).t().contiguous()
         self._half = weight.dtype != torch.float32
         self._exact, self._rough = not (rough or self._half), rough and not self._half
-        high = weight if self._half else _rounded(weight)
-        self._weight, self._rest = high, _rounded(weight - high) if self._exact else high
-        blocks = HALF if self._half else ROUGH if self._rough else EXACT
-        self._blocks = Blocks(
-            blocks.rows,
-            max(LEAST, min(blocks.columns, triton.next_power_of_2(self._columns))),
-            _depth(self._width, blocks.depth),
-            blocks.warps,
-            blocks.stages,
-        )
+        high = weight if self._half else rounded(weight)
+        self._weight, self._rest = high, rounded(weight - high) if self._exact else high
+        kind = "thin" if count * width < THIN else "wide" if self._columns >= WIDE else "plain"
+        blocks = (HALF if self._half else ROUGH if self._rough else EXACT)[kind]
+        columns = max(LEAST, min(blocks.columns, triton.next_power_of_2(self._columns)))
+        self._blocks = replace(blocks, columns=columns, depth=_depth(self._width, blocks.depth))
 
     def __call__(self, x: Tensor, frames: int, after: After = NOTHING) -> Tensor:
         x = whole(x)
@@ -145,7 +153,7 @@ class Products(Fusing):
         added = out if after.added is None else whole(after.added)
         alpha, inverse = after.parameters or (out, out)
         rows, blocks = batch * frames, self._blocks
-        tall = blocks.rows if rows > blocks.rows // 2 else blocks.rows // 2
+        tall = blocks.rows if rows > FEW_ROWS else FEW_ROWS
         grid = (triton.cdiv(rows, tall) * triton.cdiv(columns, blocks.columns),)
         _products[grid](
             x, self._weight, self._rest, self._bias, alpha, inverse, after.scale, added, out,
@@ -158,7 +166,7 @@ class Products(Fusing):
         return out
 
 
-def _rounded(weight: Tensor) -> Tensor:
+def rounded(weight: Tensor) -> Tensor:
     """The nearest values that TF32 has."""
     return ((weight.contiguous().view(torch.int32) + 0x1000) & -0x2000).view(torch.float32)
 
