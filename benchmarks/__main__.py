@@ -1,4 +1,4 @@
-"""python -m benchmarks all | compare | long | latency | precision | startup | datasets | scaling"""
+"""python -m benchmarks all | compare | long | latency | throughput | startup | datasets | scaling"""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from rich.table import Table
 from . import compare as engines
 from . import datasets as whole_datasets
 from . import measure, scaling, sessions
-from . import precision as halves
 from . import startup as processes
+from . import throughput as batches
 
 OUTPUT = click.option("-o", "--output", type=click.Path(path_type=Path), help="folder for the JSON and the picture")
 CODECS = click.option("--codec", "names", multiple=True, default=engines.CODECS, show_default=True)
@@ -98,22 +98,20 @@ def latency(names: tuple[str, ...], tiles: tuple[int, ...], seconds: float, devi
 
 
 @main.command()
-@click.option("--codec", "names", multiple=True, default=("encodec_tiny", "dac_tiny", "snac_tiny"), show_default=True)
-@click.option("--dtype", "dtypes", multiple=True, default=("float32", "bfloat16", "float16"), show_default=True)
+@CODECS
 @click.option("--device", default="auto", show_default=True)
-@click.option("--batch", default=1, show_default=True, help="recordings that are given together")
+@click.option("--batch", default=32, show_default=True, help="recordings that are given together")
 @click.option("--seconds", default=10.0, show_default=True, help="of each")
 @ROUNDS
 @OUTPUT
-def precision(
-    names: tuple[str, ...], dtypes: tuple[str, ...], device: str, batch: int, seconds: float, rounds: int, output: Path | None
-) -> None:
-    """Half precision, and the authors' package where there is one, beside float32: throughput over a batch, tokens that agree,
-    and how far decoded audio is apart. Made for GPUs: `--device cuda --batch 32`."""
-    wanted = dict.fromkeys(("float32", *dtypes))
-    rows = [row for name in names for row in halves.run(name, wanted, device, batch, seconds, rounds)]
-    show({"rows": rows}, halves.table(rows))
-    keep({"rows": rows}, output, "precision")
+def throughput(names: tuple[str, ...], device: str, batch: int, seconds: float, rounds: int, output: Path | None) -> None:
+    """Batches in every precision, beside the authors' package and transformers on the same device: speed, memory, tokens that
+    are the authors', and how far decoded audio is apart. Made for GPUs."""
+    rows = []
+    for name in names:
+        rows += batches.run(name, device, batch, seconds, rounds, say)
+    show({"rows": rows}, batches.table(rows))
+    keep({"rows": rows}, output, "throughput")
 
 
 @main.command()

@@ -137,8 +137,8 @@ def transplant(source: nn.Module, target: nn.Module) -> None:
                 place.copy_(value.reshape(place.shape))
 
 
-def transformers(job: Job) -> Engine | None:
-    """Hugging Face's models, for the families that it has."""
+def transformers_model(job: Job) -> Any:
+    """Hugging Face's model with the authors' weights, for the families that it has."""
     spec = job.ours.spec
     with stand_in("torchaudio"):
         if spec.family == "encodec":
@@ -155,6 +155,13 @@ def transformers(job: Job) -> Engine | None:
             return None
     model = folded(model)
     transplant(folded(job.model), model)
+    return model
+
+
+def transformers(job: Job) -> Engine | None:
+    spec, model = job.ours.spec, transformers_model(job)
+    if model is None:
+        return None
     pcm = torch.from_numpy(job.pcm)[None]
     if spec.family == "dac":
         codes = torch.from_numpy(np.stack(job.codes[0], axis=1))
