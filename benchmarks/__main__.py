@@ -127,10 +127,11 @@ def startup(rounds: int) -> None:
 @click.option("--files", default=2_000, show_default=True)
 @click.option("--broken", default=20, show_default=True)
 @click.option("--workers", default=2, show_default=True)
+@click.option("--device", default="cpu", show_default=True)
 @OUTPUT
-def datasets(names: tuple[str, ...], files: int, broken: int, workers: int, output: Path | None) -> None:
+def datasets(names: tuple[str, ...], files: int, broken: int, workers: int, device: str, output: Path | None) -> None:
     """`tokenize` over generated files of many lengths and kinds, against the model on audio in memory in as many processes."""
-    rows = [whole_datasets.run(name, files, broken, workers) for name in names]
+    rows = [whole_datasets.run(name, files, broken, workers, device) for name in names]
     show({"rows": rows}, whole_datasets.table(rows))
     keep({"rows": rows}, output, "datasets")
 

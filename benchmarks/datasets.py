@@ -23,6 +23,8 @@ from blazen_codec_core.dataset.books import Done
 from blazen_codec_core.dataset.work import Job
 from blazen_codec_core.recordings import Recording
 
+from . import measure
+
 RATES, FORMATS = (8_000, 16_000, 22_050, 24_000, 44_100, 48_000), ("wav", "flac", "ogg", "mp3")
 LONG_FILES = (1200.0, 600.0, 300.0, 180.0, 120.0)
 """Seconds of the longest recordings; the others are from 0.05 s to a minute, as many of each order of magnitude."""
@@ -96,20 +98,22 @@ def watched() -> Iterator[dict[str, float]]:
         thread.join()
 
 
-def run(name: str, files: int, broken: int, workers: int) -> dict[str, Any]:
+def run(name: str, files: int, broken: int, workers: int, device: str) -> dict[str, Any]:
     """A generated dataset tokenised by so many processes, and what the same processes do with audio in memory."""
     with tempfile.TemporaryDirectory() as folder:
         source, out = Path(folder) / "in", Path(folder) / "out"
         generate(source, files, broken)
         weights = None if name.endswith("_tiny") else "random:0"
-        codec = bc.load(name, device="cpu", weights=weights)
+        codec = bc.load(name, device=device, weights=weights)
+        if codec.device != "cpu":
+            codec.encode_batch([measure.voices(codec, seconds) for seconds in (0.3, 1.0, 4.0)], codec.sample_rate)  # compiles
         started = time.perf_counter()
         with watched() as peaks:
             summary = bc.tokenize_dataset(source, codec, out, engine=bc.Engine(workers=workers))
         elapsed = time.perf_counter() - started
         streams = sum(tokens.seconds * tokens.streams for _, tokens in bc.CodecTokens.from_parquet(out))
         alone = Alone(codec.name, codec.options, out)
-        done = list(local.run(alone, range(summary.shards), ["cpu"] * workers, 1))
+        done = list(local.run(alone, range(summary.shards), [codec.device] * workers, 1 if codec.device == "cpu" else None))
         own = workers * sum(one.seconds for one in done) / sum(one.took for one in done)
     return {
         "codec": name,

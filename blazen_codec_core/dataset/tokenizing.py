@@ -8,7 +8,9 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,12 +27,15 @@ from ..tokens import CodecTokens
 from . import books, plan, shards
 from .books import Done, Failure, Usage
 from .items import Item
+from .local import cores
 from .rows import Row
 from .work import LONG, Job, Work, each, failure
 
 T = TypeVar("T")
+R = TypeVar("R")
 AHEAD = 8
 """Pieces of audio, of 6 s or so, that are read and resampled before the model asks for them."""
+MOST_READERS = 16
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,8 @@ class Tokenizer:
     """Does shards of a `TokenizeJob`.
 
     Recordings are read and resampled in a thread ahead of the model. Where the device runs several signals side by side, short
-    ones are gathered into batches; all others are streamed, so that memory does not grow with their length.
+    ones are read in several threads, since it takes more than one to keep it busy, and gathered into batches; all others are
+    streamed, so that memory does not grow with their length.
     """
 
     def __init__(self, job: TokenizeJob, codec: DynCodecProvider) -> None:
@@ -133,18 +139,26 @@ class Tokenizer:
 
     def _heard(self, items: list[Item]) -> Iterator[_Heard]:
         """All recordings; short ones whole, if the device runs several side by side."""
+        if self.codec.batch_signals > 1:
+            yield from in_threads(self._read, items, readers())
+            return
         for _, group in itertools.groupby(ahead(self._pieces(items), AHEAD), key=lambda piece: piece.item.id):
             pieces = iter(group)
             first = next(pieces)
-            audio = _audio(itertools.chain([first], pieces))
-            if self.codec.batch_signals > 1 and first.recording is not None and first.recording.seconds < LONG:
-                try:
-                    whole = np.concatenate(list(audio), axis=1)
-                    yield _Heard(first, iter([whole]), whole)
-                    continue
-                except CodecError as error:
-                    audio = _audio(iter([dataclasses.replace(first, error=error)]))
-            yield _Heard(first, audio)
+            yield _Heard(first, _audio(itertools.chain([first], pieces)))
+
+    def _read(self, item: Item) -> _Heard:
+        """A short recording whole, a long one to be streamed."""
+        pieces = self._pieces([item])
+        first = next(pieces)
+        every = itertools.chain([first], pieces)
+        if first.recording is None or first.recording.seconds >= LONG:
+            return _Heard(first, _audio(ahead(every, AHEAD)))
+        try:
+            whole = np.concatenate(list(_audio(every)), axis=1)
+        except CodecError as error:
+            return _Heard(first, _audio(iter([dataclasses.replace(first, error=error)])))
+        return _Heard(first, iter([whole]), whole)
 
     def _pieces(self, items: list[Item]) -> Iterator[_Piece]:
         """All recordings, one after the other; each has at least one piece."""
@@ -194,6 +208,27 @@ def _audio(pieces: Iterator[_Piece]) -> Iterator[Pcm]:
             raise piece.error
         if piece.pcm is not None:
             yield piece.pcm
+
+
+def readers() -> int:
+    """Threads that read for one device."""
+    import torch
+
+    return max(1, min(MOST_READERS, cores() // max(1, torch.cuda.device_count())))
+
+
+def in_threads(work: Callable[[T], R], things: Iterable[T], threads: int) -> Iterator[R]:
+    """What is made of things, in their order, in threads that are at most twice as many things ahead as they are."""
+    left, running = iter(things), deque[Future[R]]()
+    with ThreadPoolExecutor(threads, "blazen-codec reader") as pool:
+        try:
+            while True:
+                running.extend(pool.submit(work, thing) for thing in itertools.islice(left, 2 * threads - len(running)))
+                if not running:
+                    return
+                yield running.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def ahead(values: Iterator[T], most: int) -> Iterator[T]:

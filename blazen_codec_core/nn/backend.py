@@ -31,8 +31,9 @@ from .session import TileDecoderSession, TileEncoderSession, running
 
 LONGEST_TILE = 600
 """Seconds; memory grows with the tile."""
-SAMPLES_AT_ONCE = 1 << 23
-"""Of all signals that run side by side on a GPU, where they are all there: few large steps instead of many small ones."""
+BYTES_A_SAMPLE = 1 << 12
+"""Of a GPU's memory, for each sample of all signals that run side by side: a few large steps instead of many small ones. The largest
+models need less than half of it."""
 TFLOAT32 = "tfloat32"
 """Not a type of PyTorch's, but a way to multiply float32."""
 
@@ -289,15 +290,21 @@ class TorchCodecBackend(CodecBackend):
 
     def whole_tile(self, streams: int) -> int:
         """Frames at a time of so many signals that are all there: on a GPU as many as fit; results are the same."""
-        tile, device = self.spec.tile_frames, torch.device(self.device)
-        if device.type == "cpu" or self.spec.segment:
+        tile, hop = self.spec.tile_frames, self.spec.hop_length
+        if self.spec.segment:
             return tile
-        return max(tile, SAMPLES_AT_ONCE // (streams * self.spec.hop_length) // tile * tile)
+        most = min(self._samples_at_once // streams, LONGEST_TILE * self.sample_rate)
+        return max(tile, most // hop // tile * tile)
+
+    @property
+    def _samples_at_once(self) -> int:
+        """Of all signals that run side by side, where there is no cache that they should stay in."""
+        device = torch.device(self.device)
+        return torch.cuda.get_device_properties(device).total_memory // BYTES_A_SAMPLE if device.type == "cuda" else 0
 
     def _coder(self) -> SegmentCoder:
-        rows = self.batch_signals
-        if rows > 1 and self.spec.segment:
-            rows = max(rows, SAMPLES_AT_ONCE // self.spec.segment.length)
+        segment = self.spec.segment
+        rows = max(self.batch_signals, self._samples_at_once // segment.length if segment else 0)
         return SegmentCoder(self.spec, self.loaded().network, self.setup, rows, self._batches)
 
     def _encode_group(self, items: list[Pcm], books: int) -> list[CodecTokens]:

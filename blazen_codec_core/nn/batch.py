@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -21,6 +20,7 @@ from ..tokens import CodecTokens
 from .layer import State, StreamSetup
 from .network import CodecNetwork
 from .session import audio, signals
+from .transfers import fetched_codes, sent
 
 S = TypeVar("S", bound=State)
 
@@ -35,8 +35,8 @@ def run_ragged(
     fewest: int,
     state: S,
     cut: Callable[[Sequence[int], int, int], list[Tensor]],
-    step: Callable[[list[Tensor], S, bool], list[Tensor]],
-) -> list[list[list[Tensor]]]:
+    step: Callable[[list[Tensor], S, bool], Sequence[NDArray[Any]]],
+) -> list[list[list[NDArray[Any]]]]:
     """Runs all signals to their ends.
 
     Args:
@@ -48,15 +48,15 @@ def run_ragged(
         step: Inputs, state and whether they end, to outputs, rows first.
 
     Returns:
-        For each signal the outputs of its steps, each a list of tensors with one row; the last may go on after its end.
+        For each signal the outputs of its steps, each a list of arrays with one row; the last may go on after its end.
     """
-    outputs: list[list[list[Tensor]]] = [[] for _ in lengths]
+    outputs: list[list[list[NDArray[Any]]]] = [[] for _ in lengths]
     active = list(range(len(lengths)))
 
     def run(rows: Sequence[int], of: S, start: int, end: int, last: bool) -> None:
         made = step(cut(rows, start, end), of, last)
         for place, row in enumerate(rows):
-            outputs[row].append([tensor[place : place + 1] for tensor in made])
+            outputs[row].append([array[place : place + 1] for array in made])
 
     start = 0
     while active:
@@ -84,11 +84,7 @@ def encode_together(
     rows = [row for item in items for row in item.reshape(item.shape[0] // spec.channels, spec.channels, item.shape[1])]
 
     def cut(chosen: Sequence[int], start: int, end: int) -> list[Tensor]:
-        tile = np.zeros((len(chosen), spec.channels, end - start), np.float32)
-        for place, row in enumerate(chosen):
-            piece = rows[row][:, start:end]
-            tile[place, :, : piece.shape[1]] = piece
-        return [signals(tile.reshape(len(chosen) * spec.channels, end - start), spec.channels, setup)]
+        return [signals([rows[row][:, start:end] for row in chosen], end - start, spec.channels, setup)]
 
     lengths = [row.shape[1] + spec.missing_samples(row.shape[1]) for row in rows]
     steps = run_ragged(
@@ -97,13 +93,11 @@ def encode_together(
         FEWEST_FRAMES * spec.hop_length,
         network.encoder_state(_ending(setup, lengths), books),
         cut,
-        lambda x, state, last: network.encode_step(x[0], state, last),
+        lambda x, state, last: fetched_codes(network.encode_step(x[0], state, last)),
     )
+    frames = {length: network.frames_encoded(length, True) for length in set(lengths)}
     codes = [
-        [
-            torch.cat(book, 1)[:, : network.frames_encoded(length, True) // stride].cpu().numpy().astype(np.int32)
-            for book, stride in zip(zip(*row, strict=True), spec.strides, strict=False)
-        ]
+        [_joined(book)[:, : frames[length] // stride] for book, stride in zip(zip(*row, strict=True), spec.strides, strict=False)]
         for row, length in zip(steps, lengths, strict=True)
     ]
     together = _by_item(codes, [item.shape[0] // spec.channels for item in items])
@@ -118,25 +112,22 @@ def decode_together(
     rows = [list(books) for item in items for books in zip(*item.codes, strict=True)]
 
     def cut(chosen: Sequence[int], start: int, end: int) -> list[Tensor]:
-        parts = [np.zeros((len(chosen), (end - start) // s), np.int32) for s in strides]
-        for place, row in enumerate(chosen):
-            for part, codes, s in zip(parts, rows[row], strides, strict=True):
-                own = codes[start // s : end // s]
-                part[place, : len(own)] = own
-        return [torch.from_numpy(part).to(setup.device) for part in parts]
+        books = zip(*(rows[row] for row in chosen), strict=True)
+        parts = ([code[None, start // s : end // s] for code in book] for book, s in zip(books, strides, strict=True))
+        return [sent(part, (end - start) // s, setup.device) for part, s in zip(parts, strides, strict=True)]
+
+    def step(indices: list[Tensor], state: Any, last: bool) -> list[Pcm]:
+        made = audio(network.decode_step(indices, state, last))
+        return [made.reshape(made.shape[0] // spec.channels, spec.channels, made.shape[1])]
 
     lengths = [row[0].shape[0] * strides[0] for row in rows]
-    steps = run_ragged(
-        lengths,
-        tile_frames,
-        FEWEST_FRAMES,
-        network.decoder_state(_ending(setup, lengths)),
-        cut,
-        lambda indices, state, last: [network.decode_step(indices, state, last)],
-    )
-    made = [audio(torch.cat([step[0] for step in row], 1)) for row in steps]
-    together = _by_item(made, [item.streams for item in items])
-    return [np.concatenate(mine)[:, : item.num_samples] for item, mine in zip(items, together, strict=True)]
+    steps = run_ragged(lengths, tile_frames, FEWEST_FRAMES, network.decoder_state(_ending(setup, lengths)), cut, step)
+    together = _by_item([_joined([own[0] for own in row])[0] for row in steps], [item.streams for item in items])
+    return [_joined(mine, 0)[:, : item.num_samples].copy() for item, mine in zip(items, together, strict=True)]
+
+
+def _joined(parts: Sequence[NDArray[Any]], axis: int = -1) -> NDArray[Any]:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis)
 
 
 def _ending(setup: StreamSetup, lengths: Sequence[int]) -> StreamSetup:

@@ -20,6 +20,7 @@ from ..tokens import CodecTokens
 from .layer import StreamSetup
 from .network import CodecNetwork
 from .session import OnePlayback, OneSignal, audio, signals
+from .transfers import fetched_codes
 
 T = TypeVar("T")
 
@@ -90,14 +91,14 @@ class SegmentCoder:
         """Segments as a batch, and their scales where there are any."""
         rows = sum(len(piece) for piece in pieces) // self.spec.channels
         setup = self.setup(rows)
-        x = signals(np.concatenate(pieces), self.spec.channels, replace(setup, dtype=torch.float32))
+        x = signals(pieces, pieces[0].shape[1], self.spec.channels, replace(setup, dtype=torch.float32))
         if not self.segment.normalized:
             return x.to(setup.dtype), None
         scale = x.mean(2, keepdim=True).square().mean(1, keepdim=True).sqrt() + 1e-8
         return (x / scale).to(setup.dtype), scale.flatten().cpu().numpy()
 
     def _coded(self, pieces: Sequence[Pcm], scales: NDArray[np.float32] | None, indices: Sequence[Tensor]) -> list[Coded]:
-        codes = [index.cpu().numpy().astype(np.int32) for index in indices]
+        codes = fetched_codes(indices)
         rows = _rows([piece.shape[0] // self.spec.channels for piece in pieces])
         return [Coded([code[own] for code in codes], None if scales is None else scales[own]) for own in rows]
 
@@ -117,7 +118,8 @@ class SegmentCoder:
     def _pcm(self, pieces: Sequence[Coded], y: Tensor) -> list[Pcm]:
         scales = [np.ones(piece.streams, np.float32) if piece.scales is None else piece.scales for piece in pieces]
         y = y.float() * torch.from_numpy(np.concatenate(scales)).to(y.device)[:, None, None]
-        return [audio(y[own]) for own in _rows([piece.streams for piece in pieces])]
+        made = audio(y)
+        return [made[own] for own in _rows([piece.streams * self.spec.channels for piece in pieces])]
 
 
 def _rows(counts: Sequence[int]) -> list[slice]:
@@ -176,7 +178,7 @@ class OverlapAdd:
         self._tail = np.zeros((1, 0), np.float32)
 
     def push(self, piece: Pcm) -> Pcm:
-        """The next segment; returns what no later one overlaps."""
+        """The next segment, which is written over; returns what no later one overlaps."""
         stride = self._segment.stride
         if self._window is None:  # of the first segment's length, also where that is the last but one and not whole
             position = torch.linspace(0, 1, piece.shape[1] + 2)[1:-1]
@@ -185,8 +187,9 @@ class OverlapAdd:
         both = min(self._tail.shape[1], piece.shape[1])
         if both:
             rising, falling = self._window[:both], self._window[stride : stride + both]
-            faded = (self._tail[:, :both] * falling + piece[:, :both] * rising) / (rising + falling)
-            piece = np.concatenate([faded, piece[:, both:], self._tail[:, both:]], axis=1)
+            piece[:, :both] = (self._tail[:, :both] * falling + piece[:, :both] * rising) / (rising + falling)
+            if both < self._tail.shape[1]:
+                piece = np.concatenate([piece, self._tail[:, both:]], axis=1)
         self._tail = piece[:, stride:].copy()
         return piece[:, :stride]
 

@@ -19,6 +19,7 @@ from ..errors import CodecError, InferenceError, InvalidInput, InvalidTokens, re
 from ..tokens import CodecTokens
 from .layer import State, StreamSetup
 from .network import CodecNetwork
+from .transfers import fetched, fetched_codes, sent
 
 
 @contextmanager
@@ -85,15 +86,15 @@ def first_output(tile: int, made: Callable[[int], int]) -> int:
     return next(n * tile for n in itertools.count(1) if made(n * tile))
 
 
-def signals(pcm: Pcm, channels: int, setup: StreamSetup) -> Tensor:
-    """Audio `(streams * channels, samples)` to the `(streams, samples, channels)` of a network."""
-    x = torch.from_numpy(pcm).reshape(pcm.shape[0] // channels, channels, pcm.shape[1])
-    return x.to(setup.device, setup.dtype).transpose(1, 2)
+def signals(pcm: Sequence[Pcm], length: int, channels: int, setup: StreamSetup) -> Tensor:
+    """Audio `(streams * channels, samples)` to the `(streams, length, channels)` of a network, with zeros after it."""
+    x = sent(pcm, length, setup.device)
+    return x.reshape(x.shape[0] // channels, channels, length).to(setup.dtype).transpose(1, 2)
 
 
 def audio(y: Tensor) -> Pcm:
-    """What a network made, `(streams, samples, channels)`, to audio `(streams * channels, samples)`."""
-    return y.transpose(1, 2).flatten(0, 1).float().cpu().numpy()
+    """What a network made, `(streams, samples, channels)`, to audio `(streams * channels, samples)`; see `fetched`."""
+    return fetched(y.transpose(1, 2).flatten(0, 1).float())
 
 
 class OneSignal:
@@ -227,10 +228,11 @@ class TileEncoderSession(OneSignal, EncoderSession):
         at = 0
         for tile in tiles:
             with self._step():
-                indices = network.encode_step(signals(tile, spec.channels, self._setup), self._state, last)
+                x = signals([tile], tile.shape[1], spec.channels, self._setup)
+                indices = fetched_codes(network.encode_step(x, self._state, last))
                 end = at + indices[0].shape[1] * strides[0]
                 for code, index, stride in zip(codes, indices, strides, strict=True):
-                    code[:, at // stride : end // stride] = index.cpu().numpy()
+                    code[:, at // stride : end // stride] = index
             at = end
         samples = self._pushed - self._covered if last else at * spec.hop_length
         self._covered += samples

@@ -16,7 +16,7 @@ PER_COUNTER = 8
 """Normals."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["first", "skip", "count", "seed", "layer"])
 def _normals(out, first, skip, count, seed, layer, TURN: tl.constexpr, COUNTERS: tl.constexpr):  # type: ignore[no-untyped-def]
     number = tl.program_id(0).to(tl.int64) * COUNTERS + tl.arange(0, COUNTERS)
     a = (number + first + 1).to(tl.uint64)  # NumPy counts before it draws

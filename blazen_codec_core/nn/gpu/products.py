@@ -19,6 +19,7 @@ from torch import Tensor
 from ..after import NOTHING, After, Fusing
 from .functions import NONE, function_of, to_tf32
 from .pointwise import whole
+from .target import stages
 
 
 @triton.jit(do_not_specialize=["rows", "frames"])
@@ -113,7 +114,11 @@ ROUGH = {
     "plain": Blocks(rows=128, columns=128, depth=32, warps=4, stages=3),
     "wide": Blocks(rows=128, columns=128, depth=32, warps=4, stages=3),
 }
-EXACT = dict.fromkeys(HALF, Blocks(rows=128, columns=64, depth=32, warps=4, stages=3))
+EXACT = {
+    "thin": Blocks(rows=128, columns=64, depth=32, warps=4, stages=3),
+    "plain": Blocks(rows=128, columns=64, depth=32, warps=4, stages=3),
+    "wide": Blocks(rows=64, columns=128, depth=32, warps=4, stages=3),
+}
 FEW_ROWS = 64
 """Up to so many, blocks have no more."""
 LEAST = 16
@@ -144,7 +149,9 @@ class Products(Fusing):
         kind = "thin" if count * width < THIN else "wide" if self._columns >= WIDE else "plain"
         blocks = (HALF if self._half else ROUGH if self._rough else EXACT)[kind]
         columns = max(LEAST, min(blocks.columns, triton.next_power_of_2(self._columns)))
-        self._blocks = replace(blocks, columns=columns, depth=_depth(self._width, blocks.depth))
+        depth = _depth(self._width, blocks.depth)
+        loaded = weight.element_size() * depth * (blocks.rows + columns * (1 + self._exact))
+        self._blocks = replace(blocks, columns=columns, depth=depth, stages=stages(blocks.stages, loaded, weight.device))
 
     def __call__(self, x: Tensor, frames: int, after: After = NOTHING) -> Tensor:
         x = whole(x)

@@ -16,7 +16,7 @@ from torch import Tensor
 from .functions import exponential_less_one, to_tf32
 from .pointwise import whole
 from .products import Products, rounded
-from .target import INTERPRETED
+from .target import INTERPRETED, stages
 
 ROWS = 32
 """Signals at a time; always as many, since other blocks would round in another way."""
@@ -25,6 +25,8 @@ PROGRAMS = 64
 DEPTH = 64
 LEAST_UNITS = 8
 """A program, of the channels."""
+STAGES = 8
+"""Of loading ahead: what a frame needs is all under way at once."""
 
 
 @triton.jit
@@ -66,6 +68,10 @@ def _recur(  # type: ignore[no-untyped-def]
             row = group * ROWS + tl.arange(0, ROWS)
             there = row < rows
             row = row.to(tl.int64)
+            given = gates + (row * gates_row + frame * (4 * CHANNELS))[:, None] + own[None, :]
+            entries = tl.load(given, mask=there[:, None], other=0.0).to(tl.float32)  # which are under way while the rest is done
+            kept = cell + (row * CHANNELS)[:, None] + unit[None, :]
+            c = tl.load(kept, mask=there[:, None], other=0.0)
             before = outputs + (row * outputs_row + frame * CHANNELS)[:, None] + step[None, :]
             total = tl.zeros((ROWS, 4 * UNITS), tl.float32)
             for start in range(0, CHANNELS, DEPTH):
@@ -80,14 +86,10 @@ def _recur(  # type: ignore[no-untyped-def]
                     total = total + part
                 else:
                     total = tl.dot(a, b, total, input_precision="tf32")
-            given = gates + (row * gates_row + frame * (4 * CHANNELS))[:, None] + own[None, :]
-            total += tl.load(given, mask=there[:, None], other=0.0).to(tl.float32)
-            pairs = tl.permute(tl.reshape(total, (ROWS, 2, 2, UNITS)), (0, 3, 1, 2))
+            pairs = tl.permute(tl.reshape(total + entries, (ROWS, 2, 2, UNITS)), (0, 3, 1, 2))
             entry_new, forget_out = tl.split(pairs)
             entry, new = tl.split(entry_new)
             forget, out = tl.split(forget_out)
-            kept = cell + (row * CHANNELS)[:, None] + unit[None, :]
-            c = tl.load(kept, mask=there[:, None], other=0.0)
             c = _sigmoid(forget) * c + _sigmoid(entry) * _tanh(new)
             tl.store(kept, c, mask=there[:, None])
             h = _sigmoid(out) * _tanh(c)
@@ -130,6 +132,8 @@ class Recurrence:
         self._exact = weight.dtype == torch.float32 and not rough
         self._weight = rounded(weight) if weight.dtype == torch.float32 else weight
         self._rest = rounded(weight - self._weight) if self._exact else self._weight
+        loaded = weight.element_size() * DEPTH * (ROWS + 4 * self._units * (1 + self._exact))
+        self._stages = stages(STAGES, loaded, weight.device)
 
     def __call__(self, x: Tensor, hidden: Tensor, cell: Tensor, last: bool) -> Tensor:
         """`(rows, frames, channels)` and the state before them to the outputs, the first of which is `hidden`; changes `cell`."""
@@ -142,7 +146,7 @@ class Recurrence:
         _recur[(self._programs,)](
             gates, self._weight, self._rest, kept, outputs, counter, rows, frames, gates.stride(0), outputs.stride(0),
             EXACT=self._exact, CHANNELS=channels, UNITS=self._units, PROGRAMS=self._programs, ROWS=ROWS, DEPTH=DEPTH,
-            num_warps=4, num_stages=3, launch_cooperative_grid=self._programs > 1,
+            num_warps=4, num_stages=self._stages, launch_cooperative_grid=self._programs > 1,
         )  # fmt: skip
         cell.copy_(kept)
         return outputs

@@ -18,3 +18,13 @@ def runs_on(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.version.cuda is not None and torch.cuda.get_device_capability(device) >= OLDEST
     return INTERPRETED and device.type == "cpu"
+
+
+@functools.cache
+def stages(most: int, bytes_of_one: int, device: torch.device) -> int:
+    """How many stages of loading ahead have a place in shared memory."""
+    if device.type != "cuda":
+        return most
+    properties = torch.cuda.get_device_properties(device)
+    place = getattr(properties, "shared_memory_per_block_optin", properties.shared_memory_per_block)
+    return max(1, min(most, place // bytes_of_one))
