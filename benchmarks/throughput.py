@@ -25,12 +25,12 @@ PEERS = (("authors", "float32"), ("authors", "tfloat32"), ("transformers", "tflo
 
 @dataclass(frozen=True)
 class Engine:
-    """From recordings on this machine to codes on this machine, `(batch, frames)` a codebook, and from there to audio."""
+    """From recordings in this machine's memory to codes there, `(batch, frames)` a codebook, and from there to audio."""
 
     name: str
     dtype: str
     encode: Callable[[], Sequence[Array]]
-    decode: Callable[[], Array]
+    decode: Callable[[], Sequence[Array]]
 
 
 def run(name: str, device: str, batch: int, seconds: float, rounds: int, say: Callable[[str], None]) -> list[dict[str, Any]]:
@@ -43,8 +43,11 @@ def run(name: str, device: str, batch: int, seconds: float, rounds: int, say: Ca
     rows: list[dict[str, Any]] = []
     ours = [_ours(name, dtype, device, weights, items, tokens) for dtype in OURS]
     for group in (ours, _peers(name, device, weights, items, tokens, say)):
-        rows += [_measured(engine, batch, seconds, rounds) for engine in group]
-        del group
+        for engine in group:
+            try:
+                rows.append(_measured(engine, batch, seconds, rounds))
+            except NotImplementedError as error:
+                say(f"{name}: no {engine.name} in {engine.dtype}: {error}")
     authors = {row["dtype"]: row for row in rows if row["engine"] == "authors"}
     base = authors.get("float32", rows[0])
     for row in rows:
@@ -64,7 +67,7 @@ def _measured(engine: Engine, batch: int, seconds: float, rounds: int) -> dict[s
     if cuda:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    codes, audio = engine.encode(), engine.decode()
+    codes, audio = engine.encode(), np.stack(engine.decode())
     taken = {what: measure.interleaved({what: getattr(engine, what)}, rounds)[what] for what in ("encode", "decode")}
     speeds = {what: batch * seconds / statistics.median(each) for what, each in taken.items()}
     spread = {f"{what}_spread": max(each) / min(each) for what, each in taken.items()}
@@ -80,7 +83,7 @@ def _ours(name: str, dtype: str, device: str, weights: str | None, items: list[A
         made = codec.encode_batch(items, codec.sample_rate)
         return [np.concatenate(book) for book in zip(*(own.codes for own in made), strict=True)]
 
-    return Engine("ours", dtype, encode, lambda: np.stack(codec.decode_batch(tokens)))
+    return Engine("ours", dtype, encode, lambda: codec.decode_batch(tokens))
 
 
 def _peers(
@@ -120,6 +123,9 @@ def _peer(
 
     def ready(work: Callable[[], Any]) -> Any:
         model.to(where, type_)
+        for module in model.modules():
+            if isinstance(module, torch.nn.LSTM):
+                module.flatten_parameters()
         with torch.inference_mode(), library_precision(where, rough):
             return work()
 
@@ -127,11 +133,12 @@ def _peer(
         x = torch.from_numpy(padded).to(where, type_)
         return [book.cpu().numpy() for book in encode_with(model, x, job)]
 
-    def decode() -> Array:
+    def decode() -> Sequence[Array]:
         books = [torch.from_numpy(book).to(where) for book in codes]
         factors = None if scales is None else torch.from_numpy(scales).to(where, type_)
         audio: Array = decode_with(model, books, factors, tokens[0])[..., : items[0].shape[1]].float().cpu().numpy()
-        return np.pad(audio, ((0, 0), (0, 0), (0, items[0].shape[1] - audio.shape[2])), mode="reflect")
+        missing = items[0].shape[1] - audio.shape[2]
+        return np.pad(audio, ((0, 0), (0, 0), (0, missing)), mode="reflect") if missing else audio
 
     return Engine(kind, dtype, lambda: ready(encode), lambda: ready(decode))
 

@@ -53,8 +53,11 @@ def run_ragged(
     outputs: list[list[list[NDArray[Any]]]] = [[] for _ in lengths]
     active = list(range(len(lengths)))
 
-    def run(rows: Sequence[int], of: S, start: int, end: int, last: bool) -> None:
-        made = step(cut(rows, start, end), of, last)
+    def of(rows: list[int]) -> S:
+        return state if rows == active else state.take([active.index(row) for row in rows])
+
+    def run(rows: list[int], start: int, end: int, last: bool) -> None:
+        made = step(cut(rows, start, end), of(rows), last)
         for place, row in enumerate(rows):
             outputs[row].append([array[place : place + 1] for array in made])
 
@@ -66,13 +69,12 @@ def run_ragged(
             [row for row in ending if lengths[row] == length] for length in {lengths[row] for row in {*ending} - {*together}}
         ]
         for rows in filter(None, [together, *alike]):
-            run(rows, state.take([active.index(row) for row in rows]), start, max(lengths[row] for row in rows), True)
+            run(rows, start, max(lengths[row] for row in rows), True)
         if ending:
             going = [row for row in active if row not in ending]
-            state = state.take([active.index(row) for row in going])
-            active = going
+            state, active = of(going), going
         if active:
-            run(active, state, start, start + tile, False)
+            run(active, start, start + tile, False)
             start += tile
     return outputs
 

@@ -10,35 +10,44 @@ from torch import Tensor
 from ..after import NOTHING, After, Fusing
 from .functions import NONE, function_of, to_tf32
 from .pointwise import whole
+from .target import launch
+
+VALUES = 4096
+"""Made by a program."""
+COLUMNS = 64
+"""Channels of a program, at most."""
 
 
 @triton.jit(do_not_specialize=["frames"])
 def _depthwise(  # type: ignore[no-untyped-def]
     x, weight, bias, alpha, inverse, scale, added, out, frames, channels, x_batch, x_tap, added_batch,
-    KIND: tl.constexpr, BIAS: tl.constexpr, SCALE: tl.constexpr, ADD: tl.constexpr, ROUGH: tl.constexpr, TAPS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    KIND: tl.constexpr, BIAS: tl.constexpr, SCALE: tl.constexpr, ADD: tl.constexpr, ROUGH: tl.constexpr,
+    TAPS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    signal = tl.program_id(2).to(tl.int64)
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    signal, start = tl.program_id(2).to(tl.int64), tl.program_id(0) * ROWS
+    row = tl.arange(0, ROWS)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     exists = column < channels
-    filled = (row < frames)[:, None] & exists[None, :]
-    place = row.to(tl.int64)[:, None] * channels + column[None, :]
+    filled = (start + row < frames)[:, None] & exists[None, :]
+    place = (row * channels)[:, None] + column[None, :]  # from where the block begins, in 32 bits
+    begin = start.to(tl.int64) * channels
+    source = x + signal * x_batch + begin
     total = tl.zeros((ROWS, COLUMNS), tl.float32)
-    for tap in tl.static_range(TAPS):
+    for tap in range(TAPS):  # not unrolled: the loads of all taps at once would take the registers of other programs
         factor = tl.load(weight + tap * channels + column, mask=exists, other=0.0)
-        total += tl.load(x + signal * x_batch + (place + tap * x_tap), mask=filled, other=0.0).to(tl.float32) * factor[None, :]
+        total += tl.load(source + tap * x_tap + place, mask=filled, other=0.0).to(tl.float32) * factor[None, :]
     if BIAS:
         total += tl.load(bias + column, mask=exists, other=0.0)[None, :]
     if SCALE:
-        total *= tl.load(scale + row, mask=row < frames, other=0.0).to(tl.float32)[:, None]
+        total *= tl.load(scale + start + row, mask=start + row < frames, other=0.0).to(tl.float32)[:, None]
     if KIND != NONE:
         one = tl.load(alpha + column, mask=exists, other=0.0)[None, :]
         total = function_of(total, one, tl.load(inverse + column, mask=exists, other=0.0)[None, :], KIND)
     if ADD:
-        total += tl.load(added + signal * added_batch + place, mask=filled, other=0.0).to(tl.float32)
-    if ROUGH:
+        total += tl.load(added + signal * added_batch + begin + place, mask=filled, other=0.0).to(tl.float32)
+    elif ROUGH:
         total = to_tf32(total)
-    tl.store(out + signal * frames * channels + place, total.to(out.dtype.element_ty), mask=filled)
+    tl.store(out + signal * frames * channels + begin + place, total.to(out.dtype.element_ty), mask=filled)
 
 
 class Depthwise(Fusing):
@@ -59,13 +68,14 @@ class Depthwise(Fusing):
         out = x.new_empty(batch, frames, channels)
         alpha, inverse = after.parameters or (out, out)
         added = out if after.added is None else whole(after.added)
-        columns = min(64, triton.next_power_of_2(channels))
-        rows = 4096 // columns
-        _depthwise[(triton.cdiv(frames, rows), triton.cdiv(channels, columns), batch)](
-            x, self._taps, self._bias, alpha, inverse, after.scale, added, out,
+        columns = min(COLUMNS, triton.next_power_of_2(channels))
+        rows = VALUES // columns
+        grid = (triton.cdiv(frames, rows), triton.cdiv(channels, columns), batch)
+        launch(
+            _depthwise, grid, x, self._taps, self._bias, alpha, inverse, after.scale, added, out,
             frames, channels, x.stride(0), self._dilation * channels, added.stride(0),
             KIND=after.kind, BIAS=self._bias is not None, SCALE=after.scale is not None, ADD=after.added is not None,
-            ROUGH=self._rough and x.dtype == torch.float32,
-            TAPS=self._taps.shape[0], ROWS=rows, COLUMNS=columns, num_warps=8,
+            ROUGH=self._rough and x.dtype == torch.float32, TAPS=self._taps.shape[0], ROWS=rows, COLUMNS=columns,
+            num_warps=8, num_stages=1,
         )  # fmt: skip
         return out

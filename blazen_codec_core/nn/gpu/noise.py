@@ -10,6 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .target import launch
+
 COUNTERS = 128
 """A program."""
 PER_COUNTER = 8
@@ -46,7 +48,7 @@ def normals(seed: int, layer: int, position: int, count: int, device: torch.devi
     counters = -(-(skip + count) // PER_COUNTER)
     if count:
         signed = seed - (1 << 64) if seed >> 63 else seed
-        _normals[(triton.cdiv(counters, COUNTERS),)](
-            out, first, skip, count, signed, layer, TURN=2 * math.pi * 2.0**-32, COUNTERS=COUNTERS, num_warps=4
-        )
+        grid = (triton.cdiv(counters, COUNTERS),)
+        turn = 2 * math.pi * 2.0**-32
+        launch(_normals, grid, out, first, skip, count, signed, layer, TURN=turn, COUNTERS=COUNTERS, num_warps=4)
     return out

@@ -8,6 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .pointwise import BLOCK, whole
+from .target import launch
 
 
 @triton.jit
@@ -43,7 +44,7 @@ def normalize(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> Tensor
     total = frames * channels
     grid = (triton.cdiv(total, BLOCK), batch)
     parts = torch.empty(batch, grid[0], 3, device=x.device)
-    _moments[grid](x, parts, total, x.stride(0), BLOCK=BLOCK, num_warps=8)
+    launch(_moments, grid, x, parts, total, x.stride(0), BLOCK=BLOCK, num_warps=8)
     counts, means, squares = parts.double().unbind(
         2
     )  # put together as Chan et al. 1983 do, "Algorithms for computing the variance"
@@ -52,5 +53,6 @@ def normalize(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> Tensor
     factor = weight.double() * torch.rsqrt(variance + epsilon)
     offset = bias.double() - mean * factor
     out = torch.empty_like(x)
-    _scale[grid](x, factor.float(), offset.float(), out, channels, total, x.stride(0), out.stride(0), BLOCK=BLOCK, num_warps=8)
+    strides = (x.stride(0), out.stride(0))
+    launch(_scale, grid, x, factor.float(), offset.float(), out, channels, total, *strides, BLOCK=BLOCK, num_warps=8)
     return out

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..after import NOTHING, After
 from .functions import NONE, function_of, to_tf32
+from .target import launch
 
 BLOCK = 4096
 """Values a program."""
@@ -66,8 +67,8 @@ def _launch(tail: Tensor, x: Tensor, out: Tensor, first: int, function: After, e
     if not total or not x.shape[0]:
         return
     alpha, inverse = function.parameters or (out, out)
-    _join[(triton.cdiv(total, BLOCK), x.shape[0])](
-        tail, x, alpha, inverse, ends, out, channels, tail.shape[1] * channels, first * channels, (first + x.shape[1]) * channels,
+    launch(
+        _join, (triton.cdiv(total, BLOCK), x.shape[0]), tail, x, alpha, inverse, ends, out, channels, tail.shape[1] * channels, first * channels, (first + x.shape[1]) * channels,
         total, tail.stride(0), x.stride(0), out.stride(0), KIND=function.kind, ENDS=ends is not None, ROUGH=rough and x.dtype == torch.float32,
         BLOCK=BLOCK, num_warps=8,
     )  # fmt: skip

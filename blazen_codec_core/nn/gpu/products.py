@@ -19,7 +19,7 @@ from torch import Tensor
 from ..after import NOTHING, After, Fusing
 from .functions import NONE, function_of, to_tf32
 from .pointwise import whole
-from .target import stages
+from .target import launch, stages
 
 
 @triton.jit(do_not_specialize=["rows", "frames"])
@@ -73,11 +73,11 @@ def _products(  # type: ignore[no-untyped-def]
         total = function_of(total, one, tl.load(inverse + column, mask=exists, other=0.0)[None, :], KIND)
     filled = there[:, None] & exists[None, :]
     if ADD:
-        first = block * ROWS // frames
-        near = added + first.to(tl.int64) * added_batch  # from where 32 bits reach all of the block
-        place = ((signal - first).to(tl.int32) * added_batch + frame * columns)[:, None] + column[None, :]
-        total += tl.load(near + place, mask=filled, other=0.0).to(tl.float32)
-    if ROUGH:
+        first, other = (block * ROWS // frames).to(tl.int64), (block * ROWS % frames).to(tl.int64)
+        near = added + first * added_batch + other * columns  # from where 32 bits reach all of the block
+        place = ((signal - first) * added_batch + (frame - other) * columns).to(tl.int32)
+        total += tl.load(near + (place[:, None] + column[None, :]), mask=filled, other=0.0).to(tl.float32)
+    elif ROUGH:  # a sum goes on without: it would lose more at every residual
         total = to_tf32(total)
     place = (tl.arange(0, ROWS) * columns)[:, None] + column[None, :]
     tl.store(out + block.to(tl.int64) * ROWS * columns + place, total.to(out.dtype.element_ty), mask=filled)
@@ -116,9 +116,11 @@ ROUGH = {
 }
 EXACT = {
     "thin": Blocks(rows=128, columns=64, depth=32, warps=4, stages=3),
-    "plain": Blocks(rows=128, columns=64, depth=32, warps=4, stages=3),
+    "plain": Blocks(rows=64, columns=128, depth=32, warps=4, stages=3),
     "wide": Blocks(rows=64, columns=128, depth=32, warps=4, stages=3),
 }
+LEAST_COLUMNS = 64
+"""Where larger blocks would multiply by more zeros, which of exact products there are too many to waste."""
 FEW_ROWS = 64
 """Up to so many, blocks have no more."""
 LEAST = 16
@@ -146,8 +148,10 @@ class Products(Fusing):
         self._exact, self._rough = not (rough or self._half), rough and not self._half
         high = weight if self._half else rounded(weight)
         self._weight, self._rest = high, rounded(weight - high) if self._exact else high
-        kind = "thin" if count * width < THIN else "wide" if self._columns >= WIDE else "plain"
-        blocks = (HALF if self._half else ROUGH if self._rough else EXACT)[kind]
+        kinds = HALF if self._half else ROUGH if self._rough else EXACT
+        blocks = kinds["thin" if count * width < THIN else "wide" if self._columns >= WIDE else "plain"]
+        if -self._columns % blocks.columns > -self._columns % LEAST_COLUMNS and self._exact:
+            blocks = replace(blocks, rows=128, columns=LEAST_COLUMNS)
         columns = max(LEAST, min(blocks.columns, triton.next_power_of_2(self._columns)))
         depth = _depth(self._width, blocks.depth)
         loaded = weight.element_size() * depth * (blocks.rows + columns * (1 + self._exact))
@@ -162,8 +166,8 @@ class Products(Fusing):
         rows, blocks = batch * frames, self._blocks
         tall = blocks.rows if rows > FEW_ROWS else FEW_ROWS
         grid = (triton.cdiv(rows, tall) * triton.cdiv(columns, blocks.columns),)
-        _products[grid](
-            x, self._weight, self._rest, self._bias, alpha, inverse, after.scale, added, out,
+        launch(
+            _products, grid, x, self._weight, self._rest, self._bias, alpha, inverse, after.scale, added, out,
             rows, frames, columns, self._width, self._taps, x.stride(0), x.stride(1) * self._stride, self._tap,
             added.stride(0),
             KIND=after.kind, BIAS=self._bias is not None, SCALE=after.scale is not None, ADD=after.added is not None,

@@ -16,7 +16,7 @@ from torch import Tensor
 from .functions import exponential_less_one, to_tf32
 from .pointwise import whole
 from .products import Products, rounded
-from .target import INTERPRETED, stages
+from .target import INTERPRETED, launch, stages
 
 ROWS = 32
 """Signals at a time; always as many, since other blocks would round in another way."""
@@ -143,8 +143,8 @@ class Recurrence:
         gates = self._entry(whole(x), frames)
         kept = cell.float().contiguous()
         counter = torch.zeros(1, dtype=torch.int32, device=x.device)
-        _recur[(self._programs,)](
-            gates, self._weight, self._rest, kept, outputs, counter, rows, frames, gates.stride(0), outputs.stride(0),
+        launch(
+            _recur, (self._programs,), gates, self._weight, self._rest, kept, outputs, counter, rows, frames, gates.stride(0), outputs.stride(0),
             EXACT=self._exact, CHANNELS=channels, UNITS=self._units, PROGRAMS=self._programs, ROWS=ROWS, DEPTH=DEPTH,
             num_warps=4, num_stages=self._stages, launch_cooperative_grid=self._programs > 1,
         )  # fmt: skip

@@ -1,10 +1,14 @@
-"""Where these kernels run."""
+"""Where these kernels run, and how they are started."""
 
 from __future__ import annotations
 
 import functools
+import warnings
+from typing import Any
 
 import torch
+import triton
+import triton.language as tl
 from triton import knobs
 
 INTERPRETED: bool = knobs.runtime.interpret
@@ -12,12 +16,37 @@ OLDEST = (8, 0)
 """The first compute capability with matrix units for bfloat16 and for TF32."""
 
 
+@triton.jit
+def _nothing(x):  # type: ignore[no-untyped-def]
+    tl.store(x, 1.0)
+
+
 @functools.cache
 def runs_on(device: torch.device) -> bool:
-    """Whether a device is one that these kernels are for."""
-    if device.type == "cuda":
-        return torch.version.cuda is not None and torch.cuda.get_device_capability(device) >= OLDEST
-    return INTERPRETED and device.type == "cpu"
+    """Whether a device is one that these kernels are for, and they can be compiled for it here."""
+    if device.type != "cuda":
+        return INTERPRETED and device.type == "cpu"
+    if torch.version.cuda is None or torch.cuda.get_device_capability(device) < OLDEST:
+        return False
+    try:
+        launch(_nothing, (1,), torch.empty(1, device=device))
+    except Exception as error:  # whatever compilers die of, such as that there is none
+        warnings.warn(
+            f"Triton cannot compile here, so a GPU is left to PyTorch's own kernels, which are slower: {error}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return False
+    return True
+
+
+def launch(kernel: Any, grid: tuple[int, ...], x: torch.Tensor, *arguments: Any, **settings: Any) -> None:
+    """Starts a kernel, whose first argument is `x`, on the device of `x`."""
+    if x.device.type == "cuda":
+        with torch.cuda.device(x.device):
+            kernel[grid](x, *arguments, **settings)
+    else:
+        kernel[grid](x, *arguments, **settings)
 
 
 @functools.cache
