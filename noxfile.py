@@ -56,6 +56,13 @@ def browser(session: nox.Session) -> None:
 
 
 @nox.session
+def gpu(session: nox.Session) -> None:
+    """The kernels for GPUs, through Triton's interpreter."""
+    install_for_tests(session, groups=("gpu",))
+    session.run("pytest", "-m", "gpu", "tests/gpu", *session.posargs, env={"TRITON_INTERPRET": "1"})
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """ruff, both ways."""
     install(session, groups=("lint",))

@@ -6,6 +6,7 @@ import collections
 import dataclasses
 import json
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +118,26 @@ def test_batches_write_the_same_bytes(recordings, whole, tmp_path, monkeypatch):
     assert list(one) == list(other)
     for identity, row in one.items():
         same(row.tokens, other[identity].tokens)
+
+
+def test_threads_read_in_order_and_no_further_ahead_than_they_are(monkeypatch):
+    begun, gone_on = [], threading.Event()
+
+    def work(number):
+        begun.append(number)
+        if number == 0:
+            assert gone_on.wait(30)
+        if number == 20:
+            raise bc.InvalidInput("of no use")
+        return number
+
+    made = tokenizing.in_threads(work, range(100), 3)
+    threading.Timer(0.2, gone_on.set).start()
+    assert [next(made) for _ in range(20)] == list(range(20))
+    assert max(begun) < 20 + 2 * 3
+    with pytest.raises(bc.InvalidInput):
+        next(made)
+    assert len(begun) < 40
 
 
 def test_a_batch_that_fails_is_done_one_by_one(recordings, whole, tmp_path, monkeypatch):

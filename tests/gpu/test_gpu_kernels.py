@@ -1,0 +1,214 @@
+"""The kernels for GPUs give the sums that PyTorch gives in double precision, the same ones in any pieces and beside any neighbours."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from blazen_codec_core.nn import gpu, noise
+from blazen_codec_core.nn.after import ELU, NONE, SNAKE, After
+from blazen_codec_core.nn.kernels import ShiftedProducts
+
+pytestmark = pytest.mark.gpu
+BUDGET = settings(max_examples=25, deadline=None)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def place(device):
+    torch.set_default_device(device)
+    yield
+    torch.set_default_device(None)
+
+
+def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator("cpu").manual_seed(seed), device="cpu").to(torch.get_default_device())
+
+
+def finished(y: torch.Tensor, after: After) -> torch.Tensor:
+    """What `after` is, in double precision."""
+    if after.scale is not None:
+        y = y * after.scale.double()[:, None]
+    if after.kind == SNAKE:
+        alpha, inverse = (values.double() for values in after.parameters)
+        y = y + torch.sin(alpha * y) ** 2 * inverse
+    elif after.kind == ELU:
+        y = F.elu(y)
+    return y if after.added is None else y + after.added[:, : y.shape[1]].double()
+
+
+def after_of(kind: int, scaled: bool, added: bool, batch: int, frames: int, channels: int) -> After:
+    alpha = 0.5 + drawn(channels, seed=7).abs()
+    return After(
+        scale=drawn(frames, seed=8) if scaled else None,
+        kind=kind,
+        parameters=(alpha, 1 / alpha) if kind == SNAKE else None,
+        added=drawn(batch, frames + 2, channels, seed=9) if added else None,
+    )
+
+
+SHAPES = st.fixed_dictionaries(
+    {
+        "batch": st.integers(1, 3),
+        "frames": st.integers(1, 150),
+        "channels": st.sampled_from([1, 2, 8, 16, 24, 48, 96]),
+        "columns": st.sampled_from([1, 3, 16, 40, 64, 100]),
+        "taps": st.sampled_from([1, 2, 3, 7]),
+        "step": st.sampled_from([(1, 1), (1, 3), (1, 9), (2, 1), (5, 1)]),
+        "kind": st.sampled_from([NONE, SNAKE, ELU]),
+        "scaled": st.booleans(),
+        "added": st.booleans(),
+        "bias": st.booleans(),
+    }
+)
+
+
+def a_convolution(batch, frames, channels, columns, taps, step, kind, scaled, added, bias):
+    """Taps, a bias, a signal, what comes after, and what is wanted."""
+    stride, dilation = step
+    weight = drawn(taps, stride * channels, columns) / (taps * stride * channels) ** 0.5
+    offset = drawn(columns, seed=1) if bias else None
+    x = drawn(batch, (frames + (taps - 1) * dilation) * stride, channels, seed=2)
+    after = after_of(kind, scaled, added, batch, frames, columns)
+    wanted = ShiftedProducts(weight.double().unbind(), None if offset is None else offset.double(), stride, dilation)
+    return weight, offset, x, after, finished(wanted(x.double(), frames), after)
+
+
+@BUDGET
+@given(SHAPES)
+def test_products_are_those_of_float32(shape):
+    weight, bias, x, after, wanted = a_convolution(**shape)
+    got = gpu.Products(weight, bias, *shape["step"], rough=False)(x, shape["frames"], after)
+    assert got.shape == wanted.shape
+    assert (got - wanted).abs().max() < 1e-5 * wanted.abs().max().clamp(min=1)
+
+
+@BUDGET
+@given(SHAPES, st.sampled_from(["rough", "half"]))
+def test_products_that_may_be_less_exact_are_near(shape, kind):
+    weight, bias, x, after, wanted = a_convolution(**shape)
+    if kind == "half":
+        weight, x = weight.half(), x.half()
+        after = After(after.scale, after.kind, after.parameters, None if after.added is None else after.added.half())
+    got = gpu.Products(weight, bias, *shape["step"], rough=kind == "rough")(x, shape["frames"], after)
+    assert got.dtype == x.dtype
+    assert (got - wanted).abs().max() < 2e-2 * wanted.abs().max().clamp(min=1)
+
+
+@pytest.mark.parametrize(
+    ("channels", "columns", "taps", "dilation"), [(48, 48, 7, 3), (64, 128, 2, 1), (96, 96, 7, 9), (1, 32, 7, 1)]
+)
+def test_products_do_not_depend_on_the_length_or_the_neighbours(channels, columns, taps, dilation, same):
+    product = gpu.Products(drawn(taps, channels, columns), drawn(columns), 1, dilation, rough=False)
+    reach = (taps - 1) * dilation
+    x = drawn(3, 200 + reach, channels, seed=3)
+    whole = product(x, 200)
+    for row, start, frames in [(0, 0, 1), (1, 13, 40), (2, 70, 130), (1, 199, 1)]:
+        piece = product(x[row : row + 1, start : start + frames + reach], frames)
+        assert same(piece[0], whole[row, start : start + frames])
+
+
+@BUDGET
+@given(
+    frames=st.integers(1, 100),
+    channels=st.sampled_from([3, 16, 24, 96]),
+    dilation=st.sampled_from([1, 3, 9]),
+    kind=st.sampled_from([NONE, SNAKE, ELU]),
+    scaled=st.booleans(),
+    added=st.booleans(),
+)
+def test_depthwise_convolutions(frames, channels, dilation, kind, scaled, added):
+    weight, bias, x = drawn(7, channels), drawn(channels, seed=1), drawn(2, frames + 6 * dilation, channels, seed=2)
+    after = after_of(kind, scaled, added, 2, frames, channels)
+    wanted = F.conv1d(x.double().transpose(1, 2), weight.double().t()[:, None], bias.double(), dilation=dilation, groups=channels)
+    got = gpu.Depthwise(weight, bias, dilation, rough=False)(x, frames, after)
+    wanted = finished(wanted.transpose(1, 2), after)
+    assert (got - wanted).abs().max() < 1e-5 * wanted.abs().max().clamp(min=1)
+
+
+@BUDGET
+@given(
+    tail=st.integers(0, 5),
+    left=st.integers(0, 5),
+    frames=st.integers(0, 60),
+    right=st.integers(0, 5),
+    ends=st.none() | st.tuples(st.integers(0, 60), st.integers(0, 60)),
+)
+def test_joining(tail, left, frames, right, ends):
+    before, x = drawn(2, tail, 24), drawn(2, frames, 24, seed=1)
+    after = after_of(SNAKE, False, False, 2, frames, 24)
+    counts = None if ends is None else torch.tensor(ends, dtype=torch.int32)
+    got = gpu.join(before, x, left, right, after, counts)
+    made = finished(x.double(), after)
+    for row, end in enumerate(ends or ()):
+        made[row, end:] = 0
+    wanted = torch.cat([before.double(), torch.zeros(2, left, 24), made, torch.zeros(2, right, 24)], dim=1)
+    assert got.shape == wanted.shape
+    if wanted.numel():
+        assert (got - wanted).abs().max() < 1e-5
+
+
+def test_a_function_is_written_where_it_is_asked_for():
+    x, out = drawn(2, 50, 24), torch.full((2, 60, 24), 7.0)
+    gpu.apply(After(kind=ELU), x, out[:, 5:55])
+    assert torch.allclose(out[:, 5:55], F.elu(x), atol=1e-6)
+    assert (out[:, :5] == 7).all()
+    assert (out[:, 55:] == 7).all()
+
+
+@pytest.mark.parametrize("seed", [0, 5, 2**63 + 5, 2**64 - 1])
+@pytest.mark.parametrize(("layer", "position", "count"), [(0, 0, 1), (1, 13, 1000), (3, 8, 8), (2, 123_456_789_012, 77)])
+def test_noise_is_that_of_other_devices(seed, layer, position, count, device):
+    wanted = noise.CounterNoise(seed)(layer, position, count).flatten()
+    got = gpu.normals(seed, layer, position, count, device, torch.float32).cpu()
+    assert torch.allclose(got, wanted, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("mean", "spread"), [(0.0, 1.0), (100.0, 0.1), (0.0, 1e-6)])
+def test_norms(mean, spread):
+    x, weight, bias = mean + spread * drawn(3, 700, 24), 1 + drawn(24, seed=1) / 9, drawn(24, seed=2)
+    exact = x.double()
+    away = exact - exact.mean((1, 2), keepdim=True)
+    wanted = away * torch.rsqrt(away.square().mean((1, 2), keepdim=True) + 1e-5) * weight + bias
+    assert (gpu.normalize(x, weight, bias, 1e-5) - wanted).abs().max() < 2e-4 if mean else 1e-5
+
+
+@pytest.mark.parametrize(("rows", "frames"), [(1, 1), (3, 9), (35, 4)])
+def test_recurrent_layers(rows, frames, same):
+    lstm = torch.nn.LSTM(64, 64, batch_first=True)
+    x, hidden, cell = drawn(rows, frames, 64), drawn(rows, 64, seed=1), drawn(rows, 64, seed=2)
+    wanted, (_, after) = lstm(x, (hidden[None], cell[None]))
+    bias = (lstm.bias_ih_l0 + lstm.bias_hh_l0).detach()
+    layer = gpu.Recurrence(lstm.weight_ih_l0, lstm.weight_hh_l0, bias, rough=False)
+    own = cell.clone()
+    got = layer(x, hidden, own, True)
+    assert torch.equal(got[:, 0], hidden)
+    assert (got[:, 1:] - wanted).abs().max() < 2e-6
+    assert (own - after[0]).abs().max() < 2e-6
+    alone = cell[-1:].clone()
+    assert same(layer(x[-1:], hidden[-1:], alone, True), got[-1:])
+    assert same(alone, own[-1:])
+
+
+def test_the_nearest_entry():
+    table, offset, codes = drawn(8, 300), drawn(300, seed=1), drawn(2, 70, 8, seed=2)
+    wanted = (codes.double() @ table.double() + offset.double()).argmax(-1)
+    assert torch.equal(gpu.Search(table, offset)(codes), wanted)
+    assert gpu.Search(table, None)(codes[:, :0]).shape == (2, 0)
+
+
+def test_without_a_compiler_a_gpu_is_left_to_pytorch(monkeypatch):
+    from blazen_codec_core.nn.gpu import target
+
+    def fails(*arguments, **options):
+        raise RuntimeError("Failed to find C compiler")
+
+    made = torch.empty(1)
+    monkeypatch.setattr(target.torch, "empty", lambda *shape, device: made)
+    monkeypatch.setattr(target.torch.version, "cuda", "13.0")
+    monkeypatch.setattr(target.torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(target, "launch", fails)
+    with pytest.warns(RuntimeWarning, match="C compiler"):
+        assert not target.runs_on.__wrapped__(torch.device("cuda"))

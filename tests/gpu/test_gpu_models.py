@@ -1,0 +1,97 @@
+"""Models on the kernels for GPUs: the tokens of the CPU, in any pieces and beside any neighbours."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import blazen_codec_core as bc
+from blazen_codec_core.conformance.signals import voice
+from blazen_codec_core.nn import conv, kernels, noise, recurrent
+from blazen_codec_core.nn.after import Fusing
+
+pytestmark = pytest.mark.gpu
+SECONDS = 0.12
+"""The interpreter takes a second for every few milliseconds."""
+NAMES = ("snac_tiny", "dac_tiny", "encodec_tiny")
+
+
+def recording(codec: bc.DynCodecProvider, seconds: float = SECONDS) -> np.ndarray:
+    return np.stack([voice(seconds, codec.sample_rate, channel) for channel in range(codec.channels)])
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def codec(request, device):
+    made = bc.load(request.param, device=str(device))
+    made.load()
+    modules = made._handle.backend.loaded().network.modules()
+    kinds = [isinstance(module._prepared, Fusing) for module in modules if isinstance(module, conv.Convolving)]
+    assert kinds
+    assert all(kinds), "convolutions that are left to the library"
+    return made
+
+
+@pytest.fixture(scope="module")
+def plain(codec):
+    """The same on a CPU, without the kernels."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (kernels, conv, noise, recurrent):
+            patch.setattr(module, "gpu_kernels_for", lambda device: None)
+        made = bc.load(codec.spec.name, device="cpu")
+        pcm = recording(codec)
+        tokens = made.encode(pcm, made.sample_rate)
+        yield pcm, tokens, made.decode(tokens)
+
+
+def test_tokens_and_audio_are_those_of_the_cpu(codec, plain):
+    pcm, tokens, audio = plain
+    assert codec.encode(pcm, codec.sample_rate) == tokens
+    assert np.abs(codec.decode(tokens) - audio).max() < 1e-6
+
+
+def test_pieces_and_tiles_of_any_size_give_the_same(codec, plain, same):
+    pcm, tokens, _ = plain
+    audio = codec.decode(tokens)
+    session = codec.encoder_session(codec.channels, tile_frames=codec.spec.block_frames)
+    parts = [session.push(pcm[:, start : start + 777]) for start in range(0, pcm.shape[1], 777)]
+    assert bc.CodecTokens.concat([*parts, session.finish()]) == tokens
+    player = codec.decoder_session(tile_frames=codec.spec.block_frames)
+    heard = [player.push(part) for part in tokens.parts(codec.spec.block_frames)]
+    assert same(np.concatenate([*heard, player.finish()], axis=1), audio)
+
+
+def test_neighbours_of_any_length_change_nothing(codec, plain, monkeypatch, same):
+    pcm, tokens, _ = plain
+    monkeypatch.setattr(type(codec._handle.backend), "batch_streams", {"cpu": 4})
+    items = [pcm, pcm[:, : pcm.shape[1] // 3], pcm[:, :100]]
+    made = codec.encode_batch(items, codec.sample_rate)
+    assert made[0] == tokens
+    assert made[1:] == [codec.encode(item, codec.sample_rate) for item in items[1:]]
+    for audio, own in zip(codec.decode_batch(made), made, strict=True):
+        assert same(audio, codec.decode(own))
+
+
+@pytest.mark.parametrize("dtype", ["tfloat32", "float16"])
+def test_less_exact_types_are_near(codec, plain, dtype, device):
+    pcm, tokens, audio = plain
+    other = bc.load(codec.spec.name, device=str(device), dtype=dtype)
+    assert other.encode(pcm, other.sample_rate).frames == tokens.frames
+    error = other.decode(tokens) - audio
+    assert (error**2).sum() < 1e-3 * (audio**2).sum()
+    other.unload()
+
+
+def test_segments_with_norms(device):
+    """As `encodec_48khz` has them, in a network of few channels."""
+    torch.manual_seed(0)
+    from blazen_codec_core.nn import Conv1d, TimeNorm, prepare
+
+    x, layer, norm = torch.randn(2, 300, 16), Conv1d(16, 16, 3, padding=1), TimeNorm(16)
+    torch.nn.init.normal_(layer.weight, std=0.2)
+    wanted = norm(layer(x)).detach()
+    network = torch.nn.ModuleList([layer, norm]).to(device)
+    prepare(network)
+    with torch.inference_mode():
+        got = norm(layer(x.to(device)))
+    assert (got.cpu() - wanted).abs().max() < 1e-5
