@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
 import json
 import tempfile
@@ -12,13 +13,18 @@ from typing import Any
 
 import numpy as np
 import psutil
+import soundfile
 from rich.table import Table
 
 import blazen_codec_core as bc
+from blazen_codec_core.audio import AudioReader
 from blazen_codec_core.conformance.signals import voice
 from blazen_codec_core.dataset import books, plan
 from blazen_codec_core.dataset.books import Done
 from blazen_codec_core.dataset.items import Item, find
+from blazen_codec_core.dataset.local import cores
+from blazen_codec_core.dataset.tokenizing import in_threads
+from blazen_codec_core.recordings import Recording
 
 ROUND_TRIP = 0.02
 """Seconds that storage far away takes to answer, in the measurement of headers."""
@@ -75,6 +81,58 @@ def journal(count: int = 500) -> float:
         for number in range(count):
             kept.note(Done(number, 100, 3600.0, 60.0, (), ("eJxjYBBggAEmKO0AxAoMHGA2hwMjTFoBiBmhyjnAipA=",) * 8))
         return count / (time.perf_counter() - started)
+
+
+def reading(seconds: float = 20.0, files: int = 24) -> list[dict[str, Any]]:
+    """Seconds of audio a second, a channel, that threads read, decompress and resample to 24 kHz: what a GPU waits for."""
+    codec, rows = bc.load("snac_24khz", device="cpu", weights="random:0"), []
+    for rate, suffix in ((24_000, "wav"), (44_100, "wav"), (44_100, "flac"), (44_100, "mp3"), (48_000, "ogg")):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"one.{suffix}"
+            soundfile.write(path, voice(seconds, rate), rate)
+            row: dict[str, Any] = {"file": f"{suffix}, {rate / 1000:g} kHz"}
+            for threads in (1, cores()):
+                started = time.perf_counter()
+                for _ in in_threads(lambda path: Recording(lambda: AudioReader(path), codec).whole(), [path] * files, threads):
+                    pass
+                row[f"{threads} thread{'s' * (threads > 1)}"] = files * seconds / (time.perf_counter() - started)
+        rows.append(row)
+    return rows
+
+
+class NoTime:
+    """A network that takes none to encode: its tokens are zeros."""
+
+    def __init__(self, network: Any, strides: tuple[int, ...]) -> None:
+        self._network, self._strides = network, strides
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._network, name)
+
+    def encode_step(self, x: Any, state: Any, last: bool) -> list[Any]:
+        frames = self._network.frames_encoded(x.shape[1], last)
+        return [x.new_zeros(x.shape[0], frames // stride) for stride in self._strides]
+
+
+def around(lengths: tuple[float, ...] = (2.0, 10.0, 30.0), total: float = 7200.0) -> list[dict[str, Any]]:
+    """Recordings a second of so many seconds each through all of `tokenize` but the network, in batches as on a GPU, and how long
+    each keeps the thread busy that also runs the network."""
+    codec, rows = bc.load("snac_24khz", device="cpu", weights="random:0"), []
+    backend = codec._handle.backend
+    backend._loaded = dataclasses.replace(backend.loaded(), network=NoTime(backend.loaded().network, codec.spec.strides))
+    backend.batch_streams, backend.whole_tile = {"cpu": 32}, lambda streams: 2**20
+    for length in lengths:
+        with tempfile.TemporaryDirectory() as folder:
+            source, out, count = Path(folder) / "in", Path(folder) / "out", int(total / length)
+            source.mkdir()
+            soundfile.write(source / "0.wav", voice(length, codec.sample_rate), codec.sample_rate)
+            for number in range(1, count):
+                (source / f"{number}.wav").symlink_to(source / "0.wav")
+            started, used = time.perf_counter(), time.thread_time()
+            bc.tokenize_dataset(source, codec, out, shard_minutes=60, engine=bc.Engine(workers=1))
+            took, used = time.perf_counter() - started, time.thread_time() - used
+        rows.append({"seconds": length, "recordings": count / took, "times": total / took, "thread_ms": 1000 * used / count})
+    return rows
 
 
 def by_length(
@@ -170,6 +228,8 @@ def run(names: tuple[str, ...], speed: float) -> dict[str, Any]:
         "planning": planning(),
         "headers": headers(),
         "journal": journal(),
+        "reading": reading(),
+        "around": around(),
         "by_length": {name: by_length(name) for name in names},
         "speed": speed,
         "simulations": simulations(speed),
@@ -187,6 +247,16 @@ def tables(result: dict[str, Any]) -> list[Table]:
     others.add_column("a second", justify="right")
     others.add_row(f"headers, of storage that answers after {ROUND_TRIP * 1000:.0f} ms", f"{result['headers']:,.0f}")
     others.add_row("lines of the journal", f"{result['journal']:,.0f}")
+    read = Table(title="Seconds of audio a second, read and resampled to 24 kHz")
+    for column in result["reading"][0]:
+        read.add_column(column, justify="left" if column == "file" else "right")
+    for row in result["reading"]:
+        read.add_row(*(f"{value:,.0f}" if isinstance(value, float) else value for value in row.values()))
+    rest = Table(title="All of tokenize but the network, in batches")
+    for column in ("seconds each", "recordings a second", "seconds of audio a second", "ms of the thread that runs the network"):
+        rest.add_column(column, justify="right")
+    for row in result["around"]:
+        rest.add_row(f"{row['seconds']:g}", f"{row['recordings']:,.0f}", f"{row['times']:,.0f}", f"{row['thread_ms']:.2f}")
     lengths = Table(title="Seconds of audio a second and core, by the length of recordings")
     lengths.add_column("model")
     for length in next(iter(result["by_length"].values())):
@@ -198,4 +268,4 @@ def tables(result: dict[str, Any]) -> list[Table]:
         runs.add_column(column, justify="left" if column == "scene" else "right")
     for row in result["simulations"]:
         runs.add_row(row["scene"], f"{row['audio']:,.0f}", str(row["workers"]), f"{row['hours']:.3f}", f"{row['share']:.1%}")
-    return [plans, others, lengths, runs]
+    return [plans, others, read, rest, lengths, runs]

@@ -32,8 +32,8 @@ from .session import TileDecoderSession, TileEncoderSession, running
 LONGEST_TILE = 600
 """Seconds; memory grows with the tile."""
 BYTES_A_SAMPLE = 1 << 12
-"""Of a GPU's memory, for each sample of all signals that run side by side: a few large steps instead of many small ones. The largest
-models need less than half of it."""
+"""Of a GPU's memory, for each sample of all signals that run side by side: few large steps instead of many small ones. The
+largest models need less than half of it."""
 TFLOAT32 = "tfloat32"
 """Not a type of PyTorch's, but a way to multiply float32."""
 

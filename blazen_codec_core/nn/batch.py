@@ -1,7 +1,7 @@
 """Signals of different lengths side by side, each as if it were alone.
 
-All start together and run tile by tile on the same grid as a single one. Those that end within a tile finish together: layers know
-where each ends (`StreamSetup.ends`), and what they find after that is what they would find alone.
+All start together and run tile by tile on the same grid as a single one. Those that end within a tile finish together: layers
+know where each ends (`StreamSetup.ends`), and find after it what they would find alone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ S = TypeVar("S", bound=State)
 
 
 FEWEST_FRAMES = 16
-"""Signals that end within fewer of the codec's frames do so among those of equal length: there may be less of them than is mirrored."""
+"""Signals that end within fewer of the codec's frames do so among those of equal length: less may be left than is mirrored."""
 
 
 def run_ragged(

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from . import kernels
 from .after import NOTHING, After
-from .loops import load_loops
+from .loops import gpu_kernels_for, load_loops
 
 NoiseSource = Callable[[int, int, int], Tensor]
 """`(layer, position, count)` to `(batch or 1, count, 1)` standard normal noise."""
@@ -276,9 +276,10 @@ class Chain(Layer):
         """Some of the layers. Pointwise ones are left to those around them, where that saves passes over memory."""
         layers: list[Layer] = list(self)[part]
         left = list(zip(layers, state.states[part], range(1, len(layers) + 1), strict=True))[::-1]
+        fusing = _may_fuse(x)
         while left:
             layer, own, place = left.pop()
-            if layer.fuses and not torch.is_grad_enabled():
+            if fusing and layer.fuses:
                 then = after if place == len(layers) else NOTHING
                 if (made := _made_by(layers[place : place + 2])) and then is NOTHING:
                     left.pop()
@@ -296,6 +297,11 @@ class Chain(Layer):
         for layer in self:
             frames = layer.frames_out(frames, last)
         return frames
+
+
+def _may_fuse(x: Tensor) -> bool:
+    """Whether any layer `fuses` where the signal is."""
+    return gpu_kernels_for(x.device) is not None and not torch.is_grad_enabled()
 
 
 def _made_by(following: Sequence[Layer]) -> After | None:
@@ -345,14 +351,18 @@ class Residual(Layer):
         return ResidualState(self.branch.init_state(setup), shortcut, setup.zeros(0, self.channels))
 
     def step(self, x: Tensor, state: ResidualState, last: bool) -> Tensor:
-        skip = self.shortcut.step(x, state.shortcut, last) if self.shortcut else x
-        if not self.branch.fuses or torch.is_grad_enabled():
-            return self._add(self.branch.step(x, state.branch, last), skip, state)
+        if not (_may_fuse(x) and self.branch.fuses):
+            y = self.branch.step(x, state.branch, last)
+            return self._add(y, self._past(x, state, last), state)
+        skip = self._past(x, state, last)
         if state.skip.shape[1]:
             skip = torch.cat([state.skip, skip], dim=1)
         y = self.branch.step_between(None, x, state.branch, last, After(added=skip))
         state.skip = skip[:, y.shape[1] :].clone()
         return y
+
+    def _past(self, x: Tensor, state: ResidualState, last: bool) -> Tensor:
+        return self.shortcut.step(x, state.shortcut, last) if self.shortcut else x
 
     def _add(self, y: Tensor, x: Tensor, state: ResidualState) -> Tensor:
         """`y` and as many frames of what was held back and then `x`, without a copy of them."""

@@ -26,8 +26,8 @@ class LSTMState(State):
 
 
 Prepared = Callable[[Tensor, Tensor, Tensor, bool], Tensor]
-"""One layer: `(rows, frames, channels)`, its output and its cell before them, which is changed, and whether they end a signal, to its
-outputs, the first of which is the one before."""
+"""One layer: `(rows, frames, channels)`, its output and its cell before them, which is changed, and whether they end a signal, to
+its outputs, the first of which is the one before."""
 
 
 class _Looped:

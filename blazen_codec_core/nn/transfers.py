@@ -1,5 +1,5 @@
-"""Between arrays and the device of a network. A GPU reads and writes pinned memory several times as fast as other memory, and PyTorch keeps
-what was pinned for the next time."""
+"""Between arrays and the device of a network. A GPU reads and writes pinned memory several times as fast as other memory, and
+PyTorch keeps what was pinned for the next time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kernels for GPUs give the sums that PyTorch gives in double precision, the same ones in any pieces and beside any neighbours."""
+"""The kernels for GPUs give the sums that PyTorch gives in double precision, in any pieces and beside any neighbours."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import torch
 
 import blazen_codec_core as bc
 from blazen_codec_core.conformance.signals import voice
-from blazen_codec_core.nn import conv, kernels, noise, recurrent
+from blazen_codec_core.nn import conv, kernels, layer, noise, recurrent
 from blazen_codec_core.nn.after import Fusing
 
 pytestmark = pytest.mark.gpu
@@ -36,7 +36,7 @@ def codec(request, device):
 def plain(codec):
     """The same on a CPU, without the kernels."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (kernels, conv, noise, recurrent):
+        for module in (kernels, conv, layer, noise, recurrent):
             patch.setattr(module, "gpu_kernels_for", lambda device: None)
         made = bc.load(codec.spec.name, device="cpu")
         pcm = recording(codec)

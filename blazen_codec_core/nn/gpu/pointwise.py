@@ -67,10 +67,11 @@ def _launch(tail: Tensor, x: Tensor, out: Tensor, first: int, function: After, e
     if not total or not x.shape[0]:
         return
     alpha, inverse = function.parameters or (out, out)
+    start, first, end = (frames * channels for frames in (tail.shape[1], first, first + x.shape[1]))
     launch(
-        _join, (triton.cdiv(total, BLOCK), x.shape[0]), tail, x, alpha, inverse, ends, out, channels, tail.shape[1] * channels, first * channels, (first + x.shape[1]) * channels,
-        total, tail.stride(0), x.stride(0), out.stride(0), KIND=function.kind, ENDS=ends is not None, ROUGH=rough and x.dtype == torch.float32,
-        BLOCK=BLOCK, num_warps=8,
+        _join, (triton.cdiv(total, BLOCK), x.shape[0]), tail, x, alpha, inverse, ends, out,
+        channels, start, first, end, total, tail.stride(0), x.stride(0), out.stride(0),
+        KIND=function.kind, ENDS=ends is not None, ROUGH=rough and x.dtype == torch.float32, BLOCK=BLOCK, num_warps=8,
     )  # fmt: skip
 
 

@@ -1,9 +1,9 @@
 """Convolutions as matrix products over windows that are read where they lie.
 
-Products are of bfloat16 or float16, of TF32 (float32 of which the matrix units take ten binary digits), or of float32: that is the
-sum of two of TF32, and of the four products of two such sums, three are all that shows in the result (Ootomo & Yokota 2022,
-"Recovering single precision accuracy from Tensor Cores while surpassing the FP32 theoretical peak performance"). The sum of a block is
-added to that of the blocks before it outside of the matrix units, which would lose digits.
+Products are of bfloat16 or float16, of TF32 (float32 of which the matrix units take ten binary digits), or of float32: that is
+the sum of two of TF32, and of the four products of two such sums, three are all that shows in the result (Ootomo & Yokota 2022,
+"Recovering single precision accuracy from Tensor Cores while surpassing the FP32 theoretical peak performance"). The sum of a
+block is added to that of the blocks before it outside of the matrix units, which would lose digits.
 """
 
 from __future__ import annotations

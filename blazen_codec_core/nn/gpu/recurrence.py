@@ -1,7 +1,7 @@
 """Recurrent layers as one kernel that goes through all frames. Starting kernels for each frame takes longer than running them.
 
-Programs share the channels, each its own, and all of them wait for each other after every frame: they are started together, and none
-of them is more than there are multiprocessors.
+Programs share the channels, each its own, and wait for each other after every frame: they are started together, and are no more
+than there are multiprocessors.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _recur(  # type: ignore[no-untyped-def]
     EXACT: tl.constexpr, CHANNELS: tl.constexpr, UNITS: tl.constexpr, PROGRAMS: tl.constexpr, ROWS: tl.constexpr,
     DEPTH: tl.constexpr,
 ):  # fmt: skip
-    """Gates `(rows, frames, programs * 4 * units)` hold what the input gives; `outputs[:, 0]` is the output before the first frame."""
+    """Gates `(rows, frames, programs * 4 * units)` hold what the input gives; `outputs[:, 0]` is the output before the first."""
     program = tl.program_id(0)
     unit = program * UNITS + tl.arange(0, UNITS)
     own = program * 4 * UNITS + tl.arange(0, 4 * UNITS)
@@ -144,7 +144,8 @@ class Recurrence:
         kept = cell.float().contiguous()
         counter = torch.zeros(1, dtype=torch.int32, device=x.device)
         launch(
-            _recur, (self._programs,), gates, self._weight, self._rest, kept, outputs, counter, rows, frames, gates.stride(0), outputs.stride(0),
+            _recur, (self._programs,), gates, self._weight, self._rest, kept, outputs, counter,
+            rows, frames, gates.stride(0), outputs.stride(0),
             EXACT=self._exact, CHANNELS=channels, UNITS=self._units, PROGRAMS=self._programs, ROWS=ROWS, DEPTH=DEPTH,
             num_warps=4, num_stages=self._stages, launch_cooperative_grid=self._programs > 1,
         )  # fmt: skip
