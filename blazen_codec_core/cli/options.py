@@ -19,7 +19,9 @@ def model(function: F) -> F:
     for option in reversed(
         (
             click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps"),
-            click.option("--dtype", default="float32", show_default=True, help="bfloat16, float16: other tokens, less memory"),
+            click.option(
+                "--dtype", default="float32", show_default=True, help="tfloat32, bfloat16, float16: other tokens; for GPUs"
+            ),
             click.option("--weights", metavar="WHERE", help="a file, a folder, a Hub id, or random:SEED"),
             click.option("--offline", is_flag=True, help="never use the network"),
             click.option("--noise/--no-noise", default=True, help="whether decoders that add noise do so"),

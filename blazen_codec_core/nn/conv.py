@@ -91,14 +91,11 @@ class Convolving(Layer):
         self._prepared = other._prepared
 
     @abstractmethod
-    def step_between(self, before: Pointwise | None, x: Tensor, state: Any, last: bool, after: After) -> Tensor:
-        """`after` is `NOTHING` where it does not fuse."""
+    def step_between(self, before: Pointwise | None, x: Tensor, state: Any, last: bool, after: After = NOTHING) -> Tensor:
+        """See `Layer.step_between`."""
 
     def step(self, x: Tensor, state: Any, last: bool) -> Tensor:
-        return self.step_between(None, x, state, last, NOTHING)
-
-    def step_after(self, before: Pointwise, x: Tensor, state: Any, last: bool) -> Tensor:
-        return self.step_between(before, x, state, last, NOTHING)
+        return self.step_between(None, x, state, last)
 
     def convolve(self, x: Tensor, frames: int, stride: int, anywhere: bool, after: After = NOTHING) -> Tensor:
         """What the kernel makes of frames, which are the end, anywhere, of a signal, or are not."""
@@ -195,15 +192,12 @@ class Conv1d(Convolving):
     def frames_out(self, frames: int, last: bool) -> int:
         return self._windows(self.padding.frames_out(frames, last))
 
-    def step_between(self, before: Pointwise | None, x: Tensor, state: ConvState, last: bool, after: After) -> Tensor:
+    def step_between(self, before: Pointwise | None, x: Tensor, state: ConvState, last: bool, after: After = NOTHING) -> Tensor:
         ends = state.padding.left() if last and self.span > 1 else None
         if isinstance(self.padding, ZeroPadding):
             left, right = self.padding.now(x.shape[1], state.padding, last)
             x = behind(state.tail, x, left, right, before, ends=ends, rough=self.rough)
-        elif ends is not None:
-            x = before.step(x, None, last) if before else x
-            x = behind(state.tail, self.padding.step(x, state.padding, last), 0, 0, None)
-        elif self.padding.plain(x.shape[1], state.padding, last) and not torch.is_grad_enabled():
+        elif ends is None and self.padding.plain(x.shape[1], state.padding, last) and not torch.is_grad_enabled():
             frames, (left, right) = x.shape[1], self.padding.now(x.shape[1], state.padding, last)
             x = behind(state.tail, x, left, right, before, rough=self.rough)
             end = x.shape[1] - right
@@ -281,7 +275,9 @@ class ConvTranspose1d(Convolving):
             return max(0, (frames + self.taps - 1) * self.stride - sum(self.crop))
         return max(0, frames * self.stride - self.crop[0])
 
-    def step_between(self, before: Pointwise | None, x: Tensor, state: TransposeState, last: bool, after: After) -> Tensor:
+    def step_between(
+        self, before: Pointwise | None, x: Tensor, state: TransposeState, last: bool, after: After = NOTHING
+    ) -> Tensor:
         ends, right = (state.left(), self.taps - 1) if last else (None, 0)
         state.seen += x.shape[1]
         x = behind(state.tail, x, 0, right, before, ends=ends, rough=self.rough)

@@ -99,7 +99,7 @@ class Layer(Seeded, ABC):
 
     @property
     def fuses(self) -> bool:
-        """Whether `step_between` is there, in which what comes after costs next to nothing."""
+        """Whether in `step_between` what comes after costs next to nothing."""
         return False
 
     @property
@@ -125,13 +125,13 @@ class Layer(Seeded, ABC):
             last: The signal ends with `x`: right padding is added and everything held back is returned.
         """
 
-    def step_after(self, before: Pointwise, x: Tensor, state: Any, last: bool) -> Tensor:
-        """`step` of what another layer makes of `x`; layers that write their input elsewhere first have it made there."""
-        return self.step(before.step(x, None, last), state, last)
+    def step_between(self, before: Pointwise | None, x: Tensor, state: Any, last: bool, after: After = NOTHING) -> Tensor:
+        """`step` of what another layer makes of `x`, and then what comes after.
 
-    def step_between(self, before: Pointwise | None, x: Tensor, state: Any, last: bool, after: After) -> Tensor:
-        """`step_after`, and what it gives goes through `after`, inside the kernel that makes it."""
-        raise NotImplementedError(f"{type(self).__name__} does not fuse")
+        Layers that write their input elsewhere first have it made there. Only those that fuse are given anything to do after.
+        """
+        assert after is NOTHING
+        return self.step(before.step(x, None, last) if before else x, state, last)
 
     def step_each(self, xs: Sequence[Tensor], states: Sequence[Any], last: bool) -> list[Tensor]:
         """`step` of several streams, each as if it were alone."""
@@ -262,12 +262,9 @@ class Chain(Layer):
                 )
         return made
 
-    def step_after(self, before: Pointwise, x: Tensor, state: ChainState, last: bool) -> Tensor:
+    def step_between(self, before: Pointwise | None, x: Tensor, state: ChainState, last: bool, after: After = NOTHING) -> Tensor:
         if self._in_tiles(x, state):
-            return super().step_after(before, x, state, last)
-        return self._through(slice(None), x, state, last, before)
-
-    def step_between(self, before: Pointwise | None, x: Tensor, state: ChainState, last: bool, after: After) -> Tensor:
+            return super().step_between(before, x, state, last, after)
         return self._through(slice(None), x, state, last, before, after)
 
     def _through(
@@ -279,14 +276,13 @@ class Chain(Layer):
         fusing = _may_fuse(x)
         while left:
             layer, own, place = left.pop()
-            if fusing and layer.fuses:
+            fuses = fusing and layer.fuses
+            if before or fuses:
                 then = after if place == len(layers) else NOTHING
-                if (made := _made_by(layers[place : place + 2])) and then is NOTHING:
+                if fuses and then is NOTHING and (made := _made_by(layers[place : place + 2])):
                     left.pop()
                     then = made
                 x, before = layer.step_between(before, x, own, last, then), None
-            elif before:
-                x, before = layer.step_after(before, x, own, last), None
             elif isinstance(layer, Pointwise) and not torch.is_grad_enabled():
                 before = layer
             else:

@@ -94,7 +94,8 @@ class SegmentCoder:
         x = signals(pieces, pieces[0].shape[1], self.spec.channels, replace(setup, dtype=torch.float32))
         if not self.segment.normalized:
             return x.to(setup.dtype), None
-        scale = x.mean(2, keepdim=True).square().mean(1, keepdim=True).sqrt() + 1e-8
+        wide = x.double() if x.device.type == "cuda" else x  # whose sums depend on how many there are, by less than float32 shows
+        scale = wide.mean(2, keepdim=True).square().mean(1, keepdim=True).sqrt().float() + 1e-8
         return (x / scale).to(setup.dtype), scale.flatten().cpu().numpy()
 
     def _coded(self, pieces: Sequence[Pcm], scales: NDArray[np.float32] | None, indices: Sequence[Tensor]) -> list[Coded]:
