@@ -132,6 +132,10 @@ class DynCodecProvider:
     def piece_frames(self) -> int:
         return self._backend.piece_frames
 
+    def whole_tile(self, streams: int) -> int | None:
+        """See `CodecBackend.whole_tile`."""
+        return self._backend.whole_tile(streams)
+
     @property
     def batch_signals(self) -> int:
         return self._backend.batch_signals

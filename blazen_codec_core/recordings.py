@@ -166,7 +166,8 @@ def level_of(
 def encode_pieces(codec: DynCodecProvider, pieces: Iterator[Pcm], channels: int, bandwidth: float | None) -> CodecTokens:
     """The tokens of audio that comes in pieces."""
     try:
-        session = codec.encoder_session(channels, bandwidth=bandwidth)
+        tile = codec.whole_tile(channels // codec.channels)
+        session = codec.encoder_session(channels, bandwidth=bandwidth, tile_frames=tile)
     except NotYetImplemented:
         return codec.encode(np.concatenate(list(pieces), axis=1), codec.sample_rate, bandwidth=bandwidth)
     return CodecTokens.concat([*(session.push(piece) for piece in pieces), session.finish()])
@@ -174,12 +175,13 @@ def encode_pieces(codec: DynCodecProvider, pieces: Iterator[Pcm], channels: int,
 
 def decode_pieces(codec: DynCodecProvider, tokens: CodecTokens, advance: Advance = lambda _: None) -> Iterator[Pcm]:
     """The audio that tokens stand for, at the codec's rate."""
+    tile = codec.whole_tile(tokens.streams)
     try:
-        session = codec.decoder_session()
+        session = codec.decoder_session(tile_frames=tile)
     except NotYetImplemented:
         yield codec.decode(tokens)
         return
-    for part in tokens.parts(codec.piece_frames):
+    for part in tokens.parts(max(tile or 0, codec.piece_frames)):
         yield session.push(part)
         advance(part.seconds)
     yield session.finish()

@@ -1,0 +1,30 @@
+"""Kernels compile for GPUs, which the interpreter does not show; no GPU is needed for it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "capability", "kernels"),
+    [
+        ("snac_tiny", "float32", "90", ("_products", "_depthwise", "_join", "_normals")),
+        ("encodec_tiny", "bfloat16", "80", ("_products", "_join", "_recur")),
+        ("dac_tiny", "tfloat32", "90", ("_products", "_join")),
+    ],
+)
+def test_all_kernels_of_a_model_compile(name, dtype, capability, kernels, tmp_path):
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    program = [sys.executable, str(Path(__file__).with_name("compiling.py")), name, dtype, capability]
+    run = subprocess.run(
+        program, capture_output=True, text=True, env={**environment, "TRITON_CACHE_DIR": str(tmp_path)}, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert all(kernel in run.stdout for kernel in kernels)
