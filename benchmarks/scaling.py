@@ -120,7 +120,7 @@ def around(lengths: tuple[float, ...] = (2.0, 10.0, 30.0), total: float = 7200.0
     codec, rows = bc.load("snac_24khz", device="cpu", weights="random:0"), []
     backend = codec._handle.backend
     backend._loaded = dataclasses.replace(backend.loaded(), network=NoTime(backend.loaded().network, codec.spec.strides))
-    backend.batch_streams, backend.whole_tile = {"cpu": 32}, lambda streams: 2**20
+    backend.batch_streams, type(backend).frames_at_once = {"cpu": 32}, 2**25
     for length in lengths:
         with tempfile.TemporaryDirectory() as folder:
             source, out, count = Path(folder) / "in", Path(folder) / "out", int(total / length)

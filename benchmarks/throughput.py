@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 import blazen_codec_core as bc
-from blazen_codec_core.nn.kernels import library_precision
+from blazen_codec_core.nn.ways import library_precision
 
 from . import measure, peers
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any, TypedDict, Unpack
+from typing import Any, Protocol, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,6 +87,21 @@ class DecoderSession(ABC):
         """The most audio whose tokens can have been pushed without it having come out, in samples."""
 
 
+class Tiled(Protocol):
+    """What a tile depends on."""
+
+    @property
+    def spec(self) -> CodecSpec: ...
+    @property
+    def frames_at_once(self) -> int: ...
+
+
+def whole_tile(codec: Tiled, streams: int) -> int:
+    """Frames at a time of a session of so many streams that are all there, which does not have to answer early."""
+    tile = codec.spec.tile_frames
+    return tile if codec.spec.segment else max(tile, codec.frames_at_once // max(1, streams) // tile * tile)
+
+
 class CodecBackend(AudioBackend):
     """One model of one codec. Subclasses provide sessions and a lifecycle; all else follows from those here.
 
@@ -133,9 +148,10 @@ class CodecBackend(AudioBackend):
         """How many frames at once a session is fastest with; whole tiles."""
         return self.spec.tile_frames
 
-    def whole_tile(self, streams: int) -> int | None:
-        """Frames at a time of a session of so many signals that are all there, if not those of any session."""
-        return None
+    @property
+    def frames_at_once(self) -> int:
+        """How many frames, of all streams together, run best at once where all of a signal is there; see `whole_tile`."""
+        return self.spec.tile_frames
 
     @property
     def batch_signals(self) -> int:
@@ -207,7 +223,7 @@ class CodecBackend(AudioBackend):
 
     def encode_whole(self, pcm: Pcm, books: int) -> CodecTokens:
         """Checked audio to tokens of the first so many codebooks."""
-        tile = self.whole_tile(pcm.shape[0] // self.channels)
+        tile = whole_tile(self, pcm.shape[0] // self.channels)
         session = self.encoder_session(pcm.shape[0], num_codebooks=books, tile_frames=tile)
         return CodecTokens.concat([session.push(pcm), session.finish()])
 
@@ -258,7 +274,7 @@ class CodecBackend(AudioBackend):
 
     def _played(self, tokens: CodecTokens) -> Iterator[Pcm]:
         """The audio of checked tokens: in pieces, where the codec decodes in pieces."""
-        tile = self.whole_tile(tokens.streams)
+        tile = whole_tile(self, tokens.streams)
         try:
             session = self.decoder_session(tile_frames=tile)
         except NotYetImplemented:
@@ -266,7 +282,7 @@ class CodecBackend(AudioBackend):
                 raise
             yield self.decode_whole(tokens)
             return
-        for part in tokens.parts(max(tile or 0, self.piece_frames)):
+        for part in tokens.parts(max(tile, self.piece_frames)):
             cancelling.check()
             yield session.push(part)
         yield session.finish()

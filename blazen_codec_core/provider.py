@@ -132,9 +132,9 @@ class DynCodecProvider:
     def piece_frames(self) -> int:
         return self._backend.piece_frames
 
-    def whole_tile(self, streams: int) -> int | None:
-        """See `CodecBackend.whole_tile`."""
-        return self._backend.whole_tile(streams)
+    @property
+    def frames_at_once(self) -> int:
+        return self._backend.frames_at_once
 
     @property
     def batch_signals(self) -> int:

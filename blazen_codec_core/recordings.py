@@ -12,6 +12,7 @@ import numpy as np
 
 from . import loudness
 from .audio import AudioReader, Resampler, writing
+from .backend import whole_tile
 from .checks import Pcm
 from .errors import InvalidTokens, NotYetImplemented
 from .provider import DynCodecProvider
@@ -166,7 +167,7 @@ def level_of(
 def encode_pieces(codec: DynCodecProvider, pieces: Iterator[Pcm], channels: int, bandwidth: float | None) -> CodecTokens:
     """The tokens of audio that comes in pieces."""
     try:
-        tile = codec.whole_tile(channels // codec.channels)
+        tile = whole_tile(codec, channels // codec.channels)
         session = codec.encoder_session(channels, bandwidth=bandwidth, tile_frames=tile)
     except NotYetImplemented:
         return codec.encode(np.concatenate(list(pieces), axis=1), codec.sample_rate, bandwidth=bandwidth)
@@ -175,13 +176,13 @@ def encode_pieces(codec: DynCodecProvider, pieces: Iterator[Pcm], channels: int,
 
 def decode_pieces(codec: DynCodecProvider, tokens: CodecTokens, advance: Advance = lambda _: None) -> Iterator[Pcm]:
     """The audio that tokens stand for, at the codec's rate."""
-    tile = codec.whole_tile(tokens.streams)
+    tile = whole_tile(codec, tokens.streams)
     try:
         session = codec.decoder_session(tile_frames=tile)
     except NotYetImplemented:
         yield codec.decode(tokens)
         return
-    for part in tokens.parts(max(tile or 0, codec.piece_frames)):
+    for part in tokens.parts(max(tile, codec.piece_frames)):
         yield session.push(part)
         advance(part.seconds)
     yield session.finish()

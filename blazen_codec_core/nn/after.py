@@ -32,7 +32,7 @@ NOTHING = After()
 
 
 class Fusing(ABC):
-    """A convolution, as `kernels.Convolution`, that finishes what it makes."""
+    """A convolution, as `ways.Convolution`, that finishes what it makes."""
 
     @abstractmethod
     def __call__(self, x: Tensor, frames: int, after: After = NOTHING) -> Tensor:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from .. import weights
-from ..backend import CodecBackend, DecoderSession, EncoderSession
+from ..backend import CodecBackend, DecoderSession, EncoderSession, whole_tile
 from ..checks import Pcm, check_channels, check_items
 from ..errors import DeviceUnavailable, InvalidInput
 from ..specs import CodecSpec, LoadOptions
@@ -288,13 +288,11 @@ class TorchCodecBackend(CodecBackend):
     def _batches(self) -> int:
         return self.batches_at_once.get(torch.device(self.device).type, 1)
 
-    def whole_tile(self, streams: int) -> int:
-        """Frames at a time of so many signals that are all there: on a GPU as many as fit; results are the same."""
-        tile, hop = self.spec.tile_frames, self.spec.hop_length
-        if self.spec.segment:
-            return tile
-        most = min(self._samples_at_once // streams, LONGEST_TILE * self.sample_rate)
-        return max(tile, most // hop // tile * tile)
+    @property
+    def frames_at_once(self) -> int:
+        """On a GPU as many as its memory takes; what is computed is the same."""
+        most = min(self._samples_at_once, LONGEST_TILE * self.sample_rate)
+        return max(self.spec.tile_frames, most // self.spec.hop_length)
 
     @property
     def _samples_at_once(self) -> int:
@@ -315,7 +313,7 @@ class TorchCodecBackend(CodecBackend):
             if self.spec.segment:
                 return encode_segments(self._coder(), items, books, loaded.weights)
             setup = self.setup(sum(len(item) for item in items) // self.channels)
-            codes = encode_together(self.spec, loaded.network, setup, items, books, self.whole_tile(setup.batch))
+            codes = encode_together(self.spec, loaded.network, setup, items, books, whole_tile(self, setup.batch))
         return [
             CodecTokens.from_codes(self.spec, own, num_samples=item.shape[1], weights=loaded.weights)
             for item, own in zip(items, codes, strict=True)
@@ -328,7 +326,7 @@ class TorchCodecBackend(CodecBackend):
             if self.spec.segment:
                 return decode_segments(self._coder(), items)
             setup = self.setup(sum(item.streams for item in items))
-            return decode_together(self.spec, self.loaded().network, setup, items, self.whole_tile(setup.batch))
+            return decode_together(self.spec, self.loaded().network, setup, items, whole_tile(self, setup.batch))
 
     def _tile(self, asked: int | None) -> int:
         if asked is None:

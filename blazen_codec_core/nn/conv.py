@@ -15,6 +15,7 @@ from .after import NOTHING, After, Fusing
 from .layer import Layer, Pointwise, State, StreamSetup
 from .loops import gpu_kernels_for
 from .padding import EndingState, Ends, Padding, ZeroPadding, counted
+from .ways import Convolution
 
 
 @dataclasses.dataclass
@@ -77,10 +78,10 @@ class Convolving(Layer):
     weight: nn.Parameter
     rough = False
     """Whether TF32 will do for float32, on devices that have it."""
-    _prepared: kernels.Convolution | None = None
+    _prepared: Convolution | None = None
 
     @abstractmethod
-    def make_kernel(self, lasting: bool) -> kernels.Convolution:
+    def make_kernel(self, lasting: bool) -> Convolution:
         """The way, for the weights as they are; `lasting` if they stay so."""
 
     def prepare(self) -> None:
@@ -164,7 +165,7 @@ class Conv1d(Convolving):
         if self.bias is not None:
             self.bias.uniform_(-0.05, 0.05, generator=generator)
 
-    def make_kernel(self, lasting: bool) -> kernels.Convolution:
+    def make_kernel(self, lasting: bool) -> Convolution:
         return kernels.convolution(
             self.weight,
             self.bias,
@@ -258,7 +259,7 @@ class ConvTranspose1d(Convolving):
         if self.bias is not None:
             self.bias.uniform_(-0.05, 0.05, generator=generator)
 
-    def make_kernel(self, lasting: bool) -> kernels.Convolution:
+    def make_kernel(self, lasting: bool) -> Convolution:
         bias = None if self.bias is None else self.bias.repeat(self.stride)
         return kernels.products_of(self.weight.unbind()[::-1], bias, lasting=lasting, rough=self.rough)
 

@@ -42,7 +42,7 @@ def values_of_taps(weight: Tensor) -> tuple[Tensor, ...]:
 
 
 class FewerProducts:
-    """A convolution of stride 1 whose kernel is 3 taps, or 3 + 1 + 3, and so on; see `kernels.Convolution`.
+    """A convolution of stride 1 whose kernel is 3 taps, or 3 + 1 + 3, and so on; see `ways.Convolution`.
 
     With a dilation `d` the signal is taken as rows of `d` frames, of which four at a time are the four frames above.
 

@@ -10,10 +10,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, Protocol, cast
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +22,8 @@ from . import packed
 from .after import After
 from .filtering import TAPS, FewerProducts
 from .loops import gpu_kernels_for, load_loops
+from .moments import moments
+from .ways import Convolution, JoinedTaps, JoinedWindows, LibraryConvolution, Picture, ShiftedProducts, add, by_length
 
 _SMALL = 16
 """Below this many channels a product per tap is too thin; the taps are joined into one."""
@@ -62,8 +62,6 @@ PICTURE_FRAMES = 128
 
 MANY_VALUES = 1 << 14
 """From here on a few plain passes over memory cost less than one slow one."""
-BLOCK_VALUES = 1 << 16
-"""So many are summed in single precision before their sum is added to others in double."""
 KEPT_BYTES = (32 << 20) - (64 << 10)
 """The largest block that glibc learns from, with room for its own header."""
 ROUND_BITS = 3
@@ -106,14 +104,6 @@ def round_parts(x: Tensor) -> list[Tensor]:
     if x.device.type != "cpu" or torch.is_grad_enabled():
         return [x]
     return list(torch.split(x, [1 << bit for bit in reversed(range(frames.bit_length())) if frames >> bit & 1], dim=1))
-
-
-class Convolution(Protocol):
-    """One way to compute a convolution with its bias. With an attribute `any_length` that is true, it does not prepare itself for
-    each number of frames."""
-
-    def __call__(self, x: Tensor, frames: int) -> Tensor:
-        """`(batch, (frames - 1) * stride + (kernel - 1) * dilation + 1, in)` to `(batch, frames, out)`, newly allocated."""
 
 
 def convolution(
@@ -215,109 +205,6 @@ def _product(taps: Sequence[Tensor], bias: Tensor | None, dilation: int) -> Conv
     return ShiftedProducts(taps, bias, dilation=dilation)
 
 
-_precision = threading.Lock()
-
-
-@contextmanager
-def library_precision(device: torch.device, rough: bool) -> Iterator[None]:
-    """While the library is called: whether TF32 will do for float32. It asks for that of the whole process, not of a call."""
-    if device.type != "cuda" or rough:
-        yield
-        return
-    with _precision, torch.backends.cudnn.flags(allow_tf32=False):
-        yield
-
-
-class LibraryConvolution:
-    """PyTorch's own."""
-
-    def __init__(self, weight: Tensor, bias: Tensor | None, stride: int, dilation: int, groups: int, rough: bool = False) -> None:
-        self._weight, self._bias = weight.permute(2, 1, 0).contiguous(), bias
-        self._stride, self._dilation, self._groups, self._rough = stride, dilation, groups, rough
-
-    def __call__(self, x: Tensor, frames: int) -> Tensor:
-        with library_precision(x.device, self._rough):
-            y = F.conv1d(x.transpose(1, 2), self._weight, self._bias, self._stride, 0, self._dilation, self._groups)
-        return y.transpose(1, 2)
-
-
-class JoinedWindows:
-    """One product, of the windows written out: for few channels in."""
-
-    def __init__(self, weight: Tensor, bias: Tensor | None, stride: int, dilation: int) -> None:
-        self._kernel, self._stride, self._dilation, self._bias = weight.shape[0], stride, dilation, bias
-        self._weight = weight.reshape(-1, weight.shape[2])
-
-    def __call__(self, x: Tensor, frames: int) -> Tensor:
-        windows = x.unfold(1, (self._kernel - 1) * self._dilation + 1, self._stride)[..., :: self._dilation]
-        return _add(torch.matmul(windows.transpose(2, 3).reshape(x.shape[0], frames, -1), self._weight), self._bias)
-
-
-class JoinedTaps:
-    """One product with all taps, whose results are then shifted and added: for few channels out."""
-
-    def __init__(self, weight: Tensor, bias: Tensor | None, dilation: int) -> None:
-        self._kernel, channels, self._out = weight.shape
-        self._dilation, self._bias = dilation, bias
-        self._weight = weight.permute(1, 0, 2).reshape(channels, -1)
-
-    def __call__(self, x: Tensor, frames: int) -> Tensor:
-        taps, out = torch.matmul(x, self._weight), self._out
-        y = taps[:, :frames, :out]
-        for j in range(1, self._kernel):
-            y = y + taps[:, j * self._dilation : j * self._dilation + frames, j * out : (j + 1) * out]
-        return _add(y, self._bias)
-
-
-class ShiftedProducts:
-    """`y[t] = sum_j x[t + j * dilation] @ taps[j]`, where with a stride `x[t]` is a block of so many frames.
-
-    Args:
-        taps: `(stride * in, out)` each.
-    """
-
-    def __init__(self, taps: Sequence[Tensor], bias: Tensor | None, stride: int = 1, dilation: int = 1) -> None:
-        self._taps, self._bias, self._stride, self._dilation = tuple(taps), bias, stride, dilation
-
-    def __call__(self, x: Tensor, frames: int) -> Tensor:
-        batch, stride, (first, *others) = x.shape[0], self._stride, self._taps
-        if stride > 1:
-            x = x[:, : x.shape[1] // stride * stride].reshape(batch, -1, first.shape[0])
-        if batch == 1:  # which spares the library finding out that a batch is one matrix
-            alone = torch.mm(x[0, :frames], first)
-            for j, tap in enumerate(others, 1):
-                alone.addmm_(x[0, j * self._dilation : j * self._dilation + frames], tap)
-            return _add(alone.unsqueeze(0), self._bias)
-        y = torch.matmul(x[:, :frames], first)
-        for j, tap in enumerate(others, 1):
-            y.baddbmm_(x[:, j * self._dilation : j * self._dilation + frames], tap.expand(batch, -1, -1))
-        return _add(y, self._bias)
-
-
-class Picture:
-    """The library's convolution of a picture of one line with its channels last, which is what a signal in our layout is to it.
-    It has kernels that read each value of a picture once, and none that do so for signals.
-
-    Args:
-        taps: `(stride * in, out)` each, as for `ShiftedProducts`; or `(channels,)`, where each channel has its own.
-        dilation: In blocks of `stride` frames.
-    """
-
-    def __init__(self, taps: Sequence[Tensor], bias: Tensor | None, dilation: int = 1) -> None:
-        self._width = taps[0].shape[0]
-        self._groups = self._width if taps[0].dim() == 1 else 1
-        weight = torch.stack(list(taps), dim=-1)  # (in, out, kernel) or (channels, kernel)
-        weight = weight[:, None] if self._groups > 1 else weight.transpose(0, 1)
-        self._weight = weight.unsqueeze(2).contiguous(memory_format=torch.channels_last)
-        self._bias, self._dilation, self._reach = bias, dilation, (len(taps) - 1) * dilation
-
-    def __call__(self, x: Tensor, frames: int) -> Tensor:
-        batch, stride = x.shape[0], self._width // x.shape[2]
-        blocks = x[:, : (frames + self._reach) * stride].reshape(batch, 1, -1, self._width)
-        y = F.conv2d(blocks.permute(0, 3, 1, 2), self._weight, self._bias, dilation=(1, self._dilation), groups=self._groups)
-        return y.permute(0, 2, 3, 1).flatten(1, 2)
-
-
 Search = Callable[[Tensor], Tensor]
 """Vectors `(..., channels)` to the indices of entries."""
 
@@ -334,30 +221,7 @@ def search(table: Tensor, offset: Tensor | None, *, lasting: bool) -> Search:
     if products_are_faster(table.device) and (loops := _loops_for(table, lasting)):
         made: Search = loops.Search(table, offset)
         return made
-    return lambda codes: _add(torch.matmul(codes, table), offset).argmax(-1)
-
-
-def by_length(long: Convolution, short: Convolution, frames: float) -> Convolution:
-    """`LongOrShort`, or just one of them where it is always that one."""
-    if frames <= 1:
-        return long
-    return short if math.isinf(frames) else LongOrShort(long, short, frames)
-
-
-class LongOrShort:
-    """One way for signals of at least so many frames, another for shorter ones."""
-
-    def __init__(self, long: Convolution, short: Convolution, frames: float) -> None:
-        self._long, self._short, self._frames = long, short, frames
-
-    def __call__(self, x: Tensor, frames: int) -> Tensor:
-        return (self._long if frames >= self._frames else self._short)(x, frames)
-
-
-def _add(y: Tensor, bias: Tensor | None) -> Tensor:
-    if bias is None:
-        return y
-    return y + bias if torch.is_grad_enabled() else y.add_(bias)
+    return lambda codes: add(torch.matmul(codes, table), offset).argmax(-1)
 
 
 def keep_memory() -> None:
@@ -408,35 +272,3 @@ def normalize(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, *, inplac
     factor = (weight * torch.rsqrt(variance + epsilon)).to(x.dtype)
     offset = torch.addcmul(bias, mean.to(x.dtype), factor, value=-1)
     return torch.addcmul(offset, x, factor, out=x if inplace else None)
-
-
-def moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance of each signal of the batch over its frames and channels, `(batch, 1, 1)` each, at least in float32.
-
-    The library's own group norm loses a digit for this layout, and takes a copy of the signal where it does not. Here squares are
-    summed as they are wherever the mean is small enough for that, which is one reading of the signal.
-    """
-    if torch.is_grad_enabled() or x.device.type != "cpu" or x.dtype != torch.float32:
-        x = x.float() if is_half(x.dtype) else x
-        mean = x.mean((1, 2), keepdim=True)
-        return mean, (x - mean).square().mean((1, 2), keepdim=True)
-    pairs = torch.tensor([_moments(row.reshape(-1)) for row in x], dtype=x.dtype).reshape(-1, 2, 1, 1)
-    return pairs[:, 0:1, 0], pairs[:, 1:2, 0]
-
-
-def _moments(values: Tensor) -> tuple[float, float]:
-    total, square = _sums(values)
-    mean, square = total / values.numel(), square / values.numel()
-    if mean * mean > square / 2:
-        blocks = torch.split(values, BLOCK_VALUES)
-        return mean, sum((block - mean).square_().sum().item() for block in blocks) / values.numel()
-    return mean, square - mean * mean
-
-
-def _sums(values: Tensor) -> tuple[float, float]:
-    """Of values, and of their squares."""
-    total = square = 0.0
-    for block in torch.split(values, BLOCK_VALUES):
-        total += block.sum().item()
-        square += torch.dot(block, block).item()
-    return total, square

@@ -16,10 +16,10 @@ from torch import Tensor
 
 
 class PackedProduct:
-    """A convolution of float32 signals on a CPU as one product, all taps of a window side by side; see `kernels.Convolution`.
+    """A convolution of float32 signals on a CPU as one product, all taps of a window side by side; see `ways.Convolution`.
 
     Args:
-        taps: `(stride * in, out)` each, copied; `kernels.ShiftedProducts` says what they make.
+        taps: `(stride * in, out)` each, copied; `ways.ShiftedProducts` says what they make.
         dilation: In blocks of `stride` frames.
     """
 

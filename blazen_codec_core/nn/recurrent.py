@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from . import kernels
 from .layer import Layer, State, StreamSetup
 from .loops import gpu_kernels_for, load_loops
+from .ways import library_precision
 
 
 @dataclasses.dataclass
@@ -121,7 +122,7 @@ class LSTM(Layer):
             return self._step_by_step(x, state)
         before = (state.hidden.transpose(0, 1).contiguous(), state.cell.transpose(0, 1).to(x.dtype).contiguous())
         y: Tensor
-        with kernels.library_precision(x.device, self.rough):
+        with library_precision(x.device, self.rough):
             y, (hidden, cell) = self.lstm(x, before)
         state.hidden, state.cell = hidden.transpose(0, 1), cell.transpose(0, 1).float()
         return y

@@ -19,8 +19,8 @@ from ..checks import Pcm
 from ..errors import DeviceUnavailable, NotYetImplemented
 from ..tokens import CodecTokens
 from .backend import TFLOAT32, TorchCodecBackend
-from .kernels import library_precision
 from .session import running
+from .ways import library_precision
 
 Contents = Mapping[str, Any]
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from blazen_codec_core.nn import gpu, noise
 from blazen_codec_core.nn.after import ELU, NONE, SNAKE, After
-from blazen_codec_core.nn.kernels import ShiftedProducts
+from blazen_codec_core.nn.ways import ShiftedProducts
 
 pytestmark = pytest.mark.gpu
 BUDGET = settings(max_examples=25, deadline=None)

@@ -33,7 +33,7 @@ def _convolve(
 
 
 class Blocks:
-    """A convolution of float32 signals on a CPU, of windows that are not copied; see `kernels.Convolution`.
+    """A convolution of float32 signals on a CPU, of windows that are not copied; see `ways.Convolution`.
 
     Args:
         weight: `(kernel, in, out)`.

@@ -51,7 +51,7 @@ def _depthwise(  # type: ignore[no-untyped-def]
 
 
 class Depthwise(Fusing):
-    """See `kernels.Convolution`.
+    """See `ways.Convolution`.
 
     Args:
         taps: `(kernel, channels)`.

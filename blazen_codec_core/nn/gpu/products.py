@@ -130,10 +130,10 @@ MOST_SPARE = 0.06
 
 
 class Products(Fusing):
-    """A convolution; see `kernels.Convolution`. Windows of one tap after the other are read as one where they lie so.
+    """A convolution; see `ways.Convolution`. Windows of one tap after the other are read as one where they lie so.
 
     Args:
-        taps: `(stride * in, out)` each, as for `kernels.ShiftedProducts`.
+        taps: `(stride * in, out)` each, as for `ways.ShiftedProducts`.
         dilation: In blocks of `stride` frames.
         rough: TF32 will do for float32.
     """

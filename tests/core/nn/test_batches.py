@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import blazen_codec_core as bc
+from blazen_codec_core.backend import whole_tile
 from blazen_codec_core.conformance.signals import voice
 from blazen_codec_core.errors import InferenceError
 from blazen_codec_core.nn import (
@@ -124,10 +125,10 @@ def test_whole_signals_run_in_large_tiles_where_there_is_no_cache_to_stay_in(nam
     tokens = codec.encode(pcm, codec.sample_rate)
     audio = codec.decode(tokens)
     monkeypatch.setattr(TorchCodecBackend, "_samples_at_once", 1 << 17)
-    backend = codec._handle.backend
-    assert backend.whole_tile(1) > codec.spec.tile_frames
-    assert backend.whole_tile(1) % codec.spec.tile_frames == 0
-    assert backend.whole_tile(1 << 20) == codec.spec.tile_frames
+    tile = codec.spec.tile_frames
+    assert whole_tile(codec, 1) > tile
+    assert whole_tile(codec, 1) % tile == 0
+    assert whole_tile(codec, 1 << 20) == tile
     again = codec.encode(pcm, codec.sample_rate)
     assert min(np.mean(one == other) for one, other in zip(again.codes, tokens.codes, strict=True)) > 0.99
     np.testing.assert_allclose(codec.decode(tokens), audio, atol=1e-5)

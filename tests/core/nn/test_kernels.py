@@ -19,6 +19,7 @@ from blazen_codec_core.nn import (
     kernels,
     packed,
     prepare,
+    ways,
 )
 from blazen_codec_core.nn import reset_parameters as reset
 from blazen_codec_core.nn.filtering import FewerProducts
@@ -29,7 +30,7 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def fewer_products(weight, bias, dilation, **options):
-    return FewerProducts(weight, bias, dilation, lambda taps, b, d: kernels.ShiftedProducts(taps, b, dilation=d), **options)
+    return FewerProducts(weight, bias, dilation, lambda taps, b, d: ways.ShiftedProducts(taps, b, dilation=d), **options)
 
 
 @given(
@@ -56,8 +57,8 @@ def test_fewer_products_are_the_convolution_to_a_few_roundings(kernel, dilation,
 
 def test_fewer_products_round_about_twice_as_much_as_the_sum():
     x, weight = torch.randn(1, 2048 + 6, 192, generator=seeded(0)), torch.randn(7, 192, 192, generator=seeded(1)) / 40
-    exact = kernels.ShiftedProducts(weight.double().unbind(), None)(x.double(), 2048)
-    of_sum = (kernels.ShiftedProducts(weight.unbind(), None)(x, 2048) - exact).square().mean().sqrt()
+    exact = ways.ShiftedProducts(weight.double().unbind(), None)(x.double(), 2048)
+    of_sum = (ways.ShiftedProducts(weight.unbind(), None)(x, 2048) - exact).square().mean().sqrt()
     of_fewer = (fewer_products(weight, None, 1)(x, 2048) - exact).square().mean().sqrt()
     assert of_fewer < 3 * of_sum < 3e-6
 
@@ -124,7 +125,7 @@ def test_loops_multiply_wherever_there_are_channels_for_a_vector(shape, options,
 
 def names(way):
     """What a way may be, for long signals first."""
-    return [*names(way._long), *names(way._short)] if isinstance(way, kernels.LongOrShort) else [type(way).__name__]
+    return [*names(way._long), *names(way._short)] if isinstance(way, ways.LongOrShort) else [type(way).__name__]
 
 
 def test_the_limits_are_the_processors(monkeypatch):
@@ -175,7 +176,7 @@ def test_a_library_without_the_operators_is_found_out(monkeypatch):
 def test_a_device_without_fast_products_gets_the_librarys_convolution(monkeypatch):
     monkeypatch.setattr(kernels, "products_are_faster", lambda device: False)
     way = kernels.convolution(torch.zeros(7, 96, 96), None, lasting=True)
-    assert type(way) is kernels.LibraryConvolution
+    assert type(way) is ways.LibraryConvolution
 
 
 @pytest.mark.parametrize("limits", [kernels.PLAIN, kernels.PACKED, None], ids=["plain", "packed", "loops"])
