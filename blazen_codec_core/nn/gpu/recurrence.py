@@ -103,13 +103,20 @@ def _recur(  # type: ignore[no-untyped-def]
 def _most_programs(device: torch.device) -> int:
     if INTERPRETED:
         return 1  # they run one after the other
-    return min(PROGRAMS, 1 << torch.cuda.get_device_properties(device).multi_processor_count.bit_length() - 1)
+    return min(PROGRAMS, torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+def _units(channels: int, device: torch.device) -> int | None:
+    """Of a program, if channels can be shared out: a power of two."""
+    most = _most_programs(device)
+    shares = (LEAST_UNITS << more for more in range(channels.bit_length()))
+    return next((units for units in shares if channels % units == 0 and channels // units <= most), None)
 
 
 def suits_recurrence(of_hidden: Tensor) -> bool:
     """Whether the kernel runs a layer with these weights, `(4 * channels, channels)`."""
     channels = of_hidden.shape[1]
-    return channels % DEPTH == 0 and channels & (channels - 1) == 0
+    return channels % DEPTH == 0 and _units(channels, of_hidden.device) is not None
 
 
 class Recurrence:
@@ -123,8 +130,9 @@ class Recurrence:
 
     def __init__(self, of_input: Tensor, of_hidden: Tensor, bias: Tensor, *, rough: bool) -> None:
         channels = of_hidden.shape[1]
-        self._programs = max(1, min(_most_programs(of_hidden.device), channels // LEAST_UNITS))
-        self._units = channels // self._programs
+        units = _units(channels, of_hidden.device)
+        assert units is not None
+        self._units, self._programs = units, channels // units
         of_programs = torch.arange(4 * channels, device=bias.device).reshape(4, self._programs, self._units)
         order = of_programs.transpose(0, 1).flatten()
         self._entry = Products(of_input[order].t()[None], bias[order], 1, 1, rough=rough)
