@@ -85,7 +85,8 @@ def _products(  # type: ignore[no-untyped-def]
 
 @dataclass(frozen=True)
 class Blocks:
-    """What one program makes, and how: measured, and no part of what it computes.
+    """What one program makes, and how: chosen by measurement. But for the depth, which a weight has once and for all, it makes no
+    difference to what is computed.
 
     Attributes:
         rows: At a time.
