@@ -42,9 +42,13 @@ def run(name: str, device: str, batch: int, seconds: float, rounds: int, say: Ca
     items = [measure.voices(reference, seconds) * (1 - 0.5 * number / batch) for number in range(batch)]
     tokens = reference.encode_batch(items, spec.sample_rate)
     rows: list[dict[str, Any]] = []
-    ours = [_ours(name, dtype, device, weights, items, tokens) for dtype in OURS]
-    for group in (ours, _peers(name, device, weights, items, tokens, say)):
-        rows += [_measured(engine, batch, seconds, rounds) for engine in group]
+    for dtype in OURS:
+        rows.append(_measured(_ours(name, dtype, device, weights, items, tokens), batch, seconds, rounds))
+    for engine in _peers(name, device, weights, items, tokens, say):
+        try:
+            rows.append(_measured(engine, batch, seconds, rounds))
+        except Exception as error:  # whatever a peer dies of, the others are measured
+            say(f"{name}: no {engine.name} in {engine.dtype}: {error}")
     authors = {row["dtype"]: row for row in rows if row["engine"] == "authors"}
     base = authors.get("float32", rows[0])
     for row in rows:
