@@ -26,8 +26,9 @@ _precision = threading.Lock()
 
 @contextmanager
 def library_precision(device: torch.device, rough: bool) -> Iterator[None]:
-    """While the library is called: whether TF32 will do for float32. It asks for that of the whole process, not of a call."""
-    if device.type != "cuda" or rough:
+    """While the library is called: whether TF32 will do for float32, as it does for training. The library asks for that of the whole
+    process, not of a call."""
+    if device.type != "cuda" or rough or torch.is_grad_enabled():
         yield
         return
     with _precision, torch.backends.cudnn.flags(allow_tf32=False):

@@ -1,0 +1,36 @@
+"""Whether the library may take TF32 for float32 is asked for around calls of it, and is as it was afterwards."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from blazen_codec_core.nn.ways import library_precision
+
+GPU = torch.device("cuda")
+
+
+def allowed() -> bool:
+    return torch.backends.cudnn.allow_tf32
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_float32_is_float32_on_a_gpu(before, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", before)
+    with torch.inference_mode():
+        with library_precision(GPU, rough=False):
+            assert not allowed()
+        assert allowed() == before
+        with pytest.raises(RuntimeError), library_precision(GPU, rough=False):
+            raise RuntimeError
+        assert allowed() == before
+
+
+def test_elsewhere_it_is_left_alone(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    with torch.inference_mode(), library_precision(GPU, rough=True):
+        assert allowed()
+    with torch.inference_mode(), library_precision(torch.device("cpu"), rough=False):
+        assert allowed()
+    with library_precision(GPU, rough=False):  # training
+        assert allowed()
