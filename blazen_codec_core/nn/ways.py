@@ -26,7 +26,7 @@ _precision = threading.Lock()
 
 @contextmanager
 def library_precision(device: torch.device, rough: bool) -> Iterator[None]:
-    """While the library is called: whether TF32 will do for float32, as it does for training. The library asks for that of the whole
+    """While the library is called: whether TF32 will do for float32, as it does for training. It asks for that of the whole
     process, not of a call."""
     if device.type != "cuda" or rough or torch.is_grad_enabled():
         yield
