@@ -59,13 +59,13 @@ class AudioReader:
             raise InvalidInput(f"{self.path} holds no audio{where}")
 
     def blocks(self, frames: int = 1 << 18) -> Iterator[Pcm]:
-        """The audio in pieces of `(channels, at most frames)`, float32."""
+        """The audio in pieces of `(channels, at most frames)`, float32; channels may lie side by side, as in the file."""
         count = -1 if self._is_whole else self.num_samples
         try:
             if self._start:
                 self._file.seek(self._start)
             for block in self._file.blocks(blocksize=frames, frames=count, dtype="float32", always_2d=True):
-                yield np.ascontiguousarray(block.T)
+                yield block.T
         except soundfile.LibsndfileError as error:
             raise CorruptFile(f"{self.path} breaks off or is damaged: {error}") from error
 
@@ -146,7 +146,7 @@ class Resampler:
     def push(self, pcm: Pcm, *, last: bool = False) -> Pcm:
         """`(channels, samples)` at the source rate to what is ready at the target rate."""
         if self._stream is None:
-            return pcm
+            return np.ascontiguousarray(pcm)
         out = self._stream.resample_chunk(np.ascontiguousarray(pcm.T), last=last)
         return np.ascontiguousarray(out.reshape(-1, self._channels).T, dtype=np.float32)
 

@@ -57,7 +57,7 @@ class Channels:
 
     def __call__(self, pcm: Pcm) -> Pcm:
         if self.mixed:
-            pcm = pcm.mean(axis=0, keepdims=True)
+            pcm = np.ascontiguousarray(pcm).mean(axis=0, keepdims=True)
         return np.repeat(pcm, self.count, axis=0) if self.copied else pcm
 
     @property

@@ -30,6 +30,8 @@ def cores() -> int:
 
 def devices(codec: DynCodecProvider) -> list[str]:
     """One for each worker that a codec is best run with: every core, or every GPU unless the codec was loaded onto one."""
+    if codec.options.device == "cpu":  # which has not to be looked for
+        return ["cpu"] * cores()
     if codec.device.startswith("cuda"):
         import torch
 

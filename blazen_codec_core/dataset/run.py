@@ -81,7 +81,7 @@ class Engine:
         if count == 1:
             return map(job.open(codec), numbers)
         places = [places[number % len(places)] for number in range(count)]
-        return local.run(job, numbers, places, self.threads if codec.device == "cpu" else None)
+        return local.run(job, numbers, places, self.threads if places[0] == "cpu" else None)
 
 
 def tokenize_dataset(
@@ -318,5 +318,6 @@ def _weights(codec: DynCodecProvider) -> str | None:
     if not codec.spec.sources and codec.options.weights is None:
         return None
     found = weights.locate(codec.spec, codec.options)
-    weights.give_notice(codec.spec, codec.id, found)
+    if codec.spec.licence_notice:  # else there is no need for the backend, which imports what the workers need
+        weights.give_notice(codec.spec, codec.id, found)
     return found.label
