@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import after as functions
 from . import kernels
-from .after import ELU as ELU_AFTER
-from .after import SNAKE, After
+from .after import After
 from .layer import Layer, Pointwise
 
 
@@ -39,7 +39,7 @@ class Snake(Pointwise):
         super().prepare()
         self._prepared = self._inverse()
         alpha = self.alpha.detach().float()
-        self._after = After(kind=SNAKE, parameters=(alpha, (alpha + 1e-9).reciprocal()))
+        self._after = After(kind=functions.SNAKE, parameters=(alpha, (alpha + 1e-9).reciprocal()))
 
     @property
     def after(self) -> After | None:
@@ -61,7 +61,7 @@ class ELU(Pointwise):
 
     @property
     def after(self) -> After:
-        return After(kind=ELU_AFTER)
+        return After(kind=functions.ELU)
 
 
 class Tanh(Layer):

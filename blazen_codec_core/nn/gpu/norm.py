@@ -45,9 +45,8 @@ def normalize(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> Tensor
     grid = (triton.cdiv(total, BLOCK), batch)
     parts = torch.empty(batch, grid[0], 3, device=x.device)
     launch(_moments, grid, x, parts, total, x.stride(0), BLOCK=BLOCK, num_warps=8)
-    counts, means, squares = parts.double().unbind(
-        2
-    )  # put together as Chan et al. 1983 do, "Algorithms for computing the variance"
+    # put together as in Chan et al. 1983, "Algorithms for computing the sample variance"
+    counts, means, squares = parts.double().unbind(2)
     mean = (counts * means).sum(1, keepdim=True) / total
     variance = (squares + counts * (means - mean).square()).sum(1, keepdim=True) / total
     factor = weight.double() * torch.rsqrt(variance + epsilon)
