@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 NONE, SNAKE, ELU = range(3)
@@ -19,13 +20,20 @@ class After:
         scale: `(frames,)`, the same for all signals of the batch.
         kind: Of the function.
         parameters: Two float32 values a channel, where the function has any.
-        added: `(batch, frames, channels)`, with at least as many frames.
+        added: `(batch, frames, channels)`.
+        held: Its frames before those, where they lie elsewhere. Both together have at least as many as the output.
     """
 
     scale: Tensor | None = None
     kind: int = NONE
     parameters: tuple[Tensor, Tensor] | None = None
     added: Tensor | None = None
+    held: Tensor | None = None
+
+    def all_added(self) -> Tensor:
+        """What is added, in one place."""
+        assert self.added is not None
+        return self.added if self.held is None or not self.held.shape[1] else torch.cat([self.held, self.added], dim=1)
 
 
 NOTHING = After()

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from . import kernels
 from .after import NOTHING, After, Fusing
 from .layer import Layer, Pointwise, State, StreamSetup
-from .loops import gpu_kernels_for
 from .padding import EndingState, Ends, Padding, ZeroPadding, counted
 from .ways import Convolution
 
@@ -52,8 +51,8 @@ def behind(
     if not start + right and ends is None:
         return before.step(x, None, False) if before else x
     function = before.after if before else NOTHING
-    if function and not torch.is_grad_enabled() and (gpu := gpu_kernels_for(x.device)):
-        made: Tensor = gpu.join(tail, x, left, right, function, None if ends is None else counted(ends, x), rough=rough)
+    if function and not torch.is_grad_enabled() and (by := kernels.pointwise_for(tail, x)):
+        made: Tensor = by.join(tail, x, left, right, function, None if ends is None else counted(ends, x), rough=rough)
         return made
     frames, end = x.shape[1], start + x.shape[1]
     joined = x.new_empty(x.shape[0], end + right, x.shape[2])

@@ -130,12 +130,12 @@ def convolution(
         if groups == 1 and kernel % stride == 0 and 1 in {stride, dilation}:
             taps = weight.reshape(kernel // stride, stride * channels, out)
             return cast(Convolution, gpu.Products(taps, bias, stride, dilation, rough=rough))
-    products = products_are_faster(weight.device)
-    if products and stride == 1 and channels == 1 < groups == out:
-        return Picture(weight[:, 0].unbind(), bias, dilation)
-    if products and groups == 1 and (loops := _loops_for(weight, lasting)):
-        made: Convolution = loops.convolution(weight, bias, stride, dilation)
+    products, depthwise = products_are_faster(weight.device), stride == 1 and channels == 1 < groups == out
+    if products and (groups == 1 or depthwise) and (loops := _loops_for(weight, lasting)):
+        made: Convolution = loops.convolution(weight, bias, stride, dilation, groups)
         return made
+    if products and depthwise:
+        return Picture(weight[:, 0].unbind(), bias, dilation)
     if not products or groups > 1 or kernel % stride or (stride > 1 and dilation > 1):
         return LibraryConvolution(weight, bias, stride, dilation, groups, rough)
     if is_learning(lasting) or (is_half(weight.dtype) and kernel > stride):
@@ -233,12 +233,18 @@ def keep_memory() -> None:
     torch.empty(KEPT_BYTES, dtype=torch.uint8)
 
 
+def pointwise_for(*signals: Tensor) -> Any:
+    """`gpu` or `fused`, if it does to such signals what is done to each value by itself: `apply` and `join`."""
+    if gpu := gpu_kernels_for(signals[0].device):
+        return gpu
+    loops = load_loops()
+    return loops if loops and loops.suits(*signals) else None
+
+
 def snake(x: Tensor, alpha: Tensor, inverse: Tensor, out: Tensor) -> None:
     """`x + sin(alpha x)^2 * inverse`."""
-    if gpu := gpu_kernels_for(x.device):
-        gpu.apply(After(kind=functions.SNAKE, parameters=(alpha, inverse)), x, out)
-    elif (loops := load_loops()) and loops.suits(x, out):
-        loops.snake(x, alpha, inverse, out)
+    if by := pointwise_for(x, out):
+        by.apply(After(kind=functions.SNAKE, parameters=(alpha, inverse)), x, out)
     else:
         wave = torch.mul(x, alpha, out=out).sin_()
         torch.addcmul(x, wave.mul_(wave), inverse, out=out)
@@ -246,10 +252,8 @@ def snake(x: Tensor, alpha: Tensor, inverse: Tensor, out: Tensor) -> None:
 
 def elu(x: Tensor, out: Tensor) -> None:
     """`exp(x) - 1` below zero, x above; the library's own takes the exponential in a slower and there needlessly exact way."""
-    if gpu := gpu_kernels_for(x.device):
-        gpu.apply(After(kind=functions.ELU), x, out)
-    elif (loops := load_loops()) and loops.suits(x, out):
-        loops.elu(x, out)
+    if by := pointwise_for(x, out):
+        by.apply(After(kind=functions.ELU), x, out)
     elif x.device.type != "cpu" or x.numel() < MANY_VALUES:
         out.copy_(F.elu(x))
     else:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from . import kernels
 from .after import NOTHING, After
-from .loops import gpu_kernels_for, load_loops
+from .loops import load_loops
 
 NoiseSource = Callable[[int, int, int], Tensor]
 """`(layer, position, count)` to `(batch or 1, count, 1)` standard normal noise."""
@@ -215,7 +215,7 @@ class Chain(Layer):
 
     @property
     def fuses(self) -> bool:
-        return bool(self.layers[-1].fuses)
+        return self.tiled is None and bool(self.layers[-1].fuses)
 
     @property
     def copies_input(self) -> bool:
@@ -273,7 +273,7 @@ class Chain(Layer):
         """Some of the layers. Pointwise ones are left to those around them, where that saves passes over memory."""
         layers: list[Layer] = list(self)[part]
         left = list(zip(layers, state.states[part], range(1, len(layers) + 1), strict=True))[::-1]
-        fusing = _may_fuse(x)
+        fusing = not torch.is_grad_enabled()
         while left:
             layer, own, place = left.pop()
             fuses = fusing and layer.fuses
@@ -293,11 +293,6 @@ class Chain(Layer):
         for layer in self:
             frames = layer.frames_out(frames, last)
         return frames
-
-
-def _may_fuse(x: Tensor) -> bool:
-    """Whether any layer `fuses` where the signal is."""
-    return gpu_kernels_for(x.device) is not None and not torch.is_grad_enabled()
 
 
 def _made_by(following: Sequence[Layer]) -> After | None:
@@ -347,14 +342,13 @@ class Residual(Layer):
         return ResidualState(self.branch.init_state(setup), shortcut, setup.zeros(0, self.channels))
 
     def step(self, x: Tensor, state: ResidualState, last: bool) -> Tensor:
-        if not (_may_fuse(x) and self.branch.fuses):
+        if torch.is_grad_enabled() or not self.branch.fuses:
             y = self.branch.step(x, state.branch, last)
             return self._add(y, self._past(x, state, last), state)
-        skip = self._past(x, state, last)
-        if state.skip.shape[1]:
-            skip = torch.cat([state.skip, skip], dim=1)
-        y = self.branch.step_between(None, x, state.branch, last, After(added=skip))
-        state.skip = skip[:, y.shape[1] :].clone()
+        past, held = self._past(x, state, last), state.skip.shape[1]
+        y = self.branch.step_between(None, x, state.branch, last, After(added=past, held=state.skip))
+        left = y.shape[1] - held
+        state.skip = past[:, left:].clone() if left >= 0 else torch.cat([state.skip[:, left:], past], dim=1)
         return y
 
     def _past(self, x: Tensor, state: ResidualState, last: bool) -> Tensor:

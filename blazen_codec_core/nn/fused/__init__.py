@@ -10,21 +10,21 @@ import torch
 
 _THREADS = torch.get_num_threads()
 
-from .activations import elu, snake, suits  # noqa: E402
 from .convolutions import convolution  # noqa: E402
 from .norm import normalize, suits_norm  # noqa: E402
 from .panels import suits_blocks  # noqa: E402
+from .pointwise import apply, join, suits  # noqa: E402
 from .recurrence import in_blocks, recur, suits_recurrence  # noqa: E402
 from .search import Search  # noqa: E402
 
 __all__ = [
     "Search",
+    "apply",
     "convolution",
-    "elu",
     "in_blocks",
+    "join",
     "normalize",
     "recur",
-    "snake",
     "suits",
     "suits_blocks",
     "suits_norm",

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from numba import prange
 from torch import Tensor
 
-from .compiling import in_parts, parts_for
+from ..after import NOTHING, After, Fusing
+from .compiling import array, in_parts, parts_for
+from .lanes import LANES
 from .panels import in_panels, kept, panel, vectors_for
-from .registers import LANES
+from .pointwise import FINISHING, finish, finishing
+from .registers import address
 
 _STRIP_VALUES = 1 << 15
 """Of a signal that are gone through for one panel of weights after the other."""
 
 
-@in_parts("void(i8, i8, i8, i8, i8, i8, i8, i8, i8, i8, i8, i8, i8)")
+@in_parts(f"void(i8, i8, i8, i8, i8, i8, i8, {FINISHING}, f4[:, ::1], i8, i8, i8)")
 def _convolve(
-    x: int, row: int, taps: int, tap: int, depth: int, weight: int, bias: int, out: int, channels: int, frames: int,
+    x: int, row: int, taps: int, tap: int, depth: int, weight: int, bias: int, after: Any, out: Any,
     strip: int, vectors: int, parts: int,
 ) -> None:  # fmt: skip
+    frames, channels = out.shape
     width = vectors * LANES
     panels, strips = channels // width, -(-frames // strip)
     share = -(-panels * strips // parts)
@@ -26,13 +32,14 @@ def _convolve(
         for unit in range(number * share, min(panels * strips, (number + 1) * share)):
             own, place = (unit // strips, unit % strips) if heavy else (unit % panels, unit // panels)
             first, column = place * strip, own * width
-            own_x, own_out = x + 4 * first * row, out + 4 * (first * channels + column)
-            own_weight = weight + 4 * own * taps * depth * width
+            own_x, own_weight, own_bias = x + 4 * first * row, weight + 4 * own * taps * depth * width, bias + 4 * column
             count = min(strip, frames - first)
-            panel(vectors, own_x, row, taps, tap, depth, own_weight, bias + 4 * column, own_out, channels, count)
+            made = address(out) + 4 * (first * channels + column)
+            panel(vectors, own_x, row, taps, tap, depth, own_weight, own_bias, made, channels, count)
+            finish(after, out, first, first + count, column, column + width)
 
 
-class Blocks:
+class Blocks(Fusing):
     """A convolution of float32 signals on a CPU, of windows that are not copied; see `ways.Convolution`.
 
     Args:
@@ -50,12 +57,12 @@ class Blocks:
         self._bias = kept(bias, weight)
         self._vectors = vectors_for(self._out)
 
-    def __call__(self, x: Tensor, frames: int) -> Tensor:
+    def __call__(self, x: Tensor, frames: int, after: After = NOTHING) -> Tensor:
         y = x.new_empty(x.shape[0], frames, self._out)
         parts = parts_for(frames * max(self._row, self._out))
         strip = -(-frames // (parts * max(1, frames * self._row // (parts * _STRIP_VALUES))))
         shape = (self._row, self._taps, self._tap, self._depth, self._weight.data_ptr(), self._bias.data_ptr())
-        for signal, made in zip(x, y, strict=True):
+        for signal, made, own_after in zip(x, array(y), finishing(after, len(y)), strict=True):
             own = signal.contiguous()
-            _convolve(own.data_ptr(), *shape, made.data_ptr(), self._out, frames, strip, self._vectors, parts)
+            _convolve(own.data_ptr(), *shape, own_after, made, strip, self._vectors, parts)
         return y

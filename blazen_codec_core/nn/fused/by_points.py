@@ -11,10 +11,13 @@ import torch
 from numba import njit, prange
 from torch import Tensor
 
+from ..after import NOTHING, After, Fusing
 from ..points import OF_THREE, OF_TWO, Points
 from .compiling import array, in_parts, parts_for
+from .lanes import LANES
 from .panels import in_panels, kept, panel
-from .registers import LANES, address, mixing, time_of_rows
+from .pointwise import FINISHING, finish, finishing
+from .registers import address, mixing, time_of_rows
 
 _ZERO = np.float32(0)
 _FEWEST, _MOST, _VALUES = 24, 96, 1 << 17
@@ -68,7 +71,9 @@ def _gather(taps, made, dilation, first, end, y, column, rest):  # type: ignore[
 
 
 @njit
-def _products(taps, x, dilation, weight, plain, bias, first, end, panels, signal, made, rest, nothing, y):  # type: ignore[no-untyped-def]
+def _products(  # type: ignore[no-untyped-def]
+    taps, x, dilation, weight, plain, bias, first, end, panels, signal, made, rest, nothing, after, y,
+):  # fmt: skip
     """Rows `first` to `end`, whose first is that of a block, by some panels of channels out."""
     block, channels = (taps + 1) * dilation, x.shape[1]
     points, width, reach = made.shape[0], made.shape[2], weight.shape[2] // channels
@@ -88,6 +93,7 @@ def _products(taps, x, dilation, weight, plain, bias, first, end, panels, signal
                 to, to_row = address(y[start:, column:]), y.shape[1]
             panel(width // LANES, source, channels, some, tap, channels, own, before, to, to_row, count)
         _gather(taps, made, dilation, first, end, y, column, rest)
+        finish(after, y, start, stop, column, column + width)
 
 
 @in_parts("void(i8, f4[:, ::1], i8, i8, f4[:, :, ::1], f4[:, :, ::1], i8)")
@@ -99,11 +105,11 @@ def _spread_all(taps: int, x: Any, dilation: int, rows: int, signal: Any, edge: 
 
 @in_parts(
     "void(i8, f4[:, ::1], i8, f4[:, :, :, ::1], f4[:, :, ::1], f4[::1], i8, i8, f4[:, :, :, ::1], f4[:, :, :, ::1], "
-    "f4[:, :, ::1], f4[:, :, ::1], f4[::1], f4[:, ::1], i8)"
+    f"f4[:, :, ::1], f4[:, :, ::1], f4[::1], {FINISHING}, f4[:, ::1], i8)"
 )
 def _convolve_by_points(
     taps: int, x: Any, dilation: int, weight: Any, plain: Any, bias: Any, rows: int, strip: int, signal: Any, made: Any,
-    edge: Any, rest: Any, nothing: Any, y: Any, parts: int,
+    edge: Any, rest: Any, nothing: Any, after: Any, y: Any, parts: int,
 ) -> None:  # fmt: skip
     """Each part makes strips of its own, or panels of its own of the only one, which is spread already."""
     panels, more = weight.shape[0], (weight.shape[2] // x.shape[1] - 1) * dilation
@@ -120,11 +126,12 @@ def _convolve_by_points(
             if strips > 1:
                 _spread(taps, x, dilation, first, end + more, own_signal, first, edge[number])
             _products(
-                taps, x, dilation, weight, plain, bias, first, end, own_panels, own_signal, made[number], rest[number], nothing, y
-            )
+                taps, x, dilation, weight, plain, bias, first, end, own_panels, own_signal, made[number], rest[number], nothing,
+                after, y,
+            )  # fmt: skip
 
 
-class BlocksByPoints:
+class BlocksByPoints(Fusing):
     """A convolution in fewer products than it has taps: some taps at a time by way of points, and between them a plain one.
 
     With a dilation `d` the signal is taken as blocks of `d` frames, of which `points.frames` at a time are computed together: row
@@ -147,7 +154,7 @@ class BlocksByPoints:
         self._bias = kept(bias, weight)
         self._more = (len(taps) - 1) * dilation
 
-    def __call__(self, x: Tensor, frames: int) -> Tensor:
+    def __call__(self, x: Tensor, frames: int, after: After = NOTHING) -> Tensor:
         d, count, width = self._dilation, self._weight.shape[1], self._weight.shape[3]
         blocks, over = divmod(frames, self._points.frames * d)
         rows = blocks * d + min(d, over)
@@ -159,12 +166,12 @@ class BlocksByPoints:
         y = x.new_empty(x.shape[0], frames, self._out)
         fixed = [array(each) for each in (self._weight, self._plain, self._bias)]
         scratch = [array(each) for each in (signal, made, edge, rest, nothing)]
-        for own, out in zip(x, array(y), strict=True):
+        for own, out, own_after in zip(x, array(y), finishing(after, len(y)), strict=True):
             whole = own.numel() // self._channels * self._channels
             source = array(own.contiguous()).reshape(-1)[:whole].reshape(-1, self._channels)
             if strip >= rows:
                 _spread_all(self._points.taps, source, d, rows + self._more, scratch[0][0], scratch[2], parts)
-            _convolve_by_points(self._points.taps, source, d, *fixed, rows, strip, *scratch, out, parts)
+            _convolve_by_points(self._points.taps, source, d, *fixed, rows, strip, *scratch, own_after, out, parts)
         return y
 
 

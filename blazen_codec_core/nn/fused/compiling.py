@@ -7,6 +7,7 @@ numba would bring threads of its own, one thread runs them.
 from __future__ import annotations
 
 import functools
+import threading
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -25,9 +26,9 @@ MANY_VALUES = 1 << 14
 
 
 def _kind() -> str:
-    """What compiled loops depend on beyond their own file, which numba's cache does not look at: how instructions are put
-    together, and for which vectors."""
-    source = b"".join(Path(__file__).with_name(name).read_bytes() for name in ("registers.py", "turns.py", "panels.py"))
+    """What compiled loops depend on beyond their own file, which numba's cache does not look at: the files beside it, and for
+    which vectors instructions are put together."""
+    source = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
     return f"{torch.backends.cpu.get_cpu_capability()}_{zlib.crc32(source):08x}"
 
 
@@ -90,8 +91,13 @@ def parts_for(values: int) -> int:
     threads = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
     if threads == 1 or values < MANY_VALUES or not _threads_are_shared():
         return 1
-    numba.set_num_threads(threads)
+    if getattr(_told, "threads", None) != threads:  # each thread tells numba for itself
+        numba.set_num_threads(threads)
+        _told.threads = threads
     return int(threads)
+
+
+_told = threading.local()
 
 
 def array(x: Tensor) -> Any:

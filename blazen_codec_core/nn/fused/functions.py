@@ -7,50 +7,60 @@ Elementary Functions", 1980). Errors are tested to be at most three roundings.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-import numpy as np
-from numba import njit
+from .lanes import Lanes
 
-_f = np.float32
-_i = np.int32
-ZERO, ONE, _TWO, _HALF = _f(0), _f(1), _f(2), _f(0.5)
-_PI_HIGH, _PI_LOW = _f(3.140625), _f(math.pi - 3.140625)
-_LN2_HIGH, _LN2_LOW = _f(0.693359375), _f(math.log(2) - 0.693359375)
-_PER_PI, _PER_LN2, _LARGEST = _f(1 / math.pi), _f(1 / math.log(2)), _f(math.pi * math.pi / 4)
-_S3, _S5, _S7, _S9, _S11 = (_f((-1) ** (n // 2) / math.factorial(n)) for n in (3, 5, 7, 9, 11))
-_E3, _E4, _E5, _E6 = (_f(1 / math.factorial(n)) for n in (3, 4, 5, 6))
-FLAT = _f(-18)
+_PI_HIGH, _PI_LOW = 3.140625, math.pi - 3.140625
+_LN2_HIGH, _LN2_LOW = 0.693359375, math.log(2) - 0.693359375
+_LARGEST = math.pi * math.pi / 4
+_SINE = [(-1) ** (n // 2) / math.factorial(n) for n in (1, 3, 5, 7, 9, 11)]
+"""Of odd powers."""
+_EXPONENTIAL = [1 / math.factorial(n) for n in (2, 3, 4, 5, 6)]
+_FLAT = -18.0
 """From here on down `exp(x) - 1` is -1 in float32."""
-_STEEP = _f(80)
+_STEEP = 80.0
 """From here on a sigmoid is 0 or 1 in float32, and the exponential still has a float32."""
-_BIAS, _SHIFT = _i(127), _i(23)
-"""Of the exponent in a float32."""
 
 
-@njit(inline="always")
-def sine_squared(x):  # type: ignore[no-untyped-def]
-    turns = np.rint(x * _PER_PI)
-    x = (x - turns * _PI_HIGH) - turns * _PI_LOW
-    u = min(x * x, _LARGEST)  # so that it stays a square of a sine where x is too large for the reduction
-    s = ONE + u * (_S3 + u * (_S5 + u * (_S7 + u * (_S9 + u * _S11))))
-    return u * s * s
+def _polynomial(x: Lanes, factors: Sequence[float]) -> Lanes:
+    """Horner's scheme, the factor of the lowest power first."""
+    total = x.like(factors[-1])
+    for factor in reversed(factors[:-1]):
+        total = total.times_and(x, factor)
+    return total
 
 
-@njit(inline="always")
-def exponential_less_one(x):  # type: ignore[no-untyped-def]
-    power = np.rint(x * _PER_LN2)
-    x = (x - power * _LN2_HIGH) - power * _LN2_LOW
-    less_one = x + x * x * (_HALF + x * (_E3 + x * (_E4 + x * (_E5 + x * _E6))))
-    factor = _i((_i(power) + _BIAS) << _SHIFT).view(np.float32)
-    return factor * less_one + (factor - ONE)
+def _reduced(x: Lanes, high: float, low: float) -> tuple[Lanes, Lanes]:
+    """The nearest multiple of a number that is given as a sum, and what is left."""
+    count = (x * (1 / (high + low))).nearest()
+    return count, count.times_and(-low, count.times_and(-high, x))
 
 
-@njit(inline="always")
-def sigmoid(x):  # type: ignore[no-untyped-def]
-    return ONE / (_TWO + exponential_less_one(max(min(-x, _STEEP), -_STEEP)))
+def snake(x: Lanes, alpha: Lanes, inverse: Lanes) -> Lanes:
+    """`x + sin(alpha x)^2 * inverse`."""
+    _, angle = _reduced(x * alpha, _PI_HIGH, _PI_LOW)
+    square = (angle * angle).at_most(_LARGEST)  # so that it stays one of a sine where the angle is too large for the reduction
+    sine = _polynomial(square, _SINE)
+    return (square * sine * sine).times_and(inverse, x)
 
 
-@njit(inline="always")
-def tanh(x):  # type: ignore[no-untyped-def]
-    less_one = exponential_less_one(max(min(x + x, _STEEP), -_STEEP))
-    return less_one / (_TWO + less_one)
+def _exponential_less_one(x: Lanes) -> Lanes:
+    power, x = _reduced(x, _LN2_HIGH, _LN2_LOW)
+    less_one = (x * x).times_and(_polynomial(x, _EXPONENTIAL), x)
+    factor = power.power_of_two()
+    return factor.times_and(less_one, factor - 1.0)
+
+
+def elu(x: Lanes) -> Lanes:
+    """`x` where it is positive, `exp(x) - 1` where it is not."""
+    return x.unless_positive(_exponential_less_one(x.at_most(0.0).at_least(_FLAT)))
+
+
+def sigmoid(x: Lanes) -> Lanes:
+    return x.like(1.0) / (_exponential_less_one((-x).at_most(_STEEP).at_least(-_STEEP)) + 2.0)
+
+
+def tanh(x: Lanes) -> Lanes:
+    less_one = _exponential_less_one((x + x).at_most(_STEEP).at_least(-_STEEP))
+    return less_one / (less_one + 2.0)

@@ -11,7 +11,8 @@ from numba import njit, prange
 from torch import Tensor
 
 from .compiling import array, in_parts, parts_for
-from .registers import ABREAST, LANES, address, scaled_by_lane, sums_of_lanes
+from .lanes import LANES
+from .registers import ABREAST, address, scaled_by_lane, sums_of_lanes
 
 _WIDTH = ABREAST * LANES
 _BLOCK = 1 << 14

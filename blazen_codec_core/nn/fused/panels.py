@@ -6,7 +6,8 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from .registers import LANES, is_available, rows_by_one, rows_by_two
+from .lanes import LANES
+from .registers import is_available, rows_by_one, rows_by_two
 
 _TERMS = 128
 """Of a sum that are taken before those of the next rows, with the same weights."""

@@ -11,27 +11,33 @@ from torch import Tensor
 
 from .compiling import array, in_parts, part, parts_for
 from .functions import sigmoid, tanh
-from .registers import LANES, address, is_available, rows_by_four
+from .lanes import INDEX, LANES, Lanes, address_of, written
+from .registers import address, is_available, rows_by_four
 from .turns import add_one, taken, wait_for
 
 _AHEAD = 512
 """Weights that are brought near while those before them are multiplied."""
 
 
-@part
-def _remember(gates, cell, out):  # type: ignore[no-untyped-def]
-    for i in range(LANES):
-        entry, forget, new = sigmoid(gates[i]), sigmoid(gates[LANES + i]), tanh(gates[2 * LANES + i])
-        c = forget * cell[i] + entry * new
-        cell[i] = c
-        out[i] = sigmoid(gates[3 * LANES + i]) * tanh(c)
+def _write_remember(builder: Any, gates: Any, cell: Any, out: Any) -> None:
+    gates, cell, out = (address_of(builder, address) for address in (gates, cell, out))
+    entry, forget, new, show = (Lanes.load(builder, builder.gep(gates, [INDEX(gate * LANES)])) for gate in range(4))
+    kept = sigmoid(forget).times_and(Lanes.load(builder, cell), sigmoid(entry) * tanh(new))
+    kept.store(cell)
+    (sigmoid(show) * tanh(kept)).store(out)
+
+
+_remember = written(_write_remember)
+"""`(gates, cell, out)`: the output and the new cell of a vector of channels, whose four gates lie one after the other."""
 
 
 @part
 def _step(t, gates, weight, h, cell, sums, first, end):  # type: ignore[no-untyped-def]
-    """One frame of some blocks of channels, for all rows."""
+    """One frame of some blocks of channels, for all rows. Frames go through the blocks forwards and backwards by turns, so that those
+    where the way turns are still in the nearer cache, which has no place for all."""
     rows, channels, width = cell.shape[0], h.shape[2], 4 * LANES
-    for block in range(first, end):
+    for number in range(first, end):
+        block = number if t % 2 else first + end - 1 - number
         for row in range(rows):
             for gate in range(4):
                 for i in range(LANES):
@@ -39,7 +45,7 @@ def _step(t, gates, weight, h, cell, sums, first, end):  # type: ignore[no-untyp
         source, to, step = address(h[0, t]), address(sums), h.shape[1] * channels
         rows_by_four(source, step, 1, 0, channels, address(weight[block]), to, width, to, width, _AHEAD, rows)
         for row in range(rows):
-            _remember(sums[row], cell[row, block], h[row, t + 1, block * LANES : (block + 1) * LANES])
+            _remember(address(sums[row]), address(cell[row, block]), address(h[row, t + 1, block * LANES :]))
 
 
 @in_parts("void(f4[:, :, :, :, ::1], f4[:, :, ::1], f4[:, :, ::1], f4[:, :, ::1], f4[:, :, ::1], i4[:, ::1], i8)")

@@ -10,8 +10,9 @@ from numba import prange
 from torch import Tensor
 
 from .compiling import array, in_parts, part, parts_for
+from .lanes import LANES
 from .panels import in_panels, kept, panel
-from .registers import LANES, address, largest_of_lanes
+from .registers import address, largest_of_lanes
 
 _ROWS = 64
 """Whose products with all entries stay in cache."""

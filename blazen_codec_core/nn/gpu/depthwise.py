@@ -67,7 +67,7 @@ class Depthwise(Fusing):
         batch, _, channels = x.shape
         out = x.new_empty(batch, frames, channels)
         alpha, inverse = after.parameters or (out, out)
-        added = out if after.added is None else whole(after.added)
+        added = out if after.added is None else whole(after.all_added())
         columns = min(COLUMNS, triton.next_power_of_2(channels))
         rows = VALUES // columns
         grid = (triton.cdiv(frames, rows), triton.cdiv(channels, columns), batch)

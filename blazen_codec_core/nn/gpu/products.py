@@ -162,7 +162,7 @@ class Products(Fusing):
         x = whole(x)
         batch, columns = x.shape[0], self._columns
         out = x.new_empty(batch, frames, columns)
-        added = out if after.added is None else whole(after.added)
+        added = out if after.added is None else whole(after.all_added())
         alpha, inverse = after.parameters or (out, out)
         rows, blocks = batch * frames, self._blocks
         tall = blocks.rows if rows > FEW_ROWS else FEW_ROWS

@@ -12,9 +12,15 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blazen_codec_core.nn import ELU, Snake, fused, kernels, moments
+from blazen_codec_core.nn import ELU, Snake, after, fused, kernels, moments
+from blazen_codec_core.nn.after import After
 
 ROUNDING = 2.0**-23
+ELU_AFTER = After(kind=after.ELU)
+
+
+def snake_after(alpha: torch.Tensor) -> After:
+    return After(kind=after.SNAKE, parameters=(alpha, 1 / alpha))
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -51,8 +57,8 @@ def test_a_value_does_not_depend_on_its_neighbours():
     whole, parts = torch.empty(2, 1, 4000, 40).unbind()
     for start, end in [(0, 4000), (0, 1), (1, 17), (17, 18), (18, 1333), (1333, 4000)]:
         part = slice(start, end)
-        for out, run in ((whole, fused.elu), (parts, lambda x, out: fused.snake(x, alpha, 1 / alpha, out))):
-            run(x[:, part], out[:, part])
+        for out, function in ((whole, ELU_AFTER), (parts, snake_after(alpha))):
+            fused.apply(function, x[:, part], out[:, part])
         if end - start == 4000:
             wanted = whole.clone(), parts.clone()
     assert torch.equal(whole, wanted[0])
@@ -67,7 +73,7 @@ def test_the_number_of_threads_changes_nothing():
         for threads in (1, 2):
             torch.set_num_threads(threads)
             out = torch.empty_like(x)
-            fused.elu(x, out)
+            fused.apply(ELU_AFTER, x, out)
             results.append(out)
     finally:
         torch.set_num_threads(before)
@@ -80,7 +86,8 @@ def test_loading_the_loops_leaves_the_number_of_threads_alone(threads):
 import torch
 torch.set_num_threads({threads})
 from blazen_codec_core.nn import fused
-fused.elu(x := torch.randn(1, 4000, 40), torch.empty_like(x))
+from blazen_codec_core.nn.after import ELU, After
+fused.apply(After(kind=ELU), x := torch.randn(1, 4000, 40), torch.empty_like(x))
 assert torch.get_num_threads() == {threads}
 """
     subprocess.run([sys.executable, "-c", program], check=True)
@@ -89,10 +96,10 @@ assert torch.get_num_threads() == {threads}
 def test_extremes():
     x = torch.tensor([-torch.inf, -1e30, -88.0, -18.0, -0.0, 0.0, 1e-30, 1e30, torch.inf, torch.nan]).reshape(1, -1, 1)
     out = torch.empty_like(x)
-    fused.elu(x, out)
+    fused.apply(ELU_AFTER, x, out)
     torch.testing.assert_close(out, F.elu(x), rtol=0, atol=2 * ROUNDING, equal_nan=True)
     large = torch.tensor([1e4, -1e6, 3e8, 1e20, -1e38]).reshape(1, -1, 1)
-    fused.snake(large, torch.ones(1), torch.ones(1), out := torch.empty_like(large))
+    fused.apply(snake_after(torch.ones(1)), large, out := torch.empty_like(large))
     assert ((out >= large) & (out <= large + 1.0001)).all()
 
 
@@ -112,9 +119,10 @@ def test_without_threads_to_share_or_a_cache(setting):
     program = """
 import torch
 from blazen_codec_core.nn import fused
+from blazen_codec_core.nn.after import ELU, After
 from blazen_codec_core.nn.fused import compiling
 x = torch.randn(1, 4000, 40)
-fused.elu(x, out := torch.empty_like(x))
+fused.apply(After(kind=ELU), x, out := torch.empty_like(x))
 torch.testing.assert_close(out, torch.nn.functional.elu(x))
 print(compiling.parts_for(x.numel()))
 """

@@ -114,7 +114,7 @@ def test_weights_that_may_change_are_not_brought_into_order(limits):
         ((2, 1536, 6144), {}, "Blocks"),
         ((7, 1, 64), {}, "Blocks"),
         ((7, 64, 1), {}, "JoinedTaps"),
-        ((7, 1, 64), {"groups": 64}, "Picture"),
+        ((7, 1, 64), {"groups": 64}, "Depthwise"),
     ],
 )
 def test_loops_multiply_wherever_there_are_channels_for_a_vector(shape, options, way):
