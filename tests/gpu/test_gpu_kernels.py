@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from afters import after_of, drawn, finished
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,32 +24,6 @@ def place(device):
     torch.set_default_device(None)
 
 
-def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator("cpu").manual_seed(seed), device="cpu").to(torch.get_default_device())
-
-
-def finished(y: torch.Tensor, after: After) -> torch.Tensor:
-    """What `after` is, in double precision."""
-    if after.scale is not None:
-        y = y * after.scale.double()[:, None]
-    if after.kind == SNAKE:
-        alpha, inverse = (values.double() for values in after.parameters)
-        y = y + torch.sin(alpha * y) ** 2 * inverse
-    elif after.kind == ELU:
-        y = F.elu(y)
-    return y if after.added is None else y + after.added[:, : y.shape[1]].double()
-
-
-def after_of(kind: int, scaled: bool, added: bool, batch: int, frames: int, channels: int) -> After:
-    alpha = 0.5 + drawn(channels, seed=7).abs()
-    return After(
-        scale=drawn(frames, seed=8) if scaled else None,
-        kind=kind,
-        parameters=(alpha, 1 / alpha) if kind == SNAKE else None,
-        added=drawn(batch, frames + 2, channels, seed=9) if added else None,
-    )
-
-
 SHAPES = st.fixed_dictionaries(
     {
         "batch": st.integers(1, 3),
@@ -60,18 +35,19 @@ SHAPES = st.fixed_dictionaries(
         "kind": st.sampled_from([NONE, SNAKE, ELU]),
         "scaled": st.booleans(),
         "added": st.booleans(),
+        "held": st.sampled_from([0, 0, 1, 200]),
         "bias": st.booleans(),
     }
 )
 
 
-def a_convolution(batch, frames, channels, columns, taps, step, kind, scaled, added, bias):
+def a_convolution(batch, frames, channels, columns, taps, step, kind, scaled, added, held, bias):
     """Taps, a bias, a signal, what comes after, and what is wanted."""
     stride, dilation = step
     weight = drawn(taps, stride * channels, columns) / (taps * stride * channels) ** 0.5
     offset = drawn(columns, seed=1) if bias else None
     x = drawn(batch, (frames + (taps - 1) * dilation) * stride, channels, seed=2)
-    after = after_of(kind, scaled, added, batch, frames, columns)
+    after = after_of(kind, scaled, added, batch, frames, columns, held)
     wanted = ShiftedProducts(weight.double().unbind(), None if offset is None else offset.double(), stride, dilation)
     return weight, offset, x, after, finished(wanted(x.double(), frames), after)
 
@@ -91,7 +67,8 @@ def test_products_that_may_be_less_exact_are_near(shape, kind):
     weight, bias, x, after, wanted = a_convolution(**shape)
     if kind == "half":
         weight, x = weight.half(), x.half()
-        after = After(after.scale, after.kind, after.parameters, None if after.added is None else after.added.half())
+        added = None if after.added is None else after.all_added().half()
+        after = After(after.scale, after.kind, after.parameters, added)
     got = gpu.Products(weight, bias, *shape["step"], rough=kind == "rough")(x, shape["frames"], after)
     assert got.dtype == x.dtype
     assert (got - wanted).abs().max() < 2e-2 * wanted.abs().max().clamp(min=1)

@@ -8,8 +8,7 @@ import torch
 
 import blazen_codec_core as bc
 from blazen_codec_core.conformance.signals import voice
-from blazen_codec_core.nn import conv, kernels, layer, noise, recurrent
-from blazen_codec_core.nn.after import Fusing
+from blazen_codec_core.nn import conv, gpu, kernels, noise, recurrent
 
 pytestmark = pytest.mark.gpu
 SECONDS = 0.12
@@ -26,9 +25,8 @@ def codec(request, device):
     made = bc.load(request.param, device=str(device))
     made.load()
     modules = made._handle.backend.loaded().network.modules()
-    kinds = [isinstance(module._prepared, Fusing) for module in modules if isinstance(module, conv.Convolving)]
-    assert kinds
-    assert all(kinds), "convolutions that are left to the library"
+    kinds = [type(module._prepared) for module in modules if isinstance(module, conv.Convolving)]
+    assert {kind.__module__ for kind in kinds} <= {gpu.Products.__module__, gpu.Depthwise.__module__}, kinds
     return made
 
 
@@ -36,7 +34,7 @@ def codec(request, device):
 def plain(codec):
     """The same on a CPU, without the kernels."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (kernels, conv, layer, noise, recurrent):
+        for module in (kernels, noise, recurrent):
             patch.setattr(module, "gpu_kernels_for", lambda device: None)
         made = bc.load(codec.spec.name, device="cpu")
         pcm = recording(codec)

@@ -23,11 +23,12 @@ def _convolve(
     x: int, row: int, taps: int, tap: int, depth: int, weight: int, bias: int, after: Any, out: Any,
     strip: int, vectors: int, parts: int,
 ) -> None:  # fmt: skip
+    """Parts share panels of weights, if reading these takes the longest, or else strips of the signal."""
     frames, channels = out.shape
     width = vectors * LANES
     panels, strips = channels // width, -(-frames // strip)
-    share = -(-panels * strips // parts)
     heavy = taps * depth * channels > row * frames
+    share = -(-panels // parts) * strips if heavy else -(-strips // parts) * panels
     for number in prange(parts):
         for unit in range(number * share, min(panels * strips, (number + 1) * share)):
             own, place = (unit // strips, unit % strips) if heavy else (unit % panels, unit // panels)
@@ -36,7 +37,10 @@ def _convolve(
             count = min(strip, frames - first)
             made = address(out) + 4 * (first * channels + column)
             panel(vectors, own_x, row, taps, tap, depth, own_weight, own_bias, made, channels, count)
-            finish(after, out, first, first + count, column, column + width)
+            if heavy:
+                finish(after, out, first, first + count, column, column + width)
+            elif column + width == channels:
+                finish(after, out, first, first + count, 0, channels)
 
 
 class Blocks(Fusing):

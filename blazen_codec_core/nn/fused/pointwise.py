@@ -38,6 +38,7 @@ def _each(function: Callable[[Lanes, Lanes, Lanes], Lanes], lanes: int = LANES, 
 
 _snakes, _snake = _each(functions.snake), _each(functions.snake, 1)
 _elus, _elu = (_each(lambda x, one, other: functions.elu(x), lanes) for lanes in (LANES, 1))
+_copies, _copy = (_each(lambda x, one, other: x, lanes) for lanes in (LANES, 1))
 _sums = _each(lambda x, one, other: x + one)
 _multiples = _each(lambda x, one, other: x * one, numbers=True)
 
@@ -51,22 +52,19 @@ _NOTHING, _NO_FRAMES = np.empty(0, np.float32), np.empty((0, 0), np.float32)
 def finish(after, out, first, end, left, right):  # type: ignore[no-untyped-def]
     """What comes after, of frames from `first` to `end` and whole vectors of channels from `left` to `right`."""
     kind, alpha, inverse, scale, held, added = after
-    row, rest = out.shape[1], min(max(held.shape[0], first), end)
-    for c in range(left, right, LANES):
-        own, count = address(out[first:, c:]), end - first
+    before, vectors = held.shape[0], (right - left) // LANES
+    for t in range(first, end):
+        own = address(out[t, left:])
         if scale.size:
-            factor = address(scale[first:])
-            _multiples(own, row, own, row, factor, factor, 1, count)
+            factor = address(scale[t:])
+            _multiples(own, LANES, own, LANES, factor, factor, 0, vectors)
         if kind == SNAKE:
-            _snakes(own, row, own, row, address(alpha[c:]), address(inverse[c:]), 0, count)
+            _snakes(own, LANES, own, LANES, address(alpha[left:]), address(inverse[left:]), LANES, vectors)
         elif kind == ELU:
-            _elus(own, row, own, row, own, own, row, count)
-        if rest > first:
-            other = address(held[first:, c:])
-            _sums(own, row, own, row, other, other, row, rest - first)
-        if added.size and end > rest:
-            own, other = address(out[rest:, c:]), address(added[rest - held.shape[0] :, c:])
-            _sums(own, row, own, row, other, other, row, end - rest)
+            _elus(own, LANES, own, LANES, own, own, LANES, vectors)
+        if added.size or before:
+            other = address(held[t, left:]) if t < before else address(added[t - before, left:])
+            _sums(own, LANES, own, LANES, other, other, LANES, vectors)
 
 
 def finishing(after: After, signals: int) -> list[tuple[Any, ...]]:
@@ -88,33 +86,35 @@ def _row(kind, x, alpha, inverse, out, channels):  # type: ignore[no-untyped-def
     if vectors:
         if kind == SNAKE:
             _snakes(x, LANES, out, LANES, alpha, inverse, LANES, vectors)
-        else:
+        elif kind == ELU:
             _elus(x, LANES, out, LANES, x, x, LANES, vectors)
+        else:
+            _copies(x, LANES, out, LANES, x, x, LANES, vectors)
     if channels > whole:
         x, out, alpha, inverse = x + 4 * whole, out + 4 * whole, alpha + 4 * whole, inverse + 4 * whole
         if kind == SNAKE:
             _snake(x, 1, out, 1, alpha, inverse, 1, channels - whole)
-        else:
+        elif kind == ELU:
             _elu(x, 1, out, 1, x, x, 1, channels - whole)
+        else:
+            _copy(x, 1, out, 1, x, x, 1, channels - whole)
 
 
 @in_parts("void(f4[:, ::1], f4[:, ::1], i8, i8, i8, f4[::1], f4[::1], f4[:, ::1], i8)")
 def _join(tail: Any, x: Any, left: int, there: Any, kind: int, alpha: Any, inverse: Any, out: Any, parts: int) -> None:
-    """Of the next frames there are so many."""
-    channels, share, start = x.shape[1], -(-there // parts), tail.shape[0] + left
+    """Of the next frames there are so many; before and after them, and after the tail, are zeros."""
+    channels, before, start = x.shape[1], tail.shape[0], tail.shape[0] + left
+    share = -(-out.shape[0] // parts)
     for part in prange(parts):
         number = np.int64(part)
-        if number == 0:
-            out[: tail.shape[0]] = tail
-            out[tail.shape[0] : start] = _ZERO
-        if number == parts - 1:
-            out[start + there :] = _ZERO
-        first, end = number * share, min(there, (number + 1) * share)
-        if kind == NONE:
-            out[start + first : start + end] = x[first:end]
-        else:
-            for t in range(first, end):
-                _row(kind, address(x[t]), address(alpha), address(inverse), address(out[start + t]), channels)
+        for t in range(number * share, min(out.shape[0], (number + 1) * share)):
+            if start <= t < start + there:
+                _row(kind, address(x[t - start]), address(alpha), address(inverse), address(out[t]), channels)
+            elif t < before:
+                _row(NONE, address(tail[t]), address(alpha), address(inverse), address(out[t]), channels)
+            else:
+                for c in range(channels):
+                    out[t, c] = _ZERO
 
 
 def suits(*signals: Tensor) -> bool:

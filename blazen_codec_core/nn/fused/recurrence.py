@@ -33,8 +33,8 @@ _remember = written(_write_remember)
 
 @part
 def _step(t, gates, weight, h, cell, sums, first, end):  # type: ignore[no-untyped-def]
-    """One frame of some blocks of channels, for all rows. Frames go through the blocks forwards and backwards by turns, so that those
-    where the way turns are still in the nearer cache, which has no place for all."""
+    """One frame of some blocks of channels, for all rows. Frames go through the blocks forwards and backwards by turns: the
+    nearer cache has no place for all, but those where the way turns are still there."""
     rows, channels, width = cell.shape[0], h.shape[2], 4 * LANES
     for number in range(first, end):
         block = number if t % 2 else first + end - 1 - number

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from afters import after_of, drawn, finished
 from hypothesis import given
 from hypothesis import strategies as st
 
 from blazen_codec_core.nn import fused
+from blazen_codec_core.nn.after import ELU, NONE, SNAKE
 from blazen_codec_core.nn.fused.blocks import Blocks
 from blazen_codec_core.nn.fused.by_points import BlocksByPoints
 from blazen_codec_core.nn.points import OF_THREE, OF_TWO, Points
@@ -21,14 +23,6 @@ from blazen_codec_core.nn.points import OF_THREE, OF_TWO, Points
 pytestmark = pytest.mark.skipif(
     not fused.suits_blocks(torch.zeros(1, 1, 64)), reason="blocks are made for AVX2 and AVX-512, which torch does not find here"
 )
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=seeded(seed))
 
 
 def plain(x, weight, bias, frames, stride=1, dilation=1):
@@ -78,6 +72,63 @@ def test_blocks_by_points_are_the_convolution(points, dilation, channels, frames
     x = drawn(batch, frames + (kernel - 1) * dilation + more, channels[0], seed=frames)
     got = BlocksByPoints(rule, weight, offset if bias else None, dilation)(x, frames)
     torch.testing.assert_close(got.double(), plain(x, weight, offset, frames, 1, dilation), rtol=0, atol=2e-5)
+
+
+@given(
+    kernel=st.integers(1, 9),
+    dilation=st.sampled_from([1, 3, 9]),
+    channels=st.sampled_from([16, 48, 64, 512]),
+    frames=st.integers(1, 70) | st.sampled_from([1021]),
+    batch=st.integers(1, 2),
+    more=st.integers(0, 5),
+    bias=st.booleans(),
+)
+def test_filters_of_single_channels_are_the_convolution(kernel, dilation, channels, frames, batch, more, bias):
+    weight = drawn(kernel, 1, channels) / kernel**0.5
+    offset = drawn(channels, seed=1) if bias else None
+    x = drawn(batch, frames + (kernel - 1) * dilation + more, channels, seed=frames)
+    got = fused.convolution(weight, offset, dilation=dilation, groups=channels)(x, frames)
+    wanted = sum(x[:, j * dilation : j * dilation + frames].double() * weight[j].double() for j in range(kernel))
+    torch.testing.assert_close(got.double(), wanted if offset is None else wanted + offset.double(), rtol=0, atol=1e-5)
+
+
+@given(
+    way=st.sampled_from(["blocks", "heavy blocks", "points", "single channels"]),
+    frames=st.integers(1, 70) | st.sampled_from([700]),
+    channels=st.sampled_from([16, 64, 80]),
+    batch=st.integers(1, 2),
+    kind=st.sampled_from([NONE, SNAKE, ELU]),
+    scaled=st.booleans(),
+    added=st.booleans(),
+    held=st.sampled_from([0, 1, 13, 1000]),
+)
+def test_what_comes_after_is_done_on_the_way(way, frames, channels, batch, kind, scaled, added, held):
+    taps = {"blocks": (1, 8), "heavy blocks": (1, 300), "points": (3, 64), "single channels": (7, 1)}[way]
+    weight = drawn(*taps, channels) / (taps[0] * taps[1]) ** 0.5
+    alone = way == "single channels"
+    x = drawn(batch, frames + taps[0] - 1, channels if alone else taps[1], seed=3)
+    convolution = fused.convolution(weight, drawn(channels, seed=4), groups=channels if alone else 1)
+    after = after_of(kind, scaled, added, batch, frames, channels, held)
+    wanted = finished(convolution(x, frames).double(), after)
+    torch.testing.assert_close(convolution(x, frames, after).double(), wanted, rtol=0, atol=5e-6)
+
+
+@given(
+    sizes=st.tuples(st.integers(0, 5), st.integers(0, 3), st.integers(0, 40) | st.just(2000), st.integers(0, 3)),
+    channels=st.sampled_from([1, 3, 16, 40]),
+    kind=st.sampled_from([NONE, SNAKE, ELU]),
+    ends=st.none() | st.tuples(st.integers(0, 45), st.integers(0, 45)),
+)
+def test_a_signal_is_joined_to_what_was_before_it(sizes, channels, kind, ends):
+    tail, left, frames, right = sizes
+    after = after_of(kind, False, False, 2, frames, channels)
+    before, x = drawn(2, tail, channels), drawn(2, frames, channels, seed=1)
+    made = finished(x.double(), after)
+    for row, end in enumerate(ends or ()):
+        made[row, end:] = 0
+    wanted = torch.cat([before.double(), torch.zeros(2, left, channels), made, torch.zeros(2, right, channels)], dim=1)
+    got = fused.join(before, x, left, right, after, None if ends is None else torch.tensor(ends))
+    torch.testing.assert_close(got.double(), wanted, rtol=0, atol=2e-6)
 
 
 def test_a_stride_is_a_frame_of_frames():
@@ -131,7 +182,7 @@ def test_recurrence_is_the_librarys_and_rows_do_not_meet(rows):
     lstm = torch.nn.LSTM(64, 64, batch_first=True)
     with torch.no_grad():
         for parameter in lstm.parameters():
-            parameter.uniform_(-0.3, 0.3, generator=seeded(1))
+            parameter.uniform_(-0.3, 0.3, generator=torch.Generator().manual_seed(1))
         x = drawn(rows, 40, 64)
         gates = F.linear(x, lstm.weight_ih_l0, lstm.bias_ih_l0 + lstm.bias_hh_l0)
         weight = fused.in_blocks(lstm.weight_hh_l0)
@@ -152,13 +203,16 @@ def test_processors_with_shorter_vectors():
     program = """
 import torch, torch.nn.functional as F
 from blazen_codec_core.nn import fused
-from blazen_codec_core.nn.fused import registers
-assert registers.LANES == 8
+from blazen_codec_core.nn.fused import lanes
+assert lanes.LANES == 8
 for kernel, channels, out, stride, dilation in [(7, 64, 64, 1, 9), (3, 40, 24, 1, 1), (8, 32, 96, 4, 1), (1, 5, 8, 1, 1)]:
     weight, x = torch.randn(kernel, channels, out) / (kernel * channels) ** 0.5, torch.randn(1, 600, channels)
     wanted = F.conv1d(x.transpose(1, 2), weight.permute(2, 1, 0), None, stride, 0, dilation).transpose(1, 2)
     got = fused.convolution(weight, None, stride, dilation)(x, wanted.shape[1])
     torch.testing.assert_close(got, wanted, atol=2e-5, rtol=0)
+weight, x = torch.randn(7, 1, 24), torch.randn(1, 600, 24)
+wanted = F.conv1d(x.transpose(1, 2), weight.permute(2, 1, 0), None, groups=24).transpose(1, 2)
+torch.testing.assert_close(fused.convolution(weight, None, groups=24)(x, 594), wanted, atol=2e-5, rtol=0)
 gates, outputs = torch.randn(5, 30, 256), torch.zeros(5, 31, 64)
 fused.recur(gates, fused.in_blocks(torch.randn(256, 64) / 8), torch.zeros(5, 64), outputs)
 assert outputs[:, 1:].isfinite().all() and outputs[:, 1:].abs().max() < 1
