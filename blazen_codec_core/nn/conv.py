@@ -206,8 +206,9 @@ class Conv1d(Convolving):
             x = before.step(x, None, last) if before else x
             x = behind(state.tail, self.padding.step(x, state.padding, last), 0, 0, None)
         frames = self._windows(x.shape[1])
-        state.tail = x[:, frames * self.stride :].clone()
-        x = x[:, : (frames - 1) * self.stride + self.span]
+        if self.span > 1:  # else nothing is left over
+            state.tail = x[:, frames * self.stride :].clone()
+            x = x[:, : (frames - 1) * self.stride + self.span]
         return self.convolve(x, frames, self.stride, last and state.any_length, after)
 
 

@@ -46,6 +46,7 @@ FINISHING = "Tuple((i8, f4[::1], f4[::1], f4[::1], f4[:, ::1], f4[:, ::1]))"
 """In a loop's signature: what `finishing` makes for a signal."""
 _ZERO = np.float32(0)
 _NOTHING, _NO_FRAMES = np.empty(0, np.float32), np.empty((0, 0), np.float32)
+_NOT_AT_ALL = (NONE, _NOTHING, _NOTHING, _NOTHING, _NO_FRAMES, _NO_FRAMES)
 
 
 @njit
@@ -69,6 +70,8 @@ def finish(after, out, first, end, left, right):  # type: ignore[no-untyped-def]
 
 def finishing(after: After, signals: int) -> list[tuple[Any, ...]]:
     """The first argument of `finish` for each signal of a batch."""
+    if after is NOTHING:
+        return [_NOT_AT_ALL] * signals
     alpha, inverse = (array(each) for each in after.parameters) if after.parameters else (_NOTHING, _NOTHING)
     scale = _NOTHING if after.scale is None else array(after.scale)
     held, added = (_frames(each, signals) for each in (after.held, after.added))
