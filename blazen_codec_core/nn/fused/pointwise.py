@@ -50,39 +50,6 @@ _NOT_AT_ALL = (NONE, _NOTHING, _NOTHING, _NOTHING, _NO_FRAMES, _NO_FRAMES)
 
 
 @njit
-def finish(after, out, first, end, left, right):  # type: ignore[no-untyped-def]
-    """What comes after, of frames from `first` to `end` and whole vectors of channels from `left` to `right`."""
-    kind, alpha, inverse, scale, held, added = after
-    before, vectors = held.shape[0], (right - left) // LANES
-    for t in range(first, end):
-        own = address(out[t, left:])
-        if scale.size:
-            factor = address(scale[t:])
-            _multiples(own, LANES, own, LANES, factor, factor, 0, vectors)
-        if kind == SNAKE:
-            _snakes(own, LANES, own, LANES, address(alpha[left:]), address(inverse[left:]), LANES, vectors)
-        elif kind == ELU:
-            _elus(own, LANES, own, LANES, own, own, LANES, vectors)
-        if added.size or before:
-            other = address(held[t, left:]) if t < before else address(added[t - before, left:])
-            _sums(own, LANES, own, LANES, other, other, LANES, vectors)
-
-
-def finishing(after: After, signals: int) -> list[tuple[Any, ...]]:
-    """The first argument of `finish` for each signal of a batch."""
-    if after is NOTHING:
-        return [_NOT_AT_ALL] * signals
-    alpha, inverse = (array(each) for each in after.parameters) if after.parameters else (_NOTHING, _NOTHING)
-    scale = _NOTHING if after.scale is None else array(after.scale)
-    held, added = (_frames(each, signals) for each in (after.held, after.added))
-    return [(after.kind, alpha, inverse, scale, *own) for own in zip(held, added, strict=True)]
-
-
-def _frames(x: Tensor | None, signals: int) -> list[Any]:
-    return [_NO_FRAMES] * signals if x is None or not x.shape[1] else [array(own.contiguous()) for own in x]
-
-
-@njit
 def _row(kind, x, alpha, inverse, out, channels):  # type: ignore[no-untyped-def]
     """A function of the values of one frame, whose addresses these are."""
     vectors, whole = channels // LANES, channels // LANES * LANES
@@ -101,6 +68,37 @@ def _row(kind, x, alpha, inverse, out, channels):  # type: ignore[no-untyped-def
             _elu(x, 1, out, 1, x, x, 1, channels - whole)
         else:
             _copy(x, 1, out, 1, x, x, 1, channels - whole)
+
+
+@njit
+def finish(after, out, first, end, left, right):  # type: ignore[no-untyped-def]
+    """What comes after, of frames from `first` to `end` and whole vectors of channels from `left` to `right`."""
+    kind, alpha, inverse, scale, held, added = after
+    before, vectors = held.shape[0], (right - left) // LANES
+    for t in range(first, end):
+        own = address(out[t, left:])
+        if scale.size:
+            factor = address(scale[t:])
+            _multiples(own, LANES, own, LANES, factor, factor, 0, vectors)
+        if kind != NONE:
+            _row(kind, own, address(alpha[left:]), address(inverse[left:]), own, right - left)
+        if added.size or before:
+            other = address(held[t, left:]) if t < before else address(added[t - before, left:])
+            _sums(own, LANES, own, LANES, other, other, LANES, vectors)
+
+
+def finishing(after: After, signals: int) -> list[tuple[Any, ...]]:
+    """The first argument of `finish` for each signal of a batch."""
+    if after is NOTHING:
+        return [_NOT_AT_ALL] * signals
+    alpha, inverse = (array(each) for each in after.parameters) if after.parameters else (_NOTHING, _NOTHING)
+    scale = _NOTHING if after.scale is None else array(after.scale)
+    held, added = (_frames(each, signals) for each in (after.held, after.added))
+    return [(after.kind, alpha, inverse, scale, *own) for own in zip(held, added, strict=True)]
+
+
+def _frames(x: Tensor | None, signals: int) -> list[Any]:
+    return [_NO_FRAMES] * signals if x is None or not x.shape[1] else [array(own.contiguous()) for own in x]
 
 
 @in_parts("void(f4[:, ::1], f4[:, ::1], i8, i8, i8, f4[::1], f4[::1], f4[:, ::1], i8)")
