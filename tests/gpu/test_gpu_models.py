@@ -26,6 +26,7 @@ def codec(request, device):
     made.load()
     modules = made._handle.backend.loaded().network.modules()
     kinds = [type(module._prepared) for module in modules if isinstance(module, conv.Convolving)]
+    assert kinds
     assert {kind.__module__ for kind in kinds} <= {gpu.Products.__module__, gpu.Depthwise.__module__}, kinds
     return made
 
