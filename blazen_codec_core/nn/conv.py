@@ -50,12 +50,12 @@ def behind(
     start = tail.shape[1] + left
     if not start + right and ends is None:
         return before.step(x, None, False) if before else x
-    function = before.after if before else NOTHING
-    if function and not torch.is_grad_enabled() and (by := kernels.pointwise_for(tail, x)):
-        made: Tensor = by.join(tail, x, left, right, function, None if ends is None else counted(ends, x), rough=rough)
-        return made
     frames, end = x.shape[1], start + x.shape[1]
     joined = x.new_empty(x.shape[0], end + right, x.shape[2])
+    function = before.after if before else NOTHING
+    if function and not torch.is_grad_enabled() and (by := kernels.pointwise_for(tail, x)):
+        by.join(tail, x, left, function, joined, None if ends is None else counted(ends, x), rough=rough)
+        return joined
     if before:
         before.into(x, joined[:, start:end])
     elif frames:

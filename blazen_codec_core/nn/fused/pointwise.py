@@ -3,7 +3,7 @@ four, or to what a loop has just made, while it is still in the nearest cache.""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -127,30 +127,18 @@ def _rows_are_whole(x: Tensor) -> bool:
     return x.stride(2) == 1 and x.stride(1) == x.shape[2]
 
 
-def join(
-    tail: Tensor,
-    x: Tensor,
-    left: int,
-    right: int,
-    function: After = NOTHING,
-    ends: Tensor | None = None,
-    *,
-    rough: bool = False,
-) -> Tensor:
-    """See `conv.behind`."""
-    batch, frames, channels = x.shape
-    out = x.new_empty(batch, tail.shape[1] + left + frames + right, channels)
-    _join_each(tail, x, left, function, [frames] * batch if ends is None else [min(frames, end) for end in ends.tolist()], out)
-    return out
-
-
 def apply(function: After, x: Tensor, out: Tensor) -> None:
     """Writes the function of a signal to another one of its shape."""
-    _join_each(x[:, :0], x, 0, function, [x.shape[1]] * x.shape[0], out)
+    join(x[:, :0], x, 0, function, out)
 
 
-def _join_each(tail: Tensor, x: Tensor, left: int, function: After, there: Sequence[int], out: Tensor) -> None:
+def join(
+    tail: Tensor, x: Tensor, left: int, function: After, out: Tensor, ends: Tensor | None = None, *, rough: bool = False
+) -> None:
+    """Writes to `out` what `conv.behind` makes."""
+    batch, frames, _ = x.shape
+    there = [frames] * batch if ends is None else [min(frames, end) for end in ends.tolist()]
     alpha, inverse = (array(each) for each in function.parameters) if function.parameters else (_NOTHING, _NOTHING)
     parts = parts_for(x.numel())
-    for before, own, frames, made in zip(array(tail), array(x), there, array(out), strict=True):
-        _join(before, own, left, frames, function.kind, alpha, inverse, made, parts)
+    for before, own, count, made in zip(array(tail), array(x), there, array(out), strict=True):
+        _join(before, own, left, count, function.kind, alpha, inverse, made, parts)

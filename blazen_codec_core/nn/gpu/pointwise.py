@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..after import NOTHING, After
+from ..after import After
 from .functions import NONE, function_of, to_tf32
 from .target import launch
 
@@ -38,30 +38,16 @@ def _join(  # type: ignore[no-untyped-def]
     tl.store(out + signal * out_batch + place, value.to(out.dtype.element_ty), mask=place < total)
 
 
-def join(
-    tail: Tensor,
-    x: Tensor,
-    left: int,
-    right: int,
-    function: After = NOTHING,
-    ends: Tensor | None = None,
-    *,
-    rough: bool = False,
-) -> Tensor:
-    """See `conv.behind`."""
-    frames = tail.shape[1] + left + x.shape[1] + right
-    out = x.new_empty(x.shape[0], frames, x.shape[2])
-    first = tail.shape[1] + left
-    _launch(tail, x, out, first, function, ends, rough)
-    return out
-
-
 def apply(function: After, x: Tensor, out: Tensor) -> None:
     """Writes the function of a signal to another one of its shape, of whole frames."""
-    _launch(x[:, :0], x, out, 0, function, None, rough=False)
+    join(x[:, :0], x, 0, function, out)
 
 
-def _launch(tail: Tensor, x: Tensor, out: Tensor, first: int, function: After, ends: Tensor | None, rough: bool) -> None:
+def join(
+    tail: Tensor, x: Tensor, left: int, function: After, out: Tensor, ends: Tensor | None = None, *, rough: bool = False
+) -> None:
+    """Writes to `out` what `conv.behind` makes."""
+    first = tail.shape[1] + left
     x, tail = whole(x), whole(tail)
     channels, total = x.shape[2], out.shape[1] * out.shape[2]
     if not total or not x.shape[0]:
