@@ -131,8 +131,7 @@ def convolution(
             taps = weight.reshape(kernel // stride, stride * channels, out)
             return cast(Convolution, gpu.Products(taps, bias, stride, dilation, rough=rough))
     products, depthwise = products_are_faster(weight.device), stride == 1 and channels == 1 < groups == out
-    if products and (groups == 1 or depthwise) and (loops := _loops_for(weight, lasting)):
-        made: Convolution = loops.convolution(weight, bias, stride, dilation, groups)
+    if (groups == 1 or depthwise) and (made := _in_loops(weight, bias, stride, dilation, groups, lasting=lasting)):
         return made
     if products and depthwise:
         return Picture(weight[:, 0].unbind(), bias, dilation)
@@ -160,8 +159,7 @@ def products_of(
     """The fastest way to compute `ShiftedProducts` of these."""
     if lasting and (gpu := gpu_kernels_for(taps[0].device)):
         return cast(Convolution, gpu.Products(torch.stack(list(taps)), bias, stride, dilation, rough=rough))
-    if stride == 1 and products_are_faster(taps[0].device) and (loops := _loops_for(taps[0], lasting)):
-        made: Convolution = loops.convolution(torch.stack(list(taps)), bias, 1, dilation)
+    if stride == 1 and (made := _in_loops(torch.stack(list(taps)), bias, 1, dilation, lasting=lasting)):
         return made
     if is_learning(lasting) or (is_half(taps[0].dtype) and len(taps) > 1):
         return Picture(taps, bias, dilation)
@@ -177,10 +175,12 @@ def products_of(
     return by_length(Picture(taps, bias, dilation), product, PICTURE_FRAMES)
 
 
-def _loops_for(weight: Tensor, lasting: bool) -> Any:
-    """Compiled loops that multiply with a weight that stays as it is, where there are any."""
-    loops = load_loops() if lasting else None
-    return loops if loops and loops.suits_blocks(weight) else None
+def _in_loops(
+    weight: Tensor, bias: Tensor | None, stride: int, dilation: int, groups: int = 1, *, lasting: bool
+) -> Convolution | None:
+    """Compiled loops for a weight that stays as it is, where there are any."""
+    loops = load_loops() if lasting and products_are_faster(weight.device) else None
+    return loops.convolution(weight, bias, stride, dilation, groups) if loops else None
 
 
 def is_learning(lasting: bool) -> bool:
@@ -218,7 +218,7 @@ def search(table: Tensor, offset: Tensor | None, *, lasting: bool) -> Search:
     """
     if lasting and (gpu := gpu_kernels_for(table.device)):
         return cast(Search, gpu.Search(table, offset))
-    if products_are_faster(table.device) and (loops := _loops_for(table, lasting)):
+    if lasting and products_are_faster(table.device) and (loops := load_loops()) and loops.suits_blocks(table):
         made: Search = loops.Search(table, offset)
         return made
     return lambda codes: add(torch.matmul(codes, table), offset).argmax(-1)
@@ -260,6 +260,19 @@ def elu(x: Tensor, out: Tensor) -> None:
         torch.maximum(x, torch.clamp(x, max=0, out=out).exp_().sub_(1), out=out)
 
 
+Norm = Callable[..., Tensor]
+"""`(x, after, inplace=...)`: `normalize`, of float32 signals `(batch, frames, channels)`, and what comes after it."""
+
+
+def norm(weight: Tensor, bias: Tensor, epsilon: float) -> Norm | None:
+    """What normalizes and finishes signals with weights that stay as they are, where there is anything faster than PyTorch."""
+    if gpu := gpu_kernels_for(weight.device):
+        return cast(Norm, gpu.Norm(weight, bias, epsilon))
+    if products_are_faster(weight.device) and (loops := load_loops()) and loops.suits_blocks(weight):
+        return cast(Norm, loops.Norm(weight, bias, epsilon))
+    return None
+
+
 def normalize(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, *, inplace: bool) -> Tensor:
     """Each signal with mean 0 and variance 1 over its frames and channels, times a weight a channel and added to a bias.
 
@@ -267,11 +280,6 @@ def normalize(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, *, inplac
         inplace: The signal may be written over.
     """
     inplace = inplace and not torch.is_grad_enabled()
-    if inplace and (loops := load_loops()) and loops.suits_norm(x):
-        loops.normalize(x, weight, bias, epsilon)
-        return x
-    if not torch.is_grad_enabled() and (gpu := gpu_kernels_for(x.device)):
-        return cast(Tensor, gpu.normalize(x, weight, bias, epsilon))
     mean, variance = moments(x)
     factor = (weight * torch.rsqrt(variance + epsilon)).to(x.dtype)
     offset = torch.addcmul(bias, mean.to(x.dtype), factor, value=-1)

@@ -6,12 +6,13 @@ import dataclasses
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .after import After
 from .conv import Conv1d
 from .layer import COUNTS, Layer, NoiseSource, State, StreamSetup
-from .loops import gpu_kernels_for
+from .loops import gpu_kernels_for, load_loops
 
 
 class CounterNoise:
@@ -36,12 +37,18 @@ class CounterNoise:
         blocks = -(-(skip + count) // self._PER_COUNTER)
         generator = np.random.Philox(key=np.array([self.seed & (2**64 - 1), layer], np.uint64), counter=first)
         words = generator.random_raw(blocks * 4)
-        uniform = ((words >> np.uint64(32)).astype(np.float64) + 0.5) * 2.0**-32
-        angle = (words & np.uint64(0xFFFFFFFF)).astype(np.float64) * (2 * np.pi * 2.0**-32)
-        radius = np.sqrt(-2 * np.log(uniform))
-        normals = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).reshape(-1)
-        values = normals[skip : skip + count].astype(np.float32)
-        return torch.from_numpy(values).to(self.device, self.dtype).reshape(1, count, 1)
+        loops = load_loops()
+        normals = (loops.normals if loops else _normals)(words).reshape(-1)
+        values = torch.from_numpy(normals[skip : skip + count])
+        return values.to(self.device, self.dtype).reshape(1, count, 1)
+
+
+def _normals(words: NDArray[np.uint64]) -> NDArray[np.float32]:
+    """`(words, 2)`: what the Box-Muller transform makes of the halves of each word."""
+    uniform = ((words >> np.uint64(32)).astype(np.float64) + 0.5) * 2.0**-32
+    angle = (words & np.uint64(0xFFFFFFFF)).astype(np.float64) * (2 * np.pi * 2.0**-32)
+    radius = np.sqrt(-2 * np.log(uniform))
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).astype(np.float32)
 
 
 @dataclasses.dataclass

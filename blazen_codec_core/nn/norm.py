@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from . import kernels
-from .layer import Layer, State, StreamSetup
+from .after import NOTHING, After
+from .layer import Layer, Pointwise, State, StreamSetup
 
 
 @dataclasses.dataclass
@@ -31,10 +32,18 @@ class TimeNorm(Layer):
         self.channels, self.epsilon, self.inplace = channels, epsilon, inplace
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
+        self._prepared: kernels.Norm | None = None
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         self.weight.uniform_(0.8, 1.2, generator=generator)
         self.bias.uniform_(-0.1, 0.1, generator=generator)
+
+    def prepare(self) -> None:
+        self._prepared = kernels.norm(self.weight, self.bias, self.epsilon)
+
+    @property
+    def fuses(self) -> bool:
+        return self._prepared is not None
 
     def init_state(self, setup: StreamSetup) -> WholeState:
         return WholeState(setup.zeros(0, self.channels))
@@ -43,9 +52,15 @@ class TimeNorm(Layer):
         return frames if last else 0
 
     def step(self, x: Tensor, state: WholeState, last: bool) -> Tensor:
+        return self.step_between(None, x, state, last)
+
+    def step_between(self, before: Pointwise | None, x: Tensor, state: WholeState, last: bool, after: After = NOTHING) -> Tensor:
+        x = before.step(x, None, last) if before else x
         if state.held.shape[1]:
             x = torch.cat([state.held, x], dim=1)
         state.held = x[:, :0].clone() if last else x  # a view would keep all of it
         if not last or not x.shape[1]:
             return x[:, :0]
+        if self._prepared and not torch.is_grad_enabled():
+            return self._prepared(x, after, inplace=self.inplace)
         return kernels.normalize(x, self.weight, self.bias, self.epsilon, inplace=self.inplace)

@@ -144,13 +144,20 @@ def test_noise_is_that_of_other_devices(seed, layer, position, count, device):
     assert torch.allclose(got, wanted, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("inplace", [True, False])
+@pytest.mark.parametrize(
+    ("kind", "scaled", "held"), [(NONE, False, None), (SNAKE, True, None), (ELU, False, 0), (NONE, True, 13)]
+)
 @pytest.mark.parametrize(("mean", "spread"), [(0.0, 1.0), (100.0, 0.1), (0.0, 1e-6)])
-def test_norms(mean, spread):
+def test_norms(mean, spread, kind, scaled, held, inplace):
     x, weight, bias = mean + spread * drawn(3, 700, 24), 1 + drawn(24, seed=1) / 9, drawn(24, seed=2)
     exact = x.double()
     away = exact - exact.mean((1, 2), keepdim=True)
     wanted = away * torch.rsqrt(away.square().mean((1, 2), keepdim=True) + 1e-5) * weight + bias
-    assert (gpu.normalize(x, weight, bias, 1e-5) - wanted).abs().max() < 2e-4 if mean else 1e-5
+    after = after_of(kind, scaled, held is not None, 3, 700, 24, held or 0)
+    got = gpu.Norm(weight, bias, 1e-5)(x, after, inplace=inplace)
+    assert (got.data_ptr() == x.data_ptr()) is inplace
+    assert (got - finished(wanted, after)).abs().max() < (1e-3 if mean else 1e-5)
 
 
 @pytest.mark.parametrize(("rows", "frames"), [(1, 1), (3, 9), (35, 4)])

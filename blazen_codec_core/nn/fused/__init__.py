@@ -11,23 +11,24 @@ import torch
 _THREADS = torch.get_num_threads()
 
 from .convolutions import convolution  # noqa: E402
-from .norm import normalize, suits_norm  # noqa: E402
+from .noise import normals  # noqa: E402
+from .norm import Norm  # noqa: E402
 from .panels import suits_blocks  # noqa: E402
 from .pointwise import apply, join, suits  # noqa: E402
 from .recurrence import in_blocks, recur, suits_recurrence  # noqa: E402
 from .search import Search  # noqa: E402
 
 __all__ = [
+    "Norm",
     "Search",
     "apply",
     "convolution",
     "in_blocks",
     "join",
-    "normalize",
+    "normals",
     "recur",
     "suits",
     "suits_blocks",
-    "suits_norm",
     "suits_recurrence",
 ]
 

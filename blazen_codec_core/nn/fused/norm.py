@@ -10,8 +10,11 @@ import torch
 from numba import njit, prange
 from torch import Tensor
 
+from ..after import NOTHING, After
 from .compiling import array, in_parts, parts_for
 from .lanes import LANES
+from .panels import kept
+from .pointwise import FINISHING, finish, finishing
 from .registers import ABREAST, address, scaled_by_lane, sums_of_lanes
 
 _WIDTH = ABREAST * LANES
@@ -47,8 +50,8 @@ def _variance(values, mean, square):  # type: ignore[no-untyped-def]
     return total / values.size
 
 
-@in_parts("void(f4[:, ::1], f4[::1], f4[::1], f8, f8[:, ::1], f4[:, ::1], i8, i8)")
-def _normalize(x: Any, weight: Any, bias: Any, epsilon: float, made: Any, scale: Any, strip: int, parts: int) -> None:
+@in_parts(f"void(f4[:, ::1], f4[::1], f4[::1], f8, f8[:, ::1], f4[:, ::1], {FINISHING}, i8, i8)")
+def _normalize(x: Any, weight: Any, bias: Any, epsilon: float, made: Any, scale: Any, after: Any, strip: int, parts: int) -> None:
     values = x.reshape(-1)
     share = -(-made.shape[0] // parts)
     for number in prange(parts):
@@ -61,23 +64,32 @@ def _normalize(x: Any, weight: Any, bias: Any, epsilon: float, made: Any, scale:
         scale[0, c] = weight[c] / deviation
         scale[1, c] = bias[c] - mean * weight[c] / deviation
     frames = -(-x.shape[0] // parts)
-    for number in prange(parts):
+    for part in prange(parts):
+        number = np.int64(part)
         end = min(x.shape[0], (number + 1) * frames)
         for first in range(number * frames, end, strip):
             count = min(strip, end - first)
             for c in range(0, x.shape[1], LANES):
                 scaled_by_lane(address(x[first, c:]), x.shape[1], count, address(scale[0, c:]), address(scale[1, c:]))
+            finish(after, x, first, first + count, 0, x.shape[1])
 
 
-def suits_norm(x: Tensor) -> bool:
-    """Whether a signal `(batch, frames, channels)` can be brought to a norm here."""
-    return x.dtype == torch.float32 and x.device.type == "cpu" and x.is_contiguous() and x.shape[2] % LANES == 0
+class Norm:
+    """Each signal with mean 0 and variance 1 over all its values, times a weight a channel and added to a bias; then what comes
+    after. What is summed in single precision does not depend on the number of threads.
 
+    Args:
+        weight: Of channels that fill vectors, as `bias`; see `kernels.norm`.
+    """
 
-def normalize(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> None:
-    """Each signal with mean 0 and variance 1 over all its values, times a weight a channel and added to a bias, in its place.
-    What is summed in single precision does not depend on the number of threads."""
-    strip, parts = max(1, _STRIP_VALUES // x.shape[2]), parts_for(x[0].numel())
-    made, scale = np.empty((-(-x[0].numel() // _BLOCK), 2)), array(x.new_empty(2, x.shape[2]))
-    for signal in array(x):
-        _normalize(signal, array(weight), array(bias), epsilon, made, scale, strip, parts)
+    def __init__(self, weight: Tensor, bias: Tensor, epsilon: float) -> None:
+        self._weight, self._bias, self._epsilon = kept(weight, weight), kept(bias, weight), epsilon
+        self._strip = max(1, _STRIP_VALUES // len(weight))
+
+    def __call__(self, x: Tensor, after: After = NOTHING, *, inplace: bool = False) -> Tensor:
+        y = x.contiguous() if inplace else x.clone(memory_format=torch.contiguous_format)
+        weight, bias, parts = array(self._weight), array(self._bias), parts_for(y[0].numel())
+        made, scale = np.empty((-(-y[0].numel() // _BLOCK), 2)), array(y.new_empty(2, y.shape[2]))
+        for signal, own_after in zip(array(y), finishing(after, len(y)), strict=True):
+            _normalize(signal, weight, bias, self._epsilon, made, scale, own_after, self._strip, parts)
+        return y

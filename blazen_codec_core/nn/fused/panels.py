@@ -35,9 +35,14 @@ def vectors_for(channels: int) -> int:
     return 1 if channels % (2 * LANES) else 2
 
 
+def suits_products(weight: Tensor) -> bool:
+    """Whether there are products with such weights at all."""
+    return is_available() and weight.dtype == torch.float32 and weight.device.type == "cpu"
+
+
 def suits_blocks(weight: Tensor) -> bool:
     """Whether blocks are made for a weight `(..., out)`: of channels that fill vectors."""
-    return is_available() and weight.dtype == torch.float32 and weight.device.type == "cpu" and weight.shape[-1] % LANES == 0
+    return suits_products(weight) and weight.shape[-1] % LANES == 0
 
 
 def in_panels(weight: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ With `TRITON_INTERPRET=1` they run on the CPU, slowly, to be tested without a GP
 
 from .depthwise import Depthwise
 from .noise import normals
-from .norm import normalize
+from .norm import Norm
 from .pointwise import apply, join
 from .products import Products, Search
 from .recurrence import Recurrence, suits_recurrence
@@ -16,12 +16,12 @@ from .target import runs_on
 
 __all__ = [
     "Depthwise",
+    "Norm",
     "Products",
     "Recurrence",
     "Search",
     "apply",
     "join",
-    "normalize",
     "normals",
     "runs_on",
     "suits_recurrence",

@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..after import NOTHING, After
+from .functions import NONE, function_of
 from .pointwise import BLOCK, whole
 from .target import launch
 
@@ -28,30 +30,49 @@ def _moments(x, parts, total, x_batch, BLOCK: tl.constexpr):  # type: ignore[no-
 
 
 @triton.jit
-def _scale(x, factor, offset, out, channels, total, x_batch, out_batch, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+def _scale(  # type: ignore[no-untyped-def]
+    x, factor, offset, alpha, inverse, scale, added, out, channels, total, x_batch, added_batch, out_batch,
+    KIND: tl.constexpr, SCALE: tl.constexpr, ADD: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     signal = tl.program_id(1).to(tl.int64)
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    there, channel = place < total, place % channels + signal * channels
+    there, channel = place < total, place % channels
     value = tl.load(x + signal * x_batch + place, mask=there, other=0.0).to(tl.float32)
-    value = value * tl.load(factor + channel) + tl.load(offset + channel)
+    value = value * tl.load(factor + signal * channels + channel) + tl.load(offset + signal * channels + channel)
+    if SCALE:
+        value *= tl.load(scale + place // channels, mask=there, other=0.0).to(tl.float32)
+    if KIND != NONE:
+        value = function_of(value, tl.load(alpha + channel), tl.load(inverse + channel), KIND)
+    if ADD:
+        value += tl.load(added + signal * added_batch + place, mask=there, other=0.0).to(tl.float32)
     tl.store(out + signal * out_batch + place, value.to(out.dtype.element_ty), mask=there)
 
 
-def normalize(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> Tensor:
-    """See `kernels.normalize`."""
-    x = whole(x)
-    batch, frames, channels = x.shape
-    total = frames * channels
-    grid = (triton.cdiv(total, BLOCK), batch)
-    parts = torch.empty(batch, grid[0], 3, device=x.device)
-    launch(_moments, grid, x, parts, total, x.stride(0), BLOCK=BLOCK, num_warps=8)
-    # put together as in Chan et al. 1983, "Algorithms for computing the sample variance"
-    counts, means, squares = parts.double().unbind(2)
-    mean = (counts * means).sum(1, keepdim=True) / total
-    variance = (squares + counts * (means - mean).square()).sum(1, keepdim=True) / total
-    factor = weight.double() * torch.rsqrt(variance + epsilon)
-    offset = bias.double() - mean * factor
-    out = torch.empty_like(x)
-    strides = (x.stride(0), out.stride(0))
-    launch(_scale, grid, x, factor.float(), offset.float(), out, channels, total, *strides, BLOCK=BLOCK, num_warps=8)
-    return out
+class Norm:
+    """See `kernels.norm`; signals may be of any floating type."""
+
+    def __init__(self, weight: Tensor, bias: Tensor, epsilon: float) -> None:
+        self._weight, self._bias, self._epsilon = weight.detach().double(), bias.detach().double(), epsilon
+
+    def __call__(self, x: Tensor, after: After = NOTHING, *, inplace: bool = False) -> Tensor:
+        x = whole(x)
+        batch, frames, channels = x.shape
+        total = frames * channels
+        grid = (triton.cdiv(total, BLOCK), batch)
+        parts = torch.empty(batch, grid[0], 3, device=x.device)
+        launch(_moments, grid, x, parts, total, x.stride(0), BLOCK=BLOCK, num_warps=8)
+        # put together as in Chan et al. 1983, "Algorithms for computing the sample variance"
+        counts, means, squares = parts.double().unbind(2)
+        mean = (counts * means).sum(1, keepdim=True) / total
+        variance = (squares + counts * (means - mean).square()).sum(1, keepdim=True) / total
+        factor = self._weight * torch.rsqrt(variance + self._epsilon)
+        offset = self._bias - mean * factor
+        out = x if inplace else torch.empty_like(x)
+        alpha, inverse = after.parameters or (out, out)
+        added = out if after.added is None else whole(after.all_added())
+        launch(
+            _scale, grid, x, factor.float(), offset.float(), alpha, inverse, after.scale, added, out,
+            channels, total, x.stride(0), added.stride(0), out.stride(0),
+            KIND=after.kind, SCALE=after.scale is not None, ADD=after.added is not None, BLOCK=BLOCK, num_warps=8,
+        )  # fmt: skip
+        return out

@@ -18,6 +18,7 @@ from blazen_codec_core.nn import fused
 from blazen_codec_core.nn.after import ELU, NONE, SNAKE
 from blazen_codec_core.nn.fused.blocks import Blocks
 from blazen_codec_core.nn.fused.by_points import BlocksByPoints
+from blazen_codec_core.nn.fused.joined_taps import JoinedTaps
 from blazen_codec_core.nn.points import OF_THREE, OF_TWO, Points
 
 pytestmark = pytest.mark.skipif(
@@ -93,7 +94,32 @@ def test_filters_of_single_channels_are_the_convolution(kernel, dilation, channe
 
 
 @given(
-    way=st.sampled_from(["blocks", "heavy blocks", "points", "single channels"]),
+    kernel=st.integers(2, 9),
+    dilation=st.sampled_from([1, 3]),
+    channels=st.sampled_from([(16, 1), (32, 2), (96, 1), (40, 3), (64, 7)]),
+    frames=st.integers(1, 300) | st.sampled_from([1021, 2500]),
+    batch=st.integers(1, 2),
+    more=st.integers(0, 5),
+    bias=st.booleans(),
+)
+def test_taps_together_are_the_convolution(kernel, dilation, channels, frames, batch, more, bias):
+    weight = drawn(kernel, *channels) / (kernel * channels[0]) ** 0.5
+    offset = drawn(channels[1], seed=1) if bias else torch.zeros(channels[1])
+    x = drawn(batch, frames + (kernel - 1) * dilation + more, channels[0], seed=frames)
+    way = fused.convolution(weight, offset if bias else None, dilation=dilation)
+    assert type(way) is JoinedTaps
+    got = way(x, frames)
+    assert got.shape == (batch, frames, channels[1])
+    torch.testing.assert_close(got.double(), plain(x, weight, offset, frames, 1, dilation), rtol=0, atol=1e-5)
+
+
+def test_there_is_no_way_for_some_shapes():
+    for shape, options in [((1, 64, 1), {}), ((4, 64, 1), {"stride": 2}), ((7, 3, 1), {}), ((7, 64, 40), {})]:
+        assert fused.convolution(torch.zeros(shape), None, **options) is None
+
+
+@given(
+    way=st.sampled_from(["blocks", "heavy blocks", "points", "single channels", "norm"]),
     frames=st.integers(1, 70) | st.sampled_from([700]),
     channels=st.sampled_from([16, 64, 80]),
     batch=st.integers(1, 2),
@@ -103,14 +129,20 @@ def test_filters_of_single_channels_are_the_convolution(kernel, dilation, channe
     held=st.sampled_from([0, 1, 13, 1000]),
 )
 def test_what_comes_after_is_done_on_the_way(way, frames, channels, batch, kind, scaled, added, held):
-    taps = {"blocks": (1, 8), "heavy blocks": (1, 300), "points": (3, 64), "single channels": (7, 1)}[way]
+    taps = {"blocks": (1, 8), "heavy blocks": (1, 300), "points": (3, 64), "single channels": (7, 1), "norm": (1, 1)}[way]
     weight = drawn(*taps, channels) / (taps[0] * taps[1]) ** 0.5
     alone = way == "single channels"
     x = drawn(batch, frames + taps[0] - 1, channels if alone else taps[1], seed=3)
-    convolution = fused.convolution(weight, drawn(channels, seed=4), groups=channels if alone else 1)
+    made_by = fused.convolution(weight, drawn(channels, seed=4), groups=channels if alone else 1)
+    if way == "norm":
+        x, norm = drawn(batch, frames, channels, seed=3), fused.Norm(drawn(channels, seed=5), drawn(channels, seed=6), 1e-5)
+
+        def made_by(x, frames, *after):
+            return norm(x, *after)
+
     after = after_of(kind, scaled, added, batch, frames, channels, held)
-    wanted = finished(convolution(x, frames).double(), after)
-    torch.testing.assert_close(convolution(x, frames, after).double(), wanted, rtol=0, atol=5e-6)
+    wanted = finished(made_by(x, frames).double(), after)
+    torch.testing.assert_close(made_by(x, frames, after).double(), wanted, rtol=0, atol=5e-6)
 
 
 @given(
@@ -149,17 +181,27 @@ def test_rounding_is_that_of_the_library():
         assert (way(x, 2048) - exact).square().mean().sqrt() < most * least
 
 
-@pytest.mark.parametrize("way", [lambda w: Blocks(w, None, 1, 3), lambda w: Blocks(w, None, 2)], ids=["dilated", "strided"])
-def test_a_frame_does_not_depend_on_how_many_are_computed(way):
-    weight, x = drawn(4, 96, 96), drawn(1, 5000, 96)
-    kernel, stride = way(weight), way(weight)._row // 96
+@pytest.mark.parametrize(
+    ("way", "stride"),
+    [
+        (lambda w: Blocks(w, None, 1, 3), 1),
+        (lambda w: Blocks(w, None, 2), 2),
+        (lambda w: JoinedTaps(w[..., :2].contiguous(), None, 1), 1),
+    ],
+    ids=["dilated", "strided", "taps together"],
+)
+def test_a_frame_does_not_depend_on_how_many_are_computed(way, stride):
+    kernel, x = way(drawn(4, 96, 96)), drawn(1, 5000, 96)
     whole = kernel(x, 2000)
     for start, frames in [(0, 1), (1, 13), (14, 1500), (1514, 486)]:
         part = x[:, start * stride :]
         assert torch.equal(kernel(part, frames), whole[:, start : start + frames])
 
 
-@pytest.mark.parametrize("kernel", [Blocks(drawn(3, 96, 96), None), BlocksByPoints(OF_THREE, drawn(7, 96, 96), None)])
+@pytest.mark.parametrize(
+    "kernel",
+    [Blocks(drawn(3, 96, 96), None), BlocksByPoints(OF_THREE, drawn(7, 96, 96), None), JoinedTaps(drawn(7, 96, 1), None, 1)],
+)
 def test_the_number_of_threads_changes_nothing(kernel):
     x, results, before = drawn(1, 4000, 96), [], torch.get_num_threads()
     try:
@@ -176,6 +218,9 @@ def test_signals_that_do_not_lie_together_are_taken_as_they_are():
     for way in (Blocks(weight, bias), BlocksByPoints(OF_THREE, weight, bias)):
         got = way(x.transpose(1, 2), 290)
         torch.testing.assert_close(got.double(), plain(x.transpose(1, 2), weight, bias, 290), rtol=0, atol=2e-5)
+    x = drawn(2, 32, 300, seed=2).transpose(1, 2)
+    for way in (JoinedTaps(drawn(7, 32, 1), None, 1), lambda x, frames: fused.Norm(bias, bias, 1e-5)(x)):
+        assert torch.equal(way(x, 290), way(x.contiguous(), 290))
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 7, 8, 11])
@@ -206,7 +251,8 @@ import torch, torch.nn.functional as F
 from blazen_codec_core.nn import fused
 from blazen_codec_core.nn.fused import lanes
 assert lanes.LANES == 8
-for kernel, channels, out, stride, dilation in [(7, 64, 64, 1, 9), (3, 40, 24, 1, 1), (8, 32, 96, 4, 1), (1, 5, 8, 1, 1)]:
+shapes = [(7, 64, 64, 1, 9), (3, 40, 24, 1, 1), (8, 32, 96, 4, 1), (1, 5, 8, 1, 1), (7, 16, 3, 1, 1)]
+for kernel, channels, out, stride, dilation in shapes:
     weight, x = torch.randn(kernel, channels, out) / (kernel * channels) ** 0.5, torch.randn(1, 600, channels)
     wanted = F.conv1d(x.transpose(1, 2), weight.permute(2, 1, 0), None, stride, 0, dilation).transpose(1, 2)
     got = fused.convolution(weight, None, stride, dilation)(x, wanted.shape[1])

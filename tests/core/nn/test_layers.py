@@ -194,6 +194,11 @@ class TestNoise:
         assert abs((x[1:] * x[:-1]).mean()) < 0.01
         assert abs((x[::2] * x[1::2]).mean()) < 0.01
 
+    def test_loops_make_what_operations_make(self, monkeypatch):
+        noise = CounterNoise(3)(1, 13, 100_000)
+        monkeypatch.setattr("blazen_codec_core.nn.noise.load_loops", lambda: None)
+        torch.testing.assert_close(CounterNoise(3)(1, 13, 100_000), noise, rtol=2e-7, atol=0)
+
     def test_none_leaves_the_signal_alone(self):
         block = NoiseBlock(4, 0)
         reset_parameters(block, 0)
