@@ -207,19 +207,20 @@ class Chain(Layer):
 
     def __init__(self, layers: Iterable[Layer], tiled: InTiles | None = None) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(layers)
+        self._order = tuple(layers)
+        self.layers = nn.ModuleList(self._order)  # gives them their names
         self.tiled = tiled
 
-    def __iter__(self) -> Any:
-        return iter(self.layers)
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self._order)
 
     @property
     def fuses(self) -> bool:
-        return self.tiled is None and bool(self.layers[-1].fuses)
+        return self.tiled is None and self._order[-1].fuses
 
     @property
     def copies_input(self) -> bool:
-        return bool(self.layers[0].copies_input)
+        return self._order[0].copies_input
 
     def _in_tiles(self, x: Tensor, state: ChainState) -> bool:
         """On a GPU there is no cache for a tile to stay in."""
@@ -237,7 +238,7 @@ class Chain(Layer):
     def step(self, x: Tensor, state: ChainState, last: bool) -> Tensor:
         if self.tiled is None or not self._in_tiles(x, state):
             return self._through(slice(None), x, state, last)
-        start, stop, _ = self.tiled.layers.indices(len(self.layers))
+        start, stop, _ = self.tiled.layers.indices(len(self._order))
         x = self._through(slice(start), x, state, last)
         tiles = torch.split(x, self.tiled.frames, dim=1)
         parts = [
@@ -271,19 +272,18 @@ class Chain(Layer):
         self, part: slice, x: Tensor, state: ChainState, last: bool, before: Pointwise | None = None, after: After = NOTHING
     ) -> Tensor:
         """Some of the layers. Pointwise ones are left to those around them, where that saves passes over memory."""
-        layers: list[Layer] = list(self)[part]
-        left = list(zip(layers, state.states[part], range(1, len(layers) + 1), strict=True))[::-1]
+        layers, states, place = self._order[part], state.states[part], 0
         fusing = not torch.is_grad_enabled()
-        while left:
-            layer, own, place = left.pop()
+        while place < len(layers):
+            layer, own = layers[place], states[place]
+            place += 1
             fuses = fusing and layer.fuses
             if before or fuses:
                 then = after if place == len(layers) else NOTHING
                 if fuses and then is NOTHING and (made := _made_by(layers[place : place + 2])):
-                    left.pop()
-                    then = made
+                    place, then = place + 1, made
                 x, before = layer.step_between(before, x, own, last, then), None
-            elif isinstance(layer, Pointwise) and not torch.is_grad_enabled():
+            elif fusing and isinstance(layer, Pointwise):
                 before = layer
             else:
                 x = layer.step(x, own, last)
@@ -342,17 +342,19 @@ class Residual(Layer):
         return ResidualState(self.branch.init_state(setup), shortcut, setup.zeros(0, self.channels))
 
     def step(self, x: Tensor, state: ResidualState, last: bool) -> Tensor:
-        if torch.is_grad_enabled() or not self.branch.fuses:
-            y = self.branch.step(x, state.branch, last)
+        branch = self.branch
+        if torch.is_grad_enabled() or not branch.fuses:
+            y = branch.step(x, state.branch, last)
             return self._add(y, self._past(x, state, last), state)
         past, held = self._past(x, state, last), state.skip.shape[1]
-        y = self.branch.step_between(None, x, state.branch, last, After(added=past, held=state.skip))
+        y = branch.step_between(None, x, state.branch, last, After(added=past, held=state.skip))
         left = y.shape[1] - held
         state.skip = past[:, left:].clone() if left >= 0 else torch.cat([state.skip[:, left:], past], dim=1)
         return y
 
     def _past(self, x: Tensor, state: ResidualState, last: bool) -> Tensor:
-        return self.shortcut.step(x, state.shortcut, last) if self.shortcut else x
+        shortcut = self.shortcut
+        return shortcut.step(x, state.shortcut, last) if shortcut else x
 
     def _add(self, y: Tensor, x: Tensor, state: ResidualState) -> Tensor:
         """`y` and as many frames of what was held back and then `x`, without a copy of them."""

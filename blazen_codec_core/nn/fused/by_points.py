@@ -72,7 +72,7 @@ def _gather(taps, made, dilation, first, end, y, column, rest):  # type: ignore[
 
 @njit
 def _products(  # type: ignore[no-untyped-def]
-    taps, x, dilation, weight, plain, bias, first, end, panels, signal, made, rest, nothing, after, y,
+    taps, x, dilation, weight, plain, bias, first, end, panels, signal, made, rest, nothing, after, order, y,
 ):  # fmt: skip
     """Rows `first` to `end`, whose first is that of a block, by some panels of channels out."""
     block, channels = (taps + 1) * dilation, x.shape[1]
@@ -93,7 +93,7 @@ def _products(  # type: ignore[no-untyped-def]
                 to, to_row = address(y[start:, column:]), y.shape[1]
             panel(width // LANES, source, channels, some, tap, channels, own, before, to, to_row, count)
         _gather(taps, made, dilation, first, end, y, column, rest)
-        finish(after, y, start, stop, column, column + width)
+        finish(after, order, address(y), y.shape[1], start, stop, column, column + width)
 
 
 @in_parts("void(i8, f4[:, ::1], i8, i8, f4[:, :, ::1], f4[:, :, ::1], i8)")
@@ -105,11 +105,11 @@ def _spread_all(taps: int, x: Any, dilation: int, rows: int, signal: Any, edge: 
 
 @in_parts(
     "void(i8, f4[:, ::1], i8, f4[:, :, :, ::1], f4[:, :, ::1], f4[::1], i8, i8, f4[:, :, :, ::1], f4[:, :, :, ::1], "
-    f"f4[:, :, ::1], f4[:, :, ::1], f4[::1], {FINISHING}, f4[:, ::1], i8)"
+    f"f4[:, :, ::1], f4[:, :, ::1], f4[::1], {FINISHING}, i8, f4[:, ::1], i8)"
 )
 def _convolve_by_points(
     taps: int, x: Any, dilation: int, weight: Any, plain: Any, bias: Any, rows: int, strip: int, signal: Any, made: Any,
-    edge: Any, rest: Any, nothing: Any, after: Any, y: Any, parts: int,
+    edge: Any, rest: Any, nothing: Any, after: Any, order: int, y: Any, parts: int,
 ) -> None:  # fmt: skip
     """Each part makes strips of its own, or panels of its own of the only one, which is spread already."""
     panels, more = weight.shape[0], (weight.shape[2] // x.shape[1] - 1) * dilation
@@ -127,7 +127,7 @@ def _convolve_by_points(
                 _spread(taps, x, dilation, first, end + more, own_signal, first, edge[number])
             _products(
                 taps, x, dilation, weight, plain, bias, first, end, own_panels, own_signal, made[number], rest[number], nothing,
-                after, y,
+                after, order, y,
             )  # fmt: skip
 
 
@@ -164,14 +164,14 @@ class BlocksByPoints(Fusing):
         made, edge = x.new_empty(parts, count, strip, width), x.new_empty(parts, count, self._channels)
         rest, nothing = x.new_empty(parts, self._points.frames, width), x.new_zeros(width)
         y = x.new_empty(x.shape[0], frames, self._out)
-        fixed = [array(each) for each in (self._weight, self._plain, self._bias)]
+        fixed, (finished, _read) = [array(each) for each in (self._weight, self._plain, self._bias)], finishing(after)
         scratch = [array(each) for each in (signal, made, edge, rest, nothing)]
-        for own, out, own_after in zip(x, array(y), finishing(after, len(y)), strict=True):
+        for order, (own, out) in enumerate(zip(x, array(y), strict=True)):
             whole = own.numel() // self._channels * self._channels
             source = array(own.contiguous()).reshape(-1)[:whole].reshape(-1, self._channels)
             if strip >= rows:
                 _spread_all(self._points.taps, source, d, rows + self._more, scratch[0][0], scratch[2], parts)
-            _convolve_by_points(self._points.taps, source, d, *fixed, rows, strip, *scratch, own_after, out, parts)
+            _convolve_by_points(self._points.taps, source, d, *fixed, rows, strip, *scratch, finished, order, out, parts)
         return y
 
 

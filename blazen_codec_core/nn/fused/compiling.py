@@ -19,6 +19,8 @@ import torch
 from numba import prange
 from torch import Tensor
 
+from ..layout import whole
+
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 MANY_VALUES = 1 << 14
@@ -88,8 +90,10 @@ def _threads_are_shared() -> bool:
 
 def parts_for(values: int) -> int:
     """How many threads are to work on so many values, after numba was told."""
+    if values < MANY_VALUES:
+        return 1
     threads = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
-    if threads == 1 or values < MANY_VALUES or not _threads_are_shared():
+    if threads == 1 or not _threads_are_shared():
         return 1
     if getattr(_told, "threads", None) != threads:  # each thread tells numba for itself
         numba.set_num_threads(threads)
@@ -102,3 +106,11 @@ _told = threading.local()
 
 def array(x: Tensor) -> Any:
     return x.detach().numpy()
+
+
+def addressed(x: Tensor) -> Tensor:
+    """A signal whose address a loop may be given: its frames one after the other. What lies at an address has no type, so that is
+    looked at here."""
+    if x.dtype != torch.float32:
+        raise TypeError(f"loops are compiled for signals of float32, not {x.dtype}")
+    return whole(x)

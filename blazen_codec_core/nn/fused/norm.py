@@ -50,8 +50,10 @@ def _variance(values, mean, square):  # type: ignore[no-untyped-def]
     return total / values.size
 
 
-@in_parts(f"void(f4[:, ::1], f4[::1], f4[::1], f8, f8[:, ::1], f4[:, ::1], {FINISHING}, i8, i8)")
-def _normalize(x: Any, weight: Any, bias: Any, epsilon: float, made: Any, scale: Any, after: Any, strip: int, parts: int) -> None:
+@in_parts(f"void(f4[:, ::1], f4[::1], f4[::1], f8, f8[:, ::1], f4[:, ::1], {FINISHING}, i8, i8, i8)")
+def _normalize(
+    x: Any, weight: Any, bias: Any, epsilon: float, made: Any, scale: Any, after: Any, order: int, strip: int, parts: int
+) -> None:
     values = x.reshape(-1)
     share = -(-made.shape[0] // parts)
     for number in prange(parts):
@@ -71,7 +73,7 @@ def _normalize(x: Any, weight: Any, bias: Any, epsilon: float, made: Any, scale:
             count = min(strip, end - first)
             for c in range(0, x.shape[1], LANES):
                 scaled_by_lane(address(x[first, c:]), x.shape[1], count, address(scale[0, c:]), address(scale[1, c:]))
-            finish(after, x, first, first + count, 0, x.shape[1])
+            finish(after, order, address(x), x.shape[1], first, first + count, 0, x.shape[1])
 
 
 class Norm:
@@ -90,6 +92,7 @@ class Norm:
         y = x.contiguous() if inplace else x.clone(memory_format=torch.contiguous_format)
         weight, bias, parts = array(self._weight), array(self._bias), parts_for(y[0].numel())
         made, scale = np.empty((-(-y[0].numel() // _BLOCK), 2)), array(y.new_empty(2, y.shape[2]))
-        for signal, own_after in zip(array(y), finishing(after, len(y)), strict=True):
-            _normalize(signal, weight, bias, self._epsilon, made, scale, own_after, self._strip, parts)
+        finished, _read = finishing(after)
+        for order, signal in enumerate(array(y)):
+            _normalize(signal, weight, bias, self._epsilon, made, scale, finished, order, self._strip, parts)
         return y

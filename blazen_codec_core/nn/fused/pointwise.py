@@ -12,10 +12,10 @@ from numba import njit, prange
 from torch import Tensor
 
 from ..after import ELU, NONE, NOTHING, SNAKE, After
+from ..layout import is_whole
 from . import functions
-from .compiling import array, in_parts, parts_for
+from .compiling import addressed, in_parts, parts_for
 from .lanes import LANES, Lanes, Loop, address_of, written
-from .registers import address
 
 
 def _each(function: Callable[[Lanes, Lanes, Lanes], Lanes], lanes: int = LANES, *, numbers: bool = False) -> Any:
@@ -39,14 +39,14 @@ def _each(function: Callable[[Lanes, Lanes, Lanes], Lanes], lanes: int = LANES, 
 _snakes, _snake = _each(functions.snake), _each(functions.snake, 1)
 _elus, _elu = (_each(lambda x, one, other: functions.elu(x), lanes) for lanes in (LANES, 1))
 _copies, _copy = (_each(lambda x, one, other: x, lanes) for lanes in (LANES, 1))
+_zeros, _single_zeros = (_each(lambda x, one, other: x.like(0.0), lanes) for lanes in (LANES, 1))
 _sums = _each(lambda x, one, other: x + one)
 _multiples = _each(lambda x, one, other: x * one, numbers=True)
 
-FINISHING = "Tuple((i8, f4[::1], f4[::1], f4[::1], f4[:, ::1], f4[:, ::1]))"
-"""In a loop's signature: what `finishing` makes for a signal."""
-_ZERO = np.float32(0)
-_NOTHING, _NO_FRAMES = np.empty(0, np.float32), np.empty((0, 0), np.float32)
-_NOT_AT_ALL = (NONE, _NOTHING, _NOTHING, _NOTHING, _NO_FRAMES, _NO_FRAMES)
+FINISHING = "UniTuple(i8, 9)"
+"""In a loop's signature: what `finishing` makes."""
+_NOT_AT_ALL = (NONE, *[0] * 8)
+_NO_ENDS = np.empty(0, np.int32)
 
 
 @njit
@@ -71,60 +71,76 @@ def _row(kind, x, alpha, inverse, out, channels):  # type: ignore[no-untyped-def
 
 
 @njit
-def finish(after, out, first, end, left, right):  # type: ignore[no-untyped-def]
-    """What comes after, of frames from `first` to `end` and whole vectors of channels from `left` to `right`."""
-    kind, alpha, inverse, scale, held, added = after
-    before, vectors = held.shape[0], (right - left) // LANES
+def _zero(out, channels):  # type: ignore[no-untyped-def]
+    """The values of one frame."""
+    vectors, whole = channels // LANES, channels // LANES * LANES
+    if vectors:
+        _zeros(out, LANES, out, LANES, out, out, LANES, vectors)
+    if channels > whole:
+        out += 4 * whole
+        _single_zeros(out, 1, out, 1, out, out, 1, channels - whole)
+
+
+@njit
+def finish(after, signal, out, channels, first, end, left, right):  # type: ignore[no-untyped-def]
+    """What comes after, of frames from `first` to `end` and whole vectors of channels from `left` to `right`, of a signal of the
+    batch whose output lies at an address."""
+    kind, alpha, inverse, scale, held, before, held_batch, added, added_batch = after
+    if kind == NONE and not (scale or before or added):
+        return
+    vectors = (right - left) // LANES
     for t in range(first, end):
-        own = address(out[t, left:])
-        if scale.size:
-            factor = address(scale[t:])
-            _multiples(own, LANES, own, LANES, factor, factor, 0, vectors)
+        place = 4 * (t * channels + left)
+        own = out + place
+        if scale:
+            _multiples(own, LANES, own, LANES, scale + 4 * t, scale + 4 * t, 0, vectors)
         if kind != NONE:
-            _row(kind, own, address(alpha[left:]), address(inverse[left:]), own, right - left)
-        if added.size or before:
-            other = address(held[t, left:]) if t < before else address(added[t - before, left:])
+            _row(kind, own, alpha + 4 * left, inverse + 4 * left, own, right - left)
+        if t < before:
+            other = held + 4 * signal * held_batch + place
+            _sums(own, LANES, own, LANES, other, other, LANES, vectors)
+        elif added:
+            other = added + 4 * (signal * added_batch - before * channels) + place
             _sums(own, LANES, own, LANES, other, other, LANES, vectors)
 
 
-def finishing(after: After, signals: int) -> list[tuple[Any, ...]]:
-    """The first argument of `finish` for each signal of a batch."""
+def finishing(after: After) -> tuple[tuple[int, ...], list[Tensor]]:
+    """The first argument of `finish`: addresses, and what lies there, which is to be kept until it has been read."""
     if after is NOTHING:
-        return [_NOT_AT_ALL] * signals
-    alpha, inverse = (array(each) for each in after.parameters) if after.parameters else (_NOTHING, _NOTHING)
-    scale = _NOTHING if after.scale is None else array(after.scale)
-    held, added = (_frames(each, signals) for each in (after.held, after.added))
-    return [(after.kind, alpha, inverse, scale, *own) for own in zip(held, added, strict=True)]
+        return _NOT_AT_ALL, []
+    alpha, inverse = (each.data_ptr() for each in after.parameters) if after.parameters else (0, 0)
+    signals = [None if x is None or not x.shape[1] else addressed(x) for x in (after.held, after.added)]
+    (held, held_batch), (added, added_batch) = ((0, 0) if x is None else (x.data_ptr(), x.stride(0)) for x in signals)
+    before = 0 if after.held is None else after.held.shape[1]
+    scale = 0 if after.scale is None else after.scale.data_ptr()
+    addresses = (after.kind, alpha, inverse, scale, held, before, held_batch, added, added_batch)
+    return addresses, [x for x in signals if x is not None]
 
 
-def _frames(x: Tensor | None, signals: int) -> list[Any]:
-    return [_NO_FRAMES] * signals if x is None or not x.shape[1] else [array(own.contiguous()) for own in x]
-
-
-@in_parts("void(f4[:, ::1], f4[:, ::1], i8, i8, i8, f4[::1], f4[::1], f4[:, ::1], i8)")
-def _join(tail: Any, x: Any, left: int, there: Any, kind: int, alpha: Any, inverse: Any, out: Any, parts: int) -> None:
-    """Of the next frames there are so many; before and after them, and after the tail, are zeros."""
-    channels, before, start = x.shape[1], tail.shape[0], tail.shape[0] + left
-    share = -(-out.shape[0] // parts)
-    for part in prange(parts):
-        number = np.int64(part)
-        for t in range(number * share, min(out.shape[0], (number + 1) * share)):
-            if start <= t < start + there:
-                _row(kind, address(x[t - start]), address(alpha), address(inverse), address(out[t]), channels)
-            elif t < before:
-                _row(NONE, address(tail[t]), address(alpha), address(inverse), address(out[t]), channels)
-            else:
-                for c in range(channels):
-                    out[t, c] = _ZERO
+@in_parts("void(i8, i8, i8, i8, i8, i8, i8, i8, i4[::1], i8, i8, i8, i8, i8, i8, i8, i8)")
+def _join(
+    batch: int, tail: int, tail_batch: int, before: int, x: int, x_batch: int, left: int, frames: int, ends: Any, kind: int,
+    alpha: int, inverse: int, out: int, out_batch: int, total: Any, channels: int, parts: int,
+) -> None:  # fmt: skip
+    """Of the next frames there are so many, or as many as `ends` says; before and after them, and after the tail, are zeros."""
+    start, share, row = before + left, -(-total // parts), 4 * channels
+    for signal in range(batch):
+        own_tail, own_x, made = tail + 4 * signal * tail_batch, x + 4 * signal * x_batch, out + 4 * signal * out_batch
+        there = min(frames, ends[signal]) if ends.size else frames
+        for part in prange(parts):
+            number = np.int64(part)
+            for t in range(number * share, min(total, (number + 1) * share)):
+                if start <= t < start + there:
+                    _row(kind, own_x + (t - start) * row, alpha, inverse, made + t * row, channels)
+                elif t < before:
+                    _row(NONE, own_tail + t * row, alpha, inverse, made + t * row, channels)
+                else:
+                    _zero(made + t * row, channels)
 
 
 def suits(*signals: Tensor) -> bool:
     """Whether these loops work on signals `(batch, frames, channels)`."""
-    return all(x.dtype == torch.float32 and x.device.type == "cpu" and _rows_are_whole(x) for x in signals)
-
-
-def _rows_are_whole(x: Tensor) -> bool:
-    return x.stride(2) == 1 and x.stride(1) == x.shape[2]
+    return all(x.dtype == torch.float32 and x.device.type == "cpu" and is_whole(x) for x in signals)
 
 
 def apply(function: After, x: Tensor, out: Tensor) -> None:
@@ -136,9 +152,8 @@ def join(
     tail: Tensor, x: Tensor, left: int, function: After, out: Tensor, ends: Tensor | None = None, *, rough: bool = False
 ) -> None:
     """Writes to `out` what `conv.behind` makes."""
-    batch, frames, _ = x.shape
-    there = [frames] * batch if ends is None else [min(frames, end) for end in ends.tolist()]
-    alpha, inverse = (array(each) for each in function.parameters) if function.parameters else (_NOTHING, _NOTHING)
-    parts = parts_for(x.numel())
-    for before, own, count, made in zip(array(tail), array(x), there, array(out), strict=True):
-        _join(before, own, left, count, function.kind, alpha, inverse, made, parts)
+    alpha, inverse = (each.data_ptr() for each in function.parameters) if function.parameters else (0, 0)
+    counts = _NO_ENDS if ends is None else ends.to(torch.int32).numpy()
+    before, after = (tail.data_ptr(), tail.stride(0), tail.shape[1]), (x.data_ptr(), x.stride(0), left, x.shape[1])
+    of_out = (out.data_ptr(), out.stride(0), out.shape[1], out.shape[2])
+    _join(x.shape[0], *before, *after, counts, function.kind, alpha, inverse, *of_out, parts_for(x.numel()))

@@ -8,8 +8,9 @@ import triton.language as tl
 from torch import Tensor
 
 from ..after import NOTHING, After
+from ..layout import whole
 from .functions import NONE, function_of
-from .pointwise import BLOCK, whole
+from .pointwise import BLOCK
 from .target import launch
 
 

@@ -8,6 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..after import After
+from ..layout import whole
 from .functions import NONE, function_of, to_tf32
 from .target import launch
 
@@ -59,9 +60,3 @@ def join(
         channels, start, first, end, total, tail.stride(0), x.stride(0), out.stride(0),
         KIND=function.kind, ENDS=ends is not None, ROUGH=rough and x.dtype == torch.float32, BLOCK=BLOCK, num_warps=8,
     )  # fmt: skip
-
-
-def whole(x: Tensor) -> Tensor:
-    """A signal with its frames one after the other."""
-    lies_so = (x.shape[2] == 1 or x.stride(2) == 1) and (x.shape[1] == 1 or x.stride(1) == x.shape[2])
-    return x if lies_so else x.contiguous()

@@ -17,8 +17,8 @@ import triton.language as tl
 from torch import Tensor
 
 from ..after import NOTHING, After, Fusing
+from ..layout import whole
 from .functions import NONE, function_of, to_tf32
-from .pointwise import whole
 from .target import launch, stages
 
 

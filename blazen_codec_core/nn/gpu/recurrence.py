@@ -13,8 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..layout import whole
 from .functions import exponential_less_one, to_tf32
-from .pointwise import whole
 from .products import Products, rounded
 from .target import INTERPRETED, launch, stages
 

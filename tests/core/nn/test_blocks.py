@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blazen_codec_core.nn import fused
-from blazen_codec_core.nn.after import ELU, NONE, SNAKE
+from blazen_codec_core.nn.after import ELU, NONE, SNAKE, After
 from blazen_codec_core.nn.fused.blocks import Blocks
 from blazen_codec_core.nn.fused.by_points import BlocksByPoints
 from blazen_codec_core.nn.fused.joined_taps import JoinedTaps
@@ -111,6 +111,22 @@ def test_taps_together_are_the_convolution(kernel, dilation, channels, frames, b
     got = way(x, frames)
     assert got.shape == (batch, frames, channels[1])
     torch.testing.assert_close(got.double(), plain(x, weight, offset, frames, 1, dilation), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_other_types_are_refused(dtype):
+    x, right = drawn(1, 70, 64), drawn(1, 64, 64)
+    for way in (
+        Blocks(right, None),
+        BlocksByPoints(OF_TWO, drawn(2, 64, 64), None),
+        fused.convolution(drawn(7, 1, 64), None, groups=64),
+    ):
+        with pytest.raises(TypeError):
+            way(x.to(dtype), 60)
+        with pytest.raises(TypeError):
+            way(x, 60, After(added=x.to(dtype)))
+    with pytest.raises(TypeError):
+        fused.Norm(drawn(64), drawn(64), 1e-5)(x.to(dtype))
 
 
 def test_there_is_no_way_for_some_shapes():

@@ -1,0 +1,17 @@
+"""How signals `(batch, frames, channels)` lie in memory."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def is_whole(x: Tensor) -> bool:
+    """Whether the frames of each signal lie one after the other, whatever lies between signals."""
+    if x.is_contiguous():
+        return True
+    return (x.shape[2] == 1 or x.stride(2) == 1) and (x.shape[1] == 1 or x.stride(1) == x.shape[2])
+
+
+def whole(x: Tensor) -> Tensor:
+    """The same signals, so that they do."""
+    return x if is_whole(x) else x.contiguous()
