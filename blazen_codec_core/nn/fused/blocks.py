@@ -34,12 +34,8 @@ def _convolve(
             for unit in range(number * share, min(panels * strips, (number + 1) * share)):
                 own, place = (unit // strips, unit % strips) if heavy else (unit % panels, unit // panels)
                 first, column = place * strip, own * width
-                own_x, own_weight, own_bias = (
-                    own_signal + 4 * first * row,
-                    weight + 4 * own * taps * depth * width,
-                    bias + 4 * column,
-                )
-                count = min(strip, frames - first)
+                own_x, count = own_signal + 4 * first * row, min(strip, frames - first)
+                own_weight, own_bias = weight + 4 * own * taps * depth * width, bias + 4 * column
                 to = made + 4 * (first * channels + column)
                 panel(vectors, own_x, row, taps, tap, depth, own_weight, own_bias, to, channels, count)
                 if heavy:
