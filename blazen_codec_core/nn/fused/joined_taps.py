@@ -10,8 +10,8 @@ from torch import Tensor
 
 from .compiling import array, in_parts, parts_for
 from .lanes import LANES
-from .panels import in_panels, kept, panel
-from .registers import address
+from .panels import kept
+from .registers import address, rows_by_one
 
 _STRIP = 128
 """Frames whose products stay in the nearest cache."""
@@ -21,16 +21,16 @@ _STRIP = 128
 def _convolve(x: Any, taps: int, dilation: int, weight: Any, bias: Any, nothing: Any, scratch: Any, out: Any, parts: int) -> None:
     """By scratch `(parts, rows, taps * channels out)`, of whole vectors."""
     frames, channels = out.shape
-    depth, width, own_width = x.shape[1], scratch.shape[2], weight.shape[2]
+    depth, width = x.shape[1], scratch.shape[2]
     reach, share = (taps - 1) * dilation, -(-frames // parts)
     strip = scratch.shape[1] - reach
     for number in prange(parts):
         made, end = scratch[number], min(frames, (number + 1) * share)
         for first in range(number * share, end, strip):
             count = min(strip, end - first)
-            for place in range(weight.shape[0]):
-                source, own, to = address(x[first:]), address(weight[place]), address(made[0, place * own_width :])
-                panel(own_width // LANES, source, depth, 1, 0, depth, own, address(nothing), to, width, count + reach)
+            for vector in range(weight.shape[0]):
+                source, own, to = address(x[first:]), address(weight[vector]), address(made[0, vector * LANES :])
+                rows_by_one(source, depth, 1, 0, depth, own, address(nothing), 0, to, width, 0, count + reach)
             for t in range(count):
                 for c in range(channels):
                     total = bias[c]
@@ -51,15 +51,15 @@ class JoinedTaps:
     def __init__(self, weight: Tensor, bias: Tensor | None, dilation: int) -> None:
         self._kernel, channels, self._out = weight.shape
         joined = weight.detach().permute(1, 0, 2).reshape(channels, -1)
-        self._weight = in_panels(F.pad(joined, (0, -joined.shape[1] % LANES)))
+        columns = F.pad(joined, (0, -joined.shape[1] % LANES))
+        self._weight = columns.reshape(channels, -1, LANES).transpose(0, 1).contiguous()
         self._bias, self._dilation = kept(bias, weight), dilation
 
     def __call__(self, x: Tensor, frames: int) -> Tensor:
-        panels, _, own_width = self._weight.shape
-        y, nothing = x.new_empty(x.shape[0], frames, self._out), x.new_zeros(own_width)
+        y, nothing = x.new_empty(x.shape[0], frames, self._out), x.new_zeros(LANES)
         parts = parts_for(x[0].numel())
         rows = min(_STRIP, -(-frames // parts)) + (self._kernel - 1) * self._dilation
-        fixed = (array(each) for each in (self._weight, self._bias, nothing, x.new_empty(parts, rows, panels * own_width)))
+        fixed = (array(each) for each in (self._weight, self._bias, nothing, x.new_empty(parts, rows, len(self._weight) * LANES)))
         weight, bias, none, scratch = fixed
         for signal, made in zip(x, array(y), strict=True):
             own = array(signal.contiguous())
