@@ -131,7 +131,7 @@ def convolution(
             taps = weight.reshape(kernel // stride, stride * channels, out)
             return cast(Convolution, gpu.Products(taps, bias, stride, dilation, rough=rough))
     products, depthwise = products_are_faster(weight.device), stride == 1 and channels == 1 < groups == out
-    if (groups == 1 or depthwise) and (made := _in_loops(weight, bias, stride, dilation, groups, lasting=lasting)):
+    if lasting and (groups == 1 or depthwise) and (made := _in_loops(weight, bias, stride, dilation, groups)):
         return made
     if products and depthwise:
         return Picture(weight[:, 0].unbind(), bias, dilation)
@@ -159,7 +159,7 @@ def products_of(
     """The fastest way to compute `ShiftedProducts` of these."""
     if lasting and (gpu := gpu_kernels_for(taps[0].device)):
         return cast(Convolution, gpu.Products(torch.stack(list(taps)), bias, stride, dilation, rough=rough))
-    if stride == 1 and (made := _in_loops(torch.stack(list(taps)), bias, 1, dilation, lasting=lasting)):
+    if lasting and stride == 1 and (made := _in_loops(torch.stack(list(taps)), bias, 1, dilation)):
         return made
     if is_learning(lasting) or (is_half(taps[0].dtype) and len(taps) > 1):
         return Picture(taps, bias, dilation)
@@ -175,11 +175,9 @@ def products_of(
     return by_length(Picture(taps, bias, dilation), product, PICTURE_FRAMES)
 
 
-def _in_loops(
-    weight: Tensor, bias: Tensor | None, stride: int, dilation: int, groups: int = 1, *, lasting: bool
-) -> Convolution | None:
+def _in_loops(weight: Tensor, bias: Tensor | None, stride: int, dilation: int, groups: int = 1) -> Convolution | None:
     """Compiled loops for a weight that stays as it is, where there are any."""
-    loops = load_loops() if lasting and products_are_faster(weight.device) else None
+    loops = load_loops() if products_are_faster(weight.device) else None
     return loops.convolution(weight, bias, stride, dilation, groups) if loops else None
 
 
