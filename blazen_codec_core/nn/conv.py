@@ -78,22 +78,17 @@ class Convolving(Layer):
     rough = False
     """Whether TF32 will do for float32, on devices that have it."""
     _prepared: Convolution | None = None
-    _fusing: Fusing | None = None
-    """The same, if it finishes what it makes."""
 
     @abstractmethod
     def make_kernel(self, lasting: bool) -> Convolution:
         """The way, for the weights as they are; `lasting` if they stay so."""
 
     def prepare(self) -> None:
-        self._take(self.make_kernel(lasting=True))
+        self._prepared = self.make_kernel(lasting=True)
 
     def adopt(self, other: Convolving) -> None:
         """Is prepared as a layer with the same weights is."""
-        self._take(other._prepared)
-
-    def _take(self, kernel: Convolution | None) -> None:
-        self._prepared, self._fusing = kernel, kernel if isinstance(kernel, Fusing) else None
+        self._prepared = other._prepared
 
     @abstractmethod
     def step_between(self, before: Pointwise | None, x: Tensor, state: Any, last: bool, after: After = NOTHING) -> Tensor:
@@ -106,9 +101,9 @@ class Convolving(Layer):
         """What the kernel makes of frames, which are the end, anywhere, of a signal, or are not."""
         if not frames:  # which the library refuses
             return x.new_zeros(x.shape[0], 0, self.weight.shape[-1])
-        if self._fusing:
-            return self._fusing(x, frames, after)
         kernel = self._prepared or self.make_kernel(lasting=False)
+        if isinstance(kernel, Fusing):
+            return kernel(x, frames, after)
         return kernels.rounded(kernel, x, frames, stride) if anywhere else kernel(x, frames)
 
 
@@ -182,7 +177,7 @@ class Conv1d(Convolving):
 
     @property
     def fuses(self) -> bool:
-        return self._fusing is not None
+        return isinstance(self._prepared, Fusing)
 
     @property
     def copies_input(self) -> bool:

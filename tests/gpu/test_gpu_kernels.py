@@ -157,7 +157,8 @@ def test_norms(mean, spread, kind, scaled, held, inplace):
     after = after_of(kind, scaled, held is not None, 3, 700, 24, held or 0)
     got = gpu.Norm(weight, bias, 1e-5)(x, after, inplace=inplace)
     assert (got.data_ptr() == x.data_ptr()) is inplace
-    assert (got - finished(wanted, after)).abs().max() < (1e-3 if mean else 1e-5)
+    most = (1e-3 if scaled else 2e-4) if mean else 1e-5  # a factor of a frame multiplies rounding too
+    assert (got - finished(wanted, after)).abs().max() < most
 
 
 @pytest.mark.parametrize(("rows", "frames"), [(1, 1), (3, 9), (35, 4)])

@@ -43,9 +43,12 @@ def test_32_threads_on_one_handle_for_a_minute(capsys):
     assert min(found["encoded"], found["decoded"]) > 50
     assert found["unloaded"] > 10
     before, after = found["held"]
-    if before is not None:
+    resident = found["rss"]
+    if before is None:
+        assert max(resident[-4:]) - max(resident[:4]) < 96
+    else:
         assert after - before < 8
-    assert max(found["rss"]) < 1_500  # with what was freed in 33 heaps, each with its ups and downs
+    assert max(resident) < 1_500  # with what was freed in 33 heaps, each with its ups and downs
 
 
 @pytest.mark.slow

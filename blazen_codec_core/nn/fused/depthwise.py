@@ -11,7 +11,7 @@ from torch import Tensor
 from ..after import NOTHING, After, Fusing
 from .compiling import addressed, in_parts, parts_for
 from .lanes import LANES
-from .panels import kept
+from .panels import in_panels, kept
 from .pointwise import FINISHING, finish, finishing
 from .registers import rows_alone
 
@@ -52,7 +52,7 @@ class Depthwise(Fusing):
 
     def __init__(self, taps: Tensor, bias: Tensor | None, dilation: int) -> None:
         self._taps, channels = taps.shape
-        self._weight = taps.detach().reshape(self._taps, -1, LANES).transpose(0, 1).contiguous()
+        self._weight = in_panels(taps.detach(), 1)
         self._bias, self._dilation = kept(bias, taps), dilation
         self._strip = max(1, _STRIP_VALUES // channels)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .compiling import array, in_parts, parts_for
 from .lanes import LANES
-from .panels import kept
+from .panels import in_panels, kept
 from .registers import address, rows_by_one
 
 _STRIP = 128
@@ -51,8 +51,7 @@ class JoinedTaps:
     def __init__(self, weight: Tensor, bias: Tensor | None, dilation: int) -> None:
         self._kernel, channels, self._out = weight.shape
         joined = weight.detach().permute(1, 0, 2).reshape(channels, -1)
-        columns = F.pad(joined, (0, -joined.shape[1] % LANES))
-        self._weight = columns.reshape(channels, -1, LANES).transpose(0, 1).contiguous()
+        self._weight = in_panels(F.pad(joined, (0, -joined.shape[1] % LANES)), 1)
         self._bias, self._dilation = kept(bias, weight), dilation
 
     def __call__(self, x: Tensor, frames: int) -> Tensor:

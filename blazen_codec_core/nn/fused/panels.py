@@ -45,10 +45,10 @@ def suits_blocks(weight: Tensor) -> bool:
     return suits_products(weight) and weight.shape[-1] % LANES == 0
 
 
-def in_panels(weight: Tensor) -> Tensor:
-    """A weight `(terms, out)` in panels `(panels, terms, width)`."""
+def in_panels(weight: Tensor, vectors: int | None = None) -> Tensor:
+    """A weight `(terms, out)` in panels `(panels, terms, width)`, of so many vectors or as many as `panel` takes."""
     terms, channels = weight.shape
-    width = vectors_for(channels) * LANES
+    width = (vectors or vectors_for(channels)) * LANES
     return weight.reshape(terms, channels // width, width).transpose(0, 1).contiguous()
 
 

@@ -39,12 +39,14 @@ def _each(function: Callable[[Lanes, Lanes, Lanes], Lanes], lanes: int = LANES, 
 _snakes, _snake = _each(functions.snake), _each(functions.snake, 1)
 _elus, _elu = (_each(lambda x, one, other: functions.elu(x), lanes) for lanes in (LANES, 1))
 _copies, _copy = (_each(lambda x, one, other: x, lanes) for lanes in (LANES, 1))
-_zeros, _single_zeros = (_each(lambda x, one, other: x.like(0.0), lanes) for lanes in (LANES, 1))
+_zeros, _zero = (_each(lambda x, one, other: x.like(0.0), lanes) for lanes in (LANES, 1))
 _sums = _each(lambda x, one, other: x + one)
 _multiples = _each(lambda x, one, other: x * one, numbers=True)
 
 FINISHING = "UniTuple(i8, 9)"
 """In a loop's signature: what `finishing` makes."""
+_ZEROS = -1
+"""The kind of function that makes zeros of all values."""
 _NOT_AT_ALL = (NONE, *[0] * 8)
 _NO_ENDS = np.empty(0, np.int32)
 
@@ -58,6 +60,8 @@ def _row(kind, x, alpha, inverse, out, channels):  # type: ignore[no-untyped-def
             _snakes(x, LANES, out, LANES, alpha, inverse, LANES, vectors)
         elif kind == ELU:
             _elus(x, LANES, out, LANES, x, x, LANES, vectors)
+        elif kind == _ZEROS:
+            _zeros(x, LANES, out, LANES, x, x, LANES, vectors)
         else:
             _copies(x, LANES, out, LANES, x, x, LANES, vectors)
     if channels > whole:
@@ -66,19 +70,10 @@ def _row(kind, x, alpha, inverse, out, channels):  # type: ignore[no-untyped-def
             _snake(x, 1, out, 1, alpha, inverse, 1, channels - whole)
         elif kind == ELU:
             _elu(x, 1, out, 1, x, x, 1, channels - whole)
+        elif kind == _ZEROS:
+            _zero(x, 1, out, 1, x, x, 1, channels - whole)
         else:
             _copy(x, 1, out, 1, x, x, 1, channels - whole)
-
-
-@njit
-def _zero(out, channels):  # type: ignore[no-untyped-def]
-    """The values of one frame."""
-    vectors, whole = channels // LANES, channels // LANES * LANES
-    if vectors:
-        _zeros(out, LANES, out, LANES, out, out, LANES, vectors)
-    if channels > whole:
-        out += 4 * whole
-        _single_zeros(out, 1, out, 1, out, out, 1, channels - whole)
 
 
 @njit
@@ -104,16 +99,19 @@ def finish(after, signal, out, channels, first, end, left, right):  # type: igno
             _sums(own, LANES, own, LANES, other, other, LANES, vectors)
 
 
+def _parameters(function: After) -> tuple[int, ...]:
+    return tuple(addressed(each).data_ptr() for each in function.parameters) if function.parameters else (0, 0)
+
+
 def finishing(after: After) -> tuple[tuple[int, ...], list[Tensor]]:
     """The first argument of `finish`: addresses, and what lies there, which is to be kept until it has been read."""
     if after is NOTHING:
         return _NOT_AT_ALL, []
-    alpha, inverse = (each.data_ptr() for each in after.parameters) if after.parameters else (0, 0)
     signals = [None if x is None or not x.shape[1] else addressed(x) for x in (after.held, after.added)]
     (held, held_batch), (added, added_batch) = ((0, 0) if x is None else (x.data_ptr(), x.stride(0)) for x in signals)
     before = 0 if after.held is None else after.held.shape[1]
-    scale = 0 if after.scale is None else after.scale.data_ptr()
-    addresses = (after.kind, alpha, inverse, scale, held, before, held_batch, added, added_batch)
+    scale = 0 if after.scale is None else addressed(after.scale).data_ptr()
+    addresses = (after.kind, *_parameters(after), scale, held, before, held_batch, added, added_batch)
     return addresses, [x for x in signals if x is not None]
 
 
@@ -135,7 +133,7 @@ def _join(
                 elif t < before:
                     _row(NONE, own_tail + t * row, alpha, inverse, made + t * row, channels)
                 else:
-                    _zero(made + t * row, channels)
+                    _row(_ZEROS, made + t * row, alpha, inverse, made + t * row, channels)
 
 
 def suits(*signals: Tensor) -> bool:
@@ -152,8 +150,7 @@ def join(
     tail: Tensor, x: Tensor, left: int, function: After, out: Tensor, ends: Tensor | None = None, *, rough: bool = False
 ) -> None:
     """Writes to `out` what `conv.behind` makes."""
-    alpha, inverse = (each.data_ptr() for each in function.parameters) if function.parameters else (0, 0)
     counts = _NO_ENDS if ends is None else ends.to(torch.int32).numpy()
     before, after = (tail.data_ptr(), tail.stride(0), tail.shape[1]), (x.data_ptr(), x.stride(0), left, x.shape[1])
     of_out = (out.data_ptr(), out.stride(0), out.shape[1], out.shape[2])
-    _join(x.shape[0], *before, *after, counts, function.kind, alpha, inverse, *of_out, parts_for(x.numel()))
+    _join(x.shape[0], *before, *after, counts, function.kind, *_parameters(function), *of_out, parts_for(x.numel()))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..after import NOTHING, After, Fusing
 from ..layout import whole
-from .functions import NONE, function_of, to_tf32
+from .functions import finished, to_tf32
 from .target import launch
 
 VALUES = 4096
@@ -38,11 +38,8 @@ def _depthwise(  # type: ignore[no-untyped-def]
         total += tl.load(source + tap * x_tap + place, mask=filled, other=0.0).to(tl.float32) * factor[None, :]
     if BIAS:
         total += tl.load(bias + column, mask=exists, other=0.0)[None, :]
-    if SCALE:
-        total *= tl.load(scale + start + row, mask=start + row < frames, other=0.0).to(tl.float32)[:, None]
-    if KIND != NONE:
-        one = tl.load(alpha + column, mask=exists, other=0.0)[None, :]
-        total = function_of(total, one, tl.load(inverse + column, mask=exists, other=0.0)[None, :], KIND)
+    frame = (start + row)[:, None]
+    total = finished(total, frame, column[None, :], frame < frames, exists[None, :], alpha, inverse, scale, KIND, SCALE)
     if ADD:
         total += tl.load(added + signal * added_batch + begin + place, mask=filled, other=0.0).to(tl.float32)
     elif ROUGH:

@@ -39,6 +39,19 @@ def function_of(x, alpha, inverse, KIND: tl.constexpr):  # type: ignore[no-untyp
 
 
 @triton.jit
+def finished(  # type: ignore[no-untyped-def]
+    value, frame, channel, there, exists, alpha, inverse, scale, KIND: tl.constexpr, SCALE: tl.constexpr
+):
+    """A factor a frame and a function, of values of these frames and channels where they are there and exist."""
+    if SCALE:
+        value *= tl.load(scale + frame, mask=there, other=0.0).to(tl.float32)
+    if KIND != NONE:
+        one = tl.load(alpha + channel, mask=exists, other=0.0)
+        value = function_of(value, one, tl.load(inverse + channel, mask=exists, other=0.0), KIND)
+    return value
+
+
+@triton.jit
 def exponential_less_one(x):  # type: ignore[no-untyped-def]
     """Of values that are not positive; near zero as a series, where the exponential would lose the digits that count."""
     near = x * (1 + x * (0.5 + x * (0.16666667 + x * (0.041666668 + x * (0.008333334 + x * 0.0013888889)))))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..after import NOTHING, After
 from ..layout import whole
-from .functions import NONE, function_of
+from .functions import finished
 from .pointwise import BLOCK
 from .target import launch
 
@@ -40,10 +40,7 @@ def _scale(  # type: ignore[no-untyped-def]
     there, channel = place < total, place % channels
     value = tl.load(x + signal * x_batch + place, mask=there, other=0.0).to(tl.float32)
     value = value * tl.load(factor + signal * channels + channel) + tl.load(offset + signal * channels + channel)
-    if SCALE:
-        value *= tl.load(scale + place // channels, mask=there, other=0.0).to(tl.float32)
-    if KIND != NONE:
-        value = function_of(value, tl.load(alpha + channel), tl.load(inverse + channel), KIND)
+    value = finished(value, place // channels, channel, there, there, alpha, inverse, scale, KIND, SCALE)
     if ADD:
         value += tl.load(added + signal * added_batch + place, mask=there, other=0.0).to(tl.float32)
     tl.store(out + signal * out_batch + place, value.to(out.dtype.element_ty), mask=there)

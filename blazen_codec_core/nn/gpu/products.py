@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..after import NOTHING, After, Fusing
 from ..layout import whole
-from .functions import NONE, function_of, to_tf32
+from .functions import finished, to_tf32
 from .target import launch, stages
 
 
@@ -66,11 +66,7 @@ def _products(  # type: ignore[no-untyped-def]
             total = tl.dot(a, b, total, input_precision="tf32")
     if BIAS:
         total += tl.load(bias + column, mask=exists, other=0.0)[None, :]
-    if SCALE:
-        total *= tl.load(scale + frame).to(tl.float32)[:, None]
-    if KIND != NONE:
-        one = tl.load(alpha + column, mask=exists, other=0.0)[None, :]
-        total = function_of(total, one, tl.load(inverse + column, mask=exists, other=0.0)[None, :], KIND)
+    total = finished(total, frame[:, None], column[None, :], there[:, None], exists[None, :], alpha, inverse, scale, KIND, SCALE)
     filled = there[:, None] & exists[None, :]
     if ADD:
         first, other = (block * ROWS // frames).to(tl.int64), (block * ROWS % frames).to(tl.int64)
