@@ -77,6 +77,8 @@ class Convolving(Layer):
     weight: nn.Parameter
     rough = False
     """Whether TF32 will do for float32, on devices that have it."""
+    careful = True
+    """Whether tokens depend on it, so that it rounds about as little as a plain sum."""
     _prepared: Convolution | None = None
 
     @abstractmethod
@@ -173,6 +175,7 @@ class Conv1d(Convolving):
             groups=self.groups,
             lasting=lasting,
             rough=self.rough,
+            careful=self.careful,
         )
 
     @property
@@ -261,7 +264,7 @@ class ConvTranspose1d(Convolving):
 
     def make_kernel(self, lasting: bool) -> Convolution:
         bias = None if self.bias is None else self.bias.repeat(self.stride)
-        return kernels.products_of(self.weight.unbind()[::-1], bias, lasting=lasting, rough=self.rough)
+        return kernels.products_of(self.weight.unbind()[::-1], bias, lasting=lasting, rough=self.rough, careful=self.careful)
 
     @property
     def copies_input(self) -> bool:

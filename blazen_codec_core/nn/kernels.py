@@ -115,6 +115,7 @@ def convolution(
     groups: int = 1,
     lasting: bool,
     rough: bool = False,
+    careful: bool = True,
 ) -> Convolution:
     """The fastest way for a shape, on the device where the weight is.
 
@@ -122,6 +123,7 @@ def convolution(
         weight: `(kernel, in / groups, out)`.
         lasting: The weight stays as it is, so that it may be brought into another form at some expense.
         rough: TF32 will do for float32, on devices that have it.
+        careful: It rounds about as little as a plain sum.
     """
     kernel, channels, out = weight.shape
     if lasting and (gpu := gpu_kernels_for(weight.device)):
@@ -131,7 +133,7 @@ def convolution(
             taps = weight.reshape(kernel // stride, stride * channels, out)
             return cast(Convolution, gpu.Products(taps, bias, stride, dilation, rough=rough))
     products, depthwise = products_are_faster(weight.device), stride == 1 and channels == 1 < groups == out
-    if lasting and (groups == 1 or depthwise) and (made := _in_loops(weight, bias, stride, dilation, groups)):
+    if lasting and (groups == 1 or depthwise) and (made := _in_loops(weight, bias, stride, dilation, groups, careful)):
         return made
     if products and depthwise:
         return Picture(weight[:, 0].unbind(), bias, dilation)
@@ -154,12 +156,19 @@ def convolution(
 
 
 def products_of(
-    taps: Sequence[Tensor], bias: Tensor | None, stride: int = 1, dilation: int = 1, *, lasting: bool, rough: bool = False
+    taps: Sequence[Tensor],
+    bias: Tensor | None,
+    stride: int = 1,
+    dilation: int = 1,
+    *,
+    lasting: bool,
+    rough: bool = False,
+    careful: bool = True,
 ) -> Convolution:
     """The fastest way to compute `ShiftedProducts` of these."""
     if lasting and (gpu := gpu_kernels_for(taps[0].device)):
         return cast(Convolution, gpu.Products(torch.stack(list(taps)), bias, stride, dilation, rough=rough))
-    if lasting and stride == 1 and (made := _in_loops(torch.stack(list(taps)), bias, 1, dilation)):
+    if lasting and stride == 1 and (made := _in_loops(torch.stack(list(taps)), bias, 1, dilation, 1, careful)):
         return made
     if is_learning(lasting) or (is_half(taps[0].dtype) and len(taps) > 1):
         return Picture(taps, bias, dilation)
@@ -175,10 +184,10 @@ def products_of(
     return by_length(Picture(taps, bias, dilation), product, PICTURE_FRAMES)
 
 
-def _in_loops(weight: Tensor, bias: Tensor | None, stride: int, dilation: int, groups: int = 1) -> Convolution | None:
+def _in_loops(weight: Tensor, bias: Tensor | None, stride: int, dilation: int, groups: int, careful: bool) -> Convolution | None:
     """Compiled loops for a weight that stays as it is, where there are any."""
     loops = load_loops() if products_are_faster(weight.device) else None
-    return loops.convolution(weight, bias, stride, dilation, groups) if loops else None
+    return loops.convolution(weight, bias, stride, dilation, groups, careful=careful) if loops else None
 
 
 def is_learning(lasting: bool) -> bool:

@@ -39,6 +39,8 @@ class CodecNetwork(nn.Module):
             for module in part.modules():
                 if isinstance(module, Convolving | LSTM):
                     module.rough = rough
+                if isinstance(module, Convolving):
+                    module.careful = part is self.encoder
 
     def encoder_state(self, setup: StreamSetup, books: int | None = None) -> EncoderState:
         """The state of a new stream that uses the first so many codebooks; all by default."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from torch import Tensor
 
-from ..points import OF_THREE, OF_TWO
+from ..points import OF_SEVEN, OF_SEVEN_ROUGHLY, OF_THREE, OF_TWO, OF_TWO_ROUGHLY, Filter
 from ..ways import Convolution
 from .blocks import Blocks
 from .by_points import BlocksByPoints
@@ -13,18 +15,40 @@ from .joined_taps import JoinedTaps
 from .lanes import LANES
 from .panels import suits_products
 
-_FEW, _SOME = 48, 96
-"""Channels that are too few for sums over points to cost little beside products, of three taps and of two."""
 _MANY = 1 << 23
 """Weights that are so many that reading more of them takes longer than multiplying."""
 
 
-def convolution(weight: Tensor, bias: Tensor | None, stride: int = 1, dilation: int = 1, groups: int = 1) -> Convolution | None:
+class _Filters(NamedTuple):
+    """Of a number of taps.
+
+    Attributes:
+        few: Channels that are too few for sums over points to cost little beside products.
+        rough: In place of `careful`, where rounding counts for less than speed and there are fewer than `light` weights.
+    """
+
+    few: int
+    careful: Filter
+    rough: Filter
+    light: int
+
+
+_FILTERS = {
+    2: _Filters(96, OF_TWO, OF_TWO_ROUGHLY, 1 << 20),
+    3: _Filters(48, OF_THREE, OF_THREE, 0),
+    7: _Filters(48, OF_SEVEN, OF_SEVEN_ROUGHLY, _MANY),
+}
+
+
+def convolution(
+    weight: Tensor, bias: Tensor | None, stride: int = 1, dilation: int = 1, groups: int = 1, *, careful: bool = True
+) -> Convolution | None:
     """The fastest way for a shape, whatever the signal's length, if there is one here.
 
     Args:
         weight: `(kernel, in / groups, out)`.
         groups: 1, or as many as channels, in and out.
+        careful: It rounds about as little as a plain sum.
     """
     kernel, channels, out = weight.shape
     if not suits_products(weight):
@@ -33,8 +57,9 @@ def convolution(weight: Tensor, bias: Tensor | None, stride: int = 1, dilation: 
         return JoinedTaps(weight, bias, dilation) if stride == groups == 1 < kernel and out < LANES <= channels else None
     if groups > 1:
         return Depthwise(weight[:, 0], bias, dilation)
-    if kernel == 2 * stride and dilation == 1 and min(stride * channels, out) > _SOME and weight.numel() < _MANY:
-        return BlocksByPoints(OF_TWO, weight.reshape(2, stride * channels, out), bias)
-    if stride == 1 and kernel % 4 == 3 and min(channels, out) > _FEW and weight.numel() < _MANY:
-        return BlocksByPoints(OF_THREE, weight, bias, dilation)
+    taps = kernel // stride
+    if taps in _FILTERS and kernel % stride == 0 and 1 in {stride, dilation} and (size := weight.numel()) < _MANY:
+        own, joined = _FILTERS[taps], weight.reshape(taps, stride * channels, out)
+        if min(joined.shape[1:]) > own.few:
+            return BlocksByPoints(own.careful if careful or size >= own.light else own.rough, joined, bias, dilation)
     return Blocks(weight, bias, stride, dilation)

@@ -19,6 +19,7 @@ import torch
 from llvmlite import ir
 from numba import njit
 from numba.core import cgutils
+from numpy.typing import NDArray
 
 from .lanes import ALIGNED, INDEX, LANE, LANES, Lanes, Loop, address_of, vector_of, written
 
@@ -116,43 +117,50 @@ def time_of_rows(count: int) -> int:
     return time
 
 
-def _mixing(matrix: Sequence[Sequence[float]], lanes: int, add: bool) -> Any:
-    """What computes a few signals out of a few others, value by value: `out[j] = sum over i of matrix[j][i] * source[i]`.
+def _mixing(stages: Sequence[NDArray[np.float64]], lanes: int, from_start: bool) -> Any:
+    """What computes a few signals out of a few others, value by value: `out[j] = sum over i of matrix[j][i] * source[i]`, and
+    from those, with the next matrix, the next ones.
 
-    It is called with `(source, step, out, out_step, count)`: so many vectors of `lanes`, of signals whose addresses are so many
-    values apart. With `add` it adds to what there is.
+    It is called with `(source, step, start, start_step, out, out_step, count)`: so many vectors of `lanes`, of signals whose
+    addresses are so many values apart. The last sums may begin `from_start`, which may be `out`.
     """
 
-    def write(builder: Any, source: Any, step: Any, out: Any, out_step: Any, count: Any) -> None:
+    def write(builder: Any, source: Any, step: Any, start: Any, start_step: Any, out: Any, out_step: Any, count: Any) -> None:
         def at(address: Any, step: Any, number: int, place: Any) -> Any:
             offset = builder.add(builder.mul(step, INDEX(number)), builder.mul(place, INDEX(lanes)))
             return builder.gep(address_of(builder, address), [offset])
 
+        def mixed(values: list[Lanes], factors: NDArray[np.float64], total: Lanes | None = None) -> Lanes:
+            for factor, value in zip(factors.tolist(), values, strict=True):
+                if factor:
+                    total = value * factor if total is None else value.times_and(factor, total)
+            assert total is not None
+            return total
+
         loop = Loop(builder, count, [INDEX(0)])
         (place,) = loop.carried
-        values = [Lanes.load(builder, at(source, step, i, place), lanes) for i in range(len(matrix[0]))]
-        for j, row in enumerate(matrix):
-            own = at(out, out_step, j, place)
-            total = Lanes.load(builder, own, lanes) if add else Lanes.number(builder, 0.0, lanes)
-            for factor, value in zip(row, values, strict=True):
-                total = value.times_and(factor, total) if factor else total
-            total.store(own)
+        values = [Lanes.load(builder, at(source, step, i, place), lanes) for i in range(stages[0].shape[1])]
+        for stage in stages[:-1]:
+            values = [mixed(values, factors) for factors in stage]
+        for j, factors in enumerate(stages[-1]):
+            before = Lanes.load(builder, at(start, start_step, j, place), lanes) if from_start else None
+            mixed(values, factors, before).store(at(out, out_step, j, place))
         loop.next([builder.add(place, INDEX(1))])
 
     return written(write)
 
 
-def mixing(matrix: Sequence[Sequence[float]], add: bool = False) -> Any:
+def mixing(stages: Sequence[NDArray[np.float64]], *, from_start: bool) -> Any:
     """`_mixing` of signals of any number of channels, the last argument."""
-    whole, single = _mixing(matrix, LANES, add), _mixing(matrix, 1, add)
+    many, single = _mixing(stages, LANES, from_start), _mixing(stages, 1, from_start)
 
     @njit
-    def mix(source, step, out, out_step, channels):  # type: ignore[no-untyped-def]
+    def mix(source, step, start, start_step, out, out_step, channels):  # type: ignore[no-untyped-def]
         vectors, at = channels // LANES, 4 * (channels // LANES * LANES)
         if vectors:
-            whole(source, step, out, out_step, vectors)
+            many(source, step, start, start_step, out, out_step, vectors)
         if channels % LANES:
-            single(source + at, step, out + at, out_step, channels % LANES)
+            single(source + at, step, start + at, start_step, out + at, out_step, channels % LANES)
 
     return mix
 

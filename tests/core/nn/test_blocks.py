@@ -19,24 +19,39 @@ from blazen_codec_core.nn.after import ELU, NONE, SNAKE, After
 from blazen_codec_core.nn.fused.blocks import Blocks
 from blazen_codec_core.nn.fused.by_points import BlocksByPoints
 from blazen_codec_core.nn.fused.joined_taps import JoinedTaps
-from blazen_codec_core.nn.points import OF_THREE, OF_TWO, Points
+from blazen_codec_core.nn.points import OF_SEVEN, OF_SEVEN_ROUGHLY, OF_THREE, OF_TWO, OF_TWO_ROUGHLY, Nested, Points, plain, whole
 
 pytestmark = pytest.mark.skipif(
     not fused.suits_blocks(torch.zeros(1, 1, 64)), reason="blocks are made for AVX2 and AVX-512, which torch does not find here"
 )
 
 
-def plain(x, weight, bias, frames, stride=1, dilation=1):
+def written_out(x, weight, bias, frames, stride=1, dilation=1):
     y = F.conv1d(x.double().transpose(1, 2), weight.double().permute(2, 1, 0), bias.double(), stride, 0, dilation)
     return y.transpose(1, 2)[:, :frames]
 
 
-@pytest.mark.parametrize("points", [OF_TWO, OF_THREE, Points(2, (0.0, 1.0, -1.0)), Points(4, (0.0, 1.0, -1.0, 2.0, -2.0))])
-def test_the_points_give_the_filter(points):
-    generator = np.random.default_rng(0)
-    taps, signal = generator.standard_normal(points.taps), generator.standard_normal(points.frames + points.taps - 1)
-    made = points.to_frames @ ((points.of_taps @ taps) * (points.of_signal @ signal))
+FILTERS = [OF_TWO, OF_TWO_ROUGHLY, OF_THREE, OF_SEVEN, OF_SEVEN_ROUGHLY]
+OTHERS = [
+    Points(2, (0.0, 1.0, -1.0)),
+    Points(4, (0.0, 1.0, -1.0, 2.0, -2.0)),
+    Nested(Points(3, (0.0, 1.0, -1.0)), OF_THREE, 7),
+    Nested(Points(2, (0.0, 1.0, -1.0)), Points(3, (0.0, 1.0, -1.0, 2.0)), 9),
+    Nested(Points(2, (0.0, 1.0)), OF_TWO, 5),
+]
+
+
+@pytest.mark.parametrize("own", [*FILTERS, *OTHERS])
+def test_the_points_give_the_filter(own):
+    generator, count, needed = np.random.default_rng(0), own.of_taps.shape[1], own.of_signal[0].shape[1]
+    taps, signal = generator.standard_normal(count), generator.standard_normal(own.frames + count - 1)
+    padded = np.pad(signal, (0, max(0, needed - len(signal))))
+    products = (own.of_taps @ taps) * (whole(own.of_signal) @ padded[:needed])
+    made = whole(own.to_frames) @ products
+    if (tap := plain(own)) is not None:
+        made += taps[tap] * signal[tap : tap + own.frames]
     np.testing.assert_allclose(made, np.correlate(signal, taps), atol=1e-12)
+    assert len(products) + (tap is not None) * own.frames < own.frames * count
 
 
 @given(
@@ -54,11 +69,11 @@ def test_blocks_are_the_convolution(kernel, stride, dilation, channels, frames, 
     offset = drawn(channels[1], seed=1) if bias else torch.zeros(channels[1])
     x = drawn(batch, (frames - 1) * stride + (kernel - 1) * dilation + 1 + more, channels[0], seed=frames)
     got = Blocks(weight, offset if bias else None, stride, dilation)(x, frames)
-    torch.testing.assert_close(got.double(), plain(x, weight, offset, frames, stride, dilation), rtol=0, atol=2e-5)
+    torch.testing.assert_close(got.double(), written_out(x, weight, offset, frames, stride, dilation), rtol=0, atol=2e-5)
 
 
 @given(
-    points=st.sampled_from([(OF_TWO, 2), (OF_THREE, 3), (OF_THREE, 7), (OF_THREE, 11)]),
+    own=st.sampled_from(FILTERS),
     dilation=st.sampled_from([1, 2, 3, 9]),
     channels=st.sampled_from([(1, 16), (5, 48), (64, 80), (40, 96)]),
     frames=st.integers(1, 200) | st.sampled_from([1021, 2500]),
@@ -66,13 +81,13 @@ def test_blocks_are_the_convolution(kernel, stride, dilation, channels, frames, 
     more=st.integers(0, 5),
     bias=st.booleans(),
 )
-def test_blocks_by_points_are_the_convolution(points, dilation, channels, frames, batch, more, bias):
-    rule, kernel = points
+def test_blocks_by_points_are_the_convolution(own, dilation, channels, frames, batch, more, bias):
+    kernel = own.of_taps.shape[1]
     weight = drawn(kernel, *channels) / (kernel * channels[0]) ** 0.5
     offset = drawn(channels[1], seed=1) if bias else torch.zeros(channels[1])
     x = drawn(batch, frames + (kernel - 1) * dilation + more, channels[0], seed=frames)
-    got = BlocksByPoints(rule, weight, offset if bias else None, dilation)(x, frames)
-    torch.testing.assert_close(got.double(), plain(x, weight, offset, frames, 1, dilation), rtol=0, atol=2e-5)
+    got = BlocksByPoints(own, weight, offset if bias else None, dilation)(x, frames)
+    torch.testing.assert_close(got.double(), written_out(x, weight, offset, frames, 1, dilation), rtol=0, atol=2e-5)
 
 
 @given(
@@ -110,7 +125,7 @@ def test_taps_together_are_the_convolution(kernel, dilation, channels, frames, b
     assert type(way) is JoinedTaps
     got = way(x, frames)
     assert got.shape == (batch, frames, channels[1])
-    torch.testing.assert_close(got.double(), plain(x, weight, offset, frames, 1, dilation), rtol=0, atol=1e-5)
+    torch.testing.assert_close(got.double(), written_out(x, weight, offset, frames, 1, dilation), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
@@ -184,16 +199,20 @@ def test_a_stride_is_a_frame_of_frames():
     weight, bias, x = drawn(8, 48, 224) / 20, drawn(224, seed=1), drawn(1, 4 * 77 + 4, 48, seed=2)
     way = fused.convolution(weight, bias, 4)
     assert type(way) is BlocksByPoints
-    torch.testing.assert_close(way(x, 77).double(), plain(x, weight, bias, 77, 4), rtol=0, atol=2e-5)
+    torch.testing.assert_close(way(x, 77).double(), written_out(x, weight, bias, 77, 4), rtol=0, atol=2e-5)
 
 
 def test_rounding_is_that_of_the_library():
     x, weight = drawn(1, 2048 + 6, 192), drawn(7, 192, 192, seed=1) / 40
     bias = torch.zeros(192)
-    exact = plain(x, weight, bias, 2048)
+    exact = written_out(x, weight, bias, 2048)
     of_library = F.conv1d(x.transpose(1, 2), weight.permute(2, 1, 0)).transpose(1, 2)
     least = (of_library - exact).square().mean().sqrt()
-    for way, most in ((Blocks(weight, bias), 1.5), (BlocksByPoints(OF_THREE, weight, bias), 3)):
+    for way, most in (
+        (Blocks(weight, bias), 1.5),
+        (BlocksByPoints(OF_SEVEN, weight, bias), 3),
+        (BlocksByPoints(OF_SEVEN_ROUGHLY, weight, bias), 6),
+    ):
         assert (way(x, 2048) - exact).square().mean().sqrt() < most * least
 
 
@@ -216,7 +235,7 @@ def test_a_frame_does_not_depend_on_how_many_are_computed(way, stride):
 
 @pytest.mark.parametrize(
     "kernel",
-    [Blocks(drawn(3, 96, 96), None), BlocksByPoints(OF_THREE, drawn(7, 96, 96), None), JoinedTaps(drawn(7, 96, 1), None, 1)],
+    [Blocks(drawn(3, 96, 96), None), BlocksByPoints(OF_SEVEN, drawn(7, 96, 96), None), JoinedTaps(drawn(7, 96, 1), None, 1)],
 )
 def test_the_number_of_threads_changes_nothing(kernel):
     x, results, before = drawn(1, 4000, 96), [], torch.get_num_threads()
@@ -231,9 +250,9 @@ def test_the_number_of_threads_changes_nothing(kernel):
 
 def test_signals_that_do_not_lie_together_are_taken_as_they_are():
     weight, bias, x = drawn(7, 2, 32), drawn(32, seed=1), drawn(2, 2, 300, seed=2)
-    for way in (Blocks(weight, bias), BlocksByPoints(OF_THREE, weight, bias)):
+    for way in (Blocks(weight, bias), BlocksByPoints(OF_SEVEN, weight, bias)):
         got = way(x.transpose(1, 2), 290)
-        torch.testing.assert_close(got.double(), plain(x.transpose(1, 2), weight, bias, 290), rtol=0, atol=2e-5)
+        torch.testing.assert_close(got.double(), written_out(x.transpose(1, 2), weight, bias, 290), rtol=0, atol=2e-5)
     x = drawn(2, 32, 300, seed=2).transpose(1, 2)
     for way in (JoinedTaps(drawn(7, 32, 1), None, 1), lambda x, frames: fused.Norm(bias, bias, 1e-5)(x)):
         assert torch.equal(way(x, 290), way(x.contiguous(), 290))
@@ -271,8 +290,9 @@ shapes = [(7, 64, 64, 1, 9), (3, 40, 24, 1, 1), (8, 32, 96, 4, 1), (1, 5, 8, 1, 
 for kernel, channels, out, stride, dilation in shapes:
     weight, x = torch.randn(kernel, channels, out) / (kernel * channels) ** 0.5, torch.randn(1, 600, channels)
     wanted = F.conv1d(x.transpose(1, 2), weight.permute(2, 1, 0), None, stride, 0, dilation).transpose(1, 2)
-    got = fused.convolution(weight, None, stride, dilation)(x, wanted.shape[1])
-    torch.testing.assert_close(got, wanted, atol=2e-5, rtol=0)
+    for careful in (True, False):
+        got = fused.convolution(weight, None, stride, dilation, careful=careful)(x, wanted.shape[1])
+        torch.testing.assert_close(got, wanted, atol=2e-5, rtol=0)
 weight, x = torch.randn(7, 1, 24), torch.randn(1, 600, 24)
 wanted = F.conv1d(x.transpose(1, 2), weight.permute(2, 1, 0), None, groups=24).transpose(1, 2)
 torch.testing.assert_close(fused.convolution(weight, None, groups=24)(x, 594), wanted, atol=2e-5, rtol=0)
