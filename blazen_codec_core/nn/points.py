@@ -126,10 +126,10 @@ class Nested:
         return np.kron(of_groups, np.eye(of_window.shape[1])), np.kron(np.eye(len(of_groups)), of_window)
 
 
-OF_TWO = Points(3, (0.0, 1.0, -1.0))
-"""Three frames of two taps in 4 products instead of 6."""
-OF_TWO_ROUGHLY = Points(5, (0.0, 2 / 3, -2 / 3, 3 / 2, -3 / 2))
-"""Five frames of two taps in 6 products instead of 10; rounding is one and a half times that."""
+OF_TWO = Points(5, (0.0, 2 / 3, -2 / 3, 3 / 2, -3 / 2))
+"""Five frames of two taps in 6 products instead of 10; rounding is about twice that of the plain sum."""
+OF_TWO_HEAVY = Points(3, (0.0, 1.0, -1.0))
+"""Three frames of two taps in 4 products instead of 6, for which fewer weights are read."""
 OF_THREE = Points(4, (0.0, 2 / 3, -2 / 3, 3 / 2, -3 / 2))
 """Four frames of three taps in 6 products instead of 12; rounding is about twice that of the plain sum."""
 OF_SEVEN = Nested(Points(2, (0.0, 1.0)), OF_THREE, 7)

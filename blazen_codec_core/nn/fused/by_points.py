@@ -13,7 +13,7 @@ from numba import njit, prange
 from torch import Tensor
 
 from ..after import NOTHING, After, Fusing
-from ..points import OF_SEVEN, OF_SEVEN_ROUGHLY, OF_THREE, OF_TWO, OF_TWO_ROUGHLY, Filter, plain
+from ..points import OF_SEVEN, OF_SEVEN_ROUGHLY, OF_THREE, OF_TWO, OF_TWO_HEAVY, Filter, plain
 from .compiling import array, in_parts, parts_for
 from .lanes import LANES
 from .panels import in_panels, kept, panel
@@ -25,7 +25,7 @@ _FEWEST, _MOST, _VALUES = 36, 96, 1 << 17
 """Rows of frames computed together that are worked on at a time; and what the signal becomes for them, which stays in cache."""
 _PAGE, _LINES = 1024, 32
 """Values whose addresses have lines of cache of their own; and two such lines."""
-_FILTERS: tuple[Filter, ...] = (OF_TWO, OF_TWO_ROUGHLY, OF_THREE, OF_SEVEN, OF_SEVEN_ROUGHLY)
+_FILTERS: tuple[Filter, ...] = (OF_TWO, OF_TWO_HEAVY, OF_THREE, OF_SEVEN, OF_SEVEN_ROUGHLY)
 
 
 def _chosen(functions: Sequence[Any]) -> Any:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ..points import OF_SEVEN, OF_SEVEN_ROUGHLY, OF_THREE, OF_TWO, OF_TWO_ROUGHLY, Filter
+from ..points import OF_SEVEN, OF_SEVEN_ROUGHLY, OF_THREE, OF_TWO, OF_TWO_HEAVY, Filter
 from ..ways import Convolution
 from .blocks import Blocks
 from .by_points import BlocksByPoints
@@ -15,8 +15,8 @@ from .joined_taps import JoinedTaps
 from .lanes import LANES
 from .panels import suits_products
 
-_MANY = 1 << 23
-"""Weights that are so many that reading more of them takes longer than multiplying."""
+_HEAVY, _MANY = 1 << 20, 1 << 23
+"""Weights that are so many that reading more of them takes as long as multiplying, and longer."""
 
 
 class _Filters(NamedTuple):
@@ -24,19 +24,21 @@ class _Filters(NamedTuple):
 
     Attributes:
         few: Channels that are too few for sums over points to cost little beside products.
-        rough: In place of `careful`, where rounding counts for less than speed and there are fewer than `light` weights.
+        careful: For what tokens depend on.
+        rough: For what they do not.
+        heavy: In place of both, where there are so many weights that reading them counts.
     """
 
     few: int
     careful: Filter
     rough: Filter
-    light: int
+    heavy: Filter | None = None
 
 
 _FILTERS = {
-    2: _Filters(96, OF_TWO, OF_TWO_ROUGHLY, 1 << 20),
-    3: _Filters(48, OF_THREE, OF_THREE, 0),
-    7: _Filters(48, OF_SEVEN, OF_SEVEN_ROUGHLY, _MANY),
+    2: _Filters(48, OF_TWO, OF_TWO, OF_TWO_HEAVY),
+    3: _Filters(24, OF_THREE, OF_THREE),
+    7: _Filters(24, OF_SEVEN, OF_SEVEN_ROUGHLY),
 }
 
 
@@ -61,5 +63,6 @@ def convolution(
     if taps in _FILTERS and kernel % stride == 0 and 1 in {stride, dilation} and (size := weight.numel()) < _MANY:
         own, joined = _FILTERS[taps], weight.reshape(taps, stride * channels, out)
         if min(joined.shape[1:]) > own.few:
-            return BlocksByPoints(own.careful if careful or size >= own.light else own.rough, joined, bias, dilation)
+            filter = own.careful if careful else own.rough
+            return BlocksByPoints(own.heavy if own.heavy and size >= _HEAVY else filter, joined, bias, dilation)
     return Blocks(weight, bias, stride, dilation)

@@ -19,7 +19,7 @@ from blazen_codec_core.nn.after import ELU, NONE, SNAKE, After
 from blazen_codec_core.nn.fused.blocks import Blocks
 from blazen_codec_core.nn.fused.by_points import BlocksByPoints
 from blazen_codec_core.nn.fused.joined_taps import JoinedTaps
-from blazen_codec_core.nn.points import OF_SEVEN, OF_SEVEN_ROUGHLY, OF_THREE, OF_TWO, OF_TWO_ROUGHLY, Nested, Points, plain, whole
+from blazen_codec_core.nn.points import OF_SEVEN, OF_SEVEN_ROUGHLY, OF_THREE, OF_TWO, OF_TWO_HEAVY, Nested, Points, plain, whole
 
 pytestmark = pytest.mark.skipif(
     not fused.suits_blocks(torch.zeros(1, 1, 64)), reason="blocks are made for AVX2 and AVX-512, which torch does not find here"
@@ -31,7 +31,7 @@ def written_out(x, weight, bias, frames, stride=1, dilation=1):
     return y.transpose(1, 2)[:, :frames]
 
 
-FILTERS = [OF_TWO, OF_TWO_ROUGHLY, OF_THREE, OF_SEVEN, OF_SEVEN_ROUGHLY]
+FILTERS = [OF_TWO, OF_TWO_HEAVY, OF_THREE, OF_SEVEN, OF_SEVEN_ROUGHLY]
 OTHERS = [
     Points(2, (0.0, 1.0, -1.0)),
     Points(4, (0.0, 1.0, -1.0, 2.0, -2.0)),
