@@ -159,30 +159,30 @@ class BlocksByPoints(Fusing):
         _, self._channels, self._out = weight.shape
         self._dilation, self._frames, self._needed = dilation, own.frames, own.of_signal[0].shape[1]
         of_points = torch.einsum("pk,kio->pio", torch.from_numpy(own.of_taps), weight.detach().double()).float()
-        self._weight = torch.stack([in_panels(each) for each in of_points], dim=1).contiguous()
-        tap = plain(own)
-        self._plain = in_panels(weight.detach()[-1 if tap is None else tap])
+        by_panel, tap = torch.stack([in_panels(each) for each in of_points], dim=1).contiguous(), plain(own)
+        self._points, self._width = by_panel.shape[1], by_panel.shape[3]
         self._filter = (_FILTERS.index(own), -1 if tap is None else tap)
-        self._bias = kept(bias, weight)
+        of_tap = in_panels(weight.detach()[-1 if tap is None else tap])
+        self._weights = [array(each) for each in (by_panel, of_tap, kept(bias, weight))]
+        self._nothing = array(weight.new_zeros(self._width))
 
     def __call__(self, x: Tensor, frames: int, after: After = NOTHING) -> Tensor:
-        d, count, width = self._dilation, self._weight.shape[1], self._weight.shape[3]
+        d, count, width = self._dilation, self._points, self._width
         blocks, over = divmod(frames, self._frames * d)
         rows = blocks * d + min(d, over)
         parts = parts_for(rows * self._channels * width)
         strip = _strip(rows, d, parts, max(_FEWEST, min(_MOST, _VALUES // (count * self._channels))))
-        signal = x.new_empty(parts if strip < rows else 1, count, _apart(strip * self._channels))
+        signal = array(x.new_empty(parts if strip < rows else 1, count, _apart(strip * self._channels)))
         made, edge = x.new_empty(parts, count, _apart(strip * width)), x.new_empty(parts, self._needed, self._channels)
-        rest, nothing = x.new_empty(parts, self._frames, width), x.new_zeros(width)
-        y = x.new_empty(x.shape[0], frames, self._out)
-        fixed, (finished, _read) = [array(each) for each in (self._weight, self._plain, self._bias)], finishing(after)
-        scratch = [array(each) for each in (signal, made, edge, rest, nothing)]
+        scratch = [signal, *(array(each) for each in (made, edge, x.new_empty(parts, self._frames, width)))]
+        y, (finished, _read) = x.new_empty(x.shape[0], frames, self._out), finishing(after)
         for order, (own, out) in enumerate(zip(x, array(y), strict=True)):
             whole = own.numel() // self._channels * self._channels
             source = array(own.contiguous()).reshape(-1)[:whole].reshape(-1, self._channels)
             if strip >= rows:
-                _spread_all(self._filter[0], source, d, rows, scratch[0][0], scratch[2], self._frames, parts)
-            _convolve_by_points(self._filter, source, d, *fixed, rows, strip, *scratch, finished, order, out, parts)
+                _spread_all(self._filter[0], source, d, rows, signal[0], scratch[2], self._frames, parts)
+            of_strips = (source, d, *self._weights, rows, strip, *scratch, self._nothing)
+            _convolve_by_points(self._filter, *of_strips, finished, order, out, parts)
         return y
 
 
