@@ -25,7 +25,7 @@ _FEWEST, _MOST, _VALUES = 36, 96, 1 << 17
 """Rows of frames computed together that are worked on at a time; and what the signal becomes for them, which stays in cache."""
 _PAGE, _LINES = 1024, 32
 """Values whose addresses have lines of cache of their own; and two such lines."""
-_FILTERS: tuple[Filter, ...] = (OF_TWO, OF_TWO_HEAVY, OF_THREE, OF_SEVEN, OF_SEVEN_ROUGHLY)
+_BY_NUMBER: tuple[Filter, ...] = (OF_TWO, OF_TWO_HEAVY, OF_THREE, OF_SEVEN, OF_SEVEN_ROUGHLY)
 
 
 def _chosen(functions: Sequence[Any]) -> Any:
@@ -42,8 +42,8 @@ def _chosen(functions: Sequence[Any]) -> Any:
     return call
 
 
-_of_signal = _chosen([mixing(each.of_signal, from_start=False) for each in _FILTERS])
-_to_frames = _chosen([mixing(each.to_frames, from_start=True) for each in _FILTERS])
+_of_signal = _chosen([mixing(each.of_signal, from_start=False) for each in _BY_NUMBER])
+_to_frames = _chosen([mixing(each.to_frames, from_start=True) for each in _BY_NUMBER])
 
 
 @njit
@@ -161,7 +161,7 @@ class BlocksByPoints(Fusing):
         of_points = torch.einsum("pk,kio->pio", torch.from_numpy(own.of_taps), weight.detach().double()).float()
         by_panel, tap = torch.stack([in_panels(each) for each in of_points], dim=1).contiguous(), plain(own)
         self._points, self._width = by_panel.shape[1], by_panel.shape[3]
-        self._filter = (_FILTERS.index(own), -1 if tap is None else tap)
+        self._filter = (_BY_NUMBER.index(own), -1 if tap is None else tap)
         of_tap = in_panels(weight.detach()[-1 if tap is None else tap])
         self._weights = [array(each) for each in (by_panel, of_tap, kept(bias, weight))]
         self._nothing = array(weight.new_zeros(self._width))

@@ -14,7 +14,7 @@ from afters import after_of, drawn, finished
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blazen_codec_core.nn import fused
+from blazen_codec_core.nn import CodecNetwork, Conv1d, ResidualVectorQuantizer, fused, prepare, reset_parameters
 from blazen_codec_core.nn.after import ELU, NONE, SNAKE, After
 from blazen_codec_core.nn.fused.blocks import Blocks
 from blazen_codec_core.nn.fused.by_points import BlocksByPoints
@@ -216,6 +216,24 @@ def test_rounding_is_that_of_the_library():
         assert (way(x, 2048) - exact).square().mean().sqrt() < most * least
 
 
+def test_what_tokens_depend_on_rounds_less_than_what_they_do_not():
+    class Network(CodecNetwork):
+        def __init__(self):
+            super().__init__()
+            self.encoder, self.decoder = Conv1d(192, 192, 7), Conv1d(192, 192, 7)
+            self.quantizer = ResidualVectorQuantizer(192, [])
+
+    network, x = Network(), drawn(1, 2048 + 6, 192)
+    reset_parameters(network, 0)
+    network.decoder.load_state_dict(network.encoder.state_dict())
+    network.requires_grad_(False).place(torch.device("cpu"), torch.float32)
+    prepare(network)
+    with torch.inference_mode():
+        exact = written_out(x, network.encoder.weight, network.encoder.bias, 2048)
+        of_tokens, heard = ((part(x) - exact).square().mean().sqrt() for part in (network.encoder, network.decoder))
+    assert 0 < of_tokens < 0.7 * heard < 1e-5
+
+
 @pytest.mark.parametrize(
     ("way", "stride"),
     [
@@ -283,7 +301,7 @@ def test_processors_with_shorter_vectors():
     """As one would find it that has AVX2 only: other blocks, in the same convolutions."""
     program = """
 import torch, torch.nn.functional as F
-from blazen_codec_core.nn import fused
+from blazen_codec_core.nn import CodecNetwork, Conv1d, ResidualVectorQuantizer, fused, prepare, reset_parameters
 from blazen_codec_core.nn.fused import lanes
 assert lanes.LANES == 8
 shapes = [(7, 64, 64, 1, 9), (3, 40, 24, 1, 1), (8, 32, 96, 4, 1), (1, 5, 8, 1, 1), (7, 16, 3, 1, 1)]
