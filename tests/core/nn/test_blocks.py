@@ -37,7 +37,7 @@ OTHERS = [
     Points(4, (0.0, 1.0, -1.0, 2.0, -2.0)),
     Nested(Points(3, (0.0, 1.0, -1.0)), OF_THREE, 7),
     Nested(Points(2, (0.0, 1.0, -1.0)), Points(3, (0.0, 1.0, -1.0, 2.0)), 9),
-    Nested(Points(2, (0.0, 1.0)), OF_TWO, 5),
+    Nested(Points(2, (0.0, 1.0)), OF_TWO_HEAVY, 5),
 ]
 
 
