@@ -172,10 +172,10 @@ class BlocksByPoints(Fusing):
         rows = blocks * d + min(d, over)
         parts = parts_for(rows * self._channels * width)
         strip = _strip(rows, d, parts, max(_FEWEST, min(_MOST, _VALUES // (count * self._channels))))
+        y, (finished, _read) = x.new_empty(x.shape[0], frames, self._out), finishing(after)  # below what is soon let go
         signal = array(x.new_empty(parts if strip < rows else 1, count, _apart(strip * self._channels)))
         made, edge = x.new_empty(parts, count, _apart(strip * width)), x.new_empty(parts, self._needed, self._channels)
         scratch = [signal, *(array(each) for each in (made, edge, x.new_empty(parts, self._frames, width)))]
-        y, (finished, _read) = x.new_empty(x.shape[0], frames, self._out), finishing(after)
         for order, (own, out) in enumerate(zip(x, array(y), strict=True)):
             whole = own.numel() // self._channels * self._channels
             source = array(own.contiguous()).reshape(-1)[:whole].reshape(-1, self._channels)
