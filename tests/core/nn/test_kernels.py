@@ -106,9 +106,11 @@ def test_weights_that_may_change_are_not_brought_into_order(limits):
     [
         ((7, 128, 128), {"dilation": 9}, "BlocksByPoints"),
         ((3, 128, 64), {}, "BlocksByPoints"),
-        ((3, 64, 32), {}, "Blocks"),
+        ((3, 64, 32), {}, "BlocksByPoints"),
+        ((3, 32, 16), {}, "Blocks"),
         ((16, 256, 512), {"stride": 8}, "BlocksByPoints"),
-        ((4, 32, 64), {"stride": 2}, "Blocks"),
+        ((4, 32, 64), {"stride": 2}, "BlocksByPoints"),
+        ((4, 16, 64), {"stride": 2}, "Blocks"),
         ((7, 32, 64), {"stride": 2}, "Blocks"),
         ((1, 96, 96), {}, "Blocks"),
         ((2, 1536, 6144), {}, "Blocks"),
