@@ -138,8 +138,11 @@ class LongOrShort:
     def __init__(self, long: Convolution, short: Convolution, frames: float) -> None:
         self._long, self._short, self._frames = long, short, frames
 
+    def way(self, frames: int) -> Convolution:
+        return self._long if frames >= self._frames else self._short
+
     def __call__(self, x: Tensor, frames: int) -> Tensor:
-        return (self._long if frames >= self._frames else self._short)(x, frames)
+        return self.way(frames)(x, frames)
 
 
 def add(y: Tensor, bias: Tensor | None) -> Tensor:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from torch import Tensor
 
+from ..after import NOTHING, After, Fusing
 from ..points import OF_SEVEN, OF_SEVEN_ROUGHLY, OF_THREE, OF_TWO, OF_TWO_HEAVY, Filter
-from ..ways import Convolution
+from ..ways import Convolution, LongOrShort
 from .blocks import Blocks
 from .by_points import BlocksByPoints
 from .depthwise import Depthwise
@@ -17,6 +18,10 @@ from .panels import suits_products
 
 _HEAVY, _MANY = 1 << 20, 1 << 23
 """Weights that are so many that reading more of them takes as long as multiplying, and longer."""
+
+
+_BRIEF = 96
+"""Frames that are so few that reading weights takes longer than multiplying."""
 
 
 class _Filters(NamedTuple):
@@ -64,5 +69,15 @@ def convolution(
         own, joined = _FILTERS[taps], weight.reshape(taps, stride * channels, out)
         if min(joined.shape[1:]) > own.few:
             filter = own.careful if careful else own.rough
-            return BlocksByPoints(own.heavy if own.heavy and size >= _HEAVY else filter, joined, bias, dilation)
+            if size < _HEAVY:
+                return BlocksByPoints(filter, joined, bias, dilation)
+            by_points = BlocksByPoints(own.heavy or filter, joined, bias, dilation)
+            return _ByLength(by_points, Blocks(weight, bias, stride, dilation), _BRIEF)
     return Blocks(weight, bias, stride, dilation)
+
+
+class _ByLength(LongOrShort, Fusing):
+    any_length = True
+
+    def __call__(self, x: Tensor, frames: int, after: After = NOTHING) -> Tensor:
+        return cast(Fusing, self.way(frames))(x, frames, after)
