@@ -159,11 +159,10 @@ class BlocksByPoints(Fusing):
         _, self._channels, self._out = weight.shape
         self._dilation, self._frames, self._needed = dilation, own.frames, own.of_signal[0].shape[1]
         of_points = torch.einsum("pk,kio->pio", torch.from_numpy(own.of_taps), weight.detach().double()).float()
-        by_panel, tap = torch.stack([in_panels(each) for each in of_points], dim=1).contiguous(), plain(own)
+        by_panel, tap = torch.stack([in_panels(each) for each in of_points], dim=1).contiguous(), _plain_tap(own)
         self._points, self._width = by_panel.shape[1], by_panel.shape[3]
-        self._filter = (_BY_NUMBER.index(own), -1 if tap is None else tap)
-        of_tap = in_panels(weight.detach()[-1 if tap is None else tap])
-        self._weights = [array(each) for each in (by_panel, of_tap, kept(bias, weight))]
+        self._filter = (_BY_NUMBER.index(own), tap)
+        self._weights = [array(each) for each in (by_panel, in_panels(weight.detach()[tap]), kept(bias, weight))]
         self._nothing = array(weight.new_zeros(self._width))
 
     def __call__(self, x: Tensor, frames: int, after: After = NOTHING) -> Tensor:
@@ -184,6 +183,12 @@ class BlocksByPoints(Fusing):
             of_strips = (source, d, *self._weights, rows, strip, *scratch, self._nothing)
             _convolve_by_points(self._filter, *of_strips, finished, order, out, parts)
         return y
+
+
+def _plain_tap(own: Filter) -> int:
+    """Its number, or -1."""
+    tap = plain(own)
+    return -1 if tap is None else tap
 
 
 def _apart(values: int) -> int:

@@ -28,9 +28,11 @@ MANY_VALUES = 1 << 14
 
 
 def _kind() -> str:
-    """What compiled loops depend on beyond their own file, which numba's cache does not look at: the files beside it, and for
-    which vectors instructions are put together."""
-    source = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    """What compiled loops depend on beyond their own file, which numba's cache does not look at: the files beside it, those whose
+    numbers are compiled in, and for which vectors instructions are put together."""
+    here = Path(__file__).parent
+    files = [*sorted(here.glob("*.py")), here.parent / "after.py", here.parent / "points.py"]
+    source = b"".join(path.read_bytes() for path in files)
     return f"{torch.backends.cpu.get_cpu_capability()}_{zlib.crc32(source):08x}"
 
 

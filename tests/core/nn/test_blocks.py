@@ -197,10 +197,11 @@ def test_a_signal_is_joined_to_what_was_before_it(sizes, channels, kind, ends):
 
 @pytest.mark.parametrize("taps", [2, 3, 7])
 def test_a_stride_is_a_frame_of_frames(taps):
-    weight, bias, x = drawn(4 * taps, 48, 224) / 20, drawn(224, seed=1), drawn(1, 4 * (76 + taps), 48, seed=2)
+    weight, bias = drawn(4 * taps, 48, 224) / (200 * taps) ** 0.5, drawn(224, seed=1)
+    x = drawn(1, 4 * (76 + taps), 48, seed=2)
     way = fused.convolution(weight, bias, 4)
     assert type(way) is BlocksByPoints
-    torch.testing.assert_close(way(x, 77).double(), written_out(x, weight, bias, 77, 4), rtol=0, atol=4e-5)
+    torch.testing.assert_close(way(x, 77).double(), written_out(x, weight, bias, 77, 4), rtol=0, atol=2e-5)
 
 
 def test_rounding_is_that_of_the_library():
@@ -302,7 +303,7 @@ def test_processors_with_shorter_vectors():
     """As one would find it that has AVX2 only: other blocks, in the same convolutions."""
     program = """
 import torch, torch.nn.functional as F
-from blazen_codec_core.nn import CodecNetwork, Conv1d, ResidualVectorQuantizer, fused, prepare, reset_parameters
+from blazen_codec_core.nn import fused
 from blazen_codec_core.nn.fused import lanes
 assert lanes.LANES == 8
 shapes = [(7, 64, 64, 1, 9), (3, 40, 24, 1, 1), (8, 32, 96, 4, 1), (1, 5, 8, 1, 1), (7, 16, 3, 1, 1)]
