@@ -6,11 +6,14 @@ import os
 import re
 import tempfile
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
 
 from .errors import InvalidInput
+
+_unfinished: set[Path] = set()
+"""Temporary files of `replacing` that are there now, in all threads."""
 
 
 def existing(path: str | PathLike[str]) -> Path:
@@ -114,6 +117,7 @@ def replacing(path: str | PathLike[str]) -> Iterator[Path]:
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
         temporary = Path(name)
+        _unfinished.add(temporary)
         os.close(handle)
         yield temporary
         umask = os.umask(0)
@@ -126,4 +130,12 @@ def replacing(path: str | PathLike[str]) -> Iterator[Path]:
         raise InvalidInput(f"{path} cannot be written: {error.strerror or error}") from error
     finally:
         if temporary is not None:
+            temporary.unlink(missing_ok=True)
+            _unfinished.discard(temporary)
+
+
+def discard_unfinished() -> None:
+    """Removes what is half-written, for a process that ends without unwinding."""
+    for temporary in list(_unfinished):
+        with suppress(OSError):
             temporary.unlink(missing_ok=True)

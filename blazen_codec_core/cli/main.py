@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import signal
 import sys
-import threading
 import warnings
 
 import click
 
 from .. import errors
+from .interrupts import INTERRUPTED, Interrupts
 
 COMMANDS = {
     "list": "The models that are installed",
@@ -39,7 +38,6 @@ EXIT_CODES: tuple[tuple[type[errors.CodecError], int], ...] = (
     (errors.NotYetImplemented, 6),
     (errors.CodecError, 7),
 )
-INTERRUPTED, TERMINATED = 130, 143
 
 
 class LazyGroup(click.Group):
@@ -75,26 +73,38 @@ def show_warning(message: Warning | str, *_: object) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the command line and exits; half-written files go away also when it is told to terminate."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    """Run the command line and exit.
+
+    Half-written files go away however the command ends, SIGKILL apart.
+
+    Args:
+        arguments: Those of the command; of the process, if not given.
+    """
+    try:
+        with Interrupts(to_the_end=arguments is None):
+            code = _run(arguments)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        code = INTERRUPTED
+    sys.exit(code)
+
+
+def _run(arguments: list[str] | None) -> int:
+    """The exit code of a command that has said what went wrong."""
     try:
         with warnings.catch_warnings():
             warnings.showwarning = show_warning  # type: ignore[assignment]
             code = group.main(arguments, prog_name="blazen-codec", standalone_mode=False)
     except errors.CodecError as error:
         click.echo(f"error: {error}", err=True)
-        sys.exit(next(code for kind, code in EXIT_CODES if isinstance(error, kind)))
+        return next(code for kind, code in EXIT_CODES if isinstance(error, kind))
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
-        sys.exit(INTERRUPTED)
+        return error.exit_code
     except BrokenPipeError:
         sys.stderr.close()
-        sys.exit(0)
-    sys.exit(code if isinstance(code, int) else 0)
+        return 0
+    return code if isinstance(code, int) else 0
 
 
 if __name__ == "__main__":
