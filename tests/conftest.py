@@ -2,13 +2,18 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-sys.path.insert(0, str(Path(__file__).parent))  # for `signals` and `sites`
+sys.path.insert(0, str(Path(__file__).parent))  # for `memory`, `sites` and others beside this file
+from memory import LIMIT, MemoryWatch, give_back
+
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test needs the Hub, and none may wait for it
+for name, value in {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}.items():  # read when torch is imported, which is later
+    os.environ.setdefault(name, value)  # threads that wait leave the core to whatever else runs on this machine
 
 settings.register_profile(
     "default",
@@ -22,7 +27,18 @@ settings.load_profile("default")
 ALIKE = {"dac_24khz", "dac_44khz_16kbps", "snac_44khz"}
 """Models that differ from another one in numbers only: tests of these are among the slow ones."""
 
+LOADED = 2
+"""Codecs that stay loaded for the next test: a full-size one takes up to a gigabyte once it is prepared."""
+
 ROOT = Path(__file__).parent.parent
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--memory-limit", type=int, default=LIMIT, metavar="BYTES", help="a run that takes more fails")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(MemoryWatch(config.getoption("--memory-limit")), "memory watch")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -39,20 +55,27 @@ def root() -> Path:
     return ROOT
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def codecs():
-    """Codecs with random weights, loaded once for the whole run: `codecs("snac_24khz")`."""
+    """Codecs with random weights: `codecs("snac_24khz")`. Those asked for last stay loaded; the others load again when used."""
     import blazen_codec_core as bc
 
-    made: dict[tuple, bc.DynCodecProvider] = {}
+    made: OrderedDict[tuple, bc.DynCodecProvider] = OrderedDict()
 
     def get(name: str, **options):
         key = (name, *sorted(options.items()))
         if key not in made:
             made[key] = bc.load(name, **{"weights": "random:0", "device": "cpu", **options})
+        made.move_to_end(key)
+        for codec in list(made.values())[:-LOADED]:
+            codec.unload()
         return made[key]
 
-    return get
+    yield get
+    for codec in made.values():
+        codec.unload()
+    made.clear()
+    give_back()
 
 
 @pytest.fixture

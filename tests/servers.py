@@ -8,9 +8,11 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
 import uvicorn
 
 from blazen_codec_core import LoadOptions
+from blazen_codec_core.comparison.trips import Trip
 from blazen_codec_core.evaluation import Judge
 from blazen_codec_core.server.app import application
 from blazen_codec_core.server.house import House, Limits
@@ -34,6 +36,19 @@ def serving(names: tuple[str, ...] = TINY, judge: Judge | None = None, **limits:
         yield f"127.0.0.1:{socket.getsockname()[1]}"
     finally:
         server.should_exit = True
-        thread.join(20)
+        thread.join(300)
         socket.close()
     assert not thread.is_alive()
+
+
+def seconds_finished(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Of each recording that has been through a codec to its end, from now on."""
+    finished: list[float] = []
+    finish = Trip.finish
+
+    def noted(trip: Trip) -> Any:
+        finished.append(trip.seconds)
+        return finish(trip)
+
+    monkeypatch.setattr(Trip, "finish", noted)
+    return finished

@@ -274,7 +274,7 @@ def test_hostile_pickles_run_nothing(tmp_path, kind, place):
         FORMAT.read(path)
     assert not trap.exists()
     np.load(path, allow_pickle=True)  # which is what the authors' tool does
-    for _ in range(200):
+    for _ in range(6000):  # some payloads run in a process of their own
         if trap.exists():
             break
         time.sleep(0.01)
@@ -404,14 +404,14 @@ bombs = {
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for name, data in bombs.items():
     path.write_bytes(pickled(data))
-    started = time.perf_counter()
+    started = time.process_time()
     try:
         DacFormat().read(path)
     except bc.CorruptFile:
         pass
     else:
         raise SystemExit(f"{name} was read")
-    if time.perf_counter() - started > 10:
+    if time.process_time() - started > 10:
         raise SystemExit(f"{name} took long")
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """

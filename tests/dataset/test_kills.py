@@ -19,15 +19,13 @@ from blazen_codec_core.dataset import shards
 
 pytestmark = pytest.mark.slow
 KILLS = 20
-MAIN = (
-    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"  # ignored by what a shell runs in its background
-    "from blazen_codec_core.cli.main import main; main()"
-)
+PATIENCE = 300
+"""Seconds until a process that should have ended is taken for one that hangs."""
 
 
 def command(source: Path, out: Path, workers: int) -> list[str]:
     options = ["-c", "snac_tiny", "-o", str(out), "--shard-minutes", "0.05", "--workers", str(workers), "--device", "cpu", "-q"]
-    return [sys.executable, "-c", MAIN, "tokenize", str(source), *options]
+    return [sys.executable, "-m", "blazen_codec_core.cli.main", "tokenize", str(source), *options]
 
 
 def lines(out: Path) -> list[bytes]:
@@ -59,7 +57,7 @@ def test_twenty_kills_and_a_resume_give_the_dataset_of_a_run_without(source, tmp
         children = psutil.Process(run.pid).children(recursive=True) if run.poll() is None else []
         run.send_signal(signal.SIGKILL)
         assert run.wait() == -signal.SIGKILL, "the corpus is too small for so many kills"
-        _, alive = psutil.wait_procs(children, timeout=10)
+        _, alive = psutil.wait_procs(children, timeout=PATIENCE)
         assert not alive, "workers outlive the run"
         for name, data in contents(out).items():
             assert data == whole[name]  # whole, whenever it died
@@ -80,12 +78,13 @@ def test_a_run_that_is_told_to_stop_takes_its_workers_along(source, tmp_path, wi
     out = tmp_path / "out"
     run = subprocess.Popen(command(source, out, workers=2), stderr=subprocess.PIPE, text=True)
     while not lines(out):
+        assert run.poll() is None, run.stderr.read()
         time.sleep(0.01)
     children = psutil.Process(run.pid).children(recursive=True)
     run.send_signal(with_signal)
-    _, said = run.communicate(timeout=20)
+    _, said = run.communicate(timeout=PATIENCE)
     assert run.returncode == code
-    _, alive = psutil.wait_procs(children, timeout=10)
+    _, alive = psutil.wait_procs(children, timeout=PATIENCE)
     assert not alive
     assert "Traceback" not in said
     assert subprocess.run(command(source, out, workers=1), check=False).returncode == 0

@@ -322,8 +322,8 @@ def test_a_worker_that_dies_ends_the_run_with_a_reason(recordings, tmp_path):
         list(local.run(Deadly(*SMALL), range(4), ["cpu", "cpu"], 1))
 
 
-def test_workers_have_the_threads_and_the_places_that_they_are_given():
-    answers = list(local.run(Asking(*SMALL), range(8), ["cpu", "cpu:0"], 1))
+def test_workers_have_the_threads_and_the_places_that_they_are_given(tmp_path):
+    answers = list(local.run(Asking(*SMALL, tmp_path, processes=2), range(8), ["cpu", "cpu:0"], 1))
     assert {threads for _, threads, _ in answers} == {1}
     assert collections.Counter(device for *_, device in set(answers)) == {"cpu": 1, "cpu:0": 1}
 

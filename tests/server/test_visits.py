@@ -17,7 +17,7 @@ import urllib.request
 import numpy as np
 import pytest
 import soundfile
-from servers import serving
+from servers import seconds_finished, serving
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
@@ -27,6 +27,8 @@ from blazen_codec_core.conformance.signals import voice
 from blazen_codec_core.evaluation import Judge
 
 CHUNK = 1 << 20
+PATIENCE = 300
+"""Seconds until what does not answer is taken for something that hangs."""
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +80,7 @@ def visit(where: str, content: bytes, systems=("snac_tiny",), name="in.wav", siz
         socket.send(json.dumps(asked))
         try:
             while True:
-                if answers.hear(socket.recv(60)) == "ready":
+                if answers.hear(socket.recv(PATIENCE)) == "ready":
                     for at in range(0, len(content), CHUNK):
                         socket.send(content[at : at + CHUNK])
         except ConnectionClosed:
@@ -156,31 +158,31 @@ def test_more_audio_than_is_taken_is_refused():
 def test_a_file_may_not_trickle_in():
     with serving(patience=0.4) as where, connect(f"ws://{where}/compare") as socket:
         socket.send(json.dumps({"systems": ["snac_tiny"], "name": "a.wav", "size": 1000}))
-        assert json.loads(socket.recv(10)) == {"type": "ready"}
-        for _ in range(20):
+        assert json.loads(socket.recv(PATIENCE)) == {"type": "ready"}
+        for _ in range(900):  # of the thousand bytes that it waits for
             time.sleep(0.1)
             try:
                 socket.send(b"x")
             except ConnectionClosed:
                 break
         else:
-            pytest.fail("it was still taken after two seconds")
-        assert "too long" in json.loads(socket.recv(10))["message"]
+            pytest.fail("it went on being taken")
+        assert "too long" in json.loads(socket.recv(PATIENCE))["message"]
 
 
 @pytest.mark.parametrize("first", ["no json", "[]", b"\0\1", json.dumps({"systems": ["snac_tiny"], "name": "a", "size": 1e400})])
 def test_nonsense_is_answered(server, first):
     with connect(f"ws://{server}/compare") as socket:
         socket.send(first)
-        answer = json.loads(socket.recv(10))
+        answer = json.loads(socket.recv(PATIENCE))
         assert answer["type"] == "error"
         with pytest.raises(ConnectionClosed):
-            socket.recv(10)
+            socket.recv(PATIENCE)
 
 
 def test_who_says_nothing_is_not_waited_for():
     with serving(patience=0.3) as where, connect(f"ws://{where}/compare") as socket:
-        assert "too long" in json.loads(socket.recv(10))["message"]
+        assert "too long" in json.loads(socket.recv(PATIENCE))["message"]
         answers = visit(where, b"", size=100)  # and never sends it
         assert "too long" in answers.said[-1]["message"]
 
@@ -220,22 +222,21 @@ def test_twenty_at_once_get_a_result_or_a_clear_answer():
 
 def test_who_goes_away_stops_the_work_and_leaves_nothing(monkeypatch, tmp_path):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    content = wav(60.0)
+    content, finished = wav(60.0), seconds_finished(monkeypatch)
     with serving(at_once=1) as where:
         visit(where, wav(0.5))
         for _ in range(3):
             with connect(f"ws://{where}/compare", max_size=None) as socket:
                 socket.send(json.dumps({"systems": ["dac_tiny"], "name": "a.wav", "size": len(content)}))
                 answers = Answers()
-                while answers.hear(socket.recv(30)) != "ready":
+                while answers.hear(socket.recv(PATIENCE)) != "ready":
                     pass
                 for at in range(0, len(content), CHUNK):
                     socket.send(content[at : at + CHUNK])
-                while answers.hear(socket.recv(30)) != "audio 1":
+                while answers.hear(socket.recv(PATIENCE)) != "audio 1":
                     pass
-        started = time.monotonic()
         assert visit(where, wav(0.5)).order[-1] == "done"
-        assert time.monotonic() - started < 20  # three minutes of audio, coded to their end, would take longer
+    assert finished == [0.5, 0.5]  # and none of the three minutes
     assert not list(tmp_path.iterdir())
 
 
@@ -271,12 +272,12 @@ def test_the_command_listens_until_it_is_told_to_stop(tmp_path):
         where = line.split("/")[2]
         assert visit(where, wav(0.5)).order[-1] == "done"
         assert (tmp_path / "opened").read_text() == f"http://{where}/\n"
-        taken = subprocess.run([*program, where.split(":")[1]], capture_output=True, text=True, check=False, timeout=60)
+        taken = subprocess.run([*program, where.split(":")[1]], capture_output=True, text=True, check=False, timeout=PATIENCE)
         assert taken.returncode == 2
         assert "--port 0" in taken.stderr
     finally:
         process.terminate()
-        _, said = process.communicate(timeout=20)
+        _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 143
     assert not said
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from processors import blocks
 from streams import CPU, sizes, streamed, whole
 
 from blazen_codec_core.nn import (
@@ -98,6 +99,7 @@ def test_a_recurrent_layer_is_torchs_and_streams(monkeypatch, way, batch):
         torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-4)
 
 
+@blocks
 @given(
     channels=st.sampled_from([16, 48, 256]), rows=st.lists(st.integers(1, 3), min_size=1, max_size=5), frames=st.integers(1, 9)
 )

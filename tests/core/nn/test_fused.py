@@ -11,8 +11,10 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from processors import blocks, compiled
+from processors import loops as fused
 
-from blazen_codec_core.nn import ELU, Snake, after, fused, kernels, moments
+from blazen_codec_core.nn import ELU, Snake, after, kernels, moments
 from blazen_codec_core.nn.after import After
 
 ROUNDING = 2.0**-23
@@ -31,7 +33,7 @@ def exact_snake(x: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
     return x.double() + (x * alpha).double().sin().square() / alpha.double()
 
 
-@pytest.mark.parametrize("loops", [True, False], ids=["loops", "operations"])
+@pytest.mark.parametrize("loops", [pytest.param(True, marks=compiled), False], ids=["loops", "operations"])
 @given(
     batch=st.integers(1, 2),
     frames=st.integers(0, 40) | st.sampled_from([700, 3001]),
@@ -51,6 +53,7 @@ def test_activations_are_exact_to_a_few_roundings(loops, batch, frames, channels
         torch.testing.assert_close(elu(x).double(), F.elu(x.double()), rtol=0, atol=2 * ROUNDING * max(1.0, largest))
 
 
+@compiled
 def test_a_value_does_not_depend_on_its_neighbours():
     x = torch.randn(1, 4000, 40, generator=seeded(3)) * 4
     alpha = torch.rand(40, generator=seeded(4)) + 0.5
@@ -65,6 +68,7 @@ def test_a_value_does_not_depend_on_its_neighbours():
     assert torch.equal(parts, wanted[1])
 
 
+@compiled
 def test_the_number_of_threads_changes_nothing():
     x = torch.randn(1, 4000, 40, generator=seeded(5)) * 4
     results = []
@@ -80,6 +84,7 @@ def test_the_number_of_threads_changes_nothing():
     assert torch.equal(*results)
 
 
+@compiled
 @pytest.mark.parametrize("threads", [1, 2])
 def test_loading_the_loops_leaves_the_number_of_threads_alone(threads):
     program = f"""
@@ -93,6 +98,7 @@ assert torch.get_num_threads() == {threads}
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
+@compiled
 def test_extremes():
     x = torch.tensor([-torch.inf, -1e30, -88.0, -18.0, -0.0, 0.0, 1e-30, 1e30, torch.inf, torch.nan]).reshape(1, -1, 1)
     out = torch.empty_like(x)
@@ -103,6 +109,7 @@ def test_extremes():
     assert ((out >= large) & (out <= large + 1.0001)).all()
 
 
+@compiled
 def test_other_signals_are_left_to_the_operations():
     x = torch.randn(1, 50, 8)
     assert fused.suits(x, torch.empty_like(x))
@@ -113,6 +120,7 @@ def test_other_signals_are_left_to_the_operations():
     assert not fused.suits(x.to("meta"), torch.empty_like(x))
 
 
+@compiled
 @pytest.mark.parametrize("setting", ["NUMBA_THREADING_LAYER=workqueue", "OMP_NUM_THREADS=1", "NUMBA_CACHE_DIR=/proc"])
 def test_without_threads_to_share_or_a_cache(setting):
     name, value = setting.split("=")
@@ -155,7 +163,7 @@ def test_moments_are_exact_to_a_few_roundings(count, offset):
     assert variance == pytest.approx(exact.var(unbiased=False).item(), abs=4e-6)
 
 
-@pytest.mark.parametrize("loops", [True, False], ids=["loops", "operations"])
+@pytest.mark.parametrize("loops", [pytest.param(True, marks=blocks), False], ids=["loops", "operations"])
 @given(
     batch=st.integers(1, 2),
     frames=st.integers(1, 70) | st.sampled_from([1024, 5001]),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import platform
+
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from processors import HAS_VECTORS, blocks, loops, packing
 from streams import sizes, streamed, whole
 
 from blazen_codec_core.nn import (
@@ -63,7 +66,9 @@ def test_fewer_products_round_about_twice_as_much_as_the_sum():
     assert of_fewer < 3 * of_sum < 3e-6
 
 
-@pytest.fixture(params=[kernels.PLAIN, kernels.PACKED], ids=["plain", "packed"])
+@pytest.fixture(
+    params=[pytest.param(kernels.PLAIN, marks=packing), pytest.param(kernels.PACKED, marks=packing)], ids=["plain", "packed"]
+)
 def limits(request, monkeypatch):
     """What is fastest on either kind of processor without compiled loops; every way runs on both."""
     monkeypatch.setattr(kernels, "limits", lambda: request.param)
@@ -101,6 +106,7 @@ def test_weights_that_may_change_are_not_brought_into_order(limits):
     assert names(kernels.convolution(torch.zeros(7, 96, 96), None, lasting=False)) == ["ShiftedProducts"]
 
 
+@blocks
 @pytest.mark.parametrize(
     ("shape", "options", "way"),
     [
@@ -127,6 +133,14 @@ def test_loops_multiply_wherever_there_are_channels_for_a_vector(shape, options,
     assert names(double) == ["ShiftedProducts"]
 
 
+@pytest.mark.skipif(HAS_VECTORS, reason="this processor has AVX2 or AVX-512; nox -s processors runs this as if it had not")
+def test_other_processors_are_left_to_the_library():
+    if loops:
+        assert not loops.suits_blocks(torch.zeros(1, 64, 64))
+        assert not loops.suits_recurrence(torch.zeros(256, 64))
+    assert names(kernels.convolution(torch.zeros(2, 64, 64), None, lasting=True)) == ["ShiftedProducts"]
+
+
 def names(way):
     """What a way may be, for long signals first."""
     return [*names(way._long), *names(way._short)] if isinstance(way, ways.LongOrShort) else [type(way).__name__]
@@ -134,6 +148,7 @@ def names(way):
 
 def test_the_limits_are_the_processors(monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    monkeypatch.setattr(packed, "is_available", lambda: True)
     assert kernels.limits.__wrapped__() is kernels.PACKED
     monkeypatch.setattr(packed, "is_available", lambda: False)
     assert kernels.limits.__wrapped__() is kernels.PLAIN
@@ -142,6 +157,7 @@ def test_the_limits_are_the_processors(monkeypatch):
     assert kernels.limits.__wrapped__() is kernels.PLAIN
 
 
+@packing
 @given(
     taps=st.sampled_from([(1, 1), (2, 1), (3, 2), (2, 3)]),
     stride=st.sampled_from([1, 2, 5]),
@@ -164,9 +180,13 @@ def test_a_packed_product_is_the_convolution(taps, stride, channels, frames, bat
 
 
 def test_products_are_packed_where_the_library_can(limits, monkeypatch):
-    assert packed.is_available()  # in the PyTorch that is tested with, on x86
     monkeypatch.setattr(packed, "is_available", lambda: False)
     assert names(kernels.convolution(torch.zeros(2, 512, 512), None, lasting=True)) == ["ShiftedProducts"]
+
+
+@pytest.mark.skipif(platform.machine().lower() not in {"x86_64", "amd64"}, reason="only PyTorch for x86 always has oneDNN")
+def test_the_librarys_operators_are_those_that_are_expected():
+    assert packed.is_available()
 
 
 def test_a_library_without_the_operators_is_found_out(monkeypatch):
@@ -183,7 +203,9 @@ def test_a_device_without_fast_products_gets_the_librarys_convolution(monkeypatc
     assert type(way) is ways.LibraryConvolution
 
 
-@pytest.mark.parametrize("limits", [kernels.PLAIN, kernels.PACKED, None], ids=["plain", "packed", "loops"])
+@pytest.mark.parametrize(
+    "limits", [kernels.PLAIN, pytest.param(kernels.PACKED, marks=packing), None], ids=["plain", "packed", "loops"]
+)
 @pytest.mark.parametrize("products", [True, False], ids=["products", "library"])
 @settings(max_examples=15)
 @given(length=st.integers(1, 700), batch=st.integers(1, 2), sizes=sizes, dilation=st.sampled_from([1, 3]))
