@@ -15,7 +15,7 @@ import psutil  # type: ignore[import-untyped,unused-ignore]
 
 from .subject import Subject
 
-WORK_SECONDS = 2.0
+WORK_SECONDS = 1.0
 """How long the machine should work between two measurements."""
 
 

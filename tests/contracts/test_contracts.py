@@ -19,9 +19,9 @@ SUBJECTS = (
     Subject("snac_tiny"),
     Subject("dac_tiny", rounding=LOUD),
     Subject("encodec_tiny"),
-    Subject("encodec_24khz"),
 )
 LARGE = (
+    Subject("encodec_24khz"),
     Subject("encodec_48khz"),
     Subject("snac_24khz"),
     Subject("dac_16khz", rounding=LOUD),

@@ -13,9 +13,11 @@ import tempfile
 import time
 from pathlib import Path
 
+import dac_narrow
 import numpy as np
 import pytest
 from dac_authors import Authors
+from dac_narrow import AUTHORS, BY_NAME
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -23,11 +25,16 @@ import blazen_codec_core as bc
 from blazen_codec_core.conformance.signals import voice
 from blazen_codec_dac import plain_pickle
 from blazen_codec_dac.formats import HEAD, ONE_OBJECT, DacFormat
-from blazen_codec_dac.specs import AUTHORS, WINDOW_FRAMES, WINDOW_PADDED
+from blazen_codec_dac.specs import WINDOW_FRAMES, WINDOW_PADDED
 
-BY_NAME = {spec.name: spec for spec in AUTHORS}
 SMALL = BY_NAME["dac_16khz"]
-FORMAT = DacFormat()
+FORMAT = DacFormat(AUTHORS)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def narrow_networks():
+    with dac_narrow.installed():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -463,7 +470,8 @@ def test_any_bytes_are_a_value_or_a_value_error(data):
         plain_pickle.load(data)
 
 
-def test_a_file_through_the_command_line(tmp_path, authors):
+@pytest.mark.slow  # with a full-size network, as other processes know no other
+def test_a_file_through_the_command_line(tmp_path):
     import soundfile
 
     rate = 16_000
@@ -477,7 +485,7 @@ def test_a_file_through_the_command_line(tmp_path, authors):
         return done.stderr
 
     run("encode", "a.wav", "-c", "dac_16khz", "-o", "a.dac", "--normalize-db", "-16", "--weights", "random:0")
-    heard = authors("dac_16khz").decompress(tmp_path / "a.dac")
+    heard = Authors(bc.load("dac_16khz", engine="upstream", weights="random:0", device="cpu")).decompress(tmp_path / "a.dac")
     run("decode", "a.dac", "-o", "b.wav", "-O", "model=dac_16khz", "--weights", "random:0")
     audio = soundfile.read(tmp_path / "b.wav", dtype="float32")[0].T
     assert audio.shape == heard.shape == pcm.shape

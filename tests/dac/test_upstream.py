@@ -31,93 +31,26 @@ def test_tokens_and_audio_are_the_authors(codecs, name, books, streams):
     spec = ours.spec
     total = different = 0
     worst = 0.0
-    for length in lengths(spec):
-        pcm = recording(spec, 1.5, channels=streams)[:, :length]
-        mine, reference = (codec.encode(pcm, codec.sample_rate, num_codebooks=books) for codec in (ours, theirs))
+    recordings = [recording(spec, 1.5, channels=streams)[:, :length] for length in lengths(spec)]
+    references = [theirs.encode(pcm, spec.sample_rate, num_codebooks=books) for pcm in recordings]
+    decoded = [theirs.decode(reference) for reference in references]
+    theirs.unload()  # there is not room for two of this size in the memory of a test run
+    for pcm, length, reference, wanted in zip(recordings, lengths(spec), references, decoded, strict=True):
+        mine = ours.encode(pcm, spec.sample_rate, num_codebooks=books)
         assert mine.num_codebooks == reference.num_codebooks == books
         assert mine.num_samples == reference.num_samples == length
         total += sum(code.size for code in mine.codes)
         different += count_differing(ours, pcm, mine, reference)
-        audio, wanted = ours.decode(reference), theirs.decode(reference)
+        audio = ours.decode(reference)
         assert audio.shape == wanted.shape == pcm.shape
         worst = max(worst, float(np.abs(audio - wanted).max()))
         if length > spec.sample_rate:
             assert np.abs(wanted).max() > 0.01, "the decoder says nothing; the comparison would be empty"
             assert all(len(np.unique(code)) > 20 for code in mine.codes), "all frames are alike"
+    ours.unload()
     print(f"{name}, {books} codebook(s), {streams} stream(s): {total - different} of {total} equal, audio within {worst:.1e}")
     assert different <= 1e-4 * total
     assert worst < 1e-4
-
-
-@pytest.mark.parametrize("name", ["dac_16khz", "dac_44khz"])
-def test_the_samples_that_strides_of_five_leave_out(codecs, name):
-    """The authors' decoder makes 8 samples less than whole frames at 16 and 24 kHz; ours goes on with its mirror image."""
-    ours, theirs = codecs(name), codecs(name, engine="upstream")
-    spec = ours.spec
-    missing = {"dac_16khz": 8, "dac_44khz": 0}[name]
-    pcm = recording(spec, 1)[:, : 5 * spec.hop_length]
-    tokens = ours.encode(pcm, spec.sample_rate)
-    audio = ours.decode(tokens)
-    assert audio.shape == pcm.shape
-
-    import torch
-
-    with torch.inference_mode():
-        network = theirs._handle.backend.loaded().network
-        codes = torch.tensor(np.stack(tokens.codes, axis=1)).long()
-        made = network.decode(network.quantizer.from_codes(codes)[0])[0].numpy()
-    assert made.shape[1] == audio.shape[1] - missing
-    assert np.abs(audio[:, : made.shape[1]] - made).max() < 1e-4
-    assert np.array_equal(audio[:, made.shape[1] :], audio[:, made.shape[1] - missing - 1 : made.shape[1] - 1][:, ::-1])
-
-
-def test_silence_and_loud_noise(codecs):
-    ours, theirs = codecs("dac_16khz"), codecs("dac_16khz", engine="upstream")
-    for pcm in (np.zeros((1, 3000)), np.random.default_rng(0).uniform(-1, 1, (1, 9000))):
-        mine, reference = (codec.encode(pcm.astype(np.float32), codec.sample_rate) for codec in (ours, theirs))
-        assert mine == reference
-        assert np.abs(ours.decode(mine) - theirs.decode(mine)).max() < 1e-4
-
-
-@pytest.mark.parametrize("padded", [False, True])
-def test_windows_are_decoded_as_the_authors_do(codecs, padded):
-    frames = 23
-    ours, theirs = codecs("dac_16khz"), codecs("dac_16khz", engine="upstream")
-    spec = ours.spec
-    rng = np.random.default_rng(frames)
-    codes = [rng.integers(0, 1024, (1, 2 * frames)) for _ in range(4)]
-    samples = 2 * spec.architecture.window_samples(frames, padded=padded) - 5
-    tokens = bc.CodecTokens.from_codes(spec, codes, num_samples=samples)
-    tokens = dataclasses.replace(tokens, extra={WINDOW_FRAMES: frames, WINDOW_PADDED: padded})
-    audio = ours.decode(tokens)
-    assert audio.shape == (1, samples)
-    assert np.abs(audio - theirs.decode(tokens)).max() < 1e-4
-    session = ours.decoder_session(tile_frames=9)
-    parts = [session.push(part) for part in tokens.parts(7)]
-    assert np.abs(np.concatenate([*parts, session.finish()], axis=1) - audio).max() < 1e-5
-    plain = dataclasses.replace(tokens, extra={})
-    if padded:
-        both = ours.decode_batch([tokens, plain])
-        assert np.array_equal(both[0], audio)
-        assert both[1].shape == audio.shape
-        assert np.abs(both[1] - audio).max() > 1e-3
-
-
-@pytest.mark.parametrize(
-    ("extra", "says"),
-    [
-        ({"window": 3}, "say window, which dac_16khz does not know"),
-        ({WINDOW_FRAMES: 20}, "whether they were padded"),
-        ({WINDOW_FRAMES: 0, WINDOW_PADDED: True}, "is a number of frames"),
-        ({WINDOW_FRAMES: "20", WINDOW_PADDED: True}, "is a number of frames"),
-        ({WINDOW_FRAMES: 3, WINDOW_PADDED: False}, "say 640 samples, but dac_16khz makes 0"),
-    ],
-)
-def test_windows_that_none_can_be(extra, says):
-    codec = bc.load("dac_16khz", weights="random:0")
-    tokens = bc.CodecTokens.from_codes(codec.spec, [[1, 2]])
-    with pytest.raises(bc.InvalidTokens, match=says):
-        codec.decode(dataclasses.replace(tokens, extra=extra))
 
 
 def test_the_authors_package_does_not_stream():
@@ -161,8 +94,8 @@ def test_layouts_there_and_back(codecs):
 
 
 def test_verify_from_the_command_line(tmp_path):
-    soundfile.write(tmp_path / "a.wav", recording(BY_NAME["dac_16khz"], 0.4)[0], 16_000)
-    command = ["verify", "dac_16khz", "--audio", str(tmp_path / "a.wav"), "-b", "2", "--weights", "random:0", "--json"]
+    soundfile.write(tmp_path / "a.wav", recording(BY_NAME["dac_tiny"], 0.4)[0], 24_000)
+    command = ["verify", "dac_tiny", "--audio", str(tmp_path / "a.wav"), "-b", "3", "--json"]
     run = subprocess.run(
         [sys.executable, "-m", "blazen_codec_core.cli.main", *command], capture_output=True, text=True, check=True
     )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 
+import dac_narrow
 import numpy as np
 import pytest
 import torch
+from dac_narrow import AUTHORS, BY_NAME
 from safetensors.torch import save_file
 
 import blazen_codec_core as bc
@@ -14,10 +16,14 @@ from blazen_codec_core import weights
 from blazen_codec_core.conformance.signals import recording
 from blazen_codec_core.nn import published
 from blazen_codec_dac import checkpoint
-from blazen_codec_dac.specs import AUTHORS
 
-BY_NAME = {spec.name: spec for spec in AUTHORS}
 SMALL = "dac_16khz"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def narrow_networks():
+    with dac_narrow.installed():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +81,8 @@ def test_the_authors_files_load(codecs, theirs, tmp_path):
     same(codecs, release(theirs, tmp_path / "any.pth"))
     release(theirs, tmp_path / BY_NAME[SMALL].weights.file)
     same(codecs, tmp_path)
+    width = 16 * BY_NAME[SMALL].architecture.encoder_dim  # which a file that does not say it has
+    assert BY_NAME[SMALL].architecture.latent_dim == width
     same(codecs, release(theirs, tmp_path / "no_latent.pth", latent_dim=None))
 
 

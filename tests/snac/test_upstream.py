@@ -21,7 +21,7 @@ MODELS = ["snac_24khz", "snac_32khz", "snac_44khz"]
 
 @pytest.mark.parametrize(
     ("name", "seconds"),
-    [("snac_24khz", 10.0), ("snac_32khz", 4.0), ("snac_44khz", 4.0), *((n, s) for n in MODELS for s in (0.001, 1.0))],
+    [("snac_24khz", 4.0), ("snac_32khz", 2.0), ("snac_44khz", 4.0), *((n, s) for n in MODELS for s in (0.001, 1.0))],
 )
 def test_tokens_and_audio_are_the_authors(codecs, name, seconds):
     ours, theirs = codecs(name), codecs(name, engine="upstream")
@@ -52,7 +52,7 @@ def settings(name: str) -> dict:
     return json.loads(spec.architecture.model_dump_json())
 
 
-@pytest.mark.parametrize("name", [*MODELS, "snac_tiny"])
+@pytest.mark.parametrize("name", ["snac_24khz", pytest.param("snac_32khz", marks=pytest.mark.slow), "snac_44khz", "snac_tiny"])
 def test_the_published_layout_loads(tmp_path, name):
     """Files as the authors write them, with their own initial weights."""
     torch.manual_seed(3)
@@ -71,6 +71,7 @@ def test_the_published_layout_loads(tmp_path, name):
     assert tokens.weights.startswith("sha256:")
     assert isinstance(codec._handle.backend, SnacBackend)
 
+    codec.unload()
     save_file(model.state_dict(), tmp_path / "model.safetensors")
     for where in (tmp_path, tmp_path / "model.safetensors", tmp_path / "pytorch_model.bin"):
         assert bc.load(name, weights=where, device="cpu").encode(pcm, codec.sample_rate).flat().tolist() == tokens.flat().tolist()

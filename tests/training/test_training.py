@@ -43,6 +43,7 @@ def start(name, tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["alone", "quantized"])
 def test_a_run_that_was_interrupted_gives_what_one_that_was_not_gives(start, stage, tmp_path):
     """From one checkpoint on: sums over threads differ in their last bits, which k-means in between would magnify."""
@@ -59,6 +60,7 @@ def test_a_run_that_was_interrupted_gives_what_one_that_was_not_gives(start, sta
     torch.testing.assert_close(parts.usage.shares, whole.usage.shares)
 
 
+@pytest.mark.slow
 def test_what_it_exports_loads_and_can_be_gone_on_from(start, name):
     run = start("export")
     run.train()
@@ -74,6 +76,7 @@ def test_what_it_exports_loads_and_can_be_gone_on_from(start, name):
     assert more.quantizes
 
 
+@pytest.mark.slow
 def test_every_tensor_is_made_on_the_device_of_the_run(start):
     """What does not say its device lands on `meta` here, and cannot be mixed with anything."""
     run = start("device", train.Plan(batch=2, alone=2, steps=8, adversarial=8, revive_every=1, fit_batches=60))
@@ -85,6 +88,7 @@ def test_every_tensor_is_made_on_the_device_of_the_run(start):
     assert all(np.isfinite(value) for value in losses.values())
 
 
+@pytest.mark.slow
 def test_a_discriminator_takes_part_in_the_last_steps(start):
     run = start("adversarial", train.Plan(batch=2, alone=1, steps=4, adversarial=2, fit_batches=60))
     weights = [parameter.detach().clone() for parameter in run.adversary.discriminator.parameters()]
@@ -95,6 +99,7 @@ def test_a_discriminator_takes_part_in_the_last_steps(start):
     assert not any(map(torch.equal, weights, run.adversary.discriminator.parameters()))
 
 
+@pytest.mark.slow
 def test_judges_learn_to_tell_signals_apart():
     wanted = torch.from_numpy(voice(0.4, 24_000))[None, :9600].repeat(2, 1)
     made = wanted + 0.05 * torch.randn(2, 9600, generator=torch.Generator().manual_seed(0))
@@ -130,6 +135,7 @@ def test_latents_are_brought_to_unit_variance_and_nothing_else_changes(name):
     torch.testing.assert_close(network.decoder(network.encoder(x)), before, atol=1e-5, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_steps_go_down(start):
     """On one batch."""
     run = start("down", train.Plan(batch=2, alone=10**6, rate=2e-2))
