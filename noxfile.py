@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -9,11 +11,23 @@ import nox
 
 nox.options.sessions = ["lint", "types", "tests", "alone", "new_plugin", "mimi"]
 nox.options.error_on_missing_interpreters = True
+nox.options.default_venv_backend = "uv"
 CONSTRAINTS = ("-c", "constraints.txt")
-PROJECT = ".[fast,plot,test]"
-PLUGINS = ("-e", "plugins/dac[test]", "-e", "plugins/encodec[upstream]", "-e", "plugins/snac[upstream]")
-WITHOUT_WHAT_THEY_ASK_FOR = ("descript-audio-codec", "descript-audiotools")
-"""The authors' packages of DAC, to test against; they pin a protobuf of 2022."""
+WITH_PIP = ("--seed",)
+"""With which tests install throw-away distributions."""
+RAY = ("-e", ".[ray]")
+MORE = ("readers", "browser", "gpu")
+KERNELS = ("tests/core/nn", "tests/integration/test_tiny.py")
+PLATFORMS = {
+    "x86_64-unknown-linux-gnu": "with CUDA",
+    "aarch64-unknown-linux-gnu": "with CUDA",
+    "aarch64-apple-darwin": "for CPUs and Metal",
+    "x86_64-pc-windows-msvc": "for CPUs",
+}
+"""Where PyTorch has builds, and what its build on the index is."""
+PYTHONS = ("3.11", "3.14")
+PLAIN = {"MACOSX_DEPLOYMENT_TARGET": "14.0", "UV_PYTHON_DOWNLOADS": "never", "UV_FIND_LINKS": None}
+"""As on another machine: none of this one's wheels, and the oldest macOS that PyTorch is built for."""
 ALONE = {
     "dac": ("dac_tiny",),
     "encodec": ("encodec_tiny",),
@@ -29,37 +43,77 @@ def install(session: nox.Session, *packages: str, groups: tuple[str, ...] = ()) 
     session.install(*CONSTRAINTS, *packages, *pins)
 
 
-def install_for_tests(session: nox.Session, project: str = PROJECT, groups: tuple[str, ...] = ()) -> None:
-    install(session, "-e", project, *PLUGINS, groups=groups)
-    session.install(*CONSTRAINTS, "--no-deps", *WITHOUT_WHAT_THEY_ASK_FOR)
+def install_for_tests(session: nox.Session, *more: str, groups: tuple[str, ...] = ()) -> None:
+    """Installs what the README's second command does, and more."""
+    install(session, "-r", "tests/requirements.txt", *more, groups=groups)
+    session.install("--no-deps", "-r", "tests/without-dependencies.txt")
 
 
-@nox.session
+@nox.session(venv_params=WITH_PIP)
 def tests(session: nox.Session) -> None:
     """The suite, but for what is slow."""
     install_for_tests(session)
     session.run("pytest", *session.posargs)
 
 
-@nox.session
+@nox.session(venv_params=WITH_PIP)
 def slow(session: nox.Session) -> None:
     """The rest of it, with a cluster and what else reads datasets."""
-    install_for_tests(session, ".[fast,plot,ray,test]", groups=("readers",))
+    install_for_tests(session, *RAY, groups=MORE)
     session.run("pytest", "-m", "slow", *session.posargs)
 
 
 @nox.session
 def browser(session: nox.Session) -> None:
     """The pages of `compare` and `serve` in Chromium, which has to be there: `apt-get install chromium`, or CHROMIUM=its path."""
-    install_for_tests(session, groups=("browser",))
+    install_for_tests(session, *RAY, groups=MORE)
     session.run("pytest", "-m", "browser", "tests/browser", *session.posargs)
 
 
 @nox.session
 def gpu(session: nox.Session) -> None:
     """The kernels for GPUs, through Triton's interpreter."""
-    install_for_tests(session, groups=("gpu",))
+    install_for_tests(session, *RAY, groups=MORE)
     session.run("pytest", "-m", "gpu", "tests/gpu", *session.posargs, env={"TRITON_INTERPRET": "1"})
+
+
+@nox.session
+def processors(session: nox.Session) -> None:
+    """The kernels' tests as on processors with other vectors than this one's, and without numba."""
+    install_for_tests(session)
+    for capability in ("avx2", "default"):
+        session.run("pytest", *KERNELS, *session.posargs, env={"ATEN_CPU_CAPABILITY": capability})
+    session.run("uv", "pip", "uninstall", "numba", "llvmlite")
+    session.run("pytest", *KERNELS, *session.posargs)
+
+
+@nox.session
+def resolve(session: nox.Session) -> None:
+    """What the README's commands install can be had together from the plain index, on every platform. Nothing is installed.
+
+    `nox -s resolve -- --torch-backend cpu` asks for PyTorch's builds for CPUs on Linux as well, which are on an index of its own.
+    """
+    blocks = re.findall(r"### Install and .*?```sh\n(.*?)```", Path("README.md").read_text(), re.DOTALL)
+    installs = [shlex.split(line) for block in blocks for line in re.findall(r"pip install (.*?)(?: &&|$)", block)]
+    wanted = [arguments for arguments in installs if "--no-deps" not in arguments]
+    assert len(wanted) == 2, "the README's two commands are not found"
+    file = Path(session.create_tmp()).resolve() / "requirements.txt"
+    for arguments in wanted:
+        file.write_text("\n".join(as_lines(arguments)))
+        for platform, build in PLATFORMS.items():
+            for python in PYTHONS:
+                session.log(f"{shlex.join(arguments)}: {platform} ({build}), Python {python}")
+                target = ("--python-platform", platform, "--python-version", python)
+                command = ("uv", "--no-config", "pip", "compile", "--quiet", *target, *session.posargs, str(file))
+                session.run(*command, silent=True, env=PLAIN)
+
+
+def as_lines(arguments: list[str]) -> list[str]:
+    """Arguments of `pip install` as a file of requirements has them, wherever it is: an option and its value in one line."""
+    lines, left = [], iter(arguments)
+    for argument in left:
+        lines.append(f"{argument} {Path(next(left)).resolve()}" if argument in {"-c", "-r"} else argument)
+    return lines
 
 
 @nox.session
@@ -73,7 +127,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """mypy --strict on core and the plugins."""
-    install(session, "-e", PROJECT, *PLUGINS, groups=("types",))
+    install_for_tests(session, *RAY, groups=(*MORE, "types"))
     session.run("mypy")
 
 
@@ -82,7 +136,7 @@ def types(session: nox.Session) -> None:
 def alone(session: nox.Session, plugin: str) -> None:
     """One plugin installed alone, as its users install it: what it brings, and that it works."""
     install(session, ".", f"plugins/{plugin}", *BESIDE.get(plugin, ()))
-    session.run("python", "-m", "pip", "check")
+    session.run("uv", "pip", "check")
     session.run("python", "tests/alone.py", *ALONE[plugin])
 
 
@@ -94,7 +148,7 @@ def new_plugin(session: nox.Session) -> None:
     install(session, ".")
     session.run("blazen-codec", "new-plugin", "acme", "-o", str(folder))
     install(session, ".", f"{folder / 'acme-codec'}[test]")
-    session.run("python", "-m", "pip", "check")
+    session.run("uv", "pip", "check")
     session.chdir(folder / "acme-codec")
     session.run("pytest")
     session.run("pytest", "--codec", "acme_16khz")
@@ -104,7 +158,7 @@ def new_plugin(session: nox.Session) -> None:
 def mimi(session: nox.Session) -> None:
     """The third-party codec in `examples/mimi`, installed alone, against its own tests and the contracts."""
     install(session, ".", "examples/mimi[test]")
-    session.run("python", "-m", "pip", "check")
+    session.run("uv", "pip", "check")
     session.chdir("examples/mimi")
     session.run("pytest")
 

@@ -11,11 +11,9 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-import importlib_metadata
-
 from .discovery import Plugins, discover
 from .errors import AmbiguousCodec, CodecError, EngineNotAvailable, InvalidInput, PluginError, UnknownCodec
-from .generation import CORE
+from .installation import how_to_install, install_command, known_plugins
 from .provider import CodecBackendHandle, DynCodecProvider
 from .specs import CodecSpec, LoadOptions
 
@@ -141,7 +139,7 @@ class Registry:
         installed = {record.distribution for record in self.plugins.records}
         for extra, distribution in known_plugins().items():
             if distribution not in installed and mentions(extra, family):
-                return f"there is no codec {name!r} installed: pip install {distribution}"
+                return f"there is no codec {name!r} installed: {install_command(extra, distribution)}"
         if not self._claims:
             return f"there is no codec {name!r}: no codec is installed. {how_to_install()}"
         near = difflib.get_close_matches(name.lower(), self._claims, n=3, cutoff=0.6)
@@ -153,21 +151,6 @@ class Registry:
 def mentions(plugin: str, name: str) -> bool:
     """Whether a codec's name is one that a plugin of this name would have: `fam`, `fam_24khz`, `owner/fam_24khz`."""
     return re.search(rf"(^|[/_-]){re.escape(plugin.lower())}($|[_-])", name.lower()) is not None
-
-
-def known_plugins() -> dict[str, str]:
-    """The project's own plugins, whether installed or not: extra to distribution, as core's package metadata lists them."""
-    found = {}
-    for requirement in importlib_metadata.requires(CORE) or []:
-        match = re.match(r"(blazen-codec-[\w-]+).*;\s*extra\s*==\s*['\"]([\w-]+)['\"]", requirement)
-        if match and match[2] != "all":
-            found[match[2]] = match[1]
-    return found
-
-
-def how_to_install() -> str:
-    """One sentence that says how to get codecs."""
-    return f"Install one: pip install {' or '.join(known_plugins().values())}"
 
 
 def backend_class(entry: Entry, options: LoadOptions) -> type[CodecBackend]:

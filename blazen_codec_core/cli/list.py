@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import click
 
-from ..registry import Registry, how_to_install
+from ..installation import how_to_install
+from ..registry import Registry
 from .options import as_json, print_json
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import click
 
 from ..discovery import discover
-from ..registry import how_to_install
+from ..installation import how_to_install
 from .options import as_json, print_json
 
 

@@ -151,13 +151,8 @@ def test_a_known_plugin_that_is_missing_gets_its_install_line(monkeypatch, name)
         look(EntryPoint("toy", plugin(SPEC))).find(name)
 
 
-def test_known_plugins_come_from_the_package_metadata():
-    assert registry_module.known_plugins()["snac"] == "blazen-codec-snac"
-    assert "torch" not in registry_module.known_plugins()
-
-
 def test_without_plugins_a_name_says_how_to_get_some():
-    with pytest.raises(bc.UnknownCodec, match=r"no codec is installed.*pip install blazen-codec-"):
+    with pytest.raises(bc.UnknownCodec, match=r"no codec is installed. Install one: pip install "):
         look().find("zzz")
 
 
