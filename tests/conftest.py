@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections import OrderedDict
 from pathlib import Path
@@ -39,6 +40,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(MemoryWatch(config.getoption("--memory-limit")), "memory watch")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Compiles the loops, the first time, in a process of its own: what a compiler takes, it does not give back."""
+    if not session.config.option.collectonly:
+        load = "from blazen_codec_core.nn.loops import load_loops; load_loops()"
+        subprocess.run([sys.executable, "-c", load], cwd=session.config.rootpath, check=False)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -32,7 +32,7 @@ class MemoryWatch:
 
     def __init__(self, limit: int = LIMIT) -> None:
         self.limit, self.most, self.during = limit, 0, ""
-        self._now, self._kept = "collection", 0
+        self._now, self._file, self._kept = "collection", "", 0
         self._process, self._over = psutil.Process(), threading.Event()
         self._thread = threading.Thread(target=self._watch, name="memory watch", daemon=True)
 
@@ -55,10 +55,11 @@ class MemoryWatch:
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self._now = nodeid
 
-    def pytest_runtest_logfinish(self) -> None:
-        if self._process.memory_info().rss > self._kept + GROWTH:
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        file = nodeid.partition("::")[0]
+        if file != self._file or self._process.memory_info().rss > self._kept + GROWTH:
             give_back()
-            self._kept = self._process.memory_info().rss
+            self._file, self._kept = file, self._process.memory_info().rss
 
     @pytest.hookimpl(wrapper=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Iterator[None]:

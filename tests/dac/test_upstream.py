@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 import soundfile
+from authors import there_and_back
 from ties import count_differing
 
 import blazen_codec_core as bc
@@ -32,10 +33,8 @@ def test_tokens_and_audio_are_the_authors(codecs, name, books, streams):
     total = different = 0
     worst = 0.0
     recordings = [recording(spec, 1.5, channels=streams)[:, :length] for length in lengths(spec)]
-    references = [theirs.encode(pcm, spec.sample_rate, num_codebooks=books) for pcm in recordings]
-    decoded = [theirs.decode(reference) for reference in references]
-    theirs.unload()  # there is not room for two of this size in the memory of a test run
-    for pcm, length, reference, wanted in zip(recordings, lengths(spec), references, decoded, strict=True):
+    by_theirs = there_and_back(theirs, recordings, num_codebooks=books)
+    for pcm, length, (reference, wanted) in zip(recordings, lengths(spec), by_theirs, strict=True):
         mine = ours.encode(pcm, spec.sample_rate, num_codebooks=books)
         assert mine.num_codebooks == reference.num_codebooks == books
         assert mine.num_samples == reference.num_samples == length

@@ -345,6 +345,7 @@ def test_pieces_are_read_ahead_but_not_far():
         list(tokenizing.ahead(({}[number] for number in [1]), 3))
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_length_of_a_file_or_their_number(tmp_path, memory_of_tokenizing):
     few = memory_of_tokenizing(corpus(tmp_path / "few", 60, alike=False))
     long = tmp_path / "long"

@@ -15,13 +15,13 @@ CASES = [
     (spec.name, bandwidth, streams)
     for spec in SPECS
     for bandwidth in spec.architecture.target_bandwidths
-    for streams in ((1, 2) if spec.channels == 1 else (1,))
+    for streams in ((1, 2) if spec.channels == 1 and bandwidth == spec.bandwidth else (1,))
 ]
 
 
 def lengths(spec: bc.CodecSpec, long: bool) -> list[int]:
     rate, hop = spec.sample_rate, spec.hop_length
-    return [1, hop - 1, hop, rate, rate + 1, round((10.37 if long else 2.37) * rate)]
+    return [1, hop - 1, hop, rate, rate + 1, round((4.37 if long else 2.37) * rate)]
 
 
 @pytest.mark.parametrize(("name", "bandwidth", "streams"), CASES)
@@ -31,7 +31,7 @@ def test_tokens_and_audio_are_the_authors(codecs, name, bandwidth, streams):
     total = different = 0
     worst = 0.0
     for length in lengths(spec, long=bandwidth == spec.bandwidth):
-        pcm = recording(spec, 10.5, channels=streams * spec.channels)[:, :length]
+        pcm = recording(spec, 4.5, channels=streams * spec.channels)[:, :length]
         mine, reference = (codec.encode(pcm, codec.sample_rate, bandwidth=bandwidth) for codec in (ours, theirs))
         assert mine.num_samples == reference.num_samples == length
         assert mine.bits / max(mine.seconds, 1) / streams / 1000 < bandwidth * 1.06 or length < spec.sample_rate
