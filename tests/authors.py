@@ -8,15 +8,23 @@ import numpy as np
 
 import blazen_codec_core as bc
 
+Made = list[tuple[bc.CodecTokens, np.ndarray]]
+
 
 def there_and_back(
-    theirs: bc.DynCodecProvider, recordings: list[np.ndarray], **options: Any
-) -> list[tuple[bc.CodecTokens, np.ndarray]]:
-    """The tokens of each recording, and what these decode to.
+    codecs: Any, name: str, recordings: list[np.ndarray], options: dict[str, Any] | None = None, **loading: Any
+) -> Made:
+    """The tokens that the authors' package makes of each recording, and what it decodes them to.
 
-    Then their model is unloaded: two of full size side by side want more memory than a test run has.
+    Ours is not loaded meanwhile, nor theirs afterwards: two of full size side by side want more memory than a test run has.
+
+    Args:
+        codecs: The fixture.
+        options: Of encoding.
     """
-    encoded = [theirs.encode(pcm, theirs.sample_rate, **options) for pcm in recordings]
+    codecs(name, **loading).unload()
+    theirs = codecs(name, engine="upstream", **loading)
+    encoded = [theirs.encode(pcm, theirs.sample_rate, **(options or {})) for pcm in recordings]
     made = [(tokens, theirs.decode(tokens)) for tokens in encoded]
     theirs.unload()
     return made

@@ -337,6 +337,7 @@ def test_hostile_files_take_little_memory_and_time(files, tmp_path):
     assert mebibytes < 64
 
 
+@pytest.mark.slow
 def test_from_the_command_line(codecs, authors, monkeypatch, tmp_path):
     """`blazen-codec encode x.wav -c encodec_24khz -b 6 -o x.ecdc` makes what the authors' own code decodes, and the other way."""
     soundfile = pytest.importorskip("soundfile")

@@ -27,6 +27,8 @@ from blazen_codec_core.conformance.signals import voice
 FOLDER, COUNT = Path(sys.argv[1]), int(sys.argv[2])
 SOURCE, OUT = FOLDER / "in.wav", FOLDER / "out.tokens"
 STEPS = ("mkstemp", "write_bytes", "fsync", "replace")
+ROUNDS = 3
+"""Of dying before and after each step, so that what is found does not hang on when the others die."""
 assert blazen_codec_snac.backend
 
 
@@ -85,7 +87,8 @@ new = bc.CodecTokens.open(OUT)
 old_tokens = bc.CodecTokens.from_codes(bc.Registry().find("snac_tiny").spec, [np.zeros(4 // s, int) for s in (4, 2, 1, 1)])
 draw = random.Random(int(sys.argv[3]) if len(sys.argv) > 3 else None)
 results: Counter[str] = Counter()
-plans: list[tuple[float | None, tuple[str, bool] | None]] = [(None, (step, after)) for step in STEPS for after in (False, True)]
+rigs = [(step, after) for step in STEPS for after in (False, True)] * ROUNDS
+plans: list[tuple[float | None, tuple[str, bool] | None]] = [(None, rig) for rig in rigs]
 for number in range(COUNT):
     plans.append((draw.uniform(0, 1.2 * whole) if number % 2 else draw.uniform(0.7, 1.1) * whole, None))
 for number, (seconds, rig) in enumerate(plans):

@@ -58,7 +58,7 @@ def test_killed_while_it_encodes(capsys, tmp_path):
     assert set(found["found"]) <= {"old", "new", "none"}
     assert found["found"]["old"] > 10
     assert found["found"]["none"] > 5
-    assert found["found"]["new"] > 5
+    assert found["found"]["new"] >= 3
 
 
 def workers() -> set[threading.Thread]:

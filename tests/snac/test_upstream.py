@@ -25,9 +25,9 @@ MODELS = ["snac_24khz", "snac_32khz", "snac_44khz"]
     [("snac_24khz", 4.0), ("snac_32khz", 2.0), ("snac_44khz", 4.0), *((n, s) for n in MODELS for s in (0.001, 1.0))],
 )
 def test_tokens_and_audio_are_the_authors(codecs, name, seconds):
-    ours, theirs = codecs(name), codecs(name, engine="upstream")
+    ours = codecs(name)
     pcm = voice(seconds, ours.sample_rate)
-    ((reference, wanted),) = there_and_back(theirs, [pcm])
+    ((reference, wanted),) = there_and_back(codecs, name, [pcm])
     mine = ours.encode(pcm, ours.sample_rate)
     total = sum(code.size for code in mine.codes)
     differing = count_differing(ours, pcm, mine, reference)
@@ -42,8 +42,8 @@ def test_tokens_and_audio_are_the_authors(codecs, name, seconds):
 
 @pytest.mark.parametrize("name", ["snac_24khz", "snac_44khz"])
 def test_without_noise_too(codecs, name):
-    ours, theirs = codecs(name, noise=False), codecs(name, noise=False, engine="upstream")
-    ((tokens, wanted),) = there_and_back(theirs, [voice(1, ours.sample_rate)])
+    ours = codecs(name, noise=False)
+    ((tokens, wanted),) = there_and_back(codecs, name, [voice(1, ours.sample_rate)], noise=False)
     silent, noisy = ours.decode(tokens), codecs(name).decode(tokens)
     assert np.abs(silent - wanted).max() < 1e-4
     assert np.abs(silent - noisy).max() > 1e-3
