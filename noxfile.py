@@ -15,8 +15,6 @@ nox.options.default_venv_backend = "uv"
 CONSTRAINTS = ("-c", "constraints.txt")
 WITH_PIP = ("--seed",)
 """With which tests install throw-away distributions."""
-RAY = ("-e", ".[ray]")
-MORE = ("readers", "browser", "gpu")
 KERNELS = ("tests/core/nn", "tests/integration/test_tiny.py")
 PLATFORMS = {
     "x86_64-unknown-linux-gnu": "with CUDA",
@@ -59,21 +57,21 @@ def tests(session: nox.Session) -> None:
 @nox.session(venv_params=WITH_PIP)
 def slow(session: nox.Session) -> None:
     """The rest of it, with a cluster and what else reads datasets."""
-    install_for_tests(session, *RAY, groups=MORE)
+    install_for_tests(session, "-e", ".[ray]", groups=("readers",))
     session.run("pytest", "-m", "slow", *session.posargs)
 
 
 @nox.session
 def browser(session: nox.Session) -> None:
     """The pages of `compare` and `serve` in Chromium, which has to be there: `apt-get install chromium`, or CHROMIUM=its path."""
-    install_for_tests(session, *RAY, groups=MORE)
+    install_for_tests(session, groups=("browser",))
     session.run("pytest", "-m", "browser", "tests/browser", *session.posargs)
 
 
 @nox.session
 def gpu(session: nox.Session) -> None:
     """The kernels for GPUs, through Triton's interpreter."""
-    install_for_tests(session, *RAY, groups=MORE)
+    install_for_tests(session, groups=("gpu",))
     session.run("pytest", "-m", "gpu", "tests/gpu", *session.posargs, env={"TRITON_INTERPRET": "1"})
 
 
@@ -127,7 +125,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """mypy --strict on core and the plugins."""
-    install_for_tests(session, *RAY, groups=(*MORE, "types"))
+    install_for_tests(session, groups=("types",))
     session.run("mypy")
 
 

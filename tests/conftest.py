@@ -53,7 +53,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
-        if ALIKE & set(map(str, parameters)):
+        if ALIKE & set(map(str, parameters)) and "narrow_networks" not in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.slow)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-import dac_narrow
 import numpy as np
 import pytest
 
@@ -12,11 +11,7 @@ import blazen_codec_core as bc
 from blazen_codec_core.conformance.signals import recording
 from blazen_codec_dac.specs import WINDOW_FRAMES, WINDOW_PADDED
 
-
-@pytest.fixture(scope="module", autouse=True)
-def narrow_networks():
-    with dac_narrow.installed():
-        yield
+pytestmark = pytest.mark.usefixtures("narrow_networks")
 
 
 @pytest.mark.parametrize("name", ["dac_16khz", "dac_44khz"])

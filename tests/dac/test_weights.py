@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import dac_narrow
 import numpy as np
 import pytest
 import torch
@@ -18,12 +17,7 @@ from blazen_codec_core.nn import published
 from blazen_codec_dac import checkpoint
 
 SMALL = "dac_16khz"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def narrow_networks():
-    with dac_narrow.installed():
-        yield
+pytestmark = pytest.mark.usefixtures("narrow_networks")
 
 
 @pytest.fixture(scope="module")
