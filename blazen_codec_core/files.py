@@ -13,7 +13,7 @@ from pathlib import Path
 from .errors import InvalidInput
 
 _unfinished: set[Path] = set()
-"""Temporary files of `replacing` that are there now, in all threads."""
+"""Temporary files of `replacing` that exist now, in all threads."""
 
 
 def existing(path: str | PathLike[str]) -> Path:
@@ -135,7 +135,7 @@ def replacing(path: str | PathLike[str]) -> Iterator[Path]:
 
 
 def discard_unfinished() -> None:
-    """Removes what is half-written, for a process that ends without unwinding."""
+    """Remove half-written files, for a process that ends without unwinding."""
     for temporary in list(_unfinished):
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

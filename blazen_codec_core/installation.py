@@ -1,4 +1,4 @@
-"""How the project's own plugins are installed: from where this core was."""
+"""Install commands for the project's own plugins."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .generation import CORE
 
 
 def known_plugins() -> dict[str, str]:
-    """The project's own plugins, whether installed or not: extra to distribution, as core's package metadata lists them."""
+    """The project's own plugins, installed or not: extra to distribution, from the extras in core's metadata."""
     found = {}
     for requirement in importlib_metadata.requires(CORE) or []:
         match = re.match(r"(blazen-codec-[\w-]+).*;\s*extra\s*==\s*['\"]([\w-]+)['\"]", requirement)
@@ -25,9 +25,9 @@ def known_plugins() -> dict[str, str]:
 
 
 def install_command(extra: str, distribution: str) -> str:
-    """What installs one of the project's plugins: from the checkout that core was installed from, else from the index.
+    """Command that installs one of the project's plugins.
 
-    Where core came from, the installer has written down (PEP 610).
+    It names the plugin's folder if core was installed from a checkout, which installers record (PEP 610); else the distribution.
     """
     if (checkout := _checkout()) and (project := checkout / "plugins" / extra).is_dir():
         return f"pip install {shlex.quote(str(project))}"
@@ -40,7 +40,7 @@ def how_to_install() -> str:
 
 
 def _checkout() -> Path | None:
-    """The folder that core was installed from, if it was one and is still there."""
+    """Folder that core was installed from, `None` if it came from an index or an archive."""
     written = importlib_metadata.distribution(CORE).read_text("direct_url.json")
     url = urlsplit(json.loads(written)["url"]) if written else None
     return Path(url2pathname(url.path)) if url and url.scheme == "file" else None

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).parent))  # for `memory`, `sites` and others beside this file
-from memory import LIMIT, MemoryWatch, give_back
+from memory import LIMIT, MemoryWatch, release_memory
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test needs the Hub, and none may wait for it
 for name, value in {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}.items():  # read when torch is imported, which is later
@@ -35,7 +35,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--memory-limit", type=int, default=LIMIT, metavar="BYTES", help="a run that takes more fails")
+    parser.addoption("--memory-limit", type=int, default=LIMIT, metavar="BYTES", help="a run with a higher peak fails")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -43,7 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Compiles the loops, the first time, in a process of its own: what a compiler takes, it does not give back."""
+    """Compile the kernels, the first time, in another process: LLVM keeps the memory that compiling took."""
     if not session.config.option.collectonly:
         load = "from blazen_codec_core.nn.loops import load_loops; load_loops()"
         subprocess.run([sys.executable, "-c", load], cwd=session.config.rootpath, check=False)
@@ -64,13 +64,13 @@ def root() -> Path:
 
 
 def parameters(codec) -> int:
-    """How many a loaded codec has."""
+    """Number of parameters of a loaded codec."""
     return sum(parameter.numel() for parameter in codec._handle.backend.loaded().network.parameters())
 
 
 @pytest.fixture(scope="module")
 def codecs():
-    """Codecs with random weights: `codecs("snac_24khz")`. Those asked for last stay loaded; the others load again when used."""
+    """Codecs with random weights: `codecs("snac_24khz")`. Recently used ones stay loaded; the others load again when used."""
     import blazen_codec_core as bc
 
     made: OrderedDict[tuple, bc.DynCodecProvider] = OrderedDict()
@@ -89,7 +89,7 @@ def codecs():
     for codec in made.values():
         codec.unload()
     made.clear()
-    give_back()
+    release_memory()
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
-"""The memory of a test run: watched while it lasts, reported at its end, and failing it beyond a limit.
+"""Peak memory of a test run: sampled while it lasts, reported at its end, and failing it beyond a limit.
 
-Codecs, their kernels and what threads leave behind in heaps of their own add up over a thousand tests. So whatever a test has
-freed is given back to the system, and the run as a whole is held to a limit that a small machine has.
+Codecs, kernels and the heaps of threads add up over a thousand tests. So free memory goes back to the system after each module,
+and the run as a whole is held to what a small machine has.
 """
 
 from __future__ import annotations
@@ -16,34 +16,34 @@ import psutil
 import pytest
 
 LIMIT = 3_000_000_000
-"""Bytes, over this process and all that it starts."""
+"""Bytes, summed over the test process and its children."""
 INTERVAL = 0.2
-"""Seconds between two looks."""
+"""Seconds between two samples."""
 GROWTH = 64_000_000
-"""Bytes by which this process grows before it is worth going through its heaps."""
+"""Bytes that the test process may grow by within a module before its free memory goes back."""
 
 
 class MemoryWatch:
-    """A pytest plugin that samples resident memory in a thread of its own.
+    """Pytest plugin that samples resident memory in a thread.
 
     Args:
-        limit: Bytes; a run that takes more fails.
+        limit: In bytes; a run with a higher peak fails.
     """
 
     def __init__(self, limit: int = LIMIT) -> None:
-        self.limit, self.most, self.during = limit, 0, ""
-        self._now, self._file, self._kept = "collection", "", 0
+        self.limit, self.peak, self.peak_test = limit, 0, ""
+        self._current, self._file, self._baseline = "collection", "", 0
         self._process, self._over = psutil.Process(), threading.Event()
         self._thread = threading.Thread(target=self._watch, name="memory watch", daemon=True)
 
     def _watch(self) -> None:
         while not self._over.wait(INTERVAL):
-            now = self._now
-            if (taken := sum(self._resident())) > self.most:
-                self.most, self.during = taken, now
+            current = self._current
+            if (resident := sum(self._resident())) > self.peak:
+                self.peak, self.peak_test = resident, current
 
     def _resident(self) -> Iterator[int]:
-        """Bytes of each process of the run. Pages that several map count for each of them."""
+        """Resident bytes of each process of the run; a page that several map counts for each of them."""
         yield self._process.memory_info().rss
         for child in self._process.children(recursive=True):
             with contextlib.suppress(psutil.Error):  # it has ended
@@ -53,30 +53,29 @@ class MemoryWatch:
         self._thread.start()
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        self._now = nodeid
+        self._current = nodeid
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
         file = nodeid.partition("::")[0]
-        if file != self._file or self._process.memory_info().rss > self._kept + GROWTH:
-            give_back()
-            self._file, self._kept = file, self._process.memory_info().rss
+        if file != self._file or self._process.memory_info().rss > self._baseline + GROWTH:
+            release_memory()
+            self._file, self._baseline = file, self._process.memory_info().rss
 
     @pytest.hookimpl(wrapper=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Iterator[None]:
         yield
         self._over.set()
         self._thread.join()
-        if self.most > self.limit and session.exitstatus == pytest.ExitCode.OK:
+        if self.peak > self.limit and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        said = f"memory: at most {self.most / 1e9:.2f} GB of {self.limit / 1e9:.2f}, during {self.during}"
-        if self.most > self.limit:
+        if self.peak > self.limit:
             terminalreporter.section("too much memory", red=True)
-        terminalreporter.line(said)
+        terminalreporter.line(f"peak memory: {self.peak / 1e9:.2f} GB (limit {self.limit / 1e9:.2f} GB), in {self.peak_test}")
 
 
-def give_back() -> None:
-    """Frees what nothing refers to any more, and returns free pages to the system where the C library can."""
+def release_memory() -> None:
+    """Collect garbage, and return free pages to the system where the C library can (glibc)."""
     gc.collect()
-    getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)(0)  # glibc's
+    getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)(0)

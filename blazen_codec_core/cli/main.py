@@ -81,7 +81,7 @@ def main(arguments: list[str] | None = None) -> None:
         arguments: Those of the command; of the process, if not given.
     """
     try:
-        with Interrupts(to_the_end=arguments is None):
+        with Interrupts(until_exit=arguments is None):
             code = _run(arguments)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
