@@ -13,6 +13,8 @@ nox.options.sessions = ["lint", "types", "tests", "alone", "new_plugin", "mimi"]
 nox.options.error_on_missing_interpreters = True
 nox.options.default_venv_backend = "uv"
 CONSTRAINTS = ("-c", "constraints.txt")
+TWENTY_PAGES = "6000000000"
+"""Bytes: a test opens so many in Chromium, which takes most of it."""
 WITH_PIP = ("--seed",)
 """With which tests install throw-away distributions."""
 KERNELS = ("tests/core/nn", "tests/integration/test_tiny.py")
@@ -65,7 +67,7 @@ def slow(session: nox.Session) -> None:
 def browser(session: nox.Session) -> None:
     """The pages of `compare` and `serve` in Chromium, which has to be there: `apt-get install chromium`, or CHROMIUM=its path."""
     install_for_tests(session, groups=("browser",))
-    session.run("pytest", "-m", "browser", "tests/browser", *session.posargs)
+    session.run("pytest", "-m", "browser", "tests/browser", "--memory-limit", TWENTY_PAGES, *session.posargs)
 
 
 @nox.session

@@ -43,11 +43,11 @@ class MemoryWatch:
                 self.peak, self.peak_test = resident, current
 
     def _resident(self) -> Iterator[int]:
-        """Resident bytes of each process of the run; a page that several map counts for each of them."""
-        yield self._process.memory_info().rss
-        for child in self._process.children(recursive=True):
+        """Resident bytes of each process of the run. A page that several map counts once in all, where the system tells (PSS)."""
+        for process in (self._process, *self._process.children(recursive=True)):
             with contextlib.suppress(psutil.Error):  # it has ended
-                yield child.memory_info().rss
+                memory = process.memory_full_info()
+                yield getattr(memory, "pss", memory.rss)
 
     def pytest_sessionstart(self) -> None:
         self._thread.start()
