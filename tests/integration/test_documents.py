@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
+
+import pytest
 
 import blazen_codec_core as bc
 
@@ -42,8 +45,19 @@ def test_the_readmes_commands_exist(root):
     assert named == set(COMMANDS)
 
 
-def test_the_constraints_pin_torch(root):
-    assert "torch==2.13.0" in (root / "constraints.txt").read_text().split()
+@pytest.mark.parametrize("heading", ["Install and try it", "Install and run the tests"])
+def test_the_two_commands_are_a_line_each_with_an_environment_of_their_own(root, heading):
+    section = (root / "README.md").read_text().split(f"### {heading}\n")[1].split("\n#")[0]
+    (command,) = blocks(section, "sh")
+    assert command.count("\n") == 1
+    first, *others = (shlex.split(part) for part in command.split("&&"))
+    assert first == ["python3", "-m", "venv", ".venv"]
+    assert all(words[0].startswith(".venv/bin/") for words in others)
+
+
+def test_the_constraints_pin_torch_and_the_triton_that_it_asks_for(root):
+    pins = (root / "constraints.txt").read_text().split()
+    assert {"torch==2.13.0", "triton==3.7.1"} <= set(pins)  # as the metadata of its builds for CUDA say; nox -s resolve asks
 
 
 def test_the_benchmark_runs(root):
