@@ -36,6 +36,7 @@ def distance_gap(
     """How much farther one entry is than another from what is to be quantized, in double precision."""
     spec = codec.spec
     backend = codec._handle.backend
+    codec.unload()  # what comes is twice as large
     network = backend.build(weights.locate(spec, codec.options)).double()
     signal = np.atleast_2d(pcm).reshape(-1, spec.channels, np.shape(pcm)[-1])[stream].astype(np.float64)
     first, frames = 0, tokens.frames
