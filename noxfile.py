@@ -13,8 +13,8 @@ nox.options.sessions = ["lint", "types", "tests", "alone", "new_plugin", "mimi"]
 nox.options.error_on_missing_interpreters = True
 nox.options.default_venv_backend = "uv"
 CONSTRAINTS = ("-c", "constraints.txt")
-TWENTY_PAGES = "6000000000"
-"""Bytes: a test opens so many in Chromium, which takes most of it."""
+MORE_MEMORY = ("--memory-limit", "6000000000")
+"""In bytes, for twenty pages in Chromium, for two of the largest networks side by side, and for a cluster."""
 WITH_PIP = ("--seed",)
 """With which tests install throw-away distributions."""
 KERNELS = ("tests/core/nn", "tests/integration/test_tiny.py")
@@ -60,14 +60,14 @@ def tests(session: nox.Session) -> None:
 def slow(session: nox.Session) -> None:
     """The rest of it, with a cluster and what else reads datasets."""
     install_for_tests(session, "-e", ".[ray]", groups=("readers",))
-    session.run("pytest", "-m", "slow", *session.posargs)
+    session.run("pytest", "-m", "slow", *MORE_MEMORY, *session.posargs)
 
 
 @nox.session
 def browser(session: nox.Session) -> None:
     """The pages of `compare` and `serve` in Chromium, which has to be there: `apt-get install chromium`, or CHROMIUM=its path."""
     install_for_tests(session, groups=("browser",))
-    session.run("pytest", "-m", "browser", "tests/browser", "--memory-limit", TWENTY_PAGES, *session.posargs)
+    session.run("pytest", "-m", "browser", "tests/browser", *MORE_MEMORY, *session.posargs)
 
 
 @nox.session

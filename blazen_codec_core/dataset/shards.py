@@ -234,5 +234,5 @@ def _damage(path: Path) -> Iterator[None]:
         yield
     except (CorruptFile, EngineNotAvailable):
         raise
-    except (ValueError, KeyError, TypeError, OSError, tarfile.TarError) as error:
+    except (ValueError, LookupError, TypeError, NotImplementedError, MemoryError, OSError, tarfile.TarError) as error:
         raise CorruptFile(f"{path} cannot be read: {reason(error)}") from error

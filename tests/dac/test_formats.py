@@ -462,25 +462,3 @@ def test_damage_is_noticed_or_gives_tokens(data):
 def test_any_bytes_are_a_value_or_a_value_error(data):
     with contextlib.suppress(ValueError, RecursionError):
         plain_pickle.load(data)
-
-
-@pytest.mark.slow  # with a full-size network, as other processes know no other
-def test_a_file_through_the_command_line(tmp_path):
-    import soundfile
-
-    rate = 16_000
-    pcm = speech(rate, 0.91, 2)
-    soundfile.write(tmp_path / "a.wav", pcm.T, rate, subtype="FLOAT")
-    command = [sys.executable, "-m", "blazen_codec_core.cli.main"]
-
-    def run(*arguments: str) -> str:
-        done = subprocess.run([*command, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stderr
-
-    run("encode", "a.wav", "-c", "dac_16khz", "-o", "a.dac", "--normalize-db", "-16", "--weights", "random:0")
-    heard = Authors(bc.load("dac_16khz", engine="upstream", weights="random:0", device="cpu")).decompress(tmp_path / "a.dac")
-    run("decode", "a.dac", "-o", "b.wav", "-O", "model=dac_16khz", "--weights", "random:0")
-    audio = soundfile.read(tmp_path / "b.wav", dtype="float32")[0].T
-    assert audio.shape == heard.shape == pcm.shape
-    assert np.abs(audio - heard).max() < 1e-3  # 16 bits a sample

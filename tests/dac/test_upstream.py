@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import soundfile
 from authors import there_and_back
+from dac_authors import Authors
 from ties import count_differing
 
 import blazen_codec_core as bc
-from blazen_codec_core.conformance.signals import recording
+from blazen_codec_core.conformance.signals import recording, voice
 from blazen_codec_dac.specs import SPECS, WINDOW_FRAMES, WINDOW_PADDED
 
 BY_NAME = {spec.name: spec for spec in SPECS}
@@ -101,3 +102,23 @@ def test_verify_from_the_command_line(tmp_path):
     result = json.loads(run.stdout)
     assert result["passed"]
     assert result["codebooks"] == 4
+
+
+@pytest.mark.slow
+def test_a_file_through_the_command_line(tmp_path):
+    rate = 16_000
+    pcm = np.stack([voice(0.91, rate, channel) * (0.3 + channel) for channel in range(2)])
+    soundfile.write(tmp_path / "a.wav", pcm.T, rate, subtype="FLOAT")
+    command = [sys.executable, "-m", "blazen_codec_core.cli.main"]
+
+    def run(*arguments: str) -> str:
+        done = subprocess.run([*command, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    run("encode", "a.wav", "-c", "dac_16khz", "-o", "a.dac", "--normalize-db", "-16", "--weights", "random:0")
+    heard = Authors(bc.load("dac_16khz", engine="upstream", weights="random:0", device="cpu")).decompress(tmp_path / "a.dac")
+    run("decode", "a.dac", "-o", "b.wav", "-O", "model=dac_16khz", "--weights", "random:0")
+    audio = soundfile.read(tmp_path / "b.wav", dtype="float32")[0].T
+    assert audio.shape == heard.shape == pcm.shape
+    assert np.abs(audio - heard).max() < 1e-3  # 16 bits a sample
