@@ -6,6 +6,8 @@ import dataclasses
 import shutil
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 import blazen_codec_core as bc
@@ -149,3 +151,18 @@ def test_what_is_no_dataset_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(bc.InvalidInput, match="holds no shards"):
         bc.detokenize_dataset(tmp_path / "empty", tmp_path / "out", engine=HERE)
+
+
+@pytest.mark.parametrize(
+    "kind", ["ArrowInvalid", "ArrowIndexError", "ArrowKeyError", "ArrowNotImplementedError", "ArrowTypeError"]
+)
+def test_whatever_arrow_cannot_read_is_damaged(tmp_path, monkeypatch, kind):
+    """Such as a footer that claims integers of 128 bits."""
+    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+
+    def unreadable(path):
+        raise getattr(pyarrow, kind)("not like this")
+
+    monkeypatch.setattr(pyarrow.parquet, "ParquetFile", unreadable)
+    with pytest.raises(bc.CorruptFile, match=r"a\.parquet cannot be read: .*not like this"):
+        list(bc.CodecTokens.from_parquet(tmp_path / "a.parquet"))
