@@ -13,7 +13,7 @@ nox.options.sessions = ["lint", "types", "tests", "alone", "new_plugin", "mimi"]
 nox.options.error_on_missing_interpreters = True
 nox.options.default_venv_backend = "uv"
 CONSTRAINTS = ("-c", "constraints.txt")
-MORE_MEMORY = ("--memory-limit", "6000000000")
+MORE_MEMORY = ("--memory-limit=6000000000",)
 """In bytes, for twenty pages in Chromium, for two of the largest networks side by side, and for a cluster."""
 WITH_PIP = ("--seed",)
 """With which tests install throw-away distributions."""
