@@ -1,13 +1,16 @@
 """SIGINT and SIGTERM end a command, whatever disposition it inherited and whatever it is doing.
 
 A handler raises in the main thread, so that the command unwinds. That alone is not enough: Python calls handlers between two
-bytecodes of the main thread, which may be in compiled code. And an exception is lost where nothing can propagate it: in
-`__del__`, or in a callback from C. So the interpreter also reports each signal to a watchdog thread (`signal.set_wakeup_fd`).
-That thread ends the process if the main thread has not done so within a grace period.
+bytecodes of the main thread, which may be in compiled code. So the interpreter also reports each signal to a watchdog thread
+(`signal.set_wakeup_fd`). That thread ends the process if the main thread has not done so within a grace period.
+
+And an exception is lost where nothing can propagate it: in `__del__`, or in a callback from C. There `sys.unraisablehook` is
+told, and the watchdog has it raised anew.
 """
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import socket
@@ -25,6 +28,10 @@ GRACE_SECONDS = 5.0
 """For the command to unwind."""
 APART_SECONDS = 0.5
 """Signals closer than this count as one: `timeout`, say, sends each to the process and to its group."""
+SWALLOWED = b"\xff"
+"""Tells the watchdog that the exception was lost. No signal has this number."""
+SWALLOWED_SECONDS = 0.01
+"""Until it is raised anew, for the code that swallowed it to return."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -58,6 +65,7 @@ class Interrupts:
         self._watchdog = threading.Thread(target=self._watch, name="blazen-codec interrupts", daemon=True)
         self._watchdog.start()
         self._wakeup_before = signal.set_wakeup_fd(self._sender.fileno(), warn_on_full_buffer=False)
+        self._hook_before, sys.unraisablehook = sys.unraisablehook, self._handle_unraisable
         for number in EXIT_CODES:
             self._before[number] = signal.signal(number, self._handle)
 
@@ -70,6 +78,7 @@ class Interrupts:
         for number, handler in self._before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: it was not Python that installed it
         signal.set_wakeup_fd(self._wakeup_before)
+        sys.unraisablehook = self._hook_before
         self._sender.close()
         self._watchdog.join()
         self._receiver.close()
@@ -81,6 +90,12 @@ class Interrupts:
         if number == signal.SIGINT:
             raise Interrupted
         sys.exit(EXIT_CODES[number])
+
+    def _handle_unraisable(self, unraisable: sys.UnraisableHookArgs) -> None:
+        if self._is_raised and issubclass(unraisable.exc_type, (Interrupted, SystemExit)):
+            self._sender.send(SWALLOWED)
+        else:
+            self._hook_before(unraisable)
 
     def _watch(self) -> None:
         first: int | None = None
@@ -104,3 +119,7 @@ class Interrupts:
                     first, ends = number, now + GRACE_SECONDS
                 elif now > ends - GRACE_SECONDS + APART_SECONDS:
                     ends = now
+            if SWALLOWED in received and first is not None:
+                time.sleep(SWALLOWED_SECONDS)
+                self._is_raised = False
+                _thread.interrupt_main(signal.Signals(first))

@@ -25,7 +25,7 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
 """Runs Python as a shell runs what it leaves in its background."""
 RIGGED = """
-import hashlib, os, signal, sys, threading, time
+import hashlib, os, signal, sys, threading, time, weakref
 from blazen_codec_core import files
 from blazen_codec_core.cli import interrupts, main
 def begun():
@@ -41,6 +41,17 @@ def in_a_finalizer():
     late = Late()
     del late
     time.sleep(600)
+def where_exceptions_are_swallowed():
+    class Ends:
+        pass
+    ends = Ends()
+    def told(_):
+        begun()
+        time.sleep(3600)
+    reference = weakref.ref(ends, told)
+    del ends
+    for _ in range(3600_000):
+        time.sleep(0.001)
 def with_a_thread_that_goes_on():
     threading.Thread(target=time.sleep, args=(600,)).start()
     begun()
@@ -122,6 +133,19 @@ def test_what_does_not_unwind_is_ended(tmp_path, doing, how, code):
         wait_for(process, process.stdout, "begun")
         process.send_signal(how)
         assert process.wait(PATIENCE) == code
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(("how", "code"), BOTH)
+def test_an_exception_that_is_swallowed_is_raised_anew(tmp_path, how, code):
+    with running(
+        "-c", RIGGED, "where_exceptions_are_swallowed", "3600", cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        wait_for(process, process.stdout, "begun")
+        process.send_signal(how)
+        _, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode == code
+    assert "Traceback" not in said
     assert os.listdir(tmp_path) == []
 
 
