@@ -11,21 +11,23 @@ from pathlib import Path
 import numpy as np
 
 from . import loudness
-from .audio import AudioReader, Resampler, writing
+from .audio import AudioReader, Resampler, Truncated, writing
 from .backend import whole_tile
-from .checks import Pcm
-from .errors import InvalidTokens, NotYetImplemented
+from .checks import MAX_AMPLITUDE, Pcm
+from .errors import InvalidInput, InvalidTokens, NotYetImplemented
 from .provider import DynCodecProvider
 from .tokens import CodecTokens, Source
 
 Advance = Callable[[float], object]
-Progress = Callable[[str, float], AbstractContextManager[Advance]]
-"""Told what begins and how many seconds of audio it is; what it gives is told the seconds that are done."""
+Progress = Callable[[str, float | None], AbstractContextManager[Advance]]
+"""Told what begins and how many seconds of audio it is, if known; what it gives is told the seconds that are done."""
+MOST_PEAK = 2.0
+"""Samples beyond this are remarked upon: 8 or 16 bits in a file of floating point, perhaps."""
 SOURCE_SECONDS = 1.0
 """By how much a recording may have been longer or shorter than its tokens; resampling rounds by less than a millisecond."""
 
 
-def silent(_what: str, _seconds: float) -> AbstractContextManager[Advance]:
+def silent(_what: str, _seconds: float | None) -> AbstractContextManager[Advance]:
     """Progress that nobody watches."""
     return nullcontext(lambda _: None)
 
@@ -79,7 +81,7 @@ class Recording:
         mono: Its channels are mixed to one.
 
     Attributes:
-        seconds: Of audio, as the file's header says.
+        seconds: Of audio, as the file's header says; `None` where it does not.
 
     Raises:
         InvalidInput: There is no such file, or it holds no audio.
@@ -91,15 +93,19 @@ class Recording:
         with opened() as reader:
             self.name = str(reader.path)
             self.sample_rate = reader.sample_rate
-            self.seconds = reader.num_samples / reader.sample_rate
+            self.seconds = None if reader.num_samples is None else reader.num_samples / reader.sample_rate
             self.channels = Channels(reader.channels, mono, codec.channels)
         self.read = 0
-        """Samples that there were; the header of a compressed file may only guess."""
+        """Samples that there were."""
+        self.found: list[str] = []
+        """What a listener should know of what was read, in words, once all has been."""
 
     @classmethod
-    def at(cls, path: str | PathLike[str], codec: DynCodecProvider, mono: bool = False) -> Recording:
-        """One that is a file."""
-        return cls(lambda: AudioReader(path), codec, mono)
+    def at(
+        cls, path: str | PathLike[str], codec: DynCodecProvider, mono: bool = False, truncated: Truncated = "refuse"
+    ) -> Recording:
+        """One that is a file; `truncated` is what `AudioReader` takes."""
+        return cls(lambda: AudioReader(path, truncated=truncated), codec, mono)
 
     @property
     def remarks(self) -> list[str]:
@@ -109,15 +115,40 @@ class Recording:
         return [f"{self.name}: {remark}" for remark in (*resampled, *self.channels.remarks)]
 
     def pieces(self, advance: Advance = lambda _: None) -> Iterator[Pcm]:
-        """`(channels, samples)` at the codec's rate."""
-        self.read = 0
+        """`(channels, samples)` at the codec's rate.
+
+        Raises:
+            InvalidInput: Samples are no numbers, or far too large; the message says where.
+            CorruptFile: The file is damaged, or shorter than it says.
+        """
+        self.read, peak = 0, 0.0
         resampler = Resampler(self.sample_rate, self._rate, self.channels.count)
         with self._opened() as reader:
             for block in reader.blocks():
+                peak = max(peak, self._peak(block))
                 self.read += block.shape[1]
                 yield resampler.push(self.channels(block))
                 advance(block.shape[1] / reader.sample_rate)
             yield resampler.finish()
+            loud = [f"it reaches {peak:g}, where 1 is full scale; were these integers?"] if peak > MOST_PEAK else []
+            self.found = [*reader.remarks, *loud]
+
+    def _peak(self, block: Pcm) -> float:
+        """The largest magnitude in the next block."""
+        peak = max(-float(block.min()), float(block.max()))
+        if not peak <= MAX_AMPLITUDE:  # nor NaN
+            wrong = ~(np.abs(block) <= MAX_AMPLITUDE)
+            channel, sample = min(np.argwhere(wrong), key=lambda place: place[1])
+            value, at = block[channel, sample], (self.read + sample) / self.sample_rate
+            what = (
+                f"a sample of {value:g}, where 1 is full scale"
+                if np.isfinite(value)
+                else "NaN"
+                if np.isnan(value)
+                else "infinity"
+            )
+            raise InvalidInput(f"{self.name} holds {what} at {at:.3f} s; what makes it is no audio, or was never scaled")
+        return peak
 
     def whole(self) -> Pcm:
         """All of it at once."""
@@ -279,6 +310,7 @@ def decode_to_file(
 def restore_to_file(tokens: CodecTokens, pieces: Iterator[Pcm], path: str | PathLike[str]) -> None:
     """Writes what tokens decoded to as `decode_to_file` does; raises as it does."""
     restoring = Restoring(tokens)
-    with writing(Path(path), restoring.sample_rate, restoring.channels.count) as out:
+    sizes = (restoring.sample_rate, restoring.channels.count)
+    with writing(Path(path), *sizes, num_samples=restoring.num_samples) as out:
         for piece in restoring(pieces):
             out.write(piece)

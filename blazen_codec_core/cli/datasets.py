@@ -65,7 +65,7 @@ def progress(quiet: bool) -> Progress:
     """A bar on stderr, on a terminal: hours done, speed against real time, and how long it will take."""
 
     @contextmanager
-    def shown(what: str, seconds: float) -> Iterator[Advance]:
+    def shown(what: str, seconds: float | None) -> Iterator[Advance]:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, Task, TextColumn, TimeRemainingColumn
 

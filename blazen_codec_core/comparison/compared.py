@@ -53,14 +53,13 @@ class Excerpt:
         seconds: float | None = None,
         mono: bool = False,
     ) -> None:
-        self._reader = AudioReader(path, content=content, end=seconds)
+        self._reader = AudioReader(path, content=content, end=seconds, at_most=True)
         self.name = self._reader.path.name
         self.file_rate = self._reader.sample_rate
         self.sample_rate = min(max(self.file_rate, LOWEST_RATE), HIGHEST_RATE)
         self._mixed = Channels(self._reader.channels, mono, 1)
         self.channels = self._mixed.count
-        self.seconds = self._reader.num_samples / self.file_rate
-        """As the file's header says."""
+        self.seconds = self._reader.count() / self.file_rate
         if wrong := self._wrong():
             self._reader.close()
             raise InvalidInput(f"{self.name} {wrong}")

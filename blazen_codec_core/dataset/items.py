@@ -73,7 +73,7 @@ class Item:
             return self.lasts
         try:
             with self.open(root) as reader:
-                return reader.num_samples / reader.sample_rate
+                return (reader.num_samples or 0) / reader.sample_rate
         except CodecError:
             return 0.0
 

@@ -152,7 +152,7 @@ class Tokenizer:
         pieces = self._pieces([item])
         first = next(pieces)
         every = itertools.chain([first], pieces)
-        if first.recording is None or first.recording.seconds >= LONG:
+        if first.recording is None or (first.recording.seconds or LONG) >= LONG:
             return _Heard(first, _audio(ahead(every, AHEAD)))
         try:
             whole = np.concatenate(list(_audio(every)), axis=1)

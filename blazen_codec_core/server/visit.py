@@ -137,10 +137,10 @@ class Visit:
 
     def _work(self, asked: Asked, file: BinaryIO) -> None:
         """All that takes long, in a thread."""
-        excerpt = Excerpt(PurePath(asked.name).name or asked.name, content=file, mono=asked.mono)
-        if excerpt.seconds > self._house.limits.seconds:
-            most = self._house.limits.seconds
-            raise InvalidInput(f"{excerpt.name} is {excerpt.seconds:.0f} s of audio; {most:.0f} s at most are taken here")
+        most = self._house.limits.seconds
+        excerpt = Excerpt(PurePath(asked.name).name or asked.name, content=file, mono=asked.mono, seconds=most + 1)
+        if excerpt.seconds > most:
+            raise InvalidInput(f"{excerpt.name} is over {most:.0f} s of audio, and {most:.0f} s at most are taken here")
         self._now(self._say("loading"))
         chosen = [self._house.system(name) for name in asked.systems]
         names = [compared.ORIGINAL, *(system.name for system in chosen)]

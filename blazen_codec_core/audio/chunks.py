@@ -1,0 +1,263 @@
+"""Containers whose header says how many bytes of audio follow: WAV, Wave64, AIFF, CAF, AU, NIST SPHERE.
+
+What the header says is compared with what is there. A header that was never completed, as that of a pipe, or whose 32 bits were
+too few, is put right for the decoder. Sizes are those of EBU Tech 3306 (RF64), of AIFF-C, and of Apple's CAF specification.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from . import mpeg
+from .layout import AS_IT_IS, Layout
+from .parts import Span, Spliced, buffered, read_at, size_of
+
+LIMIT = 1 << 32
+"""Bytes that a size of 32 bits can say, and one more."""
+_NEVER_WRITTEN = ((0x7FFF0000, 0x80010000), (0xFFFF0000, LIMIT))
+"""Sizes of 32 bits that programs write to a pipe in place of one that they do not know."""
+_MOST_CHUNKS = 10_000
+_GUID = 16
+_MPEG_IN_WAV = (0x50, 0x55)
+_PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
+
+
+@dataclass(frozen=True)
+class _Data:
+    """Where the audio lies.
+
+    Attributes:
+        start: Its first byte.
+        said: Bytes that there should be; `None` if the header does not know.
+        align: Bytes of one sample of all channels, so that none is cut; 1 where that is not known.
+    """
+
+    start: int
+    said: int | None
+    align: int = 1
+
+    def there(self, size: int) -> int:
+        """Bytes that there are, in a file of such a size, if all that follows is audio."""
+        left = max(0, size - self.start)
+        return left - left % self.align
+
+
+def _checked(file: BinaryIO, data: _Data, put_right: Callable[[int], bytes]) -> Layout:
+    """Compare what is said with what is there.
+
+    Args:
+        put_right: The file's first bytes, up to the audio, for so many bytes of it.
+    """
+    size = size_of(file)
+    left = size - data.start
+    if data.said is not None and data.said <= left:
+        return AS_IT_IS
+    there = data.there(size)
+    missing = None if data.said is None else f"its header says {data.said} bytes of audio, and {max(0, left)} are there"
+    return Layout((buffered(Spliced(file, put_right(there), Span(data.start, data.start + there))),), missing)
+
+
+def _patched(head: bytes, *fields: tuple[int, str, int]) -> bytes:
+    """Bytes with numbers put into them, each at a place and in a format of `struct`."""
+    made = bytearray(head)
+    for at, form, value in fields:
+        struct.pack_into(form, made, at, min(value, LIMIT - 1) if form[-1] == "I" else value)
+    return bytes(made)
+
+
+def _chunks(file: BinaryIO, at: int, order: str, end: int) -> list[tuple[bytes, int, int]]:
+    """Chunks of a name and a size of 32 bits, with where their contents begin, as far as they can be followed."""
+    found: list[tuple[bytes, int, int]] = []
+    while at + 8 <= end and len(found) < _MOST_CHUNKS:
+        name, size = struct.unpack(f"{order}4sI", read_at(file, at, 8))
+        if not all(32 <= byte < 127 for byte in name):
+            break
+        found.append((name, at + 8, size))
+        at += 8 + size + (size & 1)
+    return found
+
+
+def wav(file: BinaryIO) -> Layout:
+    """WAV, RF64 and BW64."""
+    size = size_of(file)
+    head = read_at(file, 0, 12)
+    order = ">" if head[:4] == b"RIFX" else "<"
+    chunks = _chunks(file, 12, order, size)
+    form = next((span for span in chunks if span[0] == b"fmt "), None)
+    found = next((span for span in chunks if span[0] == b"data"), None)
+    if form is None or found is None:
+        return AS_IT_IS
+    _, start, said = found
+    fmt = read_at(file, form[1], min(form[2], 64))
+    tag, _, _, _, align, _ = struct.unpack_from(f"{order}HHIIHH", fmt.ljust(16, b"\0"))
+    if tag == _EXTENSIBLE:
+        tag = int.from_bytes(fmt[24:26], "little")
+    whole = max(1, align) if tag in (_PCM, _FLOAT) else 1
+    if head[:4] in (b"RF64", b"BW64") and chunks[0][0] == b"ds64":
+        data = _Data(start, struct.unpack("<Q", read_at(file, chunks[0][1] + 8, 8))[0] or None, whole)
+        if data.said == LIMIT * LIMIT - 1:
+            data = _Data(start, None, whole)
+    else:
+        data = _Data(start, _meant(file, start, said, order, size), whole)
+        if data.said is not None and data.said < 0:
+            return Layout(
+                missing=f"its header says {said} bytes of audio, and {size - start - said} more follow that are no chunk"
+            )
+
+    def put_right(count: int) -> bytes:
+        return _wav_head(order, read_at(file, form[1], form[2]), _others(file, chunks), count, max(1, align))
+
+    if tag in _MPEG_IN_WAV:
+        stop = start + min(size - start, data.said if data.said is not None else size - start)
+        found_in = mpeg.layout(buffered(Spliced(file, Span(start, stop))))
+        missing = None
+        if data.said is not None and data.said > size - start:
+            missing = f"its header says {data.said} bytes of audio, and {size - start} are there"
+        return found_in if missing is None else Layout(found_in.links, missing)
+    if data.said is not None and data.said != said and data.said <= size - start:  # it was too large for its field
+        return Layout((buffered(Spliced(file, put_right(data.said), Span(start, start + data.said))),))
+    return _checked(file, data, put_right)
+
+
+def _meant(file: BinaryIO, start: int, said: int, order: str, size: int) -> int | None:
+    """What a size of 32 bits means: itself, itself and some times 4 GiB, or nothing (`None`); -1 if it cannot be meant."""
+    left = size - start
+    if any(low <= said < high for low, high in _NEVER_WRITTEN) and said != left:
+        return None
+    if said > left or left - said <= 1:
+        return said
+    if not said:
+        return 0 if _are_chunks(file, start, order, size) else None
+    wraps, rest = divmod(left - said, LIMIT)
+    end = start + said + wraps * LIMIT
+    follows = [read_at(file, at, 4) for at in (end, end + 1)]
+    if rest > said and not any(len(name) == 4 and all(32 <= byte < 127 for byte in name) for name in follows):
+        return -1
+    return said + wraps * LIMIT
+
+
+def _are_chunks(file: BinaryIO, at: int, order: str, size: int) -> bool:
+    """Whether chunks follow one another from here to the end of a file."""
+    chunks = _chunks(file, at, order, size)
+    if not chunks:
+        return False
+    _, start, length = chunks[-1]
+    return 0 <= start + length + (length & 1) - size <= 1
+
+
+def _others(file: BinaryIO, chunks: list[tuple[bytes, int, int]]) -> bytes:
+    """The `fact` chunk, which some codings need."""
+    return b"".join(read_at(file, at - 8, 8 + size) for name, at, size in chunks if name == b"fact" and size < 64)
+
+
+def _wav_head(order: str, fmt: bytes, others: bytes, count: int, align: int) -> bytes:
+    """What comes before so many bytes of audio; RF64 where a WAV could not hold them."""
+    body = b"WAVE"
+    chunk = struct.pack(f"{order}4sI", b"fmt ", len(fmt)) + fmt + others
+    total = 4 + len(chunk) + 8 + count
+    if total < LIMIT:
+        name = b"RIFX" if order == ">" else b"RIFF"
+        return struct.pack(f"{order}4sI", name, total) + body + chunk + struct.pack(f"{order}4sI", b"data", count)
+    ds64 = struct.pack("<4sIQQQI", b"ds64", 28, total + 36, count, count // align, 0)
+    full = struct.pack("<4sI", b"RF64", LIMIT - 1)
+    return full + body + ds64 + chunk + struct.pack("<4sI", b"data", LIMIT - 1)
+
+
+def w64(file: BinaryIO) -> Layout:
+    """Sony's Wave64: chunks with a GUID and a size of 64 bits, which counts both."""
+    at, align = 40, 1
+    for _ in range(_MOST_CHUNKS):
+        head = read_at(file, at, 24)
+        if len(head) < 24:
+            break
+        length = struct.unpack("<Q", head[_GUID:])[0]
+        if head[:4] == b"fmt ":
+            tag, _, _, _, block = struct.unpack("<HHIIH", read_at(file, at + 24, 14).ljust(14, b"\0"))
+            align = max(1, block) if tag in (_PCM, _FLOAT) else 1
+        if head[:4] == b"data":
+            start, here = at + 24, at
+            known = 24 < length < 1 << 63
+            beginning = read_at(file, 0, start)
+
+            def put_right(count: int, beginning: bytes = beginning, here: int = here) -> bytes:
+                return _patched(beginning, (_GUID, "<Q", len(beginning) + count), (here + _GUID, "<Q", 24 + count))
+
+            return _checked(file, _Data(start, length - 24 if known else None, align), put_right)
+        if length < 24:
+            break
+        at += length + (-length & 7)
+    return AS_IT_IS
+
+
+def aiff(file: BinaryIO) -> Layout:
+    """AIFF and AIFF-C."""
+    size = size_of(file)
+    chunks = {name: (at, length) for name, at, length in reversed(_chunks(file, 12, ">", size))}
+    if b"COMM" not in chunks or b"SSND" not in chunks:
+        return AS_IT_IS
+    comm, (sound, length) = chunks[b"COMM"][0], chunks[b"SSND"]
+    channels, frames, bits = struct.unpack(">hIh", read_at(file, comm, 8).ljust(8, b"\0"))
+    start = sound + 8
+    width = max(1, channels * -(-bits // 8))
+    unknown = length <= 8 or any(low <= length < high for low, high in _NEVER_WRITTEN)
+    plain = read_at(file, 8, 4) == b"AIFF" or read_at(file, comm + 18, 4) in (b"NONE", b"sowt", b"twos")
+    said = None if unknown and size > start else max(0, length - 8)
+    if length == 8 and size - start < width:
+        said = 0
+    beginning = read_at(file, 0, start)
+
+    def put_right(count: int) -> bytes:
+        samples = count // width if plain else frames
+        return _patched(beginning, (4, ">I", start + count - 8), (comm + 2, ">I", samples), (sound - 4, ">I", count + 8))
+
+    return _checked(file, _Data(start, said, width if plain else 1), put_right)
+
+
+def caf(file: BinaryIO) -> Layout:
+    """Apple's Core Audio Format: sizes of 64 bits, of which -1 stands for the rest of the file."""
+    at = 8
+    for _ in range(_MOST_CHUNKS):
+        head = read_at(file, at, 12)
+        if len(head) < 12:
+            break
+        length = struct.unpack(">q", head[4:])[0]
+        if head[:4] == b"data":
+            start, beginning = at + 16, read_at(file, 0, at + 16)
+
+            def put_right(count: int, beginning: bytes = beginning, at: int = at) -> bytes:
+                return _patched(beginning, (at + 4, ">q", count + 4))
+
+            return _checked(file, _Data(start, length - 4 if length >= 4 else None), put_right)
+        if length < 0:
+            break
+        at += 12 + length
+    return AS_IT_IS
+
+
+def au(file: BinaryIO) -> Layout:
+    """Sun's .au and its twin of the other byte order."""
+    order = ">" if read_at(file, 0, 4) == b".snd" else "<"
+    start, said = struct.unpack(f"{order}II", read_at(file, 4, 8).ljust(8, b"\0"))
+    unknown = said == 0 or any(low <= said < high for low, high in _NEVER_WRITTEN)
+    beginning = read_at(file, 0, start)
+    return _checked(file, _Data(start, None if unknown else said), lambda count: _patched(beginning, (8, f"{order}I", count)))
+
+
+def nist(file: BinaryIO) -> Layout:
+    """NIST SPHERE, whose header is text."""
+    lines = read_at(file, 0, 1024).split(b"\n")
+    fields = {words[0]: words[2] for line in lines if len(words := line.split(None, 2)) == 3}
+    try:
+        start = int(lines[1])
+        count, channels, width = (int(fields[name]) for name in (b"sample_count", b"channel_count", b"sample_n_bytes"))
+    except (IndexError, KeyError, ValueError):
+        return AS_IT_IS
+    if fields.get(b"sample_coding", b"pcm") not in (b"pcm", b"ulaw", b"alaw", b"mu-law"):
+        return AS_IT_IS
+    said, left = count * channels * width, size_of(file) - start
+    if said <= left:
+        return AS_IT_IS
+    return Layout(missing=f"its header says {said} bytes of audio, and {max(0, left)} are there")

@@ -1,0 +1,111 @@
+"""Which container a file of audio is, told by its content."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from . import chunks, flac, mpeg, ogg
+from .layout import Layout
+from .parts import read_at
+
+HEAD = 64 << 10
+"""Bytes from the beginning of a file that recognition looks at, at most."""
+SUFFIXES = frozenset(
+    {".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".rf64", ".snd", ".w64", ".wav", ".wave"}
+)
+"""Of files that libsndfile reads, as they are usually called. What a file is, its content says."""
+
+
+@dataclass(frozen=True)
+class Container:
+    """A kind of file.
+
+    Attributes:
+        name: For people.
+        extra: Of this package, with which it is read; `None` where libsndfile reads it.
+        layout: Finds what there is to decode; `None` where libsndfile is believed.
+        scans: Whether that reads the whole file, and is put off until the audio is read.
+        is_exact: Whether its header says exactly how much audio there is.
+    """
+
+    name: str
+    extra: str | None = None
+    layout: Callable[[BinaryIO], Layout] | None = None
+    scans: bool = False
+    is_exact: bool = False
+
+
+WAV = Container("WAV", layout=chunks.wav, is_exact=True)
+W64 = Container("Wave64", layout=chunks.w64, is_exact=True)
+AIFF = Container("AIFF", layout=chunks.aiff, is_exact=True)
+CAF = Container("CAF", layout=chunks.caf, is_exact=True)
+AU = Container("AU", layout=chunks.au, is_exact=True)
+FLAC = Container("FLAC", layout=flac.layout, scans=True, is_exact=True)
+OGG = Container("Ogg", layout=ogg.layout, scans=True)
+MPEG = Container("MP3", layout=mpeg.layout, scans=True)
+NIST, VOC, IFF = Container("NIST SPHERE", layout=chunks.nist, is_exact=True), Container("Creative Voice"), Container("IFF")
+OTHER_OGG, AAC, AVI = Container("another coding in Ogg", "av"), Container("AAC", "av"), Container("AVI", "av")
+
+BEGINNINGS: tuple[tuple[bytes, int, bytes, Container], ...] = (
+    (b"RIFF", 8, b"WAVE", WAV),
+    (b"RIFX", 8, b"WAVE", WAV),
+    (b"RF64", 8, b"WAVE", WAV),
+    (b"BW64", 8, b"WAVE", WAV),
+    (b"RIFF", 8, b"AVI ", AVI),
+    (b"riff\x2e\x91\xcf\x11", 24, b"wave\xf3\xac\xd3\x11", W64),
+    (b"FORM", 8, b"AIFF", AIFF),
+    (b"FORM", 8, b"AIFC", AIFF),
+    (b"FORM", 8, b"8SVX", IFF),
+    (b"FORM", 8, b"16SV", IFF),
+    (b"caff", 0, b"", CAF),
+    (b".snd", 0, b"", AU),
+    (b"dns.", 0, b"", AU),
+    (b"fLaC", 0, b"", FLAC),
+    (b"OggS", 28, b"\x01vorbis", OGG),
+    (b"OggS", 28, b"OpusHead", OGG),
+    (b"OggS", 0, b"", OTHER_OGG),
+    (b"NIST_1A", 0, b"", NIST),
+    (b"Creative Voice File", 0, b"", VOC),
+    (b"", 4, b"ftyp", Container("MP4", "av")),
+    (b"", 4, b"moov", Container("MP4", "av")),
+    (b"", 4, b"mdat", Container("MP4", "av")),
+    (b"", 4, b"wide", Container("MP4", "av")),
+    (b"\x1aE\xdf\xa3", 0, b"", Container("Matroska or WebM", "av")),
+    (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", 0, b"", Container("WMA", "av")),
+    (b"wvpk", 0, b"", Container("WavPack", "av")),
+    (b"MAC ", 0, b"", Container("Monkey's Audio", "av")),
+    (b"TTA1", 0, b"", Container("True Audio", "av")),
+    (b"TTA2", 0, b"", Container("True Audio", "av")),
+    (b"MPCK", 0, b"", Container("Musepack", "av")),
+    (b"MP+", 0, b"", Container("Musepack", "av")),
+    (b"#!AMR", 0, b"", Container("AMR", "av")),
+    (b"FLV\x01", 0, b"", Container("FLV", "av")),
+    (b".RMF", 0, b"", Container("RealMedia", "av")),
+    (b"DSD ", 0, b"", Container("DSF", "av")),
+    (b"FRM8", 0, b"", Container("DSDIFF", "av")),
+    (b"ADIF", 0, b"", AAC),
+    (b"\x00\x00\x01\xba", 0, b"", Container("MPEG-PS", "av")),
+    (b"G", 188, b"G", Container("MPEG-TS", "av")),
+)
+"""How files begin, what is in them at which byte, and what they are; the first that fits."""
+
+
+def recognize(head: bytes) -> Container | None:
+    """Tell a container by the first bytes of a file, at most `HEAD`; `None` where it is none of these."""
+    for begins, at, holds, container in BEGINNINGS:
+        if head.startswith(begins) and head[at : at + len(holds)] == holds:
+            return OTHER_OGG if container is OGG and ogg.is_multiplexed(head) else container
+    if mpeg.begins(head):
+        return MPEG
+    return AAC if mpeg.is_adts(head) else None
+
+
+def identify(file: BinaryIO) -> tuple[Container | None, int]:
+    """The container of a seekable file, and at which byte it begins: ID3 tags before it are passed over."""
+    start = mpeg.after_tags(file, 0)
+    found = recognize(read_at(file, start, HEAD))
+    if found is None and start:  # whatever follows a tag, with or without something between
+        return MPEG, start
+    return found, start

@@ -1,0 +1,199 @@
+"""FLAC: how much audio there is, whatever the header says, and streams that were joined. RFC 9639."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import BinaryIO
+
+from .layout import Layout
+from .mpeg import after_tags
+from .parts import Span, Spliced, buffered, find, read_at, size_of
+
+MAGIC = b"fLaC"
+STREAMINFO = 34
+_TOTAL_AT = 21
+"""Bytes into a stream, where 36 bits say how many samples there are; the first four belong to something else."""
+_FRAME = 1 << 16
+_MOST_TAIL = 16 << 20
+BLOCK_SIZES = (0, 192, 576, 1152, 2304, 4608, 0, 0, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
+"""Samples of a frame, by the code in its header. For 0 they are written out, or the code is reserved."""
+ID3_TAIL = 128
+
+
+@dataclass(frozen=True)
+class _Info:
+    """What the beginning of a stream says."""
+
+    start: int
+    frames_at: int
+    block: int
+    sample_rate: int
+    channels: int
+    total: int
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """A frame's header.
+
+    Attributes:
+        at: Where it is.
+        first: Of its samples, counted from the beginning of the stream.
+        samples: In it, a channel.
+    """
+
+    at: int
+    first: int
+    samples: int
+
+
+def layout(file: BinaryIO) -> Layout:
+    """The streams of a file, with the number of samples that their last frames come to.
+
+    A header that says no number, or another one, is put right; where it says more, the rest is missing.
+    """
+    start = after_tags(file, 0)
+    stop = size_of(file)
+    begins = [start, *(at for at in find(file, MAGIC, start + len(MAGIC), stop) if _info(file, at) is not None)]
+    spans = [Span(at, end) for at, end in zip(begins, [*begins[1:], stop], strict=True)]
+    found = [_link(file, span.start, span.stop) for span in spans]
+    missing = next((wrong for _, wrong in found if wrong), None)
+    if len(found) == 1 and found[0][0] is None:
+        return Layout(missing=missing)
+    return Layout(tuple(buffered(link or Spliced(file, span)) for (link, _), span in zip(found, spans, strict=True)), missing)
+
+
+def _link(file: BinaryIO, start: int, stop: int) -> tuple[Spliced | None, str | None]:
+    """A stream as it should be, `None` if it is, and what is missing of it."""
+    info = _info(file, start)
+    if info is None:
+        return None, None
+    last, whole = _last(file, info, stop)
+    if last is None:
+        return None, None
+    there, end = (last.first + last.samples, stop) if whole else (last.first, last.at)
+    if there == info.total:
+        return None, None
+    missing = None
+    if info.total > there:
+        seconds = f"{info.total / info.sample_rate:.2f} s), and {there} ({there / info.sample_rate:.2f} s) are there"
+        missing = f"its header says {info.total} samples ({seconds}"
+    elif not whole:
+        missing = f"its last frame, after {there} samples ({there / info.sample_rate:.2f} s), is cut"
+    head = bytearray(read_at(file, start, info.frames_at - start))
+    head[_TOTAL_AT : _TOTAL_AT + 5] = (head[_TOTAL_AT] & 0xF0 | there >> 32).to_bytes(1) + (there & 0xFFFFFFFF).to_bytes(4)
+    return Spliced(file, bytes(head), Span(info.frames_at, end)), missing
+
+
+def _info(file: BinaryIO, at: int) -> _Info | None:
+    """What the beginning of a stream says; `None` where none begins."""
+    start = at
+    head = read_at(file, at, 8 + STREAMINFO)
+    if len(head) < 8 + STREAMINFO or head[:4] != MAGIC or head[4] & 0x7F or int.from_bytes(head[5:8]) != STREAMINFO:
+        return None
+    packed = int.from_bytes(head[18:26])
+    rate, channels, total = packed >> 44, (packed >> 41 & 7) + 1, packed & (1 << 36) - 1
+    if not rate:
+        return None
+    at += 4
+    while len(block := read_at(file, at, 4)) == 4:
+        at += 4 + int.from_bytes(block[1:])
+        if block[0] & 0x80:
+            return _Info(start, at, int.from_bytes(head[8:10]), rate, channels, total)
+    return None
+
+
+def _last(file: BinaryIO, info: _Info, stop: int) -> tuple[_Frame | None, bool]:
+    """The last frame of a stream, and whether it is whole."""
+    if read_at(file, stop - ID3_TAIL, 3) == b"TAG":
+        stop -= ID3_TAIL
+    tail = _FRAME
+    while True:
+        begin = max(info.frames_at, stop - tail)
+        data = read_at(file, begin, stop - begin)
+        ends = len(data)
+        at = len(data)
+        later: int | None = None
+        while (at := data.rfind(b"\xff", 0, at)) >= 0:
+            frame = _frame(data, at, begin, info)
+            if frame is None:
+                continue
+            if crc16(data[at:ends]) == 0 or (frame.first < info.total <= frame.first + frame.samples and _ends_within(data[at:])):
+                return frame, True
+            if later is not None and crc16(data[at:later]) == 0:  # the one after it is real, and cut
+                cut = _frame(data, later, begin, info)
+                return cut, False
+            later = at
+        if begin == info.frames_at or tail >= _MOST_TAIL:
+            return None, False
+        tail *= 4
+
+
+def _frame(data: bytes, at: int, begin: int, info: _Info) -> _Frame | None:
+    """The header of a frame at a place in data, which is `begin` in its file; `None` where there is none."""
+    head = data[at : at + 16]
+    if len(head) < 6 or head[0] != 0xFF or head[1] & 0xFE != 0xF8 or head[3] & 1:
+        return None
+    size, rate = head[2] >> 4, head[2] & 15
+    length = _coded_length(head[4])
+    if not size or rate == 15 or head[3] >> 4 > 10 or not length:
+        return None
+    number = head[4] if length == 1 else head[4] & (0x7F >> length)
+    for byte in head[5 : 4 + length]:
+        number = number << 6 | byte & 0x3F
+    end = 4 + length
+    samples = BLOCK_SIZES[size]
+    if size in (6, 7):
+        width = size - 5
+        samples, end = int.from_bytes(head[end : end + width]) + 1, end + width
+    end += {12: 1, 13: 2, 14: 2}.get(rate, 0)
+    if not samples or end >= len(head) or crc8(head[: end + 1]):
+        return None
+    return _Frame(begin + at, number if head[1] & 1 else number * info.block, samples)
+
+
+def _coded_length(byte: int) -> int:
+    """Bytes of a number in FLAC's kind of UTF-8, by the first; 0 where none begins so."""
+    if byte < 0x80:
+        return 1
+    length = 8 - (~byte & 0xFF).bit_length()
+    return length if 2 <= length <= 7 else 0
+
+
+def _ends_within(data: bytes) -> bool:
+    """Whether a frame, with its checksum, ends somewhere, and something else follows."""
+    table, value = _table(16, 0x8005), 0
+    for byte in data:
+        value = value << 8 & 0xFFFF ^ table[value >> 8 ^ byte]
+        if not value:
+            return True
+    return False
+
+
+@cache
+def _table(width: int, polynomial: int) -> tuple[int, ...]:
+    """Of a checksum, most significant bit first, for each byte."""
+    top, mask, table = 1 << width - 1, (1 << width) - 1, []
+    for byte in range(256):
+        value = byte << width - 8
+        for _ in range(8):
+            value = (value << 1 ^ polynomial if value & top else value << 1) & mask
+        table.append(value)
+    return tuple(table)
+
+
+def crc8(data: bytes) -> int:
+    """Of a frame's header; 0 over a header with its checksum."""
+    table, value = _table(8, 0x07), 0
+    for byte in data:
+        value = table[value ^ byte]
+    return value
+
+
+def crc16(data: bytes) -> int:
+    """Of a frame; 0 over a frame with its checksum."""
+    table, value = _table(16, 0x8005), 0
+    for byte in data:
+        value = value << 8 & 0xFFFF ^ table[value >> 8 ^ byte]
+    return value

@@ -1,0 +1,296 @@
+"""MPEG audio (MP3): the frames that are there, whatever a header or an estimate says. ISO/IEC 11172-3 and 13818-3.
+
+A decoder told no length estimates it from the first frame's bitrate and the size of the file, pictures included, and stops there.
+So frames are counted, and each stream is given a header frame that tells the decoder how many there are.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+from .layout import AS_IT_IS, Layout
+from .parts import Span, Spliced, buffered, read_at, size_of
+
+RATES = ((11025, 12000, 8000), (), (22050, 24000, 16000), (44100, 48000, 32000))
+"""Sample rates of MPEG 2.5, none, 2 and 1, in hertz."""
+_MPEG_1 = 3
+BITRATES = {
+    (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
+    (True, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
+    (True, 3): (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    (False, 1): (32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
+    (False, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+    (False, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}
+"""In kbit/s, by whether it is MPEG 1, and by layer."""
+_BLOCK = 1 << 20
+_LARGEST_FRAME = 4 << 10
+_COUNTED, _SIZED = 1, 2
+"""Flags of a Xing header: it has the number of frames, of bytes."""
+_XING_FIELDS = ((1, 4), (2, 4), (4, 100), (8, 4))
+_LAME = 36
+"""Bytes that LAME adds to a Xing header."""
+_DECODER_DELAY = 529
+"""Samples."""
+_GAPS_AT = 21
+"""Bytes into that, where it says how many samples are too many at either end."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a frame's header says.
+
+    Attributes:
+        version, layer, sample_rate: The same for all frames of a stream; the version as the header has it.
+        channels: 1 or 2.
+        size: In bytes, header included.
+        samples: A channel.
+        side_info: Where a Xing header would begin, in bytes.
+    """
+
+    version: int
+    layer: int
+    sample_rate: int
+    channels: int
+    size: int
+    samples: int
+    side_info: int
+
+    @property
+    def stream(self) -> tuple[int, int, int]:
+        """What frames of one stream share."""
+        return self.version, self.layer, self.sample_rate
+
+
+def frame_at(data: bytes, at: int) -> Frame | None:
+    """The header of a frame at a place; `None` where there is none, or one of free format."""
+    if at + 4 > len(data) or data[at] != 0xFF or data[at + 1] & 0xE0 != 0xE0:
+        return None
+    version, layer = data[at + 1] >> 3 & 3, 4 - (data[at + 1] >> 1 & 3)
+    bitrate, rate, padding, mode = data[at + 2] >> 4, data[at + 2] >> 2 & 3, data[at + 2] >> 1 & 1, data[at + 3] >> 6
+    if version == 1 or layer == 4 or bitrate in (0, 15) or rate == 3:
+        return None
+    first, sample_rate = version == _MPEG_1, RATES[version][rate]
+    samples = 384 if layer == 1 else 576 if layer == 3 and not first else 1152
+    unit = 4 if layer == 1 else 1
+    size = (samples // 8 * 1000 * BITRATES[first, layer][bitrate - 1] // unit // sample_rate + padding) * unit
+    channels = 1 if mode == 3 else 2
+    side_info = 4 + ((32, 17) if first else (17, 9))[channels == 1]
+    return Frame(version, layer, sample_rate, channels, size, samples, side_info)
+
+
+def begins(head: bytes) -> bool:
+    """Whether a file begins with frames, or with few other bytes and then frames."""
+    at = head.find(b"\xff")
+    while 0 <= at < _LARGEST_FRAME:
+        frame = frame_at(head, at)
+        if frame is not None and _goes_on(head, at, frame, frames=3 if at else 2):
+            return True
+        at = head.find(b"\xff", at + 1)
+    return False
+
+
+def _goes_on(data: bytes, at: int, frame: Frame, frames: int = 2) -> bool:
+    """Whether a frame is followed by others of its stream, so that there are so many, or by the end."""
+    for _ in range(frames - 1):
+        at += frame.size
+        if at == len(data):
+            return True
+        following = frame_at(data, at)
+        if following is None or following.stream != frame.stream:
+            return False
+        frame = following
+    return True
+
+
+def is_adts(head: bytes) -> bool:
+    """Whether a file begins with two frames of AAC."""
+    at = 0
+    for _ in range(2):
+        if at + 6 > len(head) or head[at] != 0xFF or head[at + 1] & 0xF6 != 0xF0:
+            return False
+        at += (head[at + 3] & 3) << 11 | head[at + 4] << 3 | head[at + 5] >> 5
+    return True
+
+
+def after_tags(file: BinaryIO, at: int) -> int:
+    """Where what follows ID3v2 tags begins."""
+    while (tag := read_at(file, at, 10))[:3] == b"ID3" and len(tag) == 10:
+        at += _tag_size(tag)
+    return at
+
+
+def _tag_size(tag: bytes) -> int:
+    """Of an ID3v2 tag, by its first ten bytes."""
+    size = tag[6] << 21 | tag[7] << 14 | tag[8] << 7 | tag[9]
+    return 10 + size + (10 if tag[5] & 0x10 else 0)
+
+
+@dataclass
+class _Link:
+    """A stream: its header frame, if it has one, and its frames in runs that lie side by side."""
+
+    first: bytes
+    header: bytes | None
+    frames: int = 0
+    runs: list[Span] = field(default_factory=list)
+
+    def add(self, span: Span) -> None:
+        self.frames += 1
+        if self.runs and self.runs[-1].stop == span.start:
+            self.runs[-1] = Span(self.runs[-1].start, span.stop)
+        else:
+            self.runs.append(span)
+
+
+def layout(file: BinaryIO) -> Layout:
+    """The streams of a file, each with a header frame that says how many frames there are.
+
+    A header frame in the midst begins another stream, that was joined to the one before. Tags are left out, and so is what lies
+    between frames. Streams of free format are left to the decoder.
+    """
+    links: list[_Link] = []
+    passed_over = 0
+    for span, frame, data in _frames(file):
+        header = data if _header_fields(data, frame) is not None else None
+        if header is not None or not links:
+            links.append(_Link(data, header))
+        if header is None:
+            if links[-1].runs:
+                passed_over += span.start - links[-1].runs[-1].stop
+            links[-1].add(span)
+    links = [link for link in links if link.frames]
+    if not links:
+        return AS_IT_IS
+    said = [wrong for link in links if (wrong := _wrong_count(link))]
+    remarks = (f"{passed_over} bytes among its frames are none, and were passed over",) if passed_over else ()
+    given = tuple(buffered(Spliced(file, _header(link), *link.runs)) for link in links)
+    return Layout(given, said[0] if said else None, exact=False, remarks=remarks)
+
+
+def says_length(file: BinaryIO) -> bool:
+    """Whether a header frame says how many frames there are."""
+    first = next(_frames(file), None)
+    return first is not None and _header_fields(first[2], first[1]) is not None and _count(first[2]) is not None
+
+
+def _wrong_count(link: _Link) -> str | None:
+    """What a header frame says, where there are fewer frames."""
+    said = _count(link.header) if link.header else None
+    frame = frame_at(link.first, 0)
+    if said is None or frame is None or said <= link.frames:
+        return None
+    seconds = frame.samples / frame.sample_rate
+    return f"its header says {said} frames ({said * seconds:.2f} s), and {link.frames} ({link.frames * seconds:.2f} s) are there"
+
+
+def _frames(file: BinaryIO) -> Iterator[tuple[Span, Frame, bytes]]:
+    """The whole frames of a file, in order, without tags and what else lies between; all of the first one's kind."""
+    size, at = size_of(file), after_tags(file, 0)
+    stream: tuple[int, int, int] | None = None
+    buffer, begin = b"", 0
+    in_step = False
+    while at < size:
+        if at < begin or at + 2 * _LARGEST_FRAME > begin + len(buffer):
+            buffer, begin = read_at(file, at, _BLOCK), at
+        where = at - begin
+        frame = frame_at(buffer, where)
+        if frame is not None and stream in (None, frame.stream) and (in_step or _goes_on(buffer, where, frame)):
+            if at + frame.size > size:
+                return
+            stream, in_step = frame.stream, True
+            yield Span(at, at + frame.size), frame, buffer[where : where + frame.size]
+            at += frame.size
+            continue
+        in_step = False
+        at += _tag(buffer, where) or max(1, (buffer.find(b"\xff", where + 1) + 1 or len(buffer) + 1) - 1 - where)
+
+
+def _tag(data: bytes, at: int) -> int:
+    """The size of a tag at a place, 0 where there is none."""
+    if data[at : at + 3] == b"ID3" and at + 10 <= len(data):
+        return _tag_size(data[at : at + 10])
+    if data[at : at + 3] == b"TAG":
+        return 128
+    if data[at : at + 8] == b"APETAGEX" and at + 32 <= len(data):
+        size, _, flags = struct.unpack_from("<III", data, at + 12)
+        return size + 32 if flags & 1 << 29 else 32
+    return 0
+
+
+def _header_fields(data: bytes, frame: Frame) -> dict[int, int] | None:
+    """Where the fields of a Xing or Info header lie in its frame, by flag; at 0, what follows them. `None` if there is none."""
+    at = frame.side_info
+    if frame.layer != 3 or data[at : at + 4] not in (b"Xing", b"Info"):
+        return {} if frame.layer == 3 and data[36:40] == b"VBRI" else None
+    flags, at = int.from_bytes(data[at + 4 : at + 8]), at + 8
+    fields = {}
+    for flag, size in _XING_FIELDS:
+        if flags & flag:
+            fields[flag], at = at, at + size
+    return {**fields, 0: at}
+
+
+def _count(data: bytes) -> int | None:
+    """How many frames follow a header frame, as it says."""
+    frame = frame_at(data, 0)
+    fields = _header_fields(data, frame) if frame else None
+    if fields is None:
+        return None
+    at = fields.get(_COUNTED) if fields else 36 + 14
+    return None if at is None else int.from_bytes(data[at : at + 4])
+
+
+def _header(link: _Link) -> bytes:
+    """What goes before the frames, so that the decoder knows how many there are."""
+    frame = frame_at(link.first, 0)
+    assert frame is not None
+    if frame.layer != 3:  # whose decoder knows no header frames; the bitrate is constant
+        return b""
+    sizes = sum(map(len, link.runs))
+    fields = _header_fields(link.header, frame) if link.header else None
+    if not link.header or not fields or _COUNTED not in fields:
+        return _new_header(link.first, frame, link.frames, sizes)
+    made, at = bytearray(link.header), fields[_COUNTED]
+    gaps = fields[0] + _GAPS_AT
+    if link.frames < int.from_bytes(made[at : at + 4]) and len(made) >= gaps + 3:  # the end, and what is cut off it, is missing
+        made[gaps + 1 : gaps + 3] = bytes([made[gaps + 1] & 0xF0, 0])
+    return bytes(_counting(made, fields, link.frames, sizes))
+
+
+def _counting(made: bytearray, fields: dict[int, int], frames: int, sizes: int) -> bytearray:
+    """A header frame that says how many frames follow, and bytes, itself included."""
+    for flag, value in ((_COUNTED, frames), (_SIZED, sizes + len(made))):
+        if flag in fields:
+            made[fields[flag] : fields[flag] + 4] = value.to_bytes(4)
+    return made
+
+
+def _new_header(first: bytes, frame: Frame, frames: int, sizes: int) -> bytes:
+    """A header frame for a stream that has none, and a frame of silence.
+
+    Of a stream whose length it knows, libmpg123 cuts off `_DECODER_DELAY` samples and as many as the header says: the silence.
+    """
+    silence = _silent(first, frame.side_info)
+    made = _silent(first, frame.side_info + 16 + _LAME)
+    at = frame.side_info
+    made[at : at + 8] = b"Info" + (_COUNTED | _SIZED).to_bytes(4)
+    made[at + 16 : at + 25] = b"LAME3.100"
+    gaps = at + 16 + _GAPS_AT
+    made[gaps : gaps + 3] = (frame.samples - _DECODER_DELAY << 12).to_bytes(3)
+    return bytes(_counting(made, {_COUNTED: at + 8, _SIZED: at + 12}, frames + 1, sizes + len(silence)) + silence)
+
+
+def _silent(first: bytes, least: int) -> bytearray:
+    """A frame of silence, like another but for its size, which is so many bytes at least."""
+    start = bytearray(first[:4])
+    start[1] |= 1  # no checksum
+    for bitrate in range(1, 15):
+        start[2] = bitrate << 4 | start[2] & 0x0C
+        found = frame_at(bytes(start), 0)
+        if found is not None and found.size >= least:
+            return start + bytes(found.size - 4)
+    raise AssertionError("a frame of the highest bitrate is larger than any header")

@@ -1,0 +1,123 @@
+"""Ogg: streams that were joined, pages that are damaged or missing. RFC 3533."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+from .layout import Layout
+from .parts import Span, Spliced, buffered, find, read_at, size_of
+
+HEADER = struct.Struct("<4sBBqIIIB")
+MAGIC, BEGINS, ENDS = b"OggS", 2, 4
+LARGEST = HEADER.size + 255 + 255 * 255
+_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page of a stream."""
+
+    span: Span
+    flags: int
+    serial: int
+    number: int
+
+
+@dataclass
+class _Link:
+    """A stream, from its first page to its last."""
+
+    serial: int
+    number: int
+    spans: list[Span] = field(default_factory=list)
+    ended: bool = False
+
+    def add(self, page: Page) -> None:
+        if self.spans and self.spans[-1].stop == page.span.start:
+            self.spans[-1] = Span(self.spans[-1].start, page.span.stop)
+        else:
+            self.spans.append(page.span)
+        self.number, self.ended = page.number, bool(page.flags & ENDS)
+
+
+def layout(file: BinaryIO) -> Layout:
+    """The streams of a file, each by itself. Those that were joined have the same or other serial numbers.
+
+    What is missing is said: pages whose checksum is wrong, gaps in their numbers, an end without its page.
+    """
+    links: list[_Link] = []
+    missing: list[str] = []
+    at = 0
+    for page in pages(file):
+        if page.span.start != at:
+            missing.append(f"{page.span.start - at} bytes at byte {at} are no whole page")
+        at = page.span.stop
+        if page.flags & BEGINS:
+            if links and not links[-1].ended:
+                missing.append(f"a stream breaks off before its last page, at byte {page.span.start}")
+            links.append(_Link(page.serial, page.number))
+        elif not links or page.serial != links[-1].serial:
+            missing.append(f"the page at byte {page.span.start} belongs to no stream that has begun")
+            continue
+        elif page.number != (links[-1].number + 1) & 0xFFFFFFFF:
+            missing.append(f"pages {links[-1].number + 1} to {page.number - 1} are missing at byte {page.span.start}")
+        links[-1].add(page)
+    if links and not links[-1].ended:
+        missing.append(f"its last page, which ends the stream, is not there; it breaks off at byte {at}")
+    said = _few(missing)
+    if len(links) == 1 and len(links[0].spans) == 1 and links[0].spans[0] == Span(0, size_of(file)):
+        return Layout(missing=said)
+    return Layout(tuple(buffered(Spliced(file, *link.spans)) for link in links), said)
+
+
+def _few(missing: list[str]) -> str | None:
+    if not missing:
+        return None
+    return missing[0] + (f" (and {len(missing) - 1} more such things)" if len(missing) > 1 else "")
+
+
+def pages(file: BinaryIO) -> Iterator[Page]:
+    """The pages whose checksum is right, in order. What is between them is passed over."""
+    size, at = size_of(file), 0
+    buffer, begin = b"", 0
+    while at < size:
+        if at + LARGEST > begin + len(buffer):
+            buffer, begin = read_at(file, at, 1 << 20), at
+        page = _page(buffer, at - begin, at)
+        if page is None:
+            at = next(find(file, MAGIC, at + 1, size), size)
+            continue
+        yield page
+        at = page.span.stop
+
+
+def _page(buffer: bytes, at: int, where: int) -> Page | None:
+    """A page in a buffer, which is `where` in its file; `None` where there is none, or it is damaged or cut."""
+    if buffer[at : at + 4] != MAGIC or len(buffer) < at + HEADER.size:
+        return None
+    _, _, flags, _, serial, number, said, lacing = HEADER.unpack_from(buffer, at)
+    body = at + HEADER.size + lacing
+    stop = body + sum(buffer[at + HEADER.size : body])
+    if stop > len(buffer) or checksum(buffer[at : at + 22] + bytes(4) + buffer[at + 26 : stop]) != said:
+        return None
+    return Page(Span(where, where + stop - at), flags, serial, number)
+
+
+def checksum(data: bytes) -> int:
+    """Ogg's CRC-32: polynomial 0x04C11DB7, most significant bit first, from 0, not inverted.
+
+    It is zlib's of the bytes with their bits reversed, but for what that inverts.
+    """
+    reflected = zlib.crc32(data.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return int(f"{reflected:032b}"[::-1], 2)
+
+
+def is_multiplexed(head: bytes) -> bool:
+    """Whether several streams begin at once, as with video, by the first bytes of a file."""
+    first = _page(head, 0, 0)
+    second = _page(head, first.span.stop, 0) if first else None
+    return bool(first and second and second.flags & BEGINS and not first.flags & ENDS)

@@ -1,0 +1,132 @@
+"""What libsndfile reads: WAV, FLAC, Ogg, MP3 and some twenty others."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from ..errors import CorruptFile, reason
+from . import mpeg
+from .containers import FLAC, MPEG, Container
+from .layout import AS_IT_IS, Layout
+from .parts import size_of
+
+MOST_SAMPLES = 1 << 44
+"""That a header is believed; half a year at the highest sample rate."""
+RUN_UP = {"MP3": 32 * 1152}
+"""Samples to begin earlier, by format, where a decoder needs what came before. Of MP3: 511 bytes of frames, and an overlap."""
+_ERRORS = (soundfile.SoundFileError, OSError, TypeError, ValueError, RuntimeError)
+
+
+class _Sequential(soundfile.SoundFile):  # type: ignore[misc]  # untyped
+    """A file that is read in order.
+
+    `soundfile` seeks to where it is after each read, which makes libmpg123 begin anew, and other samples.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+    def can_seek(self) -> bool:
+        """Whether libsndfile seeks in it."""
+        return bool(super().seekable())
+
+
+class Decoder:
+    """The audio of a file, one stream after the other where several were joined.
+
+    Args:
+        path: Where the file is, if libsndfile can open it there.
+        file: The same, or what there is in its place, seekable; it is left open.
+        name: For messages.
+        container: What the file is; `None` if that is not known.
+
+    Attributes:
+        sample_rate: In hertz.
+        channels: Of the first stream.
+        total: Samples a channel that there should be; `None` where the container does not say.
+
+    Raises:
+        CorruptFile: libsndfile cannot read it.
+    """
+
+    def __init__(self, path: Path | None, file: BinaryIO, name: str, container: Container | None) -> None:
+        self._path, self._file, self._name, self._container = path, file, name, container
+        self._layout = container.layout(file) if container and container.layout and not container.scans else None
+        links = (self._layout or AS_IT_IS).links
+        with self._opened(links[0] if links else None) as first:
+            self.sample_rate: int = first.samplerate
+            self.channels: int = first.channels
+            total = first.frames
+        says_nothing = (container is MPEG and not mpeg.says_length(file)) or (container is FLAC and not total)
+        self.total: int | None = None if says_nothing or total > MOST_SAMPLES else total
+
+    def survey(self) -> Layout:
+        """How the file is laid out, for which all of it may be read."""
+        if self._layout is None:
+            look = self._container.layout if self._container else None
+            self._layout = look(self._file) if look else AS_IT_IS
+        return self._layout
+
+    def blocks(self, start: int, frames: int) -> Iterator[NDArray[np.float32]]:
+        """The audio in pieces of `(channels, at most frames)`, float32.
+
+        Args:
+            start: The first sample.
+
+        Raises:
+            CorruptFile: It is damaged, or the streams in it differ in sample rate or channels.
+        """
+        before = 0
+        for link in self.survey().links or (None,):
+            with self._opened(link) as file:
+                if (file.samplerate, file.channels) != (self.sample_rate, self.channels):
+                    raise CorruptFile(
+                        f"{self._name} is joined of streams of {self.sample_rate} Hz and {self.channels} channels, and of "
+                        f"{file.samplerate} Hz and {file.channels}; only the same all through can be read"
+                    )
+                skip = max(0, start - before)
+                try:
+                    if skip and file.frames <= MOST_SAMPLES and file.frames <= skip:
+                        before += file.frames
+                        continue
+                    if skip and file.can_seek():
+                        reached = file.seek(max(0, skip - RUN_UP.get(file.format, 0)))
+                        before, skip = before + reached, skip - reached
+                    while len(block := file.read(frames, dtype="float32", always_2d=True)):
+                        before += len(block)
+                        if skip < len(block):
+                            yield block[skip:].T
+                        skip = max(0, skip - len(block))
+                except _ERRORS as error:
+                    at = f"{before / self.sample_rate:.2f} s"
+                    raise CorruptFile(f"{self._name} breaks off or is damaged after {at}: {_said(error)}") from error
+
+    def _opened(self, link: BinaryIO | None) -> _Sequential:
+        """A stream of its own; the file as it is, if `None`."""
+        source: Any = link
+        if link is None and self._path is not None:
+            source = str(self._path) if sys.platform == "win32" else os.fsencode(self._path)
+        elif link is None:
+            source = self._file
+        try:
+            if not isinstance(source, str | bytes):
+                if not size_of(source):
+                    raise CorruptFile(f"{self._name} cannot be read as audio: it is empty")
+                source.seek(0)
+            return _Sequential(source)
+        except _ERRORS as error:
+            kind = f" ({self._container.name})" if self._container else ""
+            raise CorruptFile(f"{self._name} cannot be read as audio{kind}: {_said(error)}") from error
+
+
+def _said(error: BaseException) -> str:
+    """What libsndfile says, without what it calls the file."""
+    return str(getattr(error, "error_string", "")) or reason(error)

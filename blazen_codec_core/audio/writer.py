@@ -1,0 +1,160 @@
+"""Audio files out: whole or not at all."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import soundfile
+
+from ..checks import Pcm, check_audio, check_few, check_rate
+from ..errors import InvalidInput, reason
+from ..files import replacing
+
+AT_ONCE = 1 << 16
+"""Samples that libsndfile is given at a time; its Vorbis encoder overruns the stack with millions."""
+FORMATS = {
+    "": ("WAV", None),
+    ".aif": ("AIFF", None),
+    ".aifc": ("AIFF", None),
+    ".oga": ("OGG", None),
+    ".opus": ("OGG", "OPUS"),
+    ".snd": ("AU", None),
+    ".sph": ("NIST", None),
+    ".wave": ("WAV", None),
+}
+"""What libsndfile calls format and coding, where that is not the suffix itself."""
+LARGEST_WAV = (1 << 32) - (1 << 20)
+"""Bytes of audio that a WAV holds; more make it RF64."""
+_SAMPLE_BYTES = 2
+_ERRORS = (soundfile.SoundFileError, ValueError, TypeError, AssertionError)
+
+
+class AudioWriter:
+    """Writes audio piece by piece; made by `writing`."""
+
+    def __init__(self, file: soundfile.SoundFile, most: int | None) -> None:
+        self._file, self._most = file, most
+        self.num_samples = 0
+
+    def write(self, pcm: Pcm) -> None:
+        """Write `(channels, samples)`; what is outside -1 … 1 is clipped, as integer formats must.
+
+        Raises:
+            InvalidInput: A WAV, whose length was not said when it was begun, would be larger than it can be.
+        """
+        if self._most is not None and self.num_samples + pcm.shape[1] > self._most:
+            raise InvalidInput("a WAV of over 4 GiB is RF64: say num_samples, or use a suffix .rf64, .w64 or .flac")
+        for begin in range(0, pcm.shape[1], AT_ONCE):
+            self._file.write(np.clip(pcm[:, begin : begin + AT_ONCE], -1.0, 1.0).T)
+        self.num_samples += pcm.shape[1]
+
+
+def _format(suffix: str) -> tuple[str, str | None]:
+    """What libsndfile calls the format and the coding of files with a suffix."""
+    kind, coding = FORMATS.get(suffix.lower(), (suffix[1:].upper(), None))
+    if kind not in soundfile.available_formats() or kind == "RAW":
+        raise InvalidInput(f"audio is not written as {suffix}; use .wav, .flac or .ogg")
+    return kind, coding
+
+
+def check_format(suffix: str, sample_rate: int | None = None, channels: int = 1) -> None:
+    """Check that audio can be written to files with a suffix.
+
+    Args:
+        sample_rate: In hertz; any, if `None`.
+        channels: Of the audio.
+
+    Raises:
+        InvalidInput: libsndfile does not write the format, or the format cannot hold such audio.
+    """
+    kind, coding = _format(suffix)
+    if sample_rate is None:
+        return
+    check_few(channels, least=1)
+    try:
+        with soundfile.SoundFile(io.BytesIO(), "w", check_rate(sample_rate), channels, coding, format=kind) as file:
+            file.write(np.zeros((1, channels), np.float32))
+    except _ERRORS as error:
+        raise InvalidInput(
+            f"{suffix or '.wav'} cannot hold {channels} channels at {sample_rate} Hz ({_said(error)}); .wav can"
+        ) from error
+
+
+@contextmanager
+def writing(
+    path: str | PathLike[str], sample_rate: int, channels: int, *, num_samples: int | None = None
+) -> Iterator[AudioWriter]:
+    """A file that takes audio piece by piece and appears whole or not at all; its suffix says the format.
+
+    Args:
+        path: Where it goes.
+        num_samples: A channel, that there will be. A WAV that they make larger than 4 GiB is written as RF64.
+
+    Raises:
+        InvalidInput: The format cannot hold such audio, or the file cannot be written.
+    """
+    path = Path(path)
+    check_format(path.suffix, sample_rate, channels)
+    kind, coding = _format(path.suffix)
+    most = LARGEST_WAV // (channels * _SAMPLE_BYTES) if kind in ("WAV", "WAVEX") else None
+    if most is not None and num_samples is not None and num_samples > most:
+        kind, most = "RF64", None
+    with replacing(path) as temporary, temporary.open("wb+") as plain:
+        kept = _Kept(plain)
+        try:
+            with soundfile.SoundFile(kept, "w", sample_rate, channels, coding, format=kind) as file:
+                yield AudioWriter(file, most)
+        except _ERRORS as error:
+            if kept.error is None:
+                raise InvalidInput(f"{path} cannot be written: {_said(error)}") from error
+        if kept.error is not None:
+            raise kept.error
+
+
+class _Kept:
+    """A file for libsndfile, which gives no reasons: the first error is kept."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = self.error or error
+            return 0
+
+    def read(self, count: int = -1) -> bytes:
+        return self._file.read(count)
+
+    def seek(self, to: int, whence: int = io.SEEK_SET) -> int:
+        try:
+            return self._file.seek(to, whence)
+        except OSError as error:  # which writes what was held back
+            self.error = self.error or error
+            return -1
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def flush(self) -> None:
+        """Left to closing."""
+
+
+def _said(error: BaseException) -> str:
+    """What libsndfile says, without what it calls the file."""
+    return str(getattr(error, "error_string", "")) or reason(error)
+
+
+def write(path: str | PathLike[str], pcm: Pcm, sample_rate: int) -> None:
+    """Write `(channels, samples)` or `(samples,)`; raises as `writing` does."""
+    pcm = check_audio(pcm)
+    with writing(path, sample_rate, pcm.shape[0], num_samples=pcm.shape[1]) as out:
+        out.write(pcm)
