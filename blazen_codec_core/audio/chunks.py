@@ -1,4 +1,4 @@
-"""Containers whose header says how many bytes of audio follow: WAV, Wave64, AIFF, CAF, AU, NIST SPHERE.
+"""Containers whose header says how many bytes of audio follow: WAV, Wave64, AIFF, CAF, AU, NIST SPHERE, Creative Voice.
 
 What the header says is compared with what is there. A header that was never completed, as that of a pipe, or whose 32 bits were
 too few, is put right for the decoder. Sizes are those of EBU Tech 3306 (RF64), of AIFF-C, and of Apple's CAF specification.
@@ -22,7 +22,7 @@ _NEVER_WRITTEN = ((0x7FFF0000, 0x80010000), (0xFFFF0000, LIMIT))
 _MOST_CHUNKS = 10_000
 _GUID = 16
 _MPEG_IN_WAV = (0x50, 0x55)
-_PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
+_EXTENSIBLE = 0xFFFE
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class _Data:
 
 
 def _checked(file: BinaryIO, data: _Data, put_right: Callable[[int], bytes]) -> Layout:
-    """Compare what is said with what is there.
+    """Compare what is said with what is there. What follows the audio is left out, which libsndfile would sometimes read.
 
     Args:
         put_right: The file's first bytes, up to the audio, for so many bytes of it.
@@ -54,7 +54,7 @@ def _checked(file: BinaryIO, data: _Data, put_right: Callable[[int], bytes]) -> 
     size = size_of(file)
     left = size - data.start
     if data.said is not None and data.said <= left:
-        return AS_IT_IS
+        return AS_IT_IS if data.said == left else Layout((buffered(Spliced(file, Span(0, data.start + data.said))),))
     there = data.there(size)
     missing = None if data.said is None else f"its header says {data.said} bytes of audio, and {max(0, left)} are there"
     return Layout((buffered(Spliced(file, put_right(there), Span(data.start, data.start + there))),), missing)
@@ -95,7 +95,7 @@ def wav(file: BinaryIO) -> Layout:
     tag, _, _, _, align, _ = struct.unpack_from(f"{order}HHIIHH", fmt.ljust(16, b"\0"))
     if tag == _EXTENSIBLE:
         tag = int.from_bytes(fmt[24:26], "little")
-    whole = max(1, align) if tag in (_PCM, _FLOAT) else 1
+    whole = max(1, align)
     if head[:4] in (b"RF64", b"BW64") and chunks[0][0] == b"ds64":
         data = _Data(start, struct.unpack("<Q", read_at(file, chunks[0][1] + 8, 8))[0] or None, whole)
         if data.said == LIMIT * LIMIT - 1:
@@ -119,6 +119,8 @@ def wav(file: BinaryIO) -> Layout:
         return found_in if missing is None else Layout(found_in.links, missing)
     if data.said is not None and data.said != said and data.said <= size - start:  # it was too large for its field
         return Layout((buffered(Spliced(file, put_right(data.said), Span(start, start + data.said))),))
+    if data.said is not None and data.said <= size - start:
+        return AS_IT_IS
     return _checked(file, data, put_right)
 
 
@@ -175,8 +177,8 @@ def w64(file: BinaryIO) -> Layout:
             break
         length = struct.unpack("<Q", head[_GUID:])[0]
         if head[:4] == b"fmt ":
-            tag, _, _, _, block = struct.unpack("<HHIIH", read_at(file, at + 24, 14).ljust(14, b"\0"))
-            align = max(1, block) if tag in (_PCM, _FLOAT) else 1
+            _, _, _, _, block = struct.unpack("<HHIIH", read_at(file, at + 24, 14).ljust(14, b"\0"))
+            align = max(1, block)
         if head[:4] == b"data":
             start, here = at + 24, at
             known = 24 < length < 1 << 63
@@ -186,7 +188,7 @@ def w64(file: BinaryIO) -> Layout:
                 return _patched(beginning, (_GUID, "<Q", len(beginning) + count), (here + _GUID, "<Q", 24 + count))
 
             return _checked(file, _Data(start, length - 24 if known else None, align), put_right)
-        if length < 24:
+        if not 24 <= length < size_of(file):
             break
         at += length + (-length & 7)
     return AS_IT_IS
@@ -231,7 +233,7 @@ def caf(file: BinaryIO) -> Layout:
                 return _patched(beginning, (at + 4, ">q", count + 4))
 
             return _checked(file, _Data(start, length - 4 if length >= 4 else None), put_right)
-        if length < 0:
+        if not 0 <= length < size_of(file):
             break
         at += 12 + length
     return AS_IT_IS
@@ -261,3 +263,17 @@ def nist(file: BinaryIO) -> Layout:
     if said <= left:
         return AS_IT_IS
     return Layout(missing=f"its header says {said} bytes of audio, and {max(0, left)} are there")
+
+
+def voc(file: BinaryIO) -> Layout:
+    """Creative Voice: blocks of a kind and a size of 24 bits, after which libsndfile does not look."""
+    size = size_of(file)
+    first = at = int.from_bytes(read_at(file, 20, 2), "little")
+    while (head := read_at(file, at, 4)) and head[0]:
+        if len(head) < 4 or at + 4 + int.from_bytes(head[1:], "little") > size:
+            missing = (
+                f"its last block should be {int.from_bytes(head[1:], 'little')} bytes, and {max(0, size - at - 4)} are there"
+            )
+            return Layout((buffered(Spliced(file, Span(0, at))),) if at > first else None, missing)
+        at += 4 + int.from_bytes(head[1:], "little")
+    return Layout((buffered(Spliced(file, Span(0, at))),)) if at < size else AS_IT_IS

@@ -45,7 +45,11 @@ AU = Container("AU", layout=chunks.au, is_exact=True)
 FLAC = Container("FLAC", layout=flac.layout, scans=True, is_exact=True)
 OGG = Container("Ogg", layout=ogg.layout, scans=True)
 MPEG = Container("MP3", layout=mpeg.layout, scans=True)
-NIST, VOC, IFF = Container("NIST SPHERE", layout=chunks.nist, is_exact=True), Container("Creative Voice"), Container("IFF")
+NIST, VOC, IFF = (
+    Container("NIST SPHERE", layout=chunks.nist, is_exact=True),
+    Container("Creative Voice", layout=chunks.voc),
+    Container("IFF"),
+)
 OTHER_OGG, AAC, AVI = Container("another coding in Ogg", "av"), Container("AAC", "av"), Container("AVI", "av")
 
 BEGINNINGS: tuple[tuple[bytes, int, bytes, Container], ...] = (

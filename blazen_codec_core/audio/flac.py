@@ -1,4 +1,4 @@
-"""FLAC: how much audio there is, whatever the header says, and streams that were joined. RFC 9639."""
+"""FLAC: how much audio there is, whatever the header says. RFC 9639."""
 
 from __future__ import annotations
 
@@ -49,19 +49,19 @@ class _Frame:
 
 
 def layout(file: BinaryIO) -> Layout:
-    """The streams of a file, with the number of samples that their last frames come to.
+    """The stream of a file, with the number of samples that its last frame comes to.
 
-    A header that says no number, or another one, is put right; where it says more, the rest is missing.
+    A header that says no number, or another one, is put right; where it says more, the rest is missing. Another stream behind it
+    does not belong there: decoders differ in what they make of it.
     """
-    start = after_tags(file, 0)
-    stop = size_of(file)
-    begins = [start, *(at for at in find(file, MAGIC, start + len(MAGIC), stop) if _info(file, at) is not None)]
-    spans = [Span(at, end) for at, end in zip(begins, [*begins[1:], stop], strict=True)]
-    found = [_link(file, span.start, span.stop) for span in spans]
-    missing = next((wrong for _, wrong in found if wrong), None)
-    if len(found) == 1 and found[0][0] is None:
-        return Layout(missing=missing)
-    return Layout(tuple(buffered(link or Spliced(file, span)) for (link, _), span in zip(found, spans, strict=True)), missing)
+    start, stop = after_tags(file, 0), size_of(file)
+    for at in find(file, MAGIC, start + len(MAGIC), stop):
+        if _info(file, at) is not None:
+            link, wrong = _link(file, start, at)
+            joined = f"another stream begins at byte {at}, and there is one in a FLAC file"
+            return Layout((buffered(link or Spliced(file, Span(start, at))),), wrong or joined)
+    link, wrong = _link(file, start, stop)
+    return Layout((buffered(link),) if link else None, wrong)
 
 
 def _link(file: BinaryIO, start: int, stop: int) -> tuple[Spliced | None, str | None]:
@@ -106,8 +106,10 @@ def _info(file: BinaryIO, at: int) -> _Info | None:
 
 def _last(file: BinaryIO, info: _Info, stop: int) -> tuple[_Frame | None, bool]:
     """The last frame of a stream, and whether it is whole."""
-    if read_at(file, stop - ID3_TAIL, 3) == b"TAG":
+    if stop - ID3_TAIL > info.frames_at and read_at(file, stop - ID3_TAIL, 3) == b"TAG":
         stop -= ID3_TAIL
+    if stop <= info.frames_at:
+        return None, False
     tail = _FRAME
     while True:
         begin = max(info.frames_at, stop - tail)

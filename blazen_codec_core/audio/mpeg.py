@@ -136,10 +136,12 @@ class _Link:
     first: bytes
     header: bytes | None
     frames: int = 0
+    passed_over: int = 0
     runs: list[Span] = field(default_factory=list)
 
     def add(self, span: Span) -> None:
         self.frames += 1
+        self.passed_over += span.start - self.runs[-1].stop if self.runs else 0
         if self.runs and self.runs[-1].stop == span.start:
             self.runs[-1] = Span(self.runs[-1].start, span.stop)
         else:
@@ -153,18 +155,16 @@ def layout(file: BinaryIO) -> Layout:
     between frames. Streams of free format are left to the decoder.
     """
     links: list[_Link] = []
-    passed_over = 0
     for span, frame, data in _frames(file):
         header = data if _header_fields(data, frame) is not None else None
         if header is not None or not links:
             links.append(_Link(data, header))
         if header is None:
-            if links[-1].runs:
-                passed_over += span.start - links[-1].runs[-1].stop
             links[-1].add(span)
     links = [link for link in links if link.frames]
     if not links:
         return AS_IT_IS
+    passed_over = sum(link.passed_over for link in links)
     said = [wrong for link in links if (wrong := _wrong_count(link))]
     remarks = (f"{passed_over} bytes among its frames are none, and were passed over",) if passed_over else ()
     given = tuple(buffered(Spliced(file, _header(link), *link.runs)) for link in links)
@@ -188,25 +188,43 @@ def _wrong_count(link: _Link) -> str | None:
 
 
 def _frames(file: BinaryIO) -> Iterator[tuple[Span, Frame, bytes]]:
-    """The whole frames of a file, in order, without tags and what else lies between; all of the first one's kind."""
+    """The whole frames of a file, in order, without tags and what else lies between; all of the first one's kind.
+
+    A frame that is not followed by another is damaged. So is the next one that is found: it borrows bits from those before it.
+    """
     size, at = size_of(file), after_tags(file, 0)
     stream: tuple[int, int, int] | None = None
     buffer, begin = b"", 0
-    in_step = False
+    is_lost = False
     while at < size:
         if at < begin or at + 2 * _LARGEST_FRAME > begin + len(buffer):
             buffer, begin = read_at(file, at, _BLOCK), at
         where = at - begin
         frame = frame_at(buffer, where)
-        if frame is not None and stream in (None, frame.stream) and (in_step or _goes_on(buffer, where, frame)):
-            if at + frame.size > size:
-                return
-            stream, in_step = frame.stream, True
-            yield Span(at, at + frame.size), frame, buffer[where : where + frame.size]
-            at += frame.size
+        if frame is not None and at + frame.size > size and stream == frame.stream:
+            return
+        if frame is not None and stream in (None, frame.stream) and _is_followed(buffer, where, frame):
+            stream = frame.stream
+            if not is_lost:
+                yield Span(at, at + frame.size), frame, buffer[where : where + frame.size]
+            at, is_lost = at + frame.size, False
             continue
-        in_step = False
-        at += _tag(buffer, where) or max(1, (buffer.find(b"\xff", where + 1) + 1 or len(buffer) + 1) - 1 - where)
+        if tag := _tag(buffer, where):
+            at += tag
+            continue
+        is_lost = stream is not None
+        at += max(1, (buffer.find(b"\xff", where + 1) + 1 or len(buffer) + 1) - 1 - where)
+
+
+def _is_followed(data: bytes, at: int, frame: Frame) -> bool:
+    """Whether a frame is as long as it says: the next one follows, or the end, with or without tags."""
+    end = at + frame.size
+    following = frame_at(data, end)
+    if following is not None:
+        return following.stream == frame.stream
+    while size := _tag(data, end):
+        end += size
+    return end > len(data) - 4
 
 
 def _tag(data: bytes, at: int) -> int:
@@ -256,7 +274,8 @@ def _header(link: _Link) -> bytes:
         return _new_header(link.first, frame, link.frames, sizes)
     made, at = bytearray(link.header), fields[_COUNTED]
     gaps = fields[0] + _GAPS_AT
-    if link.frames < int.from_bytes(made[at : at + 4]) and len(made) >= gaps + 3:  # the end, and what is cut off it, is missing
+    is_cut = link.frames < int.from_bytes(made[at : at + 4]) and not link.passed_over
+    if is_cut and len(made) >= gaps + 3:  # what decoders are told to leave out at the end is not there
         made[gaps + 1 : gaps + 3] = bytes([made[gaps + 1] & 0xF0, 0])
     return bytes(_counting(made, fields, link.frames, sizes))
 

@@ -97,8 +97,7 @@ class AudioReader:
         if container is not None and container.extra is not None:
             return ffmpeg.Decoder(file, name, container.name)
         where = None if content or begin else self.path
-        source = buffered(Spliced(file, Span(begin, size_of(file)))) if begin else file
-        return sndfile.Decoder(where, source, name, container)
+        return sndfile.Decoder(where, buffered(Spliced(file, Span(begin, size_of(file)))), name, container)
 
     def _choose(self, start: float, end: float | None, at_most: bool) -> None:
         """What part of it is read, in samples."""

@@ -5,6 +5,8 @@ from typing import Any
 
 import click
 
+from .. import container
+from ..audio import check_format
 from ..registry import Registry
 from ..specs import LoadOptions
 from . import stream
@@ -13,7 +15,9 @@ from .options import AUDIO, as_json, format_options, loading, print_json, quiet,
 
 @click.command("decode")
 @click.argument("source", metavar="TOKENS", type=AUDIO)
-@click.option("-o", "--output", required=True, type=AUDIO, help="the audio file; its suffix says the format")
+@click.option(
+    "-o", "--output", required=True, type=AUDIO, help="the audio file; its suffix says the format; - for standard output, as WAV"
+)
 @format_options
 @loading
 @quiet
@@ -21,16 +25,21 @@ from .options import AUDIO, as_json, format_options, loading, print_json, quiet,
 def command(source: Path, output: Path, format_options: dict[str, str], quiet: bool, as_json: bool, **options: Any) -> None:
     """Tokens to an audio file.
 
-    The model is the one that made them; so are the weights, where those are random:SEED. The audio has the sample rate and
-    length of the original.
+    TOKENS is a token file, or - for a .tokens file on standard input. The model is the one that made them; so are the weights,
+    where those are random:SEED. The audio has the sample rate and length of the original.
     """
-    registry = Registry()
-    tokens = registry.format_for(source).read(source, loading=LoadOptions.of(**options), **format_options)
-    stream.check_writable(output)
-    if options["weights"] is None and tokens.weights and tokens.weights.startswith("random:"):
-        options["weights"] = tokens.weights
-    codec = registry.provider(tokens.codec, LoadOptions.of(**options))
-    stream.decode_to_file(codec, tokens, output, quiet)
+    if as_json and output == stream.STANDARD:
+        raise click.UsageError("--json and the audio would both go to standard output")
+    with stream.from_standard(source, container.SUFFIX) as read, stream.to_standard(output, ".wav") as written:
+        stream.check_writable(written)
+        check_format(written.suffix)
+        registry = Registry()
+        tokens = registry.format_for(read).read(read, loading=LoadOptions.of(**options), **format_options)
+        stream.check_audio_fits(written, tokens)
+        if options["weights"] is None and tokens.weights and tokens.weights.startswith("random:"):
+            options["weights"] = tokens.weights
+        codec = registry.provider(tokens.codec, LoadOptions.of(**options))
+        stream.decode_to_file(codec, tokens, written, quiet)
     if as_json:
         print_json({"output": str(output), "codec": tokens.codec, "seconds": tokens.seconds, "channels": tokens.channels})
     else:

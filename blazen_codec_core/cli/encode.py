@@ -5,19 +5,41 @@ from typing import Any
 
 import click
 
+from .. import container
+from ..audio import Truncated
 from ..registry import Registry
 from ..specs import LoadOptions
 from . import stream
-from .options import AUDIO, as_json, bandwidth, codec_name, format_options, loading, mono, normalize_db, print_json, quiet, say
+from .options import (
+    AUDIO,
+    as_json,
+    bandwidth,
+    codec_name,
+    format_options,
+    loading,
+    mono,
+    normalize_db,
+    print_json,
+    quiet,
+    say,
+    truncated,
+)
 
 
 @click.command("encode")
 @click.argument("source", metavar="IN", type=AUDIO)
 @codec_name
-@click.option("-o", "--output", required=True, type=AUDIO, help="the token file; .tokens, or a suffix that a plugin knows")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=AUDIO,
+    help="the token file; .tokens, or a suffix that a plugin knows; - for standard output",
+)
 @bandwidth
 @mono
 @normalize_db
+@truncated
 @format_options
 @loading
 @quiet
@@ -29,6 +51,7 @@ def command(
     bandwidth: float | None,
     mono: bool,
     normalize_db: float | None,
+    truncated: Truncated,
     format_options: dict[str, str],
     quiet: bool,
     as_json: bool,
@@ -36,20 +59,25 @@ def command(
 ) -> None:
     """An audio file to tokens.
 
-    IN is anything that libsndfile reads, at any sample rate. A mono codec takes the channels one by one, unless the file's format
-    holds one stream only: then they are mixed down. For a codec of several channels, a single one is copied.
+    IN is an audio file of any kind and sample rate, or - for standard input. A mono codec takes the channels one by one, unless
+    the format of the tokens holds one stream only: then they are mixed down. For a codec of several channels, one is copied.
     """
-    registry = Registry()
-    entry, file_format = registry.find(name), registry.format_for(output)
-    stream.check_writable(output)
-    loading = LoadOptions.of(**options)
-    file_format.check_options(format_options)
-    mono = mono or (file_format.streams == 1 == entry.spec.channels)
-    file_format.check(entry.spec, stream.channels_of(source, entry.spec.channels, mono))
-    entry.spec.codebooks_for(bandwidth)
-    codec = registry.provider(entry.qualified_name, loading)
-    tokens = stream.encode_file(codec, source, quiet, bandwidth=bandwidth, mono=mono, normalize_db=normalize_db)
-    file_format.write(tokens, output, loading=loading, **format_options)
+    if as_json and output == stream.STANDARD:
+        raise click.UsageError("--json and the tokens would both go to standard output")
+    with stream.from_standard(source) as read, stream.to_standard(output, container.SUFFIX) as written:
+        registry = Registry()
+        entry, file_format = registry.find(name), registry.format_for(written)
+        stream.check_writable(written)
+        loading = LoadOptions.of(**options)
+        file_format.check_options(format_options)
+        mono = mono or (file_format.streams == 1 == entry.spec.channels)
+        file_format.check(entry.spec, stream.channels_of(read, entry.spec.channels, mono))
+        entry.spec.codebooks_for(bandwidth)
+        codec = registry.provider(entry.qualified_name, loading)
+        tokens = stream.encode_file(
+            codec, read, quiet, bandwidth=bandwidth, mono=mono, normalize_db=normalize_db, truncated=truncated
+        )
+        file_format.write(tokens, written, loading=loading, **format_options)
     summary = {
         "output": str(output),
         "codec": tokens.codec,

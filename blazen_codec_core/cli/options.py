@@ -11,7 +11,8 @@ import click
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-AUDIO = click.Path(path_type=Path, dir_okay=False)
+AUDIO = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
+"""A file, or `-` where the command says so."""
 
 
 def model(function: F) -> F:
@@ -51,6 +52,13 @@ bandwidth = click.option("-b", "--bandwidth", type=float, metavar="KBPS", help="
 mono = click.option("--mono", is_flag=True, help="mix the channels down to one")
 normalize_db = click.option(
     "--normalize-db", type=float, metavar="LUFS", help="bring the audio to this loudness first; decoding brings it back"
+)
+truncated = click.option(
+    "--truncated",
+    type=click.Choice(["refuse", "keep"]),
+    default="refuse",
+    show_default=True,
+    help="files that are shorter than they say: an error, or what is there of them",
 )
 quiet = click.option("-q", "--quiet", is_flag=True, help="say nothing but errors")
 as_json = click.option("--json", "as_json", is_flag=True, help="print JSON")

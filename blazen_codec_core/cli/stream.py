@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -10,9 +13,9 @@ from pathlib import Path
 import click
 
 from .. import recordings
-from ..audio import AudioReader
+from ..audio import AudioReader, Truncated, check_format
 from ..provider import DynCodecProvider
-from ..recordings import Advance, Channels, Recording
+from ..recordings import Advance, Channels, Recording, Restoring
 from ..tokens import CodecTokens
 from .options import say
 
@@ -21,9 +24,9 @@ LONG = 20.0
 
 
 @contextmanager
-def progress(what: str, seconds: float, quiet: bool) -> Iterator[Advance]:
+def progress(what: str, seconds: float | None, quiet: bool) -> Iterator[Advance]:
     """A bar on stderr for long work on a terminal; calls of the value it gives add seconds done."""
-    if quiet or seconds < LONG:
+    if quiet or (seconds is not None and seconds < LONG):
         yield lambda _: None
         return
     with bar(what, seconds, quiet, " s") as advance:
@@ -31,7 +34,7 @@ def progress(what: str, seconds: float, quiet: bool) -> Iterator[Advance]:
 
 
 @contextmanager
-def bar(what: str, total: float, quiet: bool, unit: str = "") -> Iterator[Advance]:
+def bar(what: str, total: float | None, quiet: bool, unit: str = "") -> Iterator[Advance]:
     """A bar on stderr, on a terminal; calls of the value it gives add what is done."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -39,7 +42,7 @@ def bar(what: str, total: float, quiet: bool, unit: str = "") -> Iterator[Advanc
     columns = (
         TextColumn(what),
         BarColumn(),
-        TextColumn(f"{{task.completed:.0f}}/{{task.total:.0f}}{unit}"),
+        TextColumn(f"{{task.completed:.0f}}{unit}" if total is None else f"{{task.completed:.0f}}/{{task.total:.0f}}{unit}"),
         TimeRemainingColumn(),
     )
     console = Console(stderr=True)
@@ -62,18 +65,59 @@ def encode_file(
     bandwidth: float | None = None,
     mono: bool = False,
     normalize_db: float | None = None,
+    truncated: Truncated = "refuse",
 ) -> CodecTokens:
     """The tokens of an audio file, made to suit the codec if need be, which is said on stderr and kept in the tokens."""
-    recording = Recording.at(path, codec, mono)
+    recording = Recording.at(path, codec, mono, truncated)
     for remark in recording.remarks:
         say(remark, quiet)
     watched = partial(progress, quiet=quiet)
-    return recordings.encode(codec, recording, bandwidth=bandwidth, normalize_db=normalize_db, progress=watched)
+    tokens = recordings.encode(codec, recording, bandwidth=bandwidth, normalize_db=normalize_db, progress=watched)
+    for remark in recording.found:
+        say(f"{recording.name}: {remark}", quiet)
+    return tokens
 
 
 def decode_to_file(codec: DynCodecProvider, tokens: CodecTokens, path: Path, quiet: bool) -> None:
     """Writes the audio that tokens stand for; what is done to it is said on stderr."""
     recordings.decode_to_file(codec, tokens, path, progress=partial(progress, quiet=quiet), remark=lambda text: say(text, quiet))
+
+
+STANDARD = Path("-")
+"""Stands for standard input or output."""
+
+
+@contextmanager
+def from_standard(path: Path, suffix: str = "") -> Iterator[Path]:
+    """Where a file can be read that is given as `-`: standard input, kept in a temporary file. Others are where they are."""
+    if path != STANDARD:
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="blazen-codec-") as folder:
+        kept = Path(folder) / f"standard input{suffix}"
+        with kept.open("wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+        yield kept
+
+
+@contextmanager
+def to_standard(path: Path, suffix: str) -> Iterator[Path]:
+    """Where a file can be written that goes to standard output, `-`, once it is whole. Others go where they go."""
+    if path != STANDARD:
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="blazen-codec-") as folder:
+        made = Path(folder) / f"standard output{suffix}"
+        yield made
+        with made.open("rb") as file:
+            shutil.copyfileobj(file, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+
+
+def check_audio_fits(path: Path, tokens: CodecTokens) -> None:
+    """Fails before the work where a file of that name cannot hold the audio of tokens."""
+    restoring = Restoring(tokens)
+    check_format(path.suffix, restoring.sample_rate, restoring.channels.count)
 
 
 def check_writable(path: Path) -> None:
