@@ -140,14 +140,8 @@ class Recording:
             wrong = ~(np.abs(block) <= MAX_AMPLITUDE)
             channel, sample = min(np.argwhere(wrong), key=lambda place: place[1])
             value, at = block[channel, sample], (self.read + sample) / self.sample_rate
-            what = (
-                f"a sample of {value:g}, where 1 is full scale"
-                if np.isfinite(value)
-                else "NaN"
-                if np.isnan(value)
-                else "infinity"
-            )
-            raise InvalidInput(f"{self.name} holds {what} at {at:.3f} s; what makes it is no audio, or was never scaled")
+            what = f"a sample of {value:g}" if np.isfinite(value) else "NaN" if np.isnan(value) else "infinity"
+            raise InvalidInput(f"{self.name} holds {what} at {at:.3f} s; audio is nominally -1 … 1. Was it never scaled?")
         return peak
 
     def whole(self) -> Pcm:

@@ -62,8 +62,8 @@ class Decoder:
         except (self._av.FFmpegError, ValueError, OSError) as error:
             raise CorruptFile(f"{self._name} cannot be read as audio: {reason(error)}") from error
         with container:
-            if not container.streams.audio:
-                raise CorruptFile(f"{self._name} holds no stream of audio")
+            if not container.streams.audio or container.streams.audio[0].codec_context is None:
+                raise CorruptFile(f"{self._name} holds no stream of audio that FFmpeg can decode")
             yield container, container.streams.audio[0]
 
     def survey(self) -> Layout:

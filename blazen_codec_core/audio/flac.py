@@ -69,11 +69,12 @@ def _link(file: BinaryIO, start: int, stop: int) -> tuple[Spliced | None, str | 
     info = _info(file, start)
     if info is None:
         return None, None
-    last, whole = _last(file, info, stop)
+    last, end = _last(file, info, stop)
     if last is None:
         return None, None
-    there, end = (last.first + last.samples, stop) if whole else (last.first, last.at)
-    if there == info.total:
+    whole = end is not None
+    there, end = (last.first + last.samples, end) if end is not None else (last.first, last.at)
+    if there == info.total and end == stop:
         return None, None
     missing = None
     if info.total > there:
@@ -104,12 +105,12 @@ def _info(file: BinaryIO, at: int) -> _Info | None:
     return None
 
 
-def _last(file: BinaryIO, info: _Info, stop: int) -> tuple[_Frame | None, bool]:
-    """The last frame of a stream, and whether it is whole."""
+def _last(file: BinaryIO, info: _Info, stop: int) -> tuple[_Frame | None, int | None]:
+    """The last frame of a stream, and where it ends; `None` if it is cut."""
     if stop - ID3_TAIL > info.frames_at and read_at(file, stop - ID3_TAIL, 3) == b"TAG":
         stop -= ID3_TAIL
     if stop <= info.frames_at:
-        return None, False
+        return None, None
     tail = _FRAME
     while True:
         begin = max(info.frames_at, stop - tail)
@@ -121,14 +122,16 @@ def _last(file: BinaryIO, info: _Info, stop: int) -> tuple[_Frame | None, bool]:
             frame = _frame(data, at, begin, info)
             if frame is None:
                 continue
-            if crc16(data[at:ends]) == 0 or (frame.first < info.total <= frame.first + frame.samples and _ends_within(data[at:])):
-                return frame, True
+            if crc16(data[at:ends]) == 0:
+                return frame, begin + ends
+            if frame.first < info.total <= frame.first + frame.samples and (size := _ends_after(data[at:])):
+                return frame, begin + at + size
             if later is not None and crc16(data[at:later]) == 0:  # the one after it is real, and cut
                 cut = _frame(data, later, begin, info)
-                return cut, False
+                return cut, None
             later = at
         if begin == info.frames_at or tail >= _MOST_TAIL:
-            return None, False
+            return None, None
         tail *= 4
 
 
@@ -163,14 +166,14 @@ def _coded_length(byte: int) -> int:
     return length if 2 <= length <= 7 else 0
 
 
-def _ends_within(data: bytes) -> bool:
-    """Whether a frame, with its checksum, ends somewhere, and something else follows."""
+def _ends_after(data: bytes) -> int:
+    """After how many bytes a frame, with its checksum, seems to end, where something else follows; 0 if nowhere."""
     table, value = _table(16, 0x8005), 0
-    for byte in data:
+    for number, byte in enumerate(data, 1):
         value = value << 8 & 0xFFFF ^ table[value >> 8 ^ byte]
         if not value:
-            return True
-    return False
+            return number
+    return 0
 
 
 @cache

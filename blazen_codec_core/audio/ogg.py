@@ -67,7 +67,9 @@ def layout(file: BinaryIO) -> Layout:
             missing.append(f"pages {links[-1].number + 1} to {page.number - 1} are missing at byte {page.span.start}")
         links[-1].add(page)
     if links and not links[-1].ended:
-        missing.append(f"its last page, which ends the stream, is not there; it breaks off at byte {at}")
+        missing.append(
+            f"its last page, which ends the stream, is not there; the {size_of(file) - at} bytes at byte {at} are no whole page"
+        )
     said = _few(missing)
     if len(links) == 1 and len(links[0].spans) == 1 and links[0].spans[0] == Span(0, size_of(file)):
         return Layout(missing=said)

@@ -107,9 +107,9 @@ class AudioReader:
         self._part = "" if not start and end is None else f" from {start:g} to {'the end' if end is None else f'{end:g}'} s"
         stop = self._stop if total is None else total if self._stop is None else min(self._stop, total)
         self.num_samples: int | None = None if stop is None else stop - self._start
-        if self._start < 0 or (self.num_samples is not None and self.num_samples <= 0):
+        if self._start < 0 or (stop is not None and stop <= self._start and (self._is_exact or stop == self._stop or not stop)):
             raise self._none()
-        if total is not None:
+        if total is not None and self._is_exact:
             self._check_end(total)
 
     def _none(self) -> InvalidInput:

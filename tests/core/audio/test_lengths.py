@@ -1,0 +1,297 @@
+"""What is read is the audio that is there, whatever a header says."""
+
+from __future__ import annotations
+
+import io
+import struct
+import time
+import tracemalloc
+
+import damage
+import numpy as np
+import pytest
+import soundfile
+from damage import RATE, tone
+
+import blazen_codec_core as bc
+from blazen_codec_core import audio
+
+
+def read(data: bytes, **options) -> tuple[np.ndarray, list[str]]:
+    with audio.AudioReader("a", content=io.BytesIO(data), **options) as reader:
+        return np.concatenate(list(reader.blocks(5000)), axis=1), reader.remarks
+
+
+def length_said(data: bytes) -> int | None:
+    with audio.AudioReader("a", content=io.BytesIO(data)) as reader:
+        return reader.num_samples
+
+
+@pytest.mark.parametrize("name", damage.MADE)
+def test_whole_files_are_read_whole(name):
+    data = damage.MADE[name](channels=2)
+    pcm, remarks = read(data)
+    assert remarks == []
+    assert pcm.shape == (2, 2 * RATE)
+    assert np.corrcoef(pcm[0], tone()[:, 0])[0, 1] > 0.95
+    assert length_said(data) == pcm.shape[1]
+
+
+@pytest.mark.parametrize("name", damage.MADE)
+def test_half_a_file_is_refused_or_remarked_upon(name):
+    whole = damage.MADE[name](seconds=20.0)
+    half = whole[: len(whole) // 2]
+    if name == "mp3":  # which can be played from anywhere to anywhere
+        pcm, remarks = read(half)
+    else:
+        with pytest.raises(bc.CorruptFile, match="breaks off"):
+            read(half)
+        pcm, remarks = read(half, truncated="keep")
+    assert "breaks off" in remarks[0]
+    assert 5 < pcm.shape[1] / RATE < 11
+    assert np.abs(pcm - read(whole)[0][:, : pcm.shape[1]]).max() < 1e-6
+
+
+def test_what_is_missing_is_said_in_numbers(tmp_path):
+    (tmp_path / "a.wav").write_bytes(damage.MADE["wav"]()[:32_044])
+    with pytest.raises(bc.CorruptFile, match=r"a\.wav breaks off: its header says 64000 bytes of audio, and 32000 are there"):
+        audio.read(tmp_path / "a.wav")
+    assert audio.read(tmp_path / "a.wav", truncated="keep")[0].shape == (1, RATE)
+
+
+class TestWav:
+    WAV = damage.MADE["wav"]()
+
+    @pytest.mark.parametrize(
+        ("riff", "data"),
+        [(0, 0), (36, 0), (2**32 - 1, 2**32 - 1), (2**31 + 35, 2**31 - 1), (2**32 - 1, 0x7FFFF000), (2**31, 2**31)],
+    )
+    def test_sizes_that_were_never_written(self, riff, data):
+        pcm, remarks = read(damage.with_sizes(self.WAV, riff, data))
+        assert np.array_equal(pcm, read(self.WAV)[0])
+        assert remarks == []
+
+    def test_silence_in_a_pipe_is_audio(self):
+        silent = self.WAV[:44] + bytes(64_000)
+        assert read(damage.with_sizes(silent, 0, 0))[0].shape == (1, 2 * RATE)
+
+    def test_a_wav_without_audio_is_empty(self):
+        with pytest.raises(bc.InvalidInput, match="holds no audio"):
+            read(damage.with_sizes(self.WAV[:44], 36, 0))
+        with pytest.raises(bc.InvalidInput, match="holds no audio"):
+            read(damage.with_sizes(self.WAV[:44] + b"LIST\4\0\0\0INFO", 48, 0))
+
+    def test_a_size_that_is_far_too_small_is_no_size(self):
+        with pytest.raises(bc.CorruptFile, match="says 1000 bytes of audio, and 63000 more follow"):
+            read(damage.with_sizes(self.WAV, 1036, 1000))
+
+    @pytest.mark.parametrize("behind", [b"LIST\4\0\0\0INFO", b"id3 \4\0\0\0abcd", bytes(7), b"\0"])
+    def test_what_follows_the_audio_is_not_audio(self, behind):
+        assert np.array_equal(read(self.WAV + behind)[0], read(self.WAV)[0])
+
+    @pytest.mark.parametrize("chunk", ["", "LIST"])
+    def test_over_4_gib(self, tmp_path, chunk):
+        samples = 2_200_000_123  # 4.4 GB
+        head = damage.with_sizes(self.WAV[:44], (2 * samples + 36) % 2**32, 2 * samples % 2**32)
+        with (tmp_path / "a.wav").open("wb") as file:
+            file.write(head)
+            file.truncate(44 + 2 * samples)
+            file.seek(44 + 2 * (samples - 1))
+            file.write(struct.pack("<h", 16384))
+            file.write(b"LIST\4\0\0\0INFO" if chunk else b"")
+        with audio.AudioReader(tmp_path / "a.wav") as reader:
+            assert reader.num_samples == samples
+        with audio.AudioReader(tmp_path / "a.wav", start=(samples - RATE) / RATE) as reader:
+            pcm = np.concatenate(list(reader.blocks()), axis=1)
+        assert pcm.shape == (1, RATE)
+        assert pcm[0, -1] == 0.5
+        assert not pcm[0, :-1].any()
+
+    @pytest.mark.parametrize("coding", ["GSM610", "G721_32", "NMS_ADPCM_32", "IMA_ADPCM", "MS_ADPCM", "ULAW", "PCM_24", "DOUBLE"])
+    def test_codings_with_and_without_seeking(self, coding):
+        data = damage.by_libsndfile("WAV", coding)()
+        whole, _ = read(data)
+        assert whole.shape[1] >= 2 * RATE
+        part, _ = read(data, start=0.5, end=1.25)
+        assert np.array_equal(part, whole[:, RATE // 2 : RATE * 5 // 4])
+
+    def test_mp3_inside(self):
+        mp3 = damage.MADE["mp3"]()
+        fmt = struct.pack("<HHIIHHHHIHHH", 0x55, 1, RATE, 4000, 1, 0, 12, 1, 2, 144, 1, 0)
+        body = b"WAVEfmt " + struct.pack("<I", len(fmt)) + fmt + b"data" + struct.pack("<I", len(mp3)) + mp3
+        pcm, _ = read(b"RIFF" + struct.pack("<I", len(body)) + body)
+        assert np.abs(pcm - read(mp3)[0]).max() < 1e-6
+
+
+@pytest.mark.parametrize("name", ["aiff", "au", "caf", "w64"])
+def test_lengths_that_were_never_written(name):
+    made = bytearray(damage.MADE[name]())
+    at, form, unknown = {
+        "aiff": (made.find(b"SSND") + 4, ">I", 0),
+        "au": (8, ">I", 2**32 - 1),
+        "caf": (made.find(b"data") + 4, ">q", -1),
+        "w64": (made.find(b"data\xf3\xac\xd3\x11") + 16, "<Q", 24),
+    }[name]
+    struct.pack_into(form, made, at, unknown)
+    assert np.array_equal(read(bytes(made))[0], read(damage.MADE[name]())[0])
+
+
+class TestFlac:
+    FLAC = damage.MADE["flac"]()
+
+    def test_unknown_length(self):
+        pcm, remarks = read(damage.of_unknown_length(self.FLAC))
+        assert length_said(damage.of_unknown_length(self.FLAC)) is None
+        assert np.array_equal(pcm, read(self.FLAC)[0])
+        assert remarks == []
+        part, _ = read(damage.of_unknown_length(self.FLAC), start=0.5, end=1.5)
+        assert np.array_equal(part, pcm[:, RATE // 2 : RATE * 3 // 2])
+
+    def test_tags_around_it(self):
+        tagged = damage.id3_tag(100_000) + damage.of_unknown_length(self.FLAC) + b"TAG" + bytes(125)
+        assert np.array_equal(read(tagged)[0], read(self.FLAC)[0])
+
+    def test_another_stream_behind_it(self):
+        with pytest.raises(bc.CorruptFile, match="another stream begins"):
+            read(self.FLAC + damage.MADE["flac"](seed=1))
+
+    @pytest.mark.parametrize("left_out", [1, 100, 3000])
+    def test_the_last_frame_is_cut(self, left_out):
+        for data in (self.FLAC, damage.of_unknown_length(self.FLAC)):
+            with pytest.raises(bc.CorruptFile):
+                read(data[:-left_out])
+            kept, remarks = read(data[:-left_out], truncated="keep")
+            assert remarks
+            assert 1.0 < kept.shape[1] / RATE < 2.0
+            assert np.array_equal(kept, read(self.FLAC)[0][:, : kept.shape[1]])
+
+
+class TestMp3:
+    MP3 = damage.MADE["mp3"]()
+
+    def test_pictures_and_tags_are_no_audio(self):
+        plain = damage.by_libsndfile("MP3", bitrate_mode="CONSTANT", compression_level=0.9)()
+        behind = b"APETAGEX" + struct.pack("<IIII", 2000, 40_000, 1, 0xA0000000) + bytes(8) + b"\x11" * 40_000
+        for tagged in (damage.id3_tag(150_000) + plain, plain + behind, plain + b"TAG" + bytes(125)):
+            assert np.abs(read(tagged)[0] - read(plain)[0]).max() < 1e-6
+
+    def test_without_a_header_frame(self):
+        pytest.importorskip("av", reason="PyAV makes these files")
+        data = damage.THROUGH_FFMPEG["mp3_without_header"](seconds=5.0)
+        assert length_said(data) is None
+        assert read(data)[0].shape[1] / RATE == pytest.approx(damage.seconds_by_ffmpeg(data), abs=1e-9)
+
+    def test_joined(self):
+        other = damage.MADE["mp3"](seconds=1.0, seed=1)
+        joined, _ = read(self.MP3 + other)
+        assert np.abs(joined - np.concatenate([read(self.MP3)[0], read(other)[0]], axis=1)).max() < 1e-6
+
+    @pytest.mark.parametrize("frames", [100, 5000, 1 << 20])
+    def test_samples_do_not_depend_on_how_they_are_read(self, frames):
+        with audio.AudioReader("a", content=io.BytesIO(self.MP3)) as reader:
+            pcm = np.concatenate(list(reader.blocks(frames)), axis=1)
+        assert np.array_equal(pcm, read(self.MP3)[0])
+
+    @pytest.mark.parametrize("start", [0.01, 0.5, 1.2345])
+    def test_parts_are_parts_of_the_whole(self, start):
+        whole, (part, _) = read(self.MP3)[0], read(self.MP3, start=start, end=start + 0.5)
+        at = round(start * RATE)
+        assert np.abs(part - whole[:, at : at + RATE // 2]).max() < 1e-6
+
+
+@pytest.mark.parametrize("name", ["ogg", "opus"])
+class TestOgg:
+    def test_joined_streams_are_read_one_after_the_other(self, name):
+        first, second = damage.MADE[name](), damage.MADE[name](seconds=1.0, seed=1)
+        for joined in (first + second, damage.with_serial(first, 1) + damage.with_serial(second, 2)):
+            pcm, remarks = read(joined)
+            assert np.array_equal(pcm, np.concatenate([read(first)[0], read(second)[0]], axis=1))
+            assert remarks == []
+            part, _ = read(joined, start=1.5, end=2.5)
+            assert np.array_equal(part, pcm[:, RATE * 3 // 2 : RATE * 5 // 2])
+
+    def test_a_page_that_is_missing(self, name):
+        pages = list(damage.ogg_pages(damage.MADE[name](seconds=10.0)))
+        assert len(pages) > 4
+        with pytest.raises(bc.CorruptFile, match="pages 3 to 3 are missing"):
+            read(b"".join([*pages[:3], *pages[4:]]))
+
+    def test_a_byte_that_is_changed(self, name):
+        made = bytearray(damage.MADE[name]())
+        made[-100] ^= 1
+        with pytest.raises(bc.CorruptFile, match="no whole page"):
+            read(bytes(made))
+
+
+class TestParts:
+    WAV = damage.MADE["wav"]()
+
+    def test_a_part_beyond_the_end(self):
+        for options in ({"start": 3.0}, {"start": 1.0, "end": 9.0}, {"start": 3.0, "end": 4.0}, {"start": -1.0}):
+            for name in ("wav", "flac", "mp3"):
+                with pytest.raises(bc.InvalidInput):
+                    read(damage.MADE[name](), **options)
+
+    def test_lists_are_rounded(self):
+        assert read(self.WAV, start=1.0, end=2.05)[0].shape == (1, RATE)
+
+    def test_at_most(self):
+        assert read(self.WAV, end=9.0, at_most=True)[0].shape == (1, 2 * RATE)
+
+
+class TestDamage:
+    @pytest.mark.parametrize("name", [*damage.MADE, *damage.THROUGH_FFMPEG])
+    def test_no_more_is_read_than_ffmpeg_finds(self, name):
+        check_damaged(name, 25)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("name", [*damage.MADE, *damage.THROUGH_FFMPEG])
+    def test_a_thousand_variants(self, name):
+        check_damaged(name, 1000)
+
+
+FORMATS = {"mp3": "mp3", "mp3_without_header": "mp3", "aac": "aac"}
+"""What has no beginning to be known by."""
+MORE = {"mp3": 0.075, "mp3_without_header": 0.075, "ogg": 2.1, "opus": 2.1}
+"""Seconds by which we may find more. A frame of MP3 or two, where FFmpeg loses step; one whole stream behind another of Ogg whose
+beginning is cut, at which FFmpeg gives up."""
+
+
+def check_damaged(name: str, variants: int) -> None:
+    """Whatever was done to a file, it gives audio that FFmpeg finds too, or an error; soon, and in little memory."""
+    pytest.importorskip("av", reason="PyAV is the other decoder")
+    made = {**damage.MADE, **damage.THROUGH_FFMPEG}[name]
+    data, other = made(), made(seconds=1.0, seed=1)
+    refused, longer = 0, []
+    for seed in range(variants):
+        broken = damage.damaged(name, data, other, seed)
+        for truncated in ("refuse", "keep"):
+            started = time.process_time()
+            try:
+                with audio.AudioReader("a", content=io.BytesIO(broken), truncated=truncated) as reader:
+                    seconds = sum(block.shape[1] for block in reader.blocks()) / reader.sample_rate
+            except bc.CodecError:
+                refused += 1
+                continue
+            assert time.process_time() - started < 5.0
+            assert seconds < 60.0
+            found = max(damage.seconds_by_ffmpeg(broken, format) for format in (None, FORMATS.get(name)))
+            if seconds > found + 1e-3:
+                longer.append((seed, truncated, seconds, found))
+    allowed = MORE.get(name, 0.0)
+    assert [case for case in longer if case[2] > case[3] + allowed + 1e-3] == []
+    assert len(longer) <= variants * 0.02 + 1, longer
+    assert refused or name.startswith("mp3")
+
+
+def test_memory_does_not_grow_with_the_length(tmp_path):
+    with soundfile.SoundFile(tmp_path / "a.flac", "w", 8000, 1) as file:
+        for _ in range(40):
+            file.write(np.zeros(8000 * 60, np.float32))
+    tracemalloc.start()
+    with audio.AudioReader(tmp_path / "a.flac") as reader:
+        samples = sum(block.shape[1] for block in reader.blocks(8000))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert samples == 40 * 60 * 8000
+    assert peak < 16 << 20
