@@ -18,6 +18,9 @@ _FRAME = 1 << 16
 _MOST_TAIL = 16 << 20
 BLOCK_SIZES = (0, 192, 576, 1152, 2304, 4608, 0, 0, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 """Samples of a frame, by the code in its header. For 0 they are written out, or the code is reserved."""
+RATES = (0, 88_200, 176_400, 192_000, 8000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000)
+"""Hertz, by the code in a frame's header. Higher codes have it written out, in some unit."""
+_RATE_BYTES, _RATE_UNITS = {12: 1, 13: 2, 14: 2}, {12: 1000, 13: 1, 14: 10}
 ID3_TAIL = 128
 
 
@@ -41,11 +44,13 @@ class _Frame:
         at: Where it is.
         first: Of its samples, counted from the beginning of the stream.
         samples: In it, a channel.
+        sample_rate: In hertz; 0 for the stream's.
     """
 
     at: int
     first: int
     samples: int
+    sample_rate: int
 
 
 def layout(file: BinaryIO) -> Layout:
@@ -72,6 +77,8 @@ def _link(file: BinaryIO, start: int, stop: int) -> tuple[Spliced | None, str | 
     last, end = _last(file, info, stop)
     if last is None:
         return None, None
+    if last.sample_rate not in (0, info.sample_rate):
+        return None, f"its header says {info.sample_rate} Hz, and its last frame {last.sample_rate} Hz"
     whole = end is not None
     there, end = (last.first + last.samples, end) if end is not None else (last.first, last.at)
     if there == info.total and end == stop:
@@ -152,10 +159,11 @@ def _frame(data: bytes, at: int, begin: int, info: _Info) -> _Frame | None:
     if size in (6, 7):
         width = size - 5
         samples, end = int.from_bytes(head[end : end + width]) + 1, end + width
-    end += {12: 1, 13: 2, 14: 2}.get(rate, 0)
+    rate_at, end = end, end + _RATE_BYTES.get(rate, 0)
     if not samples or end >= len(head) or crc8(head[: end + 1]):
         return None
-    return _Frame(begin + at, number if head[1] & 1 else number * info.block, samples)
+    sample_rate = int.from_bytes(head[rate_at:end]) * _RATE_UNITS[rate] if rate in _RATE_UNITS else RATES[rate]
+    return _Frame(begin + at, number if head[1] & 1 else number * info.block, samples, sample_rate)
 
 
 def _coded_length(byte: int) -> int:

@@ -11,7 +11,7 @@ from typing import BinaryIO, Literal, Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checks import Pcm
+from ..checks import HIGHEST_RATE, LOWEST_RATE, Pcm
 from ..errors import CorruptFile, InvalidInput
 from ..files import existing
 from . import containers, ffmpeg, sndfile
@@ -85,6 +85,8 @@ class AudioReader:
             except OSError as error:
                 raise CorruptFile(f"{self.path} cannot be read: {error.strerror or error}") from error
             self.sample_rate, self.channels = self._decoder.sample_rate, self._decoder.channels
+            if not LOWEST_RATE <= self.sample_rate <= HIGHEST_RATE:
+                raise CorruptFile(f"{self.path} says {self.sample_rate} Hz; audio has {LOWEST_RATE} to {HIGHEST_RATE} Hz")
             self._choose(start, end, at_most)
             self._opened = opened.pop_all()
 
@@ -171,8 +173,10 @@ class AudioReader:
     def _note(self, missing: str, *, is_error: bool) -> None:
         """Say that something is missing, or raise it."""
         if is_error and not self._keeps:
-            raise CorruptFile(f"{self.path} breaks off: {missing}. To have what is there, ask for truncated files to be kept")
-        self.remarks.append(f"it breaks off: {missing}")
+            raise CorruptFile(
+                f"{self.path} is incomplete or damaged: {missing}. To have what is there, ask for truncated files to be kept"
+            )
+        self.remarks.append(f"it is incomplete or damaged: {missing}")
 
     def close(self) -> None:
         self._opened.close()
