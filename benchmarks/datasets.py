@@ -20,6 +20,7 @@ import blazen_codec_core as bc
 from blazen_codec_core.conformance.signals import voice
 from blazen_codec_core.dataset import books, local, plan
 from blazen_codec_core.dataset.books import Done
+from blazen_codec_core.dataset.items import Fault
 from blazen_codec_core.dataset.work import Job
 from blazen_codec_core.recordings import Recording
 
@@ -62,6 +63,8 @@ class Alone(Job):
         def work(number: int) -> Done:
             audio = []
             for item in planned.items(number):
+                if isinstance(item, Fault):
+                    continue
                 try:
                     audio.append(Recording(lambda item=item: item.open(planned.root), codec).whole())  # type: ignore[misc]
                 except bc.CodecError:

@@ -12,6 +12,10 @@ from . import datasets
 from .options import as_json, bandwidth, codec_name, model, mono, normalize_db, quiet
 
 
+def _names(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in (value or "").split(",") if name.strip())
+
+
 @click.command("tokenize")
 @click.argument("source", metavar="INPUT", type=click.Path(path_type=Path, exists=True))
 @codec_name
@@ -21,6 +25,9 @@ from .options import as_json, bandwidth, codec_name, model, mono, normalize_db, 
 @normalize_db
 @click.option("--format", "kind", type=click.Choice(["parquet", "tar"]), default="parquet", show_default=True)
 @click.option("--shard-minutes", type=float, help="audio in a shard; if not given, as suits the whole")
+@click.option(
+    "--columns", metavar="NAMES", callback=_names, help="columns of the list that travel along, as in text,speaker; all: all"
+)
 @datasets.engine
 @model
 @quiet
@@ -34,17 +41,20 @@ def command(
     normalize_db: float | None,
     kind: str,
     shard_minutes: float | None,
+    columns: tuple[str, ...],
     strict: bool,
     retry_failed: bool,
     engine: Engine,
     quiet: bool,
     as_json: bool,
     **options: Any,
-) -> None:
+) -> int:
     """Whole datasets to shards of tokens.
 
-    INPUT is a folder of audio files, or of tars of them; a tar; or a list, .jsonl, .csv or .parquet, with a column `path`
-    (relative to the list), and if need be `id`, `start`, `end`.
+    INPUT is a folder of audio files, or of tars of them; a tar; a data directory of Kaldi; or a list, .jsonl, .json, .csv, .tsv,
+    .txt or .parquet, with a column of paths (`path`, `audio_filepath`, `file_name` ..., relative to the list), and if need be
+    `id`, `start` and `end` or `duration`. What cannot be tokenised costs one recording, and is noted; where nothing could be,
+    the exit code is 1.
 
     Interrupted, and started again as it was, it goes on where it was; the result is the same.
     """
@@ -58,9 +68,10 @@ def command(
         normalize_db=normalize_db,
         format=kind,
         shard_minutes=shard_minutes,
+        columns=columns,
         strict=strict,
         retry_failed=retry_failed,
         engine=engine,
         progress=datasets.progress(quiet),
     )
-    datasets.report(summary, output, quiet, as_json)
+    return datasets.report(summary, output, quiet, as_json)

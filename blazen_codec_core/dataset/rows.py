@@ -15,13 +15,16 @@
 | `codes` | list of lists of uint16 (uint32 where a codebook is that large) | one a codebook, and so on for each stream |
 | `scales` | list of lists of float | one a stream, where the codec has them |
 | `header` | string | all that `CodecTokens` has but codes and scales, JSON: a row is enough to decode it |
+
+Columns of a list that travel along come after these, as int64, double, boolean or string. One that is called as one of these is
+has `source_` before its name.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,6 +34,11 @@ from ..errors import CorruptFile, reason
 from ..tokens import CodecTokens
 
 VERSION = "1"
+NAMES = (
+    "id", "path", "start", "duration", "channels", "codec", "weights", "bandwidth", "options", "sample_rate", "num_samples",
+    "source_sample_rate", "source_num_samples", "source_channels", "codes", "scales", "header",
+)  # fmt: skip
+"""Columns of every dataset."""
 LARGEST_SHORT = 1 << 16
 """Entries of a codebook whose indices fit uint16."""
 
@@ -43,6 +51,7 @@ class Row:
         start: Of what was tokenised, in seconds.
         source_sample_rate, source_num_samples, source_channels: Of the recording as it was.
         options: What was asked for besides, JSON.
+        carried: Columns of the list that the recording was in.
     """
 
     id: str
@@ -53,6 +62,7 @@ class Row:
     source_num_samples: int
     source_channels: int
     options: str = "{}"
+    carried: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -74,6 +84,7 @@ class Row:
             "source_sample_rate": self.source_sample_rate,
             "source_num_samples": self.source_num_samples,
             "source_channels": self.source_channels,
+            **self.carried,
         }
 
     @property
@@ -97,7 +108,8 @@ class Row:
         """
         names = ("id", "path", "start", "source_sample_rate", "source_num_samples", "source_channels", "options")
         try:
-            return cls(tokens=tokens, **{name: facts[name] for name in names})
+            carried = {name: value for name, value in facts.items() if name not in NAMES}
+            return cls(tokens=tokens, carried=carried, **{name: facts[name] for name in names})
         except KeyError as error:
             raise CorruptFile(f"{where} is no row of tokens: there is no {reason(error)}") from error
 
