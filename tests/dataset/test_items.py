@@ -16,7 +16,7 @@ from corpora import sound, tar_of
 import blazen_codec_core as bc
 from blazen_codec_core.audio import AudioReader
 from blazen_codec_core.dataset import sources
-from blazen_codec_core.dataset.items import Fault, Item
+from blazen_codec_core.dataset.items import Item
 
 
 def ids(source) -> list[str]:
