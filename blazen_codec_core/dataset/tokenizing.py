@@ -32,7 +32,7 @@ from .items import Fault, Item
 from .local import cores
 from .parquet_cells import ParquetCells
 from .rows import Row
-from .work import LONG, Job, Unreadable, Work, each, failure
+from .work import LONG, SHORT_TOGETHER, Job, Unreadable, Work, each, failure
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -148,8 +148,8 @@ class Tokenizer:
 
     def _rows(self, items: list[tuple[int, Item]]) -> Iterator[tuple[_Piece, Row | Exception]]:
         """What became of each item, in any order."""
-        heard = self._heard(items)
-        for one, row in each(heard, self.codec.batch_signals, lambda one: one.whole is not None, self._stream, self._batch):
+        together = max(self.codec.batch_signals, SHORT_TOGETHER if self.codec.short_samples else 1)
+        for one, row in each(self._heard(items), together, lambda one: one.whole is not None, self._stream, self._batch):
             yield one.first, row
 
     def _heard(self, items: list[tuple[int, Item]]) -> Iterator[_Heard]:
@@ -160,20 +160,16 @@ class Tokenizer:
         for _, group in itertools.groupby(ahead(self._pieces(items), AHEAD), key=lambda piece: piece.number):
             pieces = iter(group)
             first = next(pieces)
-            yield _Heard(first, _audio(itertools.chain([first], pieces)))
+            every = itertools.chain([first], pieces)
+            is_short = _is_shorter(first.recording, self.codec.short_samples / self.codec.sample_rate)
+            yield _whole(first, every) if is_short else _Heard(first, _audio(every))
 
     def _read(self, item: tuple[int, Item]) -> _Heard:
         """A short recording whole, a long one to be streamed."""
         pieces = self._pieces([item])
         first = next(pieces)
         every = itertools.chain([first], pieces)
-        if first.recording is None or _may_be_long(first.recording):
-            return _Heard(first, _audio(ahead(every, AHEAD)))
-        try:
-            whole = np.concatenate(list(_audio(every)), axis=1)
-        except Exception as error:
-            return _Heard(first, _audio(iter([dataclasses.replace(first, error=error)])))
-        return _Heard(first, iter([whole]), whole)
+        return _whole(first, every) if _is_shorter(first.recording, LONG) else _Heard(first, _audio(ahead(every, AHEAD)))
 
     def _pieces(self, items: list[tuple[int, Item]]) -> Iterator[_Piece]:
         """All recordings, one after the other; each has at least one piece. Whatever goes wrong costs that recording alone."""
@@ -242,10 +238,19 @@ class _OpenedOnce:
         self._ready.close()
 
 
-def _may_be_long(recording: Recording) -> bool:
-    """Whether a recording is to be streamed; one that does not say how long it is may be of any length."""
-    seconds: float | None = recording.seconds
-    return seconds is None or seconds >= LONG
+def _is_shorter(recording: Recording | None, limit: float) -> bool:
+    """Whether a recording is known to be shorter than so many seconds."""
+    seconds: float | None = None if recording is None else recording.seconds
+    return seconds is not None and seconds < limit
+
+
+def _whole(first: _Piece, pieces: Iterator[_Piece]) -> _Heard:
+    """A recording that is in memory."""
+    try:
+        whole = np.concatenate(list(_audio(pieces)), axis=1)
+    except Exception as error:
+        return _Heard(first, _audio(iter([dataclasses.replace(first, error=error)])))
+    return _Heard(first, iter([whole]), whole)
 
 
 def _audio(pieces: Iterator[_Piece]) -> Iterator[Pcm]:

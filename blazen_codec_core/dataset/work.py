@@ -21,6 +21,8 @@ LONG = 60.0
 """Seconds from which a recording is streamed even where the device runs several side by side."""
 WINDOWS = 4
 """Batches of shorter recordings that are gathered, so that those of like length run together."""
+SHORT_TOGETHER = 32
+"""Recordings shorter than a tile that are batched on a device that otherwise runs one signal at a time."""
 FOR_ALL = (DeviceUnavailable, EngineNotAvailable, WeightsUnavailable)
 """Errors of a codec that have nothing to do with a recording, and would come back with the next one."""
 
