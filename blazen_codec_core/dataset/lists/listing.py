@@ -14,7 +14,7 @@ from .columns import ColumnNotUnderstood
 from .json_records import json_records
 from .parquet_records import parquet_records
 from .record import Place, Record
-from .shapes import FIRST, SHAPES, Shape, address
+from .shapes import FIRST, SHAPES, Shape
 from .table_records import line_records, table_records
 from .text import DECOMPRESSORS
 
@@ -153,7 +153,7 @@ class _Listing:
 
     def _item(self, record: Record, place: Place) -> Item:
         path = self._resolved(place.paths, guess=self._has_no_names(record)) or place.paths[0]
-        return _item(path, place, carried=self._carried(record, place))
+        return _item(path, place, place.paths[0], self._carried(record, place))
 
     def _embedded(self, record: Record, place: Place) -> Item:
         name = place.id or f"{self._path.name}/{record.number - 1}{_part(place)}"
@@ -199,14 +199,13 @@ def _kaldi(path: Path) -> Iterator[Entry]:
         else:
             first, *others = place.paths
             there = next((name for name in place.paths if others and _is_file(path.parent / name)), first)
-            yield _item(there, place)
+            yield _item(there, place, first)
 
 
-def _item(path: str, place: Place, carried: dict[str, Any] | None = None) -> Item:
+def _item(path: str, place: Place, listed: str, carried: dict[str, Any] | None = None) -> Item:
     if "\0" in path:
         raise InvalidInput(f"a path has no NUL in it, as {path!r} has")
-    name = place.id or f"{path}{_part(place)}"
-    address(path)
+    name = place.id or f"{listed}{_part(place)}"
     return Item(
         printable(name), path, start=place.start or 0.0, end=place.end, lasts=place.lasts, carried=carried or {}
     )  # fmt: skip
