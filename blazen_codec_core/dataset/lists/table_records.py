@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ...errors import InvalidInput, reason
 from .columns import PATHS, normal
+from .json_records import json_records
 from .record import Record
 from .text import lines, opened
 
@@ -42,7 +43,12 @@ def table_records(path: Path) -> Iterator[Record]:
 
 
 def line_records(path: Path) -> Iterator[Record]:
-    """Yield the rows of a list of a path a line, or of paths with text after a `|` or a tab."""
+    """Yield the rows of a list of a path a line, of paths with text after a `|` or a tab, or of a JSON object a line."""
+    with opened(path) as text:
+        first = next((line for line in lines(text, path) if line.strip()), "")
+    if first.lstrip().startswith("{"):  # wenet's data.list
+        yield from json_records(path)
+        return
     with opened(path) as text:
         for number, line in enumerate(lines(text, path), 1):
             if not line.strip() or (line.startswith("#") and path.suffix.lower().startswith(".m3u")):
