@@ -101,6 +101,18 @@ def test_columns_of_parquet_travel_beside_audio(folder):
         assert (tokens.codes[0] == expected.codes[0]).all()
 
 
+def test_a_manifest_of_parts_gives_the_tokens_of_those_parts(folder):
+    pcm = sound(2.0, 24_000, 1)
+    soundfile.write(folder / "long.wav", pcm, 24_000, subtype="FLOAT")
+    row = {"audio_filepath": "long.wav", "offset": 0.5, "duration": 0.75, "text": "x"}
+    (folder / "nemo.json").write_text(json.dumps(row) + "\n")
+    tokenize(folder / "nemo.json", folder / "out", "text")
+    ((name, tokens),) = bc.CodecTokens.from_parquet(folder / "out")
+    expected = bc.load("snac_tiny", device="cpu").encode(pcm[12_000:30_000, 0], 24_000)
+    assert (name, tokens.num_samples) == ("long.wav#0.5-1.25", 18_000)
+    assert all((own == other).all() for own, other in zip(tokens.codes, expected.codes, strict=True))
+
+
 def test_a_column_that_is_not_there_is_an_error_that_names_those_that_are(folder):
     (folder / "list.csv").write_text("path,text\na.wav,x\n")
     for source in ("list.jsonl", "list.csv"):

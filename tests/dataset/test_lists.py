@@ -228,6 +228,8 @@ def test_what_times_mean_together(tmp_path):
             entries(write(tmp_path / "a.jsonl", row))
     row = {"path": "a.wav", "start": 1, "end": 2, "start_ms": 1000, "num_samples": 9, "time": "in the evening", "segment": ""}
     assert only(write(tmp_path / "a.jsonl", row)) == Item("a.wav#1-2", "a.wav", start=1.0, end=2.0, lasts=1.0)
+    row = {"path": "a.wav", "onset": 1, "offset": 2}  # of events
+    assert only(write(tmp_path / "a.jsonl", row)) == Item("a.wav#1-2", "a.wav", start=1.0, end=2.0, lasts=1.0)
     pa.parquet.write_table(pa.Table.from_pylist([{"audio": b"RIFF", "begin_time": 7.0}]), tmp_path / "p.parquet")
     with pytest.raises(bc.InvalidInput, match="the column 'begin_time' names a time"):
         entries(tmp_path / "p.parquet")  # of what its audio was cut from, perhaps

@@ -176,8 +176,11 @@ def part(values: Mapping[str, Any], *, is_cut: bool = False, carried: frozenset[
         InvalidInput: A value is not a time, or the part ends before it starts.
     """
     given: dict[Kind, list[str]] = {}
+    has_onset = any("onset" in normal(name) and is_given(value) for name, value in values.items())
     for name, value in values.items():
         kind = meaning(name).kind
+        if has_onset and kind is Kind.START and "offset" in normal(name):
+            kind = Kind.END  # as opposed to NeMo's, which is a start
         if kind is not Kind.OTHER and is_given(value):
             if is_cut and kind in (Kind.START, Kind.END) and normal(name) not in ("start", "end", "offset"):
                 kind = Kind.UNKNOWN

@@ -192,8 +192,9 @@ def _is_file(path: Path) -> bool:
 
 
 def _kaldi(path: Path) -> Iterator[Entry]:
+    has_segments = path.with_name(kaldi.SEGMENTS).is_file() and path.name == kaldi.SCRIPT
     for record, place in kaldi.kaldi_places(path):
-        where = f"{path.name}, line {record.number}"
+        where = f"{kaldi.SEGMENTS if has_segments else path.name}, line {record.number}"
         if isinstance(place, InvalidInput):
             yield Fault.of(str(record.values["id"]), where, InvalidInput(f"{where}: {place}"))
         else:
