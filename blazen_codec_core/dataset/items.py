@@ -134,6 +134,7 @@ class Fault:
 
 
 Entry = Item | Fault
+FIELDS = tuple(own.name for own in fields(Item))
 
 
 def entry_of(line: list[Any]) -> Entry:
@@ -146,8 +147,7 @@ def entry_of(line: list[Any]) -> Entry:
         if len(line) == 3:
             return Fault(*line)
         *values, cell, carried = line
-        names = [name.name for name in fields(Item)]
-        return Item(**dict(zip(names, [*values, cell and Cell(*cell), carried], strict=True)))
+        return Item(**dict(zip(FIELDS, [*values, cell and Cell(*cell), carried], strict=True)))
     except (ValueError, TypeError) as error:
         raise CorruptFile(f"the plan is damaged: {reason(error)}; begin again in another folder") from error
 

@@ -176,15 +176,15 @@ def part(values: Mapping[str, Any], *, is_cut: bool = False, carried: frozenset[
         InvalidInput: A value is not a time, or the part ends before it starts.
     """
     given: dict[Kind, list[str]] = {}
-    has_onset = any("onset" in normal(name) and is_given(value) for name, value in values.items())
-    for name, value in values.items():
-        kind = meaning(name).kind
+    timed = [(name, kind) for name, kind in _timed(tuple(values)) if is_given(values[name])]
+    has_onset = any("onset" in normal(name) for name, _ in timed)
+    for name, meant in timed:
+        kind = meant
         if has_onset and kind is Kind.START and "offset" in normal(name):
             kind = Kind.END  # as opposed to NeMo's, which is a start
-        if kind is not Kind.OTHER and is_given(value):
-            if is_cut and kind in (Kind.START, Kind.END) and normal(name) not in ("start", "end", "offset"):
-                kind = Kind.UNKNOWN
-            given.setdefault(kind, []).append(name)
+        if is_cut and kind in (Kind.START, Kind.END) and normal(name) not in ("start", "end", "offset"):
+            kind = Kind.UNKNOWN
+        given.setdefault(kind, []).append(name)
     for name in given.get(Kind.UNKNOWN, ()):
         if name not in carried and looks_like_time(values[name]):
             raise _not_understood(name)
@@ -203,8 +203,16 @@ def part(values: Mapping[str, Any], *, is_cut: bool = False, carried: frozenset[
     return Part(start, end, None if end is None else end - (start or 0.0), used)
 
 
+@lru_cache(1024)
+def _timed(names: tuple[str, ...]) -> tuple[tuple[str, Kind], ...]:
+    """The columns that are times, of a row of these."""
+    return tuple((name, meaning(name).kind) for name in names if meaning(name).kind is not Kind.OTHER)
+
+
 def _agreeing(values: Mapping[str, Any], names: list[str]) -> float | None:
     """What columns for the same time say, in seconds; those whose unit is not known say nothing."""
+    if not names:
+        return None
     found: dict[str, float] = {}
     for name in names:
         scale = meaning(name).scale

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -99,7 +100,7 @@ class Columns(Shape):
             paths = (address(value),)
             self._column = column
         part = columns.part(values, is_cut=record.cell is not None, carried=self._carried)
-        named = next((name for wanted in columns.IDS for name in values if normal(name) == wanted), None)
+        named = _id_column(tuple(values))
         used = part.used | {name for name in (column, named) if name is not None}
         identity = None if named is None else _identity(values[named])
         return Place(paths, identity, part.start, part.end, part.lasts, used)
@@ -112,6 +113,11 @@ class Columns(Shape):
         there = [names[name] for name in (*PATHS, FIRST) if name in names]
         structs = [name for name in there if isinstance(values[name], Mapping)]
         return next((name for name in (*structs, *there) if is_given(values[name])), there[0] if there else None)
+
+
+@lru_cache(1024)
+def _id_column(names: tuple[str, ...]) -> str | None:
+    return next((name for wanted in columns.IDS for name in names if normal(name) == wanted), None)
 
 
 SHAPES: tuple[type[Shape], ...] = (LhotseCut, LhotseRecording, Columns)
