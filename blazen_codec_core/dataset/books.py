@@ -127,6 +127,11 @@ class Books:
             noted = dict(json.loads(path.read_text()))
         except (OSError, ValueError, TypeError) as error:
             raise CorruptFile(f"{path} cannot be read: {reason(error)}") from error
+        if "version" in asked and noted.get("version") != asked["version"]:
+            raise InvalidInput(
+                f"{self.folder.parent} was begun by another version of blazen-codec, whose runs are not gone on with: finish it "
+                "with that version, or write elsewhere"
+            )
         names = [*noted, *(name for name in asked if name not in noted)]
         apart = [
             f"{name} was {noted.get(name)!r}, is {asked.get(name)!r}" for name in names if noted.get(name) != asked.get(name)

@@ -69,3 +69,25 @@ def test_another_list_has_another_digest():
     one, other = Item("a", "a.wav"), Item("a", "a.wav", start=0.5)
     assert plan.digest_of([one]) == plan.digest_of([one])
     assert len({plan.digest_of(items) for items in ([one], [other], [one, other], [])}) == 4
+
+
+def test_tiny_recordings_are_some_hundreds_a_shard(tmp_path):
+    cuts = made(tmp_path, [0.02] * 1000, None).cuts
+    assert {cut.items for cut in cuts[:-1]} <= set(range(100, 500))
+
+
+class Unsaid(Item):
+    """A recording whose container does not say how long it is."""
+
+    def seconds(self, root: Path) -> None:
+        return None
+
+
+def test_lengths_that_nothing_says_are_estimated_from_sizes(tmp_path):
+    (tmp_path / "a.mka").write_bytes(bytes(160_000))
+    items = [Unsaid("a", "a.mka"), Unsaid("b", "b.tar", "b.mka", size=32_000), Unsaid("c", "missing.mka")]
+    planned = plan.make(tmp_path, Source(tmp_path, iter(items)), shard_seconds=0.1, planned=lambda _: None)
+    assert [cut.seconds for cut in planned.cuts] == [10.0, 2.0, 0.0]
+    assert planned.is_guess
+    assert plan.read(tmp_path) == planned
+    assert not made(tmp_path, [1.0], None).is_guess
