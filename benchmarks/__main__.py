@@ -1,4 +1,4 @@
-"""python -m benchmarks all | compare | long | latency | throughput | startup | datasets | scaling"""
+"""python -m benchmarks all | compare | long | latency | throughput | startup | datasets | short | scaling"""
 
 from __future__ import annotations
 
@@ -134,6 +134,18 @@ def datasets(names: tuple[str, ...], files: int, broken: int, workers: int, devi
     rows = [whole_datasets.run(name, files, broken, workers, device) for name in names]
     show({"rows": rows}, whole_datasets.table(rows))
     keep({"rows": rows}, output, "datasets")
+
+
+@main.command("short")
+@click.option("--codec", "names", multiple=True, default=("snac_tiny", "snac_24khz"), show_default=True)
+@click.option("--files", default=2_000, show_default=True)
+@click.option("--seconds", default=0.02, show_default=True, help="of audio in a file")
+@OUTPUT
+def short_files(names: tuple[str, ...], files: int, seconds: float, output: Path | None) -> None:
+    """`tokenize` over recordings of a fraction of a second: CPU time a file."""
+    rows = [whole_datasets.short(name, files, seconds) for name in names]
+    show({"rows": rows}, whole_datasets.table(rows, "Short recordings"))
+    keep({"rows": rows}, output, "short")
 
 
 @main.command("scaling")

@@ -21,8 +21,9 @@ from blazen_codec_core.audio import AudioReader
 from blazen_codec_core.conformance.signals import voice
 from blazen_codec_core.dataset import books, plan
 from blazen_codec_core.dataset.books import Done
-from blazen_codec_core.dataset.items import Item, find
+from blazen_codec_core.dataset.items import Item
 from blazen_codec_core.dataset.local import cores
+from blazen_codec_core.dataset.sources import Source, find
 from blazen_codec_core.dataset.tokenizing import in_threads
 from blazen_codec_core.recordings import Recording
 
@@ -51,13 +52,13 @@ def planning(counts: tuple[int, ...] = (10_000, 100_000, 400_000)) -> list[dict[
                 lines.writelines(
                     json.dumps({"path": f"{n // 1000:06d}/{n:09d}.flac", "duration": 5.0}) + "\n" for n in range(count)
                 )
-            process, (root, items) = psutil.Process(), find(listed)
+            process, source = psutil.Process(), find(listed)
             before, started = process.memory_info().rss, time.perf_counter()
-            planned = plan.make(folder, root, items, shard_seconds=None, planned=lambda _: None)
+            planned = plan.make(folder, source, shard_seconds=None, planned=lambda _: None)
             took = time.perf_counter() - started
             held = (process.memory_info().rss - before) / 2**20
             again = time.perf_counter()
-            plan.digest_of(find(listed)[1])
+            plan.digest_of(find(listed).entries)
             listing = time.perf_counter() - again
         rows.append(
             {"items": count, "shards": len(planned.cuts), "items_a_second": count / took, "mib": held, "again": count / listing}
@@ -70,7 +71,7 @@ def headers(count: int = 4_000) -> float:
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         items: Iterator[Item] = (Far(str(number), f"{number}.wav") for number in range(count))
-        plan.make(Path(folder), Path(folder), items, shard_seconds=None, planned=lambda _: None)
+        plan.make(Path(folder), Source(Path(folder), items), shard_seconds=None, planned=lambda _: None)
         return count / (time.perf_counter() - started)
 
 

@@ -159,6 +159,11 @@ class CodecBackend(AudioBackend):
         return 1
 
     @property
+    def short_samples(self) -> int:
+        """Up to how many samples a signal is so short that several share a tile in a batch, whatever `batch_signals` is."""
+        return 0
+
+    @property
     @abstractmethod
     def device(self) -> str:
         """What it runs on, such as `cpu` or `cuda:0`; `DeviceUnavailable` if it cannot."""

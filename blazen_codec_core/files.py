@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
@@ -61,19 +61,33 @@ def replaced_by(temporary: Path) -> Path | None:
     return temporary.with_name(found[1]) if found else None
 
 
-def walk(folder: str | PathLike[str], suffixes: Collection[str]) -> Iterator[str]:
+def walk(
+    folder: str | PathLike[str],
+    suffixes: Collection[str] | None = None,
+    unreadable: Callable[[str, OSError], object] | None = None,
+) -> Iterator[str]:
     """Names, relative to a folder, of the files in it and below that have one of those suffixes, in whatever case.
 
     They are sorted folder by folder, so that only one is in memory at a time. What is hidden is passed over, and so is a link
     back to a folder that it is in.
 
+    Args:
+        suffixes: Those of all files if not given.
+        unreadable: Told the name of a folder below that cannot be read, and why, instead of raising.
+
     Raises:
         InvalidInput: A folder cannot be read.
     """
-    return _walk(Path(folder), "", suffixes, ())
+    return _walk(Path(folder), "", suffixes, unreadable, ())
 
 
-def _walk(folder: Path, below: str, suffixes: Collection[str], above: tuple[tuple[int, int], ...]) -> Iterator[str]:
+def _walk(
+    folder: Path,
+    below: str,
+    suffixes: Collection[str] | None,
+    unreadable: Callable[[str, OSError], object] | None,
+    above: tuple[tuple[int, int], ...],
+) -> Iterator[str]:
     """`above` are the folders that it is in, by device and inode."""
     try:
         status = os.stat(folder / below)
@@ -81,14 +95,24 @@ def _walk(folder: Path, below: str, suffixes: Collection[str], above: tuple[tupl
         if here in above:
             return
         with os.scandir(folder / below) as entries:
-            there = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
+            there = sorted((entry.name, _is_folder(entry)) for entry in entries if not entry.name.startswith("."))
     except OSError as error:
+        if below and unreadable is not None:
+            unreadable(below, error)
+            return
         raise InvalidInput(f"{folder / below} cannot be read: {error.strerror or error}") from error
     for name, is_folder in there:
         if is_folder:
-            yield from _walk(folder, f"{below}{name}/", suffixes, (*above, here))
-        elif Path(name).suffix.lower() in suffixes:
+            yield from _walk(folder, f"{below}{name}/", suffixes, unreadable, (*above, here))
+        elif suffixes is None or Path(name).suffix.lower() in suffixes:
             yield f"{below}{name}"
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def make_folder(path: str | PathLike[str]) -> None:

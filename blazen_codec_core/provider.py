@@ -141,6 +141,10 @@ class DynCodecProvider:
         return self._backend.batch_signals
 
     @property
+    def short_samples(self) -> int:
+        return self._backend.short_samples
+
+    @property
     def device(self) -> str:
         return self._backend.device
 

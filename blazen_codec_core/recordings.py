@@ -129,9 +129,9 @@ class Recording:
                 self.read += block.shape[1]
                 yield resampler.push(self.channels(block))
                 advance(block.shape[1] / reader.sample_rate)
-            yield resampler.finish()
             loud = [f"it reaches {peak:g}, where 1 is full scale; were these integers?"] if peak > MOST_PEAK else []
             self.found = [*reader.remarks, *loud]
+            yield resampler.finish()
 
     def _peak(self, block: Pcm) -> float:
         """The largest magnitude in the next block."""

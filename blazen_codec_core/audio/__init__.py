@@ -6,12 +6,13 @@ in the file, and what is missing; a decoder reads that.
 
 from __future__ import annotations
 
-from .containers import SUFFIXES, Container, identify, recognize
+from .containers import HEAD, SUFFIXES, Container, recognize
 from .reader import AudioReader, Truncated, read
 from .resampling import Resampler, resample
 from .writer import AudioWriter, check_format, write, writing
 
 __all__ = [
+    "HEAD",
     "SUFFIXES",
     "AudioReader",
     "AudioWriter",
@@ -19,7 +20,6 @@ __all__ = [
     "Resampler",
     "Truncated",
     "check_format",
-    "identify",
     "read",
     "recognize",
     "resample",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import BinaryIO
 
 from . import chunks, flac, mpeg, ogg
@@ -24,7 +25,7 @@ class Container:
 
     Attributes:
         name: For people.
-        extra: Of this package, with which it is read; `None` where libsndfile reads it.
+        extra: Of this package, with which it is read, called as what it brings; `None` where libsndfile reads it.
         layout: Finds what there is to decode; `None` where libsndfile is believed.
         scans: Whether that reads the whole file, and is put off until the audio is read.
         is_exact: Whether its header says exactly how much audio there is.
@@ -35,6 +36,11 @@ class Container:
     layout: Callable[[BinaryIO], Layout] | None = None
     scans: bool = False
     is_exact: bool = False
+
+    @property
+    def is_available(self) -> bool:
+        """Whether what reads it is installed."""
+        return self.extra is None or find_spec(self.extra) is not None
 
 
 WAV = Container("WAV", layout=chunks.wav, is_exact=True)

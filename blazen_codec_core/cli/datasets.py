@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,8 +89,8 @@ def progress(quiet: bool) -> Progress:
     return shown
 
 
-def report(summary: Summary, output: Path, quiet: bool, as_json: bool) -> None:
-    """What came of a run: JSON on stdout, or a few lines on stderr."""
+def report(summary: Summary, output: Path, quiet: bool, as_json: bool) -> int:
+    """What came of a run: JSON on stdout, or a few lines on stderr. The exit code: 1 where nothing succeeded."""
     if as_json:
         print_json(
             {
@@ -97,6 +98,8 @@ def report(summary: Summary, output: Path, quiet: bool, as_json: bool) -> None:
                 "recordings": summary.rows,
                 "failed": summary.failed,
                 "failures": None if summary.failures is None else str(summary.failures),
+                "passed_over": dict(summary.passed_over),
+                "remarked": summary.remarked,
                 "hours": summary.seconds / HOUR,
                 "shards": summary.shards,
                 "elapsed": summary.elapsed,
@@ -104,7 +107,20 @@ def report(summary: Summary, output: Path, quiet: bool, as_json: bool) -> None:
                 "codebooks": summary.codebooks,
             }
         )
-        return
+    else:
+        _say(summary, output, quiet)
+    if summary.failures is None or summary.rows:
+        return 0
+    with summary.failures.open() as lines:
+        first = json.loads(next(lines))
+    reason = f"{first['path']}: {first['error']}"
+    click.echo(
+        f"error: nothing succeeded, {summary.failed} failed; the first: {reason}. {summary.failures} has them all", err=True
+    )
+    return 1
+
+
+def _say(summary: Summary, output: Path, quiet: bool) -> None:
     say(f"{output}: {summary.rows} recordings, {summary.seconds / HOUR:.2f} h, in {summary.shards} shards", quiet)
     if summary.new_seconds:
         say(f"{summary.new_seconds / HOUR:.2f} h in {summary.elapsed:.0f} s, {summary.speed:.0f} times real time", quiet)
@@ -113,3 +129,7 @@ def report(summary: Summary, output: Path, quiet: bool, as_json: bool) -> None:
         say(f"entries in use, codebook by codebook: {shares}", quiet)
     if summary.failures:
         say(f"{summary.failed} failed; {summary.failures} says why", quiet)
+    if summary.remarked:
+        say(f"{summary.remarked} recordings have remarks, in the column `remarks`", quiet)
+    if summary.remark:
+        say(summary.remark, quiet)

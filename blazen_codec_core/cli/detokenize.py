@@ -32,7 +32,7 @@ def command(
     quiet: bool,
     as_json: bool,
     **options: Any,
-) -> None:
+) -> int:
     """Shards of tokens to audio files, each named by its id.
 
     DATASET is a folder that `tokenize` wrote, or one of its shards. The audio has the sample rate and length of the originals.
@@ -48,4 +48,4 @@ def command(
         engine=engine,
         progress=datasets.progress(quiet),
     )
-    datasets.report(summary, output, quiet, as_json)
+    return datasets.report(summary, output, quiet, as_json)

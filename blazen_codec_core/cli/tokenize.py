@@ -5,11 +5,16 @@ from typing import Any
 
 import click
 
+from ..audio import Truncated
 from ..dataset.run import Engine, tokenize_dataset
 from ..registry import Registry
 from ..specs import LoadOptions
 from . import datasets
-from .options import as_json, bandwidth, codec_name, model, mono, normalize_db, quiet
+from .options import as_json, bandwidth, codec_name, model, mono, normalize_db, quiet, truncated
+
+
+def _names(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in (value or "").split(",") if name.strip())
 
 
 @click.command("tokenize")
@@ -21,6 +26,10 @@ from .options import as_json, bandwidth, codec_name, model, mono, normalize_db, 
 @normalize_db
 @click.option("--format", "kind", type=click.Choice(["parquet", "tar"]), default="parquet", show_default=True)
 @click.option("--shard-minutes", type=float, help="audio in a shard; if not given, as suits the whole")
+@click.option(
+    "--columns", metavar="NAMES", callback=_names, help="columns of the list that travel along, as in text,speaker; all: all"
+)
+@truncated
 @datasets.engine
 @model
 @quiet
@@ -34,17 +43,21 @@ def command(
     normalize_db: float | None,
     kind: str,
     shard_minutes: float | None,
+    columns: tuple[str, ...],
+    truncated: Truncated,
     strict: bool,
     retry_failed: bool,
     engine: Engine,
     quiet: bool,
     as_json: bool,
     **options: Any,
-) -> None:
+) -> int:
     """Whole datasets to shards of tokens.
 
-    INPUT is a folder of audio files, or of tars of them; a tar; or a list, .jsonl, .csv or .parquet, with a column `path`
-    (relative to the list), and if need be `id`, `start`, `end`.
+    INPUT is a folder of audio files, or of tars of them; a tar; a data directory of Kaldi; or a list, .jsonl, .json, .csv, .tsv,
+    .txt or .parquet, with a column of paths (`path`, `audio_filepath`, `file_name` ..., relative to the list), and if need be
+    `id`, `start` and `end` or `duration`. What cannot be tokenised costs one recording, and is noted; where nothing could be,
+    the exit code is 1.
 
     Interrupted, and started again as it was, it goes on where it was; the result is the same.
     """
@@ -58,9 +71,11 @@ def command(
         normalize_db=normalize_db,
         format=kind,
         shard_minutes=shard_minutes,
+        columns=columns,
+        truncated=truncated,
         strict=strict,
         retry_failed=retry_failed,
         engine=engine,
         progress=datasets.progress(quiet),
     )
-    datasets.report(summary, output, quiet, as_json)
+    return datasets.report(summary, output, quiet, as_json)

@@ -40,6 +40,7 @@ class Done:
         seconds: and of audio.
         took: Seconds of work.
         used: Which entries of each codebook were chosen, packed; see `Usage`.
+        remarked: Rows with remarks.
     """
 
     shard: int
@@ -48,6 +49,7 @@ class Done:
     took: float
     failures: tuple[Failure, ...] = ()
     used: tuple[str, ...] = ()
+    remarked: int = 0
 
     @classmethod
     def of(cls, written: Mapping[str, Any]) -> Done:
@@ -96,6 +98,7 @@ class Totals:
     usage: Usage
     rows: int = 0
     failed: int = 0
+    remarked: int = 0
     seconds: float = 0.0
     shards: set[int] = field(default_factory=set)
 
@@ -103,6 +106,7 @@ class Totals:
         self.shards.add(done.shard)
         self.rows += done.rows
         self.failed += len(done.failures)
+        self.remarked += done.remarked
         self.seconds += done.seconds
         self.usage.add_packed(done.used)
 
@@ -127,6 +131,11 @@ class Books:
             noted = dict(json.loads(path.read_text()))
         except (OSError, ValueError, TypeError) as error:
             raise CorruptFile(f"{path} cannot be read: {reason(error)}") from error
+        if "version" in asked and noted.get("version") != asked["version"]:
+            raise InvalidInput(
+                f"{self.folder.parent} was begun by another version of blazen-codec, whose runs are not gone on with: finish it "
+                "with that version, or write elsewhere"
+            )
         names = [*noted, *(name for name in asked if name not in noted)]
         apart = [
             f"{name} was {noted.get(name)!r}, is {asked.get(name)!r}" for name in names if noted.get(name) != asked.get(name)

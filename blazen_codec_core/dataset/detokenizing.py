@@ -15,7 +15,7 @@ from ..provider import DynCodecProvider
 from . import shards
 from .books import Done, Usage
 from .rows import Row
-from .work import LONG, Job, Work, each, failure
+from .work import LONG, SHORT_TOGETHER, Job, Work, each, failure
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,10 @@ class Detokenizer:
         started, path = time.perf_counter(), self.job.files[number]
         self._tidy(path)
         usage, failures, rows, seconds = Usage(self.codec.spec.codebook_size), [], 0, 0.0
-        read = shards.format_of(path).read(path)
-        for row, error in each(read, self.codec.batch_signals, lambda row: row.tokens.seconds < LONG, self._write, self._batch):
+        read, together, longest = shards.format_of(path).read(path), self.codec.batch_signals, LONG
+        if together == 1 and self.codec.short_samples:
+            together, longest = SHORT_TOGETHER, self.codec.short_samples / self.codec.sample_rate
+        for row, error in each(read, together, lambda row: row.tokens.seconds < longest, self._write, self._batch):
             if error is None:
                 rows, seconds = rows + 1, seconds + row.tokens.seconds
                 usage.add(row.tokens.codes)

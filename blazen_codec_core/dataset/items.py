@@ -1,26 +1,22 @@
-"""Which recordings there are to tokenise: in a folder, in tars, or in a list."""
+"""Recordings to tokenise, and what was listed as one and cannot be."""
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import os
-import tarfile
-from collections.abc import Iterator
-from dataclasses import dataclass
-from os import PathLike
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from .. import files
-from ..audio import SUFFIXES, AudioReader
+from ..audio import AudioReader, Truncated
 from ..errors import CodecError, CorruptFile, InvalidInput, reason
-from . import shards
+from .parquet_cells import Cell, ParquetCells
+from .tar_member import Window
 
-TAR, LISTS = frozenset({".tar"}), frozenset({".csv", ".json", ".jsonl", ".ndjson", ".parquet"})
-PATHS = ("path", "audio_filepath", "audio_path", "file", "file_path", "filename")
-"""What the column of paths in a list may be called, the first that there is."""
+BYTES_A_SECOND = 16_000
+"""Of compressed speech: what the length of a recording is estimated from where its container does not say it."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +25,15 @@ class Item:
 
     Attributes:
         id: Unlike every other's in its input.
-        path: Of the file, or of the tar that holds it.
-        member: Its name in the tar.
-        offset: Where it begins in the tar, in bytes,
-        size: and how long it is.
+        path: Of the file, or of the tar or Parquet file that holds it.
+        member: Its name in the tar or Parquet file.
+        offset: Where it begins in the tar, in bytes.
+        size: How long it is in the tar or, on average, in the Parquet file, in bytes.
         start: Of the part, in seconds.
         end: Of the part, in seconds; the recording's if `None`.
         lasts: Seconds of audio, as a list says; `None` if it does not.
+        cell: Where it is in the Parquet file.
+        carried: Columns of the list that travel along.
     """
 
     id: str
@@ -46,45 +44,140 @@ class Item:
     start: float = 0.0
     end: float | None = None
     lasts: float | None = None
+    cell: Cell | None = None
+    carried: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """For people."""
-        return _printable(f"{self.path}:{self.member}" if self.member else self.path)
+        return printable(f"{self.path}:{self.member}" if self.member else self.path)
 
-    def open(self, root: Path) -> AudioReader:
-        """The audio; raises as `AudioReader` does.
+    def open(self, root: Path, cells: ParquetCells | None = None, truncated: Truncated = "refuse") -> AudioReader:
+        """Open the audio; raises as `AudioReader` does.
 
         Args:
             root: What `path` is relative to.
+            cells: Reader of Parquet files, for recordings that are read one after the other.
+            truncated: What becomes of recordings that are shorter than they say.
         """
         path = root / self.path
+        part: dict[str, Any] = {"start": self.start, "end": self.end, "truncated": truncated}
+        if self.cell is not None:
+            content = (cells or ParquetCells()).read(path, self.cell)
+            if content is None and self.member:
+                return AudioReader(root / self.member, **part)
+            if content is None:
+                raise InvalidInput(f"{self.name} is empty: there are neither bytes nor a path")
+            return _Content(self.name, io.BytesIO(content), part)
         if self.member is None:
-            return AudioReader(path, start=self.start, end=self.end)
+            return AudioReader(path, **part)
         try:
-            content = io.BufferedReader(_Window(path.open("rb"), self.offset, self.size))
+            window = Window(path.open("rb"), self.offset, self.size)
         except OSError as error:
             raise InvalidInput(f"{path} cannot be read: {error.strerror or error}") from error
-        return _Member(f"{path}:{self.member}", content=content, start=self.start, end=self.end)
+        return _Content(f"{path}:{self.member}", io.BufferedReader(window), part)
 
-    def seconds(self, root: Path) -> float:
-        """How long it is, as its list or the file's header says; 0 where it cannot be read."""
+    def seconds(self, root: Path) -> float | None:
+        """Return how long it is, as its list or header says; 0 where it cannot be read, `None` where neither says it."""
         if self.lasts is not None:
             return self.lasts
+        if self.cell is not None:  # its bytes are many, and are read once
+            return None
         try:
             with self.open(root) as reader:
-                return (reader.num_samples or 0) / reader.sample_rate
-        except CodecError:
+                return None if reader.num_samples is None else reader.num_samples / reader.sample_rate
+        except Exception:  # said of the recording when it is its turn
             return 0.0
 
+    def guessed_seconds(self, root: Path) -> float:
+        """Return how long it may be, from its size."""
+        if self.member is not None or self.cell is not None:
+            return self.size / BYTES_A_SECOND
+        try:
+            return os.path.getsize(root / self.path) / BYTES_A_SECOND
+        except (OSError, ValueError):
+            return 0.0
 
-class _Member(AudioReader):
+    @property
+    def line(self) -> list[Any]:
+        """As a plan has it."""
+        return [
+            self.id, self.path, self.member, self.offset, self.size, self.start, self.end, self.lasts,
+            self.cell and list(self.cell), dict(self.carried),
+        ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What was listed as a recording and cannot be one, or cannot be looked into.
+
+    Attributes:
+        id: Of the recording, or where it was listed.
+        path: For people.
+        error: What is wrong, with the type of the error.
+    """
+
+    id: str
+    path: str
+    error: str
+
+    @classmethod
+    def of(cls, id: str, path: str, error: Exception) -> Fault:
+        """From what went wrong."""
+        return cls(printable(id), printable(path), described(error))
+
+    @property
+    def line(self) -> list[Any]:
+        """As a plan has it."""
+        return [self.id, self.path, self.error]
+
+
+Entry = Item | Fault
+FIELDS = tuple(own.name for own in fields(Item))
+
+
+def entry_of(line: list[Any]) -> Entry:
+    """Return the entry that a line of a plan is of.
+
+    Raises:
+        CorruptFile: It is of none.
+    """
+    try:
+        if len(line) == 3:
+            return Fault(*line)
+        *values, cell, carried = line
+        return Item(**dict(zip(FIELDS, [*values, cell and Cell(*cell), carried], strict=True)))
+    except (ValueError, TypeError) as error:
+        raise CorruptFile(f"the plan is damaged: {reason(error)}; begin again in another folder") from error
+
+
+def encoded(entry: Entry) -> bytes:
+    """Return what tells an entry from others, for digests."""
+    return json.dumps(entry.line).encode()
+
+
+def described(error: BaseException) -> str:
+    """Return the type of an error and what it says, for a line of failures."""
+    said = str(error) if isinstance(error, CodecError) else reason(error)
+    kind = type(error).__name__
+    return printable(kind if said == kind else f"{kind}: {said}")
+
+
+def printable(name: str) -> str:
+    """Return a file name in which bytes that are not UTF-8 are written out."""
+    try:
+        return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # other surrogates, such as of a broken JSON escape
+        return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+class _Content(AudioReader):
     """An `AudioReader` that closes what it was given."""
 
-    def __init__(self, path: str, *, content: BinaryIO, start: float, end: float | None) -> None:
+    def __init__(self, path: str, content: BinaryIO, part: dict[str, Any]) -> None:
         self._content = content
         try:
-            super().__init__(path, content=content, start=start, end=end)
+            super().__init__(path, content=content, **part)
         except BaseException:
             content.close()
             raise
@@ -92,146 +185,3 @@ class _Member(AudioReader):
     def close(self) -> None:
         super().close()
         self._content.close()
-
-
-class _Window(io.RawIOBase):
-    """A part of a file as a file."""
-
-    def __init__(self, file: BinaryIO, offset: int, size: int) -> None:
-        self._file, self._offset, self._size, self._at = file, offset, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, to: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        self._at = max(0, base + to)
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        wanted = max(0, min(len(buffer), self._size - self._at))
-        self._file.seek(self._offset + self._at)
-        data = self._file.read(wanted)
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
-
-
-def find(source: str | PathLike[str]) -> tuple[Path, Iterator[Item]]:
-    """What there is at a place, in an order that depends on names alone, and what the items' paths are relative to.
-
-    Args:
-        source: A folder, whose audio files, and tars of audio files, are found in it and below; such a tar; an audio file; or a
-            list, in JSON lines, CSV or Parquet, with a column of paths (`path`, `audio_filepath`, `file` …, relative to it),
-            and if need be `id`, and `start` with `end` or `duration`, in seconds.
-
-    Raises:
-        InvalidInput: There is nothing, or a list that is none.
-        CorruptFile: It cannot be read.
-    """
-    path = Path(source)
-    if path.is_dir():
-        return path, _in_folder(path)
-    if not path.is_file():
-        raise InvalidInput(f"{path} is neither a folder, a tar of audio, nor a list")
-    suffix = path.suffix.lower()
-    if suffix in TAR:
-        return path.parent, _in_tar(path, path.name, "")
-    if suffix in LISTS:
-        return path.parent, _in_list(path)
-    if suffix in SUFFIXES:
-        return path.parent, iter([Item(path.name, path.name)])
-    raise InvalidInput(f"{path}: a list is called {', '.join(sorted(LISTS))}, a tar .tar")
-
-
-def _in_folder(folder: Path) -> Iterator[Item]:
-    found = False
-    for name in files.walk(folder, SUFFIXES | TAR):
-        found = True
-        if Path(name).suffix.lower() in TAR:
-            yield from _in_tar(folder / name, name, f"{name}/")
-        else:
-            yield Item(_printable(name), name)
-    if not found:
-        raise InvalidInput(f"there is no audio in {folder}: files named {', '.join(sorted(SUFFIXES))}, or tars of them")
-
-
-def _printable(name: str) -> str:
-    """A file name in which bytes that are no UTF-8 are written out."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
-
-
-def _in_tar(path: Path, name: str, prefix: str) -> Iterator[Item]:
-    found = False
-    try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                if member.isreg() and Path(member.name).suffix.lower() in SUFFIXES:
-                    found = True
-                    yield Item(_printable(f"{prefix}{member.name}"), name, member.name, member.offset_data, member.size)
-    except (tarfile.TarError, OSError) as error:
-        raise CorruptFile(f"{path} cannot be read as a tar: {reason(error)}") from error
-    if not found:
-        raise InvalidInput(f"there is no audio in {path}: members named {', '.join(sorted(SUFFIXES))}")
-
-
-def _in_list(path: Path) -> Iterator[Item]:
-    column, found = None, False
-    for number, row in enumerate(_rows(path), 1):
-        where, found = f"{path}, row {number}", True
-        if isinstance(row, dict):
-            column = column or next((name for name in PATHS if row.get(name)), None)
-        name = row.get(column) if isinstance(row, dict) and column else None
-        if not isinstance(name, str) or not name:
-            raise InvalidInput(f"{where}: there is no path; the column of paths is called {', '.join(PATHS)}")
-        start, end, lasts = (_seconds(row, key, where) for key in ("start", "end", "duration"))
-        if start is not None and end is None and lasts is not None:
-            end = start + lasts
-        if start is not None or end is not None:
-            if end is not None and end <= (start or 0.0):
-                raise InvalidInput(f"{where}: it ends at {end:g} s, before it starts")
-            lasts = None if end is None else end - (start or 0.0)
-        part = "" if start is None and end is None else f"#{start or 0:g}-{'' if end is None else f'{end:g}'}"
-        identity = row.get("id")
-        known = identity is not None and identity != ""
-        yield Item(str(identity) if known else f"{name}{part}", name, start=start or 0.0, end=end, lasts=lasts)
-    if not found:
-        raise InvalidInput(f"{path} lists nothing")
-
-
-def _seconds(row: dict[str, Any], key: str, where: str) -> float | None:
-    value = row.get(key)
-    if value is None or value == "":
-        return None
-    try:
-        seconds = float(value)
-    except (TypeError, ValueError):
-        seconds = -1.0
-    if not 0 <= seconds < float("inf"):
-        raise InvalidInput(f"{where}: {key} is in seconds, not {value!r}")
-    return seconds
-
-
-def _rows(path: Path) -> Iterator[Any]:
-    """Of a list, whatever it is written in."""
-    try:
-        if path.suffix.lower() == ".parquet":
-            yield from shards.plain(path)
-        elif path.suffix.lower() == ".csv":
-            with path.open(newline="", encoding="utf-8-sig") as text:
-                yield from csv.DictReader(text)
-        else:
-            with path.open(encoding="utf-8-sig") as text:
-                yield from (json.loads(line) for line in text if line.strip())
-    except (OSError, UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
-        raise CorruptFile(f"{path} cannot be read as a list of recordings: {reason(error)}") from error

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import IO
 
 from ..errors import CorruptFile, InvalidInput, reason
 from ..files import replacing
-from .items import Item
+from .carried import Column, Survey, plain, stored
+from .ids import Ids
+from .items import Entry, Fault, Item, encoded, entry_of
+from .sources import Source
 
 ITEMS, CUTS = "items.jsonl", "plan.json"
 SHARDS = 128
 """That there are about, unless they would be longer or shorter than these: enough that workers end together."""
 SHORTEST, LONGEST = 60.0, 3600.0
-"""Seconds of audio in a shard."""
-MOST_ITEMS = 10_000
+"""Seconds of work in a shard."""
+SECONDS_A_FILE = 0.25
+"""Of audio, which take as much work as opening a recording, starting to encode it and writing its row."""
+MOST_ITEMS = 1_000
 READERS = 16
 """Headers that are read at a time; storage far away answers late, but many at once."""
 
@@ -42,6 +46,11 @@ class Cut:
     items: int
     seconds: float
 
+    @property
+    def work(self) -> float:
+        """Seconds of audio in a single recording that take as much work."""
+        return self.seconds + SECONDS_A_FILE * self.items
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -51,53 +60,72 @@ class Plan:
         folder: That it is written in.
         root: What the paths of items are relative to.
         digest: Of the items; those of another input have another.
+        columns: Of the list, that travel along.
+        is_guess: Whether seconds were estimated from the size of files whose container does not say them.
     """
 
     folder: Path
     root: Path
     digest: str
     cuts: tuple[Cut, ...]
+    columns: tuple[Column, ...] = ()
+    is_guess: bool = False
 
-    def items(self, number: int) -> Iterator[Item]:
-        """Of a shard, in order."""
+    def items(self, number: int) -> Iterator[Entry]:
+        """Yield the recordings of a shard, in order, and what is wrong with what is none."""
         cut = self.cuts[number]
         with (self.folder / ITEMS).open("rb") as lines:
             lines.seek(cut.offset)
             for _ in range(cut.items):
-                yield _item(lines.readline())
+                yield _parsed(lines.readline())[0]
 
 
 def make(
-    folder: Path, root: Path, items: Iterable[Item], *, shard_seconds: float | None, planned: Callable[[int], object]
+    folder: Path,
+    source: Source,
+    *,
+    columns: Collection[str] = (),
+    shard_seconds: float | None,
+    planned: Callable[[int], object],
 ) -> Plan:
-    """Plans, and writes the plan into a folder, whole or not at all.
+    """Plan, and write the plan into a folder, whole or not at all.
+
+    Of recordings with the same id the first stays; the others become faults.
 
     Args:
-        shard_seconds: Of audio in a shard; about a 128th of all, but a minute at least and an hour at most, if not given.
+        columns: Which travel along, by name, or `all`.
+        shard_seconds: Of audio in a shard, less where recordings are short. If not given, about a 128th of all, but a minute at
+            least and an hour at most.
         planned: Told after each item how many there are.
 
     Raises:
-        InvalidInput: Two items have the same id.
+        InvalidInput: What `source` raises, or a column that was asked for is not there.
     """
-    digest, total = hashlib.sha256(), 0.0
-    with replacing(folder / ITEMS) as temporary:
-        with temporary.open("wb") as lines:
-            for number, (item, seconds) in enumerate(_measured(items, root), 1):
-                digest.update(_key(item))
-                lines.write(json.dumps([*_values(item), seconds]).encode() + b"\n")
-                total += seconds
-                planned(number)
-        check_distinct(lambda: (item.id for item in _read(temporary)), folder, "recordings")
-    target = shard_seconds or min(LONGEST, max(SHORTEST, total / SHARDS))
-    cuts = tuple(_cut(folder / ITEMS, target))
+    root, survey = source.root.absolute(), Survey(columns, source.is_typed)
+    digest, work, is_guess = hashlib.sha256(), 0.0, False
+    with tempfile.TemporaryFile(prefix=".", dir=folder) as draft, Ids(folder) as ids:
+        for number, (entry, seconds, guessed) in enumerate(_measured(source.entries, root), 1):
+            digest.update(encoded(entry))
+            if isinstance(entry, Item):
+                ids.add(entry.id)
+                survey.add(entry.carried)
+            draft.write(_line(entry, seconds))
+            work, is_guess = work + seconds + SECONDS_A_FILE, is_guess or guessed
+            planned(number)
+        found = survey.columns(source.names) if columns else ()
+        target = shard_seconds or min(LONGEST, max(SHORTEST, work / SHARDS))
+        with replacing(folder / ITEMS) as temporary, temporary.open("wb") as lines:
+            cuts = tuple(_written(_final(draft, ids.repeats(), found), lines, target))
+    plan = Plan(folder, root, digest.hexdigest(), cuts, found, is_guess)
     with replacing(folder / CUTS) as temporary:
-        written = {"root": str(root), "digest": digest.hexdigest(), "cuts": [(c.offset, c.items, c.seconds) for c in cuts]}
-        temporary.write_text(json.dumps(written))
-    return Plan(folder, root, digest.hexdigest(), cuts)
+        cut_lines = [dataclasses.astuple(cut) for cut in cuts]
+        written = {"root": str(root), "digest": plan.digest, "cuts": cut_lines, "is_guess": is_guess}
+        temporary.write_text(json.dumps({**written, "columns": [asdict(column) for column in found]}))
+    return plan
 
 
 def read(folder: Path) -> Plan | None:
-    """The plan in a folder, `None` if there is none.
+    """Return the plan in a folder, `None` if there is none.
 
     Raises:
         CorruptFile: It cannot be read.
@@ -107,90 +135,88 @@ def read(folder: Path) -> Plan | None:
         return None
     try:
         written = json.loads(path.read_text())
-        return Plan(folder, Path(written["root"]), written["digest"], tuple(Cut(*cut) for cut in written["cuts"]))
+        cuts, columns = (Cut(*cut) for cut in written["cuts"]), (Column(**column) for column in written["columns"])
+        return Plan(folder, Path(written["root"]), written["digest"], tuple(cuts), tuple(columns), bool(written["is_guess"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CorruptFile(f"{path} cannot be read: {reason(error)}; begin again in another folder") from error
 
 
-def digest_of(items: Iterable[Item]) -> str:
-    """What `Plan.digest` would be."""
+def digest_of(entries: Iterable[Entry]) -> str:
+    """Return what `Plan.digest` would be."""
     digest = hashlib.sha256()
-    for item in items:
-        digest.update(_key(item))
+    for entry in entries:
+        digest.update(encoded(_plain(entry)))
     return digest.hexdigest()
 
 
-def check_distinct(ids: Callable[[], Iterator[str]], scratch: Path, what: str) -> None:
-    """Raises `InvalidInput` if an id comes twice. Hashes are sorted in a file, so that memory does not grow with their number.
-
-    Args:
-        ids: Gives them; called again to find the culprit.
-        scratch: A folder for the file.
-    """
-    with tempfile.NamedTemporaryFile(prefix=".", dir=scratch) as file:
-        for identity in ids():
-            file.write(_hash(identity).to_bytes(8, "little"))
-        file.flush()
-        hashes = np.memmap(file.name, np.uint64, "r+") if file.tell() else np.zeros(0, np.uint64)
-        hashes.sort()
-        twice = {int(value) for value in hashes[1:][hashes[1:] == hashes[:-1]][:1000]}
-        del hashes
-    if twice:
-        seen: set[str] = set()
-        for identity in ids():
-            if _hash(identity) in twice:
-                if identity in seen:
-                    raise InvalidInput(f"two {what} have the id {identity!r}; ids must differ")
-                seen.add(identity)
+def _plain(entry: Entry) -> Entry:
+    """The same, with values of columns that JSON has."""
+    if isinstance(entry, Fault) or not entry.carried:
+        return entry
+    return dataclasses.replace(entry, carried={name: plain(value) for name, value in entry.carried.items()})
 
 
-def _hash(identity: str) -> int:
-    return int.from_bytes(hashlib.blake2b(identity.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+def _measured(entries: Iterable[Entry], root: Path) -> Iterator[tuple[Entry, float, bool]]:
+    """Entries with their seconds, and whether those are estimated, in order; headers are read some at a time."""
+    waiting: deque[tuple[Entry, tuple[float, bool] | Future[tuple[float, bool]]]] = deque()
 
+    def first() -> tuple[Entry, float, bool]:
+        entry, measured = waiting.popleft()
+        return (entry, *(measured.result() if isinstance(measured, Future) else measured))
 
-def _measured(items: Iterable[Item], root: Path) -> Iterator[tuple[Item, float]]:
-    """Items with their seconds, in order, headers read some at a time."""
-    waiting: deque[tuple[Item, Future[float]]] = deque()
     with ThreadPoolExecutor(READERS) as readers:
-        for item in items:
-            waiting.append((item, readers.submit(item.seconds, root)))
+        for entry in map(_plain, entries):
+            if isinstance(entry, Fault):
+                waiting.append((entry, (0.0, False)))
+            elif entry.lasts is not None:
+                waiting.append((entry, (entry.lasts, False)))
+            else:
+                waiting.append((entry, readers.submit(_seconds, entry, root)))
             if len(waiting) >= 4 * READERS:
-                first, seconds = waiting.popleft()
-                yield first, seconds.result()
+                yield first()
         while waiting:
-            first, seconds = waiting.popleft()
-            yield first, seconds.result()
+            yield first()
 
 
-def _cut(path: Path, target: float) -> Iterator[Cut]:
-    """Shards of neighbours, each of at most so many seconds, or of a single item."""
+def _seconds(item: Item, root: Path) -> tuple[float, bool]:
+    seconds = item.seconds(root)
+    return (item.guessed_seconds(root), True) if seconds is None else (seconds, False)
+
+
+def _final(draft: IO[bytes], is_repeat: Callable[[str], bool], columns: tuple[Column, ...]) -> Iterator[tuple[Entry, float]]:
+    """The entries of a draft, as they stay."""
+    draft.seek(0)
+    for line in draft:
+        entry, seconds = _parsed(line)
+        if isinstance(entry, Item) and is_repeat(entry.id):
+            twice = InvalidInput(f"another recording before this one has the id {entry.id!r}; ids must differ")
+            yield Fault.of(entry.id, entry.name, twice), 0.0
+        elif columns and isinstance(entry, Item):
+            yield dataclasses.replace(entry, carried=stored(columns, entry.carried)), seconds
+        else:
+            yield entry, seconds
+
+
+def _written(entries: Iterable[tuple[Entry, float]], lines: IO[bytes], target: float) -> Iterator[Cut]:
+    """Write entries and yield the shards of neighbours, each of at most so many seconds of work, or of a single entry."""
     begin = at = count = 0
     seconds = 0.0
-    with path.open("rb") as lines:
-        for line in lines:
-            own = float(json.loads(line)[-1])
-            if count and (seconds + own > target or count >= MOST_ITEMS):
-                yield Cut(begin, count, round(seconds, 3))
-                begin, count, seconds = at, 0, 0.0
-            at, count, seconds = at + len(line), count + 1, seconds + own
+    for entry, own in entries:
+        if count and (seconds + own + SECONDS_A_FILE * (count + 1) > target or count >= MOST_ITEMS):
+            yield Cut(begin, count, round(seconds, 3))
+            begin, count, seconds = at, 0, 0.0
+        at += lines.write(_line(entry, own))
+        count, seconds = count + 1, seconds + own
     yield Cut(begin, count, round(seconds, 3))
 
 
-def _values(item: Item) -> list[Any]:
-    return list(asdict(item).values())
+def _line(entry: Entry, seconds: float) -> bytes:
+    return json.dumps([entry.line, seconds]).encode() + b"\n"
 
 
-def _key(item: Item) -> bytes:
-    return json.dumps(_values(item)).encode()
-
-
-def _item(line: bytes) -> Item:
+def _parsed(line: bytes) -> tuple[Entry, float]:
     try:
-        return Item(*json.loads(line)[: len(fields(Item))])
+        values, seconds = json.loads(line)
     except (ValueError, TypeError) as error:
         raise CorruptFile(f"the plan is damaged: {reason(error)}; begin again in another folder") from error
-
-
-def _read(path: Path) -> Iterator[Item]:
-    with path.open("rb") as lines:
-        yield from map(_item, lines)
+    return entry_of(values), seconds

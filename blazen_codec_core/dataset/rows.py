@@ -9,19 +9,23 @@
 | `codec`, `weights` | string | which model made them: `family:name`, and `sha256:…` or `random:SEED` |
 | `bandwidth` | double | kbps a stream, scales left out |
 | `options` | string | what else was asked for, JSON |
+| `remarks` | list of strings | what a listener should know of the recording: that it was cut, or far too loud |
 | `sample_rate` | int32 | of the codec, hertz |
 | `num_samples` | int64 | a channel, at the codec's rate |
 | `source_sample_rate`, `source_num_samples`, `source_channels` | int32, int64, int16 | of the recording as it was |
 | `codes` | list of lists of uint16 (uint32 where a codebook is that large) | one a codebook, and so on for each stream |
 | `scales` | list of lists of float | one a stream, where the codec has them |
 | `header` | string | all that `CodecTokens` has but codes and scales, JSON: a row is enough to decode it |
+
+Columns of a list that travel along come after these, as int64, double, boolean or string. One that is called as one of these is
+has `source_` before its name.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,6 +35,11 @@ from ..errors import CorruptFile, reason
 from ..tokens import CodecTokens
 
 VERSION = "1"
+NAMES = (
+    "id", "path", "start", "duration", "channels", "codec", "weights", "bandwidth", "options", "sample_rate", "num_samples",
+    "source_sample_rate", "source_num_samples", "source_channels", "remarks", "codes", "scales", "header",
+)  # fmt: skip
+"""Columns of every dataset."""
 LARGEST_SHORT = 1 << 16
 """Entries of a codebook whose indices fit uint16."""
 
@@ -43,6 +52,8 @@ class Row:
         start: Of what was tokenised, in seconds.
         source_sample_rate, source_num_samples, source_channels: Of the recording as it was.
         options: What was asked for besides, JSON.
+        carried: Columns of the list that the recording was in.
+        remarks: What a listener should know of the recording.
     """
 
     id: str
@@ -53,6 +64,8 @@ class Row:
     source_num_samples: int
     source_channels: int
     options: str = "{}"
+    carried: Mapping[str, Any] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -74,6 +87,8 @@ class Row:
             "source_sample_rate": self.source_sample_rate,
             "source_num_samples": self.source_num_samples,
             "source_channels": self.source_channels,
+            "remarks": list(self.remarks),
+            **self.carried,
         }
 
     @property
@@ -97,7 +112,9 @@ class Row:
         """
         names = ("id", "path", "start", "source_sample_rate", "source_num_samples", "source_channels", "options")
         try:
-            return cls(tokens=tokens, **{name: facts[name] for name in names})
+            carried = {name: value for name, value in facts.items() if name not in NAMES}
+            remarks = tuple(facts.get("remarks") or ())
+            return cls(tokens=tokens, carried=carried, remarks=remarks, **{name: facts[name] for name in names})
         except KeyError as error:
             raise CorruptFile(f"{where} is no row of tokens: there is no {reason(error)}") from error
 

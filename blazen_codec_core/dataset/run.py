@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 
 from .. import loudness, weights
-from ..audio import check_format
+from ..audio import Truncated, check_format
 from ..errors import InvalidInput
 from ..provider import DynCodecProvider
 from ..recordings import Progress, silent
 from ..registry import Registry
 from ..specs import LoadOptions
-from . import books, cluster, items, local, plan, shards
+from . import books, cluster, local, plan, shards, sources, tar_member
 from .books import Books, Done, Totals, Usage
 from .cluster import Cluster
 from .detokenizing import DetokenizeJob, file_name
+from .ids import check_distinct
 from .tokenizing import TokenizeJob
 from .work import Job
 
-VERSION = 1
+VERSION = 2
+"""Of what runs keep in `.run`: one that another version began is not gone on with."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,9 @@ class Summary:
         elapsed: and how long that took, in seconds.
         codebooks: The share of the entries of each that was ever chosen.
         failures: A file that lists what failed and why, JSON lines, if anything did.
+        passed_over: Files of audio beside the recordings that were not taken, counted by suffix.
+        remark: What was passed over, in words; empty if nothing was.
+        remarked: Rows with something in their column `remarks`.
     """
 
     rows: int
@@ -49,6 +54,9 @@ class Summary:
     elapsed: float
     codebooks: tuple[float, ...]
     failures: Path | None
+    passed_over: Mapping[str, int] = field(default_factory=dict)
+    remark: str = ""
+    remarked: int = 0
 
     @property
     def speed(self) -> float:
@@ -94,6 +102,8 @@ def tokenize_dataset(
     normalize_db: float | None = None,
     format: str = "parquet",
     shard_minutes: float | None = None,
+    columns: Sequence[str] | str = (),
+    truncated: Truncated = "refuse",
     strict: bool = False,
     retry_failed: bool = False,
     engine: Engine | None = None,
@@ -105,14 +115,18 @@ def tokenize_dataset(
     calls this runs it under `if __name__ == "__main__":`, as worker processes import the script.
 
     Args:
-        source: See `items.find`.
+        source: See `sources.find`.
         codec: A name, or what `load` gave, with its device, weights and so on.
         out: A folder, new, empty, or of a run that was interrupted.
         bandwidth: In kbps, where the codec has a choice.
         mono: Mix the channels of each recording down to one.
         normalize_db: Bring each recording to so many LUFS first; it is read twice.
         format: `parquet`, or `tar`, of one container a recording.
-        shard_minutes: Of audio in a shard; a 128th of all if not given, between a minute and an hour.
+        shard_minutes: Of audio in a shard, less where recordings are short; a 128th of all if not given, between a minute and an
+            hour.
+        columns: Columns of the list that travel along into the rows, by name, or `all`: all that a recording is not found by.
+            One that a dataset has already is called `source_NAME` there.
+        truncated: `refuse` recordings that are shorter than their container says, or `keep` what is there; the row says so.
         strict: Stop at the first recording that fails, instead of noting it and going on.
         retry_failed: Do the shards again that had failures.
         engine: This machine's cores or GPUs if not given.
@@ -125,7 +139,8 @@ def tokenize_dataset(
     codec, out = _provider(codec), Path(out)
     _check(codec, format, shard_minutes, bandwidth, normalize_db)
     _check_apart(source, out, format)
-    root, found = items.find(source)
+    columns = tuple(dict.fromkeys([columns] if isinstance(columns, str) else columns))
+    found = sources.find(source, columns)
     weights_label = _weights(codec)
     asked = {
         "version": VERSION,
@@ -139,6 +154,8 @@ def tokenize_dataset(
         "dtype": codec.options.dtype,
         "format": format,
         "shard_minutes": shard_minutes,
+        "columns": list(columns),
+        "truncated": truncated,
     }
     with books.open_books(out) as kept:
         kept.tidy()
@@ -147,7 +164,7 @@ def tokenize_dataset(
         else:
             with progress("planning", 0) as advance:
                 seconds = None if shard_minutes is None else 60 * shard_minutes
-                planned = plan.make(kept.folder, root.absolute(), found, shard_seconds=seconds, planned=lambda _: advance(1))
+                planned = plan.make(kept.folder, found, columns=columns, shard_seconds=seconds, planned=lambda _: advance(1))
             kept.note_asked(asked)
         job = TokenizeJob(
             codec=codec.name,
@@ -159,8 +176,12 @@ def tokenize_dataset(
             mono=mono,
             normalize_db=normalize_db,
             strict=strict,
+            truncated=truncated,
         )
-        return _do(kept, [cut.seconds for cut in planned.cuts], job, codec, engine or Engine(), retry_failed, progress)
+        seconds_planned = [cut.seconds for cut in planned.cuts]
+        work = [cut.work for cut in planned.cuts]
+        summary = _do(kept, seconds_planned, job, codec, engine or Engine(), retry_failed, progress, work, planned.is_guess)
+        return replace(summary, passed_over=found.passed.counts, remark=str(found.passed))
 
 
 def detokenize_dataset(
@@ -209,7 +230,7 @@ def detokenize_dataset(
         with progress("listing", 0):
             seconds = [sum(seconds for _, seconds in shards.format_of(file).listing(file)) for file in files]
             if not begun:
-                plan.check_distinct(lambda: _names(files, suffix), kept.folder, "files")
+                check_distinct(lambda: _names(files, suffix), kept.folder, "files")
                 kept.note_asked(asked)
         job = DetokenizeJob(
             codec=codec.name,
@@ -230,19 +251,24 @@ def _do(
     engine: Engine,
     retry_failed: bool,
     progress: Progress,
+    work: Sequence[float] | None = None,
+    is_guess: bool = False,
 ) -> Summary:
-    """Does the shards that are left, the longest first, and adds up.
+    """Does the shards that are left, those with the most work first, and adds up.
 
     Args:
         planned: Seconds of audio of each shard.
+        work: Of each shard; its seconds if not given.
+        is_guess: Seconds are estimated.
     """
+    work = planned if work is None else work
     totals = Totals(Usage(codec.spec.codebook_size))
     for done in kept.journal():
         if not (done.failures and retry_failed):
             totals.add(done)
-    left = sorted(set(range(len(planned))) - totals.shards, key=lambda number: (-planned[number], number))
+    left = sorted(set(range(len(planned))) - totals.shards, key=lambda number: (-work[number], number))
     started, before = time.perf_counter(), totals.seconds
-    with progress(job.verb, sum(planned[number] for number in left)) as advance:
+    with progress(f"{job.verb} about" if is_guess else job.verb, sum(planned[number] for number in left)) as advance:
         for done in engine.run(job, left, codec):
             kept.note(done)
             totals.add(done)
@@ -256,6 +282,7 @@ def _do(
         elapsed=time.perf_counter() - started,
         codebooks=totals.usage.shares,
         failures=kept.write_failures() if totals.failed else None,
+        remarked=totals.remarked,
     )
 
 
@@ -275,11 +302,11 @@ def _made_by(files: Sequence[Path], options: LoadOptions) -> DynCodecProvider:
     raise InvalidInput("these shards hold no rows")
 
 
-def _planned_before(kept: Books, found: Iterator[items.Item], source: str | PathLike[str], progress: Progress) -> plan.Plan:
+def _planned_before(kept: Books, found: sources.Source, source: str | PathLike[str], progress: Progress) -> plan.Plan:
     """The plan of a run that was begun; raises `InvalidInput` if the recordings are others by now."""
     planned = plan.read(kept.folder)
     with progress("listing", 0):
-        same = planned is not None and plan.digest_of(found) == planned.digest
+        same = planned is not None and plan.digest_of(found.entries) == planned.digest
     if planned is None or not same:
         raise InvalidInput(
             f"the recordings in {source} are others than when {kept.folder.parent} was begun; take them back, or write elsewhere"
@@ -305,7 +332,7 @@ def _check(
 def _check_apart(source: str | PathLike[str], out: Path, format: str) -> None:
     """Raises where a run that is gone on with would find its own shards among the recordings."""
     inside = os.path.realpath(source) == os.path.commonpath([os.path.realpath(source), os.path.realpath(out)])
-    if inside and shards.FORMATS[format].suffix in items.TAR:
+    if inside and shards.FORMATS[format].suffix == tar_member.SUFFIX:
         raise InvalidInput(f"{out} is in {source}, whose tars are taken for recordings: write elsewhere, or as Parquet")
 
 

@@ -7,7 +7,7 @@ import itertools
 import json
 import tarfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -25,6 +25,7 @@ TOGETHER = 256
 """Rows of a row group of Parquet."""
 PREFIX = "tokens-"
 """Of the names of shards."""
+NOTHING: Mapping[str, str] = {}
 AT_ONCE = 16
 """Rows that are in memory while a shard is read."""
 
@@ -42,8 +43,11 @@ class ShardFormat(ABC):
         """Raises `EngineNotAvailable` where a package is missing."""
 
     @abstractmethod
-    def write(self, path: Path, spec: CodecSpec, rows: Iterable[Row]) -> None:
+    def write(self, path: Path, spec: CodecSpec, rows: Iterable[Row], carried: Mapping[str, str] = NOTHING) -> None:
         """Writes a shard, whole or not at all; the same rows give the same bytes.
+
+        Args:
+            carried: The kinds of the columns that the rows carry along, by name; see `carried.Column`.
 
         Raises:
             InvalidInput: It cannot be written.
@@ -70,21 +74,21 @@ class ParquetShards(ShardFormat):
     def check_available(self) -> None:
         parquet()
 
-    def write(self, path: Path, spec: CodecSpec, rows: Iterable[Row]) -> None:
-        columns, left = schema(spec), iter(rows)
+    def write(self, path: Path, spec: CodecSpec, rows: Iterable[Row], carried: Mapping[str, str] = NOTHING) -> None:
+        columns, left = schema(spec, carried), iter(rows)
         with replacing(path) as temporary, parquet().ParquetWriter(temporary, columns, compression="zstd") as writer:
             while together := list(itertools.islice(left, TOGETHER)):
                 writer.write_table(arrow().Table.from_pylist([row.columns for row in together], schema=columns))
 
     def read(self, path: Path) -> Iterator[Row]:
-        with _damage(path), parquet().ParquetFile(path) as file:
+        with damage(path), parquet().ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=AT_ONCE):
                 for number in range(batch.num_rows):
                     columns = {name: _value(batch.column(name)[number]) for name in batch.schema.names}
                     yield Row.of(columns, tokens_of(columns, str(path)), str(path))
 
     def listing(self, path: Path) -> Iterator[tuple[str, float]]:
-        with _damage(path), parquet().ParquetFile(path) as file:
+        with damage(path), parquet().ParquetFile(path) as file:
             for batch in file.iter_batches(columns=["id", "duration"]):
                 yield from zip(batch.column("id").to_pylist(), batch.column("duration").to_pylist(), strict=True)
 
@@ -94,7 +98,7 @@ class TarShards(ShardFormat):
 
     suffix = ".tar"
 
-    def write(self, path: Path, spec: CodecSpec, rows: Iterable[Row]) -> None:
+    def write(self, path: Path, spec: CodecSpec, rows: Iterable[Row], carried: Mapping[str, str] = NOTHING) -> None:
         with replacing(path) as temporary, tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT) as tar:
             for number, row in enumerate(rows):
                 facts = json.dumps(row.facts, ensure_ascii=False).encode()
@@ -114,7 +118,7 @@ class TarShards(ShardFormat):
             yield facts["id"], facts["duration"]
 
     def _samples(self, path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
-        with _damage(path), tarfile.open(path, "r:") as tar:
+        with damage(path), tarfile.open(path, "r:") as tar:
             members: dict[str, bytes] = {}
             for member in tar:
                 stem, suffix = Path(member.name).stem, Path(member.name).suffix
@@ -159,16 +163,10 @@ def files(path: str | PathLike[str]) -> list[Path]:
     return found
 
 
-def plain(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of any Parquet file."""
-    with _damage(path), parquet().ParquetFile(path) as file:
-        for batch in file.iter_batches():
-            yield from batch.to_pylist()
-
-
-def schema(spec: CodecSpec) -> Any:
-    """The columns of `rows`, for the tokens of a model."""
+def schema(spec: CodecSpec, carried: Mapping[str, str] = NOTHING) -> Any:
+    """The columns of `rows`, for the tokens of a model, and then those that are carried along."""
     pa = arrow()
+    kinds = {"int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(), "string": pa.string()}
     code = pa.uint16() if spec.codebook_size <= LARGEST_SHORT else pa.uint32()
     columns = {
         "id": pa.string(),
@@ -185,9 +183,11 @@ def schema(spec: CodecSpec) -> Any:
         "source_sample_rate": pa.int32(),
         "source_num_samples": pa.int64(),
         "source_channels": pa.int16(),
+        "remarks": pa.list_(pa.string()),
         "codes": pa.list_(pa.list_(code)),
         "scales": pa.list_(pa.list_(pa.float32())),
         "header": pa.string(),
+        **{name: kinds[kind] for name, kind in carried.items()},
     }
     return pa.schema(list(columns.items()), metadata={"blazen_codec": VERSION})
 
@@ -214,7 +214,7 @@ def _value(scalar: Any) -> Any:
     if not hasattr(scalar, "values") or scalar.values is None:
         return scalar.as_py()
     values = scalar.values
-    if not hasattr(values, "offsets"):
+    if not arrow().types.is_list(values.type):
         return scalar.as_py()
     return [np.asarray(values[number].values) for number in range(len(values))]
 
@@ -228,7 +228,7 @@ def _facts(members: dict[str, bytes], where: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _damage(path: Path) -> Iterator[None]:
+def damage(path: Path) -> Iterator[None]:
     """Says of what a library cannot read that it is damaged."""
     try:
         yield

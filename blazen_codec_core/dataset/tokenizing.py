@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,17 +20,19 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 from .. import loudness, recordings
+from ..audio import AudioReader, Truncated
 from ..checks import Pcm
-from ..errors import CodecError, InvalidInput, WeightsUnavailable
+from ..errors import InvalidInput, WeightsUnavailable
 from ..provider import DynCodecProvider
 from ..recordings import Recording
 from ..tokens import CodecTokens
 from . import books, plan, shards
 from .books import Done, Failure, Usage
-from .items import Item
+from .items import Fault, Item
 from .local import cores
+from .parquet_cells import ParquetCells
 from .rows import Row
-from .work import LONG, Job, Work, each, failure
+from .work import LONG, SHORT_TOGETHER, Job, Unreadable, Work, each, failure
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -48,6 +51,7 @@ class TokenizeJob(Job):
         weights: That the tokens must be of, where that is known.
         bandwidth, mono, normalize_db: As for `recordings.encode`.
         strict: A recording that cannot be tokenised ends the run.
+        truncated: What becomes of a recording that is shorter than its container says.
     """
 
     out: Path
@@ -57,6 +61,7 @@ class TokenizeJob(Job):
     mono: bool
     normalize_db: float | None
     strict: bool
+    truncated: Truncated = "refuse"
     verb: ClassVar[str] = "tokenizing"
 
     def open(self, codec: DynCodecProvider) -> Work:
@@ -71,13 +76,18 @@ class TokenizeJob(Job):
 
 @dataclass(frozen=True)
 class _Piece:
-    """Of a recording that has been read ahead; the recording itself and an error come with what is known of them."""
+    """Of a recording that has been read ahead; the recording itself and an error come with what is known of them.
 
+    Attributes:
+        number: Of the recording in the shard.
+    """
+
+    number: int
     item: Item
     recording: Recording | None = None
     level: loudness.Level | None = None
     pcm: Pcm | None = None
-    error: CodecError | None = None
+    error: Exception | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +109,7 @@ class Tokenizer:
 
     def __init__(self, job: TokenizeJob, codec: DynCodecProvider) -> None:
         self.job, self.codec = job, codec
+        self._cells = ParquetCells()
 
     @cached_property
     def _plan(self) -> plan.Plan:
@@ -109,69 +120,73 @@ class Tokenizer:
 
     def __call__(self, number: int) -> Done:
         started = time.perf_counter()
-        items, usage = list(self._plan.items(number)), Usage(self.codec.spec.codebook_size)
-        made: dict[str, Row] = {}
-        failures: dict[str, Failure] = {}
-        for item, row in self._rows(items):
+        entries, usage = list(self._plan.items(number)), Usage(self.codec.spec.codebook_size)
+        made: dict[int, Row] = {}
+        failures: dict[int, Failure] = {}
+        for place, entry in enumerate(entries):
+            if isinstance(entry, Fault):
+                if self.job.strict:
+                    raise InvalidInput(f"{entry.path}: {entry.error}")
+                failures[place] = Failure(entry.id, entry.path, entry.error)
+        for piece, row in self._rows([(place, entry) for place, entry in enumerate(entries) if isinstance(entry, Item)]):
             if isinstance(row, Row):
-                made[item.id] = row
+                made[piece.number] = row
                 usage.add(row.tokens.codes)
             else:
-                failures[item.id] = failure(item.id, item.name, row, self.job.strict)
-        in_order = [made[item.id] for item in items if item.id in made]
+                failures[piece.number] = failure(piece.item.id, piece.item.name, row, self.job.strict)
+        in_order = [made[place] for place in sorted(made)]
         kind = shards.FORMATS[self.job.format]
         name = shards.name_of(number, len(self._plan.cuts), kind.suffix)
-        kind.write(self.job.out / name, self.codec.spec, in_order)
+        carried = {column.stored: column.kind for column in self._plan.columns}
+        kind.write(self.job.out / name, self.codec.spec, in_order, carried)
         return Done(
             shard=number,
             rows=len(in_order),
             seconds=sum(row.tokens.seconds for row in in_order),
             took=time.perf_counter() - started,
-            failures=tuple(failures[item.id] for item in items if item.id in failures),
+            failures=tuple(failures[place] for place in sorted(failures)),
             used=usage.packed,
+            remarked=sum(bool(row.remarks) for row in in_order),
         )
 
-    def _rows(self, items: list[Item]) -> Iterator[tuple[Item, Row | CodecError]]:
+    def _rows(self, items: list[tuple[int, Item]]) -> Iterator[tuple[_Piece, Row | Exception]]:
         """What became of each item, in any order."""
-        heard = self._heard(items)
-        for one, row in each(heard, self.codec.batch_signals, lambda one: one.whole is not None, self._stream, self._batch):
-            yield one.first.item, row
+        together = max(self.codec.batch_signals, SHORT_TOGETHER if self.codec.short_samples else 1)
+        for one, row in each(self._heard(items), together, lambda one: one.whole is not None, self._stream, self._batch):
+            yield one.first, row
 
-    def _heard(self, items: list[Item]) -> Iterator[_Heard]:
+    def _heard(self, items: list[tuple[int, Item]]) -> Iterator[_Heard]:
         """All recordings; short ones whole, if the device runs several side by side."""
         if self.codec.batch_signals > 1:
             yield from in_threads(self._read, items, readers())
             return
-        for _, group in itertools.groupby(ahead(self._pieces(items), AHEAD), key=lambda piece: piece.item.id):
+        for _, group in itertools.groupby(ahead(self._pieces(items), AHEAD), key=lambda piece: piece.number):
             pieces = iter(group)
             first = next(pieces)
-            yield _Heard(first, _audio(itertools.chain([first], pieces)))
+            every = itertools.chain([first], pieces)
+            is_short = _is_shorter(first.recording, self.codec.short_samples / self.codec.sample_rate)
+            yield _whole(first, every) if is_short else _Heard(first, _audio(every))
 
-    def _read(self, item: Item) -> _Heard:
+    def _read(self, item: tuple[int, Item]) -> _Heard:
         """A short recording whole, a long one to be streamed."""
         pieces = self._pieces([item])
         first = next(pieces)
         every = itertools.chain([first], pieces)
-        if first.recording is None or (first.recording.seconds or LONG) >= LONG:
-            return _Heard(first, _audio(ahead(every, AHEAD)))
-        try:
-            whole = np.concatenate(list(_audio(every)), axis=1)
-        except CodecError as error:
-            return _Heard(first, _audio(iter([dataclasses.replace(first, error=error)])))
-        return _Heard(first, iter([whole]), whole)
+        return _whole(first, every) if _is_shorter(first.recording, LONG) else _Heard(first, _audio(ahead(every, AHEAD)))
 
-    def _pieces(self, items: list[Item]) -> Iterator[_Piece]:
-        """All recordings, one after the other; each has at least one piece."""
-        for item in items:
-            piece = _Piece(item)
+    def _pieces(self, items: list[tuple[int, Item]]) -> Iterator[_Piece]:
+        """All recordings, one after the other; each has at least one piece. Whatever goes wrong costs that recording alone."""
+        for number, item in items:
+            piece = _Piece(number, item)
             try:
-                recording = Recording(lambda item=item: item.open(self._plan.root), self.codec, self.job.mono)  # type: ignore[misc]
-                level = recordings.level_of(recording, self.codec, self.job.normalize_db)
-                piece = _Piece(item, recording, level)
-                for pcm in recording.pieces():
-                    yield dataclasses.replace(piece, pcm=pcm * level.factors if level else pcm)
-            except CodecError as error:
-                yield dataclasses.replace(piece, error=error)
+                with _OpenedOnce(lambda item=item: item.open(self._plan.root, self._cells, self.job.truncated)) as opened:  # type: ignore[misc]
+                    recording = Recording(opened, self.codec, self.job.mono)
+                    level = recordings.level_of(recording, self.codec, self.job.normalize_db)
+                    piece = dataclasses.replace(piece, recording=recording, level=level)
+                    for pcm in recording.pieces():
+                        yield dataclasses.replace(piece, pcm=pcm * level.factors if level else pcm)
+            except Exception as error:
+                yield dataclasses.replace(piece, error=Unreadable(error))
 
     def _stream(self, one: _Heard) -> Row:
         """The row of a recording, which is read as it is encoded."""
@@ -198,7 +213,48 @@ class Tokenizer:
             source_num_samples=recording.read,
             source_channels=recording.channels.recorded,
             options=self.job.asked,
+            carried=item.carried,
+            remarks=tuple(recording.found),
         )
+
+
+class _OpenedOnce:
+    """Opens a recording, of which the header is looked at first, and its samples are read then, only once for both."""
+
+    def __init__(self, open_it: Callable[[], AudioReader]) -> None:
+        self._open, self._ready = open_it, ExitStack()
+        self._reader: AudioReader | None = None
+        self._looked_at = False
+
+    def __call__(self) -> Any:
+        if self._reader is None:
+            self._reader = self._ready.enter_context(self._open())
+            return nullcontext(self._reader)
+        if not self._looked_at:
+            self._looked_at = True
+            return nullcontext(self._reader)
+        return self._open()
+
+    def __enter__(self) -> _OpenedOnce:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ready.close()
+
+
+def _is_shorter(recording: Recording | None, limit: float) -> bool:
+    """Whether a recording is known to be shorter than so many seconds."""
+    seconds: float | None = None if recording is None else recording.seconds
+    return seconds is not None and seconds < limit
+
+
+def _whole(first: _Piece, pieces: Iterator[_Piece]) -> _Heard:
+    """A recording that is in memory."""
+    try:
+        whole = np.concatenate(list(_audio(pieces)), axis=1)
+    except Exception as error:
+        return _Heard(first, _audio(iter([dataclasses.replace(first, error=error)])))
+    return _Heard(first, iter([whole]), whole)
 
 
 def _audio(pieces: Iterator[_Piece]) -> Iterator[Pcm]:

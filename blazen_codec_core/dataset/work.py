@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
-from ..errors import CodecError, DeviceUnavailable, EngineNotAvailable, WeightsUnavailable
+from ..errors import CodecError, DeviceUnavailable, EngineNotAvailable, InferenceError, WeightsUnavailable
 from ..provider import DynCodecProvider
 from ..registry import Registry
 from ..specs import LoadOptions
 from .books import Done, Failure
+from .items import described
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -20,8 +21,22 @@ LONG = 60.0
 """Seconds from which a recording is streamed even where the device runs several side by side."""
 WINDOWS = 4
 """Batches of shorter recordings that are gathered, so that those of like length run together."""
+SHORT_TOGETHER = 32
+"""Recordings shorter than a tile that are batched on a device that otherwise runs one signal at a time."""
 FOR_ALL = (DeviceUnavailable, EngineNotAvailable, WeightsUnavailable)
-"""Errors that have nothing to do with a recording, and would come back with the next one."""
+"""Errors of a codec that have nothing to do with a recording, and would come back with the next one."""
+
+
+class Unreadable(CodecError):
+    """A recording could not be read, for whatever reason; it is the cause. It never ends a run that is not strict."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.__cause__ = cause
+
+    def __reduce__(self) -> tuple[type[Unreadable], tuple[Exception]]:
+        assert isinstance(self.__cause__, Exception)
+        return type(self), (self.__cause__,)
 
 
 @dataclass(frozen=True)
@@ -56,7 +71,7 @@ class Job(ABC):
 
 def each(
     things: Iterable[T], together: int, short: Callable[[T], bool], one: Callable[[T], R], several: Callable[[list[T]], list[R]]
-) -> Iterator[tuple[T, R | CodecError]]:
+) -> Iterator[tuple[T, R | Exception]]:
     """What becomes of things, or the error that it ends in, in any order.
 
     Args:
@@ -65,16 +80,16 @@ def each(
         several: Does some at once. Where that fails, they are done one by one.
     """
 
-    def alone(thing: T) -> tuple[T, R | CodecError]:
+    def alone(thing: T) -> tuple[T, R | Exception]:
         try:
             return thing, one(thing)
-        except CodecError as error:
+        except Exception as error:
             return thing, error
 
-    def at_once(things: list[T]) -> Iterable[tuple[T, R | CodecError]]:
+    def at_once(things: list[T]) -> Iterable[tuple[T, R | Exception]]:
         try:
             return zip(things, several(things) if things else [], strict=True)
-        except CodecError:
+        except Exception:
             return map(alone, things)
 
     waiting: list[T] = []
@@ -89,10 +104,12 @@ def each(
     yield from at_once(waiting)
 
 
-def failure(id: str, path: str, error: CodecError, strict: bool) -> Failure:
+def failure(id: str, path: str, error: Exception, strict: bool) -> Failure:
     """What is noted of an error; raises it, if it is one that ends the run."""
     if isinstance(error, FOR_ALL):
         raise error
+    cause = error.__cause__ if isinstance(error, Unreadable) and error.__cause__ else error
     if strict:
-        raise type(error)(f"{path}: {error}") from error
-    return Failure(id, path, f"{type(error).__name__}: {error}")
+        kind = type(cause) if isinstance(cause, CodecError) else InferenceError
+        raise kind(f"{path}: {cause if isinstance(cause, CodecError) else described(cause)}") from cause
+    return Failure(id, path, described(cause))

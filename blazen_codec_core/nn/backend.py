@@ -29,6 +29,8 @@ from .noise import CounterNoise
 from .segments import SegmentCoder, SegmentDecoderSession, SegmentEncoderSession, decode_segments, encode_segments
 from .session import TileDecoderSession, TileEncoderSession, running
 
+SHORT_A_TILE = 4
+"""Signals that fill a tile, of those that are short."""
 LONGEST_TILE = 600
 """Seconds; memory grows with the tile."""
 BYTES_A_SAMPLE = 1 << 12
@@ -236,10 +238,12 @@ class TorchCodecBackend(CodecBackend):
         pcm = [self.check_pcm(item, sample_rate) for item in check_items(items)]
         streams = [item.shape[0] // self.channels for item in pcm]
         if normalize_db is None:
-            return self._in_groups(pcm, streams, lambda group: self._encode_group(group, books))
+            return self._in_groups(pcm, streams, self.short_samples, lambda group: self._encode_group(group, books))
         levels = [self._level(item, normalize_db) for item in pcm]
         pcm = [item * level.factors for item, level in zip(pcm, levels, strict=True)]
-        tokens: list[CodecTokens] = self._in_groups(pcm, streams, lambda group: self._encode_group(group, books))
+        tokens: list[CodecTokens] = self._in_groups(
+            pcm, streams, self.short_samples, lambda group: self._encode_group(group, books)
+        )
         return [dataclasses.replace(own, loudness=level.loudness) for own, level in zip(tokens, levels, strict=True)]
 
     def decode_batch(self, items: Sequence[CodecTokens]) -> list[Pcm]:
@@ -254,19 +258,26 @@ class TorchCodecBackend(CodecBackend):
                 plain.setdefault(item.num_codebooks, []).append(place)
         for places in plain.values():
             group = [items[place] for place in places]
-            results.update(zip(places, self._in_groups(group, [item.streams for item in group], self._decode_group), strict=True))
+            counts, short = [item.streams for item in group], self.short_samples // self.spec.hop_length
+            results.update(zip(places, self._in_groups(group, counts, short, self._decode_group), strict=True))
         return [results[place] for place in range(len(items))]
 
-    def _in_groups(self, items: list[Any], streams: list[int], run: Callable[[list[Any]], list[Any]]) -> list[Any]:
-        """Runs items of like length together, as many as the device takes, and returns the results in their order."""
+    def _in_groups(self, items: list[Any], streams: list[int], short: int, run: Callable[[list[Any]], list[Any]]) -> list[Any]:
+        """Runs items of like length together, and returns the results in their order.
+
+        As many as the device takes are together, and of those of up to `short` as many as fill a tile, four times as long.
+        """
         limit = self.batch_signals
         length = [item.shape[1] if isinstance(item, np.ndarray) else item.frames for item in items]
         groups: list[list[int]] = []
+        count = 0
         for place in sorted(range(len(items)), key=lambda i: length[i]):
-            if groups and sum(streams[i] for i in (*groups[-1], place)) <= limit:
+            count += streams[place]
+            if groups and (count <= limit or count * length[place] <= SHORT_A_TILE * short):
                 groups[-1].append(place)
             else:
                 groups.append([place])
+                count = streams[place]
         results: list[Any] = [None] * len(items)
         for group in groups:
             for place, result in zip(group, run([items[i] for i in group]), strict=True):
@@ -278,6 +289,13 @@ class TorchCodecBackend(CodecBackend):
         if not self.spec.capabilities.batches:
             return 1
         return self.batch_streams.get(torch.device(self.device).type, 32)
+
+    @property
+    def short_samples(self) -> int:
+        """On a CPU a quarter of a tile: what calling its layers takes is then most of the time."""
+        if self.spec.segment or self.batch_signals > 1 or not self.spec.capabilities.batches:
+            return 0
+        return self.spec.tile_frames * self.spec.hop_length // SHORT_A_TILE
 
     @property
     def piece_frames(self) -> int:

@@ -67,6 +67,13 @@ def test_what_is_asked_for_otherwise_is_refused_with_the_difference(tmp_path):
             kept.agrees({"codec": "a", "bandwidth": 3.0, "mono": True})
 
 
+def test_what_another_version_began_is_not_gone_on_with(tmp_path):
+    with books.open_books(tmp_path) as kept:
+        kept.note_asked({"version": 1, "codec": "a"})
+        with pytest.raises(bc.InvalidInput, match="begun by another version of blazen-codec"):
+            kept.agrees({"version": 2, "codec": "a", "columns": []})
+
+
 def test_two_runs_cannot_have_the_same_books(tmp_path):
     with books.open_books(tmp_path) as kept:
         kept.note_asked({})

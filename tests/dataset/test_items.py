@@ -15,12 +15,12 @@ from corpora import sound, tar_of
 
 import blazen_codec_core as bc
 from blazen_codec_core.audio import AudioReader
-from blazen_codec_core.dataset import items
+from blazen_codec_core.dataset import sources
 from blazen_codec_core.dataset.items import Item
 
 
 def ids(source) -> list[str]:
-    return [item.id for item in items.find(source)[1]]
+    return [item.id for item in sources.find(source).entries]
 
 
 def test_a_folder_is_walked_in_the_order_of_names_and_without_what_is_hidden(tmp_path):
@@ -29,8 +29,8 @@ def test_a_folder_is_walked_in_the_order_of_names_and_without_what_is_hidden(tmp
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     assert ids(tmp_path) == ["a/1.ogg", "a/2.FLAC", "a/c/x.mp3", "b.wav"]
-    root, found = items.find(tmp_path)
-    assert all((root / item.path).is_file() for item in found)
+    found = sources.find(tmp_path)
+    assert all((found.root / item.path).is_file() for item in found.entries)
 
 
 def test_links_are_followed_but_not_in_circles(tmp_path):
@@ -45,16 +45,15 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
 def test_names_that_are_no_utf8_are_written_out(tmp_path):
     with open(os.fsencode(tmp_path) + b"/\xff.wav", "wb"):
         pass
-    _, found = items.find(tmp_path)
-    (item,) = found
+    (item,) = sources.find(tmp_path).entries
     assert item.id == item.name == "\\xff.wav"
     assert (tmp_path / item.path).is_file()
 
 
 def test_members_of_a_tar_read_as_the_files_they_were(tmp_path, recordings):
     tar = tar_of(recordings, tmp_path / "shard.tar")
-    root, found = items.find(tar)
-    found = list(found)
+    source = sources.find(tar)
+    root, found = source.root, list(source.entries)
     assert [item.id for item in found] == ids(recordings)
     assert found[3].name == f"shard.tar:{found[3].member}"
     for item in found:
@@ -107,44 +106,41 @@ def test_lists_give_files_and_parts_of_them(tmp_path, suffix):
         pa.parquet.write_table(
             pa.Table.from_pylist([{**dict.fromkeys(("start", "end", "duration", "id")), **row} for row in ROWS]), path
         )
-    root, found = items.find(path)
-    assert root == tmp_path
-    assert list(found) == EXPECTED
+    found = sources.find(path)
+    assert found.root == tmp_path
+    assert list(found.entries) == EXPECTED
 
 
 def test_the_column_may_be_called_as_others_call_it(tmp_path):
     (tmp_path / "nemo.json").write_text('{"audio_filepath": "x/y.wav", "duration": 3.5, "text": "hello"}\n')
-    assert list(items.find(tmp_path / "nemo.json")[1]) == [Item("x/y.wav", "x/y.wav", lasts=3.5)]
+    assert list(sources.find(tmp_path / "nemo.json").entries) == [Item("x/y.wav", "x/y.wav", lasts=3.5)]
 
 
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("a.jsonl", '{"text": "hello"}\n', "row 1: there is no path"),
-        ("a.jsonl", '{"path": "a.wav"}\n{"path": ""}\n', "row 2: there is no path"),
-        ("a.jsonl", '["a.wav"]\n', "row 1: there is no path"),
-        ("a.jsonl", "{", "cannot be read as a list"),
+        ("a.jsonl", '{"text": "hello"}\n', "names no recordings: there is no column of paths.*among 'text'"),
+        ("a.csv", "text,speaker\nhello,3\n", "names no recordings"),
+        ("a.jsonl", "no JSON", "cannot be read as a list"),
+        ("a.json", "[nothing", "cannot be read as a list"),
         ("a.jsonl", "", "lists nothing"),
-        ("a.csv", "path,start\na.wav,soon\n", "start is in seconds, not 'soon'"),
-        ("a.csv", "path,start\na.wav,-1\n", "start is in seconds"),
-        ("a.csv", "path,end\na.wav,nan\n", "end is in seconds"),
-        ("a.csv", "path,start,end\na.wav,3,2\n", "ends at 2 s, before it starts"),
+        ("a.csv", "path,path\na.wav,b.wav\n", "path are there twice"),
         ("a.parquet", "no parquet", "cannot be read"),
         ("a.tar", "no tar", "cannot be read as a tar"),
-        ("a.txt", "a.wav", "a list is called"),
+        ("a.doc", "a.wav", "a list is called"),
     ],
 )
 def test_bad_inputs_are_refused_with_the_place(tmp_path, name, content, says):
     (tmp_path / name).write_text(content)
     with pytest.raises(bc.CodecError, match=says):
-        list(items.find(tmp_path / name)[1])
+        list(sources.find(tmp_path / name).entries)
 
 
 def test_nothing_is_an_error(tmp_path):
     with pytest.raises(bc.InvalidInput, match="no audio in"):
-        list(items.find(tmp_path)[1])
+        list(sources.find(tmp_path).entries)
     with pytest.raises(bc.InvalidInput, match="neither"):
-        items.find(tmp_path / "missing")
+        sources.find(tmp_path / "missing")
 
 
 def test_a_part_of_a_file_is_those_samples(tmp_path):

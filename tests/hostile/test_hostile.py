@@ -30,7 +30,8 @@ from blazen_codec_core.cli import stream
 from blazen_codec_core.comparison import compared, document, systems
 from blazen_codec_core.conformance import strategies
 from blazen_codec_core.conformance.signals import voice
-from blazen_codec_core.dataset import items, plan, shards
+from blazen_codec_core.dataset import plan, shards, sources
+from blazen_codec_core.dataset.items import Item
 from blazen_codec_core.dataset.rows import Row
 from blazen_codec_core.server.house import House, asked
 
@@ -372,11 +373,12 @@ class TestFiles:
 
         def work(data):
             path.write_bytes(data)
-            root, found = items.find(path)
-            for item in found:
-                item.seconds(root)
-                with item.open(root) as reader:
-                    list(reader.blocks())
+            found = sources.find(path, ["all"])
+            for item in found.entries:
+                if isinstance(item, Item):
+                    item.seconds(found.root)
+                    with item.open(found.root) as reader:
+                        list(reader.blocks())
 
         throw(f"lists {suffix}", 300, strategies.damaged(path.read_bytes()), work)
 
@@ -387,10 +389,11 @@ class TestFiles:
 
         def work(case):
             path.write_text("\n".join(map(json.dumps, case)))
-            root, found = items.find(path)
-            planned = plan.make(tmp_path, root, found, shard_seconds=None, planned=lambda _: None)
+            found = sources.find(path, ["all"])
+            planned = plan.make(tmp_path, found, columns=["all"], shard_seconds=None, planned=lambda _: None)
             for item in planned.items(0):
-                item.open(root)
+                if isinstance(item, Item):
+                    item.open(found.root)
 
         throw("rows of lists", 400, st.lists(st.one_of(rows, JUNK.filter(is_json)), max_size=3), work)
 

@@ -1,0 +1,139 @@
+"""Columns of a list that travel along into the rows of a dataset."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import InvalidInput
+from .lists.listing import ALL
+from .rows import NAMES
+
+PREFIX = "source_"
+"""Of the name of a column that a dataset has one of already."""
+MOST = 1000
+"""Columns that there may be."""
+NUMBER = re.compile(r"-?(0|[1-9]\d*)(?P<fraction>\.\d+)?(?P<exponent>[eE][+-]?\d+)?")
+"""Digits that a number, read and written again, does not lose anything of."""
+LARGEST = 1 << 63
+INT, FLOAT, BOOL, STRING = "int", "float", "bool", "string"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column that travels along.
+
+    Attributes:
+        name: In the list.
+        stored: In the dataset.
+        kind: Of its values: `int`, `float`, `bool` or `string`.
+    """
+
+    name: str
+    stored: str
+    kind: str
+
+    def value(self, raw: Any) -> Any:
+        """Return a value of the list as one of this kind, `None` where there is none."""
+        if raw is None or (raw == "" and self.kind != STRING):
+            return None
+        if self.kind == STRING:
+            return raw if isinstance(raw, str) else json.dumps(raw, ensure_ascii=False)
+        if self.kind == BOOL:
+            return raw if isinstance(raw, bool) else raw.strip().lower() == "true"
+        return int(raw) if self.kind == INT else float(raw)
+
+
+class Survey:
+    """Looks at all values of a list, one row after the other, and tells which columns there are.
+
+    Args:
+        wanted: Names, or `all`.
+        typed: Values have types; else their digits say whether they are numbers.
+    """
+
+    def __init__(self, wanted: Collection[str], typed: bool) -> None:
+        self._wanted, self._typed = list(dict.fromkeys(wanted)), typed
+        self._kinds: dict[str, set[str]] = {}
+
+    def add(self, carried: Mapping[str, Any]) -> None:
+        """Look at a row."""
+        for name, value in carried.items():
+            if name not in self._kinds and len(self._kinds) >= MOST:
+                raise InvalidInput(f"the rows of this list have more than {MOST} columns: name those that are to travel along")
+            kind = self._kind(value)
+            self._kinds.setdefault(name, set()).update({kind} if kind else ())
+
+    def columns(self, there: Collection[str]) -> tuple[Column, ...]:
+        """Return what travels along.
+
+        Args:
+            there: Columns that the list has.
+
+        Raises:
+            InvalidInput: A column that was asked for is not there.
+        """
+        if missing := [name for name in self._wanted if name != ALL and name not in self._kinds]:
+            known = ", ".join(map(repr, there)) if there else "none"
+            raise InvalidInput(f"the list has no column {', '.join(map(repr, missing))}; its columns are {known}")
+        names = list(self._kinds) if ALL in self._wanted else self._wanted
+        taken = {name.lower() for name in NAMES}
+        found = []
+        for name in names:
+            stored = name
+            while stored.lower() in taken:
+                stored = f"{PREFIX}{stored}"
+            taken.add(stored.lower())
+            found.append(Column(name, stored, _common(self._kinds[name])))
+        return tuple(found)
+
+    def _kind(self, value: Any) -> str | None:
+        if value is None or value == "":
+            return None
+        if isinstance(value, bool):
+            return BOOL
+        if isinstance(value, int):
+            return INT if -LARGEST <= value < LARGEST else STRING
+        if isinstance(value, float):
+            return FLOAT
+        if self._typed or not isinstance(value, str):
+            return STRING
+        if value.lower() in ("true", "false"):
+            return BOOL
+        number = NUMBER.fullmatch(value)
+        if number is None or value.startswith("-0"):
+            return STRING
+        if number["fraction"] or number["exponent"]:
+            return FLOAT if math.isfinite(float(value)) else STRING
+        return INT if len(value) < 19 else STRING
+
+
+def plain(value: Any) -> Any:
+    """Return a value of a list as JSON has it: what is nested as JSON, what has no kind there as text."""
+    if value is None or isinstance(value, bool | int | str):
+        return clean(value) if isinstance(value, str) else value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, list | tuple | Mapping):
+        return clean(json.dumps(value, ensure_ascii=False, default=str))
+    return clean(str(value))
+
+
+def clean(text: str) -> str:
+    """Return text that can be written as UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def stored(columns: Iterable[Column], carried: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a row as the dataset has them."""
+    return {column.stored: column.value(carried.get(column.name)) for column in columns}
+
+
+def _common(kinds: set[str]) -> str:
+    if kinds == {INT, FLOAT}:
+        return FLOAT
+    return next(iter(kinds)) if len(kinds) == 1 else STRING

@@ -1,0 +1,126 @@
+"""Recordings in folders and in tars: by suffix where that is well known, else by their first bytes."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from .. import files
+from ..audio import HEAD, SUFFIXES, recognize
+from ..errors import CodecError, InvalidInput
+from . import tar_member
+from .items import Entry, Fault, Item, printable
+from .passed_over import PassedOver
+
+
+def in_folder(folder: Path, passed: PassedOver) -> Iterator[Entry]:
+    """Yield the audio files and the members of tars in a folder and below, and what cannot be looked into.
+
+    Args:
+        passed: Told of the files that are not taken.
+
+    Raises:
+        InvalidInput: There is no audio.
+    """
+    faults: list[Fault] = []
+    found = False
+
+    def unreadable(name: str, error: OSError) -> None:
+        faults.append(Fault.of(name, name, InvalidInput(f"{folder / name} cannot be read: {error.strerror or error}")))
+
+    for name in files.walk(folder, unreadable=unreadable):
+        for entry in (*faults, *([] if tar_member.is_tar(name) else _file(folder, name, passed))):
+            found = True
+            yield entry
+        faults.clear()
+        if tar_member.is_tar(name):
+            for entry in _tar_below(folder / name, name, passed):
+                found = True
+                yield entry
+    for fault in faults:
+        found = True
+        yield fault
+    if not found:
+        raise InvalidInput(f"there is no audio in {folder}{_but(passed)}")
+
+
+def in_tar(path: Path, passed: PassedOver) -> Iterator[Entry]:
+    """Yield the members of a tar that are audio, and, where it breaks off after some, a fault.
+
+    Raises:
+        InvalidInput: There is no audio, or it is compressed.
+        CorruptFile: It is not a tar.
+    """
+    found = False
+    try:
+        for item in _members(path, path.name, "", passed):
+            found = True
+            yield item
+    except CodecError as error:
+        if not found:
+            raise
+        yield Fault.of(path.name, path.name, error)
+    if not found:
+        raise InvalidInput(f"there is no audio in {path}{_but(passed)}")
+
+
+def _tar_below(path: Path, name: str, passed: PassedOver) -> Iterator[Entry]:
+    """A tar among other files; whatever is wrong with it is a fault."""
+    found = False
+    try:
+        for item in _members(path, name, f"{name}/", passed):
+            found = True
+            yield item
+        if not found:
+            raise InvalidInput(f"there is no audio in {path}")
+    except CodecError as error:
+        yield Fault.of(name, name, error)
+
+
+def _file(folder: Path, name: str, passed: PassedOver) -> list[Entry]:
+    """The file as an entry, none if it is passed over."""
+    item = Item(printable(name), name)
+    if Path(name).suffix.lower() in SUFFIXES:
+        return [item]
+    path = folder / name
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
+            passed.add(name)
+            return []
+        with path.open("rb") as file:
+            head = file.read(HEAD)
+    except OSError as error:
+        why = InvalidInput(f"{path} cannot be read: {error.strerror or error}")
+        return [Fault.of(name, name, why)]
+    return [item] if _is_taken(name, head, passed) else []
+
+
+def _members(path: Path, name: str, prefix: str, passed: PassedOver) -> Iterator[Item]:
+    with _opened(path) as tar:
+        for member in tar_member.members(path):
+            known = Path(member.name).suffix.lower() in SUFFIXES
+            if not member.is_plain:
+                passed.add(member.name, is_audio=known)
+            elif known or _is_taken(member.name, member.head(tar, HEAD), passed):
+                yield Item(printable(f"{prefix}{member.name}"), name, member.name, member.offset, member.size)
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _is_taken(name: str, head: bytes, passed: PassedOver) -> bool:
+    container = recognize(head)
+    if container is not None and container.is_available:
+        return True
+    passed.add(name, is_audio=container is not None, extra=None if container is None else container.extra)
+    return False
+
+
+def _but(passed: PassedOver) -> str:
+    return f": {passed.everything}" if passed.everything else ": it is empty"

@@ -1,0 +1,100 @@
+"""Ids that come twice, found without having all of them in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import numpy as np
+
+from ..errors import InvalidInput
+
+BYTES = 16
+"""Of the hash of an id; two ids have the same with a chance of one in 10^20, for a thousand million of them."""
+AT_ONCE = 1 << 20
+
+
+class Ids:
+    """Hashes of ids in a file, which are sorted there.
+
+    Args:
+        scratch: A folder for files.
+    """
+
+    def __init__(self, scratch: Path) -> None:
+        self._scratch = scratch
+        self._files: list[IO[bytes]] = []
+        self._hashes = self._file()
+
+    def __enter__(self) -> Ids:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for file in self._files:
+            file.close()
+
+    def add(self, identity: str) -> None:
+        """Take note of an id."""
+        self._hashes.write(_hash(identity))
+
+    def repeats(self) -> Callable[[str], bool]:
+        """Return what tells, of the same ids in the same order, whether one was there before."""
+        repeated, there = self._repeated(), self._file()
+        if not len(repeated):
+            return lambda _: False
+        there.truncate(len(repeated))
+        seen = np.memmap(there, np.bool_, "r+")
+
+        def is_repeat(identity: str) -> bool:
+            value = np.frombuffer(_hash(identity), f"S{BYTES}")[0]
+            place = int(np.searchsorted(repeated, value))
+            if place == len(repeated) or repeated[place] != value:
+                return False
+            before = bool(seen[place])
+            seen[place] = True
+            return before
+
+        return is_repeat
+
+    def _repeated(self) -> Any:
+        """The hashes that there are several of, sorted."""
+        self._hashes.flush()
+        if not self._hashes.tell():
+            return np.zeros(0, f"S{BYTES}")
+        hashes: Any = np.memmap(self._hashes, f"S{BYTES}", "r+")
+        hashes.sort()
+        found = self._file()
+        for start in range(0, len(hashes) - 1, AT_ONCE):
+            some = hashes[start : start + AT_ONCE + 1]
+            found.write(np.unique(some[1:][some[1:] == some[:-1]]).tobytes())
+        found.flush()
+        return np.memmap(found, f"S{BYTES}", "r") if found.tell() else np.zeros(0, f"S{BYTES}")
+
+    def _file(self) -> IO[bytes]:
+        self._files.append(tempfile.TemporaryFile(prefix=".", dir=self._scratch))  # noqa: SIM115 closed with the others
+        return self._files[-1]
+
+
+def check_distinct(ids: Callable[[], Iterator[str]], scratch: Path, what: str) -> None:
+    """Raise `InvalidInput` if an id comes twice.
+
+    Args:
+        ids: Gives them; called again to find the culprit.
+        scratch: A folder for files.
+        what: They are the ids of.
+    """
+    with Ids(scratch) as noted:
+        for identity in ids():
+            noted.add(identity)
+        is_repeat = noted.repeats()
+        for identity in ids():
+            if is_repeat(identity):
+                raise InvalidInput(f"two {what} have the id {identity!r}; ids must differ")
+
+
+def _hash(identity: str) -> bytes:
+    return hashlib.blake2b(identity.encode("utf-8", "surrogatepass"), digest_size=BYTES).digest()

@@ -1,0 +1,133 @@
+"""Rows of JSON: a line each, the elements of an array, or the values of one object."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any, TextIO
+
+from ...errors import CorruptFile, reason
+from . import columns
+from .record import Record
+from .text import LONGEST_LINE, lines, opened
+
+CHUNK = 1 << 16
+LARGEST_OBJECT = 256 << 20
+"""Characters of a file that is one object, which is read at once."""
+
+
+def json_records(path: Path) -> Iterator[Record]:
+    """Yield the rows of a list in JSON.
+
+    Raises:
+        CorruptFile: It is not JSON.
+    """
+    with opened(path) as text:
+        first = next((line for line in _begin(text, path) if line.strip()), "")
+        if first.lstrip().startswith("["):
+            yield from _elements(first, text, path)
+        elif _is_document(first):
+            yield from _document(first, text, path)
+        else:
+            yield from _lines(chain([first], lines(text, path)), path)
+
+
+def _begin(text: TextIO, path: Path) -> Iterator[str]:
+    """Lines, of which the first of a long array need not be whole."""
+    start = text.read(1)
+    while start.isspace():
+        start = text.read(1)
+    if start == "[":
+        yield start
+    elif start:
+        yield start + next(lines(text, path), "")
+
+
+def _is_document(first: str) -> bool:
+    """Whether a file whose first line is this is one object."""
+    try:
+        value = json.loads(first)
+    except ValueError:
+        return first.startswith("{") and first.rstrip()[-1] in "{[,:"
+    return isinstance(value, dict) and _rows_of(value) != [value]
+
+
+def _rows_of(value: Any) -> list[Any]:
+    """The rows in a document: itself, the elements of its list, or its values, whose keys are their ids."""
+    if not isinstance(value, dict) or not value:
+        return [value]
+    if any(columns.normal(name) in (*columns.PATHS, "sources", "recording", "tracks") for name in value):
+        return [value]
+    if all(isinstance(row, dict) for row in value.values()):
+        return [{**row, "id": row.get("id", name)} for name, row in value.items()]
+    listed = [rows for rows in value.values() if isinstance(rows, list) and rows and isinstance(rows[0], dict)]
+    return listed[0] if len(listed) == 1 else [value]
+
+
+def _record(number: int, value: Any) -> Record:
+    if isinstance(value, str):
+        value = {"path": value}
+    if not isinstance(value, dict):
+        return Record(number, problem=f"a row is an object, not {json.dumps(value)[:80]}")
+    return Record(number, value)
+
+
+def _lines(rows: Iterable[str], path: Path) -> Iterator[Record]:
+    is_json = False
+    for number, line in enumerate(rows, 1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            if not is_json and not line.lstrip().startswith("{"):
+                raise CorruptFile(f"{path} cannot be read as a list of recordings: {reason(error)}") from error
+            yield Record(number, problem=f"not JSON: {reason(error)}")
+            continue
+        is_json = True
+        yield _record(number, value)
+
+
+def _document(first: str, text: TextIO, path: Path) -> Iterator[Record]:
+    content = first + "\n" + text.read(LARGEST_OBJECT)
+    if len(content) > LARGEST_OBJECT:
+        raise CorruptFile(f"{path} is one JSON object of more than {LARGEST_OBJECT >> 20} MiB: write a line a recording")
+    decoder, at, number = json.JSONDecoder(), 0, 0
+    while at < len(content):
+        try:
+            value, at = decoder.raw_decode(content, at)
+        except (ValueError, RecursionError) as error:
+            raise CorruptFile(f"{path} cannot be read as a list of recordings: {reason(error)}") from error
+        for row in _rows_of(value):
+            number += 1
+            yield _record(number, row)
+        at += len(content[at:]) - len(content[at:].lstrip()) if content[at : at + 1].isspace() else 0
+
+
+def _elements(start: str, text: TextIO, path: Path) -> Iterator[Record]:
+    """The elements of an array, each as soon as it is whole."""
+    decoder, buffer, at, number, more = json.JSONDecoder(), start, 1, 0, CHUNK
+    while True:
+        while at < len(buffer) and buffer[at] in " \t\r\n,":
+            at += 1
+        if at < len(buffer) and buffer[at] == "]":
+            return
+        try:
+            value, end = decoder.raw_decode(buffer, at)
+            whole = end < len(buffer)  # else a number may go on
+            problem = "it ends within an array"
+        except (ValueError, RecursionError) as error:
+            whole, problem = False, reason(error)
+        if whole:
+            number, at, more = number + 1, end, CHUNK
+            yield _record(number, value)
+            continue
+        chunk = text.read(more) if len(buffer) - at < LONGEST_LINE else ""
+        if not chunk:
+            if not number:
+                raise CorruptFile(f"{path} cannot be read as a list of recordings: {problem}")
+            yield Record(number + 1, problem=f"not JSON, from here on: {problem}")
+            return
+        buffer, at, more = buffer[at:] + chunk, 0, 2 * more

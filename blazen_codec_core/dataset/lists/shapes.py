@@ -1,0 +1,178 @@
+"""Shapes of rows: how each says which recording, and which part of it, it means."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from ...errors import InvalidInput
+from . import columns
+from .columns import PATHS, is_given, normal
+from .record import Place, Record
+
+SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+)://")
+FIRST = "column_1"
+"""The column of paths of a list without names of columns."""
+
+
+class Shape(ABC):
+    """A way to write a row; an instance reads one list."""
+
+    def __init__(self, carried: frozenset[str] = frozenset()) -> None:
+        self._carried = carried
+
+    @abstractmethod
+    def matches(self, record: Record) -> bool:
+        """Whether a row is written so, be it well or badly."""
+
+    @abstractmethod
+    def place(self, record: Record) -> Place:
+        """Return where the recording of a row is.
+
+        Raises:
+            ColumnNotUnderstood: No row can be relied on.
+            InvalidInput: The row is bad.
+        """
+
+
+class LhotseCut(Shape):
+    """A cut of Lhotse: its recording, with `start` and `duration` in seconds."""
+
+    def matches(self, record: Record) -> bool:
+        return isinstance(record.values.get("recording"), Mapping) or "tracks" in record.values
+
+    def place(self, record: Record) -> Place:
+        cut = record.values
+        if "tracks" in cut:
+            raise InvalidInput("a cut that mixes several tracks is not put together")
+        _refuse_transforms(cut)
+        channels = cut["recording"].get("channel_ids") or cut["recording"]["sources"][0].get("channels") or [0]
+        wanted = cut.get("channel", channels)
+        if sorted(wanted if isinstance(wanted, list) else [wanted]) != sorted(channels):
+            raise InvalidInput(f"channel {wanted} of the channels {channels} is not taken out of a recording")
+        path = _lhotse_source(cut["recording"])
+        start, duration = (columns.seconds(name, cut.get(name), 1.0) for name in ("start", "duration"))
+        if duration is None:
+            raise InvalidInput("a cut has no duration")
+        start = start or 0.0
+        if duration <= 0:
+            raise InvalidInput(f"duration is {duration:g} s")
+        used = frozenset({"id", "start", "duration", "channel", "recording", "type"})
+        return Place((path,), _id(cut), start, start + duration, duration, used)
+
+
+class LhotseRecording(Shape):
+    """A recording of Lhotse: `sources` of it, and its `duration`."""
+
+    def matches(self, record: Record) -> bool:
+        return isinstance(record.values.get("sources"), list)
+
+    def place(self, record: Record) -> Place:
+        values = record.values
+        used = frozenset({"id", "sources", "sampling_rate", "num_samples", "duration", "channel_ids"})
+        return Place(
+            (_lhotse_source(values),), _id(values), lasts=columns.seconds("duration", values.get("duration"), 1.0), used=used
+        )
+
+
+class Columns(Shape):
+    """A column of paths, and if need be an id, a start, an end and a duration, under the names that the field has for them."""
+
+    def __init__(self, carried: frozenset[str] = frozenset()) -> None:
+        super().__init__(carried)
+        self._column: str | None = None
+
+    def matches(self, record: Record) -> bool:
+        return record.cell is not None or self._path_column(record.values) is not None
+
+    def place(self, record: Record) -> Place:
+        values = record.values
+        column = self._path_column(values)
+        value = values.get(column) if column is not None else None
+        if record.cell is not None:
+            embedded = value.get("path") if isinstance(value, Mapping) else value
+            paths = (str(embedded),) if is_given(embedded) else ()
+        else:
+            paths = (address(value),)
+            self._column = column
+        part = columns.part(values, is_cut=record.cell is not None, carried=self._carried)
+        named = _id_column(tuple(values))
+        used = part.used | {name for name in (column, named) if name is not None}
+        identity = None if named is None else _identity(values[named])
+        return Place(paths, identity, part.start, part.end, part.lasts, used)
+
+    def _path_column(self, values: Mapping[str, Any]) -> str | None:
+        """The column of an earlier row, or else the first that has a value, or else the first that there is."""
+        if self._column in values:
+            return self._column
+        names = {normal(name): name for name in reversed(list(values))}
+        there = [names[name] for name in (*PATHS, FIRST) if name in names]
+        structs = [name for name in there if isinstance(values[name], Mapping)]
+        return next((name for name in (*structs, *there) if is_given(values[name])), there[0] if there else None)
+
+
+@lru_cache(1024)
+def _id_column(names: tuple[str, ...]) -> str | None:
+    return next((name for wanted in columns.IDS for name in names if normal(name) == wanted), None)
+
+
+SHAPES: tuple[type[Shape], ...] = (LhotseCut, LhotseRecording, Columns)
+"""The first that matches reads a row."""
+
+
+def address(value: Any) -> str:
+    """Return the path of a file out of what a list has for it: a path, a `file://` address, or a struct with either.
+
+    Raises:
+        InvalidInput: It is something else.
+    """
+    if isinstance(value, Mapping):
+        if is_given(value.get("bytes")) or is_given(value.get("array")):
+            raise InvalidInput("audio inside a list is only read from Parquet, as bytes")
+        value = next((value[name] for name in value if normal(str(name)) in PATHS and is_given(value[name])), None)
+    if not is_given(value):
+        raise InvalidInput("there is no path")
+    if not isinstance(value, str):
+        raise InvalidInput(f"a path is text, not {value!r}")
+    if value.rstrip().endswith("|"):
+        raise InvalidInput(f"{value!r} is a pipe, and commands of lists are not run")
+    scheme = SCHEME.match(value)
+    if scheme is None:
+        return value
+    if scheme[1].lower() == "file":
+        return unquote(urlsplit(value).path, errors="surrogateescape")
+    raise InvalidInput(f"{value} is an address, and recordings are not downloaded: fetch it first")
+
+
+def _lhotse_source(recording: Mapping[str, Any]) -> str:
+    _refuse_transforms(recording)
+    sources = recording.get("sources")
+    if not isinstance(sources, list) or len(sources) != 1:
+        raise InvalidInput(f"a recording has {len(sources) if isinstance(sources, list) else 'no'} sources; expected one file")
+    kind = sources[0].get("type", "file")
+    if kind == "command":
+        raise InvalidInput(f"{sources[0].get('source')!r} is a pipe, and commands of lists are not run")
+    if kind not in ("file", "url"):
+        raise InvalidInput(f"a source of type {kind!r} is not read; expected a file")
+    return address(sources[0].get("source"))
+
+
+def _refuse_transforms(values: Mapping[str, Any]) -> None:
+    if values.get("transforms"):
+        raise InvalidInput("transforms of a recording are not applied: save it as audio first")
+
+
+def _id(values: Mapping[str, Any]) -> str | None:
+    return _identity(values.get("id"))
+
+
+def _identity(value: Any) -> str | None:
+    if not is_given(value):
+        return None
+    if isinstance(value, list | Mapping):
+        raise InvalidInput(f"an id is text or a number, not {value!r}")
+    return str(value)

@@ -1,0 +1,119 @@
+"""Rows of text with separators: CSV, TSV, and their kin with and without a line of names."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator
+from itertools import chain, islice, zip_longest
+from pathlib import Path
+
+from ...errors import InvalidInput, reason
+from .columns import PATHS, normal
+from .json_records import json_records
+from .record import Record
+from .text import lines, opened
+
+SEPARATORS = (",", "\t", ";", "|")
+UNQUOTED = frozenset("\t|")
+"""Separators of text in which a quotation mark is one."""
+COUNTED = re.compile(r"[^\t]+\t\d+\s*")
+
+
+def table_records(path: Path) -> Iterator[Record]:
+    """Yield the rows of a table whose first line has the names of its columns.
+
+    A table without them has the columns `column_1`, which is of paths, `column_2` and so on; fairseq's manifests have a folder
+    in the first line, and the paths in it and their lengths after that.
+    """
+    with opened(path) as text:
+        every = lines(text, path)
+        first = next((line for line in every if line.strip()), "")
+        second = next((line for line in every if line.strip()), "")
+        following = [second] if second else []
+        if "\t" not in first and COUNTED.fullmatch(second):
+            yield from _fairseq(first.strip(), chain(following, every))
+            return
+        for separator in SEPARATORS:
+            names = [name.strip() for name in next(_fields(iter([first]), separator), [])]
+            if any(normal(name) in PATHS for name in names):
+                yield from _rows(names, chain(following, every), separator)
+                return
+        yield from _nameless(chain([first], following, every), path)
+
+
+def line_records(path: Path) -> Iterator[Record]:
+    """Yield the rows of a list of a path a line, of paths with text after a `|` or a tab, or of a JSON object a line."""
+    with opened(path) as text:
+        first = next((line for line in lines(text, path) if line.strip()), "")
+    if first.lstrip().startswith("{"):  # wenet's data.list
+        yield from json_records(path)
+        return
+    with opened(path) as text:
+        for number, line in enumerate(lines(text, path), 1):
+            if not line.strip() or (line.startswith("#") and path.suffix.lower().startswith(".m3u")):
+                continue
+            separator = next((mark for mark in UNQUOTED if mark in line and not line.rstrip().endswith("|")), None)
+            yield Record(number, _numbered(line.split(separator) if separator else [line]))
+
+
+def _numbered(fields: list[str]) -> dict[str, str]:
+    return {f"column_{number}": field.strip() for number, field in enumerate(fields, 1)}
+
+
+def _nameless(every: Iterator[str], path: Path) -> Iterator[Record]:
+    """Rows without names of columns; the separator is one of the first line's."""
+    start = list(islice(every, 1))
+    separator = next((mark for mark in ("|", "\t", ";", ",") if start and mark in start[0]), ",")
+    fields = _fields(chain(start, every), separator)
+    for number, row in enumerate(fields, 1):
+        if isinstance(row, str):
+            yield Record(number, problem=row)
+        elif any(field.strip() for field in row):
+            yield Record(number, _numbered(row))
+
+
+def _rows(names: list[str], every: Iterator[str], separator: str) -> Iterator[Record]:
+    repeated = {name for name in names if name and names.count(name) > 1}
+    if repeated:
+        raise InvalidInput(f"the columns {', '.join(sorted(repeated))} are there twice")
+    for number, row in enumerate(_fields(every, separator), 1):
+        if isinstance(row, str):
+            yield Record(number, problem=row)
+        elif any(field.strip() for field in row):
+            if any(field.strip() for field in row[len(names) :]):
+                yield Record(number, problem=f"there are {len(row)} fields, and {len(names)} columns")
+            else:
+                yield Record(number, {name: field.strip() for name, field in zip_longest(names, row[: len(names)], fillvalue="")})
+
+
+def _fields(every: Iterator[str], separator: str) -> Iterator[list[str]]:
+    """The fields of each row, or what is wrong with it."""
+    if separator in UNQUOTED:
+        for line in every:
+            yield [_unquoted(field) for field in line.split(separator)]
+        return
+    reader = csv.reader((f"{line}\n" for line in every), delimiter=separator, skipinitialspace=True)
+    while True:
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            yield reason(error)  # type: ignore[misc]
+            continue
+        if row is None:
+            return
+        yield row
+
+
+def _unquoted(field: str) -> str:
+    quoted = len(field) > 1 and field[0] == field[-1] == '"'
+    return field[1:-1].replace('""', '"') if quoted else field
+
+
+def _fairseq(root: str, every: Iterator[str]) -> Iterator[Record]:
+    for number, line in enumerate(every, 1):
+        if line.strip():
+            name, _, samples = line.partition("\t")
+            yield Record(
+                number, {"path": f"{root.rstrip('/')}/{name.strip()}" if root != "." else name.strip(), "num_samples": samples}
+            )

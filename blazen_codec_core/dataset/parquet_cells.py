@@ -1,0 +1,105 @@
+"""Recordings inside Parquet files, one after the other, a few in memory at a time."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from . import shards
+
+BATCH_BYTES = 4 << 20
+"""About how much is decoded at a time."""
+MOST_ROWS = 64
+BATCHES = 4
+"""That are kept, for threads that read neighbours."""
+
+
+class Cell(NamedTuple):
+    """Where a recording is in a Parquet file.
+
+    Attributes:
+        column: Of the bytes, as `audio.bytes`.
+        group: Number of the row group.
+        row: Number in the group.
+    """
+
+    column: str
+    group: int
+    row: int
+
+
+class ParquetCells:
+    """Cells of one Parquet file after the other. Neighbours are cheap; going back begins the row group anew."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._at: tuple[Path, str, int] | None = None
+        self._file: Any = None
+        self._batches: Iterator[Any] = iter(())
+        self._rows = 1
+        self._next = 0
+        self._kept: OrderedDict[int, list[bytes | None]] = OrderedDict()
+
+    def read(self, path: Path, cell: Cell) -> bytes | None:
+        """Return the bytes of a cell, `None` where it is null.
+
+        Raises:
+            CorruptFile: The file is damaged.
+            EngineNotAvailable: pyarrow is not installed.
+        """
+        with self._lock, shards.damage(path):
+            if self._at != (path, cell.column, cell.group):
+                self._begin(path, cell)
+            number = cell.row // self._rows
+            if number not in self._kept:
+                if number < self._next:
+                    self._begin(path, cell)
+                self._advance(number)
+            return self._kept[number][cell.row % self._rows]
+
+    def _begin(self, path: Path, cell: Cell) -> None:
+        if self._at is None or self._at[0] != path:
+            self.close()
+            self._file = shards.parquet().ParquetFile(path, buffer_size=1 << 16)
+        self._rows = rows_at_once(self._file.metadata.row_group(cell.group), cell.column)
+        self._batches = self._file.iter_batches(self._rows, row_groups=[cell.group], columns=[cell.column], use_threads=False)
+        self._at, self._next = (path, cell.column, cell.group), 0
+        self._kept.clear()
+
+    def _advance(self, number: int) -> None:
+        while self._next <= number:
+            column = next(self._batches).column(0)
+            self._kept[self._next] = [_bytes(scalar) for scalar in column] if self._next > number - BATCHES else []
+            self._next += 1
+            while len(self._kept) > BATCHES:
+                self._kept.popitem(last=False)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+        self._file, self._at = None, None
+
+
+def rows_at_once(group: Any, column: str) -> int:
+    """Return how many rows of a column of a row group are about `BATCH_BYTES`."""
+    return max(1, min(MOST_ROWS, BATCH_BYTES // max(1, bytes_a_row(group, column))))
+
+
+def bytes_a_row(group: Any, column: str) -> int:
+    """Return how long the cells of a column of a row group are on average."""
+    for number in range(group.num_columns):
+        chunk = group.column(number)
+        if chunk.path_in_schema == column:
+            return int(chunk.total_uncompressed_size // max(1, group.num_rows))
+    return 0
+
+
+def _bytes(scalar: Any) -> bytes | None:
+    value = scalar.as_py()
+    while isinstance(value, dict):  # a struct, of which one field was asked for
+        (value,) = value.values()
+    return value if isinstance(value, bytes) else None

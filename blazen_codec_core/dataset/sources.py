@@ -1,0 +1,76 @@
+"""Where recordings to tokenise come from: a folder, a tar, a list, a file."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+
+from ..audio import HEAD, SUFFIXES, recognize
+from ..errors import InvalidInput
+from . import tar_member
+from .folders import in_folder, in_tar
+from .items import Entry, Item, printable
+from .lists import kaldi, listing
+from .passed_over import PassedOver
+
+
+@dataclass(frozen=True)
+class Source:
+    """Recordings at a place, in an order that depends on names alone.
+
+    Attributes:
+        root: What the paths of items are relative to.
+        entries: The recordings, and what is wrong with what is none; read once.
+        passed: Files that are not taken, counted while `entries` are read.
+        is_typed: Whether values of columns have types, beyond text.
+        names: Of the columns of a list, filled while `entries` are read.
+    """
+
+    root: Path
+    entries: Iterator[Entry]
+    passed: PassedOver = field(default_factory=PassedOver)
+    is_typed: bool = True
+    names: dict[str, None] = field(default_factory=dict)
+
+
+def find(source: str | PathLike[str], columns: Collection[str] = ()) -> Source:
+    """Return the recordings at a place.
+
+    Args:
+        source: A folder of audio files and of tars of audio files, also below it; such a tar; an audio file; a data directory of
+            Kaldi; or a list, in JSON, CSV and its kin, plain text or Parquet, also compressed. A list has a column of paths
+            (`path`, `audio_filepath`, `file_name` …, relative to it), and if need be `id`, `start`, `end` and `duration`.
+        columns: Columns of the list that travel along, or `all`.
+
+    Raises:
+        InvalidInput: There is nothing, or a list that is none.
+        CorruptFile: It cannot be read.
+    """
+    path, passed = Path(source), PassedOver()
+    if path.is_dir() and kaldi.is_data_directory(path):
+        path = path / (kaldi.SEGMENTS if (path / kaldi.SEGMENTS).is_file() else kaldi.SCRIPT)
+    if path.is_file() and not tar_member.is_tar(path.name) and listing.is_list(path):
+        names: dict[str, None] = {}
+        return Source(path.parent, listing.entries(path, columns, names), passed, listing.is_typed(path), names)
+    if columns:
+        raise InvalidInput(f"columns travel along with the recordings of a list, which {path} is not")
+    if path.is_dir():
+        return Source(path, in_folder(path, passed), passed)
+    if not path.is_file():
+        raise InvalidInput(f"{path} is neither a folder, a tar of audio, nor a list")
+    if tar_member.is_tar(path.name):
+        return Source(path.parent, in_tar(path, passed), passed)
+    if path.suffix.lower() in SUFFIXES or _is_audio(path):
+        return Source(path.parent, iter([Item(printable(path.name), path.name)]), passed)
+    kinds = sorted((*listing.READERS, listing.KALDI))
+    raise InvalidInput(f"{path} is not audio; a list is called {', '.join(kinds)}, a tar .tar")
+
+
+def _is_audio(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return recognize(file.read(HEAD)) is not None
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be read: {error.strerror or error}") from error

@@ -1,0 +1,155 @@
+"""Columns of a list that travel along."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+import soundfile
+from corpora import sound
+
+import blazen_codec_core as bc
+from blazen_codec_core.dataset import shards
+
+HERE = bc.Engine(workers=1)
+ROWS = [
+    {"path": "a.wav", "id": "1", "text": "hello", "speaker": 7, "snr": 3, "ok": True, "tags": ["x", {"y": 1}], "age": "20"},
+    {
+        "path": "a.wav",
+        "id": "2",
+        "text": "wörld",
+        "speaker": 8,
+        "snr": 2.5,
+        "ok": None,
+        "tags": None,
+        "age": 30,
+        "bandwidth": "low",
+    },
+    {"path": "a.wav", "id": "3", "text": ""},
+]
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    soundfile.write(tmp_path / "a.wav", sound(0.1, 24_000, 1), 24_000)
+    (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
+    return tmp_path
+
+
+def tokenize(source: Path, out: Path, columns, **options) -> bc.Summary:
+    return bc.tokenize_dataset(source, "snac_tiny", out, columns=columns, engine=HERE, **options)
+
+
+def carried(out: Path) -> list[dict]:
+    return [dict(row.carried) for file in shards.files(out) for row in shards.format_of(file).read(file)]
+
+
+EXPECTED = [
+    {"text": "hello", "speaker": 7, "snr": 3.0, "ok": True, "tags": '["x", {"y": 1}]', "age": "20", "source_bandwidth": None},
+    {"text": "wörld", "speaker": 8, "snr": 2.5, "ok": None, "tags": None, "age": "30", "source_bandwidth": "low"},
+    {"text": "", "speaker": None, "snr": None, "ok": None, "tags": None, "age": None, "source_bandwidth": None},
+]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "tar"])
+def test_all_columns_travel_into_every_shard_with_the_type_of_all_their_values(folder, kind):
+    tokenize(folder / "list.jsonl", folder / "out", "all", format=kind, shard_minutes=0.001)
+    assert len(shards.files(folder / "out")) == 3
+    assert carried(folder / "out") == EXPECTED
+    assert [tokens.seconds for _, tokens in bc.CodecTokens.from_parquet(folder / "out")] == [0.1] * 3
+    if kind == "parquet":
+        for file in shards.files(folder / "out"):
+            schema = pa.parquet.read_schema(file)
+            types = {name: str(schema.field(name).type) for name in EXPECTED[0]}
+            assert types == {
+                "text": "string", "speaker": "int64", "snr": "double", "ok": "bool", "tags": "string", "age": "string",
+                "source_bandwidth": "string",
+            }  # fmt: skip
+        for row in pa.parquet.read_table(folder / "out").to_pylist():
+            assert bc.CodecTokens.from_row(row).seconds == 0.1
+
+
+def test_columns_are_chosen_by_name_also_those_that_a_recording_is_found_by(folder):
+    tokenize(folder / "list.jsonl", folder / "out", ["speaker", "id"])
+    assert carried(folder / "out") == [{"speaker": row.get("speaker"), "source_id": row["id"]} for row in ROWS]
+
+
+def test_digits_of_text_are_numbers_where_nothing_is_lost(folder):
+    (folder / "list.csv").write_text(
+        "path,id,n,x,zip,ok,word\na.wav,1,3,1.5,007,true,a\na.wav,2,-4,2,010,FALSE,\na.wav,3,,,,,3\n"
+    )
+    tokenize(folder / "list.csv", folder / "out", "all")
+    assert carried(folder / "out") == [
+        {"n": 3, "x": 1.5, "zip": "007", "ok": True, "word": "a"},
+        {"n": -4, "x": 2.0, "zip": "010", "ok": False, "word": ""},
+        {"n": None, "x": None, "zip": "", "ok": None, "word": "3"},
+    ]
+
+
+def test_columns_of_parquet_travel_beside_audio(folder):
+    row = {"audio": {"bytes": (folder / "a.wav").read_bytes(), "path": "a.wav"}, "text": "x", "n": 3}
+    pa.parquet.write_table(pa.Table.from_pylist([row] * 5), folder / "p.parquet", row_group_size=2)
+    summary = tokenize(folder / "p.parquet", folder / "out", "all")
+    assert summary.rows == 5
+    assert carried(folder / "out") == [{"text": "x", "n": 3}] * 5
+    codec = bc.load("snac_tiny", device="cpu")
+    expected = codec.encode(soundfile.read(folder / "a.wav", dtype="float32")[0], 24_000)
+    for _, tokens in bc.CodecTokens.from_parquet(folder / "out"):
+        assert (tokens.codes[0] == expected.codes[0]).all()
+
+
+def test_a_manifest_of_parts_gives_the_tokens_of_those_parts(folder):
+    pcm = sound(2.0, 24_000, 1)
+    soundfile.write(folder / "long.wav", pcm, 24_000, subtype="FLOAT")
+    row = {"audio_filepath": "long.wav", "offset": 0.5, "duration": 0.75, "text": "x"}
+    (folder / "nemo.json").write_text(json.dumps(row) + "\n")
+    tokenize(folder / "nemo.json", folder / "out", "text")
+    ((name, tokens),) = bc.CodecTokens.from_parquet(folder / "out")
+    expected = bc.load("snac_tiny", device="cpu").encode(pcm[12_000:30_000, 0], 24_000)
+    assert (name, tokens.num_samples) == ("long.wav#0.5-1.25", 18_000)
+    assert all((own == other).all() for own, other in zip(tokens.codes, expected.codes, strict=True))
+
+
+def test_a_column_that_is_not_there_is_an_error_that_names_those_that_are(folder):
+    (folder / "list.csv").write_text("path,text\na.wav,x\n")
+    for source in ("list.jsonl", "list.csv"):
+        with pytest.raises(bc.InvalidInput, match=r"no column 'nosuch'; its columns are 'path'.*'text'"):
+            tokenize(folder / source, folder / "out", ["text", "nosuch"])
+    with pytest.raises(bc.InvalidInput, match="columns travel along with the recordings of a list"):
+        tokenize(folder, folder / "out", ["text"])
+    assert not (folder / "out").exists()
+
+
+def test_a_run_that_goes_on_carries_the_same_columns(folder):
+    tokenize(folder / "list.jsonl", folder / "out", ["text"], shard_minutes=0.001)
+    lost = shards.files(folder / "out")[1]
+    journal = folder / "out/.run/journal.jsonl"
+    journal.write_text("".join(line for line in journal.read_text().splitlines(True) if json.loads(line)["shard"] != 1))
+    before = lost.read_bytes()
+    lost.unlink()
+    tokenize(folder / "list.jsonl", folder / "out", ["text"], shard_minutes=0.001)
+    assert lost.read_bytes() == before
+    with pytest.raises(bc.InvalidInput, match="columns was"):
+        tokenize(folder / "list.jsonl", folder / "out", ["speaker"], shard_minutes=0.001)
+
+
+def test_the_command_takes_names_of_columns(folder, run):
+    code, _, _ = run(
+        "tokenize",
+        folder / "list.jsonl",
+        "-c",
+        "snac_tiny",
+        "-o",
+        "out",
+        "--columns",
+        "text, speaker",
+        "--workers",
+        "1",
+        "--device",
+        "cpu",
+    )
+    assert code == 0
+    assert [row["speaker"] for row in carried(folder / "out")] == [7, 8, None]

@@ -1,0 +1,235 @@
+"""Lists in the shapes that the field writes them in."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+import blazen_codec_core as bc
+from blazen_codec_core.dataset import sources
+from blazen_codec_core.dataset.items import Fault, Item
+from blazen_codec_core.dataset.lists import columns
+from blazen_codec_core.dataset.lists.columns import Kind, Meaning
+
+
+def entries(path: Path, *names: str) -> list[Item | Fault]:
+    return list(sources.find(path, names).entries)
+
+
+def only(path: Path) -> Item:
+    (item,) = entries(path)
+    assert isinstance(item, Item), item
+    return item
+
+
+def faults(path: Path) -> list[str]:
+    return [entry.error for entry in entries(path) if isinstance(entry, Fault)]
+
+
+def write(path: Path, text: str | list | dict) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(text, dict):
+        text = json.dumps(text) + "\n"
+    if isinstance(text, list):
+        text = "".join(json.dumps(row) + "\n" for row in text)
+    path.write_text(text)
+    return path
+
+
+SOURCE = {"type": "file", "channels": [0], "source": "a.flac"}
+RECORDING = {"id": "r1", "sources": [SOURCE], "sampling_rate": 16000, "num_samples": 16000, "duration": 1.0}
+CUT = {"id": "c1", "start": 0.25, "duration": 0.5, "channel": 0, "supervisions": [], "recording": RECORDING, "type": "MonoCut"}
+
+SHAPES = {
+    "Hugging Face's AudioFolder": ("metadata.csv", "file_name,transcription\na.flac,hi\n", Item("a.flac", "a.flac")),
+    "Hugging Face's struct": ("a.jsonl", {"audio": {"path": "a.flac", "bytes": None}}, Item("a.flac", "a.flac")),
+    "Hugging Face's audio as text": ("a.jsonl", {"audio": "a.flac"}, Item("a.flac", "a.flac")),
+    "JSON array": ("a.json", '[{"path": "a.flac"}]', Item("a.flac", "a.flac")),
+    "JSON array over lines": ("a.json", '[\n {\n  "path": "a.flac"\n }\n]\n', Item("a.flac", "a.flac")),
+    "JSON array of names": ("a.json", '["a.flac"]', Item("a.flac", "a.flac")),
+    "SpeechBrain": ("a.json", {"u": {"wav": "a.flac", "length": 3.5, "words": "x"}}, Item("u", "a.flac")),
+    "SpeechBrain over lines": ("a.json", '{\n "u": {\n  "wav": "a.flac"\n }\n}\n', Item("u", "a.flac")),
+    "JSON with a list in it": ("a.json", '{"version": 1,\n "data": [{"path": "a.flac"}]}', Item("a.flac", "a.flac")),
+    "NeMo": (
+        "a.json",
+        {"audio_filepath": "a.flac", "offset": 5.0, "duration": 2.5, "text": "x"},
+        Item("a.flac#5-7.5", "a.flac", start=5.0, end=7.5, lasts=2.5),
+    ),
+    "Lhotse's recording": ("a.jsonl", RECORDING, Item("r1", "a.flac", lasts=1.0)),
+    "Lhotse's cut": ("a.jsonl", CUT, Item("c1", "a.flac", start=0.25, end=0.75, lasts=0.5)),
+    "wenet": ("data.list", {"key": "u", "wav": "a.flac", "txt": "x"}, Item("u", "a.flac")),
+    "wenet's JSON": ("a.jsonl", {"key": "u", "wav": "a.flac", "txt": "x"}, Item("u", "a.flac")),
+    "fairseq": ("a.tsv", ".\na.flac\t16000\n", Item("a.flac", "a.flac")),
+    "semicolons": ("a.csv", "path;text\na.flac;x\n", Item("a.flac", "a.flac")),
+    "pipes": ("a.csv", 'path|text\na.flac|he said "x\n', Item("a.flac", "a.flac")),
+    "tabs": ("a.tsv", 'id\tpath\ttext\nu\ta.flac\t"x\n', Item("u", "a.flac")),
+    "names in any case, with blanks": ("a.csv", " Wav Path , Text\n a.flac , x\n\n", Item("a.flac", "a.flac")),
+    "names in camels": (
+        "a.csv",
+        "uttId,audioFilepath,startTime,endTime\nu,a.flac,1,2\n",
+        Item("u", "a.flac", start=1.0, end=2.0, lasts=1.0),
+    ),
+    "a mark of order and lines of Windows": ("a.csv", "\ufeffpath,text\r\na.flac,x\r\n", Item("a.flac", "a.flac")),
+    "text": ("a.txt", "\na.flac\n\n", Item("a.flac", "a.flac")),
+    "text with transcripts": ("a.txt", "a.flac|some words|1\n", Item("a.flac", "a.flac")),
+    "file addresses": ("a.jsonl", {"path": "file:///data/a%20b.flac"}, Item("/data/a b.flac", "/data/a b.flac")),
+    "milliseconds": (
+        "a.csv",
+        "path,start_ms,end_ms\na.flac,1500,2500\n",
+        Item("a.flac#1.5-2.5", "a.flac", start=1.5, end=2.5, lasts=1.0),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_shapes_of_the_field(tmp_path, shape):
+    name, text, expected = SHAPES[shape]
+    assert only(write(tmp_path / name, text)) == expected
+
+
+@pytest.mark.parametrize("shape", ["NeMo", "semicolons", "JSON array"])
+def test_lists_may_be_compressed(tmp_path, shape):
+    name, text, expected = SHAPES[shape]
+    plain = write(tmp_path / "plain", text)
+    with gzip.open(tmp_path / f"{name}.gz", "wb") as file:
+        file.write(plain.read_bytes())
+    assert only(tmp_path / f"{name}.gz") == expected
+
+
+def test_utf_16_is_told_by_its_mark(tmp_path):
+    (tmp_path / "a.csv").write_text("path,text\nä.flac,x\n", encoding="utf-16")
+    assert only(tmp_path / "a.csv").path == "ä.flac"
+
+
+def test_common_voice_and_ljspeech_have_their_files_in_a_folder_beside_the_list(tmp_path):
+    for name in ("cv/clips/one.mp3", "lj/wavs/LJ001-0001.wav", "beside/a.flac"):
+        write(tmp_path / name, "")
+    tsv = write(tmp_path / "cv/train.tsv", 'client_id\tpath\tsentence\tsegment\n1\tone.mp3\t"Ah, he said\t\n')
+    assert (only(tsv).id, only(tsv).path) == ("one.mp3", "clips/one.mp3")
+    csv = write(tmp_path / "lj/metadata.csv", 'LJ001-0001|Printing, "in the|printing\n')
+    assert (only(csv).id, only(csv).path) == ("LJ001-0001", "wavs/LJ001-0001.wav")
+    assert only(write(tmp_path / "beside/lj.csv", "a|text here|text\n")).path == "a.flac"
+    with pytest.raises(bc.InvalidInput, match="names no recordings"):
+        entries(write(tmp_path / "beside/other.csv", "speaker|text here|text\nx|y|z\n"))
+
+
+def test_kaldi_data_directories(tmp_path):
+    write(tmp_path / "a.flac", "")
+    scp = write(tmp_path / "wav.scp", "r1 a.flac\nr2 sox a.flac -t wav - |\nr3\n")
+    item, pipe, nothing = entries(scp)
+    assert item == Item("r1", "a.flac")
+    assert "commands of lists are not run" in pipe.error
+    assert (pipe.id, nothing.id) == ("r2", "r3")
+    segments = write(tmp_path / "segments", "u1 r1 0.5 1.25\nu2 r1 2 -1\nu3 r9 0 1\nu4 r1 2 1\nu5 r2 0 1\nu6 r1 0\n")
+    for source in (tmp_path, scp, segments):
+        found = entries(source)
+        assert found[:2] == [Item("u1", "a.flac", start=0.5, end=1.25, lasts=0.75), Item("u2", "a.flac", start=2.0)]
+        said = [entry.error for entry in found[2:]]
+        for words, error in zip(("r9 is not in wav.scp", "before it starts", "not run", "not 3 fields"), said, strict=True):
+            assert words in error
+
+
+def test_audio_inside_parquet_stays_there_until_it_is_asked_for(tmp_path):
+    rows = [
+        {"audio": {"bytes": b"RIFF", "path": "a.flac"}, "text": "x"},
+        {"audio": {"bytes": None, "path": "b.flac"}, "text": "y"},
+    ]
+    pa.parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "p.parquet", row_group_size=1)
+    one, other = entries(tmp_path / "p.parquet", "text")
+    assert (one.id, one.name, one.cell) == ("p.parquet/0", "p.parquet:a.flac", ("audio.bytes", 0, 0))
+    assert (other.id, other.cell) == ("p.parquet/1", ("audio.bytes", 1, 0))
+    assert [item.carried for item in (one, other)] == [{"text": "x"}, {"text": "y"}]
+    assert one.seconds(tmp_path) is None
+    with pytest.raises(bc.InvalidInput, match=r"b\.flac is not a file"):
+        other.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"path": ""}, "there is no path"),
+        ({"path": None}, "there is no path"),
+        ({"path": 3}, "a path is text, not 3"),
+        ({"path": "a.wav", "duration": float("nan")}, "duration is in seconds, from 0 on, not nan"),
+        ({"path": "a.wav", "start": 2, "end": 1}, "ends at 1 s, before it starts"),
+        ({"path": "a.wav", "start": -0.1}, "start is in seconds, from 0 on, not -0.1"),
+        ({"path": "a.wav", "start": "00:00:01"}, "not '00:00:01'"),
+        ({"path": "a.wav", "start": True}, "not True"),
+        ({"path": "a.wav", "id": ["x"]}, "an id is text or a number"),
+        ({"path": "https://host/a.wav"}, "recordings are not downloaded"),
+        ({"path": "s3://bucket/a.wav"}, "recordings are not downloaded"),
+        ({"path": "a\0.wav"}, "no NUL in it"),
+        ({"audio": {"array": [0.0], "sampling_rate": 8000}}, "only read from Parquet"),
+        ({**CUT, "channel": 1}, "channel 1 of the channels [0]"),
+        ({**RECORDING, "sources": [{**SOURCE, "type": "command"}]}, "commands of lists are not run"),
+        ({**RECORDING, "sources": [SOURCE, SOURCE]}, "2 sources"),
+        ({**RECORDING, "transforms": [{"name": "Speed"}]}, "transforms of a recording are not applied"),
+        ({"id": "mixed", "tracks": []}, "mixes several tracks"),
+    ],
+)
+def test_a_bad_row_is_a_fault_and_the_others_stay(tmp_path, row, says):
+    path = write(tmp_path / "a.jsonl", [{"path": "good.wav"}, row, {"path": "also.wav"}])
+    first, fault, last = entries(path)
+    assert (first.id, last.id) == ("good.wav", "also.wav")
+    assert says in fault.error
+    assert fault.error.startswith("InvalidInput: a.jsonl, row 2: ")
+    assert faults(write(tmp_path / "alone.jsonl", [row]))
+
+
+def test_lines_that_are_broken_are_faults(tmp_path):
+    path = write(tmp_path / "a.jsonl", '{"path": "a.wav"}\n{"path": "b.wav"\n[1]\n{"path": "c.wav"}\n')
+    assert [isinstance(entry, Fault) for entry in entries(path)] == [False, True, True, False]
+    path = write(tmp_path / "a.json", '[{"path": "a.wav"}, {"path": "b.wav", ')
+    assert [isinstance(entry, Fault) for entry in entries(path)] == [False, True]
+    path = write(tmp_path / "a.csv", "path,text\na.wav\nb.wav,x,y\n")
+    assert [isinstance(entry, Fault) for entry in entries(path)] == [False, True]
+
+
+NAMES = {
+    Meaning(Kind.START, 1.0): "start Offset begin_time onset t0 starttime start_offset segment_start tmin",
+    Meaning(Kind.END, 1.0): "end stop endTime end_sec t1 xmax",
+    Meaning(Kind.DURATION, 1.0): "duration dur audio_duration duration_seconds length_s",
+    Meaning(Kind.START, 1e-3): "start_ms startMs begin-ms",
+    Meaning(Kind.DURATION, 1e-3): "duration_ms",
+    Meaning(Kind.DURATION, None): "length",
+    Meaning(Kind.FACT): "num_samples n_frames frames num_frames",
+    Meaning(Kind.UNKNOWN): "start_sample end_frame from to time timestamp frame_offset begin_x sample",
+    Meaning(Kind.OTHER): "text sampling_rate sample_rate frame_rate text_length speaker sample_id segment_id gender",
+}
+
+
+@pytest.mark.parametrize(("name", "expected"), [(name, meaning) for meaning, names in NAMES.items() for name in names.split()])
+def test_names_of_columns_say_which_time_they_are(name, expected):
+    assert columns.meaning(name) == expected
+
+
+@pytest.mark.parametrize("name", ["start_sample", "from", "timestamp", "cut_begin", "frame_offset"])
+def test_a_time_that_is_not_understood_is_an_error_and_not_ignored(tmp_path, name):
+    path = write(tmp_path / "a.csv", f"path,{name}\na.flac,5\n")
+    with pytest.raises(bc.InvalidInput, match=f"the column '{name}' names a time, and is not understood. Understood are start"):
+        entries(path)
+    (item,) = entries(path, name)  # carried along, it means what it may
+    assert (item.start, item.end, item.carried) == (0.0, None, {name: "5"})
+
+
+def test_what_times_mean_together(tmp_path):
+    for row, says in (
+        ({"path": "a.wav", "start": 1, "num_samples": 16000}, "the column 'num_samples' names a time"),
+        ({"path": "a.wav", "start": 1, "length": 2}, "the column 'length' names a time"),
+        ({"path": "a.wav", "start": 1, "offset": 2}, "'start' and 'offset' name the same time, and differ"),
+        ({"path": "a.wav", "segment": [0.5, 1.5]}, "the column 'segment' names a time"),
+    ):
+        with pytest.raises(bc.InvalidInput, match=says):
+            entries(write(tmp_path / "a.jsonl", row))
+    row = {"path": "a.wav", "start": 1, "end": 2, "start_ms": 1000, "num_samples": 9, "time": "in the evening", "segment": ""}
+    assert only(write(tmp_path / "a.jsonl", row)) == Item("a.wav#1-2", "a.wav", start=1.0, end=2.0, lasts=1.0)
+    row = {"path": "a.wav", "onset": 1, "offset": 2}  # of events
+    assert only(write(tmp_path / "a.jsonl", row)) == Item("a.wav#1-2", "a.wav", start=1.0, end=2.0, lasts=1.0)
+    pa.parquet.write_table(pa.Table.from_pylist([{"audio": b"RIFF", "begin_time": 7.0}]), tmp_path / "p.parquet")
+    with pytest.raises(bc.InvalidInput, match="the column 'begin_time' names a time"):
+        entries(tmp_path / "p.parquet")  # of what its audio was cut from, perhaps
