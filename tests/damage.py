@@ -13,12 +13,12 @@ import soundfile
 RATE = 16_000
 
 
-def tone(seconds: float = 2.0, seed: int = 0, channels: int = 1) -> np.ndarray:
+def tone(seconds: float = 2.0, seed: int = 0, channels: int = 1, gain: float = 1.0) -> np.ndarray:
     """A tone in noise, `(samples, channels)`."""
     count = int(seconds * RATE)
     noise = np.random.default_rng(seed).standard_normal(count)
     mono = (0.3 * np.sin(np.arange(count) * 0.05) + 0.05 * noise).astype(np.float32)
-    return np.tile(mono[:, None], (1, channels))
+    return np.tile(gain * mono[:, None], (1, channels))
 
 
 def by_libsndfile(format: str, subtype: str | None = None, **options) -> Callable[..., bytes]:

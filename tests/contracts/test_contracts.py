@@ -26,11 +26,11 @@ LARGE = (
     Subject("snac_24khz"),
     Subject("dac_16khz", rounding=LOUD),
     Subject("snac_32khz"),
-    Subject("snac_44khz"),
-    Subject("dac_24khz", rounding=LOUD),
     Subject("dac_44khz", rounding=LOUD),
-    Subject("dac_44khz_16kbps", rounding=LOUD),
 )
+LIKE_ANOTHER = {"dac_24khz", "dac_44khz_16kbps", "snac_44khz"}
+"""Models that differ from one of those in numbers only. Their tokens are held to their authors' elsewhere. `pytest --codec NAME`
+holds them to every contract."""
 
 
 class TestModels(Contracts):
@@ -42,7 +42,9 @@ class TestModels(Contracts):
 
 
 def test_no_model_is_left_out():
-    assert {spec.name for spec in bc.list_codecs()} == {subject.name for subject in (*SUBJECTS, *LARGE)}
+    held = {subject.name for subject in (*SUBJECTS, *LARGE)}
+    assert {spec.name for spec in bc.list_codecs()} == held | LIKE_ANOTHER
+    assert not held & LIKE_ANOTHER
 
 
 @pytest.mark.parametrize("name", ["snac_tiny", "dac_tiny", "encodec_tiny", "encodec_48khz"])

@@ -9,7 +9,9 @@ import sys
 import tarfile
 from pathlib import Path
 
+import damage
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 from corpora import sound
@@ -51,6 +53,12 @@ def tokenize(source, out, **options) -> tuple[bc.Summary, list[dict]]:
 
 def ids(out: Path) -> list[str]:
     return [row.id for file in shards.files(out) for row in shards.format_of(file).read(file)]
+
+
+@pytest.fixture
+def without_av(monkeypatch):
+    """As if the extra `av` were not installed."""
+    monkeypatch.setitem(sys.modules, "av", None)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +193,7 @@ def test_a_tar_by_itself_that_is_none_or_is_compressed_is_an_error(tmp_path):
             tokenize(path, tmp_path / "out")
 
 
-def test_members_of_tars_are_known_by_what_they_hold(tmp_path):
+def test_members_of_tars_are_known_by_what_they_hold(tmp_path, without_av):
     path = tmp_path / "a.tar"
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as file:
         for name, data in (
@@ -206,7 +214,7 @@ def test_members_of_tars_are_known_by_what_they_hold(tmp_path):
     assert summary.passed_over == {".m4a": 1, ".flac": 1}
 
 
-def test_audio_in_a_folder_is_known_by_what_it_holds(tmp_path, run):
+def test_audio_in_a_folder_is_known_by_what_it_holds(tmp_path, run, without_av):
     for name, kind in (
         ("b.sph", "NIST"),
         ("c.aifc", "AIFF"),
@@ -276,3 +284,58 @@ def test_short_recordings_share_a_tile_and_get_the_tokens_that_they_get_alone(tm
     for name, tokens in bc.CodecTokens.from_parquet(tmp_path / "out"):
         pcm = soundfile.read(tmp_path / "in" / name, dtype="float32")[0]
         assert all(map(np.array_equal, tokens.codes, codec.encode(pcm, 24_000).codes))
+
+
+def test_what_pyav_reads_is_taken(tmp_path):
+    pytest.importorskip("av", reason="the extra `av` is not installed")
+    audio(tmp_path / "in/a.flac")
+    (tmp_path / "in/b.m4a").write_bytes(damage.THROUGH_FFMPEG["m4a"]())
+    (tmp_path / "in/c.webm").write_bytes(damage.THROUGH_FFMPEG["webm"]())
+    summary, failures = tokenize(tmp_path / "in", tmp_path / "out")
+    assert ids(tmp_path / "out") == ["a.flac", "b.m4a", "c.webm"]
+    assert failures == []
+    assert summary.passed_over == {}
+
+
+def test_recordings_that_are_cut(tmp_path):
+    whole = damage.MADE["wav"]()
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.wav").write_bytes(whole)
+    (tmp_path / "in/cut.wav").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "in/loud.wav").write_bytes(damage.by_libsndfile("WAV", "FLOAT")(gain=100))
+    _, failures = tokenize(tmp_path / "in", tmp_path / "out")
+    assert [failure["id"] for failure in failures] == ["cut.wav"]
+    assert failures[0]["error"].startswith("CorruptFile: ")
+    assert "its header says 64000 bytes of audio" in failures[0]["error"]
+    summary, failures = tokenize(tmp_path / "in", tmp_path / "kept", truncated="keep")
+    assert failures == []
+    assert summary.remarked == 2
+    remarks = {row["id"]: row["remarks"] for row in pq.read_table(tmp_path / "kept").to_pylist()}
+    assert remarks["a.wav"] == []
+    assert "its header says 64000 bytes of audio" in remarks["cut.wav"][0]
+    assert "where 1 is full scale" in remarks["loud.wav"][0]
+
+
+def test_one_recording_of_each_kind_costs_a_row_or_gives_its_samples(tmp_path):
+    """Codings in which libsndfile cannot seek, lengths that are not known, streams that were joined."""
+    ogg, flac = damage.MADE["ogg"](), damage.of_unknown_length(damage.MADE["flac"]())
+    (tmp_path / "in").mkdir()
+    for name, data in {
+        "gsm.wav": damage.by_libsndfile("WAV", "GSM610")(),
+        "g721.wav": damage.by_libsndfile("WAV", "G721_32")(),
+        "joined.ogg": ogg + ogg,
+        "pipe.flac": flac,
+        "pipe.wav": damage.with_sizes(damage.MADE["wav"](), 0, 0),
+    }.items():
+        (tmp_path / "in" / name).write_bytes(data)
+    rows = [{"path": f"in/{name}", "start": 0.5, "end": 1.5} for name in os.listdir(tmp_path / "in")]
+    (tmp_path / "parts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for source, count in ((tmp_path / "in", None), (tmp_path / "parts.jsonl", damage.RATE)):
+        _, failures = tokenize(source, tmp_path / f"out {source.name}")
+        assert failures == []
+        table = pq.read_table(tmp_path / f"out {source.name}").to_pylist()
+        found = {Path(row["path"]).name: row["source_num_samples"] for row in table}
+        if count is None:
+            assert found == {"gsm.wav": 32_000, "g721.wav": 32_040, "joined.ogg": 64_000, "pipe.flac": 32_000, "pipe.wav": 32_000}
+        else:
+            assert set(found.values()) == {count}

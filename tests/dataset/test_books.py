@@ -47,7 +47,7 @@ def test_the_journal_is_what_was_noted_up_to_a_line_that_was_not_finished(tmp_pa
     totals = Totals(Usage(10))
     for one in expected:
         totals.add(one)
-    assert dataclasses.astuple(totals)[1:] == (7, 2, 6.0, {0, 1, 2})
+    assert dataclasses.astuple(totals)[1:] == (7, 2, 0, 6.0, {0, 1, 2})
 
 
 def test_a_journal_that_is_damaged_is_not_guessed_at(tmp_path):

@@ -53,8 +53,8 @@ def test_32_threads_on_one_handle_for_a_minute(capsys):
 
 @pytest.mark.slow
 def test_killed_while_it_encodes(capsys, tmp_path):
-    found = report(capsys, "kills.py", str(tmp_path), "76", timeout=1800)  # beside those at every step
-    assert found["kills"] >= 100
+    found = report(capsys, "kills.py", str(tmp_path), "20", timeout=1800)  # beside those at every step
+    assert found["kills"] >= 40
     assert set(found["found"]) <= {"old", "new", "none"}
     assert found["found"]["old"] > 10
     assert found["found"]["none"] > 5
