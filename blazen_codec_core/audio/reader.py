@@ -146,9 +146,9 @@ class AudioReader:
             if self._stop is not None and at >= self._stop:
                 break
         else:
+            if not given:
+                raise self._none()
             self._check_whole(at, checked=layout.missing is not None)
-        if not given:
-            raise self._none()
 
     def count(self) -> int:
         """How many samples a channel there are. Where the container does not say, or may be wrong, they are decoded."""
