@@ -17,6 +17,7 @@ Positive = Annotated[int, Field(gt=0)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
 ObjectPath = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$")]
 Engine = Literal["native", "upstream"]
+ArchitectureSource = Literal["from-weights"]
 Direction = Literal["encode", "decode"]
 
 
@@ -315,6 +316,9 @@ class LoadOptions(_Frozen):
         offline: Never use the network.
         noise: Whether decoders that add noise do so.
         noise_seed: Which noise; `None` draws a fresh seed for every decode.
+        strict_weights: Refuse tokens that say other weights made them; otherwise `OtherWeightsNotice` is given.
+        architecture: `from-weights` for a model of other settings than the published ones: its config, beside the weights or
+            in them, says what it is. The name then only says which family it is of.
         graphs: Record the steps of single signals as CUDA graphs: for sessions in small tiles. Segments run as they do.
     """
 
@@ -327,6 +331,8 @@ class LoadOptions(_Frozen):
     offline: bool = False
     noise: bool = True
     noise_seed: Annotated[int, Field(ge=0, lt=2**64)] | None = 0
+    strict_weights: bool = False
+    architecture: ArchitectureSource | None = None
     graphs: bool = False
 
     @classmethod

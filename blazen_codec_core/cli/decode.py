@@ -8,7 +8,7 @@ import click
 from ..registry import Registry
 from ..specs import LoadOptions
 from . import stream
-from .options import AUDIO, as_json, format_options, loading, print_json, quiet, say
+from .options import AUDIO, as_json, format_options, loading, print_json, quiet, say, strict_weights
 
 
 @click.command("decode")
@@ -16,6 +16,7 @@ from .options import AUDIO, as_json, format_options, loading, print_json, quiet,
 @click.option("-o", "--output", required=True, type=AUDIO, help="the audio file; its suffix says the format")
 @format_options
 @loading
+@strict_weights
 @quiet
 @as_json
 def command(source: Path, output: Path, format_options: dict[str, str], quiet: bool, as_json: bool, **options: Any) -> None:

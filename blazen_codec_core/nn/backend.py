@@ -171,6 +171,10 @@ class TorchCodecBackend(CodecBackend):
                 weights.give_notice(self.spec, self.id, found)
             return self._loaded
 
+    @property
+    def weights_label(self) -> str:
+        return self.loaded().weights
+
     def unload(self) -> None:
         with self._lock:
             self._loaded = None
@@ -244,7 +248,7 @@ class TorchCodecBackend(CodecBackend):
 
     def decode_batch(self, items: Sequence[CodecTokens]) -> list[Pcm]:
         for item in check_items(items):
-            self.check_tokens(item)
+            self.check_decodable(item)
         results: dict[int, Pcm] = {}
         plain: dict[int, list[int]] = {}
         for place, item in enumerate(items):
