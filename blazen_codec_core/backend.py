@@ -124,6 +124,19 @@ class CodecBackend(AudioBackend):
     def options(self) -> LoadOptions:
         return self._options
 
+    @classmethod
+    def spec_from_weights(cls, spec: CodecSpec, options: LoadOptions) -> CodecSpec:
+        """The model that the config of the weights describes, where that is of other settings than the published ones.
+
+        Args:
+            spec: Any model of the family.
+
+        Raises:
+            NotYetImplemented: The family has no such models.
+            WeightsUnavailable: The weights cannot be had, or do not say what they are of.
+        """
+        raise NotYetImplemented(f"{spec.family} has the models that it lists alone: load one without architecture='from-weights'")
+
     @property
     def id(self) -> str:
         repos = [source.repo for source in self.spec.sources if source.repo]

@@ -152,6 +152,7 @@ class CodecSpec(_Frozen):
         token_extras: What its tokens may say besides; see `CodecTokens.extra`.
         tile_frames: Frames that run through the network at a time; a multiple of `block_frames`.
         weights: Where its weights are.
+        file_names: Other names that a folder's weights may have, such as a trainer's.
         mirrors: Other places that have them, tried in this order.
         licence: Of the weights, as their publisher states it.
         licence_notice: What a user has to be told once about it, such as that it is non-commercial.
@@ -179,6 +180,7 @@ class CodecSpec(_Frozen):
     token_extras: tuple[str, ...] = ()
     tile_frames: Positive
     weights: WeightSource
+    file_names: tuple[str, ...] = ()
     mirrors: tuple[WeightSource, ...] = ()
     licence: str
     licence_notice: str | None = None

@@ -40,14 +40,15 @@ def command(
     holds one stream only: then they are mixed down. For a codec of several channels, a single one is copied.
     """
     registry = Registry()
-    entry, file_format = registry.find(name), registry.format_for(output)
+    file_format = registry.format_for(output)
     stream.check_writable(output)
     loading = LoadOptions.of(**options)
+    codec = registry.provider(name, loading)
+    spec = codec.spec
     file_format.check_options(format_options)
-    mono = mono or (file_format.streams == 1 == entry.spec.channels)
-    file_format.check(entry.spec, stream.channels_of(source, entry.spec.channels, mono))
-    entry.spec.codebooks_for(bandwidth)
-    codec = registry.provider(entry.qualified_name, loading)
+    mono = mono or (file_format.streams == 1 == spec.channels)
+    file_format.check(spec, stream.channels_of(source, spec.channels, mono))
+    spec.codebooks_for(bandwidth)
     tokens = stream.encode_file(codec, source, quiet, bandwidth=bandwidth, mono=mono, normalize_db=normalize_db)
     file_format.write(tokens, output, loading=loading, **format_options)
     summary = {
