@@ -13,6 +13,7 @@ from blazen_codec_core.nn import (
     Conv1d,
     ConvTranspose1d,
     Crop,
+    EdgePadding,
     InTiles,
     Layer,
     ReflectPadding,
@@ -109,12 +110,19 @@ def residual_unit(a: EncodecArchitecture, channels: int, dilation: int) -> Resid
 def convolution(
     a: EncodecArchitecture, channels: int, out: int, kernel: int, stride: int = 1, *, dilation: int = 1, gain: float = 1.25
 ) -> Chain:
-    """A convolution that mirrors the signal at its ends, and its norm."""
+    """A convolution that continues the signal at its ends, and its norm."""
     span = (kernel - 1) * dilation + 1
     left, right = same_padding(span, stride, a.use_causal_conv)
-    padding = ReflectPadding(channels, left, right, stride) if kernel > 1 else 0
+    padding = ends(a, channels, left, right, stride) if kernel > 1 else 0
     layer = Conv1d(channels, out, kernel, stride=stride, dilation=dilation, padding=padding, gain=gain)
     return Chain([layer, *norm(a, out)])
+
+
+def ends(a: EncodecArchitecture, channels: int, left: int, right: int, stride: int) -> ReflectPadding:
+    """Padding of the kind that the settings name."""
+    if a.pad_mode == "reflect":
+        return ReflectPadding(channels, left, right, stride)
+    return EdgePadding(channels, left, right, stride, silent=a.pad_mode == "constant")
 
 
 def upsampling(a: EncodecArchitecture, channels: int, out: int, stride: int) -> Chain:

@@ -42,7 +42,7 @@ class EncodecArchitecture(Architecture):
     use_conv_shortcut: bool = True
     compress: int = Field(default=2, gt=0)
     num_lstm_layers: int = Field(default=2, ge=0, le=64)
-    pad_mode: Literal["reflect"] = "reflect"
+    pad_mode: Literal["reflect", "constant", "replicate"] = "reflect"
     trim_right_ratio: float = Field(default=1.0, ge=0, le=1)
 
     @classmethod
