@@ -129,7 +129,7 @@ class TorchCodecBackend(CodecBackend):
             return network
         origin, content = str(found.path), functools.cache(lambda: state_dicts.read(found.path))
         with state_dicts.reading(origin):
-            if found.config and self.spec.architecture:
+            if found.config and self.spec.architecture and not self.options.architecture:  # which was read for the spec
                 described = state_dicts.read_config(found.config)
                 state_dicts.check_config(
                     self.spec.architecture,

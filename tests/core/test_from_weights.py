@@ -255,6 +255,15 @@ def test_settings_that_are_not_known_are_listed_in_one_warning():
     EncodecArchitecture.read(known, "here", "encodec")
 
 
+def test_loading_gives_one_warning_of_unknown_settings(tmp_path):
+    folder = published(*SETTINGS[0], tmp_path / "w")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "surprise": 1}))
+    with pytest.warns(bc.UnknownSettingsNotice, match="surprise") as caught:
+        bc.load("encodec", weights=folder, **FROM_WEIGHTS).load()
+    assert len(caught) == 1
+
+
 @pytest.mark.parametrize("attends", [True, False])
 def test_a_config_of_snac_without_attention_is_seen_from_the_tensors(tmp_path, attends):
     family, settings = SETTINGS[15]
