@@ -155,7 +155,7 @@ def from_published(
 
     def check_shape(name: str, shape: Sequence[int], wanted: Sequence[int]) -> None:
         if tuple(shape) != tuple(wanted):
-            raise wrong(f"{name} is {tuple(shape)} in place of {tuple(wanted)}")
+            raise wrong(f"{name} has another shape, {tuple(shape)} in place of {tuple(wanted)}")
 
     def whole(name: str) -> Tensor:
         stem = name.removesuffix("weight")

@@ -41,8 +41,9 @@ class SnacArchitecture(Architecture):
         """Settings with what early configs leave out: whether there is attention is seen from the tensors."""
         if "attn_window_size" in described:
             return described
-        attends = any(".to_qkv." in name for name in names())
-        return described if attends else {**described, "attn_window_size": None}
+        without = {**described, "attn_window_size": None}
+        cls.model_validate(without)  # before the weights are read
+        return described if any(".to_qkv." in name for name in names()) else without
 
     @model_validator(mode="after")
     def _whole(self) -> SnacArchitecture:
