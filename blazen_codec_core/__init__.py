@@ -35,8 +35,10 @@ if TYPE_CHECKING:
         InvalidTokens,
         LicenceNotice,
         NotYetImplemented,
+        OtherWeightsNotice,
         PluginError,
         UnknownCodec,
+        UnknownSettingsNotice,
         WeightsUnavailable,
     )
     from .hookspecs import hookimpl
@@ -70,6 +72,7 @@ __all__ = [
     "LicenceNotice",
     "LoadOptions",
     "NotYetImplemented",
+    "OtherWeightsNotice",
     "PluginError",
     "PluginRecord",
     "Plugins",
@@ -80,6 +83,7 @@ __all__ = [
     "TokenFormat",
     "TokenLayout",
     "UnknownCodec",
+    "UnknownSettingsNotice",
     "WeightSource",
     "WeightsUnavailable",
     "detokenize_dataset",

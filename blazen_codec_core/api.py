@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from typing import TypedDict
 
     from .provider import DynCodecProvider
-    from .specs import Engine
+    from .specs import ArchitectureSource, Engine
 
     class Options(TypedDict, total=False):
         device: str
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
         offline: bool
         noise: bool
         noise_seed: int | None
+        strict_weights: bool
+        architecture: ArchitectureSource | None
         graphs: bool
 else:
     Options = dict[str, Any]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, TypedDict, Unpack
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from . import cancelling, checks, layouts, loudness
 from .checks import Pcm
-from .errors import InvalidInput, InvalidTokens, NotYetImplemented
+from .errors import InvalidInput, InvalidTokens, NotYetImplemented, OtherWeightsNotice
 from .specs import CodecSpec, LoadOptions
 from .tokens import CodecTokens, longest
 
@@ -113,6 +114,7 @@ class CodecBackend(AudioBackend):
     def __init__(self, spec: CodecSpec, options: LoadOptions | None = None) -> None:
         self._spec = spec
         self._options = options or LoadOptions()
+        self._noticed: set[str] = set()
 
     @property
     def spec(self) -> CodecSpec:
@@ -121,6 +123,19 @@ class CodecBackend(AudioBackend):
     @property
     def options(self) -> LoadOptions:
         return self._options
+
+    @classmethod
+    def spec_from_weights(cls, spec: CodecSpec, options: LoadOptions) -> CodecSpec:
+        """The model that the config of the weights describes, where that is of other settings than the published ones.
+
+        Args:
+            spec: Any model of the family.
+
+        Raises:
+            NotYetImplemented: The family has no such models.
+            WeightsUnavailable: The weights cannot be had, or do not say what they are of.
+        """
+        raise NotYetImplemented(f"{spec.family} has the models that it lists alone: load one without architecture='from-weights'")
 
     @property
     def id(self) -> str:
@@ -162,6 +177,11 @@ class CodecBackend(AudioBackend):
     def short_samples(self) -> int:
         """Up to how many samples a signal is so short that several share a tile in a batch, whatever `batch_signals` is."""
         return 0
+
+    @property
+    def weights_label(self) -> str | None:
+        """Which weights it decodes with, as `CodecTokens.weights` says it; `None` if that is not known. Loads them."""
+        return None
 
     @property
     @abstractmethod
@@ -243,7 +263,7 @@ class CodecBackend(AudioBackend):
             EngineNotAvailable: Measuring loudness needs an extra that is not installed.
             CodecError: Loading or running the model failed.
         """
-        self.check_tokens(tokens)
+        self.check_decodable(tokens)
         if tokens.loudness is None:
             return self.decode_whole(tokens)
         audio = self.decode_whole(self._everything(tokens))
@@ -265,7 +285,7 @@ class CodecBackend(AudioBackend):
         Raises:
             InvalidTokens, EngineNotAvailable, CodecError: As `decode`.
         """
-        self.check_tokens(tokens)
+        self.check_decodable(tokens)
         return loudness.measure(self._played(self._everything(tokens)), self.sample_rate, tokens.channels).finish_each()
 
     def decode_whole(self, tokens: CodecTokens) -> Pcm:
@@ -344,6 +364,35 @@ class CodecBackend(AudioBackend):
         checks.check_blocks(self.spec, tokens.frames)
         if tokens.num_samples > (made := self.decoded_samples(tokens)):
             raise InvalidTokens(f"these tokens say {tokens.num_samples} samples, but {self.spec.name} makes {made} of them")
+
+    def check_decodable(self, tokens: CodecTokens) -> None:
+        """`check_tokens` and then `check_weights`."""
+        self.check_tokens(tokens)
+        if tokens.weights is not None:  # else nothing has to be loaded yet
+            self.check_weights(tokens, self.weights_label)
+
+    def check_weights(self, tokens: CodecTokens, ours: str | None) -> None:
+        """Warns where other weights made tokens than are to decode them.
+
+        The label of a file is its sha256, so the same weights in another file or precision have another.
+
+        Args:
+            ours: Label of the weights that decode; an unknown one fits all.
+
+        Raises:
+            InvalidTokens: They differ, and the option `strict_weights` is set.
+        """
+        if None in (ours, tokens.weights) or ours == tokens.weights or tokens.weights in self._noticed:
+            return
+        text = f"the weights {tokens.weights} made these tokens, and {self.spec.name} decodes them with {ours}"
+        if self.options.strict_weights:
+            raise InvalidTokens(
+                f"{text}: load the codec with the former, or without strict_weights if they are the same in another file"
+            )
+        self._noticed.add(str(tokens.weights))
+        warnings.warn(
+            f"{text}: expect other audio, unless they are the same in another file or precision", OtherWeightsNotice, stacklevel=1
+        )
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id}>"

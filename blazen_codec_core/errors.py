@@ -13,7 +13,8 @@
     ├── InferenceError          the network failed while running
     └── NotYetImplemented       the codec cannot do this
 
-Each message says what was wrong and what to do about it.
+Each message says what was wrong and what to do about it. Notices are warnings, for `warnings.filterwarnings`: `LicenceNotice`,
+`OtherWeightsNotice`, `UnknownSettingsNotice`.
 """
 
 from __future__ import annotations
@@ -78,3 +79,11 @@ class NotYetImplemented(CodecError, NotImplementedError):
 
 class LicenceNotice(UserWarning):
     """What a user should know about the licence of weights; shown once for each model."""
+
+
+class OtherWeightsNotice(UserWarning):
+    """Tokens that are decoded with other weights than made them; shown once for each pair."""
+
+
+class UnknownSettingsNotice(UserWarning):
+    """Settings in a config that this release does not know, and has left out of account."""

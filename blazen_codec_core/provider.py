@@ -145,6 +145,11 @@ class DynCodecProvider:
         return self._backend.short_samples
 
     @property
+    def weights_label(self) -> str | None:
+        """See `CodecBackend.weights_label`."""
+        return self._backend.weights_label
+
+    @property
     def device(self) -> str:
         return self._backend.device
 

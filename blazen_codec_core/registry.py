@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from .discovery import Plugins, discover
-from .errors import AmbiguousCodec, CodecError, EngineNotAvailable, InvalidInput, PluginError, UnknownCodec
+from .errors import AmbiguousCodec, CodecError, EngineNotAvailable, InvalidInput, PluginError, UnknownCodec, WeightsUnavailable
 from .installation import how_to_install, install_command, known_plugins
 from .provider import CodecBackendHandle, DynCodecProvider
 from .specs import CodecSpec, LoadOptions
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from .layouts import TokenLayout
 
 B = TypeVar("B", bound="CodecBackend")
+CUSTOM = re.compile(r"(?P<family>[a-z0-9_]+):(?P<name>custom_[0-9a-f]{12})")
+"""Identities of codecs whose settings came from their weights."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,11 @@ class Registry:
         if len(claims) > 1:
             ways = " or ".join(entry.qualified_name for entry in claims)
             raise AmbiguousCodec(f"{name} is claimed by the plugins {' and '.join(e.plugin for e in claims)}: ask for {ways}")
+        if not claims and CUSTOM.fullmatch(name):
+            raise UnknownCodec(
+                f"{name} is a codec of other settings than the published ones: "
+                "pass its weights, and architecture='from-weights' (--weights, --architecture from-weights)"
+            )
         if not claims:
             raise UnknownCodec(self._unknown(name))
         return claims[0]
@@ -86,7 +93,8 @@ class Registry:
         Raises:
             PluginError: Its backend is of another class.
         """
-        entry, options = self.find(name), options or LoadOptions()
+        options = options or LoadOptions()
+        entry = self.find(name) if options.architecture is None else self._from_weights(name, options)
 
         def create() -> B:
             backend = backend_class(entry, options)(entry.spec, options)
@@ -95,6 +103,29 @@ class Registry:
             return backend
 
         return CodecBackendHandle(entry.qualified_name, entry.spec, options, create)
+
+    def _from_weights(self, name: str, options: LoadOptions) -> Entry:
+        """The model that the weights in the options are of, of the family that the name says.
+
+        Raises:
+            WeightsUnavailable: They are of another model than the one whose tokens' identity was asked for.
+        """
+        asked = CUSTOM.fullmatch(name) if isinstance(name, str) else None
+        entry = self._any_of(asked["family"]) if asked else self.find(name)
+        spec = backend_class(entry, options).spec_from_weights(entry.spec, options)
+        for known in self:  # of the same settings it is the same codec, whatever its weights
+            if known.plugin == entry.plugin and known.spec.architecture == spec.architecture:
+                spec = known.spec
+        if asked and spec.name != asked["name"]:
+            raise WeightsUnavailable(f"the weights {options.weights} are of {spec.identity}, not of {name}: pass those that are")
+        return Entry(entry.plugin, spec)
+
+    def _any_of(self, family: str) -> Entry:
+        """The first model of a family, or of the plugin of that name."""
+        for entry in self:
+            if family in (entry.spec.family, entry.plugin):
+                return entry
+        raise UnknownCodec(self._unknown(family))
 
     def provider(self, name: str, options: LoadOptions | None = None) -> DynCodecProvider:
         """A codec of which only the trait is visible."""

@@ -17,6 +17,7 @@ Positive = Annotated[int, Field(gt=0)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
 ObjectPath = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$")]
 Engine = Literal["native", "upstream"]
+ArchitectureSource = Literal["from-weights"]
 Direction = Literal["encode", "decode"]
 
 
@@ -151,6 +152,7 @@ class CodecSpec(_Frozen):
         token_extras: What its tokens may say besides; see `CodecTokens.extra`.
         tile_frames: Frames that run through the network at a time; a multiple of `block_frames`.
         weights: Where its weights are.
+        file_names: Other names that a folder's weights may have, such as a trainer's.
         mirrors: Other places that have them, tried in this order.
         licence: Of the weights, as their publisher states it.
         licence_notice: What a user has to be told once about it, such as that it is non-commercial.
@@ -178,6 +180,7 @@ class CodecSpec(_Frozen):
     token_extras: tuple[str, ...] = ()
     tile_frames: Positive
     weights: WeightSource
+    file_names: tuple[str, ...] = ()
     mirrors: tuple[WeightSource, ...] = ()
     licence: str
     licence_notice: str | None = None
@@ -315,6 +318,9 @@ class LoadOptions(_Frozen):
         offline: Never use the network.
         noise: Whether decoders that add noise do so.
         noise_seed: Which noise; `None` draws a fresh seed for every decode.
+        strict_weights: Refuse tokens that say other weights made them; otherwise `OtherWeightsNotice` is given.
+        architecture: `from-weights` for a model of other settings than the published ones: its config, beside the weights or
+            in them, says what it is. The name then only says which family it is of.
         graphs: Record the steps of single signals as CUDA graphs: for sessions in small tiles. Segments run as they do.
     """
 
@@ -327,6 +333,8 @@ class LoadOptions(_Frozen):
     offline: bool = False
     noise: bool = True
     noise_seed: Annotated[int, Field(ge=0, lt=2**64)] | None = 0
+    strict_weights: bool = False
+    architecture: ArchitectureSource | None = None
     graphs: bool = False
 
     @classmethod

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import layouts
-from .errors import InvalidTokens
+from . import code_arrays, layouts
+from .errors import InvalidInput, InvalidTokens
 from .specs import Segment
 from .values import as_array, check_count, is_whole
 
@@ -172,25 +172,25 @@ class CodecTokens:
     def from_codes(
         cls,
         spec: CodecSpec,
-        codes: Sequence[Any],
+        codes: Any,
         *,
         num_samples: int | None = None,
         weights: str | None = None,
         scales: Any = None,
     ) -> CodecTokens:
-        """Tokens of a model from bare arrays, `(streams, frames / stride)` or `(frames / stride,)` each.
+        """Tokens of a model from bare arrays or tensors.
 
         Args:
-            codes: Of all codebooks, or of the first so many.
+            codes: One array `(streams, frames / stride)` or `(frames / stride,)` a codebook, of all codebooks or of the first
+                so many. Or one array of all: `(codebooks, frames)`, `(codebooks, streams, frames)`, or `(1, codebooks, frames)`
+                as transformers and Descript give it.
             num_samples: Of the audio; all that the frames cover if not given.
             scales: `(streams, segments)`, for a codec that has them.
 
         Raises:
-            InvalidTokens: The arrays do not fit the model.
+            InvalidTokens: The arrays do not fit the model, or what their axes are cannot be known; the message has the way out.
         """
-        if not isinstance(codes, Sequence | np.ndarray) or isinstance(codes, str | bytes):
-            raise InvalidTokens(f"codes are one array a codebook, not {codes!r}")
-        arrays = [np.atleast_2d(as_array(code, f"codebook {number} cannot be an array")) for number, code in enumerate(codes)]
+        arrays = code_arrays.by_codebook(spec, codes)
         streams = arrays[0].shape[0] if arrays else 0
         strides = spec.strides[: len(arrays)]
         frames = arrays[0].shape[-1] * strides[0] if arrays else 0
@@ -363,6 +363,29 @@ class CodecTokens:
         from . import container
 
         return container.read(path)
+
+    def to_bytes(self) -> bytes:
+        """A container file's contents, which `from_bytes` reads."""
+        from . import container
+
+        return container.contents(self)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> CodecTokens:
+        """Tokens from the contents of a container file.
+
+        Args:
+            data: As `to_bytes` made it; a `bytearray` or `memoryview` will do.
+
+        Raises:
+            InvalidInput: It is no bytes.
+            CorruptFile: It is no container, or what it says does not fit together.
+        """
+        from . import container
+
+        if not isinstance(data, bytes | bytearray | memoryview):
+            raise InvalidInput(f"the contents of a container are bytes, not {type(data).__name__}")
+        return container.from_bytes(bytes(data), "this")
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, CodecTokens):

@@ -23,8 +23,15 @@ def check_count(name: str, value: object, least: int) -> int:
 
 
 def as_array(values: Any, complaint: str, kind: type[CodecError] = InvalidTokens) -> NDArray[Any]:
-    """Anything as an array; an error of this kind, beginning with the complaint, where it can be none."""
+    """Anything as an array; an error of this kind, beginning with the complaint, where it can be none.
+
+    Tensors may be on any device and may need gradients. Nothing but the methods they bring is asked for that.
+    """
     try:
+        for method in ("detach", "cpu"):
+            values = getattr(values, method)() if hasattr(values, method) else values
+        if hasattr(values, "__dlpack__") and not hasattr(values, "__array__"):
+            return np.from_dlpack(values)
         return np.asarray(values)
     except Exception as error:  # whatever the object's own conversion raises
         raise kind(f"{complaint}: {error}") from error

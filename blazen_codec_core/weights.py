@@ -22,6 +22,8 @@ from .specs import CodecSpec, LoadOptions, WeightSource
 CONFIG = "config.json"
 NAMES = ("model.safetensors", "pytorch_model.bin")
 """What a directory's weights may be called, the safer format first."""
+SUFFIXES = (".safetensors", ".bin", ".pth", ".th", ".pt", ".ckpt")
+"""Of files that hold weights under a name of their owner's: a folder's only one is taken."""
 TIMEOUT = 30.0
 """Seconds that a publisher may take to answer."""
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -47,6 +49,12 @@ class WeightFile:
     published: bool = False
     """Whether these are the weights that the spec's licence is about."""
 
+    @property
+    def described_by(self) -> Path | None:
+        """The config to take the settings from: the one that belongs to the file, or any that lies beside it."""
+        beside = self.path.with_name(CONFIG)
+        return self.config or (beside if beside.is_file() else None)
+
     @cached_property
     def sha256(self) -> str:
         try:
@@ -62,10 +70,12 @@ class WeightFile:
 
 def locate(spec: CodecSpec, options: LoadOptions) -> RandomWeights | WeightFile:
     """Finds the weights that the options ask for; see `locate_file`."""
-    return locate_file(spec.sources, spec.name, options)
+    return locate_file(spec.sources, spec.name, options, spec.file_names)
 
 
-def locate_file(sources: Sequence[WeightSource], name: str, options: LoadOptions) -> RandomWeights | WeightFile:
+def locate_file(
+    sources: Sequence[WeightSource], name: str, options: LoadOptions, names: Sequence[str] = ()
+) -> RandomWeights | WeightFile:
     """Finds the weights that the options ask for, downloading them if need be.
 
     Published ones are taken from wherever they already are on this machine, otherwise from the first place that answers.
@@ -73,6 +83,7 @@ def locate_file(sources: Sequence[WeightSource], name: str, options: LoadOptions
     Args:
         sources: Where they are published.
         name: Of what they are of, for messages.
+        names: Other names that the weights may have in a folder.
 
     Raises:
         WeightsUnavailable: They are not there, cannot be downloaded, or are not the file that the source pins.
@@ -88,12 +99,12 @@ def locate_file(sources: Sequence[WeightSource], name: str, options: LoadOptions
     path = home(asked)
     if os.path.isdir(path):
         cached = [Path(cache).name for source in sources for cache in source.caches]
-        return _in_directory(path, [*(source.file for source in sources), *cached])
+        return _in_directory(path, [*(source.file for source in sources), *cached, *names])
     if os.path.isfile(path):
-        file = WeightFile(path)
+        file = WeightFile(path, _config_beside(path))
         return replace(file, published=any(file.sha256.startswith(source.sha256) for source in sources if source.sha256))
     if _HUB_ID.fullmatch(asked) and not asked.startswith("."):
-        return replace(_from_hub_repo(asked, options), published=asked in [source.repo for source in sources])
+        return replace(_from_hub_repo(asked, options, names), published=asked in [source.repo for source in sources])
     raise WeightsUnavailable(f"weights {asked!r}: no such file or directory, and not a Hub id (owner/name) or random:SEED")
 
 
@@ -156,7 +167,18 @@ def _in_directory(folder: Path, names: Sequence[str]) -> WeightFile:
     for name in dict.fromkeys([*NAMES, *names]):
         if (folder / name).is_file():
             return WeightFile(folder / name, config if config.is_file() else None)
+    others = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file())
+    if len(others) == 1:
+        return WeightFile(others[0], config if config.is_file() else None)
+    if others:
+        raise WeightsUnavailable(f"{folder} holds {', '.join(path.name for path in others)}: pass the file that is meant")
     raise WeightsUnavailable(f"{folder} holds neither {' nor '.join(dict.fromkeys([*NAMES, *names]))}")
+
+
+def _config_beside(path: Path) -> Path | None:
+    """The config of a file that has the Hub's own name, as its folder is laid out."""
+    config = path.with_name(CONFIG)
+    return config if path.name in NAMES and config.is_file() else None
 
 
 def cache_folder(options: LoadOptions) -> Path:
@@ -213,16 +235,17 @@ def _from_hub(source: WeightSource, options: LoadOptions) -> WeightFile:
     return WeightFile(path, config)
 
 
-def _from_hub_repo(repo: str, options: LoadOptions) -> WeightFile:
-    """A repository that the user named: whichever weights it has, and its config."""
+def _from_hub_repo(repo: str, options: LoadOptions, names: Sequence[str]) -> WeightFile:
+    """A repository that the user named: whichever weights it has, and the config of those that have one."""
     problem: WeightsUnavailable | None = None
-    for name in NAMES:
+    for name in dict.fromkeys([*NAMES, *names]):
         try:
             path = _download(repo, options.revision or "main", name, options)
         except WeightsUnavailable as error:
-            problem = error
+            problem = problem or error
             continue
-        return WeightFile(path, _download(repo, options.revision or "main", CONFIG, options))
+        config = _download(repo, options.revision or "main", CONFIG, options) if name in NAMES else None
+        return WeightFile(path, config)
     assert problem is not None
     raise problem
 

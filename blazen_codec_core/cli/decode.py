@@ -10,7 +10,7 @@ from ..audio import check_format
 from ..registry import Registry
 from ..specs import LoadOptions
 from . import stream
-from .options import AUDIO, as_json, format_options, loading, print_json, quiet, say
+from .options import AUDIO, as_json, format_options, loading, print_json, quiet, say, strict_weights
 
 
 @click.command("decode")
@@ -20,6 +20,7 @@ from .options import AUDIO, as_json, format_options, loading, print_json, quiet,
 )
 @format_options
 @loading
+@strict_weights
 @quiet
 @as_json
 def command(source: Path, output: Path, format_options: dict[str, str], quiet: bool, as_json: bool, **options: Any) -> None:

@@ -9,7 +9,7 @@ from ..dataset.run import Engine, detokenize_dataset
 from ..registry import Registry
 from ..specs import LoadOptions
 from . import datasets
-from .options import as_json, model, quiet
+from .options import as_json, model, quiet, strict_weights
 
 
 @click.command("detokenize")
@@ -19,6 +19,7 @@ from .options import as_json, model, quiet
 @click.option("--suffix", default=".wav", show_default=True, help="of the files, which says their format")
 @datasets.engine
 @model
+@strict_weights
 @quiet
 @as_json
 def command(

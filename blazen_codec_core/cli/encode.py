@@ -66,14 +66,15 @@ def command(
         raise click.UsageError("--json and the tokens would both go to standard output")
     with stream.from_standard(source) as read, stream.to_standard(output, container.SUFFIX) as written:
         registry = Registry()
-        entry, file_format = registry.find(name), registry.format_for(written)
+        file_format = registry.format_for(written)
         stream.check_writable(written)
         loading = LoadOptions.of(**options)
+        codec = registry.provider(name, loading)
+        spec = codec.spec
         file_format.check_options(format_options)
-        mono = mono or (file_format.streams == 1 == entry.spec.channels)
-        file_format.check(entry.spec, stream.channels_of(read, entry.spec.channels, mono))
-        entry.spec.codebooks_for(bandwidth)
-        codec = registry.provider(entry.qualified_name, loading)
+        mono = mono or (file_format.streams == 1 == spec.channels)
+        file_format.check(spec, stream.channels_of(read, spec.channels, mono))
+        spec.codebooks_for(bandwidth)
         tokens = stream.encode_file(
             codec, read, quiet, bandwidth=bandwidth, mono=mono, normalize_db=normalize_db, truncated=truncated
         )

@@ -24,6 +24,11 @@ def model(function: F) -> F:
                 "--dtype", default="float32", show_default=True, help="tfloat32, bfloat16, float16: other tokens; for GPUs"
             ),
             click.option("--weights", metavar="WHERE", help="a file, a folder, a Hub id, or random:SEED"),
+            click.option(
+                "--architecture",
+                type=click.Choice(["from-weights"]),
+                help="from-weights: other settings than the published ones, which the config beside --weights says",
+            ),
             click.option("--offline", is_flag=True, help="never use the network"),
             click.option("--noise/--no-noise", default=True, help="whether decoders that add noise do so"),
             click.option("--noise-seed", type=click.IntRange(min=0), default=0, show_default=True),
@@ -37,6 +42,11 @@ def loading(function: F) -> F:
     """The same for any codec, those that run on their authors' code included."""
     engine = click.option("--engine", type=click.Choice(["native", "upstream"]), default="native", show_default=True)
     return engine(model(function))
+
+
+strict_weights = click.option(
+    "--strict-weights", is_flag=True, help="refuse tokens that other weights made, in place of a warning"
+)
 
 
 def _judge(ctx: click.Context, parameter: click.Parameter, without_pesq: bool) -> Any:

@@ -7,7 +7,7 @@ from .layer import Chain, InTiles, Layer, NoiseSource, Pointwise, Residual, Seed
 from .network import CodecNetwork
 from .noise import CounterNoise, NoiseBlock
 from .norm import TimeNorm
-from .padding import Crop, ReflectPadding, ZeroPadding, same_padding
+from .padding import Crop, EdgePadding, ReflectPadding, ZeroPadding, same_padding
 from .quantize import FactorizedQuantizer, Quantized, ResidualVectorQuantizer, VectorQuantizer
 from .recurrent import LSTM
 
@@ -21,6 +21,7 @@ __all__ = [
     "Convolving",
     "CounterNoise",
     "Crop",
+    "EdgePadding",
     "FactorizedQuantizer",
     "InTiles",
     "Layer",

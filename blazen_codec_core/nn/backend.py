@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import secrets
 import threading
 from abc import abstractmethod
@@ -14,13 +15,14 @@ import numpy as np
 import torch
 
 from .. import weights
+from ..architectures import Architecture
 from ..backend import CodecBackend, DecoderSession, EncoderSession, whole_tile
 from ..checks import Pcm, check_channels, check_items
-from ..errors import DeviceUnavailable, InvalidInput
+from ..errors import DeviceUnavailable, InvalidInput, NotYetImplemented, WeightsUnavailable
 from ..specs import CodecSpec, LoadOptions
 from ..tokens import CodecTokens
 from ..values import is_whole
-from . import state_dicts
+from . import published, state_dicts
 from .batch import decode_together, encode_together
 from .graphs import RecordedNetwork, recorder_for
 from .layer import StreamSetup, prepare, reset_parameters
@@ -121,16 +123,78 @@ class TorchCodecBackend(CodecBackend):
         Raises:
             WeightsUnavailable: They, or the config beside them, are of another model.
         """
+        if self.options.architecture and isinstance(found, weights.WeightFile):
+            self._check_size(found)
         network = self.new_network()
         if isinstance(found, weights.RandomWeights):
             reset_parameters(network, found.seed)
             return network
-        if found.config and self.spec.architecture:
-            described = state_dicts.read_config(found.config)
-            state_dicts.check_config(self.spec.architecture, described, str(found.config), self.spec.name)
-        origin = str(found.path)
-        state_dicts.load(network, self.from_published(network, state_dicts.read(found.path), origin), origin)
+        origin, content = str(found.path), functools.cache(lambda: state_dicts.read(found.path))
+        with state_dicts.reading(origin):
+            if found.config and self.spec.architecture and not self.options.architecture:  # which was read for the spec
+                described = state_dicts.read_config(found.config)
+                state_dicts.check_config(
+                    self.spec.architecture,
+                    described,
+                    str(found.config),
+                    self.spec.name,
+                    lambda: published.tensors(content(), origin),
+                )
+            state_dicts.load(network, self.from_published(network, content(), origin), origin)
         return network
+
+    def _check_size(self, found: weights.WeightFile) -> None:
+        """Raises `WeightsUnavailable` if a file is too small for what its config claims, before memory is taken for that."""
+        with torch.device("meta"):
+            claimed = sum(parameter.numel() for parameter in self.new_network().parameters())
+        if claimed > (size := found.path.stat().st_size):
+            raise WeightsUnavailable(f"{found.path}: its config claims {claimed} weights, which {size} bytes cannot hold")
+
+    @classmethod
+    def custom_spec(cls, architecture: Architecture, **fields: Any) -> CodecSpec:
+        """A spec of a model of other settings; `fields` are all those that do not follow from the settings.
+
+        Raises:
+            NotYetImplemented: The family has no such models.
+        """
+        raise NotYetImplemented(f"{cls.__name__} runs the models that its plugin lists, and none of other settings")
+
+    @classmethod
+    def described_by(cls, found: weights.WeightFile) -> tuple[Any, str]:
+        """What says the settings of weights, and where it is. Plugins whose files say it themselves look there first.
+
+        Raises:
+            WeightsUnavailable: Nothing does.
+        """
+        if config := found.described_by:
+            return state_dicts.read_config(config), str(config)
+        raise WeightsUnavailable(
+            f"{found.path} does not say which settings it is of: put its {weights.CONFIG} beside it, and pass the folder"
+        )
+
+    @classmethod
+    def spec_from_weights(cls, spec: CodecSpec, options: LoadOptions) -> CodecSpec:
+        kind = type(spec.architecture)
+        if not issubclass(kind, Architecture):
+            return super().spec_from_weights(spec, options)
+        found = weights.locate(spec, options) if options.weights else None
+        if not isinstance(found, weights.WeightFile):
+            raise InvalidInput("architecture='from-weights' takes its settings from weights: a file, a folder or a Hub id")
+        with state_dicts.reading(str(found.path)):
+            described, origin = cls.described_by(found)
+            architecture = kind.read(
+                described,
+                origin,
+                spec.family,
+                lambda: published.tensors(state_dicts.read(found.path), str(found.path)),
+            )
+            return cls.custom_spec(
+                architecture,
+                name=f"custom_{architecture.digest}",
+                description=f"A {spec.family} of other settings",
+                weights=spec.weights,
+                licence="as the publisher of its weights says",
+            )
 
     @property
     def device(self) -> str:
@@ -172,6 +236,10 @@ class TorchCodecBackend(CodecBackend):
                 self._loaded = Loaded(network, found.label)
                 weights.give_notice(self.spec, self.id, found)
             return self._loaded
+
+    @property
+    def weights_label(self) -> str:
+        return self.loaded().weights
 
     def unload(self) -> None:
         with self._lock:
@@ -248,7 +316,7 @@ class TorchCodecBackend(CodecBackend):
 
     def decode_batch(self, items: Sequence[CodecTokens]) -> list[Pcm]:
         for item in check_items(items):
-            self.check_tokens(item)
+            self.check_decodable(item)
         results: dict[int, Pcm] = {}
         plain: dict[int, list[int]] = {}
         for place, item in enumerate(items):

@@ -100,6 +100,8 @@ class ReflectPadding(Layer):
         self.channels, self.left, self.right, self.stride = channels, left, right, stride
         self.most = right + stride - 1
         """The most frames that can follow the signal."""
+        self.needed = left + 1
+        """Frames that must be in before any come out."""
 
     def init_state(self, setup: StreamSetup) -> ReflectState:
         return ReflectState(Ends(setup.ends), 0, setup.zeros(0, self.channels), setup.zeros(0, self.channels), begun=False)
@@ -111,7 +113,7 @@ class ReflectPadding(Layer):
     def frames_out(self, frames: int, last: bool) -> int:
         if last:
             return self.left + frames + self.after(frames) if frames else 0
-        return self.left + frames if frames > self.left else 0
+        return self.left + frames if frames >= self.needed else 0
 
     def step(self, x: Tensor, state: ReflectState, last: bool) -> Tensor:
         if last and (frames := state.left()) is not None:
@@ -119,7 +121,7 @@ class ReflectPadding(Layer):
         state.seen += x.shape[1]
         if state.waiting.shape[1]:
             x = torch.cat([state.waiting, x], dim=1)
-        if not state.begun and not last and state.seen <= self.left:
+        if not state.begun and not last and state.seen < self.needed:
             state.waiting = x
             return x[:, :0]
         self._remember(x, state)
@@ -127,15 +129,14 @@ class ReflectPadding(Layer):
         if not state.begun:
             state.begun, state.waiting = True, x[:, :0].clone()
             if self.left and state.seen:
-                enough = F.pad(x, (0, 0, 0, max(0, self.left + 1 - state.seen)))
-                parts.insert(0, enough[:, 1 : self.left + 1].flip(1))
+                parts.insert(0, self._start(x))
         if last and state.seen and self.after(state.seen):
             parts.append(self._end(state))
         return torch.cat(parts, dim=1) if len(parts) > 1 else x
 
     def plain(self, frames: int, state: ReflectState, last: bool) -> bool:
         """Whether the next frames come out at once, and hold all that is to be mirrored around them."""
-        begins = state.begun or (not state.seen and frames > self.left)
+        begins = state.begun or (not state.seen and frames >= self.needed)
         return begins and (not last or frames > self.most)
 
     def now(self, frames: int, state: ReflectState, last: bool) -> tuple[int, int]:
@@ -162,6 +163,11 @@ class ReflectPadding(Layer):
         place = torch.where(place < ends, place, (2 * (ends - 1) - place).clamp(min=0))
         return x.gather(1, place[:, :, None].expand_as(x))
 
+    def _start(self, x: Tensor) -> Tensor:
+        """Frames before the signal, which begins with x."""
+        enough = F.pad(x, (0, 0, 0, max(0, self.left + 1 - x.shape[1])))
+        return enough[:, 1 : self.left + 1].flip(1)
+
     def _remember(self, x: Tensor, state: ReflectState) -> None:
         if self.most:
             known = torch.cat([state.recent, x], dim=1) if x.shape[1] <= self.most else x
@@ -173,6 +179,47 @@ class ReflectPadding(Layer):
         zeros = max(0, max(self.left, count) + 1 - state.seen)
         end = F.pad(state.recent, (0, 0, 0, zeros))
         return torch.cat([end[:, state.recent.shape[1] :], end[:, :-1].flip(1)], dim=1)[:, :count]
+
+
+class EdgePadding(ReflectPadding):
+    """The signal continued at its ends, after a multiple of `stride` frames, as `ReflectPadding` otherwise.
+
+        0 0 0 | 0 1 2 3 4 5 6 7 8 | 8 8 8        left and right are 3
+
+    Args:
+        silent: Zeros before and after it, in place of its first and its last frame.
+    """
+
+    def __init__(self, channels: int, left: int, right: int, stride: int = 1, *, silent: bool) -> None:
+        super().__init__(channels, left, right, stride)
+        self.needed, self.silent = 1, silent
+
+    def mirror(self, x: Tensor, plain: slice, left: int, right: int, state: ReflectState) -> None:
+        start, end = plain.start, plain.stop
+        x[:, start - left : start] = 0 if self.silent else x[:, start : start + 1]
+        x[:, end : end + right] = 0 if self.silent else x[:, end - 1 : end]
+        self._remember(x[:, plain], state)
+
+    def _each_end(self, x: Tensor, frames: tuple[int, ...], state: ReflectState) -> Tensor:
+        if not self.plain(min(frames), state, True):
+            raise InferenceError("a signal shorter than its padding cannot run beside others")
+        left, right = self.now(x.shape[1], state, True)
+        first = self._start(x) if left else x[:, :0]
+        x = F.pad(torch.cat([first, x], dim=1), (0, 0, 0, right))
+        place, ends = torch.arange(x.shape[1], device=x.device), (counted(frames, x) + left)[:, None]
+        if self.silent:
+            return x.masked_fill((place >= ends)[:, :, None], 0)
+        return x.gather(1, torch.minimum(place, ends - 1)[:, :, None].expand_as(x))
+
+    def _start(self, x: Tensor) -> Tensor:
+        return self._repeated(x[:, :1], self.left)
+
+    def _end(self, state: ReflectState) -> Tensor:
+        return self._repeated(state.recent[:, -1:], self.after(state.seen))
+
+    def _repeated(self, frame: Tensor, count: int) -> Tensor:
+        frame = torch.zeros_like(frame) if self.silent else frame
+        return frame.expand(-1, count, -1)
 
 
 @dataclasses.dataclass

@@ -1,17 +1,19 @@
 """Checkpoints under their publishers' names and in their layout, to this project's and back.
 
 Names are the plugin's to say. What layouts have in common is here: weight-normalised weights are two factors, convolutions have
-PyTorch's order of axes, and axes of length 1 do not matter.
+PyTorch's order of axes. Shapes are held against the network's before anything is turned round: axes of length 1 alone may differ.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
 from ..errors import WeightsUnavailable
+from . import state_dicts
 from .conv import Conv1d, ConvTranspose1d
 from .weight_norm import fold, norm
 
@@ -34,6 +36,59 @@ BLOCKS: Rules = (
     (r"\.codebook$", ".codebook.weight"),
 )
 """Networks whose every chain is a `block`, as in the code that many codecs descend from."""
+
+
+PARTS = ("encoder.", "quantizer.", "decoder.")
+"""Names of every codec's tensors begin with one of these, after the prefix of the model that it is part of."""
+WRAPPERS = ("best_state", "state_dict", "model", "generator")
+"""Names under which trainers keep a state dict, each of which may hold another."""
+
+
+def tensors(content: Any, origin: str) -> dict[str, Tensor]:
+    """`state_dicts.tensors` of what a publisher, a trainer, or a model around the codec was saved as.
+
+    A trainer's names around the state dict are looked through. So is the prefix of a model that the codec is part of; other
+    parts of that model are left out.
+
+    Raises:
+        WeightsUnavailable: It holds no state dict, several codecs, or NaN.
+    """
+    found = unwrapped(content, origin)
+    if isinstance(found, Mapping):
+        prefix = codec_prefix(map(str, found), origin)
+        found = {str(name).removeprefix(prefix): value for name, value in found.items() if str(name).startswith(prefix)}
+    return state_dicts.tensors(found, origin)
+
+
+def unwrapped(found: Any, origin: str) -> Any:
+    """A state dict without a trainer's names around it; anything else as it is."""
+    for _ in WRAPPERS:
+        if not isinstance(found, Mapping) or all(isinstance(value, Tensor) for value in found.values()):
+            break
+        inner = next((found[name] for name in WRAPPERS if isinstance(found.get(name), Mapping)), None)
+        if inner is None:
+            if isinstance(name := found.get("pretrained"), str):
+                raise WeightsUnavailable(f"{origin} holds no weights but says where they are: load those of {name!r}")
+            break
+        found = inner
+    return found
+
+
+def codec_prefix(names: Iterable[str], origin: str) -> str:
+    """Start of the names of a codec's tensors, such as `audio_encoder.`; empty where they are not part of another model.
+
+    Raises:
+        WeightsUnavailable: There are several codecs.
+    """
+    starts: dict[str, set[str]] = {}
+    for name in names:
+        for part in PARTS:
+            if (at := f".{name}".find(f".{part}")) >= 0:
+                starts.setdefault(name[:at], set()).add(part)
+    whole = sorted((start for start, parts in starts.items() if parts == set(PARTS)), key=len)
+    if len(whole) > 1 and whole[0]:
+        raise WeightsUnavailable(f"{origin} holds several codecs, {' and '.join(whole)}: save the tensors of one alone")
+    return whole[0] if whole else ""
 
 
 def names(network: nn.Module, rules: Rules) -> dict[str, str]:
@@ -95,30 +150,45 @@ def from_published(
     def take(name: str) -> Tensor:
         if name not in left:
             raise wrong(f"{name} is missing")
+        state_dicts.check_weight(name, left[name], origin)
         return left.pop(name)
+
+    def check_shape(name: str, shape: Sequence[int], wanted: Sequence[int]) -> None:
+        if tuple(shape) != tuple(wanted):
+            raise wrong(f"{name} has another shape, {tuple(shape)} in place of {tuple(wanted)}")
 
     def whole(name: str) -> Tensor:
         stem = name.removesuffix("weight")
         for magnitude, direction in FACTORS:
             if stem + magnitude in left:
-                return fold(take(stem + magnitude), take(stem + direction))
+                g, v = take(stem + magnitude), take(stem + direction)
+                check_shape(stem + magnitude, g.shape, (v.shape[0], *[1] * (v.dim() - 1)) if v.dim() else (1,))
+                return fold(g, v)
         return take(name)
 
     state: dict[str, Tensor] = {}
     for ours, name in names.items():
         module, leaf = _home(network, ours)
-        try:
-            if isinstance(module, Conv1d | ConvTranspose1d) and leaf == "weight":
-                weight = whole(name)
-                state[ours] = module.pack(weight if weight.dim() > 2 else weight[..., None])
-            else:
-                tensor, wanted = take(name), getattr(module, leaf)
-                state[ours] = tensor.reshape(wanted.shape) if tensor.squeeze().shape == wanted.squeeze().shape else tensor
-        except RuntimeError as error:
-            raise wrong(f"{name} has another shape") from error
+        wanted = getattr(module, leaf)
+        if isinstance(module, Conv1d | ConvTranspose1d) and leaf == "weight":
+            weight, shape = whole(name), module.unpack(wanted).shape
+            if weight.dim() == 2 and shape[2] == 1:  # a plain matrix
+                weight = weight[..., None]
+            check_shape(name, weight.shape, shape)
+            state[ours] = module.pack(weight)
+        else:
+            tensor = take(name)
+            if long_axes(tensor.shape) != long_axes(wanted.shape):
+                check_shape(name, tensor.shape, wanted.shape)
+            state[ours] = tensor.reshape(wanted.shape)
     if left:
         raise wrong(f"{len(left)} unknown, such as {min(left)}")
     return state
+
+
+def long_axes(shape: Sequence[int]) -> list[int]:
+    """Lengths of the axes that are longer than 1, in their order."""
+    return [length for length in shape if length != 1]
 
 
 def _home(network: nn.Module, name: str) -> tuple[nn.Module, str]:

@@ -122,6 +122,7 @@ class OnePlayback(OneSignal):
 
     def __init__(self, backend: CodecBackend) -> None:
         self._backend = backend
+        self._label = backend.weights_label  # at the start: a session keeps its weights
         self._first: CodecTokens | None = None
         self._continues = True
         self._frames = self._samples = self._returned = 0
@@ -130,6 +131,7 @@ class OnePlayback(OneSignal):
         """Checks and counts the next tokens; returns the first that there were."""
         self._check_open()
         self._backend.check_tokens(tokens, part=True)
+        self._backend.check_weights(tokens, self._label)
         if tokens.loudness is not None:
             raise InvalidTokens(
                 "the level of these tokens depends on how loud all of their audio is: decode them whole, or remove it with "

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,36 +14,80 @@ from pydantic import BaseModel, ValidationError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..errors import WeightsUnavailable, reason
+from ..architectures import Architecture, Names, complaint
+from ..errors import CodecError, WeightsUnavailable, reason
+from .file_kinds import kind_of
+
+ADVICE = "weights_only"
+"""In the text of errors with which PyTorch says how to run what is in a file."""
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+"""Types that weights are published in."""
 
 
 def read(path: Path) -> Any:
-    """What a `.safetensors` file or a PyTorch checkpoint holds; no code in it is ever run.
+    """Contents of a `.safetensors` file or a PyTorch checkpoint; no code in it is ever run.
 
     Raises:
-        WeightsUnavailable: It cannot be read, or holds more than plain data.
+        WeightsUnavailable: It cannot be read, is another kind of file, or holds more than plain data.
     """
+    kind = kind_of(path)
     try:
-        if path.suffix == ".safetensors":
+        if kind == "safetensors":
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:  # given its path, PyTorch goes by the suffix
+            return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # what a damaged file makes PyTorch's own reader raise is not limited to what it documents
-        raise WeightsUnavailable(f"{path} is not a file of weights: {reason(error)}") from error
+        raise WeightsUnavailable(f"{path} is not a file of weights: {_plainly(error)}") from error
+
+
+def _plainly(error: Exception) -> str:
+    """What PyTorch's reader says, without its advice to run what is in the file."""
+    if found := re.search(r"(?:GLOBAL|global|class|type) `?([A-Za-z_]\w*(?:\.\w+)+)", str(error)):
+        return (
+            f"it holds {found[1]} beside tensors, and objects that need code are never made. "
+            "Where you trust it, save its state dict alone with torch.save, and pass that"
+        )
+    return "it is damaged, or holds more than plain data" if ADVICE in str(error) else reason(error)
+
+
+@contextmanager
+def reading(origin: str) -> Iterator[None]:
+    """Makes whatever goes wrong with a file's contents `WeightsUnavailable`."""
+    try:
+        yield
+    except CodecError:
+        raise
+    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+        raise WeightsUnavailable(f"{origin} does not fit the model: {_plainly(error)}") from error
 
 
 def tensors(found: Any, origin: str) -> dict[str, Tensor]:
-    """The state dict in `found`, as float32; `origin` is where it was found, for messages.
+    """The state dict in `found`, in float32 where it is floating point; `origin` is where it was found, for messages.
 
     Raises:
         WeightsUnavailable: It is something else, or holds NaN.
     """
     if not isinstance(found, Mapping) or not all(isinstance(v, Tensor) for v in found.values()):
         raise WeightsUnavailable(f"{origin} holds no state dict: names and tensors are expected")
-    state = {str(name): tensor.float() if tensor.is_floating_point() else tensor for name, tensor in found.items()}
+    state = {str(name): tensor.float() if is_weight(tensor) else tensor for name, tensor in found.items()}
     for name, tensor in state.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if is_weight(tensor) and not bool(torch.isfinite(tensor).all()):
             raise WeightsUnavailable(f"{origin}: {name} holds NaN or infinite values")
     return state
+
+
+def is_weight(tensor: Tensor) -> bool:
+    """Whether a tensor is of a type that weights are published in, and not sparse."""
+    return tensor.dtype in FLOATS and tensor.layout == torch.strided
+
+
+def check_weight(name: str, tensor: Tensor, origin: str) -> None:
+    """Raises `WeightsUnavailable` unless a tensor is of a type that weights are published in."""
+    if not is_weight(tensor):
+        kind = str(tensor.dtype if tensor.layout == torch.strided else tensor.layout).removeprefix("torch.")
+        raise WeightsUnavailable(
+            f"{origin}: {name} is {kind}; weights are float32, float16, bfloat16 or float64. Take those from before quantisation"
+        )
 
 
 def read_config(path: Path) -> Any:
@@ -52,23 +98,37 @@ def read_config(path: Path) -> Any:
         return None
 
 
-def check_config(architecture: BaseModel, described: Any, origin: str, name: str) -> None:
-    """Raises `WeightsUnavailable` unless a published description is of this architecture.
+def read_architecture(kind: type[BaseModel], described: Any, origin: str, name: str, names: Names = tuple) -> BaseModel:
+    """What a published description says of a model.
 
     Args:
-        architecture: Its fields are named as there, or have aliases that are; what else is there does not matter.
+        kind: Its fields are named as there, or have aliases that are.
         described: Names and values.
         origin: Where it was found, for messages.
         name: Of the model, for messages.
+        names: Gives those of the tensors beside it, where a setting is to be seen from them.
+
+    Raises:
+        WeightsUnavailable: It is of another kind of model, or says what is not supported.
     """
+    if issubclass(kind, Architecture):
+        return kind.read(described, origin, name, names)
     try:
-        found = type(architecture).model_validate(described)
+        return kind.model_validate(described)
     except ValidationError as error:
-        raise WeightsUnavailable(f"{origin} is not a config of a model like {name}: {reason(error)}") from error
+        raise WeightsUnavailable(f"{origin} is not a config of a model like {name}: {complaint(error)}") from error
+
+
+def check_config(architecture: BaseModel, described: Any, origin: str, name: str, names: Names = tuple) -> None:
+    """Raises `WeightsUnavailable` unless a published description is of this architecture; arguments as `read_architecture`."""
+    found = read_architecture(type(architecture), described, origin, name, names)
     for field in type(architecture).model_fields:
         ours, theirs = getattr(architecture, field), getattr(found, field)
         if ours != theirs:
-            raise WeightsUnavailable(f"{origin} is of another model: {field} is {theirs}, but {name} has {ours}")
+            raise WeightsUnavailable(
+                f"{origin} is of another model: {field} is {theirs}, but {name} has {ours}. "
+                "A model of other settings loads with architecture='from-weights'"
+            )
 
 
 def load(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
@@ -86,4 +146,7 @@ def load(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
     ]
     if problems:
         raise WeightsUnavailable(f"the weights of {origin} are of another model: {'; '.join(problems)}")
+    for name, tensor in state.items():
+        if wanted[name].is_floating_point():
+            check_weight(name, tensor, origin)
     network.load_state_dict(state)

@@ -22,6 +22,7 @@ SUBJECTS = (
 )
 LARGE = (
     Subject("encodec_24khz"),
+    Subject("encodec_32khz"),
     Subject("encodec_48khz"),
     Subject("snac_24khz"),
     Subject("dac_16khz", rounding=LOUD),

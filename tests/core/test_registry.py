@@ -226,7 +226,7 @@ class TestHandles:
     def test_only_the_trait_is_visible(self):
         from blazen_codec_core.backend import CodecBackend
 
-        hooks = {"encode_whole", "decode_whole", "decoded_samples"}  # for backends to implement
+        hooks = {"encode_whole", "decode_whole", "decoded_samples", "spec_from_weights"}  # for backends to implement
         trait = {n for n in dir(CodecBackend) if not n.startswith("_") and not n.startswith("check_")} - hooks
         provided = {name for name in dir(bc.DynCodecProvider) if not name.startswith("_")}
         assert trait <= provided

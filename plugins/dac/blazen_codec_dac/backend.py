@@ -8,13 +8,15 @@ from typing import Any, cast
 from torch import Tensor
 
 from blazen_codec_core import CodecTokens
-from blazen_codec_core.nn import CodecNetwork
+from blazen_codec_core.architectures import Architecture
+from blazen_codec_core.nn import CodecNetwork, state_dicts
 from blazen_codec_core.nn.backend import TorchCodecBackend
+from blazen_codec_core.weights import WeightFile
 
-from .checkpoint import from_published
+from .checkpoint import from_published, own_settings
 from .network import DacNetwork
 from .player import DacDecoderSession
-from .specs import DacSpec
+from .specs import DacArchitecture, DacSpec, custom
 from .windows import Windows
 
 
@@ -26,6 +28,17 @@ class DacBackend(TorchCodecBackend):
     @property
     def spec(self) -> DacSpec:
         return cast(DacSpec, self._spec)
+
+    @classmethod
+    def custom_spec(cls, architecture: Architecture, **fields: Any) -> DacSpec:
+        return custom(cast(DacArchitecture, architecture), **fields)
+
+    @classmethod
+    def described_by(cls, found: WeightFile) -> tuple[Any, str]:
+        """The settings in the file itself, as the authors' trainer saves it, or those in the config beside it."""
+        if found.path.suffix != ".safetensors" and (settings := own_settings(state_dicts.read(found.path))) is not None:
+            return settings, str(found.path)
+        return super().described_by(found)
 
     def new_network(self) -> DacNetwork:
         return DacNetwork(self.spec.architecture)

@@ -46,6 +46,13 @@ def to_published(network: nn.Module, *, weight_norm: bool = True) -> dict[str, T
     return published.alphas(published.to_published(network, names, published.FACTORS[0] if weight_norm else None))
 
 
+def own_settings(content: Any) -> Mapping[str, Any] | None:
+    """The settings that a file of the authors' says; `None` where there are none."""
+    metadata = content.get(METADATA) if isinstance(content, Mapping) else None
+    settings = metadata.get(SETTINGS) if isinstance(metadata, Mapping) else None
+    return settings if isinstance(settings, Mapping) else None
+
+
 def from_published(spec: DacSpec, network: nn.Module, content: Any, origin: str) -> dict[str, Tensor]:
     """What a published file of either layout holds, under our names; weights may be factored or whole.
 
@@ -53,12 +60,11 @@ def from_published(spec: DacSpec, network: nn.Module, content: Any, origin: str)
         WeightsUnavailable: It is of another model, or a name is missing, unknown, or of a shape that cannot be converted.
     """
     if isinstance(content, Mapping) and STATE in content:
-        metadata = content.get(METADATA)
-        if not isinstance(metadata, Mapping) or not isinstance(metadata.get(SETTINGS), Mapping):
+        if (settings := own_settings(content)) is None:
             raise WeightsUnavailable(f"{origin} does not say which model it is of: it has no {METADATA} with {SETTINGS}")
-        state_dicts.check_config(spec.architecture, dict(metadata[SETTINGS]), origin, spec.name)
+        state_dicts.check_config(spec.architecture, dict(settings), origin, spec.name)
         content = content[STATE]
-    state = state_dicts.tensors(content, origin)
+    state = published.tensors(content, origin)
     hub = any(name.startswith("encoder.conv1.") for name in state)
     rules = hub_rules(spec) if hub else published.BLOCKS
     return published.from_published(network, state, published.names(network, rules), origin)

@@ -35,7 +35,7 @@ class DacNetwork(CodecNetwork):
         a, latent = architecture, architecture.latent_channels
         self.encoder = encoder(a)
         self.quantizer = ResidualVectorQuantizer(
-            latent, (FactorizedQuantizer(latent, a.codebook_size, a.codebook_dim) for _ in range(a.n_codebooks))
+            latent, (FactorizedQuantizer(latent, a.codebook_size, size) for size in a.code_channels)
         )
         self.decoder = decoder(a)
 

@@ -3,42 +3,99 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import Annotated, Any, ClassVar
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AliasChoices, Field, model_validator
 
 from blazen_codec_core import CodecSpec, WeightSource
+from blazen_codec_core.architectures import Architecture, Names
 from blazen_codec_core.specs import LAYERS
 
 DILATIONS = (1, 3, 9)
 KERNEL = 7
 
 
-def _named(authors: str, hub: str) -> Any:
+Width = Annotated[int, Field(gt=0, le=1 << 16)]
+Rates = Annotated[tuple[Annotated[int, Field(gt=1, le=1 << 12)], ...], Field(min_length=1, max_length=12)]
+HUB = {
+    "sample_rate": "sampling_rate",
+    "encoder_dim": "encoder_hidden_size",
+    "encoder_rates": "downsampling_ratios",
+    "latent_dim": "hidden_size",
+    "decoder_dim": "decoder_hidden_size",
+    "decoder_rates": "upsampling_ratios",
+    "n_codebooks": "num_codebooks",
+}
+"""Names in the authors' checkpoints, and in the Hub's configs where they are others; Parler's `num_codebooks` included."""
+HUB_RATE = 16_000
+"""The sample rate of a config for transformers that says none."""
+
+
+def _named(authors: str, **fields: Any) -> Any:
     """A field by its name in the authors' checkpoints, and in the Hub's configs."""
-    return Field(validation_alias=AliasChoices(authors, hub), gt=0)
+    return Field(validation_alias=AliasChoices(authors, HUB[authors]), **fields)
 
 
-class DacArchitecture(BaseModel):
-    """What decides a model's shape; the names are those of the authors' checkpoints."""
+class DacArchitecture(Architecture):
+    """Settings that decide a model's shape; the names are those of the authors' checkpoints, and so are the defaults."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+    model_types: ClassVar[Collection[str]] = ("dac", "dac_on_the_hub")
+    silent: ClassVar[frozenset[str]] = frozenset(
+        {
+            "quantizer_dropout",
+            "commitment_loss_weight",
+            "codebook_loss_weight",
+            "hop_length",
+            "frame_rate",
+            "model_bitrate",
+        }
+    )
 
-    sample_rate: int = _named("sample_rate", "sampling_rate")
-    encoder_dim: int = _named("encoder_dim", "encoder_hidden_size")
-    encoder_rates: tuple[int, ...] = Field(validation_alias=AliasChoices("encoder_rates", "downsampling_ratios"))
-    latent_dim: int | None = Field(default=None, validation_alias=AliasChoices("latent_dim", "hidden_size"))
-    decoder_dim: int = _named("decoder_dim", "decoder_hidden_size")
-    decoder_rates: tuple[int, ...] = Field(validation_alias=AliasChoices("decoder_rates", "upsampling_ratios"))
-    n_codebooks: int = Field(gt=0)
-    codebook_size: int = Field(default=1024, gt=0)
-    codebook_dim: int = Field(default=8, gt=0)
+    sample_rate: int = _named("sample_rate", default=44_100, ge=1000, le=1_000_000)
+    encoder_dim: Width = _named("encoder_dim", default=64)
+    encoder_rates: Rates = _named("encoder_rates", default=(2, 4, 8, 8))
+    latent_dim: Width | None = _named("latent_dim", default=None)
+    decoder_dim: Width = _named("decoder_dim", default=1536)
+    decoder_rates: Rates = _named("decoder_rates", default=(8, 8, 4, 2))
+    n_codebooks: int = _named("n_codebooks", default=9, gt=0, le=1024)
+    codebook_size: int = Field(default=1024, gt=1, le=1 << 24)
+    codebook_dim: Width | tuple[Width, ...] = 8
+
+    @classmethod
+    def completed(cls, described: Mapping[str, Any], names: Names) -> Mapping[str, Any]:
+        """What follows from other settings; what a config says of that itself must be the same."""
+        settings = dict(described)
+        rates = settings.get("downsampling_ratios", settings.get("encoder_rates", (2, 4, 8, 8)))
+        if isinstance(rates, list | tuple) and all(isinstance(rate, int) for rate in rates):
+            if not settings.keys() & {"decoder_rates", "upsampling_ratios"}:
+                settings["decoder_rates"] = tuple(reversed(rates))
+            if settings.get("hop_length") not in (None, math.prod(rates)):
+                raise ValueError(f"hop_length is {settings['hop_length']!r}; the product of {tuple(rates)} is supported")
+        if settings.get("model_type") == "dac" and "model_bitrate" not in settings:  # of transformers, not Parler's
+            settings.setdefault("sampling_rate", HUB_RATE)
+        return settings
 
     @model_validator(mode="after")
-    def _latent(self) -> DacArchitecture:
-        """Where a config leaves the latent to follow from the encoder, it is as if it said so."""
+    def _whole(self) -> DacArchitecture:
+        """Where a config leaves the latent to follow from the encoder, it is as if it said so; and equal sizes are one size."""
+        if math.prod(self.encoder_rates) != math.prod(self.decoder_rates):
+            raise ValueError(f"decoder_rates {self.decoder_rates} do not undo encoder_rates {self.encoder_rates}")
+        if self.encoder_dim << len(self.encoder_rates) > 1 << 16 or self.decoder_dim % (1 << len(self.decoder_rates)):
+            raise ValueError(f"encoder_dim {self.encoder_dim} or decoder_dim {self.decoder_dim} does not fit as many rates")
+        if isinstance(self.codebook_dim, tuple):
+            if len(self.codebook_dim) != self.n_codebooks:
+                raise ValueError(f"codebook_dim has {len(self.codebook_dim)} sizes for {self.n_codebooks} codebooks")
+            if len(set(self.codebook_dim)) == 1:
+                object.__setattr__(self, "codebook_dim", self.codebook_dim[0])
         object.__setattr__(self, "latent_dim", self.latent_channels)
         return self
+
+    @property
+    def code_channels(self) -> tuple[int, ...]:
+        """Channels of each codebook's own space."""
+        sizes = self.codebook_dim
+        return sizes if isinstance(sizes, tuple) else (sizes,) * self.n_codebooks
 
     @property
     def latent_channels(self) -> int:
@@ -77,7 +134,11 @@ class DacSpec(CodecSpec):
     architecture: DacArchitecture
 
 
+FILE_NAMES = ("weights.pth", "dac/weights.pth")
+"""How the authors' trainer calls what it saves."""
 RELEASES = "https://github.com/descriptinc/descript-audio-codec/releases/download/"
+TILE_SECONDS = 0.4
+"""How much runs at a time, of models that nobody has measured."""
 WINDOW_FRAMES, WINDOW_PADDED = "window_frames", "window_padded"
 """What tokens say that were coded window by window, by the authors' own tool: how many frames each has, and whether it was padded
 as a signal of its own."""
@@ -99,10 +160,10 @@ def _spec(name: str, architecture: DacArchitecture, **fields: Any) -> DacSpec:
         codebook_choices=tuple(range(1, a.n_codebooks + 1)),
         block_frames=1,
         token_extras=(WINDOW_FRAMES, WINDOW_PADDED),
-        licence="MIT",
         capabilities=LAYERS,
         architecture=a,
-        **fields,
+        file_names=FILE_NAMES,
+        **{"licence": "MIT", **fields},
     )
 
 
@@ -209,3 +270,9 @@ SPECS = (
         tile_frames=64,
     ),
 )
+
+
+def custom(architecture: DacArchitecture, **fields: Any) -> DacSpec:
+    """A row for a model of other settings; the fields name it and say where its weights are."""
+    frames = max(1, round(TILE_SECONDS * architecture.sample_rate / architecture.hop_length))
+    return _spec(architecture=architecture, tile_frames=frames, **fields)

@@ -7,12 +7,13 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from blazen_codec_core.nn import CodecNetwork, state_dicts
+from blazen_codec_core.architectures import Architecture
+from blazen_codec_core.nn import CodecNetwork, published
 from blazen_codec_core.nn.backend import TorchCodecBackend
 
 from .checkpoint import from_published
 from .network import EncodecNetwork
-from .specs import EncodecSpec
+from .specs import EncodecArchitecture, EncodecSpec, custom
 
 
 class EncodecBackend(TorchCodecBackend):
@@ -22,8 +23,12 @@ class EncodecBackend(TorchCodecBackend):
     def spec(self) -> EncodecSpec:
         return cast(EncodecSpec, self._spec)
 
+    @classmethod
+    def custom_spec(cls, architecture: Architecture, **fields: Any) -> EncodecSpec:
+        return custom(cast(EncodecArchitecture, architecture), **fields)
+
     def new_network(self) -> EncodecNetwork:
         return EncodecNetwork(self.spec.architecture)
 
     def from_published(self, network: CodecNetwork, content: Any, origin: str) -> Mapping[str, Tensor]:
-        return from_published(network, state_dicts.tensors(content, origin), origin)
+        return from_published(network, published.tensors(content, origin), origin)

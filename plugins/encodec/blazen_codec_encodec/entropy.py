@@ -101,7 +101,7 @@ class ArithmeticEncoder:
 
     def __init__(self) -> None:
         self._interval = _Interval()
-        self._bits: list[int] = []
+        self._bits = bytearray()
 
     def push(self, start: int, end: int) -> None:
         """The next code, whose part of `RANGE` this is."""
@@ -115,8 +115,8 @@ class ArithmeticEncoder:
     def finish(self) -> bytes:
         """The segment, in whole bytes."""
         low = self._interval.low
-        self._bits += [low >> place & 1 for place in range(self._interval.max_bit, -1, -1)]
-        return np.packbits(np.array(self._bits, np.uint8), bitorder="little").tobytes()
+        self._bits += bytes(low >> place & 1 for place in range(self._interval.max_bit, -1, -1))
+        return np.packbits(np.frombuffer(self._bits, np.uint8), bitorder="little").tobytes()
 
 
 class ArithmeticDecoder:

@@ -15,7 +15,8 @@ import json
 import struct
 import threading
 from array import array
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from os import PathLike
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -31,7 +32,7 @@ from . import entropy
 from .specs import AUTHORS, EncodecSpec
 
 if TYPE_CHECKING:
-    from .language_model import LanguageModel
+    from .language_model import LanguageModel, Predictor
 
 MAGIC, VERSION = b"ECDC", 0
 HEAD = struct.Struct("!4sBI")
@@ -115,8 +116,9 @@ class EcdcFormat(TokenFormat):
             if spec is None:
                 raise ValueError(f"it is of the model {header.m[:80]!r}; there are {self._names()}")
             _check_claims(spec, header, len(data) - at)
-            model = self._model(spec, options, loading) if header.lm else None
-            return _read(spec, header, data, at, model)
+            if not header.lm:
+                return _read(spec, header, data, at)
+            return _read_coded(spec, header, data, at, self._model(spec, options, loading))
         except (ValueError, EOFError, struct.error, ValidationError) as error:  # InvalidTokens is a ValueError
             raise CorruptFile(f"{path} is not an .ecdc file, or is damaged: {reason(error)}") from error
 
@@ -190,14 +192,35 @@ def _packed_size(spec: EncodecSpec, header: Header, frames: int) -> int:
     return entropy.packed_size(frames * header.nc, _bits(spec))
 
 
-def _read(spec: EncodecSpec, header: Header, data: bytes, at: int, model: LanguageModel | None) -> CodecTokens:
+def _read_coded(spec: EncodecSpec, header: Header, data: bytes, at: int, model: LanguageModel) -> CodecTokens:
+    """Entropy-coded tokens. The authors' package codes with the arithmetic of several threads where a process has them."""
+    import torch
+
+    from .language_model import Predictor
+
+    try:
+        return _read(spec, header, data, at, lambda: Predictor(model))
+    except (ValueError, EOFError) as error:
+        if torch.get_num_threads() > 1:
+            with suppress(ValueError, EOFError):
+                return _read(spec, header, data, at, lambda: Predictor(model, threads=True))
+        raise ValueError(
+            f"{error}. Or other weights of the language model, another processor or another number of threads coded it: read it "
+            "with these, as OMP_NUM_THREADS says how many threads there are"
+        ) from error
+
+
+def _read(
+    spec: EncodecSpec, header: Header, data: bytes, at: int, predictor: Callable[[], Predictor] | None = None
+) -> CodecTokens:
+    """Tokens from `at` on; each segment has a predictor of its own where they are entropy coded."""
     tables, scales = [], []
     for frames in _segment_frames(spec, header.al):
         if _has_scales(spec):
             scales.append(SCALE.unpack_from(data, at)[0])
             at += SCALE.size
-        if model:
-            table, at = _decompressed(model, data, at, frames, header.nc)
+        if predictor:
+            table, at = _decompressed(predictor(), data, at, frames, header.nc)
         else:
             end = at + _packed_size(spec, header, frames)
             table = entropy.unpack(data[at:end], frames * header.nc, _bits(spec)).reshape(frames, header.nc)
@@ -228,15 +251,23 @@ def _compressed(model: LanguageModel, table: NDArray[np.int32]) -> bytes:
     return coder.finish()
 
 
-def _decompressed(model: LanguageModel, data: bytes, at: int, frames: int, codebooks: int) -> tuple[NDArray[np.int32], int]:
-    """The inverse of `_compressed`, and where the next segment begins. What is not in the data takes no memory."""
-    from .language_model import Predictor
+def _decompressed(predictor: Predictor, data: bytes, at: int, frames: int, codebooks: int) -> tuple[NDArray[np.int32], int]:
+    """The inverse of `_compressed`, and where the next segment begins. What is not in the data takes no memory.
 
-    coder, predictor = entropy.ArithmeticDecoder(data, at), Predictor(model)
+    Raises:
+        ValueError: These codes are not what the data was made from, as where other probabilities made it.
+    """
+    decoder, encoder = entropy.ArithmeticDecoder(data, at), entropy.ArithmeticEncoder()
     before: list[int] | None = None
     found = array("i")
     for _ in range(frames):
         ends = entropy.shares(predictor.next(before, codebooks)).T.tolist()
-        before = [coder.pull(own) for own in ends]
+        before = []
+        for own in ends:
+            code = decoder.pull(own)
+            encoder.push(own[code - 1] if code else 0, own[code])
+            before.append(code)
         found.extend(before)
-    return np.array(found, np.int32).reshape(frames, codebooks), coder.end
+    if encoder.finish() != data[at : decoder.end]:
+        raise ValueError("its codes do not code to what is in it")
+    return np.array(found, np.int32).reshape(frames, codebooks), decoder.end

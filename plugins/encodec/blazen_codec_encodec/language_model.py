@@ -2,10 +2,13 @@
 Fidelity Neural Audio Compression", section 3.3).
 
 Its probabilities are rounded to whole parts of 2**24, and a decoder that finds others than the encoder did reads nonsense. So the
-arithmetic here follows the authors', step by step and with the same operations, to the last bit.
+arithmetic here follows the authors', step by step and with the same operations, to the last bit. Theirs depends on the number of
+threads; ours is that of one thread, whatever the process has. It may still differ between processors and releases of PyTorch.
 """
 
 from __future__ import annotations
+
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +16,7 @@ from torch import Tensor, nn
 
 from blazen_codec_core import LoadOptions
 from blazen_codec_core.nn import state_dicts
+from blazen_codec_core.nn.one_thread import one_thread
 from blazen_codec_core.nn.session import running
 from blazen_codec_core.weights import RandomWeights, locate_file
 
@@ -59,10 +63,15 @@ class LanguageModel(nn.Module):
 
 
 class Predictor:
-    """Steps through the frames of one segment."""
+    """Steps through the frames of one segment.
 
-    def __init__(self, model: LanguageModel) -> None:
+    Args:
+        threads: Those of the process in place of one, as the authors' package runs.
+    """
+
+    def __init__(self, model: LanguageModel, *, threads: bool = False) -> None:
         self._model = model
+        self._alone = nullcontext if threads else one_thread
         self._past = [torch.zeros(1, 1, CHANNELS) for _ in range(LAYERS)]
         self._step = 0
 
@@ -74,7 +83,7 @@ class Predictor:
         """
         model, context = self._model, self._model.spec.context
         ids = [0] * codebooks if before is None else [1 + code for code in before]
-        with running():
+        with running(), self._alone():
             x = sum(model.emb[k](torch.tensor([[id]])) for k, id in enumerate(ids))
             x = model.transformer.norm_in(x) + _position(self._step)
             for number, layer in enumerate(model.transformer.layers):

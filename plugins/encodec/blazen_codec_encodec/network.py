@@ -13,6 +13,7 @@ from blazen_codec_core.nn import (
     Conv1d,
     ConvTranspose1d,
     Crop,
+    EdgePadding,
     InTiles,
     Layer,
     ReflectPadding,
@@ -29,8 +30,11 @@ if TYPE_CHECKING:
 
 TILE_FRAMES = 75
 """At a time through the stages near the audio, which take the most memory and are no faster over more."""
-STAGE = 3
-"""Layers: an activation, a change of the rate, a residual unit, in one order or the other."""
+
+
+def stage(a: EncodecArchitecture) -> int:
+    """Layers of a stage: an activation, a change of the rate and the residual units, in one order or the other."""
+    return 2 + a.num_residual_layers
 
 
 class EncodecNetwork(CodecNetwork):
@@ -40,7 +44,7 @@ class EncodecNetwork(CodecNetwork):
         super().__init__()
         a = architecture
         self.encoder = encoder(a)
-        books = range(a.codebook_choices[-1])
+        books = range(a.num_codebooks)
         self.quantizer = ResidualVectorQuantizer(
             a.hidden_size, (VectorQuantizer(a.hidden_size, a.codebook_size, spread=0.3 * 0.95**book) for book in books)
         )
@@ -53,25 +57,27 @@ def encoder(a: EncodecArchitecture) -> Chain:
     layers: list[Layer] = [convolution(a, a.audio_channels, channels, a.kernel_size)]
     for stride in reversed(a.upsampling_ratios):
         layers += [
-            residual_unit(a, channels),
+            *residual_units(a, channels),
             ELU(),
             convolution(a, channels, 2 * channels, 2 * stride, stride),
         ]
         channels *= 2
-    tail = [LSTM(channels, a.num_lstm_layers), ELU(), convolution(a, channels, a.hidden_size, a.last_kernel_size)]
-    return Chain([*layers, *tail], in_tiles(a, slice(1 + 2 * STAGE), TILE_FRAMES * a.hop_length))
+    tail = [*recurrent(a, channels), ELU(), convolution(a, channels, a.hidden_size, a.last_kernel_size)]
+    near = min(2, len(a.upsampling_ratios))
+    return Chain([*layers, *tail], in_tiles(a, slice(1 + near * stage(a)), TILE_FRAMES * a.hop_length))
 
 
 def decoder(a: EncodecArchitecture) -> Chain:
     """The latent `(batch, frames, hidden)` to audio `(batch, frames * hop, channels)`."""
     channels = a.num_filters * 2 ** len(a.upsampling_ratios)
-    layers: list[Layer] = [convolution(a, a.hidden_size, channels, a.kernel_size), LSTM(channels, a.num_lstm_layers)]
+    layers: list[Layer] = [convolution(a, a.hidden_size, channels, a.kernel_size), *recurrent(a, channels)]
+    head = len(layers)
     for stride in a.upsampling_ratios:
-        layers += [ELU(), upsampling(a, channels, channels // 2, stride), residual_unit(a, channels // 2)]
+        layers += [ELU(), upsampling(a, channels, channels // 2, stride), *residual_units(a, channels // 2)]
         channels //= 2
     layers += [ELU(), convolution(a, channels, a.audio_channels, a.last_kernel_size, gain=0.3)]
-    far = len(a.upsampling_ratios) - 2
-    late = slice(2 + far * STAGE, None)
+    far = max(0, len(a.upsampling_ratios) - 2)
+    late = slice(head + far * stage(a), None)
     return Chain(layers, in_tiles(a, late, TILE_FRAMES * math.prod(a.upsampling_ratios[:far])))
 
 
@@ -80,29 +86,51 @@ def in_tiles(a: EncodecArchitecture, layers: slice, frames: int) -> InTiles | No
     return None if a.norm_type == "time_group_norm" else InTiles(layers, frames)
 
 
-def residual_unit(a: EncodecArchitecture, channels: int) -> Residual:
+def recurrent(a: EncodecArchitecture, channels: int) -> list[Layer]:
+    return [LSTM(channels, a.num_lstm_layers)] if a.num_lstm_layers else []
+
+
+def residual_units(a: EncodecArchitecture, channels: int) -> list[Layer]:
+    """Residual units of a stage, each with wider gaps between its taps than the one before."""
+    return [residual_unit(a, channels, a.dilation_growth_rate**number) for number in range(a.num_residual_layers)]
+
+
+def residual_unit(a: EncodecArchitecture, channels: int, dilation: int) -> Residual:
     hidden = channels // a.compress
     branch = [
         ELU(),
-        convolution(a, channels, hidden, a.residual_kernel_size),
+        convolution(a, channels, hidden, a.residual_kernel_size, dilation=dilation),
         ELU(),
         convolution(a, hidden, channels, 1),
     ]
-    return Residual(channels, Chain(branch), shortcut=convolution(a, channels, channels, 1))
+    shortcut = convolution(a, channels, channels, 1) if a.use_conv_shortcut else None
+    return Residual(channels, Chain(branch), shortcut=shortcut)
 
 
-def convolution(a: EncodecArchitecture, channels: int, out: int, kernel: int, stride: int = 1, *, gain: float = 1.25) -> Chain:
-    """A convolution that mirrors the signal at its ends, and its norm."""
-    left, right = same_padding(kernel, stride, a.use_causal_conv)
-    padding = ReflectPadding(channels, left, right, stride) if kernel > 1 else 0
-    return Chain([Conv1d(channels, out, kernel, stride=stride, padding=padding, gain=gain), *norm(a, out)])
+def convolution(
+    a: EncodecArchitecture, channels: int, out: int, kernel: int, stride: int = 1, *, dilation: int = 1, gain: float = 1.25
+) -> Chain:
+    """A convolution that continues the signal at its ends, and its norm."""
+    span = (kernel - 1) * dilation + 1
+    left, right = same_padding(span, stride, a.use_causal_conv)
+    padding = ends(a, channels, left, right, stride) if kernel > 1 else 0
+    layer = Conv1d(channels, out, kernel, stride=stride, dilation=dilation, padding=padding, gain=gain)
+    return Chain([layer, *norm(a, out)])
+
+
+def ends(a: EncodecArchitecture, channels: int, left: int, right: int, stride: int) -> ReflectPadding:
+    """Padding of the kind that the settings name."""
+    if a.pad_mode == "reflect":
+        return ReflectPadding(channels, left, right, stride)
+    return EdgePadding(channels, left, right, stride, silent=a.pad_mode == "constant")
 
 
 def upsampling(a: EncodecArchitecture, channels: int, out: int, stride: int) -> Chain:
     """A transposed convolution and its norm, which sees the samples that are cropped."""
     kernel = 2 * stride
-    right = kernel - stride if a.use_causal_conv else (kernel - stride) // 2
-    crop = (kernel - stride - right, right)
+    total = kernel - stride
+    right = math.ceil(total * a.trim_right_ratio) if a.use_causal_conv else total // 2
+    crop = (total - right, right)
     if not (after := norm(a, out)):
         return Chain([ConvTranspose1d(channels, out, kernel, stride=stride, crop=crop)])
     return Chain([ConvTranspose1d(channels, out, kernel, stride=stride), *after, Crop(out, *crop)])

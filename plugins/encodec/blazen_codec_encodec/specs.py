@@ -3,36 +3,67 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from collections.abc import Collection, Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from blazen_codec_core import CodecSpec, Segment, WeightSource
+from blazen_codec_core.architectures import Architecture, Names
 from blazen_codec_core.specs import LAYERS
 
+Width = Annotated[int, Field(gt=0, le=1 << 16)]
+Rates = Annotated[tuple[Annotated[int, Field(gt=0, le=1 << 12)], ...], Field(min_length=1, max_length=12)]
 
-class EncodecArchitecture(BaseModel):
-    """What decides a model's shape; the names are those of a published `config.json`."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+class EncodecArchitecture(Architecture):
+    """Settings that decide a model's shape and sound, with the names and defaults of a published `config.json`."""
 
-    sampling_rate: int = Field(gt=0)
-    audio_channels: int = Field(gt=0)
-    num_filters: int = Field(default=32, gt=0)
-    upsampling_ratios: tuple[int, ...] = (8, 5, 4, 2)
-    hidden_size: int = Field(default=128, gt=0)
-    codebook_size: int = Field(default=1024, gt=0)
-    target_bandwidths: tuple[float, ...]
-    norm_type: Literal["weight_norm", "time_group_norm"]
-    use_causal_conv: bool
-    normalize: bool
-    chunk_length_s: float | None = None
-    overlap: float | None = None
-    kernel_size: int = Field(default=7, gt=0)
-    last_kernel_size: int = Field(default=7, gt=0)
-    residual_kernel_size: int = Field(default=3, gt=0)
+    model_types: ClassVar[Collection[str]] = ("encodec",)
+    silent: ClassVar[frozenset[str]] = frozenset({"codebook_dim"})
+
+    sampling_rate: int = Field(default=24_000, ge=1000, le=1_000_000)
+    audio_channels: int = Field(default=1, gt=0, le=32)
+    num_filters: Width = 32
+    upsampling_ratios: Rates = (8, 5, 4, 2)
+    hidden_size: Width = 128
+    codebook_size: int = Field(default=1024, gt=1, le=1 << 24)
+    target_bandwidths: Annotated[tuple[float, ...], Field(min_length=1, max_length=1024)] = (1.5, 3.0, 6.0, 12.0, 24.0)
+    norm_type: Literal["weight_norm", "time_group_norm"] = "weight_norm"
+    use_causal_conv: bool = True
+    normalize: bool = False
+    chunk_length_s: float | None = Field(default=None, gt=0, le=600)
+    overlap: float | None = Field(default=None, ge=0, le=0.5)
+    kernel_size: int = Field(default=7, gt=0, le=1 << 12)
+    last_kernel_size: int = Field(default=7, gt=0, le=1 << 12)
+    residual_kernel_size: int = Field(default=3, gt=0, le=1 << 12)
+    num_residual_layers: int = Field(default=1, ge=0, le=64)
+    dilation_growth_rate: int = Field(default=2, gt=0, le=64)
+    use_conv_shortcut: bool = True
     compress: int = Field(default=2, gt=0)
-    num_lstm_layers: int = Field(default=2, gt=0)
+    num_lstm_layers: int = Field(default=2, ge=0, le=64)
+    pad_mode: Literal["reflect", "constant", "replicate"] = "reflect"
+    trim_right_ratio: float = Field(default=1.0, ge=0, le=1)
+
+    @classmethod
+    def completed(cls, described: Mapping[str, Any], names: Names) -> Mapping[str, Any]:
+        """Holds what follows from other settings against them."""
+        size, hidden = described.get("codebook_dim"), described.get("hidden_size", 128)
+        if size not in (None, hidden):
+            raise ValueError(f"codebook_dim is {size!r}; {hidden}, as hidden_size, is supported")
+        return described
+
+    @model_validator(mode="after")
+    def _codes(self) -> EncodecArchitecture:
+        if not 0 < min(self.codebook_choices) <= max(self.codebook_choices) <= 1024:
+            raise ValueError(f"target_bandwidths {self.target_bandwidths} are {self.codebook_choices} codebooks")
+        if self.normalize and self.chunk_length_s is None:
+            raise ValueError("normalize is supported with chunk_length_s only, so that every segment has a scale of its own")
+        if self.norm_type == "time_group_norm" and (self.use_causal_conv or self.chunk_length_s is None):
+            raise ValueError("norm_type time_group_norm is supported with chunk_length_s and without use_causal_conv only")
+        if self.num_filters * 2 ** len(self.upsampling_ratios) > 1 << 16:
+            raise ValueError(f"num_filters {self.num_filters} doubled at each of {self.upsampling_ratios} is too wide")
+        return self
 
     @property
     def hop_length(self) -> int:
@@ -49,6 +80,17 @@ class EncodecArchitecture(BaseModel):
         """How many codebooks each bandwidth is."""
         bits = self.frame_rate * math.log2(self.codebook_size)
         return tuple(int(1000 * bandwidth // bits) for bandwidth in self.target_bandwidths)
+
+    @property
+    def num_codebooks(self) -> int:
+        return max(self.codebook_choices)
+
+    @property
+    def tile_frames(self) -> int:
+        """Frames that run at a time: a segment, or about two seconds."""
+        if self.segment:
+            return self.segment.length // self.hop_length
+        return 2 * self.frame_rate
 
     @property
     def segment(self) -> Segment | None:
@@ -80,6 +122,8 @@ class EncodecSpec(CodecSpec):
 PUBLISHED = "https://dl.fbaipublicfiles.com/encodec/v0/"
 CACHES = ("$TORCH_HOME/hub/checkpoints", "$XDG_CACHE_HOME/torch/hub/checkpoints", "~/.cache/torch/hub/checkpoints")
 """Where `torch.hub` keeps what the authors' package downloads."""
+FILE_NAMES = ("checkpoint.th", "compression_state_dict.bin", "state_dict.bin")
+"""How audiocraft calls what it saves."""
 CONTEXT_SECONDS = 3.5
 """How far back the language models look."""
 NOTICE = (
@@ -104,15 +148,16 @@ def _spec(name: str, architecture: EncodecArchitecture, **fields: Any) -> Encode
         sample_rate=a.sampling_rate,
         channels=a.audio_channels,
         hop_length=a.hop_length,
-        strides=(1,) * a.codebook_choices[-1],
+        strides=(1,) * a.num_codebooks,
         codebook_size=a.codebook_size,
-        codebook_choices=a.codebook_choices,
+        codebook_choices=tuple(sorted(set(a.codebook_choices))),
         block_frames=1,
         padded=False,
         segment=a.segment,
         capabilities=LAYERS,
         architecture=a,
-        tile_frames=150,
+        file_names=FILE_NAMES,
+        tile_frames=a.tile_frames,
         **fields,
     )
 
@@ -132,7 +177,7 @@ def _published(
         licence_notice=NOTICE,
         homepage="https://github.com/facebookresearch/encodec",
         language_model=LanguageModelSpec(
-            codebooks=a.codebook_choices[-1],
+            codebooks=a.num_codebooks,
             entries=a.codebook_size,
             context=int(CONTEXT_SECONDS * a.frame_rate),
             weights=_source(lm_file, lm_sha256),
@@ -158,6 +203,15 @@ ENCODEC_48KHZ = EncodecArchitecture(
     normalize=True,
     chunk_length_s=1.0,
     overlap=0.01,
+)
+ENCODEC_32KHZ = EncodecArchitecture(
+    sampling_rate=32_000,
+    num_filters=64,
+    upsampling_ratios=(8, 5, 4, 4),
+    codebook_size=2048,
+    target_bandwidths=(2.2,),
+    use_causal_conv=False,
+    use_conv_shortcut=False,
 )
 ENCODEC_TINY = EncodecArchitecture(
     sampling_rate=24_000,
@@ -197,8 +251,19 @@ AUTHORS = (
 )
 """The published models, whose files the authors' own format is for."""
 
+MUSICGEN_NOTICE = "the weights were published with MusicGen under CC BY-NC 4.0, which excludes commercial use"
 SPECS = (
     *AUTHORS,
+    _spec(
+        "encodec_32khz",
+        ENCODEC_32KHZ,
+        description="Music at 32 kHz, as MusicGen's tokens",
+        aliases=("facebook/encodec_32khz",),
+        weights=WeightSource(repo="facebook/encodec_32khz", file="model.safetensors", config_file="config.json"),
+        licence="CC BY-NC 4.0",
+        licence_notice=MUSICGEN_NOTICE,
+        homepage="https://github.com/facebookresearch/audiocraft",
+    ),
     _spec(
         "encodec_tiny",
         ENCODEC_TINY,
@@ -207,3 +272,8 @@ SPECS = (
         licence="MIT",
     ),
 )
+
+
+def custom(architecture: EncodecArchitecture, **fields: Any) -> EncodecSpec:
+    """A row for a model of other settings; the fields name it and say where its weights are."""
+    return _spec(architecture=architecture, **fields)

@@ -44,19 +44,24 @@ def model(architecture: EncodecArchitecture, name: str) -> Any:
         "lstm": a.num_lstm_layers,
         "causal": a.use_causal_conv,
         "norm": a.norm_type,
+        "n_residual_layers": a.num_residual_layers,
+        "dilation_base": a.dilation_growth_rate,
+        "true_skip": not a.use_conv_shortcut,
+        "pad_mode": a.pad_mode,
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # their use of torch.nn.utils.weight_norm
-        encoder, decoder = SEANetEncoder(**shape), SEANetDecoder(**shape)
+        encoder, decoder = SEANetEncoder(**shape), SEANetDecoder(**shape, trim_right_ratio=a.trim_right_ratio)
         return EncodecModel(
             encoder,
             decoder,
-            ResidualVectorQuantizer(dimension=a.hidden_size, n_q=a.codebook_choices[-1], bins=a.codebook_size),
+            ResidualVectorQuantizer(dimension=a.hidden_size, n_q=a.num_codebooks, bins=a.codebook_size),
             list(a.target_bandwidths),
             a.sampling_rate,
             a.audio_channels,
             normalize=a.normalize,
             segment=a.chunk_length_s,
+            overlap=a.overlap or 0.0,
             name=name,
         ).eval()
 

@@ -7,12 +7,13 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from blazen_codec_core.nn import CodecNetwork, state_dicts
+from blazen_codec_core.architectures import Architecture
+from blazen_codec_core.nn import CodecNetwork, published
 from blazen_codec_core.nn.backend import TorchCodecBackend
 
 from .checkpoint import from_published
 from .network import SnacNetwork
-from .specs import SnacSpec
+from .specs import SnacArchitecture, SnacSpec, custom
 
 
 class SnacBackend(TorchCodecBackend):
@@ -22,8 +23,12 @@ class SnacBackend(TorchCodecBackend):
     def spec(self) -> SnacSpec:
         return cast(SnacSpec, self._spec)
 
+    @classmethod
+    def custom_spec(cls, architecture: Architecture, **fields: Any) -> SnacSpec:
+        return custom(cast(SnacArchitecture, architecture), **fields)
+
     def new_network(self) -> SnacNetwork:
         return SnacNetwork(self.spec.architecture)
 
     def from_published(self, network: CodecNetwork, content: Any, origin: str) -> Mapping[str, Tensor]:
-        return from_published(network, state_dicts.tensors(content, origin), origin)
+        return from_published(network, published.tensors(content, origin), origin)

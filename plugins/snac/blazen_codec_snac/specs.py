@@ -3,41 +3,68 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from blazen_codec_core import CodecSpec, WeightSource
+from blazen_codec_core.architectures import Architecture, Names
 from blazen_codec_core.specs import LAYERS
 
+Width = Annotated[int, Field(gt=0, le=1 << 16)]
+Rates = Annotated[tuple[Annotated[int, Field(gt=1, le=1 << 12)], ...], Field(min_length=1, max_length=12)]
+Strides = Annotated[tuple[Annotated[int, Field(gt=0, le=1 << 12)], ...], Field(min_length=1, max_length=1024)]
+HEAD_CHANNELS = 64
 
-class SnacArchitecture(BaseModel):
-    """What a published `config.json` says; the names are its own."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+class SnacArchitecture(Architecture):
+    """Settings that a published `config.json` says; the names are its own, and the defaults those of the authors' package."""
 
-    sampling_rate: int = Field(gt=0)
-    encoder_dim: int = Field(gt=0)
-    encoder_rates: tuple[int, ...]
-    latent_dim: int | None = None
-    decoder_dim: int = Field(gt=0)
-    decoder_rates: tuple[int, ...]
-    attn_window_size: int | None
-    codebook_size: int = Field(default=4096, gt=0)
-    codebook_dim: int = Field(default=8, gt=0)
-    vq_strides: tuple[int, ...]
+    model_types: ClassVar[Collection[str]] = ("snac",)
+
+    sampling_rate: int = Field(default=44_100, ge=1000, le=1_000_000)
+    encoder_dim: Width = 64
+    encoder_rates: Rates = (3, 3, 7, 7)
+    latent_dim: Width | None = None
+    decoder_dim: Width = 1536
+    decoder_rates: Rates = (7, 7, 3, 3)
+    attn_window_size: Annotated[int, Field(gt=0, le=1 << 12)] | None = 32
+    codebook_size: int = Field(default=4096, gt=1, le=1 << 24)
+    codebook_dim: Width = 8
+    vq_strides: Strides = (8, 4, 2, 1)
     noise: bool = True
     depthwise: bool = True
+
+    @classmethod
+    def completed(cls, described: Mapping[str, Any], names: Names) -> Mapping[str, Any]:
+        """Settings with what early configs leave out: whether there is attention is seen from the tensors."""
+        if "attn_window_size" in described:
+            return described
+        without = {**described, "attn_window_size": None}
+        cls.model_validate(without)  # before the weights are read
+        return described if any(".to_qkv." in name for name in names()) else without
+
+    @model_validator(mode="after")
+    def _whole(self) -> SnacArchitecture:
+        """Where a config leaves the latent to follow from the encoder, it is as if it said so."""
+        wide = self.encoder_dim << len(self.encoder_rates)
+        if math.prod(self.encoder_rates) != math.prod(self.decoder_rates):
+            raise ValueError(f"decoder_rates {self.decoder_rates} do not undo encoder_rates {self.encoder_rates}")
+        if wide > 1 << 16 or self.decoder_dim % (1 << len(self.decoder_rates)):
+            raise ValueError(f"encoder_dim {self.encoder_dim} or decoder_dim {self.decoder_dim} does not fit as many rates")
+        if self.latent_dim not in (None, wide):
+            raise ValueError(f"latent_dim is {self.latent_dim}; {wide}, as the encoder makes it, is supported")
+        if self.attn_window_size and (wide % HEAD_CHANNELS or self.decoder_dim % HEAD_CHANNELS):
+            raise ValueError(f"attention is supported on a multiple of {HEAD_CHANNELS} channels, not {wide}, {self.decoder_dim}")
+        if any(self.vq_strides[0] % stride for stride in self.vq_strides):
+            raise ValueError(f"vq_strides {self.vq_strides} do not all divide the first")
+        object.__setattr__(self, "latent_dim", wide)
+        return self
 
     @property
     def latent_channels(self) -> int:
         return self.latent_dim or self.encoder_dim * 2 ** len(self.encoder_rates)
-
-    @model_validator(mode="after")
-    def _latent(self) -> SnacArchitecture:
-        """Where a config leaves the latent to follow from the encoder, it is as if it said so."""
-        object.__setattr__(self, "latent_dim", self.latent_channels)
-        return self
 
     @property
     def hop_length(self) -> int:
@@ -72,10 +99,9 @@ def _spec(name: str, architecture: SnacArchitecture, **fields: Any) -> SnacSpec:
         strides=architecture.vq_strides,
         codebook_size=architecture.codebook_size,
         block_frames=architecture.padding_frames,
-        licence="MIT",
         capabilities=LAYERS,
         architecture=architecture,
-        **fields,
+        **{"licence": "MIT", **fields},
     )
 
 
@@ -135,3 +161,14 @@ SPECS = (
         tile_frames=64,
     ),
 )
+
+
+TILE_SECONDS = 0.4
+"""How much runs at a time, of models that nobody has measured."""
+
+
+def custom(architecture: SnacArchitecture, **fields: Any) -> SnacSpec:
+    """A row for a model of other settings; the fields name it and say where its weights are."""
+    block = architecture.padding_frames
+    blocks = max(1, round(TILE_SECONDS * architecture.sampling_rate / (architecture.hop_length * block)))
+    return _spec(architecture=architecture, tile_frames=blocks * block, **fields)

@@ -62,7 +62,7 @@ class UpstreamSnacBackend(UpstreamBackend, SnacBackend):
     def build(self, found: RandomWeights | WeightFile) -> Any:
         settings = self.spec.architecture.model_dump()
         model = snac.SNAC(**{k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()})
-        state = None if isinstance(found, RandomWeights) else state_dicts.tensors(state_dicts.read(found.path), str(found.path))
+        state = None if isinstance(found, RandomWeights) else published.tensors(state_dicts.read(found.path), str(found.path))
         if state is None or not any(name.endswith(published.FACTORS[1]) for name in state):
             state = to_published(super().build(found))
         model.load_state_dict(state)

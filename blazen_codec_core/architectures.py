@@ -1,0 +1,120 @@
+"""Settings of a model as its publisher's config says them, read whole: known, unknown, and not ours."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import warnings
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, ClassVar, Self
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, ValidationError
+
+from .errors import UnknownSettingsNotice, WeightsUnavailable
+
+Names = Callable[[], Collection[str]]
+BOOKKEEPING = frozenset(
+    re.findall(
+        r"\w+",
+        """
+    _attn_implementation _attn_implementation_autoset _auto_class _commit_hash _name_or_path add_cross_attention
+    architectures attn_implementation auto_map bad_words_ids base_config_key begin_suppress_tokens bos_token_id
+    chunk_size_feed_forward cross_attention_hidden_size decoder_start_token_id diversity_penalty do_sample dtype
+    early_stopping encoder_no_repeat_ngram_size eos_token_id exponential_decay_length_penalty finetuning_task
+    forced_bos_token_id forced_eos_token_id id2label is_decoder is_encoder_decoder label2id length_penalty max_length
+    min_length model_type no_repeat_ngram_size num_beam_groups num_beams num_return_sequences output_attentions
+    output_hidden_states output_scores pad_token_id prefix problem_type pruned_heads remove_invalid_values
+    repetition_penalty return_dict return_dict_in_generate sep_token_id suppress_tokens task_specific_params temperature
+    tf_legacy_loss tie_encoder_decoder tie_word_embeddings tokenizer_class top_k top_p torch_dtype torchscript
+    transformers_version typical_p use_bfloat16 use_cache
+        """,
+    )
+)
+"""Fields that transformers writes into every config, whatever the model."""
+PART = "audio_encoder"
+"""The field that holds the codec's own config, in those of models around a codec."""
+
+
+class Architecture(BaseModel):
+    """Base of a family's settings. Fields have the publisher's names, or aliases that do, and its defaults.
+
+    Attributes:
+        model_types: What a config's `model_type` may say.
+        silent: Known fields that decide nothing about the sound.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+    model_types: ClassVar[Collection[str]] = ()
+    silent: ClassVar[frozenset[str]] = frozenset()
+
+    @classmethod
+    def read(cls, described: Any, origin: str, name: str, names: Names = tuple) -> Self:
+        """The settings that a config says, with the publisher's defaults for those it does not.
+
+        Args:
+            origin: Where the config was found, for messages.
+            name: Of the model or family, for messages.
+            names: Gives those of the tensors beside it, where a setting is to be seen from them.
+
+        Raises:
+            WeightsUnavailable: It is of another kind of model, or a setting is not supported; the message says which.
+        """
+        if isinstance(described, Mapping) and isinstance(described.get(PART), Mapping):
+            described, origin = described[PART], f"{PART} of {origin}"
+        try:
+            if isinstance(described, Mapping):
+                described = cls.completed(cls.recognised(described), names)
+            found = cls.model_validate(described)
+        except (ValidationError, ValueError) as error:
+            raise WeightsUnavailable(f"{origin} is not a config of a model like {name}: {complaint(error)}") from error
+        if unknown := sorted(map(str, described.keys() - cls.known_names())):
+            warnings.warn(
+                f"{origin} has settings that are not known here and were left out of account: {', '.join(unknown)}",
+                UnknownSettingsNotice,
+                stacklevel=1,
+            )
+        return found
+
+    @classmethod
+    def recognised(cls, described: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The same; `ValueError` unless it says anything about a model of this family."""
+        kind = described.get("model_type")
+        if kind is not None and kind not in cls.model_types:
+            supported = " or ".join(cls.model_types) or "none"
+            raise ValueError(f"model_type is {kind!r}; {supported} is supported")
+        if kind is None and not described.keys() & cls.known_names() - BOOKKEEPING:
+            raise ValueError("it has none of the settings")
+        return described
+
+    @classmethod
+    def completed(cls, described: Mapping[str, Any], names: Names) -> Mapping[str, Any]:
+        """The same, with what a publisher leaves to be seen from the tensors' names."""
+        return described
+
+    @classmethod
+    def known_names(cls) -> frozenset[str]:
+        """All that a config may say without its being unknown."""
+        names = set(cls.model_fields) | cls.silent | BOOKKEEPING
+        for field in cls.model_fields.values():
+            alias = field.validation_alias
+            names |= {a for a in alias.choices if isinstance(a, str)} if isinstance(alias, AliasChoices) else set()
+        return frozenset(names)
+
+    @property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits that stand for the settings; published defaults do not count."""
+        settings = self.model_dump(mode="json", exclude_defaults=True)
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def complaint(error: ValueError) -> str:
+    """The first thing wrong with settings: the field, its value, and what is supported."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors()[0]
+    field, text = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+    value = first["input"]
+    if not field or first["type"] == "missing" or isinstance(value, Mapping):
+        return f"{field}: {text}" if field else text
+    return f"{field} is {value!r:.100}; {text[0].lower()}{text[1:]}"

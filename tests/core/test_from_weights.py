@@ -1,0 +1,301 @@
+"""Models of other settings than the published ones, from their own configs, held against the authors' packages."""
+
+from __future__ import annotations
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import blazen_codec_core as bc
+from blazen_codec_core import weights
+from blazen_codec_dac import checkpoint as dac_checkpoint
+from blazen_codec_dac.backend import DacBackend
+from blazen_codec_dac.specs import HUB, DacArchitecture
+from blazen_codec_encodec import checkpoint as encodec_checkpoint
+from blazen_codec_encodec.backend import EncodecBackend
+from blazen_codec_encodec.specs import ENCODEC_32KHZ, EncodecArchitecture
+from blazen_codec_snac import checkpoint as snac_checkpoint
+from blazen_codec_snac.backend import SnacBackend
+from blazen_codec_snac.specs import SnacArchitecture
+
+FROM_WEIGHTS = {"architecture": "from-weights", "device": "cpu"}
+KINDS = {
+    "encodec": (EncodecArchitecture, EncodecBackend),
+    "dac": (DacArchitecture, DacBackend),
+    "snac": (SnacArchitecture, SnacBackend),
+}
+SMALL_ENCODEC = {"num_filters": 4, "hidden_size": 16, "codebook_size": 64, "target_bandwidths": [1.0, 2.0]}
+SMALL_DAC = {"encoder_dim": 4, "decoder_dim": 32, "n_codebooks": 3}
+SMALL_SNAC = {"encoder_dim": 4, "decoder_dim": 32, "codebook_size": 64}
+SETTINGS = [
+    ("encodec", {**SMALL_ENCODEC, "sampling_rate": 16_000, "upsampling_ratios": [5, 4, 2], "target_bandwidths": [5, 10]}),
+    ("encodec", {**SMALL_ENCODEC, "use_conv_shortcut": False, "use_causal_conv": False, "kernel_size": 5}),
+    ("encodec", {**SMALL_ENCODEC, "num_residual_layers": 3, "dilation_growth_rate": 3, "residual_kernel_size": 5}),
+    ("encodec", {**SMALL_ENCODEC, "num_residual_layers": 2, "use_causal_conv": False, "last_kernel_size": 3}),
+    ("encodec", {**SMALL_ENCODEC, "trim_right_ratio": 0.5, "compress": 4, "num_lstm_layers": 0}),
+    (
+        "encodec",
+        {**SMALL_ENCODEC, "trim_right_ratio": 0.0, "num_lstm_layers": 1, "upsampling_ratios": [4], "target_bandwidths": [36]},
+    ),
+    (
+        "encodec",
+        {
+            **SMALL_ENCODEC,
+            "audio_channels": 2,
+            "norm_type": "time_group_norm",
+            "use_causal_conv": False,
+            "normalize": True,
+            "chunk_length_s": 0.2,
+            "overlap": 0.1,
+        },
+    ),
+    ("encodec", {**SMALL_ENCODEC, "pad_mode": "constant"}),
+    ("encodec", {**SMALL_ENCODEC, "pad_mode": "constant", "use_causal_conv": False, "num_residual_layers": 2}),
+    ("encodec", {**SMALL_ENCODEC, "pad_mode": "replicate", "use_causal_conv": False}),
+    ("encodec", {**json.loads(ENCODEC_32KHZ.model_dump_json()), "num_filters": 8}),
+    ("dac", {**SMALL_DAC, "sample_rate": 22_050, "encoder_rates": [3, 4, 7], "decoder_rates": [7, 4, 3]}),
+    ("dac", {**SMALL_DAC, "encoder_rates": [5, 2], "decoder_rates": [2, 5], "latent_dim": 24, "codebook_size": 50}),
+    ("dac", {**SMALL_DAC, "codebook_dim": [4, 8, 16]}),
+    ("dac", {**SMALL_DAC, "codebook_dim": [8, 8, 8]}),
+    ("snac", {**SMALL_SNAC, "sampling_rate": 16_000, "attn_window_size": None, "vq_strides": [2, 1]}),
+    (
+        "snac",
+        {
+            **SMALL_SNAC,
+            "encoder_dim": 16,
+            "decoder_dim": 256,
+            "attn_window_size": 4,
+            "encoder_rates": [2, 3],
+            "decoder_rates": [3, 2],
+        },
+    ),
+    ("snac", {**SMALL_SNAC, "attn_window_size": None, "depthwise": False, "noise": False, "vq_strides": [4, 2, 2, 1]}),
+]
+
+
+def published(family: str, settings: dict, folder, seed: int = 0):
+    """A folder with a config and random weights, as the family's publisher has them."""
+    kind, backend = KINDS[family]
+    architecture = kind.read(settings, "here", family)
+    options = bc.LoadOptions(device="cpu")
+    network = backend(backend.custom_spec(architecture, **FIELDS), options).build(weights.RandomWeights(seed))
+    folder.mkdir(exist_ok=True)
+    if family == "dac":
+        state = dac_checkpoint.to_published(network)
+        torch.save({"state_dict": state, "metadata": {"kwargs": settings}}, folder / "weights.pth")
+        return folder
+    if family == "encodec":
+        state = encodec_checkpoint.to_published(network, weight_norm=architecture.norm_type == "weight_norm")
+        save_file({name: tensor.clone().contiguous() for name, tensor in state.items()}, folder / "model.safetensors")
+    else:
+        torch.save(snac_checkpoint.to_published(network), folder / "pytorch_model.bin")
+    (folder / "config.json").write_text(json.dumps(settings))
+    return folder
+
+
+FIELDS = {
+    "name": "mine",
+    "description": "Mine",
+    "licence": "MIT",
+    "weights": bc.WeightSource(repo="me/mine", file="model.safetensors"),
+}
+
+
+def audio(codec: bc.DynCodecProvider, seconds: float = 0.5) -> np.ndarray:
+    noise = np.random.default_rng(0).standard_normal((codec.channels, int(seconds * codec.sample_rate)))
+    return (0.2 * noise).astype(np.float32)
+
+
+@pytest.mark.parametrize(("family", "settings"), SETTINGS)
+def test_what_comes_out_is_what_the_authors_package_makes(tmp_path, family, settings):
+    folder = published(family, settings, tmp_path / "w")
+    ours = bc.load(family, weights=folder, **FROM_WEIGHTS)
+    theirs = bc.load(family, weights=folder, engine="upstream", **FROM_WEIGHTS)
+    assert ours.spec.identity == theirs.spec.identity
+    assert ours.spec.name.startswith("custom_")
+    pcm = audio(ours)
+    tokens, wanted = ours.encode(pcm, ours.sample_rate), theirs.encode(pcm, ours.sample_rate)
+    same = [np.mean(own == other) for own, other in zip(tokens.codes, wanted.codes, strict=True)]
+    assert min(same) > 0.99
+    assert np.abs(ours.decode(wanted) - theirs.decode(wanted)).max() < 1e-4
+
+
+@pytest.mark.parametrize("seconds", [0.0001, 0.0125, 0.3])
+@pytest.mark.parametrize("mode", ["constant", "replicate", "reflect"])
+def test_short_signals_and_pieces_with_every_padding(tmp_path, mode, seconds):
+    """Also side by side: what each gives alone."""
+    folder = published("encodec", {**SMALL_ENCODEC, "pad_mode": mode, "use_causal_conv": False}, tmp_path / "w")
+    ours = bc.load("encodec", weights=folder, **FROM_WEIGHTS)
+    theirs = bc.load("encodec", weights=folder, engine="upstream", **FROM_WEIGHTS)
+    pcm = audio(ours, seconds)
+    tokens, wanted = ours.encode(pcm, 24_000), theirs.encode(pcm, 24_000)
+    assert all(map(np.array_equal, tokens.codes, wanted.codes))
+    assert np.abs(ours.decode(tokens) - theirs.decode(tokens)).max() < 1e-4
+    session = ours.encoder_session()
+    pieces = [session.push(pcm[:, at : at + 97]) for at in range(0, pcm.shape[1], 97)]
+    assert bc.CodecTokens.concat([*pieces, session.finish()]) == tokens
+    ours._handle.backend.batch_streams = {"cpu": 4}
+    longer = audio(ours, 0.5)
+    assert ours.encode_batch([longer, pcm], 24_000)[1] == tokens
+
+
+@pytest.mark.parametrize(("family", "settings"), [SETTINGS[0], SETTINGS[11], SETTINGS[15]])
+def test_the_spec_follows_from_the_config(tmp_path, family, settings):
+    spec = bc.load(family, weights=published(family, settings, tmp_path / "w"), **FROM_WEIGHTS).spec
+    rates = settings.get("upsampling_ratios") or settings.get("encoder_rates") or (3, 3, 7, 7)
+    assert spec.hop_length == np.prod(rates)
+    assert spec.sample_rate == settings.get("sampling_rate", settings.get("sample_rate"))
+    assert spec.family == family
+
+
+def test_a_container_of_such_tokens_decodes_again_with_the_same_weights(tmp_path):
+    family, settings = SETTINGS[11]
+    folder, other = published(family, settings, tmp_path / "a"), published(family, {**settings, "n_codebooks": 2}, tmp_path / "b")
+    codec = bc.load(family, weights=folder, **FROM_WEIGHTS)
+    tokens = codec.encode(audio(codec), codec.sample_rate)
+    back = bc.CodecTokens.from_bytes(tokens.to_bytes())
+    again = bc.load(back.codec, weights=folder, **FROM_WEIGHTS)
+    assert np.array_equal(again.decode(back), codec.decode(tokens))
+    assert pickle.loads(pickle.dumps(codec)).spec == codec.spec
+    with pytest.raises(bc.WeightsUnavailable, match=f"not of {tokens.codec}"):
+        bc.load(back.codec, weights=other, **FROM_WEIGHTS)
+    with pytest.raises(bc.UnknownCodec, match="--architecture from-weights"):
+        bc.load(back.codec)
+    with pytest.raises(bc.InvalidTokens, match="cannot be decoded by"):
+        bc.load(family, weights=other, **FROM_WEIGHTS).decode(tokens)
+    with pytest.raises(bc.InvalidTokens, match="cannot be decoded by dac:dac_tiny"):
+        bc.load("dac_tiny", device="cpu").decode(tokens)
+
+
+def test_from_the_command_line(tmp_path, capsys):
+    soundfile = pytest.importorskip("soundfile")
+    from blazen_codec_core.cli.main import main
+
+    folder = published(*SETTINGS[0], tmp_path / "w")
+    soundfile.write(tmp_path / "a.wav", audio(bc.load("encodec", weights=folder, **FROM_WEIGHTS))[0], 16_000)
+    how = ["--weights", str(folder), "--architecture", "from-weights", "--device", "cpu"]
+    for command in (
+        ["encode", str(tmp_path / "a.wav"), "-c", "encodec", "-o", str(tmp_path / "a.tokens")],
+        ["decode", str(tmp_path / "a.tokens"), "-o", str(tmp_path / "b.wav")],
+    ):
+        with pytest.raises(SystemExit) as caught:
+            main([*command, *how])
+        assert caught.value.code == 0, capsys.readouterr().err
+    assert soundfile.info(tmp_path / "b.wav").frames == soundfile.info(tmp_path / "a.wav").frames
+
+
+def test_published_settings_are_the_published_model(tmp_path):
+    """Weights of one's own, and tokens that its name decodes."""
+    spec = bc.Registry().find("encodec_tiny").spec
+    folder = published("encodec", json.loads(spec.architecture.model_dump_json()), tmp_path / "w")
+    assert bc.load("encodec", weights=folder, **FROM_WEIGHTS).spec == spec
+
+
+def test_settings_of_transformers_are_the_same_as_the_authors(tmp_path):
+    _, settings = SETTINGS[11]
+    here = DacArchitecture.read(settings, "here", "dac")
+    config = {HUB.get(name, name): value for name, value in settings.items() if name != "n_codebooks"}
+    config |= {"n_codebooks": 3, "model_type": "dac", "hop_length": 84, "architectures": ["DacModel"], "torch_dtype": "float32"}
+    del config["upsampling_ratios"]  # which follow
+    assert DacArchitecture.read(config, "here", "dac") == here
+    assert DacArchitecture.read(config, "here", "dac").digest == here.digest
+
+
+@pytest.mark.parametrize(
+    ("model_type", "config", "field", "value"),
+    [
+        ("encodec", {}, "sampling_rate", 24_000),
+        ("dac", {}, "sample_rate", 16_000),
+        ("dac", {"model_bitrate": 8, "frame_rate": 86, "num_codebooks": 9, "latent_dim": 1024}, "sample_rate", 44_100),
+    ],
+)
+def test_what_a_config_does_not_say_is_as_its_publisher_has_it(model_type, config, field, value):
+    found = KINDS[model_type][0].read({"model_type": model_type, **config}, "here", model_type)
+    assert getattr(found, field) == value
+
+
+def test_the_config_of_a_model_around_the_codec_is_looked_into():
+    inner = {"model_type": "encodec", "sampling_rate": 32_000, "upsampling_ratios": [8, 5, 4, 4], "return_dict": True}
+    found = EncodecArchitecture.read({"model_type": "musicgen", "decoder": {}, "audio_encoder": inner}, "here", "encodec")
+    assert (found.sampling_rate, found.hop_length) == (32_000, 640)
+
+
+@pytest.mark.parametrize(
+    ("family", "settings", "says"),
+    [
+        ("encodec", {"pad_mode": "circular"}, r"pad_mode is 'circular'.*'reflect'"),
+        ("encodec", {"norm_type": "layer_norm"}, r"norm_type is 'layer_norm'.*'weight_norm' or 'time_group_norm'"),
+        ("encodec", {"codebook_dim": 64}, "codebook_dim is 64; 128"),
+        ("encodec", {"normalize": True}, "normalize is supported with chunk_length_s"),
+        ("encodec", {"model_type": "mimi"}, "model_type is 'mimi'; encodec is supported"),
+        ("encodec", {"trim_right_ratio": 2}, "trim_right_ratio is 2"),
+        ("encodec", {"num_filters": 10**9}, "num_filters is 1000000000"),
+        ("dac", {"encoder_rates": [2, 4], "decoder_rates": [2, 2]}, "do not undo"),
+        ("dac", {"encoder_rates": [2, 4], "hop_length": 9}, "hop_length is 9"),
+        ("dac", {"n_codebooks": 2, "codebook_dim": [8]}, "codebook_dim has 1 sizes for 2"),
+        ("snac", {"vq_strides": [4, 3]}, "vq_strides"),
+        ("snac", {"latent_dim": 5}, "latent_dim is 5; 1024"),
+        ("snac", {"hidden": 1}, "none of the settings"),
+    ],
+)
+def test_settings_that_are_not_supported_are_named(family, settings, says):
+    with pytest.raises(bc.WeightsUnavailable, match=says):
+        KINDS[family][0].read(settings, "here", family)
+
+
+def test_settings_that_are_not_known_are_listed_in_one_warning():
+    known = {"sampling_rate": 16_000, "architectures": ["EncodecModel"], "model_type": "encodec", "transformers_version": "4"}
+    with pytest.warns(bc.UnknownSettingsNotice, match="left out of account: another, surprise") as caught:
+        EncodecArchitecture.read({**known, "surprise": 1, "another": 2}, "here", "encodec")
+    assert len(caught) == 1
+    EncodecArchitecture.read(known, "here", "encodec")
+
+
+def test_loading_gives_one_warning_of_unknown_settings(tmp_path):
+    folder = published(*SETTINGS[0], tmp_path / "w")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "surprise": 1}))
+    with pytest.warns(bc.UnknownSettingsNotice, match="surprise") as caught:
+        bc.load("encodec", weights=folder, **FROM_WEIGHTS).load()
+    assert len(caught) == 1
+
+
+@pytest.mark.parametrize("attends", [True, False])
+def test_a_config_of_snac_without_attention_is_seen_from_the_tensors(tmp_path, attends):
+    family, settings = SETTINGS[15]
+    wide = {"encoder_dim": 16, "decoder_dim": 256, "encoder_rates": [2, 3], "decoder_rates": [3, 2], "attn_window_size": 32}
+    folder = published(family, {**settings, **(wide if attends else {})}, tmp_path / "w")
+    config = json.loads((folder / "config.json").read_text())
+    del config["attn_window_size"]
+    (folder / "config.json").write_text(json.dumps(config))
+    codec = bc.load(family, weights=folder, **FROM_WEIGHTS)
+    codec.load()
+    assert codec.spec.architecture.attn_window_size == (32 if attends else None)
+
+
+class TestRefusals:
+    def test_weights_that_say_nothing_of_their_settings(self, tmp_path):
+        torch.save({"encoder.w": torch.zeros(1)}, tmp_path / "w.pth")
+        for family in KINDS:
+            with pytest.raises(bc.WeightsUnavailable, match=r"put its config\.json beside it"):
+                bc.load(family, weights=tmp_path / "w.pth", **FROM_WEIGHTS)
+
+    @pytest.mark.parametrize("where", [None, "random:0"])
+    def test_no_weights_of_ones_own(self, where):
+        with pytest.raises(bc.InvalidInput, match="takes its settings from weights"):
+            bc.load("dac", weights=where, **FROM_WEIGHTS)
+
+    def test_a_config_that_claims_more_than_the_file_can_hold(self, tmp_path):
+        folder = published(*SETTINGS[0], tmp_path / "w")
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "num_filters": 4096, "num_residual_layers": 60}))
+        with pytest.raises(bc.WeightsUnavailable, match="bytes cannot hold"):
+            bc.load("encodec", weights=folder, **FROM_WEIGHTS).load()
+
+    def test_another_word(self):
+        with pytest.raises(bc.InvalidInput, match="from-weights"):
+            bc.load("dac", architecture="guess")
