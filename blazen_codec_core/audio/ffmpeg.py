@@ -70,11 +70,12 @@ class Decoder:
         """Nothing that would be known before it is decoded."""
         return AS_IT_IS
 
-    def blocks(self, start: int, frames: int) -> Iterator[NDArray[np.float32]]:
+    def blocks(self, start: int, stop: int | None, frames: int) -> Iterator[NDArray[np.float32]]:
         """The audio in pieces of `(channels, at most frames)`, float32.
 
         Args:
             start: The first sample. What comes before it is decoded too, so that the samples are the same.
+            stop: Behind the last that is wanted, if known; there may be more.
 
         Raises:
             CorruptFile: It breaks off, or the sample rate or the channels change.

@@ -35,7 +35,7 @@ class _Decoder(Protocol):
 
     def survey(self) -> Layout: ...
 
-    def blocks(self, start: int, frames: int) -> Iterator[NDArray[np.float32]]: ...
+    def blocks(self, start: int, stop: int | None, frames: int) -> Iterator[NDArray[np.float32]]: ...
 
 
 class AudioReader:
@@ -137,7 +137,7 @@ class AudioReader:
         if layout.missing is not None:
             self._note(layout.missing, is_error=layout.exact)
         at, given = self._start, 0
-        for block in self._decoder.blocks(self._start, frames):
+        for block in self._decoder.blocks(self._start, self._stop, frames):
             piece = block if self._stop is None else block[:, : self._stop - at]
             at += block.shape[1]
             if piece.shape[1]:

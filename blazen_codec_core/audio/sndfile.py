@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ from .parts import size_of
 
 MOST_SAMPLES = 1 << 44
 """That a header is believed; half a year at the highest sample rate."""
+LEAST_READ = 4096
+"""Samples that are asked for where no more are due. libsndfile fills the rest with zeros, which takes its time."""
 RUN_UP = {"MP3": 32 * 1152}
 """Samples to begin earlier, by format, where a decoder needs what came before. Of MP3: 511 bytes of frames, and an overlap."""
 _ERRORS = (soundfile.SoundFileError, OSError, TypeError, ValueError, RuntimeError)
@@ -75,11 +78,12 @@ class Decoder:
             self._layout = look(self._file) if look else AS_IT_IS
         return self._layout
 
-    def blocks(self, start: int, frames: int) -> Iterator[NDArray[np.float32]]:
+    def blocks(self, start: int, stop: int | None, frames: int) -> Iterator[NDArray[np.float32]]:
         """The audio in pieces of `(channels, at most frames)`, float32.
 
         Args:
             start: The first sample.
+            stop: Behind the last that is wanted, if known; there may be more.
 
         Raises:
             CorruptFile: It is damaged, or the streams in it differ in sample rate or channels.
@@ -97,10 +101,16 @@ class Decoder:
                     if skip and file.frames <= MOST_SAMPLES and file.frames <= skip:
                         before += file.frames
                         continue
+                    reached = 0
                     if skip and file.can_seek():
                         reached = file.seek(max(0, skip - RUN_UP.get(file.format, 0)))
                         before, skip = before + reached, skip - reached
-                    while len(block := file.read(frames, dtype="float32", always_2d=True)):
+                    begin = before
+                    while True:
+                        due = min(file.frames - (before - begin) - reached, math.inf if stop is None else stop - before)
+                        block = file.read(int(min(frames, max(due, LEAST_READ))), dtype="float32", always_2d=True)
+                        if not len(block):
+                            break
                         before += len(block)
                         if skip < len(block):
                             yield block[skip:].T
