@@ -126,11 +126,12 @@ def ogg_pages(data: bytes) -> Iterator[bytes]:
         at += size
 
 
-def with_serial(ogg: bytes, serial: int) -> bytes:
-    """The same stream with another serial number."""
+def with_serial(ogg: bytes, serial: int, later: int = 0) -> bytes:
+    """The same stream with another serial number, as one that was joined so many samples later."""
     made = b""
-    for page in ogg_pages(ogg):
-        changed = page[:14] + struct.pack("<I", serial) + page[18:22] + bytes(4) + page[26:]
+    for number, page in enumerate(ogg_pages(ogg)):
+        position = struct.unpack_from("<q", page, 6)[0] + (later if number > 1 else 0)
+        changed = page[:6] + struct.pack("<q", position) + struct.pack("<I", serial) + page[18:22] + bytes(4) + page[26:]
         made += changed[:22] + struct.pack("<I", _ogg_checksum(changed)) + changed[26:]
     return made
 

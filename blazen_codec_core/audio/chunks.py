@@ -6,6 +6,7 @@ too few, is put right for the decoder. Sizes are those of EBU Tech 3306 (RF64), 
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,11 +16,18 @@ from . import mpeg
 from .layout import AS_IT_IS, Layout
 from .parts import Span, Spliced, buffered, read_at, size_of
 
+ABSURD = 1 << 62
+"""Sizes of 64 bits from here on are none."""
 LIMIT = 1 << 32
 """Bytes that a size of 32 bits can say, and one more."""
 _NEVER_WRITTEN = ((0x7FFF0000, 0x80010000), (0xFFFF0000, LIMIT))
 """Sizes of 32 bits that programs write to a pipe in place of one that they do not know."""
 _MOST_CHUNKS = 10_000
+_MOST_JUNK = 4096
+"""Bytes behind the audio that are nobody's business."""
+_FILES = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"caff", b".snd", b"riff\x2e\x91\xcf\x11")
+"""How files begin whose chunks these could be, and are not."""
+_NAME = re.compile(rb"[A-Za-z0-9_ -]{4}")
 _GUID = 16
 _MPEG_IN_WAV = (0x50, 0x55)
 _EXTENSIBLE = 0xFFFE
@@ -54,10 +62,24 @@ def _checked(file: BinaryIO, data: _Data, put_right: Callable[[int], bytes]) -> 
     size = size_of(file)
     left = size - data.start
     if data.said is not None and data.said <= left:
-        return AS_IT_IS if data.said == left else Layout((buffered(Spliced(file, Span(0, data.start + data.said))),))
+        links = None if data.said == left else (buffered(Spliced(file, Span(0, data.start + data.said))),)
+        return Layout(links, _more(file, data.start + data.said, data.said, size))
     there = data.there(size)
     missing = None if data.said is None else f"its header says {data.said} bytes of audio, and {max(0, left)} are there"
     return Layout((buffered(Spliced(file, put_right(there), Span(data.start, data.start + there))),), missing)
+
+
+def _more(file: BinaryIO, end: int, said: int, size: int) -> str | None:
+    """What is wrong with a size that leaves much behind the audio, which is no chunk; `None` if nothing is."""
+    rest = size - end
+    if rest <= _MOST_JUNK and rest <= said:
+        return None
+    heads = [read_at(file, at, _MOST_JUNK) for at in ((end, end + 1) if said % 2 else (end,))]
+    if any(head.startswith(_FILES) for head in heads):
+        return f"another file begins at byte {end}, where its audio ends"
+    if rest <= 1 or not any(heads[0]) or any(map(_NAME.match, heads)):
+        return None
+    return f"its header says {said} bytes of audio, and {rest} more follow that are no chunk"
 
 
 def _patched(head: bytes, *fields: tuple[int, str, int]) -> bytes:
@@ -98,14 +120,10 @@ def wav(file: BinaryIO) -> Layout:
     whole = max(1, align)
     if head[:4] in (b"RF64", b"BW64") and chunks[0][0] == b"ds64":
         data = _Data(start, struct.unpack("<Q", read_at(file, chunks[0][1] + 8, 8))[0] or None, whole)
-        if data.said == LIMIT * LIMIT - 1:
+        if data.said is not None and data.said >= ABSURD:
             data = _Data(start, None, whole)
     else:
         data = _Data(start, _meant(file, start, said, order, size), whole)
-        if data.said is not None and data.said < 0:
-            return Layout(
-                missing=f"its header says {said} bytes of audio, and {size - start - said} more follow that are no chunk"
-            )
 
     def put_right(count: int) -> bytes:
         return _wav_head(order, read_at(file, form[1], form[2]), _others(file, chunks), count, max(1, align))
@@ -117,15 +135,17 @@ def wav(file: BinaryIO) -> Layout:
         if data.said is not None and data.said > size - start:
             missing = f"its header says {data.said} bytes of audio, and {size - start} are there"
         return found_in if missing is None else Layout(found_in.links, missing)
-    if data.said is not None and data.said != said and data.said <= size - start:  # it was too large for its field
+    if (
+        data.said is not None and said < LIMIT - 1 and data.said != said and data.said <= size - start
+    ):  # it was too large for its field
         return Layout((buffered(Spliced(file, put_right(data.said), Span(start, start + data.said))),))
-    if data.said is not None and data.said <= size - start:
+    if data.said is not None and data.said <= size - start and _more(file, start + data.said, data.said, size) is None:
         return AS_IT_IS
     return _checked(file, data, put_right)
 
 
 def _meant(file: BinaryIO, start: int, said: int, order: str, size: int) -> int | None:
-    """What a size of 32 bits means: itself, itself and some times 4 GiB, or nothing (`None`); -1 if it cannot be meant."""
+    """What a size of 32 bits means: itself, itself and some times 4 GiB, or nothing (`None`)."""
     left = size - start
     if any(low <= said < high for low, high in _NEVER_WRITTEN) and said != left:
         return None
@@ -133,12 +153,7 @@ def _meant(file: BinaryIO, start: int, said: int, order: str, size: int) -> int 
         return said
     if not said:
         return 0 if _are_chunks(file, start, order, size) else None
-    wraps, rest = divmod(left - said, LIMIT)
-    end = start + said + wraps * LIMIT
-    follows = [read_at(file, at, 4) for at in (end, end + 1)]
-    if rest > said and not any(len(name) == 4 and all(32 <= byte < 127 for byte in name) for name in follows):
-        return -1
-    return said + wraps * LIMIT
+    return said + (left - said) // LIMIT * LIMIT
 
 
 def _are_chunks(file: BinaryIO, at: int, order: str, size: int) -> bool:
@@ -181,7 +196,7 @@ def w64(file: BinaryIO) -> Layout:
             align = max(1, block)
         if head[:4] == b"data":
             start, here = at + 24, at
-            known = 24 < length < 1 << 63
+            known = 24 < length < ABSURD
             beginning = read_at(file, 0, start)
 
             def put_right(count: int, beginning: bytes = beginning, here: int = here) -> bytes:

@@ -16,6 +16,8 @@ _TOTAL_AT = 21
 """Bytes into a stream, where 36 bits say how many samples there are; the first four belong to something else."""
 _FRAME = 1 << 16
 _MOST_TAIL = 16 << 20
+_MOST_TRIED = 64
+"""Places that look like frames, among which the last one is looked for."""
 BLOCK_SIZES = (0, 192, 576, 1152, 2304, 4608, 0, 0, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 """Samples of a frame, by the code in its header. For 0 they are written out, or the code is reserved."""
 RATES = (0, 88_200, 176_400, 192_000, 8000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000)
@@ -60,7 +62,8 @@ def layout(file: BinaryIO) -> Layout:
     does not belong there: decoders differ in what they make of it.
     """
     start, stop = after_tags(file, 0), size_of(file)
-    for at in find(file, MAGIC, start + len(MAGIC), stop):
+    own = _info(file, start)
+    for at in find(file, MAGIC, own.frames_at if own else stop, stop):
         if _info(file, at) is not None:
             link, wrong = _link(file, start, at)
             joined = f"another stream begins at byte {at}, and there is one in a FLAC file"
@@ -125,9 +128,17 @@ def _last(file: BinaryIO, info: _Info, stop: int) -> tuple[_Frame | None, int | 
         ends = len(data)
         at = len(data)
         later: int | None = None
+        tried = 0
         while (at := data.rfind(b"\xff", 0, at)) >= 0:
             frame = _frame(data, at, begin, info)
             if frame is None:
+                continue
+            tried += 1
+            if tried > _MOST_TRIED:
+                return None, None
+            most = frame.samples * info.channels * 5 + 1024  # bytes that a frame takes, at most
+            if (later or ends) - at > most:
+                later = at
                 continue
             if crc16(data[at:ends]) == 0:
                 return frame, begin + ends

@@ -6,6 +6,7 @@ So frames are counted, and each stream is given a header frame that tells the de
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ BITRATES = {
 """In kbit/s, by whether it is MPEG 1, and by layer."""
 _BLOCK = 1 << 20
 _LARGEST_FRAME = 4 << 10
+_SYNC = re.compile(rb"\xff(?=[\xe2-\xe7\xf2-\xf7\xfa-\xff][\x10-\xef])", re.DOTALL)
+"""What every frame begins with, and few other bytes do."""
 _COUNTED, _SIZED = 1, 2
 """Flags of a Xing header: it has the number of frames, of bytes."""
 _XING_FIELDS = ((1, 4), (2, 4), (4, 100), (8, 4))
@@ -83,14 +86,19 @@ def frame_at(data: bytes, at: int) -> Frame | None:
 
 
 def begins(head: bytes) -> bool:
-    """Whether a file begins with frames, or with few other bytes and then frames."""
-    at = head.find(b"\xff")
-    while 0 <= at < _LARGEST_FRAME:
+    """Whether a file begins with frames, or with other bytes and then frames."""
+    for found in _SYNC.finditer(head):
+        at = found.start()
         frame = frame_at(head, at)
-        if frame is not None and _goes_on(head, at, frame, frames=3 if at else 2):
+        if frame is not None and _goes_on(head, at, frame, frames=2 if not at else 3 if at < _LARGEST_FRAME else 5):
             return True
-        at = head.find(b"\xff", at + 1)
     return False
+
+
+def first_frame(file: BinaryIO) -> tuple[int, Frame] | None:
+    """Where the first frame is, and what its header says; `None` where there is none."""
+    found = next(_frames(file), None)
+    return None if found is None else (found[0].start, found[1])
 
 
 def _goes_on(data: bytes, at: int, frame: Frame, frames: int = 2) -> bool:
@@ -131,9 +139,10 @@ def _tag_size(tag: bytes) -> int:
 
 @dataclass
 class _Link:
-    """A stream: its header frame, if it has one, and its frames in runs that lie side by side."""
+    """A stream: its first frame, what all share, its header frame, if it has one, and runs of frames that lie side by side."""
 
     first: bytes
+    stream: tuple[int, int, int]
     header: bytes | None
     frames: int = 0
     passed_over: int = 0
@@ -157,8 +166,8 @@ def layout(file: BinaryIO) -> Layout:
     links: list[_Link] = []
     for span, frame, data in _frames(file):
         header = data if _header_fields(data, frame) is not None else None
-        if header is not None or not links:
-            links.append(_Link(data, header))
+        if header is not None or not links or frame.stream != links[-1].stream:
+            links.append(_Link(data, frame.stream, header))
         if header is None:
             links[-1].add(span)
     links = [link for link in links if link.frames]
@@ -188,12 +197,14 @@ def _wrong_count(link: _Link) -> str | None:
 
 
 def _frames(file: BinaryIO) -> Iterator[tuple[Span, Frame, bytes]]:
-    """The whole frames of a file, in order, without tags and what else lies between; all of the first one's kind.
+    """The whole frames of a file, in order, without tags and what else lies between.
 
-    A frame that is not followed by another is damaged. So is the next one that is found: it borrows bits from those before it.
+    A frame that is followed by something else is damaged, unless nothing but that follows. So is the next one that is found: it
+    borrows bits from those before it. Frames of another kind begin another stream.
     """
     size, at = size_of(file), after_tags(file, 0)
     stream: tuple[int, int, int] | None = None
+    last: tuple[Span, Frame, bytes] | None = None
     buffer, begin = b"", 0
     is_lost = False
     while at < size:
@@ -201,19 +212,28 @@ def _frames(file: BinaryIO) -> Iterator[tuple[Span, Frame, bytes]]:
             buffer, begin = read_at(file, at, _BLOCK), at
         where = at - begin
         frame = frame_at(buffer, where)
-        if frame is not None and at + frame.size > size and stream == frame.stream:
-            return
-        if frame is not None and stream in (None, frame.stream) and _is_followed(buffer, where, frame):
-            stream = frame.stream
-            if not is_lost:
-                yield Span(at, at + frame.size), frame, buffer[where : where + frame.size]
-            at, is_lost = at + frame.size, False
-            continue
+        whole = frame is not None and at + frame.size <= size
+        if frame is not None and whole and (frame.stream == stream or _goes_on(buffer, where, frame, 2 if stream is None else 3)):
+            found = Span(at, at + frame.size), frame, buffer[where : where + frame.size]
+            if frame.stream != stream or _is_followed(buffer, where, frame):
+                is_lost, last = is_lost and frame.stream == stream, None
+                stream = frame.stream
+                if not is_lost:
+                    yield found
+                at, is_lost = at + frame.size, False
+                continue
+            last = None if is_lost else found
+            if _tag(buffer, where + frame.size):
+                at += frame.size
+                continue
         if tag := _tag(buffer, where):
             at += tag
             continue
         is_lost = stream is not None
-        at += max(1, (buffer.find(b"\xff", where + 1) + 1 or len(buffer) + 1) - 1 - where)
+        following = _SYNC.search(buffer, where + 1)
+        at = begin + (following.start() if following else max(where + 1, len(buffer) - 3))
+    if last is not None:
+        yield last
 
 
 def _is_followed(data: bytes, at: int, frame: Frame) -> bool:

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from .layout import Layout
-from .parts import Span, Spliced, buffered, find, read_at, size_of
+from .parts import Span, Spliced, buffered, read_at, size_of
 
 HEADER = struct.Struct("<4sBBqIIIB")
 MAGIC, BEGINS, ENDS = b"OggS", 2, 4
+VORBIS = b"\x01vorbis"
 LARGEST = HEADER.size + 255 + 255 * 255
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
@@ -25,6 +26,7 @@ class Page:
     flags: int
     serial: int
     number: int
+    position: int
 
 
 @dataclass
@@ -35,6 +37,7 @@ class _Link:
     number: int
     spans: list[Span] = field(default_factory=list)
     ended: bool = False
+    position: int = 0
 
     def add(self, page: Page) -> None:
         if self.spans and self.spans[-1].stop == page.span.start:
@@ -42,6 +45,7 @@ class _Link:
         else:
             self.spans.append(page.span)
         self.number, self.ended = page.number, bool(page.flags & ENDS)
+        self.position = max(self.position, page.position)
 
 
 def layout(file: BinaryIO) -> Layout:
@@ -70,10 +74,11 @@ def layout(file: BinaryIO) -> Layout:
         missing.append(
             f"its last page, which ends the stream, is not there; the {size_of(file) - at} bytes at byte {at} are no whole page"
         )
-    said = _few(missing)
+    is_vorbis = read_at(file, HEADER.size + 1, len(VORBIS)) == VORBIS  # of others, positions are in another unit
+    said, positions = _few(missing), tuple(link.position for link in links) if is_vorbis else ()
     if len(links) == 1 and len(links[0].spans) == 1 and links[0].spans[0] == Span(0, size_of(file)):
-        return Layout(missing=said)
-    return Layout(tuple(buffered(Spliced(file, *link.spans)) for link in links), said)
+        return Layout(missing=said, positions=positions)
+    return Layout(tuple(buffered(Spliced(file, *link.spans)) for link in links), said, positions=positions)
 
 
 def _few(missing: list[str]) -> str | None:
@@ -91,7 +96,8 @@ def pages(file: BinaryIO) -> Iterator[Page]:
             buffer, begin = read_at(file, at, 1 << 20), at
         page = _page(buffer, at - begin, at)
         if page is None:
-            at = next(find(file, MAGIC, at + 1, size), size)
+            following = buffer.find(MAGIC, at - begin + 1)
+            at = begin + (following if following >= 0 else max(at - begin + 1, len(buffer) - len(MAGIC) + 1))
             continue
         yield page
         at = page.span.stop
@@ -101,12 +107,14 @@ def _page(buffer: bytes, at: int, where: int) -> Page | None:
     """A page in a buffer, which is `where` in its file; `None` where there is none, or it is damaged or cut."""
     if buffer[at : at + 4] != MAGIC or len(buffer) < at + HEADER.size:
         return None
-    _, _, flags, _, serial, number, said, lacing = HEADER.unpack_from(buffer, at)
+    _, version, flags, position, serial, number, said, lacing = HEADER.unpack_from(buffer, at)
+    if version:
+        return None
     body = at + HEADER.size + lacing
     stop = body + sum(buffer[at + HEADER.size : body])
     if stop > len(buffer) or checksum(buffer[at : at + 22] + bytes(4) + buffer[at + 26 : stop]) != said:
         return None
-    return Page(Span(where, where + stop - at), flags, serial, number)
+    return Page(Span(where, where + stop - at), flags, serial, number, position)
 
 
 def checksum(data: bytes) -> int:

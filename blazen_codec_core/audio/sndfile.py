@@ -17,13 +17,13 @@ from ..errors import CorruptFile, reason
 from . import mpeg
 from .containers import FLAC, MPEG, Container
 from .layout import AS_IT_IS, Layout
-from .parts import size_of
+from .parts import Span, Spliced, buffered, size_of
 
 MOST_SAMPLES = 1 << 44
 """That a header is believed; half a year at the highest sample rate."""
 LEAST_READ = 4096
 """Samples that are asked for where no more are due. libsndfile fills the rest with zeros, which takes its time."""
-RUN_UP = {"MP3": 32 * 1152}
+RUN_UP = {"MP3": 32 * 1152, "OGG": 48_000}
 """Samples to begin earlier, by format, where a decoder needs what came before. Of MP3: 511 bytes of frames, and an overlap."""
 _ERRORS = (soundfile.SoundFileError, OSError, TypeError, ValueError, RuntimeError)
 
@@ -64,12 +64,23 @@ class Decoder:
         self._path, self._file, self._name, self._container = path, file, name, container
         self._layout = container.layout(file) if container and container.layout and not container.scans else None
         links = (self._layout or AS_IT_IS).links
+        if container is MPEG:
+            links = (self._from_first_frame(),)
         with self._opened(links[0] if links else None) as first:
             self.sample_rate: int = first.samplerate
             self.channels: int = first.channels
             total = first.frames
+            if container is None and first.format == "MP3":
+                container = self._container = MPEG
         says_nothing = (container is MPEG and not mpeg.says_length(file)) or (container is FLAC and not total)
         self.total: int | None = None if says_nothing or total > MOST_SAMPLES else total
+
+    def _from_first_frame(self) -> BinaryIO:
+        """MPEG audio without what lies before it."""
+        found = mpeg.first_frame(self._file)
+        if found is None:
+            raise CorruptFile(f"{self._name} cannot be read as audio ({MPEG.name}): there are no frames in it")
+        return buffered(Spliced(self._file, Span(found[0], size_of(self._file))))
 
     def survey(self) -> Layout:
         """How the file is laid out, for which all of it may be read."""
@@ -89,7 +100,8 @@ class Decoder:
             CorruptFile: It is damaged, or the streams in it differ in sample rate or channels.
         """
         before = 0
-        for link in self.survey().links or (None,):
+        layout = self.survey()
+        for number, link in enumerate(layout.links or (None,)):
             with self._opened(link) as file:
                 if (file.samplerate, file.channels) != (self.sample_rate, self.channels):
                     raise CorruptFile(
@@ -102,7 +114,7 @@ class Decoder:
                         before += file.frames
                         continue
                     reached = 0
-                    if skip and file.can_seek():
+                    if skip and file.can_seek() and layout.positions[number : number + 1] in ((), (file.frames,)):
                         reached = file.seek(max(0, skip - RUN_UP.get(file.format, 0)))
                         before, skip = before + reached, skip - reached
                     begin = before

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -38,20 +38,23 @@ _ERRORS = (soundfile.SoundFileError, ValueError, TypeError, AssertionError)
 class AudioWriter:
     """Writes audio piece by piece; made by `writing`."""
 
-    def __init__(self, file: soundfile.SoundFile, most: int | None) -> None:
-        self._file, self._most = file, most
+    def __init__(self, file: soundfile.SoundFile, most: int | None, failed: Callable[[Exception], Exception]) -> None:
+        self._file, self._most, self._failed = file, most, failed
         self.num_samples = 0
 
     def write(self, pcm: Pcm) -> None:
         """Write `(channels, samples)`; what is outside -1 … 1 is clipped, as integer formats must.
 
         Raises:
-            InvalidInput: A WAV, whose length was not said when it was begun, would be larger than it can be.
+            InvalidInput: It cannot be written; or a WAV, whose length was not said when it was begun, would be too large.
         """
         if self._most is not None and self.num_samples + pcm.shape[1] > self._most:
             raise InvalidInput("a WAV of over 4 GiB is RF64: say num_samples, or use a suffix .rf64, .w64 or .flac")
-        for begin in range(0, pcm.shape[1], AT_ONCE):
-            self._file.write(np.clip(pcm[:, begin : begin + AT_ONCE], -1.0, 1.0).T)
+        try:
+            for begin in range(0, pcm.shape[1], AT_ONCE):
+                self._file.write(np.clip(pcm[:, begin : begin + AT_ONCE], -1.0, 1.0).T)
+        except _ERRORS as error:
+            raise self._failed(error) from error
         self.num_samples += pcm.shape[1]
 
 
@@ -107,12 +110,18 @@ def writing(
         kind, most = "RF64", None
     with replacing(path) as temporary, temporary.open("wb+") as plain:
         kept = _Kept(plain)
+
+        def failed(error: Exception) -> Exception:
+            return kept.error or InvalidInput(f"{path} cannot be written: {_said(error)}")
+
         try:
-            with soundfile.SoundFile(kept, "w", sample_rate, channels, coding, format=kind) as file:
-                yield AudioWriter(file, most)
+            file = soundfile.SoundFile(kept, "w", sample_rate, channels, coding, format=kind)
         except _ERRORS as error:
-            if kept.error is None:
-                raise InvalidInput(f"{path} cannot be written: {_said(error)}") from error
+            raise failed(error) from error
+        try:
+            yield AudioWriter(file, most, failed)
+        finally:
+            file.close()
         if kept.error is not None:
             raise kept.error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import time
@@ -15,6 +16,7 @@ from damage import RATE, tone
 
 import blazen_codec_core as bc
 from blazen_codec_core import audio
+from blazen_codec_core.audio import flac
 
 
 def read(data: bytes, **options) -> tuple[np.ndarray, list[str]]:
@@ -125,17 +127,34 @@ class TestWav:
         assert np.abs(pcm - read(mp3)[0]).max() < 1e-6
 
 
-@pytest.mark.parametrize("name", ["aiff", "au", "caf", "w64"])
-def test_lengths_that_were_never_written(name):
+@pytest.mark.parametrize("name", ["wav", "rf64", "w64", "aiff", "caf", "au"])
+def test_another_file_behind_it(name):
+    with pytest.raises(bc.CorruptFile, match="another file begins at byte"):
+        read(2 * damage.MADE[name]())
+
+
+@pytest.mark.parametrize(("name", "before", "form"), [("au", b"", ">I"), ("aiff", b"SSND", ">I"), ("caf", b"data", ">q")])
+def test_sizes_that_are_too_small(name, before, form):
     made = bytearray(damage.MADE[name]())
+    at = made.find(before) + 4 if before else 8
+    assert 60_000 < struct.unpack_from(form, made, at)[0] < 70_000
+    struct.pack_into(form, made, at, 30_000)
+    with pytest.raises(bc.CorruptFile, match=r"says \d+ bytes of audio, and \d+ more follow that are no chunk"):
+        read(bytes(made))
+
+
+@pytest.mark.parametrize("name", ["aiff", "au", "caf", "w64", "w64 of FFmpeg"])
+def test_lengths_that_were_never_written(name):
+    made = bytearray(damage.MADE[name.split()[0]]())
     at, form, unknown = {
         "aiff": (made.find(b"SSND") + 4, ">I", 0),
         "au": (8, ">I", 2**32 - 1),
         "caf": (made.find(b"data") + 4, ">q", -1),
         "w64": (made.find(b"data\xf3\xac\xd3\x11") + 16, "<Q", 24),
+        "w64 of FFmpeg": (made.find(b"data\xf3\xac\xd3\x11") + 16, "<Q", 2**63 - 1),
     }[name]
     struct.pack_into(form, made, at, unknown)
-    assert np.array_equal(read(bytes(made))[0], read(damage.MADE[name]())[0])
+    assert np.array_equal(read(bytes(made))[0], read(damage.MADE[name.split()[0]]())[0])
 
 
 class TestFlac:
@@ -188,6 +207,23 @@ class TestMp3:
         joined, _ = read(self.MP3 + other)
         assert np.abs(joined - np.concatenate([read(self.MP3)[0], read(other)[0]], axis=1)).max() < 1e-6
 
+    def test_joined_with_one_of_another_sample_rate(self):
+        file = io.BytesIO()
+        soundfile.write(file, tone(), 44_100, format="MP3")
+        for joined in (self.MP3 + file.getvalue(), file.getvalue()[:2000] + self.MP3):
+            with pytest.raises(bc.CorruptFile, match="only the same all through"):
+                read(joined)
+
+    @pytest.mark.parametrize("before", [bytes(10_000), damage.id3_tag(1000) + bytes(5000), b"\x89PNG" + bytes(range(256)) * 60])
+    def test_behind_something_else(self, before):
+        assert np.abs(read(before + self.MP3)[0] - read(self.MP3)[0]).max() < 1e-6
+
+    @pytest.mark.parametrize("behind", [bytes(200), b"LYRICSBEGIN" + bytes(300) + b"000311LYRICS200", b"\xff" * 5000])
+    def test_before_something_else(self, behind):
+        pcm, remarks = read(self.MP3 + behind)
+        assert np.abs(pcm - read(self.MP3)[0]).max() < 1e-6
+        assert remarks == []
+
     @pytest.mark.parametrize("frames", [100, 5000, 1 << 20])
     def test_samples_do_not_depend_on_how_they_are_read(self, frames):
         with audio.AudioReader("a", content=io.BytesIO(self.MP3)) as reader:
@@ -223,6 +259,17 @@ class TestOgg:
         made[-100] ^= 1
         with pytest.raises(bc.CorruptFile, match="no whole page"):
             read(bytes(made))
+
+
+def test_parts_of_vorbis_that_does_not_begin_at_nothing():
+    """As FFmpeg cuts it out of a longer stream, or as a radio sends it."""
+    plain = damage.MADE["ogg"](seconds=10.0)
+    later = damage.with_serial(plain, 1, later=20 * RATE)
+    whole, _ = read(later)
+    assert np.array_equal(whole[:, -RATE:], read(plain)[0][:, -RATE:])
+    for start in (0.5, 3.0, 8.25):
+        part, _ = read(later, start=start, end=start + 1)
+        assert np.array_equal(part, whole[:, round(start * RATE) :][:, :RATE])
 
 
 class TestParts:
@@ -289,6 +336,30 @@ def check_damaged(name: str, variants: int) -> None:
     assert [case for case in longer if case[2] > case[3] + allowed + 1e-3] == []
     assert len({seed for seed, *_ in longer}) <= variants * 0.02 + 1, longer
     assert refused or name.startswith("mp3")
+
+
+FAKE = b"\xff\xf8\xc9\x18\0"
+
+
+@pytest.mark.parametrize(
+    ("name", "tail"),
+    [
+        ("ogg", b"OggS" * 200_000),
+        ("ogg", b"OggS" + bytes(22) + b"\xff" * 256),
+        ("mp3", b"\xff" * 2_000_000),
+        ("mp3", b"\xff\xfb" * 500_000),
+        ("flac", b"\xff\xf8" * 500_000),
+        ("flac", (FAKE + bytes([flac.crc8(FAKE)]) + bytes(3)) * 20_000),
+        ("wav", b"LIST\0\0\0\0" * 100_000),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_tails_that_take_long_to_look_at(name, tail):
+    started = time.process_time()
+    for truncated in ("refuse", "keep"):
+        with contextlib.suppress(bc.CodecError):
+            read(damage.MADE[name]() + tail, truncated=truncated)
+    assert time.process_time() - started < 5.0
 
 
 def test_memory_does_not_grow_with_the_length(tmp_path):
