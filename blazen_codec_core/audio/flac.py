@@ -15,7 +15,9 @@ STREAMINFO = 34
 _TOTAL_AT = 21
 """Bytes into a stream, where 36 bits say how many samples there are; the first four belong to something else."""
 _FRAME = 1 << 16
-_MOST_TAIL = 16 << 20
+_MOST_BLOCKS = 10_000
+"""Of metadata."""
+_MOST_TAIL = 1 << 20
 _MOST_TRIED = 64
 """Places that look like frames, among which the last one is looked for."""
 BLOCK_SIZES = (0, 192, 576, 1152, 2304, 4608, 0, 0, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
@@ -108,7 +110,10 @@ def _info(file: BinaryIO, at: int) -> _Info | None:
     if not rate:
         return None
     at += 4
-    while len(block := read_at(file, at, 4)) == 4:
+    for _ in range(_MOST_BLOCKS):
+        block = read_at(file, at, 4)
+        if len(block) < 4:
+            break
         at += 4 + int.from_bytes(block[1:])
         if block[0] & 0x80:
             return _Info(start, at, int.from_bytes(head[8:10]), rate, channels, total)
@@ -137,14 +142,13 @@ def _last(file: BinaryIO, info: _Info, stop: int) -> tuple[_Frame | None, int | 
             if tried > _MOST_TRIED:
                 return None, None
             most = frame.samples * info.channels * 5 + 1024  # bytes that a frame takes, at most
-            if (later or ends) - at > most:
-                later = at
-                continue
-            if crc16(data[at:ends]) == 0:
-                return frame, begin + ends
-            if frame.first < info.total <= frame.first + frame.samples and (size := _ends_after(data[at:])):
-                return frame, begin + at + size
-            if later is not None and crc16(data[at:later]) == 0:  # the one after it is real, and cut
+            if ends - at <= most and crc16(data[at:ends]) == 0:
+                return frame, begin + at + _without_zeros(data[at:ends])
+            if later is None and (size := _ends_after(data[at : at + most])):
+                is_due = frame.first < info.total <= frame.first + frame.samples
+                if is_due or (not info.total and len(set(data[at + size :])) == 1):  # padding
+                    return frame, begin + at + size
+            if later is not None and later - at <= most and crc16(data[at:later]) == 0:  # the one after it is real, and cut
                 cut = _frame(data, later, begin, info)
                 return cut, None
             later = at
@@ -183,6 +187,12 @@ def _coded_length(byte: int) -> int:
         return 1
     length = 8 - (~byte & 0xFF).bit_length()
     return length if 2 <= length <= 7 else 0
+
+
+def _without_zeros(data: bytes) -> int:
+    """How long a frame is that zeros may follow, over which its checksum stays 0."""
+    least = len(data.rstrip(b"\0"))
+    return next(size for size in range(least, len(data) + 1) if crc16(data[:size]) == 0)
 
 
 def _ends_after(data: bytes) -> int:

@@ -172,6 +172,11 @@ class TestFlac:
         tagged = damage.id3_tag(100_000) + damage.of_unknown_length(self.FLAC) + b"TAG" + bytes(125)
         assert np.array_equal(read(tagged)[0], read(self.FLAC)[0])
 
+    @pytest.mark.parametrize("padding", [bytes(5000), b"\xff" * 5000])
+    def test_padding_behind_it(self, padding):
+        for data in (self.FLAC, damage.of_unknown_length(self.FLAC)):
+            assert np.array_equal(read(data + padding)[0], read(self.FLAC)[0])
+
     def test_another_stream_behind_it(self):
         with pytest.raises(bc.CorruptFile, match="another stream begins"):
             read(self.FLAC + damage.MADE["flac"](seed=1))
