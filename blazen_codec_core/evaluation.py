@@ -114,10 +114,10 @@ def recordings(paths: Iterable[str | PathLike[str]]) -> list[Path]:
     for path in map(Path, paths):
         if not path.is_dir():
             found.append(existing(path))
-        elif inside := list(walk(path, audio.SUFFIXES)):
-            found += (path / name for name in inside)
+        elif inside := [path / name for name in walk(path) if audio.is_audio(path / name)]:
+            found += inside
         else:
-            raise InvalidInput(f"there is no audio in {path}: files named {', '.join(sorted(audio.SUFFIXES))} are looked for")
+            raise InvalidInput(f"there is no audio in {path} that can be read; m4a, webm and the like need the extra av")
     if not found:
         raise InvalidInput("name an audio file, or a folder with some")
     return found

@@ -6,7 +6,7 @@ in the file, and what is missing; a decoder reads that.
 
 from __future__ import annotations
 
-from .containers import HEAD, SUFFIXES, Container, recognize
+from .containers import HEAD, SUFFIXES, Container, is_audio, recognize
 from .reader import AudioReader, Truncated, read
 from .resampling import Resampler, resample
 from .writer import AudioWriter, check_format, write, writing
@@ -20,6 +20,7 @@ __all__ = [
     "Resampler",
     "Truncated",
     "check_format",
+    "is_audio",
     "read",
     "recognize",
     "resample",

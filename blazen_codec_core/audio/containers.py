@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import BinaryIO
 
 from . import chunks, flac, mpeg, ogg
@@ -119,3 +120,17 @@ def identify(file: BinaryIO) -> tuple[Container | None, int]:
     if found is None and start:  # whatever follows a tag, with or without something between
         return MPEG, start
     return found, start
+
+
+def is_audio(path: Path) -> bool:
+    """Whether a file is called as audio is, or is audio that can be read here."""
+    if path.suffix.lower() in SUFFIXES:
+        return True
+    try:
+        if not path.is_file():  # a pipe would be waited for
+            return False
+        with path.open("rb") as file:
+            found = recognize(file.read(HEAD))
+    except OSError:
+        return False
+    return found is not None and found.is_available

@@ -103,3 +103,14 @@ def test_joined_streams_that_differ_are_refused():
         audio.AudioReader("a", content=io.BytesIO(damage.MADE["ogg"]() + file.getvalue())) as reader,
     ):
         list(reader.blocks())
+
+
+def test_which_files_are_audio(tmp_path, monkeypatch, av):
+    (tmp_path / "named.wav").write_bytes(b"")
+    (tmp_path / "bare").write_bytes(damage.MADE["flac"]())
+    (tmp_path / "notes.txt").write_text("words")
+    (tmp_path / "talk.m4a").write_bytes(damage.THROUGH_FFMPEG["m4a"]())
+    found = {path.name for path in tmp_path.iterdir() if audio.is_audio(path)}
+    assert found == {"named.wav", "bare", "talk.m4a"}
+    monkeypatch.setitem(sys.modules, "av", None)
+    assert not audio.is_audio(tmp_path / "talk.m4a")
