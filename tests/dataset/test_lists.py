@@ -282,3 +282,15 @@ def test_columns_of_other_things_are_no_times(tmp_path):
     assert only(write(tmp_path / "b.tsv", "path\tsegment\tsentence\na.wav\t\tx\n")) == Item("a.wav", "a.wav")
     assert only(write(tmp_path / "c.tsv", "path\tsegment\tsentence\na.wav\tBenchmark\tx\n")) == Item("a.wav", "a.wav")
     assert only(write(tmp_path / "d.csv", "path,text\n001-002,x\n")) == Item("001-002", "001-002")
+
+
+@pytest.mark.parametrize("depth", [150, 900, 100_000])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.list"])
+def test_a_row_that_is_nested_too_deeply_is_a_fault_wherever_it_is(tmp_path, depth, name):
+    deep = '{"path": "m.wav", "x": ' + "[" * depth + "]" * depth + "}\n"
+    within = '{"path": "m.wav", "x": ' + '{"y":' * depth + "1" + "}" * depth + "}\n"
+    for row in (deep, within, "[" * depth + "]" * depth + "\n"):
+        good = '{"path": "s.wav"}\n'
+        for text in (row + good, good + row + good) if row.startswith("{") else (good + row + good,):
+            found = list(sources.find(write(tmp_path / name, text), ["all"]).entries)
+            assert [isinstance(entry, Fault) for entry in found] == [line == row for line in text.splitlines(True)]

@@ -14,6 +14,8 @@ from .record import Record
 from .text import LONGEST_LINE, lines, opened
 
 CHUNK = 1 << 16
+DEEPEST = 100
+"""Levels of a row that are within another."""
 LARGEST_OBJECT = 256 << 20
 """Characters of a file that is one object, which is read at once."""
 
@@ -49,9 +51,11 @@ def _is_document(first: str) -> bool:
     """Whether a file whose first line is this is one object."""
     try:
         value = json.loads(first)
+        return isinstance(value, dict) and _rows_of(value) != [value]
     except ValueError:
         return first.startswith("{") and first.rstrip()[-1] in "{[,:"
-    return isinstance(value, dict) and _rows_of(value) != [value]
+    except RecursionError:  # of one row, as far as is known
+        return False
 
 
 def _rows_of(value: Any) -> list[Any]:
@@ -66,7 +70,23 @@ def _rows_of(value: Any) -> list[Any]:
     return listed[0] if len(listed) == 1 else [value]
 
 
+def _is_deep(value: Any) -> bool:
+    """Whether a value is nested so deeply that what is done with it later could fail."""
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [inner for outer in level for inner in (outer.values() if isinstance(outer, dict) else outer) if _nests(inner)]
+        if not level:
+            return False
+    return True
+
+
+def _nests(value: Any) -> bool:
+    return isinstance(value, dict | list)
+
+
 def _record(number: int, value: Any) -> Record:
+    if _nests(value) and _is_deep(value):
+        return Record(number, problem=f"it is nested more than {DEEPEST} deep")
     if isinstance(value, str):
         value = {"path": value}
     if not isinstance(value, dict):
