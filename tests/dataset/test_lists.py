@@ -294,3 +294,31 @@ def test_a_row_that_is_nested_too_deeply_is_a_fault_wherever_it_is(tmp_path, dep
         for text in (row + good, good + row + good) if row.startswith("{") else (good + row + good,):
             found = list(sources.find(write(tmp_path / name, text), ["all"]).entries)
             assert [isinstance(entry, Fault) for entry in found] == [line == row for line in text.splitlines(True)]
+
+
+UNCLOSED = {
+    "the path": 'path,text\n"m.wav,unclosed\ns.wav,a\n',
+    "a text": 'path,text\nm.wav,"unclosed\ns.wav,a\n',
+    "a text, up to a mark further down": 'path,text\nm.wav,"unclosed\ns.wav,"a"\n',
+    "a text, up to a mark within a text": 'path,text\nm.wav,"unclosed\ns.wav,he said"\n',
+    "a text of fields that all have marks": '"path","text"\n"m.wav","unclosed\n"s.wav","a"\n',
+    "an id before the path": 'id,path,text\n"m,m.wav,unclosed\ns.wav,s.wav,a\n',
+    "the last": 'path,text\ns.wav,a\nm.wav,"unclosed\n',
+}
+
+
+@pytest.mark.parametrize("case", UNCLOSED)
+def test_a_quotation_mark_that_is_not_closed_costs_its_row(tmp_path, case):
+    found = entries(write(tmp_path / "a.csv", UNCLOSED[case]))
+    assert [entry.path for entry in found if isinstance(entry, Item)] == ["s.wav"]
+    (fault,) = (entry.error for entry in found if isinstance(entry, Fault))
+    assert "a quotation mark is not closed: " in fault
+    many = write(tmp_path / "b.csv", UNCLOSED[case] + "".join(f"{number}.wav,x\n" for number in range(20_000)))
+    if case == "a text":
+        assert [sum(isinstance(entry, kind) for entry in entries(many)) for kind in (Item, Fault)] == [20_001, 1]
+
+
+def test_line_breaks_within_quotation_marks_are_part_of_a_field(tmp_path):
+    text = 'path,text,n\na.wav,"one, two\n\nthree, ""four"", five\nlast",1\nb.wav, "x\ny",2\r\nc.wav,z,3'
+    found = entries(write(tmp_path / "a.csv", text), "text")
+    assert [entry.carried["text"] for entry in found] == ['one, two\n\nthree, "four", five\nlast', "x\ny", "z"]

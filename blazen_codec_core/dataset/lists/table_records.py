@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import re
+from collections import deque
 from collections.abc import Iterator
 from itertools import chain, islice, zip_longest
 from pathlib import Path
 
+from ...audio import SUFFIXES
 from ...errors import InvalidInput, reason
 from .columns import PATHS, normal
 from .json_records import json_records
@@ -35,7 +37,8 @@ def table_records(path: Path) -> Iterator[Record]:
             yield from _fairseq(first.strip(), chain(following, every))
             return
         for separator in SEPARATORS:
-            names = [name.strip() for name in next(_fields(iter([first]), separator), [])]
+            header = next(_fields(iter([first]), separator), [])
+            names = [name.strip() for name in header] if isinstance(header, list) else []
             if any(normal(name) in PATHS for name in names):
                 yield from _rows(names, chain(following, every), separator)
                 return
@@ -77,7 +80,8 @@ def _rows(names: list[str], every: Iterator[str], separator: str) -> Iterator[Re
     repeated = {name for name in names if name and names.count(name) > 1}
     if repeated:
         raise InvalidInput(f"the columns {', '.join(sorted(repeated))} are there twice")
-    for number, row in enumerate(_fields(every, separator), 1):
+    path = next(number for number, name in enumerate(names) if normal(name) in PATHS)
+    for number, row in enumerate(_fields(every, separator, len(names), path), 1):
         if isinstance(row, str):
             yield Record(number, problem=row)
         elif any(field.strip() for field in row):
@@ -87,22 +91,91 @@ def _rows(names: list[str], every: Iterator[str], separator: str) -> Iterator[Re
                 yield Record(number, {name: field.strip() for name, field in zip_longest(names, row[: len(names)], fillvalue="")})
 
 
-def _fields(every: Iterator[str], separator: str) -> Iterator[list[str]]:
-    """The fields of each row, or what is wrong with it."""
+class _Lines:
+    """Lines for `csv`, which may go back to those after the first of a row."""
+
+    def __init__(self, every: Iterator[str]) -> None:
+        self._every, self._waiting = every, deque[str]()
+        self.taken: list[str] = []
+        self.is_at_end = False
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        line = self._waiting.popleft() if self._waiting else next(self._every, None)
+        if line is None:
+            self.is_at_end = True
+            raise StopIteration
+        self.taken.append(line)
+        return f"{line}\n"
+
+    def begin(self) -> None:
+        """Begin a row."""
+        self.taken, self.is_at_end = [], False
+
+    def go_back(self) -> None:
+        """Go on after the first line of the row, whatever was read since."""
+        self._waiting.extendleft(reversed(self.taken[1:]))
+
+
+def _fields(every: Iterator[str], separator: str, columns: int | None = None, path: int = 0) -> Iterator[list[str] | str]:
+    """The fields of each row, or what is wrong with it.
+
+    Args:
+        columns: How many there are, if known.
+        path: The number of that of paths.
+    """
     if separator in UNQUOTED:
         for line in every:
             yield [_unquoted(field) for field in line.split(separator)]
         return
-    reader = csv.reader((f"{line}\n" for line in every), delimiter=separator, skipinitialspace=True)
+    rows = _Lines(every)
+    reader = csv.reader(rows, delimiter=separator, skipinitialspace=True)
     while True:
+        rows.begin()
         try:
             row = next(reader, None)
         except csv.Error as error:
-            yield reason(error)  # type: ignore[misc]
+            rows.go_back()
+            yield reason(error)
             continue
         if row is None:
             return
-        yield row
+        if _is_unclosed(row, rows, separator, columns, path):
+            rows.go_back()
+            yield f"a quotation mark is not closed: {rows.taken[0][:80]!r}"
+        else:
+            yield row
+
+
+def _is_unclosed(row: list[str], rows: _Lines, separator: str, columns: int | None, path: int) -> bool:
+    """Whether a quotation mark took lines into a row that are rows of their own."""
+    if rows.is_at_end:
+        return True
+    if len(rows.taken) == 1:
+        return False
+    columns = columns or len(row)
+    if any(row[columns:]) or "\n" in "".join(row[path : path + 1]) or not _is_strict(rows.taken, separator):
+        return True
+    return any(_is_row(line, separator, columns, path) for line in rows.taken[1:])
+
+
+def _is_strict(lines: list[str], separator: str) -> bool:
+    """Whether quotation marks stand at the ends of fields only."""
+    try:
+        return bool(list(csv.reader((f"{line}\n" for line in lines), delimiter=separator, skipinitialspace=True, strict=True)))
+    except csv.Error:
+        return False
+
+
+def _is_row(line: str, separator: str, columns: int, path: int) -> bool:
+    """Whether a line within a row names a recording by itself."""
+    try:
+        row = next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])
+    except csv.Error:
+        return False
+    return len(row) == columns and Path(row[path].strip()).suffix.lower() in SUFFIXES
 
 
 def _unquoted(field: str) -> str:
