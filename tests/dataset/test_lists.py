@@ -322,3 +322,13 @@ def test_line_breaks_within_quotation_marks_are_part_of_a_field(tmp_path):
     text = 'path,text,n\na.wav,"one, two\n\nthree, ""four"", five\nlast",1\nb.wav, "x\ny",2\r\nc.wav,z,3'
     found = entries(write(tmp_path / "a.csv", text), "text")
     assert [entry.carried["text"] for entry in found] == ['one, two\n\nthree, "four", five\nlast', "x\ny", "z"]
+
+
+def test_blanks_are_part_of_what_travels_along_unless_the_names_are_padded_too(tmp_path):
+    text = 'path,start,text,n\n a.wav , 1 , x , 3\nb.wav, 2, "y, z", 4\nc.wav,3,"v\nw", "4"\n'
+    found = entries(write(tmp_path / "a.csv", text), "text", "n")
+    assert [(item.path, item.start, *item.carried.values()) for item in found] == [
+        ("a.wav", 1.0, " x ", " 3"), ("b.wav", 2.0, "y, z", "4"), ("c.wav", 3.0, "v\nw", "4"),
+    ]  # fmt: skip
+    (item,) = entries(write(tmp_path / "b.psv", "path | text\na.wav | x\n"), "text")
+    assert (item.path, item.carried) == ("a.wav", {"text": "x"})

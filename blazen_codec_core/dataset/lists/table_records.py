@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ...audio import SUFFIXES
 from ...errors import InvalidInput, reason
-from .columns import PATHS, normal
+from .columns import IDS, PATHS, Kind, meaning, normal
 from .json_records import json_records
 from .record import Record
 from .text import lines, opened
@@ -40,7 +40,8 @@ def table_records(path: Path) -> Iterator[Record]:
             header = next(_fields(iter([first]), separator), [])
             names = [name.strip() for name in header] if isinstance(header, list) else []
             if any(normal(name) in PATHS for name in names):
-                yield from _rows(names, chain(following, every), separator)
+                is_padded = f"{separator} " in first or f" {separator}" in first
+                yield from _rows(names, chain(following, every), separator, is_padded)
                 return
         yield from _nameless(chain([first], following, every), path)
 
@@ -61,7 +62,7 @@ def line_records(path: Path) -> Iterator[Record]:
 
 
 def _numbered(fields: list[str]) -> dict[str, str]:
-    return {f"column_{number}": field.strip() for number, field in enumerate(fields, 1)}
+    return {f"column_{number}": field.strip() if number == 1 else field for number, field in enumerate(fields, 1)}
 
 
 def _nameless(every: Iterator[str], path: Path) -> Iterator[Record]:
@@ -76,11 +77,13 @@ def _nameless(every: Iterator[str], path: Path) -> Iterator[Record]:
             yield Record(number, _numbered(row))
 
 
-def _rows(names: list[str], every: Iterator[str], separator: str) -> Iterator[Record]:
+def _rows(names: list[str], every: Iterator[str], separator: str, is_padded: bool) -> Iterator[Record]:
+    """Rows of columns with names; blanks are part of what travels along, unless the names are padded too."""
     repeated = {name for name in names if name and names.count(name) > 1}
     if repeated:
         raise InvalidInput(f"the columns {', '.join(sorted(repeated))} are there twice")
     path = next(number for number, name in enumerate(names) if normal(name) in PATHS)
+    stripped = {name for name in names if is_padded or normal(name) in (*PATHS, *IDS) or meaning(name).kind is not Kind.OTHER}
     for number, row in enumerate(_fields(every, separator, len(names), path), 1):
         if isinstance(row, str):
             yield Record(number, problem=row)
@@ -88,7 +91,8 @@ def _rows(names: list[str], every: Iterator[str], separator: str) -> Iterator[Re
             if any(field.strip() for field in row[len(names) :]):
                 yield Record(number, problem=f"there are {len(row)} fields, and {len(names)} columns")
             else:
-                yield Record(number, {name: field.strip() for name, field in zip_longest(names, row[: len(names)], fillvalue="")})
+                pairs = zip_longest(names, row[: len(names)], fillvalue="")
+                yield Record(number, {name: field.strip() if name in stripped else field for name, field in pairs})
 
 
 class _Lines:
@@ -110,13 +114,14 @@ class _Lines:
         self.taken.append(line)
         return f"{line}\n"
 
-    def begin(self) -> None:
-        """Begin a row."""
-        self.taken, self.is_at_end = [], False
+    def go_back(self, kept: int) -> None:
+        """Go on after so many lines of the row, whatever was read since."""
+        self._waiting.extendleft(reversed(self.taken[kept:]))
 
-    def go_back(self) -> None:
-        """Go on after the first line of the row, whatever was read since."""
-        self._waiting.extendleft(reversed(self.taken[1:]))
+    def row(self, reader: Iterator[list[str]]) -> list[str] | None:
+        """Return the fields of the next row, `None` if there is none."""
+        self.taken, self.is_at_end = [], False
+        return next(reader, None)
 
 
 def _fields(every: Iterator[str], separator: str, columns: int | None = None, path: int = 0) -> Iterator[list[str] | str]:
@@ -131,19 +136,21 @@ def _fields(every: Iterator[str], separator: str, columns: int | None = None, pa
             yield [_unquoted(field) for field in line.split(separator)]
         return
     rows = _Lines(every)
-    reader = csv.reader(rows, delimiter=separator, skipinitialspace=True)
+    as_it_is, skipping = (csv.reader(rows, delimiter=separator, skipinitialspace=skips) for skips in (False, True))
     while True:
-        rows.begin()
         try:
-            row = next(reader, None)
+            row = rows.row(as_it_is)
+            if row is not None and any(field[:1] == " " and field.lstrip()[:1] == '"' for field in row):
+                rows.go_back(0)
+                row = rows.row(skipping)
         except csv.Error as error:
-            rows.go_back()
+            rows.go_back(1)
             yield reason(error)
             continue
         if row is None:
             return
         if _is_unclosed(row, rows, separator, columns, path):
-            rows.go_back()
+            rows.go_back(1)
             yield f"a quotation mark is not closed: {rows.taken[0][:80]!r}"
         else:
             yield row
