@@ -332,3 +332,16 @@ def test_blanks_are_part_of_what_travels_along_unless_the_names_are_padded_too(t
     ]  # fmt: skip
     (item,) = entries(write(tmp_path / "b.psv", "path | text\na.wav | x\n"), "text")
     assert (item.path, item.carried) == ("a.wav", {"text": "x"})
+
+
+def test_an_element_that_is_nested_too_deeply_is_a_fault_within_an_array(tmp_path):
+    for depth in (150, 100_000):
+        deep = '{"path": "m.wav", "x]": "\\"]", "y": ' + "[" * depth + "]" * depth + "}"
+        found = entries(write(tmp_path / "a.json", f'[{{"path": "r.wav"}}, {deep}, {{"path": "s.wav"}}]'))
+        assert [entry.path for entry in found if isinstance(entry, Item)] == ["r.wav", "s.wav"]
+        assert "nested more than 100 deep" in found[1].error
+
+
+def test_no_row_is_passed_over_after_many_broken_ones(tmp_path):
+    found = entries(write(tmp_path / "a.jsonl", "{broken\n" * 2500 + '{"path": "s.wav"}\n'))
+    assert [isinstance(entry, Fault) for entry in found] == [True] * 2500 + [False]

@@ -145,7 +145,7 @@ def _fields(every: Iterator[str], separator: str, columns: int | None = None, pa
                 row = rows.row(skipping)
         except csv.Error as error:
             rows.go_back(1)
-            yield reason(error)
+            yield f"{reason(error)}; is a quotation mark not closed?" if len(rows.taken) > 1 else reason(error)
             continue
         if row is None:
             return
