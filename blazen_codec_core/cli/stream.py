@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import click
 
 from .. import recordings
 from ..audio import AudioReader, Truncated, check_format
+from ..errors import CodecError, InvalidInput, reason
 from ..provider import DynCodecProvider
 from ..recordings import Advance, Channels, Recording, Restoring
 from ..tokens import CodecTokens
@@ -97,7 +100,13 @@ def from_standard(path: Path, suffix: str = "") -> Iterator[Path]:
         kept = Path(folder) / f"standard input{suffix}"
         with kept.open("wb") as file:
             shutil.copyfileobj(sys.stdin.buffer, file)
-        yield kept
+        try:
+            yield kept
+        except CodecError as error:  # of which nobody knows the file
+            error.args = tuple(
+                part.replace(str(kept), "standard input") if isinstance(part, str) else part for part in error.args
+            )
+            raise
 
 
 @contextmanager
@@ -110,8 +119,21 @@ def to_standard(path: Path, suffix: str) -> Iterator[Path]:
         made = Path(folder) / f"standard output{suffix}"
         yield made
         with made.open("rb") as file:
-            shutil.copyfileobj(file, sys.stdout.buffer)
+            _to_standard(file)
+
+
+def _to_standard(file: BinaryIO) -> None:
+    try:
+        shutil.copyfileobj(file, sys.stdout.buffer)
         sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        with suppress(OSError, ValueError):  # else what is left would be written, and fail, at exit once more
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
+        raise InvalidInput(f"standard output cannot be written: {error.strerror or reason(error)}") from error
 
 
 def check_audio_fits(path: Path, tokens: CodecTokens) -> None:

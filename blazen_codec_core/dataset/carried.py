@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -17,8 +16,9 @@ PREFIX = "source_"
 """Of the name of a column that a dataset has one of already."""
 MOST = 1000
 """Columns that there may be."""
-NUMBER = re.compile(r"-?(0|[1-9]\d*)(?P<fraction>\.\d+)?(?P<exponent>[eE][+-]?\d+)?")
-"""Digits that a number, read and written again, does not lose anything of."""
+NUMBER = re.compile(r"-?\d+(\.\d+)?(e[+-]\d+)?", re.ASCII)
+LONGEST = 32
+"""Digits of a number."""
 LARGEST = 1 << 63
 INT, FLOAT, BOOL, STRING = "int", "float", "bool", "string"
 
@@ -44,7 +44,7 @@ class Column:
         if self.kind == STRING:
             return raw if isinstance(raw, str) else json.dumps(raw, ensure_ascii=False)
         if self.kind == BOOL:
-            return raw if isinstance(raw, bool) else raw.strip().lower() == "true"
+            return raw if isinstance(raw, bool) else raw == "true"
         return int(raw) if self.kind == INT else float(raw)
 
 
@@ -88,7 +88,7 @@ class Survey:
             while stored.lower() in taken:
                 stored = f"{PREFIX}{stored}"
             taken.add(stored.lower())
-            found.append(Column(name, stored, _common(self._kinds[name])))
+            found.append(Column(name, stored, _common(self._kinds[name], self._typed)))
         return tuple(found)
 
     def _kind(self, value: Any) -> str | None:
@@ -102,22 +102,26 @@ class Survey:
             return FLOAT
         if self._typed or not isinstance(value, str):
             return STRING
-        if value.lower() in ("true", "false"):
-            return BOOL
-        number = NUMBER.fullmatch(value)
-        if number is None or value.startswith("-0"):
-            return STRING
-        if number["fraction"] or number["exponent"]:
-            return FLOAT if math.isfinite(float(value)) else STRING
-        return INT if len(value) < 19 else STRING
+        return _kind_of_text(value)
+
+
+def _kind_of_text(text: str) -> str:
+    """What text is that, read and written again, is the same."""
+    if text in ("true", "false"):
+        return BOOL
+    if len(text) > LONGEST or not NUMBER.fullmatch(text):
+        return STRING
+    if text.lstrip("-").isdigit():
+        return INT if str(int(text)) == text and -LARGEST <= int(text) < LARGEST else STRING
+    return FLOAT if repr(float(text)) == text else STRING
 
 
 def plain(value: Any) -> Any:
     """Return a value of a list as JSON has it: what is nested as JSON, what has no kind there as text."""
-    if value is None or isinstance(value, bool | int | str):
-        return clean(value) if isinstance(value, str) else value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, str):
+        return clean(value)
     if isinstance(value, list | tuple | Mapping):
         return clean(json.dumps(value, ensure_ascii=False, default=str))
     return clean(str(value))
@@ -133,7 +137,7 @@ def stored(columns: Iterable[Column], carried: Mapping[str, Any]) -> dict[str, A
     return {column.stored: column.value(carried.get(column.name)) for column in columns}
 
 
-def _common(kinds: set[str]) -> str:
-    if kinds == {INT, FLOAT}:
+def _common(kinds: set[str], typed: bool) -> str:
+    if typed and kinds == {INT, FLOAT}:
         return FLOAT
     return next(iter(kinds)) if len(kinds) == 1 else STRING

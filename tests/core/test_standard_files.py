@@ -35,6 +35,31 @@ def test_between_pipes_it_is_the_same(run, tmp_path):
     assert soundfile.info(io.BytesIO((tmp_path / "back.wav").read_bytes())).frames == 2 * damage.RATE
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no disk that is always full")
+@pytest.mark.parametrize("command", ["encode", "decode"])
+def test_a_disk_that_is_full_is_said_in_one_line(run, tmp_path, command):
+    (tmp_path / "in.wav").write_bytes(damage.MADE["wav"]())
+    assert run("encode", "in.wav", "-c", "snac_tiny", "-o", "in.tokens")[0] == 0
+    arguments = ["in.wav", "-c", "snac_tiny"] if command == "encode" else ["in.tokens"]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*COMMAND, command, *arguments, "-o", "-", "-q"], cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert done.returncode == 2
+    assert done.stderr.decode() == "error: standard output cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize("command", ["encode", "decode"])
+def test_what_is_wrong_with_standard_input_is_said_of_standard_input(command):
+    arguments = ["-c", "snac_tiny"] if command == "encode" else []
+    done = subprocess.run(
+        [*COMMAND, command, "-", *arguments, "-o", "-", "-q"], input=b"nothing of use", capture_output=True, check=False
+    )
+    assert done.returncode == 5
+    assert done.stderr.startswith(b"error: standard input ")
+    assert b"blazen-codec-" not in done.stderr
+
+
 def test_json_does_not_go_where_the_result_goes(run, tmp_path):
     (tmp_path / "in.wav").write_bytes(damage.MADE["wav"]())
     assert run("encode", "in.wav", "-c", "snac_tiny", "-o", "-", "--json")[0] == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pyarrow as pa
@@ -77,16 +78,50 @@ def test_columns_are_chosen_by_name_also_those_that_a_recording_is_found_by(fold
     assert carried(folder / "out") == [{"speaker": row.get("speaker"), "source_id": row["id"]} for row in ROWS]
 
 
-def test_digits_of_text_are_numbers_where_nothing_is_lost(folder):
-    (folder / "list.csv").write_text(
-        "path,id,n,x,zip,ok,word\na.wav,1,3,1.5,007,true,a\na.wav,2,-4,2,010,FALSE,\na.wav,3,,,,,3\n"
-    )
-    tokenize(folder / "list.csv", folder / "out", "all")
-    assert carried(folder / "out") == [
-        {"n": 3, "x": 1.5, "zip": "007", "ok": True, "word": "a"},
-        {"n": -4, "x": 2.0, "zip": "010", "ok": False, "word": ""},
-        {"n": None, "x": None, "zip": "", "ok": None, "word": "3"},
+TEXTS = {
+    "n": (["3", "-4", ""], [3, -4, None]),
+    "x": (["1.5", "2.0", ""], [1.5, 2.0, None]),
+    "ok": (["true", "false", ""], [True, False, None]),
+    "zip": (["007", "010", ""], None),
+    "price": (["1.10", "2.50", "3.75"], None),
+    "digits": (["0.12345678901234567890", "0.5", "0.25"], None),
+    "mixed": (["1", "2.5", "3"], None),
+    "power": (["1E5", "1e+16", "1e5"], None),
+    "large": (["123456789012345678901234567890", "1", "2"], None),
+    "yes": (["True", "False", "True"], None),
+    "both": (["true", "True", "false"], None),
+    "nan": (["nan", "inf", "1.5"], None),
+    "zero": (["-0", "0", "1"], None),
+    "thai": (["๓", "๔", "๕"], None),
+    "word": (["a", "", "3"], None),
+    "blank": ([" x", "y ", " "], None),
+    "count": (["3", " 4", "5"], None),
+}
+"""Values of a column of text, and what they are in a dataset if that is not the same."""
+
+
+@pytest.mark.parametrize(("suffix", "separator"), [("csv", ","), ("tsv", "\t"), ("psv", "|")])
+def test_text_is_a_number_only_where_it_would_be_written_the_same(folder, suffix, separator):
+    rows = zip(["path", *["a.wav"] * 3], ["id", "1", "2", "3"], *([name, *TEXTS[name][0]] for name in TEXTS), strict=True)
+    (folder / f"list.{suffix}").write_text("\n".join(map(separator.join, rows)))
+    tokenize(folder / f"list.{suffix}", folder / "out", "all")
+    found = carried(folder / "out")
+    assert {name: [row[name] for row in found] for name in TEXTS} == {name: made or text for name, (text, made) in TEXTS.items()}
+
+
+def test_values_with_types_stay_as_they_are(folder):
+    values = {"x": [1.5, math.nan, None], "n": [1, None, 3], "text": [" a ", "", None], "d": ["1.0", "2", "3"]}
+    rows = [
+        {"path": "a.wav", "id": str(number), **{name: column[number] for name, column in values.items()}} for number in range(3)
     ]
+    pa.parquet.write_table(pa.Table.from_pylist(rows), folder / "p.parquet")
+    (folder / "p.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    for name, kind in (("p.parquet", "parquet"), ("p.jsonl", "parquet"), ("p.parquet", "tar")):
+        out = folder / f"out {name} {kind}"
+        tokenize(folder / name, out, "all", format=kind)
+        assert repr([row[column] for row in carried(out) for column in values]) == repr(
+            [values[column][number] for number in range(3) for column in values]
+        )
 
 
 def test_columns_of_parquet_travel_beside_audio(folder):

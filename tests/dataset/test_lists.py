@@ -191,15 +191,18 @@ def test_lines_that_are_broken_are_faults(tmp_path):
 
 
 NAMES = {
-    Meaning(Kind.START, 1.0): "start Offset begin_time onset t0 starttime start_offset segment_start tmin",
-    Meaning(Kind.END, 1.0): "end stop endTime end_sec t1 xmax",
+    Meaning(Kind.START, 1.0): "start Offset begin_time onset t0 starttime start_offset segment_start tmin "
+    "starts starts_at Start[s]",
+    Meaning(Kind.END, 1.0): "end stop endTime end_sec t1 xmax ends_at",
     Meaning(Kind.DURATION, 1.0): "duration dur audio_duration duration_seconds length_s",
-    Meaning(Kind.START, 1e-3): "start_ms startMs begin-ms",
+    Meaning(Kind.START, 1e-3): "start_ms startMs begin-ms start(ms)",
     Meaning(Kind.DURATION, 1e-3): "duration_ms",
     Meaning(Kind.DURATION, None): "length",
     Meaning(Kind.FACT): "num_samples n_frames frames num_frames",
-    Meaning(Kind.UNKNOWN): "start_sample end_frame from to time timestamp frame_offset begin_x sample",
-    Meaning(Kind.OTHER): "text sampling_rate sample_rate frame_rate text_length speaker sample_id segment_id gender",
+    Meaning(Kind.UNKNOWN): "start_sample end_frame from to time timestamp frame_offset begin_x sample word_start text_end",
+    Meaning(Kind.SPAN): "segment interval",
+    Meaning(Kind.OTHER): "text sampling_rate sample_rate frame_rate text_length speaker sample_id segment_id gender sentence_id "
+    "word_count title_length language created_at",
 }
 
 
@@ -233,3 +236,112 @@ def test_what_times_mean_together(tmp_path):
     pa.parquet.write_table(pa.Table.from_pylist([{"audio": b"RIFF", "begin_time": 7.0}]), tmp_path / "p.parquet")
     with pytest.raises(bc.InvalidInput, match="the column 'begin_time' names a time"):
         entries(tmp_path / "p.parquet")  # of what its audio was cut from, perhaps
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"sentence_start": 0.5, "sentence_end": 1.5},
+        {"speaker_start": 1},
+        {"text_end": "1.5"},
+        *({"timestamp": value} for value in ("0.5-1.5", "0.5,1.5", "[0.5, 1.5]", "00:01 --> 00:02.5", [0.5, 1.5])),
+        {"timestamp": {"start": 0.5, "end": 1.5}},
+        {"segment": {"start": 0.5, "end": 1.5}},
+        {"segment": "0.5-1.5"},
+        {"in_point": 0.5, "out_point": 1.5},
+        {"from": 0.5, "to": 1.5},
+        {"left": "0.5", "right": "1.5"},
+        {"st": 0.5, "et": 1.5},
+    ],
+)
+def test_other_ways_to_write_a_part_are_refused(tmp_path, row):
+    with pytest.raises(bc.InvalidInput, match=f"the column '{next(iter(row))}' names a time, and is not understood"):
+        entries(write(tmp_path / "a.jsonl", {"path": "a.wav", **row}))
+    with pytest.raises(bc.InvalidInput, match="the column 'audio' names a time"):
+        entries(write(tmp_path / "a.jsonl", {"audio": {"path": "a.wav", "start": 0.5, "end": 1.5}}))
+
+
+@pytest.mark.parametrize("names", ["start(ms),end(ms)", "Start [ms],End [ms]", "starts_ms,ends_ms"])
+def test_units_are_read_in_whatever_brackets(tmp_path, names):
+    expected = Item("a.wav#0.5-1.5", "a.wav", start=0.5, end=1.5, lasts=1.0)
+    assert only(write(tmp_path / "a.csv", f"path,{names}\na.wav,500,1500\n")) == expected
+    assert only(write(tmp_path / "b.csv", "path,Start[s],End[s]\na.wav,0.5,1.5\n")) == expected
+    assert only(write(tmp_path / "c.csv", "path,starts,ends\na.wav,0.5,1.5\n")) == expected
+
+
+def test_columns_of_other_things_are_no_times(tmp_path):
+    row = {
+        "speaker_id": 3, "text": "5", "sentence": "1-2", "up_votes": 2, "down_votes": 0, "age": 20, "language": "en",
+        "sampling_rate": 16000, "num_samples": 16000, "snr": 20.5, "c50": 60, "text_length": 5, "word_count": 2, "split": "train",
+        "segment": 7, "left": "x", "right": 3, "st": 1, "created_at": "2020-01-01 10:00:00", "time": "2020-01-01",
+    }  # fmt: skip
+    expected = Item("a.wav", "a.wav", lasts=1.0, carried=row)
+    expected.carried.pop("num_samples")  # of the recording, as is its duration
+    (item,) = entries(write(tmp_path / "a.jsonl", {"path": "a.wav", "duration": 1.0, "num_samples": 16000, **row}), "all")
+    assert item == expected
+    assert only(write(tmp_path / "b.tsv", "path\tsegment\tsentence\na.wav\t\tx\n")) == Item("a.wav", "a.wav")
+    assert only(write(tmp_path / "c.tsv", "path\tsegment\tsentence\na.wav\tBenchmark\tx\n")) == Item("a.wav", "a.wav")
+    assert only(write(tmp_path / "d.csv", "path,text\n001-002,x\n")) == Item("001-002", "001-002")
+
+
+@pytest.mark.parametrize("depth", [150, 900, 100_000])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.list"])
+def test_a_row_that_is_nested_too_deeply_is_a_fault_wherever_it_is(tmp_path, depth, name):
+    deep = '{"path": "m.wav", "x": ' + "[" * depth + "]" * depth + "}\n"
+    within = '{"path": "m.wav", "x": ' + '{"y":' * depth + "1" + "}" * depth + "}\n"
+    for row in (deep, within, "[" * depth + "]" * depth + "\n"):
+        good = '{"path": "s.wav"}\n'
+        for text in (row + good, good + row + good) if row.startswith("{") else (good + row + good,):
+            found = list(sources.find(write(tmp_path / name, text), ["all"]).entries)
+            assert [isinstance(entry, Fault) for entry in found] == [line == row for line in text.splitlines(True)]
+
+
+UNCLOSED = {
+    "the path": 'path,text\n"m.wav,unclosed\ns.wav,a\n',
+    "a text": 'path,text\nm.wav,"unclosed\ns.wav,a\n',
+    "a text, up to a mark further down": 'path,text\nm.wav,"unclosed\ns.wav,"a"\n',
+    "a text, up to a mark within a text": 'path,text\nm.wav,"unclosed\ns.wav,he said"\n',
+    "a text of fields that all have marks": '"path","text"\n"m.wav","unclosed\n"s.wav","a"\n',
+    "an id before the path": 'id,path,text\n"m,m.wav,unclosed\ns.wav,s.wav,a\n',
+    "the last": 'path,text\ns.wav,a\nm.wav,"unclosed\n',
+}
+
+
+@pytest.mark.parametrize("case", UNCLOSED)
+def test_a_quotation_mark_that_is_not_closed_costs_its_row(tmp_path, case):
+    found = entries(write(tmp_path / "a.csv", UNCLOSED[case]))
+    assert [entry.path for entry in found if isinstance(entry, Item)] == ["s.wav"]
+    (fault,) = (entry.error for entry in found if isinstance(entry, Fault))
+    assert "a quotation mark is not closed: " in fault
+    many = write(tmp_path / "b.csv", UNCLOSED[case] + "".join(f"{number}.wav,x\n" for number in range(20_000)))
+    if case == "a text":
+        assert [sum(isinstance(entry, kind) for entry in entries(many)) for kind in (Item, Fault)] == [20_001, 1]
+
+
+def test_line_breaks_within_quotation_marks_are_part_of_a_field(tmp_path):
+    text = 'path,text,n\na.wav,"one, two\n\nthree, ""four"", five\nlast",1\nb.wav, "x\ny",2\r\nc.wav,z,3'
+    found = entries(write(tmp_path / "a.csv", text), "text")
+    assert [entry.carried["text"] for entry in found] == ['one, two\n\nthree, "four", five\nlast', "x\ny", "z"]
+
+
+def test_blanks_are_part_of_what_travels_along_unless_the_names_are_padded_too(tmp_path):
+    text = 'path,start,text,n\n a.wav , 1 , x , 3\nb.wav, 2, "y, z", 4\nc.wav,3,"v\nw", "4"\n'
+    found = entries(write(tmp_path / "a.csv", text), "text", "n")
+    assert [(item.path, item.start, *item.carried.values()) for item in found] == [
+        ("a.wav", 1.0, " x ", " 3"), ("b.wav", 2.0, "y, z", "4"), ("c.wav", 3.0, "v\nw", "4"),
+    ]  # fmt: skip
+    (item,) = entries(write(tmp_path / "b.psv", "path | text\na.wav | x\n"), "text")
+    assert (item.path, item.carried) == ("a.wav", {"text": "x"})
+
+
+def test_an_element_that_is_nested_too_deeply_is_a_fault_within_an_array(tmp_path):
+    for depth in (150, 100_000):
+        deep = '{"path": "m.wav", "x]": "\\"]", "y": ' + "[" * depth + "]" * depth + "}"
+        found = entries(write(tmp_path / "a.json", f'[{{"path": "r.wav"}}, {deep}, {{"path": "s.wav"}}]'))
+        assert [entry.path for entry in found if isinstance(entry, Item)] == ["r.wav", "s.wav"]
+        assert "nested more than 100 deep" in found[1].error
+
+
+def test_no_row_is_passed_over_after_many_broken_ones(tmp_path):
+    found = entries(write(tmp_path / "a.jsonl", "{broken\n" * 2500 + '{"path": "s.wav"}\n'))
+    assert [isinstance(entry, Fault) for entry in found] == [True] * 2500 + [False]

@@ -19,10 +19,11 @@ PATHS = (
 """Names of the column of paths, the first that there is."""
 IDS = ("id", "utt_id", "uttid", "utt", "utterance_id", "utterance", "key", "segment_id", "__key__")
 BOUNDS = {
-    **dict.fromkeys(("start", "begin", "beg", "onset", "t0", "tmin", "xmin", "tbeg"), "start"),
-    **dict.fromkeys(("end", "stop", "t1", "tmax", "xmax", "tend"), "end"),
-    **dict.fromkeys(("duration", "dur", "length", "len"), "duration"),
-    "offset": "offset",
+    **dict.fromkeys(("start", "starts", "begin", "begins", "beg", "onset", "onsets"), "start"),
+    **dict.fromkeys(("t0", "tmin", "xmin", "tbeg", "tstart"), "start"),
+    **dict.fromkeys(("end", "ends", "stop", "stops", "t1", "tmax", "xmax", "tend", "tstop"), "end"),
+    **dict.fromkeys(("duration", "durations", "dur", "length", "lengths", "len"), "duration"),
+    **dict.fromkeys(("offset", "offsets"), "offset"),
 }
 """Words that say which time is meant."""
 UNITS = {
@@ -38,8 +39,17 @@ NEUTRAL = frozenset((
     "in", "of", "the", "t", "file", "wav", "total",
 ))  # fmt: skip
 """Words that leave what a time means as it is."""
-TIMES = frozenset({"time", "times", "timestamp", "timestamps", "from", "to", "until", "segment", "segments", "span", "interval"})
+TIMES = frozenset((
+    "time", "times", "timestamp", "timestamps", "from", "to", "until", "starting", "ending", "started", "ended",
+))  # fmt: skip
 """Further words that name times, though not which."""
+SPANS = frozenset({"segment", "segments", "seg", "segs", "span", "spans", "interval", "intervals"})
+"""Words that name a stretch, of which one number is no more than its number."""
+PAIRS = (
+    ("in", "out"), ("in_point", "out_point"), ("inpoint", "outpoint"), ("mark_in", "mark_out"), ("left", "right"),
+    ("st", "et"), ("st", "ed"), ("s", "e"), ("ts", "te"), ("t_s", "t_e"),
+)  # fmt: skip
+"""Names that mean a start and an end where both are there, and may mean anything alone."""
 NO_TIME = frozenset((
     "rate", "sr", "id", "ids", "name", "names", "text", "path", "format", "type", "url", "hash", "width", "bits", "bit",
     "sentence", "transcript", "transcription", "word", "words", "token", "tokens", "char", "chars", "character",
@@ -47,11 +57,16 @@ NO_TIME = frozenset((
     "title", "label", "labels", "recorded", "gender", "age", "accent", "locale", "normalized", "version", "size", "bytes",
     "license",
 ))  # fmt: skip
-"""Words of columns that are none of times, whatever else they say."""
+"""Words of columns that are none of times, unless they say a start or an end."""
 GLUED = re.compile(
-    r"(start|begin|end|stop|onset|offset|duration|dur|length)(time|times|sec|secs|seconds|ms|msec|samples?|frames?|pos|position)"
+    r"(start|begin|end|stop|onset|offset|duration|dur|length)(time|times|timestamps?|sec|secs|seconds|ms|msec|samples?|frames?|pos|position)"
 )
-CLOCK = re.compile(r"\s*-?\d+(\.\d+)?([:;]\d+(\.\d+)?)*([.,]\d+)?([eE][+-]?\d+)?\s*")
+CLOCK = r"-?\d+(\.\d+)?([:;]\d+(\.\d+)?)*([.,]\d+)?([eE][+-]?\d+)?(\s?(ms|secs?|s))?"
+BETWEEN = r"\s*(-+>?|→|\.\.+|to|[,;/|~_–—\s])\s*"
+TIME = re.compile(rf"\s*{CLOCK}\s*")
+STRETCH = re.compile(rf"\s*[\[(]?\s*{CLOCK}{BETWEEN}{CLOCK}\s*[\])]?\s*")
+LONGEST_TIME = 80
+"""Characters of text that is a time or a stretch."""
 
 
 class Kind(Enum):
@@ -63,6 +78,7 @@ class Kind(Enum):
     DURATION = "duration"
     FACT = "a fact on the whole file"
     UNKNOWN = "a time that is not understood"
+    SPAN = "a stretch of time, or the number of one"
 
 
 @dataclass(frozen=True)
@@ -83,18 +99,18 @@ class ColumnNotUnderstood(InvalidInput):
 
 @lru_cache(4096)
 def normal(name: str) -> str:
-    """Return a name as the tables here have it: `Audio FilePath` and `audioFilepath` are `audio_filepath`."""
+    """Return a name as the tables here have it: `audioFilepath` is `audio_filepath`, and `Start (ms)` is `start_ms`."""
     snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.strip().lstrip("\ufeff"))
-    return re.sub(r"[\s\-.]+", "_", snake).lower()
+    return re.sub(r"\W+", "_", re.sub(r"^\W+|\W+$", "", snake)).lower()
 
 
 @lru_cache(4096)
 def meaning(name: str) -> Meaning:
     """Return what a column is, by the words of its name."""
     words = [part for word in normal(name).split("_") if word for part in _split(word)]
-    if any(word in NO_TIME for word in words):
-        return Meaning(Kind.OTHER)
     bounds = {BOUNDS[word] for word in words if word in BOUNDS}
+    if any(word in NO_TIME for word in words):
+        return Meaning(Kind.UNKNOWN if bounds - {"duration"} else Kind.OTHER)
     if len(bounds) > 1:
         bounds -= {"offset"}  # `start_offset`
     rest = [word for word in words if word not in BOUNDS]
@@ -107,7 +123,9 @@ def meaning(name: str) -> Meaning:
         kind = {"start": Kind.START, "offset": Kind.START, "end": Kind.END, "duration": Kind.DURATION}[bound]
         return Meaning(kind, None if unclear or len(scales) > 1 else scales[0] if scales else 1.0)
     named = bounds or any(word in TIMES or (word in UNITS and word != "s") for word in rest)
-    return Meaning(Kind.UNKNOWN if named else Kind.OTHER)
+    if named:
+        return Meaning(Kind.UNKNOWN)
+    return Meaning(Kind.SPAN if any(word in SPANS for word in rest) else Kind.OTHER)
 
 
 def _split(word: str) -> tuple[str, ...]:
@@ -128,11 +146,18 @@ def is_given(value: Any) -> bool:
 
 def looks_like_time(value: Any) -> bool:
     """Whether a value is a number, a time of a clock, or several."""
+    if isinstance(value, str):
+        return looks_like_stretch(value) or (len(value) <= LONGEST_TIME and TIME.fullmatch(value) is not None)
+    return looks_like_stretch(value) or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def looks_like_stretch(value: Any) -> bool:
+    """Whether a value is several times, or fields for a start or an end."""
     if isinstance(value, list | tuple):
         return bool(value) and all(map(looks_like_time, value))
-    if isinstance(value, str):
-        return CLOCK.fullmatch(value) is not None
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(value, Mapping):
+        return any(meaning(str(name)).kind in (Kind.START, Kind.END) and looks_like_time(value[name]) for name in value)
+    return isinstance(value, str) and len(value) <= LONGEST_TIME and STRETCH.fullmatch(value) is not None
 
 
 def seconds(name: str, value: Any, scale: float) -> float | None:
@@ -185,15 +210,19 @@ def part(values: Mapping[str, Any], *, is_cut: bool = False, carried: frozenset[
         if is_cut and kind in (Kind.START, Kind.END) and normal(name) not in ("start", "end", "offset"):
             kind = Kind.UNKNOWN
         given.setdefault(kind, []).append(name)
-    for name in given.get(Kind.UNKNOWN, ()):
-        if name not in carried and looks_like_time(values[name]):
+    unclear = [name for name in given.get(Kind.UNKNOWN, ()) if looks_like_time(values[name])]
+    unclear += [name for name in given.get(Kind.SPAN, ()) if looks_like_stretch(values[name])]
+    unclear += [name for name, value in values.items() if isinstance(value, Mapping) and _is_part_of_struct(name, value)]
+    unclear += [name for pair in _pairs(tuple(values)) if all(looks_like_time(values[name]) for name in pair) for name in pair]
+    for name in unclear:
+        if name not in carried:
             raise _not_understood(name)
     start, end, duration = (_agreeing(values, given.get(kind, [])) for kind in (Kind.START, Kind.END, Kind.DURATION))
     if start is not None and end is None and duration is None:
         for name in (*given.get(Kind.DURATION, ()), *given.get(Kind.FACT, ())):
             if name not in carried:
                 raise _not_understood(name)
-    used = frozenset(name for names in given.values() for name in names)
+    used = frozenset(name for kind, names in given.items() if kind not in (Kind.UNKNOWN, Kind.SPAN) for name in names)
     if start is None and end is None:
         return Part(None, None, duration, used)
     if end is None and duration is not None:
@@ -207,6 +236,18 @@ def part(values: Mapping[str, Any], *, is_cut: bool = False, carried: frozenset[
 def _timed(names: tuple[str, ...]) -> tuple[tuple[str, Kind], ...]:
     """The columns that are times, of a row of these."""
     return tuple((name, meaning(name).kind) for name in names if meaning(name).kind is not Kind.OTHER)
+
+
+def _is_part_of_struct(name: str, value: Mapping[str, Any]) -> bool:
+    """Whether a struct with a path has a start or an end beside it."""
+    return normal(name) in PATHS and looks_like_stretch(value)
+
+
+@lru_cache(1024)
+def _pairs(names: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """The columns that are a start and an end together."""
+    there = {normal(name): name for name in names}
+    return tuple((there[start], there[end]) for start, end in PAIRS if start in there and end in there)
 
 
 def _agreeing(values: Mapping[str, Any], names: list[str]) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -14,6 +15,11 @@ from .record import Record
 from .text import LONGEST_LINE, lines, opened
 
 CHUNK = 1 << 16
+DEEPEST = 100
+"""Levels of a row that are within another."""
+TOO_DEEP = f"it is nested more than {DEEPEST} deep"
+BRACKETS = re.compile(r'[\[\]{}]|"(?:\\.|[^"\\])*"?', re.DOTALL)
+"""Brackets, and strings, in which they are none."""
 LARGEST_OBJECT = 256 << 20
 """Characters of a file that is one object, which is read at once."""
 
@@ -49,9 +55,11 @@ def _is_document(first: str) -> bool:
     """Whether a file whose first line is this is one object."""
     try:
         value = json.loads(first)
+        return isinstance(value, dict) and _rows_of(value) != [value]
     except ValueError:
         return first.startswith("{") and first.rstrip()[-1] in "{[,:"
-    return isinstance(value, dict) and _rows_of(value) != [value]
+    except RecursionError:  # of one row, as far as is known
+        return False
 
 
 def _rows_of(value: Any) -> list[Any]:
@@ -66,7 +74,23 @@ def _rows_of(value: Any) -> list[Any]:
     return listed[0] if len(listed) == 1 else [value]
 
 
+def _is_deep(value: Any) -> bool:
+    """Whether a value is nested so deeply that what is done with it later could fail."""
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [inner for outer in level for inner in (outer.values() if isinstance(outer, dict) else outer) if _nests(inner)]
+        if not level:
+            return False
+    return True
+
+
+def _nests(value: Any) -> bool:
+    return isinstance(value, dict | list)
+
+
 def _record(number: int, value: Any) -> Record:
+    if _nests(value) and _is_deep(value):
+        return Record(number, problem=TOO_DEEP)
     if isinstance(value, str):
         value = {"path": value}
     if not isinstance(value, dict):
@@ -106,6 +130,16 @@ def _document(first: str, text: TextIO, path: Path) -> Iterator[Record]:
         at += len(content[at:]) - len(content[at:].lstrip()) if content[at : at + 1].isspace() else 0
 
 
+def _end_of(text: str, at: int) -> int:
+    """Where an array or object that begins at a place ends, 0 where it goes on."""
+    depth = 0
+    for token in BRACKETS.finditer(text, at):
+        depth += (token[0] in "[{") - (token[0] in "]}")
+        if not depth:
+            return token.end()
+    return 0
+
+
 def _elements(start: str, text: TextIO, path: Path) -> Iterator[Record]:
     """The elements of an array, each as soon as it is whole."""
     decoder, buffer, at, number, more = json.JSONDecoder(), start, 1, 0, CHUNK
@@ -118,11 +152,15 @@ def _elements(start: str, text: TextIO, path: Path) -> Iterator[Record]:
             value, end = decoder.raw_decode(buffer, at)
             whole = end < len(buffer)  # else a number may go on
             problem = "it ends within an array"
-        except (ValueError, RecursionError) as error:
+            record = _record(number + 1, value) if whole else None
+        except ValueError as error:
             whole, problem = False, reason(error)
-        if whole:
+        except RecursionError:
+            end, problem = _end_of(buffer, at), TOO_DEEP
+            whole, record = bool(end), Record(number + 1, problem=TOO_DEEP)
+        if whole and record:
             number, at, more = number + 1, end, CHUNK
-            yield _record(number, value)
+            yield record
             continue
         chunk = text.read(more) if len(buffer) - at < LONGEST_LINE else ""
         if not chunk:

@@ -106,11 +106,11 @@ class _Listing:
                 yield entry
                 continue
             pending.append(entry)
-            if len(pending) >= (HEAD if self._has_no_names(record) else MOST_PENDING):
+            if not self._names:  # of rows that are broken, which says nothing of what this is
+                yield pending.pop()
+            elif len(pending) >= (HEAD if self._has_no_names(record) else MOST_PENDING):
                 break
-        if pending and not self._names:
-            yield from pending
-        elif pending:
+        if pending:
             raise InvalidInput(
                 f"{self._path} names no recordings: there is no column of paths, such as path, file_name or audio_filepath, "
                 f"among {', '.join(map(repr, self._names))}"

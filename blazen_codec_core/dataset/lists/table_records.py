@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import re
+from collections import deque
 from collections.abc import Iterator
 from itertools import chain, islice, zip_longest
 from pathlib import Path
 
+from ...audio import SUFFIXES
 from ...errors import InvalidInput, reason
-from .columns import PATHS, normal
+from .columns import IDS, PATHS, Kind, meaning, normal
 from .json_records import json_records
 from .record import Record
 from .text import lines, opened
@@ -35,9 +37,11 @@ def table_records(path: Path) -> Iterator[Record]:
             yield from _fairseq(first.strip(), chain(following, every))
             return
         for separator in SEPARATORS:
-            names = [name.strip() for name in next(_fields(iter([first]), separator), [])]
+            header = next(_fields(iter([first]), separator), [])
+            names = [name.strip() for name in header] if isinstance(header, list) else []
             if any(normal(name) in PATHS for name in names):
-                yield from _rows(names, chain(following, every), separator)
+                is_padded = f"{separator} " in first or f" {separator}" in first
+                yield from _rows(names, chain(following, every), separator, is_padded)
                 return
         yield from _nameless(chain([first], following, every), path)
 
@@ -58,7 +62,7 @@ def line_records(path: Path) -> Iterator[Record]:
 
 
 def _numbered(fields: list[str]) -> dict[str, str]:
-    return {f"column_{number}": field.strip() for number, field in enumerate(fields, 1)}
+    return {f"column_{number}": field.strip() if number == 1 else field for number, field in enumerate(fields, 1)}
 
 
 def _nameless(every: Iterator[str], path: Path) -> Iterator[Record]:
@@ -73,36 +77,112 @@ def _nameless(every: Iterator[str], path: Path) -> Iterator[Record]:
             yield Record(number, _numbered(row))
 
 
-def _rows(names: list[str], every: Iterator[str], separator: str) -> Iterator[Record]:
+def _rows(names: list[str], every: Iterator[str], separator: str, is_padded: bool) -> Iterator[Record]:
+    """Rows of columns with names; blanks are part of what travels along, unless the names are padded too."""
     repeated = {name for name in names if name and names.count(name) > 1}
     if repeated:
         raise InvalidInput(f"the columns {', '.join(sorted(repeated))} are there twice")
-    for number, row in enumerate(_fields(every, separator), 1):
+    path = next(number for number, name in enumerate(names) if normal(name) in PATHS)
+    stripped = {name for name in names if is_padded or normal(name) in (*PATHS, *IDS) or meaning(name).kind is not Kind.OTHER}
+    for number, row in enumerate(_fields(every, separator, len(names), path), 1):
         if isinstance(row, str):
             yield Record(number, problem=row)
         elif any(field.strip() for field in row):
             if any(field.strip() for field in row[len(names) :]):
                 yield Record(number, problem=f"there are {len(row)} fields, and {len(names)} columns")
             else:
-                yield Record(number, {name: field.strip() for name, field in zip_longest(names, row[: len(names)], fillvalue="")})
+                pairs = zip_longest(names, row[: len(names)], fillvalue="")
+                yield Record(number, {name: field.strip() if name in stripped else field for name, field in pairs})
 
 
-def _fields(every: Iterator[str], separator: str) -> Iterator[list[str]]:
-    """The fields of each row, or what is wrong with it."""
+class _Lines:
+    """Lines for `csv`, which may go back to those after the first of a row."""
+
+    def __init__(self, every: Iterator[str]) -> None:
+        self._every, self._waiting = every, deque[str]()
+        self.taken: list[str] = []
+        self.is_at_end = False
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        line = self._waiting.popleft() if self._waiting else next(self._every, None)
+        if line is None:
+            self.is_at_end = True
+            raise StopIteration
+        self.taken.append(line)
+        return f"{line}\n"
+
+    def go_back(self, kept: int) -> None:
+        """Go on after so many lines of the row, whatever was read since."""
+        self._waiting.extendleft(reversed(self.taken[kept:]))
+
+    def row(self, reader: Iterator[list[str]]) -> list[str] | None:
+        """Return the fields of the next row, `None` if there is none."""
+        self.taken, self.is_at_end = [], False
+        return next(reader, None)
+
+
+def _fields(every: Iterator[str], separator: str, columns: int | None = None, path: int = 0) -> Iterator[list[str] | str]:
+    """The fields of each row, or what is wrong with it.
+
+    Args:
+        columns: How many there are, if known.
+        path: The number of that of paths.
+    """
     if separator in UNQUOTED:
         for line in every:
             yield [_unquoted(field) for field in line.split(separator)]
         return
-    reader = csv.reader((f"{line}\n" for line in every), delimiter=separator, skipinitialspace=True)
+    rows = _Lines(every)
+    as_it_is, skipping = (csv.reader(rows, delimiter=separator, skipinitialspace=skips) for skips in (False, True))
     while True:
         try:
-            row = next(reader, None)
+            row = rows.row(as_it_is)
+            if row is not None and any(field[:1] == " " and field.lstrip()[:1] == '"' for field in row):
+                rows.go_back(0)
+                row = rows.row(skipping)
         except csv.Error as error:
-            yield reason(error)  # type: ignore[misc]
+            rows.go_back(1)
+            yield f"{reason(error)}; is a quotation mark not closed?" if len(rows.taken) > 1 else reason(error)
             continue
         if row is None:
             return
-        yield row
+        if _is_unclosed(row, rows, separator, columns, path):
+            rows.go_back(1)
+            yield f"a quotation mark is not closed: {rows.taken[0][:80]!r}"
+        else:
+            yield row
+
+
+def _is_unclosed(row: list[str], rows: _Lines, separator: str, columns: int | None, path: int) -> bool:
+    """Whether a quotation mark took lines into a row that are rows of their own."""
+    if rows.is_at_end:
+        return True
+    if len(rows.taken) == 1:
+        return False
+    columns = columns or len(row)
+    if any(row[columns:]) or "\n" in "".join(row[path : path + 1]) or not _is_strict(rows.taken, separator):
+        return True
+    return any(_is_row(line, separator, columns, path) for line in rows.taken[1:])
+
+
+def _is_strict(lines: list[str], separator: str) -> bool:
+    """Whether quotation marks stand at the ends of fields only."""
+    try:
+        return bool(list(csv.reader((f"{line}\n" for line in lines), delimiter=separator, skipinitialspace=True, strict=True)))
+    except csv.Error:
+        return False
+
+
+def _is_row(line: str, separator: str, columns: int, path: int) -> bool:
+    """Whether a line within a row names a recording by itself."""
+    try:
+        row = next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])
+    except csv.Error:
+        return False
+    return len(row) == columns and Path(row[path].strip()).suffix.lower() in SUFFIXES
 
 
 def _unquoted(field: str) -> str:
