@@ -29,6 +29,16 @@ KINDS = {
     "snac": (SnacArchitecture, SnacBackend),
 }
 SMALL_ENCODEC = {"num_filters": 4, "hidden_size": 16, "codebook_size": 64, "target_bandwidths": [1.0, 2.0]}
+SEGMENTED_ENCODEC = {
+    **SMALL_ENCODEC,
+    "sampling_rate": 8000,
+    "upsampling_ratios": [4, 2],
+    "target_bandwidths": [12.0],
+    "use_causal_conv": False,
+    "normalize": True,
+    "chunk_length_s": 0.1,
+    "overlap": 0.5,
+}
 SMALL_DAC = {"encoder_dim": 4, "decoder_dim": 32, "n_codebooks": 3}
 SMALL_SNAC = {"encoder_dim": 4, "decoder_dim": 32, "codebook_size": 64}
 SETTINGS = [
@@ -141,6 +151,33 @@ def test_short_signals_and_pieces_with_every_padding(tmp_path, mode, seconds):
     ours._handle.backend.batch_streams = {"cpu": 4}
     longer = audio(ours, 0.5)
     assert ours.encode_batch([longer, pcm], 24_000)[1] == tokens
+
+
+@pytest.mark.parametrize("overlap", [0.5, 0.25, 0.1, 0.01])
+def test_segments_that_overlap_by_much_decode_at_every_length(tmp_path, overlap):
+    """The last two are short then: in pieces, side by side, and all at once."""
+    folder = published("encodec", {**SEGMENTED_ENCODEC, "overlap": overlap}, tmp_path / "w")
+    codec = bc.load("encodec", weights=folder, **FROM_WEIGHTS)
+    segment, made = codec.spec.segment, []
+    for samples in range(1, 5 * segment.stride, 37):
+        rng = np.random.default_rng(samples)
+        tokens = bc.CodecTokens.from_codes(
+            codec.spec,
+            rng.integers(0, 64, (2, segment.frames(samples, 8))),
+            num_samples=samples,
+            scales=rng.uniform(0.5, 1, (1, segment.count(samples))).astype(np.float32),
+        )
+        for count in (1, 2, 3):
+            assert bc.CodecTokens.concat(tokens.parts(count * segment.length // 8)) == tokens
+        session = codec.decoder_session()
+        whole = np.concatenate([session.push(tokens), session.finish()], axis=1)
+        assert np.array_equal(codec.decode(tokens), whole)
+        session = codec.decoder_session()
+        parts = [session.push(part) for part in tokens.parts(segment.length // 8)]
+        assert np.array_equal(np.concatenate([*parts, session.finish()], axis=1), whole)
+        made.append((tokens, whole))
+    for own, (_, whole) in zip(codec.decode_batch([tokens for tokens, _ in made]), made, strict=True):
+        assert np.array_equal(own, whole)
 
 
 @pytest.mark.parametrize(("family", "settings"), [SETTINGS[0], SETTINGS[11], SETTINGS[15]])
