@@ -8,7 +8,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import blazen_codec_core as bc
 from blazen_codec_core import weights
@@ -312,6 +312,78 @@ def test_a_config_of_snac_without_attention_is_seen_from_the_tensors(tmp_path, a
     codec = bc.load(family, weights=folder, **FROM_WEIGHTS)
     codec.load()
     assert codec.spec.architecture.attn_window_size == (32 if attends else None)
+
+
+OWN_SETTINGS = """# as OmegaConf writes them
+sample_rate: 16000
+channels: 1
+solver: compression
+encodec:
+  causal: true
+  renormalize: false
+  sample_rate: ${sample_rate}
+seanet:
+  causal: ${encodec.causal}
+  ratios:
+  - 5
+  - 4
+  - 2
+  n_filters: 4
+  n_residual_layers: 1
+  norm: weight_norm
+  norm_params: {}
+  dilation_base: 2
+  pad_mode: reflect
+  true_skip: false
+  lstm: 2
+  decoder:
+    trim_right_ratio: 1.0
+    final_activation: null
+"""
+
+
+class TestSettingsInACheckpointOfAudiocraft:
+    """Its `xp.cfg`, held against the config beside it."""
+
+    def load(self, folder, text):
+        published(*SETTINGS[0], folder)
+        torch.save({"best_state": load_file(folder / "model.safetensors"), "xp.cfg": text}, folder / "checkpoint.th")
+        (folder / "model.safetensors").unlink()
+        bc.load("encodec", weights=folder, **FROM_WEIGHTS).load()
+
+    def test_the_same_ones_load(self, tmp_path):
+        self.load(tmp_path, OWN_SETTINGS)
+        self.load(tmp_path, OWN_SETTINGS.replace("ratios:\n  - 5\n  - 4\n  - 2", "ratios: [5, 4, 2]  # one line"))
+        self.load(tmp_path, OWN_SETTINGS.replace("causal: true", "causal: True"))
+
+    @pytest.mark.parametrize(
+        ("old", "new", "says"),
+        [
+            ("pad_mode: reflect", "pad_mode: constant", r"seanet\.pad_mode in its xp\.cfg is 'constant', but .* has 'reflect'"),
+            ("causal: true", "causal: false", r"encodec\.causal in its xp\.cfg is False, but .* has True"),
+            ("${encodec.causal}", "False", r"seanet\.causal"),
+            ("- 5\n  - 4", "- 4\n  - 5", r"seanet\.ratios in its xp\.cfg is \[4, 5, 2\], but .* has \[5, 4, 2\]"),
+            ("true_skip: false", "true_skip: true", r"seanet\.true_skip .* is True, but .* has False"),
+            ("dilation_base: 2", "dilation_base: 3", r"seanet\.dilation_base"),
+            ("norm: weight_norm", "norm: time_group_norm", r"seanet\.norm"),
+            ("trim_right_ratio: 1.0", "trim_right_ratio: .5", r"seanet\.decoder\.trim_right_ratio .* is 0\.5"),
+            ("n_filters: 4", "n_filters: 8", r"seanet\.n_filters"),
+            ("n_residual_layers: 1", "n_residual_layers: 2", r"seanet\.n_residual_layers"),
+            ("lstm: 2", "lstm: 0", r"seanet\.lstm"),
+            ("sample_rate: 16000", "sample_rate: 32000", r"sample_rate in its xp\.cfg is 32000, but .* has 16000"),
+            ("channels: 1", "channels: 2", r"channels"),
+            ("renormalize: false", "renormalize: true", r"encodec\.renormalize"),
+        ],
+    )
+    def test_others_are_refused_by_name(self, tmp_path, old, new, says):
+        assert old in OWN_SETTINGS
+        with pytest.raises(bc.WeightsUnavailable, match=says):
+            self.load(tmp_path, OWN_SETTINGS.replace(old, new, 1))
+
+    @pytest.mark.parametrize("text", ["a: 1", "", "}{", "seanet:\n  ratios: &x [5,\n", b"sample_rate: 16000", None])
+    def test_those_that_cannot_be_read_are_warned_of(self, tmp_path, text):
+        with pytest.warns(bc.UnknownSettingsNotice, match=r"xp\.cfg"):
+            self.load(tmp_path, text)
 
 
 class TestRefusals:
