@@ -13,7 +13,12 @@ from blazen_codec_core.architectures import Architecture, Names
 from blazen_codec_core.specs import LAYERS
 
 Width = Annotated[int, Field(gt=0, le=1 << 16)]
+Bandwidth = Annotated[float, Field(allow_inf_nan=False, le=1e9)]
 Rates = Annotated[tuple[Annotated[int, Field(gt=0, le=1 << 12)], ...], Field(min_length=1, max_length=12)]
+
+
+LONGEST_HOP = LONGEST_REACH = 1 << 16
+"""Samples a frame, and frames that a convolution spans: beyond, memory would go for what no model has."""
 
 
 class EncodecArchitecture(Architecture):
@@ -28,7 +33,7 @@ class EncodecArchitecture(Architecture):
     upsampling_ratios: Rates = (8, 5, 4, 2)
     hidden_size: Width = 128
     codebook_size: int = Field(default=1024, gt=1, le=1 << 24)
-    target_bandwidths: Annotated[tuple[float, ...], Field(min_length=1, max_length=1024)] = (1.5, 3.0, 6.0, 12.0, 24.0)
+    target_bandwidths: Annotated[tuple[Bandwidth, ...], Field(min_length=1, max_length=1024)] = (1.5, 3.0, 6.0, 12.0, 24.0)
     norm_type: Literal["weight_norm", "time_group_norm"] = "weight_norm"
     use_causal_conv: bool = True
     normalize: bool = False
@@ -52,6 +57,17 @@ class EncodecArchitecture(Architecture):
         if size not in (None, hidden):
             raise ValueError(f"codebook_dim is {size!r}; {hidden}, as hidden_size, is supported")
         return described
+
+    @model_validator(mode="after")
+    def _spans(self) -> EncodecArchitecture:
+        if self.hop_length > LONGEST_HOP:
+            raise ValueError(f"upsampling_ratios {self.upsampling_ratios} make a frame of more than {LONGEST_HOP} samples")
+        if (self.residual_kernel_size - 1) * self.dilation_growth_rate ** max(0, self.num_residual_layers - 1) >= LONGEST_REACH:
+            raise ValueError(
+                f"residual_kernel_size {self.residual_kernel_size}, dilation_growth_rate {self.dilation_growth_rate} and "
+                f"num_residual_layers {self.num_residual_layers} make a convolution span more than {LONGEST_REACH} frames"
+            )
+        return self
 
     @model_validator(mode="after")
     def _codes(self) -> EncodecArchitecture:
