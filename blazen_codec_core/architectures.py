@@ -7,7 +7,7 @@ import json
 import re
 import warnings
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self, get_origin
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, ValidationError
 
@@ -91,10 +91,10 @@ class Architecture(BaseModel):
     @classmethod
     def _check_booleans(cls, described: Mapping[str, Any]) -> None:
         """Raises `ValueError` where a setting is a boolean and a number is wanted, which pydantic takes for 0 or 1."""
-        switches = {name for name, field in cls.model_fields.items() if field.annotation is bool}
+        others = {name for name, field in cls.model_fields.items() if field.annotation is bool or get_origin(field.annotation) is Literal}
         for name, value in described.items():
             values = value if isinstance(value, list | tuple) else [value]
-            if name in cls.known_names() - BOOKKEEPING - cls.silent - switches and any(isinstance(v, bool) for v in values):
+            if name in cls.known_names() - BOOKKEEPING - cls.silent - others and any(isinstance(v, bool) for v in values):
                 raise ValueError(f"{name} is {value!r:.100}; a number is wanted in place of a boolean")
 
     @classmethod

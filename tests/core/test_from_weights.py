@@ -417,7 +417,7 @@ class TestRefusals:
     def test_a_config_that_claims_more_than_the_file_can_hold(self, tmp_path):
         folder = published(*SETTINGS[0], tmp_path / "w")
         config = json.loads((folder / "config.json").read_text())
-        (folder / "config.json").write_text(json.dumps({**config, "num_filters": 4096, "num_residual_layers": 60}))
+        (folder / "config.json").write_text(json.dumps({**config, "num_filters": 4096, "num_residual_layers": 60, "dilation_growth_rate": 1}))
         with pytest.raises(bc.WeightsUnavailable, match="bytes cannot hold"):
             bc.load("encodec", weights=folder, **FROM_WEIGHTS).load()
 

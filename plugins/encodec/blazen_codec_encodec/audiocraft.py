@@ -69,8 +69,7 @@ def settings(text: str) -> dict[str, Any]:
     """Values by dotted names, from as much of YAML as OmegaConf writes; what is not understood is left out."""
     found: dict[str, Any] = {}
     path: list[tuple[int, str]] = []
-    for line in text.splitlines():
-        line = re.sub(r"(^|\s)#.*", "", line).rstrip()
+    for line in (re.sub(r"(^|\s)#.*", "", line).rstrip() for line in text.splitlines()):
         if item := ITEM.fullmatch(line):
             values = found.setdefault(".".join(name for _, name in path), [])
             if isinstance(values, list):
