@@ -414,6 +414,24 @@ class TestRefusals:
         with pytest.raises(bc.InvalidInput, match="takes its settings from weights"):
             bc.load("dac", weights=where, **FROM_WEIGHTS)
 
+    @pytest.mark.parametrize(
+        ("content", "says"),
+        [
+            (b"", "is empty"),
+            (b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 3\n", "pointer of Git LFS"),
+            (b"<!DOCTYPE html>", "is a web page"),
+            (b'{"a": 1}', "is JSON and holds no weights"),
+        ],
+    )
+    @pytest.mark.parametrize("config", [True, False])
+    def test_what_is_no_file_of_weights(self, tmp_path, content, says, config):
+        folder = published(*SETTINGS[0], tmp_path / "w")
+        (folder / "model.safetensors").write_bytes(content)
+        if not config:
+            (folder / "config.json").unlink()
+        with pytest.raises(bc.WeightsUnavailable, match=says):
+            bc.load("encodec", weights=folder, **FROM_WEIGHTS).load()
+
     def test_a_config_that_claims_more_than_the_file_can_hold(self, tmp_path):
         folder = published(*SETTINGS[0], tmp_path / "w")
         config = json.loads((folder / "config.json").read_text())
