@@ -91,7 +91,11 @@ class Architecture(BaseModel):
     @classmethod
     def _check_booleans(cls, described: Mapping[str, Any]) -> None:
         """Raises `ValueError` where a setting is a boolean and a number is wanted, which pydantic takes for 0 or 1."""
-        others = {name for name, field in cls.model_fields.items() if field.annotation is bool or get_origin(field.annotation) is Literal}
+        others = {
+            name
+            for name, field in cls.model_fields.items()
+            if field.annotation is bool or get_origin(field.annotation) is Literal
+        }
         for name, value in described.items():
             values = value if isinstance(value, list | tuple) else [value]
             if name in cls.known_names() - BOOKKEEPING - cls.silent - others and any(isinstance(v, bool) for v in values):

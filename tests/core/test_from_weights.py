@@ -402,6 +402,27 @@ class TestSettingsInACheckpointOfAudiocraft:
             self.load(tmp_path, text)
 
 
+class TestFrequenciesOfAttention:
+    """Buffers in the files of SNAC's authors, which have to be what the settings make them."""
+
+    def load(self, folder, change):
+        published(*SETTINGS[16], folder)
+        state = torch.load(folder / "pytorch_model.bin")
+        names = [name for name in state if name.endswith(".rel_pos.inv_freq")]
+        assert len(names) == 2
+        torch.save({**state, names[1]: change(state[names[1]])}, folder / "pytorch_model.bin")
+        bc.load("snac", weights=folder, **FROM_WEIGHTS).load()
+
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+    def test_the_same_in_any_type(self, tmp_path, dtype):
+        self.load(tmp_path / "w", lambda found: found.to(dtype))
+
+    @pytest.mark.parametrize("change", [lambda found: found * 3, lambda found: found[:-1], lambda found: found.long()])
+    def test_others_are_refused_by_name(self, tmp_path, change):
+        with pytest.raises(bc.WeightsUnavailable, match=r"decoder\..*\.rel_pos\.inv_freq is not what follows"):
+            self.load(tmp_path / "w", change)
+
+
 class TestRefusals:
     def test_weights_that_say_nothing_of_their_settings(self, tmp_path):
         torch.save({"encoder.w": torch.zeros(1)}, tmp_path / "w.pth")
@@ -435,7 +456,9 @@ class TestRefusals:
     def test_a_config_that_claims_more_than_the_file_can_hold(self, tmp_path):
         folder = published(*SETTINGS[0], tmp_path / "w")
         config = json.loads((folder / "config.json").read_text())
-        (folder / "config.json").write_text(json.dumps({**config, "num_filters": 4096, "num_residual_layers": 60, "dilation_growth_rate": 1}))
+        (folder / "config.json").write_text(
+            json.dumps({**config, "num_filters": 4096, "num_residual_layers": 60, "dilation_growth_rate": 1})
+        )
         with pytest.raises(bc.WeightsUnavailable, match="bytes cannot hold"):
             bc.load("encodec", weights=folder, **FROM_WEIGHTS).load()
 
