@@ -423,6 +423,21 @@ class TestFrequenciesOfAttention:
             self.load(tmp_path / "w", change)
 
 
+def test_a_checkpoint_of_dac_without_its_settings_takes_those_of_the_config_beside_it(tmp_path):
+    family, settings = SETTINGS[11]
+    folder = published(family, settings, tmp_path / "w")
+    wanted = bc.load(family, weights=folder, **FROM_WEIGHTS)
+    content = torch.load(folder / "weights.pth")
+    (folder / "config.json").write_text(json.dumps(settings))
+    for without in ({"state_dict": content["state_dict"]}, {"state_dict": content["state_dict"], "metadata": {}}):
+        torch.save(without, folder / "weights.pth")
+        codec = bc.load(family, weights=folder, **FROM_WEIGHTS)
+        assert codec.spec == wanted.spec
+        pcm = audio(codec)
+        made, same = codec.encode(pcm, 22_050), wanted.encode(pcm, 22_050)
+        assert all(map(np.array_equal, made.codes, same.codes))
+
+
 class TestRefusals:
     def test_weights_that_say_nothing_of_their_settings(self, tmp_path):
         torch.save({"encoder.w": torch.zeros(1)}, tmp_path / "w.pth")
