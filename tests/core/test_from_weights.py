@@ -261,6 +261,12 @@ def test_the_config_of_a_model_around_the_codec_is_looked_into():
     assert (found.sampling_rate, found.hop_length) == (32_000, 640)
 
 
+def test_two_names_of_one_setting_may_say_the_same():
+    """`null` says nothing."""
+    found = DacArchitecture.read({"n_codebooks": 2, "num_codebooks": 2, "latent_dim": None, "hidden_size": 32}, "here", "dac")
+    assert (found.n_codebooks, found.latent_dim) == (2, 32)
+
+
 @pytest.mark.parametrize(
     ("family", "settings", "says"),
     [
@@ -273,6 +279,13 @@ def test_the_config_of_a_model_around_the_codec_is_looked_into():
         ("encodec", {"num_filters": 10**9}, "num_filters is 1000000000"),
         ("dac", {"encoder_rates": [2, 4], "decoder_rates": [2, 2]}, "do not undo"),
         ("dac", {"encoder_rates": [2, 4], "hop_length": 9}, "hop_length is 9"),
+        ("dac", {"sample_rate": 16_000, "sampling_rate": 8000}, "sample_rate is 16000 and sampling_rate is 8000"),
+        ("dac", {"n_codebooks": 2, "num_codebooks": 3}, "n_codebooks is 2 and num_codebooks is 3"),
+        (
+            "dac",
+            {"decoder_rates": [8, 8, 4, 2], "upsampling_ratios": [8, 4, 8, 2]},
+            r"decoder_rates is \[8, 8, 4, 2\] and upsampling_ratios is \[8, 4, 8, 2\], two names of one setting",
+        ),
         ("dac", {"n_codebooks": 2, "codebook_dim": [8]}, "codebook_dim has 1 sizes for 2"),
         ("snac", {"vq_strides": [4, 3]}, "vq_strides"),
         ("snac", {"latent_dim": 5}, "latent_dim is 5; 1024"),

@@ -68,6 +68,16 @@ class DacArchitecture(Architecture):
     def completed(cls, described: Mapping[str, Any], names: Names) -> Mapping[str, Any]:
         """What follows from other settings; what a config says of that itself must be the same."""
         settings = dict(described)
+        for authors, hub in HUB.items():
+            if authors not in settings or hub not in settings:
+                continue
+            if settings[authors] is None:
+                del settings[authors]
+            elif settings[hub] not in (None, settings[authors]):
+                raise ValueError(
+                    f"{authors} is {settings[authors]!r:.100} and {hub} is {settings[hub]!r:.100}, two names of one setting: "
+                    "leave out the wrong one"
+                )
         rates = settings.get("downsampling_ratios", settings.get("encoder_rates", (2, 4, 8, 8)))
         if isinstance(rates, list | tuple) and all(isinstance(rate, int) for rate in rates):
             if not settings.keys() & {"decoder_rates", "upsampling_ratios"}:
