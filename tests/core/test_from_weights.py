@@ -261,6 +261,14 @@ def test_the_config_of_a_model_around_the_codec_is_looked_into():
     assert (found.sampling_rate, found.hop_length) == (32_000, 640)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_config_with_a_byte_order_mark(tmp_path, encoding):
+    folder = published(*SETTINGS[0], tmp_path / "w")
+    wanted = bc.load("encodec", weights=folder, **FROM_WEIGHTS).spec
+    (folder / "config.json").write_text((folder / "config.json").read_text(), encoding)
+    assert bc.load("encodec", weights=folder, **FROM_WEIGHTS).spec == wanted
+
+
 def test_two_names_of_one_setting_may_say_the_same():
     """`null` says nothing."""
     found = DacArchitecture.read({"n_codebooks": 2, "num_codebooks": 2, "latent_dim": None, "hidden_size": 32}, "here", "dac")
@@ -298,6 +306,17 @@ def test_two_names_of_one_setting_may_say_the_same():
         ("encodec", {"target_bandwidths": [1.5, float("inf")]}, r"target_bandwidths\.1 is inf"),
         ("encodec", {"target_bandwidths": [float("nan")]}, r"target_bandwidths\.0 is nan"),
         ("encodec", {"target_bandwidths": [1e308]}, r"target_bandwidths\.0 is 1e\+308"),
+        (
+            "encodec",
+            {"sampling_rate": 24_000, "chunk_length_s": 0.33333},
+            "chunk_length_s 0.33333 at sampling_rate 24000 makes segments of 7999 samples; whole frames of 320",
+        ),
+        ("encodec", {"chunk_length_s": 1e-9}, "chunk_length_s 1e-09 .* segments of 0 samples"),
+        (
+            "encodec",
+            {"sampling_rate": 9000, "upsampling_ratios": [5], "chunk_length_s": 0.005, "overlap": 0.5},
+            "overlap 0.5 with chunk_length_s 0.005 makes segments of 45 samples start every 22",
+        ),
         ("encodec", {"kernel_size": True}, "kernel_size is True; a number is wanted"),
         ("encodec", {"trim_right_ratio": False}, "trim_right_ratio is False; a number is wanted"),
         ("encodec", {"upsampling_ratios": [8, True]}, r"upsampling_ratios is \[8, True\]; a number is wanted"),
@@ -479,6 +498,39 @@ class TestRefusals:
         if not config:
             (folder / "config.json").unlink()
         with pytest.raises(bc.WeightsUnavailable, match=says):
+            bc.load("encodec", weights=folder, **FROM_WEIGHTS).load()
+
+    @pytest.mark.parametrize(
+        ("text", "says"),
+        [
+            ("", r"config\.json is no JSON: .*Fetch it again"),
+            ("{'sampling_rate': 1}", r"config\.json is no JSON"),
+            ("\udcff", r"config\.json is no JSON"),
+            ('{"a": ' + "[" * 900 + "]" * 900 + "}", r"config\.json is nested too deeply"),
+            ("[" * 200_000, r"config\.json is nested too deeply"),
+        ],
+        ids=["empty", "quotes", "bytes", "deep", "deeper"],
+    )
+    def test_a_config_that_is_none(self, tmp_path, text, says):
+        folder = published(*SETTINGS[0], tmp_path / "w")
+        (folder / "config.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+        with pytest.raises(bc.WeightsUnavailable, match=says):
+            bc.load("encodec", weights=folder, **FROM_WEIGHTS)
+
+    @pytest.mark.parametrize(
+        ("make", "says"),
+        [
+            (lambda bias: torch.empty_like(bias, device="meta"), "is a meta tensor, which has no values"),
+            (lambda bias: torch.nested.as_nested_tensor([bias[:1], bias[1:]]), "is a nested tensor"),
+        ],
+    )
+    @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+    def test_tensors_without_plain_values(self, tmp_path, make, says):
+        folder, name = published(*SETTINGS[0], tmp_path / "w"), "encoder.model.0.conv.conv.bias"
+        state = load_file(folder / "model.safetensors")
+        (folder / "model.safetensors").unlink()
+        torch.save({**state, name: make(state[name])}, folder / "w.th")
+        with pytest.raises(bc.WeightsUnavailable, match=f"{name} {says}"):
             bc.load("encodec", weights=folder, **FROM_WEIGHTS).load()
 
     def test_a_config_that_claims_more_than_the_file_can_hold(self, tmp_path):

@@ -70,6 +70,23 @@ class EncodecArchitecture(Architecture):
         return self
 
     @model_validator(mode="after")
+    def _segments(self) -> EncodecArchitecture:
+        if self.chunk_length_s is None:
+            return self
+        length, stride = self._segment_samples(self.chunk_length_s)
+        if length < 1 or length % self.hop_length:
+            raise ValueError(
+                f"chunk_length_s {self.chunk_length_s} at sampling_rate {self.sampling_rate} makes segments of {length} samples; "
+                f"whole frames of {self.hop_length} are supported"
+            )
+        if length > 2 * stride:
+            raise ValueError(
+                f"overlap {self.overlap} with chunk_length_s {self.chunk_length_s} makes segments of {length} samples start "
+                f"every {stride}; at most half of each may overlap the next"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _codes(self) -> EncodecArchitecture:
         if not 0 < min(self.codebook_choices) <= max(self.codebook_choices) <= 1024:
             raise ValueError(f"target_bandwidths {self.target_bandwidths} are {self.codebook_choices} codebooks")
@@ -112,9 +129,13 @@ class EncodecArchitecture(Architecture):
     def segment(self) -> Segment | None:
         if self.chunk_length_s is None:
             return None
-        length = int(self.chunk_length_s * self.sampling_rate)
-        stride = max(1, int((1 - (self.overlap or 0)) * length))
+        length, stride = self._segment_samples(self.chunk_length_s)
         return Segment(length=length, stride=stride, normalized=self.normalize)
+
+    def _segment_samples(self, seconds: float) -> tuple[int, int]:
+        """Samples of a segment, and from the start of one to that of the next."""
+        length = int(seconds * self.sampling_rate)
+        return length, max(1, int((1 - (self.overlap or 0)) * length))
 
 
 class LanguageModelSpec(BaseModel):
