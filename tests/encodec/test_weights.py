@@ -197,6 +197,25 @@ def test_the_licence_is_said_once(theirs, tmp_path):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_random_language_models_are_what_pytorch_draws_and_leave_its_generator_alone(monkeypatch, name):
+    spec = BY_NAME[name].language_model
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(3)
+        wanted = language_model.LanguageModel(spec).state_dict()
+
+    def shared(*args, **kwargs):
+        raise AssertionError("the generator that threads share is not to be used")
+
+    monkeypatch.setattr(torch, "manual_seed", shared)
+    monkeypatch.setattr(torch, "set_rng_state", shared)
+    before = torch.get_rng_state()
+    found = language_model.load(spec, name, "random:3", bc.LoadOptions()).state_dict()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[key], wanted[key]) for key in wanted)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_language_models_have_the_authors_names(tmp_path, name):
     from encodec_authors import models
 
