@@ -533,6 +533,14 @@ class TestRefusals:
         with pytest.raises(bc.WeightsUnavailable, match=f"{name} {says}"):
             bc.load("encodec", weights=folder, **FROM_WEIGHTS).load()
 
+    def test_a_direction_of_zeros(self, tmp_path):
+        folder, name = published(*SETTINGS[0], tmp_path / "w"), "encoder.model.0.conv.conv.weight_v"
+        state = load_file(folder / "model.safetensors")
+        state[name][1] = 0
+        save_file(state, folder / "model.safetensors")
+        with pytest.raises(bc.WeightsUnavailable, match=f"{name} has a row of zeros"):
+            bc.load("encodec", weights=folder, **FROM_WEIGHTS).load()
+
     def test_a_config_that_claims_more_than_the_file_can_hold(self, tmp_path):
         folder = published(*SETTINGS[0], tmp_path / "w")
         config = json.loads((folder / "config.json").read_text())
