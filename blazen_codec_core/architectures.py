@@ -7,7 +7,7 @@ import json
 import re
 import warnings
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self, get_origin
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, ValidationError
 
@@ -65,6 +65,7 @@ class Architecture(BaseModel):
         try:
             if isinstance(described, Mapping):
                 described = cls.completed(cls.recognised(described), names)
+                cls._check_booleans(described)
             found = cls.model_validate(described)
         except (ValidationError, ValueError) as error:
             raise WeightsUnavailable(f"{origin} is not a config of a model like {name}: {complaint(error)}") from error
@@ -86,6 +87,19 @@ class Architecture(BaseModel):
         if kind is None and not described.keys() & cls.known_names() - BOOKKEEPING:
             raise ValueError("it has none of the settings")
         return described
+
+    @classmethod
+    def _check_booleans(cls, described: Mapping[str, Any]) -> None:
+        """Raises `ValueError` where a setting is a boolean and a number is wanted, which pydantic takes for 0 or 1."""
+        others = {
+            name
+            for name, field in cls.model_fields.items()
+            if field.annotation is bool or get_origin(field.annotation) is Literal
+        }
+        for name, value in described.items():
+            values = value if isinstance(value, list | tuple) else [value]
+            if name in cls.known_names() - BOOKKEEPING - cls.silent - others and any(isinstance(v, bool) for v in values):
+                raise ValueError(f"{name} is {value!r:.100}; a number is wanted in place of a boolean")
 
     @classmethod
     def completed(cls, described: Mapping[str, Any], names: Names) -> Mapping[str, Any]:

@@ -32,6 +32,8 @@ def by_codebook(spec: CodecSpec, codes: Any) -> list[Array]:
         return _split(spec, as_array(codes, "the codes cannot be an array"))
     if isinstance(codes, str | bytes):
         raise InvalidTokens(f"codes are one array a codebook, not {codes!r}")
+    if not codes:
+        raise InvalidTokens(f"there are no codes: pass one array a codebook, {spec.codebook_numbers} of them for {spec.name}")
     if (table := _nested(codes)) is not None:
         return _split(spec, table)
     return [np.atleast_2d(as_array(code, f"codebook {number} cannot be an array")) for number, code in enumerate(codes)]

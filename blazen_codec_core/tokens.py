@@ -296,21 +296,33 @@ class CodecTokens:
     def parts(self, frames: int) -> Iterator[CodecTokens]:
         """The tokens in pieces of at most so many frames, the inverse of `concat`.
 
+        Where neighbours overlap by much, the last two segments are both short. They stay in one piece, whatever its size.
+
         Args:
             frames: A multiple of every stride, and whole segments where there are any.
         """
         unit = self.segment.length // self.hop_length if self.segment else math.lcm(*self.strides)
         if not is_whole(frames) or frames < 1 or frames % unit:
             raise InvalidTokens(f"pieces of {frames!r} frames cut what belongs together apart; take a multiple of {unit}")
-        step = frames // unit * self.segment.stride if self.segment else frames * self.hop_length
-        for number, start in enumerate(range(0, max(self.frames, 1), frames)):
-            codes = tuple(c[:, start // s : (start + frames) // s] for c, s in zip(self.codes, self.strides, strict=True))
-            left, last = max(0, self.num_samples - number * step), start + frames >= self.frames
-            samples = left if last else min(step, left)
-            scales = None
-            if self.scales is not None:
-                scales = self.scales[:, start // unit : None if last else (start + frames) // unit]
-            yield dataclasses.replace(self, codes=codes, scales=scales, num_samples=samples)
+        most, samples = frames // unit, self.segment.stride if self.segment else unit * self.hop_length
+        units = self.segment_frames if self.segment else [unit] * (self.frames // unit)
+        whole = units.count(unit)
+        starts = list(range(0, max(whole, 1), most))
+        if starts[-1] < whole and len(units) - starts[-1] > most:
+            starts.append(whole)
+        for start, end in zip(starts, [*starts[1:], None], strict=True):
+            cut = slice(start * unit, None if end is None else end * unit)
+            codes = tuple(
+                code[:, cut.start // stride : None if cut.stop is None else cut.stop // stride]
+                for code, stride in zip(self.codes, self.strides, strict=True)
+            )
+            left = max(0, self.num_samples - start * samples)
+            yield dataclasses.replace(
+                self,
+                codes=codes,
+                scales=None if self.scales is None else self.scales[:, start:end],
+                num_samples=left if end is None else min((end - start) * samples, left),
+            )
 
     def check_joins(self, other: CodecTokens) -> None:
         """Raises `InvalidTokens` unless `other` is of the same model and has as many streams and codebooks."""

@@ -12,6 +12,8 @@ from ..errors import InvalidInput
 from .conv import Conv1d
 from .layer import Layer, State, StreamSetup
 
+LONGEST_PERIOD = 10_000.0
+
 
 @dataclasses.dataclass
 class WindowState(State):
@@ -29,9 +31,13 @@ class LocalAttention(Layer):
         self.norm = nn.LayerNorm(channels)
         self.to_qkv = Conv1d(channels, 3 * channels, 1, bias=False)
         self.to_out = Conv1d(channels, channels, 1, bias=False, gain=0.3)
-        frequencies = 10_000.0 ** -(torch.arange(0, head_channels, 2) / head_channels)
-        angles = torch.arange(window)[:, None] * frequencies
+        angles = torch.arange(window)[:, None] * self.frequencies
         self.register_buffer("rotation", torch.cat([angles, angles], dim=1), persistent=False)
+
+    @property
+    def frequencies(self) -> Tensor:
+        """Radians a frame by which each pair of a head's channels turns."""
+        return LONGEST_PERIOD ** -(torch.arange(0, self.head_channels, 2) / self.head_channels)
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         self.norm.reset_parameters()

@@ -24,6 +24,7 @@ from ..tokens import CodecTokens
 from ..values import is_whole
 from . import published, state_dicts
 from .batch import decode_together, encode_together
+from .file_kinds import kind_of
 from .graphs import RecordedNetwork, recorder_for
 from .layer import StreamSetup, prepare, reset_parameters
 from .network import CodecNetwork
@@ -145,6 +146,7 @@ class TorchCodecBackend(CodecBackend):
 
     def _check_size(self, found: weights.WeightFile) -> None:
         """Raises `WeightsUnavailable` if a file is too small for what its config claims, before memory is taken for that."""
+        kind_of(found.path)  # what is no file of weights is called that, not too small
         with torch.device("meta"):
             claimed = sum(parameter.numel() for parameter in self.new_network().parameters())
         if claimed > (size := found.path.stat().st_size):
@@ -181,6 +183,7 @@ class TorchCodecBackend(CodecBackend):
         if not isinstance(found, weights.WeightFile):
             raise InvalidInput("architecture='from-weights' takes its settings from weights: a file, a folder or a Hub id")
         with state_dicts.reading(str(found.path)):
+            kind_of(found.path)
             described, origin = cls.described_by(found)
             architecture = kind.read(
                 described,

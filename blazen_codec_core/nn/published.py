@@ -163,6 +163,11 @@ def from_published(
             if stem + magnitude in left:
                 g, v = take(stem + magnitude), take(stem + direction)
                 check_shape(stem + magnitude, g.shape, (v.shape[0], *[1] * (v.dim() - 1)) if v.dim() else (1,))
+                if not bool(norm(v).all()):
+                    raise WeightsUnavailable(
+                        f"{origin}: {stem}{direction} has a row of zeros, which has no direction: the weight would be NaN. "
+                        f"Save that weight whole, as {name}, or with another row"
+                    )
                 return fold(g, v)
         return take(name)
 

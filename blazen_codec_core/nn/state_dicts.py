@@ -20,6 +20,8 @@ from .file_kinds import kind_of
 
 ADVICE = "weights_only"
 """In the text of errors with which PyTorch says how to run what is in a file."""
+DEEPEST = 64
+"""Levels of a config that are in each other."""
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 """Types that weights are published in."""
 
@@ -69,6 +71,10 @@ def tensors(found: Any, origin: str) -> dict[str, Tensor]:
     """
     if not isinstance(found, Mapping) or not all(isinstance(v, Tensor) for v in found.values()):
         raise WeightsUnavailable(f"{origin} holds no state dict: names and tensors are expected")
+    for name, tensor in found.items():
+        if tensor.is_nested or tensor.is_meta:
+            what = "a nested tensor" if tensor.is_nested else "a meta tensor, which has no values"
+            raise WeightsUnavailable(f"{origin}: {name} is {what}; save the state dict of the loaded model, of plain tensors")
     state = {str(name): tensor.float() if is_weight(tensor) else tensor for name, tensor in found.items()}
     for name, tensor in state.items():
         if is_weight(tensor) and not bool(torch.isfinite(tensor).all()):
@@ -91,11 +97,34 @@ def check_weight(name: str, tensor: Tensor, origin: str) -> None:
 
 
 def read_config(path: Path) -> Any:
-    """What a published `config.json` says; `None` if it is no JSON."""
+    """What a published `config.json` says.
+
+    Raises:
+        WeightsUnavailable: It cannot be read, is no JSON, or is nested too deeply.
+    """
     try:
-        return json.loads(path.read_text())
-    except (ValueError, OSError):
-        return None
+        found = json.loads(path.read_bytes())  # of bytes, with or without a mark of their order
+    except OSError as error:
+        raise WeightsUnavailable(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise WeightsUnavailable(f"{path} is no JSON: {reason(error)}. Fetch it again, or correct it") from error
+    except RecursionError:
+        found, deep = None, True
+    else:
+        deep = _is_deeper(found, DEEPEST)
+    if deep:
+        raise WeightsUnavailable(f"{path} is nested too deeply for a config: more than {DEEPEST} levels")
+    return found
+
+
+def _is_deeper(value: Any, most: int) -> bool:
+    """Whether lists and objects lie in each other on more levels than `most`."""
+    level = [value]
+    for _ in range(most + 1):
+        level = [
+            part for own in level if isinstance(own, dict | list) for part in (own.values() if isinstance(own, dict) else own)
+        ]
+    return bool(level)
 
 
 def read_architecture(kind: type[BaseModel], described: Any, origin: str, name: str, names: Names = tuple) -> BaseModel:

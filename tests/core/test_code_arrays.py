@@ -109,3 +109,9 @@ def test_tokens_are_bytes_and_back(kind):
 def test_bytes_that_are_no_tokens(data, kind):
     with pytest.raises(kind):
         bc.CodecTokens.from_bytes(data)
+
+
+@pytest.mark.parametrize("given", [[], ()])
+def test_no_codes_at_all(given):
+    with pytest.raises(bc.InvalidTokens, match="there are no codes: pass one array a codebook"):
+        bc.CodecTokens.from_codes(DAC, given)

@@ -8,7 +8,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import blazen_codec_core as bc
 from blazen_codec_core import weights
@@ -29,6 +29,16 @@ KINDS = {
     "snac": (SnacArchitecture, SnacBackend),
 }
 SMALL_ENCODEC = {"num_filters": 4, "hidden_size": 16, "codebook_size": 64, "target_bandwidths": [1.0, 2.0]}
+SEGMENTED_ENCODEC = {
+    **SMALL_ENCODEC,
+    "sampling_rate": 8000,
+    "upsampling_ratios": [4, 2],
+    "target_bandwidths": [12.0],
+    "use_causal_conv": False,
+    "normalize": True,
+    "chunk_length_s": 0.1,
+    "overlap": 0.5,
+}
 SMALL_DAC = {"encoder_dim": 4, "decoder_dim": 32, "n_codebooks": 3}
 SMALL_SNAC = {"encoder_dim": 4, "decoder_dim": 32, "codebook_size": 64}
 SETTINGS = [
@@ -143,6 +153,33 @@ def test_short_signals_and_pieces_with_every_padding(tmp_path, mode, seconds):
     assert ours.encode_batch([longer, pcm], 24_000)[1] == tokens
 
 
+@pytest.mark.parametrize("overlap", [0.5, 0.25, 0.1, 0.01])
+def test_segments_that_overlap_by_much_decode_at_every_length(tmp_path, overlap):
+    """The last two are short then: in pieces, side by side, and all at once."""
+    folder = published("encodec", {**SEGMENTED_ENCODEC, "overlap": overlap}, tmp_path / "w")
+    codec = bc.load("encodec", weights=folder, **FROM_WEIGHTS)
+    segment, made = codec.spec.segment, []
+    for samples in range(1, 5 * segment.stride, 37):
+        rng = np.random.default_rng(samples)
+        tokens = bc.CodecTokens.from_codes(
+            codec.spec,
+            rng.integers(0, 64, (2, segment.frames(samples, 8))),
+            num_samples=samples,
+            scales=rng.uniform(0.5, 1, (1, segment.count(samples))).astype(np.float32),
+        )
+        for count in (1, 2, 3):
+            assert bc.CodecTokens.concat(tokens.parts(count * segment.length // 8)) == tokens
+        session = codec.decoder_session()
+        whole = np.concatenate([session.push(tokens), session.finish()], axis=1)
+        assert np.array_equal(codec.decode(tokens), whole)
+        session = codec.decoder_session()
+        parts = [session.push(part) for part in tokens.parts(segment.length // 8)]
+        assert np.array_equal(np.concatenate([*parts, session.finish()], axis=1), whole)
+        made.append((tokens, whole))
+    for own, (_, whole) in zip(codec.decode_batch([tokens for tokens, _ in made]), made, strict=True):
+        assert np.array_equal(own, whole)
+
+
 @pytest.mark.parametrize(("family", "settings"), [SETTINGS[0], SETTINGS[11], SETTINGS[15]])
 def test_the_spec_follows_from_the_config(tmp_path, family, settings):
     spec = bc.load(family, weights=published(family, settings, tmp_path / "w"), **FROM_WEIGHTS).spec
@@ -224,6 +261,20 @@ def test_the_config_of_a_model_around_the_codec_is_looked_into():
     assert (found.sampling_rate, found.hop_length) == (32_000, 640)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_config_with_a_byte_order_mark(tmp_path, encoding):
+    folder = published(*SETTINGS[0], tmp_path / "w")
+    wanted = bc.load("encodec", weights=folder, **FROM_WEIGHTS).spec
+    (folder / "config.json").write_text((folder / "config.json").read_text(), encoding)
+    assert bc.load("encodec", weights=folder, **FROM_WEIGHTS).spec == wanted
+
+
+def test_two_names_of_one_setting_may_say_the_same():
+    """`null` says nothing."""
+    found = DacArchitecture.read({"n_codebooks": 2, "num_codebooks": 2, "latent_dim": None, "hidden_size": 32}, "here", "dac")
+    assert (found.n_codebooks, found.latent_dim) == (2, 32)
+
+
 @pytest.mark.parametrize(
     ("family", "settings", "says"),
     [
@@ -236,9 +287,43 @@ def test_the_config_of_a_model_around_the_codec_is_looked_into():
         ("encodec", {"num_filters": 10**9}, "num_filters is 1000000000"),
         ("dac", {"encoder_rates": [2, 4], "decoder_rates": [2, 2]}, "do not undo"),
         ("dac", {"encoder_rates": [2, 4], "hop_length": 9}, "hop_length is 9"),
+        ("dac", {"sample_rate": 16_000, "sampling_rate": 8000}, "sample_rate is 16000 and sampling_rate is 8000"),
+        ("dac", {"n_codebooks": 2, "num_codebooks": 3}, "n_codebooks is 2 and num_codebooks is 3"),
+        (
+            "dac",
+            {"decoder_rates": [8, 8, 4, 2], "upsampling_ratios": [8, 4, 8, 2]},
+            r"decoder_rates is \[8, 8, 4, 2\] and upsampling_ratios is \[8, 4, 8, 2\], two names of one setting",
+        ),
         ("dac", {"n_codebooks": 2, "codebook_dim": [8]}, "codebook_dim has 1 sizes for 2"),
         ("snac", {"vq_strides": [4, 3]}, "vq_strides"),
         ("snac", {"latent_dim": 5}, "latent_dim is 5; 1024"),
+        ("encodec", {"upsampling_ratios": [4096, 17]}, "upsampling_ratios .* more than 65536 samples"),
+        (
+            "encodec",
+            {"dilation_growth_rate": 64, "num_residual_layers": 64},
+            "residual_kernel_size 3, dilation_growth_rate 64 and num_residual_layers 64 make .* more than 65536",
+        ),
+        ("encodec", {"target_bandwidths": [1.5, float("inf")]}, r"target_bandwidths\.1 is inf"),
+        ("encodec", {"target_bandwidths": [float("nan")]}, r"target_bandwidths\.0 is nan"),
+        ("encodec", {"target_bandwidths": [1e308]}, r"target_bandwidths\.0 is 1e\+308"),
+        (
+            "encodec",
+            {"sampling_rate": 24_000, "chunk_length_s": 0.33333},
+            "chunk_length_s 0.33333 at sampling_rate 24000 makes segments of 7999 samples; whole frames of 320",
+        ),
+        ("encodec", {"chunk_length_s": 1e-9}, "chunk_length_s 1e-09 .* segments of 0 samples"),
+        (
+            "encodec",
+            {"sampling_rate": 9000, "upsampling_ratios": [5], "chunk_length_s": 0.005, "overlap": 0.5},
+            "overlap 0.5 with chunk_length_s 0.005 makes segments of 45 samples start every 22",
+        ),
+        ("encodec", {"kernel_size": True}, "kernel_size is True; a number is wanted"),
+        ("encodec", {"trim_right_ratio": False}, "trim_right_ratio is False; a number is wanted"),
+        ("encodec", {"upsampling_ratios": [8, True]}, r"upsampling_ratios is \[8, True\]; a number is wanted"),
+        ("dac", {"num_codebooks": True}, "num_codebooks is True; a number is wanted"),
+        ("dac", {"encoder_rates": [4096, 17], "decoder_rates": [17, 4096]}, "encoder_rates .* more than 65536 samples"),
+        ("snac", {"encoder_rates": [4096, 17], "decoder_rates": [17, 4096]}, "encoder_rates .* more than 65536 samples"),
+        ("snac", {"attn_window_size": 4095, "vq_strides": [4096]}, "attn_window_size 4095, vq_strides .* more than 4194304"),
         ("snac", {"hidden": 1}, "none of the settings"),
     ],
 )
@@ -277,6 +362,114 @@ def test_a_config_of_snac_without_attention_is_seen_from_the_tensors(tmp_path, a
     assert codec.spec.architecture.attn_window_size == (32 if attends else None)
 
 
+OWN_SETTINGS = """# as OmegaConf writes them
+sample_rate: 16000
+channels: 1
+solver: compression
+encodec:
+  causal: true
+  renormalize: false
+  sample_rate: ${sample_rate}
+seanet:
+  causal: ${encodec.causal}
+  ratios:
+  - 5
+  - 4
+  - 2
+  n_filters: 4
+  n_residual_layers: 1
+  norm: weight_norm
+  norm_params: {}
+  dilation_base: 2
+  pad_mode: reflect
+  true_skip: false
+  lstm: 2
+  decoder:
+    trim_right_ratio: 1.0
+    final_activation: null
+"""
+
+
+class TestSettingsInACheckpointOfAudiocraft:
+    """Its `xp.cfg`, held against the config beside it."""
+
+    def load(self, folder, text):
+        published(*SETTINGS[0], folder)
+        torch.save({"best_state": load_file(folder / "model.safetensors"), "xp.cfg": text}, folder / "checkpoint.th")
+        (folder / "model.safetensors").unlink()
+        bc.load("encodec", weights=folder, **FROM_WEIGHTS).load()
+
+    def test_the_same_ones_load(self, tmp_path):
+        self.load(tmp_path, OWN_SETTINGS)
+        self.load(tmp_path, OWN_SETTINGS.replace("ratios:\n  - 5\n  - 4\n  - 2", "ratios: [5, 4, 2]  # one line"))
+        self.load(tmp_path, OWN_SETTINGS.replace("causal: true", "causal: True"))
+
+    @pytest.mark.parametrize(
+        ("old", "new", "says"),
+        [
+            ("pad_mode: reflect", "pad_mode: constant", r"seanet\.pad_mode in its xp\.cfg is 'constant', but .* has 'reflect'"),
+            ("causal: true", "causal: false", r"encodec\.causal in its xp\.cfg is False, but .* has True"),
+            ("${encodec.causal}", "False", r"seanet\.causal"),
+            ("- 5\n  - 4", "- 4\n  - 5", r"seanet\.ratios in its xp\.cfg is \[4, 5, 2\], but .* has \[5, 4, 2\]"),
+            ("true_skip: false", "true_skip: true", r"seanet\.true_skip .* is True, but .* has False"),
+            ("dilation_base: 2", "dilation_base: 3", r"seanet\.dilation_base"),
+            ("norm: weight_norm", "norm: time_group_norm", r"seanet\.norm"),
+            ("trim_right_ratio: 1.0", "trim_right_ratio: .5", r"seanet\.decoder\.trim_right_ratio .* is 0\.5"),
+            ("n_filters: 4", "n_filters: 8", r"seanet\.n_filters"),
+            ("n_residual_layers: 1", "n_residual_layers: 2", r"seanet\.n_residual_layers"),
+            ("lstm: 2", "lstm: 0", r"seanet\.lstm"),
+            ("sample_rate: 16000", "sample_rate: 32000", r"sample_rate in its xp\.cfg is 32000, but .* has 16000"),
+            ("channels: 1", "channels: 2", r"channels"),
+            ("renormalize: false", "renormalize: true", r"encodec\.renormalize"),
+        ],
+    )
+    def test_others_are_refused_by_name(self, tmp_path, old, new, says):
+        assert old in OWN_SETTINGS
+        with pytest.raises(bc.WeightsUnavailable, match=says):
+            self.load(tmp_path, OWN_SETTINGS.replace(old, new, 1))
+
+    @pytest.mark.parametrize("text", ["a: 1", "", "}{", "seanet:\n  ratios: &x [5,\n", b"sample_rate: 16000", None])
+    def test_those_that_cannot_be_read_are_warned_of(self, tmp_path, text):
+        with pytest.warns(bc.UnknownSettingsNotice, match=r"xp\.cfg"):
+            self.load(tmp_path, text)
+
+
+class TestFrequenciesOfAttention:
+    """Buffers in the files of SNAC's authors, which have to be what the settings make them."""
+
+    def load(self, folder, change):
+        published(*SETTINGS[16], folder)
+        state = torch.load(folder / "pytorch_model.bin")
+        names = [name for name in state if name.endswith(".rel_pos.inv_freq")]
+        assert len(names) == 2
+        torch.save({**state, names[1]: change(state[names[1]])}, folder / "pytorch_model.bin")
+        bc.load("snac", weights=folder, **FROM_WEIGHTS).load()
+
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+    def test_the_same_in_any_type(self, tmp_path, dtype):
+        self.load(tmp_path / "w", lambda found: found.to(dtype))
+
+    @pytest.mark.parametrize("change", [lambda found: found * 3, lambda found: found[:-1], lambda found: found.long()])
+    def test_others_are_refused_by_name(self, tmp_path, change):
+        with pytest.raises(bc.WeightsUnavailable, match=r"decoder\..*\.rel_pos\.inv_freq is not what follows"):
+            self.load(tmp_path / "w", change)
+
+
+def test_a_checkpoint_of_dac_without_its_settings_takes_those_of_the_config_beside_it(tmp_path):
+    family, settings = SETTINGS[11]
+    folder = published(family, settings, tmp_path / "w")
+    wanted = bc.load(family, weights=folder, **FROM_WEIGHTS)
+    content = torch.load(folder / "weights.pth")
+    (folder / "config.json").write_text(json.dumps(settings))
+    for without in ({"state_dict": content["state_dict"]}, {"state_dict": content["state_dict"], "metadata": {}}):
+        torch.save(without, folder / "weights.pth")
+        codec = bc.load(family, weights=folder, **FROM_WEIGHTS)
+        assert codec.spec == wanted.spec
+        pcm = audio(codec)
+        made, same = codec.encode(pcm, 22_050), wanted.encode(pcm, 22_050)
+        assert all(map(np.array_equal, made.codes, same.codes))
+
+
 class TestRefusals:
     def test_weights_that_say_nothing_of_their_settings(self, tmp_path):
         torch.save({"encoder.w": torch.zeros(1)}, tmp_path / "w.pth")
@@ -289,10 +482,71 @@ class TestRefusals:
         with pytest.raises(bc.InvalidInput, match="takes its settings from weights"):
             bc.load("dac", weights=where, **FROM_WEIGHTS)
 
+    @pytest.mark.parametrize(
+        ("content", "says"),
+        [
+            (b"", "is empty"),
+            (b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 3\n", "pointer of Git LFS"),
+            (b"<!DOCTYPE html>", "is a web page"),
+            (b'{"a": 1}', "is JSON and holds no weights"),
+        ],
+    )
+    @pytest.mark.parametrize("config", [True, False])
+    def test_what_is_no_file_of_weights(self, tmp_path, content, says, config):
+        folder = published(*SETTINGS[0], tmp_path / "w")
+        (folder / "model.safetensors").write_bytes(content)
+        if not config:
+            (folder / "config.json").unlink()
+        with pytest.raises(bc.WeightsUnavailable, match=says):
+            bc.load("encodec", weights=folder, **FROM_WEIGHTS).load()
+
+    @pytest.mark.parametrize(
+        ("text", "says"),
+        [
+            ("", r"config\.json is no JSON: .*Fetch it again"),
+            ("{'sampling_rate': 1}", r"config\.json is no JSON"),
+            ("\udcff", r"config\.json is no JSON"),
+            ('{"a": ' + "[" * 900 + "]" * 900 + "}", r"config\.json is nested too deeply"),
+            ("[" * 200_000, r"config\.json is nested too deeply"),
+        ],
+        ids=["empty", "quotes", "bytes", "deep", "deeper"],
+    )
+    def test_a_config_that_is_none(self, tmp_path, text, says):
+        folder = published(*SETTINGS[0], tmp_path / "w")
+        (folder / "config.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+        with pytest.raises(bc.WeightsUnavailable, match=says):
+            bc.load("encodec", weights=folder, **FROM_WEIGHTS)
+
+    @pytest.mark.parametrize(
+        ("make", "says"),
+        [
+            (lambda bias: torch.empty_like(bias, device="meta"), "is a meta tensor, which has no values"),
+            (lambda bias: torch.nested.as_nested_tensor([bias[:1], bias[1:]]), "is a nested tensor"),
+        ],
+    )
+    @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+    def test_tensors_without_plain_values(self, tmp_path, make, says):
+        folder, name = published(*SETTINGS[0], tmp_path / "w"), "encoder.model.0.conv.conv.bias"
+        state = load_file(folder / "model.safetensors")
+        (folder / "model.safetensors").unlink()
+        torch.save({**state, name: make(state[name])}, folder / "w.th")
+        with pytest.raises(bc.WeightsUnavailable, match=f"{name} {says}"):
+            bc.load("encodec", weights=folder, **FROM_WEIGHTS).load()
+
+    def test_a_direction_of_zeros(self, tmp_path):
+        folder, name = published(*SETTINGS[0], tmp_path / "w"), "encoder.model.0.conv.conv.weight_v"
+        state = load_file(folder / "model.safetensors")
+        state[name][1] = 0
+        save_file(state, folder / "model.safetensors")
+        with pytest.raises(bc.WeightsUnavailable, match=f"{name} has a row of zeros"):
+            bc.load("encodec", weights=folder, **FROM_WEIGHTS).load()
+
     def test_a_config_that_claims_more_than_the_file_can_hold(self, tmp_path):
         folder = published(*SETTINGS[0], tmp_path / "w")
         config = json.loads((folder / "config.json").read_text())
-        (folder / "config.json").write_text(json.dumps({**config, "num_filters": 4096, "num_residual_layers": 60}))
+        (folder / "config.json").write_text(
+            json.dumps({**config, "num_filters": 4096, "num_residual_layers": 60, "dilation_growth_rate": 1})
+        )
         with pytest.raises(bc.WeightsUnavailable, match="bytes cannot hold"):
             bc.load("encodec", weights=folder, **FROM_WEIGHTS).load()
 

@@ -42,8 +42,8 @@ def some_tokens(draw: st.DrawFn) -> bc.CodecTokens:
 
 @st.composite
 def in_segments(draw: st.DrawFn) -> bc.CodecTokens:
-    """Tokens as a codec makes them that treats the signal in segments of 6 frames, 5.5 frames apart."""
-    segment = bc.Segment(length=60, stride=55, normalized=draw(st.booleans()))
+    """Tokens as a codec makes them that treats the signal in segments of 6 frames, up to 3 of which overlap the next."""
+    segment = bc.Segment(length=60, stride=draw(st.sampled_from([60, 55, 44, 30])), normalized=draw(st.booleans()))
     samples, streams = draw(st.integers(0, 400)), draw(st.integers(1, 2))
     codes = tuple(
         draw(hnp.arrays(np.int32, (streams, segment.frames(samples, 10)), elements=st.integers(0, 7))) for _ in range(2)

@@ -44,7 +44,7 @@ class DacBackend(TorchCodecBackend):
         return DacNetwork(self.spec.architecture)
 
     def from_published(self, network: CodecNetwork, content: Any, origin: str) -> Mapping[str, Tensor]:
-        return from_published(self.spec, network, content, origin)
+        return from_published(self.spec, network, content, origin, described=bool(self.options.architecture))
 
     def check_tokens(self, tokens: CodecTokens, *, part: bool = False) -> None:
         super().check_tokens(tokens, part=part)

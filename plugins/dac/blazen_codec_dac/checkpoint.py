@@ -53,16 +53,21 @@ def own_settings(content: Any) -> Mapping[str, Any] | None:
     return settings if isinstance(settings, Mapping) else None
 
 
-def from_published(spec: DacSpec, network: nn.Module, content: Any, origin: str) -> dict[str, Tensor]:
+def from_published(spec: DacSpec, network: nn.Module, content: Any, origin: str, *, described: bool = False) -> dict[str, Tensor]:
     """What a published file of either layout holds, under our names; weights may be factored or whole.
+
+    Args:
+        described: Whether the settings are known from a config, so that the file itself need not say them.
 
     Raises:
         WeightsUnavailable: It is of another model, or a name is missing, unknown, or of a shape that cannot be converted.
     """
     if isinstance(content, Mapping) and STATE in content:
-        if (settings := own_settings(content)) is None:
+        settings = own_settings(content)
+        if settings is None and not described:
             raise WeightsUnavailable(f"{origin} does not say which model it is of: it has no {METADATA} with {SETTINGS}")
-        state_dicts.check_config(spec.architecture, dict(settings), origin, spec.name)
+        if settings is not None:
+            state_dicts.check_config(spec.architecture, dict(settings), origin, spec.name)
         content = content[STATE]
     state = published.tensors(content, origin)
     hub = any(name.startswith("encoder.conv1.") for name in state)

@@ -12,6 +12,8 @@ from blazen_codec_core import CodecSpec, WeightSource
 from blazen_codec_core.architectures import Architecture, Names
 from blazen_codec_core.specs import LAYERS
 
+LONGEST_HOP = 1 << 16
+"""Samples a frame: beyond, memory would go for what no model has."""
 DILATIONS = (1, 3, 9)
 KERNEL = 7
 
@@ -66,6 +68,16 @@ class DacArchitecture(Architecture):
     def completed(cls, described: Mapping[str, Any], names: Names) -> Mapping[str, Any]:
         """What follows from other settings; what a config says of that itself must be the same."""
         settings = dict(described)
+        for authors, hub in HUB.items():
+            if authors not in settings or hub not in settings:
+                continue
+            if settings[authors] is None:
+                del settings[authors]
+            elif settings[hub] not in (None, settings[authors]):
+                raise ValueError(
+                    f"{authors} is {settings[authors]!r:.100} and {hub} is {settings[hub]!r:.100}, two names of one setting: "
+                    "leave out the wrong one"
+                )
         rates = settings.get("downsampling_ratios", settings.get("encoder_rates", (2, 4, 8, 8)))
         if isinstance(rates, list | tuple) and all(isinstance(rate, int) for rate in rates):
             if not settings.keys() & {"decoder_rates", "upsampling_ratios"}:
@@ -81,6 +93,8 @@ class DacArchitecture(Architecture):
         """Where a config leaves the latent to follow from the encoder, it is as if it said so; and equal sizes are one size."""
         if math.prod(self.encoder_rates) != math.prod(self.decoder_rates):
             raise ValueError(f"decoder_rates {self.decoder_rates} do not undo encoder_rates {self.encoder_rates}")
+        if self.hop_length > LONGEST_HOP:
+            raise ValueError(f"encoder_rates {self.encoder_rates} make a frame of more than {LONGEST_HOP} samples")
         if self.encoder_dim << len(self.encoder_rates) > 1 << 16 or self.decoder_dim % (1 << len(self.decoder_rates)):
             raise ValueError(f"encoder_dim {self.encoder_dim} or decoder_dim {self.decoder_dim} does not fit as many rates")
         if isinstance(self.codebook_dim, tuple):

@@ -11,6 +11,7 @@ from blazen_codec_core.architectures import Architecture
 from blazen_codec_core.nn import CodecNetwork, published
 from blazen_codec_core.nn.backend import TorchCodecBackend
 
+from . import audiocraft
 from .checkpoint import from_published
 from .network import EncodecNetwork
 from .specs import EncodecArchitecture, EncodecSpec, custom
@@ -31,4 +32,5 @@ class EncodecBackend(TorchCodecBackend):
         return EncodecNetwork(self.spec.architecture)
 
     def from_published(self, network: CodecNetwork, content: Any, origin: str) -> Mapping[str, Tensor]:
+        audiocraft.check(content, self.spec.architecture, origin, self.spec.name)
         return from_published(network, published.tensors(content, origin), origin)

@@ -8,6 +8,7 @@ threads; ours is that of one thread, whatever the process has. It may still diff
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 
 import torch
@@ -103,6 +104,26 @@ def _position(step: int) -> Tensor:
     return torch.cat([torch.cos(phase), torch.sin(phase)], dim=-1)
 
 
+def draw(model: nn.Module, generator: torch.Generator) -> None:
+    """Random weights, those that PyTorch's own layers draw when they are made, without its generator that threads share."""
+
+    def fill(module: nn.Module) -> None:
+        if isinstance(module, nn.Linear):
+            nn.init.kaiming_uniform_(module.weight, a=math.sqrt(5), generator=generator)
+            bound = 1 / math.sqrt(module.in_features)
+            nn.init.uniform_(module.bias, -bound, bound, generator=generator)
+        elif isinstance(module, nn.MultiheadAttention):
+            nn.init.xavier_uniform_(module.in_proj_weight, generator=generator)
+            nn.init.zeros_(module.in_proj_bias)
+            nn.init.zeros_(module.out_proj.bias)
+        elif isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, generator=generator)
+        elif isinstance(module, nn.LayerNorm):
+            module.reset_parameters()
+
+    model.apply(fill)  # children first, as they are made
+
+
 def load(spec: LanguageModelSpec, name: str, weights: str | None, loading: LoadOptions) -> LanguageModel:
     """The language model of a codec.
 
@@ -115,10 +136,13 @@ def load(spec: LanguageModelSpec, name: str, weights: str | None, loading: LoadO
         WeightsUnavailable: They cannot be had, or are of another model.
     """
     found = locate_file((spec.weights,), f"the language model of {name}", loading.model_copy(update={"weights": weights}))
-    with running(inference=False), torch.random.fork_rng(devices=()):
-        torch.manual_seed(found.seed if isinstance(found, RandomWeights) else 0)
-        model = LanguageModel(spec).eval().requires_grad_(False)
-    if not isinstance(found, RandomWeights):
-        state = state_dicts.tensors(state_dicts.read(found.path), str(found.path))
-        state_dicts.load(model, state, str(found.path))
+    with running(inference=False):
+        with torch.device("meta"):  # where nothing is drawn
+            model = LanguageModel(spec).eval().requires_grad_(False)
+        model.to_empty(device="cpu")
+        if isinstance(found, RandomWeights):
+            draw(model, torch.Generator().manual_seed(found.seed))
+            return model
+    state = state_dicts.tensors(state_dicts.read(found.path), str(found.path))
+    state_dicts.load(model, state, str(found.path))
     return model

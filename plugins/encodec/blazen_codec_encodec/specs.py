@@ -13,7 +13,12 @@ from blazen_codec_core.architectures import Architecture, Names
 from blazen_codec_core.specs import LAYERS
 
 Width = Annotated[int, Field(gt=0, le=1 << 16)]
+Bandwidth = Annotated[float, Field(allow_inf_nan=False, le=1e9)]
 Rates = Annotated[tuple[Annotated[int, Field(gt=0, le=1 << 12)], ...], Field(min_length=1, max_length=12)]
+
+
+LONGEST_HOP = LONGEST_REACH = 1 << 16
+"""Samples a frame, and frames that a convolution spans: beyond, memory would go for what no model has."""
 
 
 class EncodecArchitecture(Architecture):
@@ -28,7 +33,7 @@ class EncodecArchitecture(Architecture):
     upsampling_ratios: Rates = (8, 5, 4, 2)
     hidden_size: Width = 128
     codebook_size: int = Field(default=1024, gt=1, le=1 << 24)
-    target_bandwidths: Annotated[tuple[float, ...], Field(min_length=1, max_length=1024)] = (1.5, 3.0, 6.0, 12.0, 24.0)
+    target_bandwidths: Annotated[tuple[Bandwidth, ...], Field(min_length=1, max_length=1024)] = (1.5, 3.0, 6.0, 12.0, 24.0)
     norm_type: Literal["weight_norm", "time_group_norm"] = "weight_norm"
     use_causal_conv: bool = True
     normalize: bool = False
@@ -52,6 +57,34 @@ class EncodecArchitecture(Architecture):
         if size not in (None, hidden):
             raise ValueError(f"codebook_dim is {size!r}; {hidden}, as hidden_size, is supported")
         return described
+
+    @model_validator(mode="after")
+    def _spans(self) -> EncodecArchitecture:
+        if self.hop_length > LONGEST_HOP:
+            raise ValueError(f"upsampling_ratios {self.upsampling_ratios} make a frame of more than {LONGEST_HOP} samples")
+        if (self.residual_kernel_size - 1) * self.dilation_growth_rate ** max(0, self.num_residual_layers - 1) >= LONGEST_REACH:
+            raise ValueError(
+                f"residual_kernel_size {self.residual_kernel_size}, dilation_growth_rate {self.dilation_growth_rate} and "
+                f"num_residual_layers {self.num_residual_layers} make a convolution span more than {LONGEST_REACH} frames"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _segments(self) -> EncodecArchitecture:
+        if self.chunk_length_s is None:
+            return self
+        length, stride = self._segment_samples(self.chunk_length_s)
+        if length < 1 or length % self.hop_length:
+            raise ValueError(
+                f"chunk_length_s {self.chunk_length_s} at sampling_rate {self.sampling_rate} makes segments of {length} samples; "
+                f"whole frames of {self.hop_length} are supported"
+            )
+        if length > 2 * stride:
+            raise ValueError(
+                f"overlap {self.overlap} with chunk_length_s {self.chunk_length_s} makes segments of {length} samples start "
+                f"every {stride}; at most half of each may overlap the next"
+            )
+        return self
 
     @model_validator(mode="after")
     def _codes(self) -> EncodecArchitecture:
@@ -96,9 +129,13 @@ class EncodecArchitecture(Architecture):
     def segment(self) -> Segment | None:
         if self.chunk_length_s is None:
             return None
-        length = int(self.chunk_length_s * self.sampling_rate)
-        stride = max(1, int((1 - (self.overlap or 0)) * length))
+        length, stride = self._segment_samples(self.chunk_length_s)
         return Segment(length=length, stride=stride, normalized=self.normalize)
+
+    def _segment_samples(self, seconds: float) -> tuple[int, int]:
+        """Samples of a segment, and from the start of one to that of the next."""
+        length = int(seconds * self.sampling_rate)
+        return length, max(1, int((1 - (self.overlap or 0)) * length))
 
 
 class LanguageModelSpec(BaseModel):

@@ -7,16 +7,29 @@ names are a matter of renaming.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
+import torch
 from torch import Tensor, nn
 
+from blazen_codec_core import WeightsUnavailable
 from blazen_codec_core.nn import LocalAttention, published
+from blazen_codec_core.nn.attention import LONGEST_PERIOD
 
 IGNORED = r".*\.rel_pos\.(inv_freq|scale)"
 """Buffers that follow from the architecture."""
+ROUGH = 2**-8
+"""By what part buffers may differ from what follows: they may have been through bfloat16."""
 LINEAR = re.compile(r".*\.to_(qkv|out)\.weight")
 """Attention's projections are plain matrices in the published files."""
+
+
+def frequencies(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The published name and the values of each attention's frequencies."""
+    for ours, module in network.named_modules():
+        if isinstance(module, LocalAttention):
+            name = published.rename(f"{ours}.rel_pos.inv_freq", published.BLOCKS)
+            yield name, module.frequencies
 
 
 def to_published(network: nn.Module, *, weight_norm: bool = True) -> dict[str, Tensor]:
@@ -27,10 +40,7 @@ def to_published(network: nn.Module, *, weight_norm: bool = True) -> dict[str, T
     state = published.to_published(network, others, published.FACTORS[1] if weight_norm else None)
     state |= {name: weight[..., 0] for name, weight in published.to_published(network, matrices).items()}
     state = published.alphas(state)
-    for ours, module in network.named_modules():
-        if isinstance(module, LocalAttention):
-            frequencies = module.get_buffer("rotation")[1, : module.head_channels // 2]
-            state[published.rename(f"{ours}.rel_pos.inv_freq", published.BLOCKS)] = frequencies
+    state |= dict(frequencies(network))
     return {name: tensor.clone() for name, tensor in state.items()}
 
 
@@ -38,6 +48,15 @@ def from_published(network: nn.Module, state: Mapping[str, Tensor], origin: str)
     """A published state dict, or one with whole weights in place of the factors, under our names.
 
     Raises:
-        WeightsUnavailable: A name is missing, unknown, or of a shape that cannot be converted; `origin` is named.
+        WeightsUnavailable: A name is missing, unknown, or of a shape that cannot be converted, or positions turn at other
+            frequencies; `origin` is named.
     """
+    for name, wanted in frequencies(network):
+        if name in state and not (
+            state[name].shape == wanted.shape and torch.allclose(state[name].float(), wanted, rtol=ROUGH, atol=0)
+        ):
+            raise WeightsUnavailable(
+                f"{origin}: {name} is not what follows from the settings; attention with the frequencies "
+                f"{LONGEST_PERIOD:.0f} ** -(i / {2 * len(wanted)}), i = 0, 2, 4 …, is supported"
+            )
     return published.from_published(network, state, published.names(network, published.BLOCKS), origin, IGNORED)
