@@ -55,7 +55,11 @@ def settings(name: str) -> dict:
     return json.loads(spec.architecture.model_dump_json())
 
 
-@pytest.mark.parametrize("name", ["snac_24khz", pytest.param("snac_32khz", marks=pytest.mark.slow), "snac_44khz", "snac_tiny"])
+LARGE = [pytest.param(name, marks=pytest.mark.slow) for name in ("snac_24khz", "snac_32khz", "snac_44khz")]
+"""Four networks a test."""
+
+
+@pytest.mark.parametrize("name", [*LARGE, "snac_tiny"])
 def test_the_published_layout_loads(tmp_path, name):
     """Files as the authors write them, with their own initial weights."""
     torch.manual_seed(3)
