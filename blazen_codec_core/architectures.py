@@ -32,6 +32,8 @@ BOOKKEEPING = frozenset(
     )
 )
 """Fields that transformers writes into every config, whatever the model."""
+LONGEST_HOP = 1 << 16
+"""Samples a frame."""
 PART = "audio_encoder"
 """The field that holds the codec's own config, in those of models around a codec."""
 
@@ -120,6 +122,12 @@ class Architecture(BaseModel):
         """Twelve hexadecimal digits that stand for the settings; published defaults do not count."""
         settings = self.model_dump(mode="json", exclude_defaults=True)
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def check_hop(hop_length: int, rates: str) -> None:
+    """Raises `ValueError` where rates, as a message has them, make frames that no model has; memory would go for them."""
+    if hop_length > LONGEST_HOP:
+        raise ValueError(f"{rates} make a frame of more than {LONGEST_HOP} samples")
 
 
 def complaint(error: ValueError) -> str:

@@ -6,13 +6,12 @@ in the file, and what is missing; a decoder reads that.
 
 from __future__ import annotations
 
-from .containers import HEAD, SUFFIXES, Container, is_audio, recognize
+from .containers import SUFFIXES, Container, container_of, identify, is_audio
 from .reader import AudioReader, Truncated, read
 from .resampling import Resampler, resample
 from .writer import AudioWriter, check_format, write, writing
 
 __all__ = [
-    "HEAD",
     "SUFFIXES",
     "AudioReader",
     "AudioWriter",
@@ -20,9 +19,10 @@ __all__ = [
     "Resampler",
     "Truncated",
     "check_format",
+    "container_of",
+    "identify",
     "is_audio",
     "read",
-    "recognize",
     "resample",
     "write",
     "writing",

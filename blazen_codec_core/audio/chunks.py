@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from . import mpeg
 from .layout import AS_IT_IS, Layout
-from .parts import Span, Spliced, buffered, read_at, size_of
+from .parts import Span, read_at, size_of, splice
 
 ABSURD = 1 << 62
 """Sizes of 64 bits from here on are none."""
@@ -53,6 +53,15 @@ class _Data:
         return left - left % self.align
 
 
+def _was_never_written(size: int) -> bool:
+    """Whether a size of 32 bits is what programs write to a pipe."""
+    return any(low <= size < high for low, high in _NEVER_WRITTEN)
+
+
+def _lacking(said: int, there: int) -> str:
+    return f"its header says {said} bytes of audio, and {max(0, there)} are there"
+
+
 def _checked(file: BinaryIO, data: _Data, put_right: Callable[[int], bytes]) -> Layout:
     """Compare what is said with what is there. What follows the audio is left out, which libsndfile would sometimes read.
 
@@ -62,11 +71,11 @@ def _checked(file: BinaryIO, data: _Data, put_right: Callable[[int], bytes]) -> 
     size = size_of(file)
     left = size - data.start
     if data.said is not None and data.said <= left:
-        links = None if data.said == left else (buffered(Spliced(file, Span(0, data.start + data.said))),)
+        links = None if data.said == left else (splice(file, Span(0, data.start + data.said)),)
         return Layout(links, _more(file, data.start + data.said, data.said, size))
     there = data.there(size)
-    missing = None if data.said is None else f"its header says {data.said} bytes of audio, and {max(0, left)} are there"
-    return Layout((buffered(Spliced(file, put_right(there), Span(data.start, data.start + there))),), missing)
+    missing = None if data.said is None else _lacking(data.said, left)
+    return Layout((splice(file, put_right(there), Span(data.start, data.start + there)),), missing)
 
 
 def _more(file: BinaryIO, end: int, said: int, size: int) -> str | None:
@@ -130,15 +139,14 @@ def wav(file: BinaryIO) -> Layout:
 
     if tag in _MPEG_IN_WAV:
         stop = start + min(size - start, data.said if data.said is not None else size - start)
-        found_in = mpeg.layout(buffered(Spliced(file, Span(start, stop))))
+        found_in = mpeg.layout(splice(file, Span(start, stop)))
         missing = None
         if data.said is not None and data.said > size - start:
-            missing = f"its header says {data.said} bytes of audio, and {size - start} are there"
+            missing = _lacking(data.said, size - start)
         return found_in if missing is None else Layout(found_in.links, missing)
-    if (
-        data.said is not None and said < LIMIT - 1 and data.said != said and data.said <= size - start
-    ):  # it was too large for its field
-        return Layout((buffered(Spliced(file, put_right(data.said), Span(start, start + data.said))),))
+    is_wrapped = data.said is not None and said < LIMIT - 1 and said < data.said <= size - start
+    if data.said is not None and is_wrapped:  # it was too large for its field
+        return Layout((splice(file, put_right(data.said), Span(start, start + data.said)),))
     if data.said is not None and data.said <= size - start and _more(file, start + data.said, data.said, size) is None:
         return AS_IT_IS
     return _checked(file, data, put_right)
@@ -147,7 +155,7 @@ def wav(file: BinaryIO) -> Layout:
 def _meant(file: BinaryIO, start: int, said: int, order: str, size: int) -> int | None:
     """What a size of 32 bits means: itself, itself and some times 4 GiB, or nothing (`None`)."""
     left = size - start
-    if any(low <= said < high for low, high in _NEVER_WRITTEN) and said != left:
+    if _was_never_written(said) and said != left:
         return None
     if said > left or left - said <= 1:
         return said
@@ -219,7 +227,7 @@ def aiff(file: BinaryIO) -> Layout:
     channels, frames, bits = struct.unpack(">hIh", read_at(file, comm, 8).ljust(8, b"\0"))
     start = sound + 8
     width = max(1, channels * -(-bits // 8))
-    unknown = length <= 8 or any(low <= length < high for low, high in _NEVER_WRITTEN)
+    unknown = length <= 8 or _was_never_written(length)
     plain = read_at(file, 8, 4) == b"AIFF" or read_at(file, comm + 18, 4) in (b"NONE", b"sowt", b"twos")
     said = None if unknown and size > start else max(0, length - 8)
     if length == 8 and size - start < width:
@@ -258,7 +266,7 @@ def au(file: BinaryIO) -> Layout:
     """Sun's .au and its twin of the other byte order."""
     order = ">" if read_at(file, 0, 4) == b".snd" else "<"
     start, said = struct.unpack(f"{order}II", read_at(file, 4, 8).ljust(8, b"\0"))
-    unknown = said == 0 or any(low <= said < high for low, high in _NEVER_WRITTEN)
+    unknown = said == 0 or _was_never_written(said)
     beginning = read_at(file, 0, start)
     return _checked(file, _Data(start, None if unknown else said), lambda count: _patched(beginning, (8, f"{order}I", count)))
 
@@ -277,7 +285,7 @@ def nist(file: BinaryIO) -> Layout:
     said, left = count * channels * width, size_of(file) - start
     if said <= left:
         return AS_IT_IS
-    return Layout(missing=f"its header says {said} bytes of audio, and {max(0, left)} are there")
+    return Layout(missing=_lacking(said, left))
 
 
 def voc(file: BinaryIO) -> Layout:
@@ -289,6 +297,6 @@ def voc(file: BinaryIO) -> Layout:
             missing = (
                 f"its last block should be {int.from_bytes(head[1:], 'little')} bytes, and {max(0, size - at - 4)} are there"
             )
-            return Layout((buffered(Spliced(file, Span(0, at))),) if at > first else None, missing)
+            return Layout((splice(file, Span(0, at)),) if at > first else None, missing)
         at += 4 + int.from_bytes(head[1:], "little")
-    return Layout((buffered(Spliced(file, Span(0, at))),)) if at < size else AS_IT_IS
+    return Layout((splice(file, Span(0, at)),)) if at < size else AS_IT_IS

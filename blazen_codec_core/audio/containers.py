@@ -122,15 +122,22 @@ def identify(file: BinaryIO) -> tuple[Container | None, int]:
     return found, start
 
 
+def container_of(path: Path) -> Container | None:
+    """The container of a file; `None` where it is none of these.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as file:
+        return identify(file)[0]
+
+
 def is_audio(path: Path) -> bool:
     """Whether a file is called as audio is, or is audio that can be read here."""
     if path.suffix.lower() in SUFFIXES:
         return True
     try:
-        if not path.is_file():  # a pipe would be waited for
-            return False
-        with path.open("rb") as file:
-            found = recognize(file.read(HEAD))
+        found = container_of(path) if path.is_file() else None  # a pipe would be waited for
     except OSError:
         return False
     return found is not None and found.is_available

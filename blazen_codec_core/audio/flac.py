@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from .layout import Layout
 from .mpeg import after_tags
-from .parts import Span, Spliced, buffered, find, read_at, size_of
+from .parts import Span, find, read_at, size_of, splice
 
 MAGIC = b"fLaC"
 STREAMINFO = 34
@@ -69,12 +69,12 @@ def layout(file: BinaryIO) -> Layout:
         if _info(file, at) is not None:
             link, wrong = _link(file, start, at)
             joined = f"another stream begins at byte {at}, and there is one in a FLAC file"
-            return Layout((buffered(link or Spliced(file, Span(start, at))),), wrong or joined)
+            return Layout((link or splice(file, Span(start, at)),), wrong or joined)
     link, wrong = _link(file, start, stop)
-    return Layout((buffered(link),) if link else None, wrong)
+    return Layout((link,) if link else None, wrong)
 
 
-def _link(file: BinaryIO, start: int, stop: int) -> tuple[Spliced | None, str | None]:
+def _link(file: BinaryIO, start: int, stop: int) -> tuple[BinaryIO | None, str | None]:
     """A stream as it should be, `None` if it is, and what is missing of it."""
     info = _info(file, start)
     if info is None:
@@ -96,7 +96,7 @@ def _link(file: BinaryIO, start: int, stop: int) -> tuple[Spliced | None, str | 
         missing = f"its last frame, after {there} samples ({there / info.sample_rate:.2f} s), is cut"
     head = bytearray(read_at(file, start, info.frames_at - start))
     head[_TOTAL_AT : _TOTAL_AT + 5] = (head[_TOTAL_AT] & 0xF0 | there >> 32).to_bytes(1) + (there & 0xFFFFFFFF).to_bytes(4)
-    return Spliced(file, bytes(head), Span(info.frames_at, end)), missing
+    return splice(file, bytes(head), Span(info.frames_at, end)), missing
 
 
 def _info(file: BinaryIO, at: int) -> _Info | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from .layout import AS_IT_IS, Layout
-from .parts import Span, Spliced, buffered, read_at, size_of
+from .parts import Span, read_at, size_of, splice
 
 RATES = ((11025, 12000, 8000), (), (22050, 24000, 16000), (44100, 48000, 32000))
 """Sample rates of MPEG 2.5, none, 2 and 1, in hertz."""
@@ -95,10 +95,10 @@ def begins(head: bytes) -> bool:
     return False
 
 
-def first_frame(file: BinaryIO) -> tuple[int, Frame] | None:
-    """Where the first frame is, and what its header says; `None` where there is none."""
+def first_frame(file: BinaryIO) -> int | None:
+    """Where the first frame is; `None` where there is none."""
     found = next(_frames(file), None)
-    return None if found is None else (found[0].start, found[1])
+    return None if found is None else found[0].start
 
 
 def _goes_on(data: bytes, at: int, frame: Frame, frames: int = 2) -> bool:
@@ -176,7 +176,7 @@ def layout(file: BinaryIO) -> Layout:
     passed_over = sum(link.passed_over for link in links)
     said = [wrong for link in links if (wrong := _wrong_count(link))]
     remarks = (f"{passed_over} bytes among its frames are none, and were passed over",) if passed_over else ()
-    given = tuple(buffered(Spliced(file, _header(link), *link.runs)) for link in links)
+    given = tuple(splice(file, _header(link), *link.runs) for link in links)
     return Layout(given, said[0] if said else None, exact=False, remarks=remarks)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from .layout import Layout
-from .parts import Span, Spliced, buffered, read_at, size_of
+from .parts import Span, read_at, size_of, splice
 
 HEADER = struct.Struct("<4sBBqIIIB")
 MAGIC, BEGINS, ENDS = b"OggS", 2, 4
@@ -78,7 +78,7 @@ def layout(file: BinaryIO) -> Layout:
     said, positions = _few(missing), tuple(link.position for link in links) if is_vorbis else ()
     if len(links) == 1 and len(links[0].spans) == 1 and links[0].spans[0] == Span(0, size_of(file)):
         return Layout(missing=said, positions=positions)
-    return Layout(tuple(buffered(Spliced(file, *link.spans)) for link in links), said, positions=positions)
+    return Layout(tuple(splice(file, *link.spans) for link in links), said, positions=positions)
 
 
 def _few(missing: list[str]) -> str | None:

@@ -70,9 +70,9 @@ class Spliced(io.RawIOBase):
         return self._base.read(count)
 
 
-def buffered(file: io.RawIOBase) -> BinaryIO:
-    """The same file, whose reads return all that was asked for, up to the end."""
-    return io.BufferedReader(file, 1 << 16)
+def splice(base: BinaryIO, *parts: bytes | Span) -> BinaryIO:
+    """A file of such parts, whose reads return all that was asked for, up to the end; arguments as `Spliced`."""
+    return io.BufferedReader(Spliced(base, *parts), 1 << 16)
 
 
 def size_of(file: BinaryIO) -> int:

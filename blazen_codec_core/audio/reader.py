@@ -16,7 +16,7 @@ from ..errors import CorruptFile, InvalidInput
 from ..files import existing
 from . import containers, ffmpeg, sndfile
 from .layout import Layout
-from .parts import Span, Spliced, buffered, size_of
+from .parts import Span, size_of, splice
 
 Truncated = Literal["refuse", "keep"]
 """What becomes of a file that is shorter than its container says."""
@@ -99,7 +99,7 @@ class AudioReader:
         if container is not None and container.extra is not None:
             return ffmpeg.Decoder(file, name, container.name)
         where = None if content or begin else self.path
-        return sndfile.Decoder(where, buffered(Spliced(file, Span(begin, size_of(file)))), name, container)
+        return sndfile.Decoder(where, splice(file, Span(begin, size_of(file))), name, container)
 
     def _choose(self, start: float, end: float | None, at_most: bool) -> None:
         """What part of it is read, in samples."""

@@ -17,7 +17,7 @@ from ..errors import CorruptFile, reason
 from . import mpeg
 from .containers import FLAC, MPEG, Container
 from .layout import AS_IT_IS, Layout
-from .parts import Span, Spliced, buffered, size_of
+from .parts import Span, size_of, splice
 
 MOST_SAMPLES = 1 << 44
 """That a header is believed; half a year at the highest sample rate."""
@@ -80,7 +80,7 @@ class Decoder:
         found = mpeg.first_frame(self._file)
         if found is None:
             raise CorruptFile(f"{self._name} cannot be read as audio ({MPEG.name}): there are no frames in it")
-        return buffered(Spliced(self._file, Span(found[0], size_of(self._file))))
+        return splice(self._file, Span(found, size_of(self._file)))
 
     def survey(self) -> Layout:
         """How the file is laid out, for which all of it may be read."""
@@ -129,7 +129,7 @@ class Decoder:
                         skip = max(0, skip - len(block))
                 except _ERRORS as error:
                     at = f"{before / self.sample_rate:.2f} s"
-                    raise CorruptFile(f"{self._name} breaks off or is damaged after {at}: {_said(error)}") from error
+                    raise CorruptFile(f"{self._name} breaks off or is damaged after {at}: {said(error)}") from error
 
     def _opened(self, link: BinaryIO | None) -> _Sequential:
         """A stream of its own; the file as it is, if `None`."""
@@ -146,9 +146,9 @@ class Decoder:
             return _Sequential(source)
         except _ERRORS as error:
             kind = f" ({self._container.name})" if self._container else ""
-            raise CorruptFile(f"{self._name} cannot be read as audio{kind}: {_said(error)}") from error
+            raise CorruptFile(f"{self._name} cannot be read as audio{kind}: {said(error)}") from error
 
 
-def _said(error: BaseException) -> str:
+def said(error: BaseException) -> str:
     """What libsndfile says, without what it calls the file."""
     return str(getattr(error, "error_string", "")) or reason(error)

@@ -13,8 +13,9 @@ import numpy as np
 import soundfile
 
 from ..checks import Pcm, check_audio, check_few, check_rate
-from ..errors import InvalidInput, reason
+from ..errors import InvalidInput
 from ..files import replacing
+from .sndfile import said
 
 AT_ONCE = 1 << 16
 """Samples that libsndfile is given at a time; its Vorbis encoder overruns the stack with millions."""
@@ -85,7 +86,7 @@ def check_format(suffix: str, sample_rate: int | None = None, channels: int = 1)
             file.write(np.zeros((1, channels), np.float32))
     except _ERRORS as error:
         raise InvalidInput(
-            f"{suffix or '.wav'} cannot hold {channels} channels at {sample_rate} Hz ({_said(error)}); .wav can"
+            f"{suffix or '.wav'} cannot hold {channels} channels at {sample_rate} Hz ({said(error)}); .wav can"
         ) from error
 
 
@@ -112,7 +113,7 @@ def writing(
         kept = _Kept(plain)
 
         def failed(error: Exception) -> Exception:
-            return kept.error or InvalidInput(f"{path} cannot be written: {_said(error)}")
+            return kept.error or InvalidInput(f"{path} cannot be written: {said(error)}")
 
         try:
             file = soundfile.SoundFile(kept, "w", sample_rate, channels, coding, format=kind)
@@ -155,11 +156,6 @@ class _Kept:
 
     def flush(self) -> None:
         """Left to closing."""
-
-
-def _said(error: BaseException) -> str:
-    """What libsndfile says, without what it calls the file."""
-    return str(getattr(error, "error_string", "")) or reason(error)
 
 
 def write(path: str | PathLike[str], pcm: Pcm, sample_rate: int) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from .. import files
-from ..audio import HEAD, SUFFIXES, recognize
+from ..audio import SUFFIXES, Container, container_of, identify
 from ..errors import CodecError, InvalidInput
 from . import tar_member
 from .items import Entry, Fault, Item, printable
@@ -89,12 +89,11 @@ def _file(folder: Path, name: str, passed: PassedOver) -> list[Entry]:
         if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
             passed.add(name)
             return []
-        with path.open("rb") as file:
-            head = file.read(HEAD)
+        container = container_of(path)
     except OSError as error:
         why = InvalidInput(f"{path} cannot be read: {error.strerror or error}")
         return [Fault.of(name, name, why)]
-    return [item] if _is_taken(name, head, passed) else []
+    return [item] if _is_taken(name, container, passed) else []
 
 
 def _members(path: Path, name: str, prefix: str, passed: PassedOver) -> Iterator[Item]:
@@ -103,7 +102,7 @@ def _members(path: Path, name: str, prefix: str, passed: PassedOver) -> Iterator
             known = Path(member.name).suffix.lower() in SUFFIXES
             if not member.is_plain:
                 passed.add(member.name, is_audio=known)
-            elif known or _is_taken(member.name, member.head(tar, HEAD), passed):
+            elif known or _is_taken(member.name, identify(member.content(tar))[0], passed):
                 yield Item(printable(f"{prefix}{member.name}"), name, member.name, member.offset, member.size)
 
 
@@ -114,8 +113,7 @@ def _opened(path: Path) -> BinaryIO:
         raise InvalidInput(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def _is_taken(name: str, head: bytes, passed: PassedOver) -> bool:
-    container = recognize(head)
+def _is_taken(name: str, container: Container | None, passed: PassedOver) -> bool:
     if container is not None and container.is_available:
         return True
     passed.add(name, is_audio=container is not None, extra=None if container is None else container.extra)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 
-from ..audio import HEAD, SUFFIXES, recognize
+from ..audio import SUFFIXES, container_of
 from ..errors import InvalidInput
 from . import tar_member
 from .folders import in_folder, in_tar
@@ -70,7 +70,6 @@ def find(source: str | PathLike[str], columns: Collection[str] = ()) -> Source:
 
 def _is_audio(path: Path) -> bool:
     try:
-        with path.open("rb") as file:
-            return recognize(file.read(HEAD)) is not None
+        return container_of(path) is not None
     except OSError as error:
         raise InvalidInput(f"{path} cannot be read: {error.strerror or error}") from error

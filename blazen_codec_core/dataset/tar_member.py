@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from ..audio.parts import Span, Spliced
+from ..audio.parts import Span, Spliced, splice
 from ..errors import CorruptFile, InvalidInput, reason
 
 SUFFIX = ".tar"
@@ -43,10 +43,9 @@ class Member(NamedTuple):
     size: int
     is_plain: bool
 
-    def head(self, tar: BinaryIO, count: int) -> bytes:
-        """Return its first bytes."""
-        tar.seek(self.offset)
-        return tar.read(min(count, self.size))
+    def content(self, tar: BinaryIO) -> BinaryIO:
+        """Return it as a file, of the tar that it is in."""
+        return splice(tar, Span(self.offset, self.offset + self.size))
 
 
 def is_tar(name: str) -> bool:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..architectures import Architecture, Names, complaint
 from ..errors import CodecError, WeightsUnavailable, reason
+from ..values import is_deeper
 from .file_kinds import kind_of
 
 ADVICE = "weights_only"
@@ -111,20 +112,10 @@ def read_config(path: Path) -> Any:
     except RecursionError:
         found, deep = None, True
     else:
-        deep = _is_deeper(found, DEEPEST)
+        deep = is_deeper(found, DEEPEST)
     if deep:
         raise WeightsUnavailable(f"{path} is nested too deeply for a config: more than {DEEPEST} levels")
     return found
-
-
-def _is_deeper(value: Any, most: int) -> bool:
-    """Whether lists and objects lie in each other on more levels than `most`."""
-    level = [value]
-    for _ in range(most + 1):
-        level = [
-            part for own in level if isinstance(own, dict | list) for part in (own.values() if isinstance(own, dict) else own)
-        ]
-    return bool(level)
 
 
 def read_architecture(kind: type[BaseModel], described: Any, origin: str, name: str, names: Names = tuple) -> BaseModel:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ...errors import CorruptFile, reason
+from ...values import is_deeper
 from . import columns
 from .record import Record
 from .text import LONGEST_LINE, lines, opened
@@ -74,22 +75,8 @@ def _rows_of(value: Any) -> list[Any]:
     return listed[0] if len(listed) == 1 else [value]
 
 
-def _is_deep(value: Any) -> bool:
-    """Whether a value is nested so deeply that what is done with it later could fail."""
-    level = [value]
-    for _ in range(DEEPEST):
-        level = [inner for outer in level for inner in (outer.values() if isinstance(outer, dict) else outer) if _nests(inner)]
-        if not level:
-            return False
-    return True
-
-
-def _nests(value: Any) -> bool:
-    return isinstance(value, dict | list)
-
-
 def _record(number: int, value: Any) -> Record:
-    if _nests(value) and _is_deep(value):
+    if is_deeper(value, DEEPEST):
         return Record(number, problem=TOO_DEEP)
     if isinstance(value, str):
         value = {"path": value}

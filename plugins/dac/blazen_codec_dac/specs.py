@@ -9,11 +9,9 @@ from typing import Annotated, Any, ClassVar
 from pydantic import AliasChoices, Field, model_validator
 
 from blazen_codec_core import CodecSpec, WeightSource
-from blazen_codec_core.architectures import Architecture, Names
+from blazen_codec_core.architectures import Architecture, Names, check_hop
 from blazen_codec_core.specs import LAYERS
 
-LONGEST_HOP = 1 << 16
-"""Samples a frame: beyond, memory would go for what no model has."""
 DILATIONS = (1, 3, 9)
 KERNEL = 7
 
@@ -93,8 +91,7 @@ class DacArchitecture(Architecture):
         """Where a config leaves the latent to follow from the encoder, it is as if it said so; and equal sizes are one size."""
         if math.prod(self.encoder_rates) != math.prod(self.decoder_rates):
             raise ValueError(f"decoder_rates {self.decoder_rates} do not undo encoder_rates {self.encoder_rates}")
-        if self.hop_length > LONGEST_HOP:
-            raise ValueError(f"encoder_rates {self.encoder_rates} make a frame of more than {LONGEST_HOP} samples")
+        check_hop(self.hop_length, f"encoder_rates {self.encoder_rates}")
         if self.encoder_dim << len(self.encoder_rates) > 1 << 16 or self.decoder_dim % (1 << len(self.decoder_rates)):
             raise ValueError(f"encoder_dim {self.encoder_dim} or decoder_dim {self.decoder_dim} does not fit as many rates")
         if isinstance(self.codebook_dim, tuple):

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from blazen_codec_core import CodecSpec, Segment, WeightSource
-from blazen_codec_core.architectures import Architecture, Names
+from blazen_codec_core.architectures import Architecture, Names, check_hop
 from blazen_codec_core.specs import LAYERS
 
 Width = Annotated[int, Field(gt=0, le=1 << 16)]
@@ -17,7 +17,7 @@ Bandwidth = Annotated[float, Field(allow_inf_nan=False, le=1e9)]
 Rates = Annotated[tuple[Annotated[int, Field(gt=0, le=1 << 12)], ...], Field(min_length=1, max_length=12)]
 
 
-LONGEST_HOP = LONGEST_REACH = 1 << 16
+LONGEST_REACH = 1 << 16
 """Samples a frame, and frames that a convolution spans: beyond, memory would go for what no model has."""
 
 
@@ -60,8 +60,7 @@ class EncodecArchitecture(Architecture):
 
     @model_validator(mode="after")
     def _spans(self) -> EncodecArchitecture:
-        if self.hop_length > LONGEST_HOP:
-            raise ValueError(f"upsampling_ratios {self.upsampling_ratios} make a frame of more than {LONGEST_HOP} samples")
+        check_hop(self.hop_length, f"upsampling_ratios {self.upsampling_ratios}")
         if (self.residual_kernel_size - 1) * self.dilation_growth_rate ** max(0, self.num_residual_layers - 1) >= LONGEST_REACH:
             raise ValueError(
                 f"residual_kernel_size {self.residual_kernel_size}, dilation_growth_rate {self.dilation_growth_rate} and "

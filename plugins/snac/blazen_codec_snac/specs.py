@@ -9,15 +9,15 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, model_validator
 
 from blazen_codec_core import CodecSpec, WeightSource
-from blazen_codec_core.architectures import Architecture, Names
+from blazen_codec_core.architectures import Architecture, Names, check_hop
 from blazen_codec_core.specs import LAYERS
 
 Width = Annotated[int, Field(gt=0, le=1 << 16)]
 Rates = Annotated[tuple[Annotated[int, Field(gt=1, le=1 << 12)], ...], Field(min_length=1, max_length=12)]
 Strides = Annotated[tuple[Annotated[int, Field(gt=0, le=1 << 12)], ...], Field(min_length=1, max_length=1024)]
 HEAD_CHANNELS = 64
-LONGEST_HOP, LONGEST_BLOCK = 1 << 16, 1 << 22
-"""Samples a frame, and those that audio is padded to a multiple of: beyond, memory would go for what no model has."""
+LONGEST_BLOCK = 1 << 22
+"""Samples that audio is padded to a multiple of: beyond, memory would go for what no model has."""
 
 
 class SnacArchitecture(Architecture):
@@ -61,8 +61,7 @@ class SnacArchitecture(Architecture):
             raise ValueError(f"attention is supported on a multiple of {HEAD_CHANNELS} channels, not {wide}, {self.decoder_dim}")
         if any(self.vq_strides[0] % stride for stride in self.vq_strides):
             raise ValueError(f"vq_strides {self.vq_strides} do not all divide the first")
-        if self.hop_length > LONGEST_HOP:
-            raise ValueError(f"encoder_rates {self.encoder_rates} make a frame of more than {LONGEST_HOP} samples")
+        check_hop(self.hop_length, f"encoder_rates {self.encoder_rates}")
         if self.padding_frames * self.hop_length > LONGEST_BLOCK:
             raise ValueError(
                 f"attn_window_size {self.attn_window_size}, vq_strides {self.vq_strides} and encoder_rates {self.encoder_rates} "

@@ -108,9 +108,10 @@ def test_joined_streams_that_differ_are_refused():
 def test_which_files_are_audio(tmp_path, monkeypatch, av):
     (tmp_path / "named.wav").write_bytes(b"")
     (tmp_path / "bare").write_bytes(damage.MADE["flac"]())
+    (tmp_path / "tagged").write_bytes(damage.id3_tag(150_000) + damage.MADE["mp3"]())
     (tmp_path / "notes.txt").write_text("words")
     (tmp_path / "talk.m4a").write_bytes(damage.THROUGH_FFMPEG["m4a"]())
     found = {path.name for path in tmp_path.iterdir() if audio.is_audio(path)}
-    assert found == {"named.wav", "bare", "talk.m4a"}
+    assert found == {"named.wav", "bare", "tagged", "talk.m4a"}
     monkeypatch.setitem(sys.modules, "av", None)
     assert not audio.is_audio(tmp_path / "talk.m4a")
