@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 from collections.abc import Mapping
 from typing import Any
+
+import yaml
 
 from blazen_codec_core import UnknownSettingsNotice, WeightsUnavailable
 
@@ -34,8 +35,6 @@ FIELDS = {
 """Audiocraft's names of settings to ours."""
 OPPOSITE = frozenset({"seanet.true_skip"})
 """Settings that are true where ours is false."""
-KEY = re.compile(r"( *)([\w.]+):(?: +(.*))?")
-ITEM = re.compile(r" *- +(.*)")
 REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 MOST_REFERENCES = 8
 
@@ -66,38 +65,24 @@ def check(content: Any, architecture: EncodecArchitecture, origin: str, name: st
 
 
 def settings(text: str) -> dict[str, Any]:
-    """Values by dotted names, from as much of YAML as OmegaConf writes; what is not understood is left out."""
-    found: dict[str, Any] = {}
-    path: list[tuple[int, str]] = []
-    for line in (re.sub(r"(^|\s)#.*", "", line).rstrip() for line in text.splitlines()):
-        if item := ITEM.fullmatch(line):
-            values = found.setdefault(".".join(name for _, name in path), [])
-            if isinstance(values, list):
-                values.append(_value(item[1]))
-        elif key := KEY.fullmatch(line):
-            indent = len(key[1])
-            path = [*(step for step in path if step[0] < indent), (indent, key[2])]
-            if key[3]:
-                found[".".join(name for _, name in path)] = _value(key[3])
-    return {name: value for name, said in found.items() if (value := _resolved(said, found)) is not None}
-
-
-def _value(text: str) -> Any:
-    """A scalar or a list in one line; `None` for what is neither."""
+    """Those of `FIELDS` that YAML as OmegaConf writes it says, by their dotted names; none, where it is no YAML."""
     try:
-        return json.loads(text.lower() if text.lower() in ("true", "false", "null") else text)
-    except (ValueError, RecursionError):
-        pass
-    if re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", text):
-        return float(text)
-    return None if text[0] in "[{|>&*!" else text.strip("'\"")
+        tree = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError):
+        return {}
+    return {name: value for name in FIELDS if (value := _at(tree, name)) is not None}
 
 
-def _resolved(value: Any, found: Mapping[str, Any]) -> Any:
-    """What a reference to another setting stands for; `None` where that is not there."""
+def _at(tree: Any, name: str) -> Any:
+    """The value of a dotted name, or of the setting that it refers to; `None` where there is none."""
     for _ in range(MOST_REFERENCES):
+        value = tree
+        for step in name.split("."):
+            value = value.get(step) if isinstance(value, Mapping) else None
         if not isinstance(value, str) or "${" not in value:
             return value
         reference = REFERENCE.fullmatch(value)
-        value = found.get(reference[1]) if reference else None
+        if reference is None:
+            return None
+        name = reference[1]
     return None
