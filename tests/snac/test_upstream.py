@@ -20,7 +20,7 @@ from blazen_codec_snac.specs import SPECS
 MODELS = ["snac_24khz", "snac_32khz", "snac_44khz"]
 
 
-@pytest.mark.parametrize("seconds", [0.001, 1.0, 4.0])
+@pytest.mark.parametrize("seconds", [0.001, 1.0, pytest.param(4.0, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "name",
     ["snac_24khz", pytest.param("snac_32khz", marks=pytest.mark.slow), "snac_44khz"],  # both of the latter are large
