@@ -81,6 +81,10 @@ class LicenceNotice(UserWarning):
     """What a user should know about the licence of weights; shown once for each model."""
 
 
+class SlowerNotice(UserWarning):
+    """What keeps a codec from being as fast as it could be here; shown once."""
+
+
 class OtherWeightsNotice(UserWarning):
     """Tokens that are decoded with other weights than made them; shown once for each pair."""
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
+import secrets
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
 
 from .errors import InvalidInput
+from .forks import Anew
 
-_unfinished: set[Path] = set()
+_unfinished: Anew[set[Path]] = Anew(set)
 """Temporary files of `replacing` that exist now, in all threads."""
 
 
@@ -139,14 +140,11 @@ def replacing(path: str | PathLike[str]) -> Iterator[Path]:
     path = _replaceable(path)
     temporary: Path | None = None
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-        temporary = Path(name)
-        _unfinished.add(temporary)
-        os.close(handle)
+        new = path.with_name(f".{path.name}.{secrets.token_hex(4)}{path.suffix}")
+        os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))  # less what the umask takes
+        temporary = new
+        _unfinished.own.add(temporary)
         yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
         os.replace(temporary, path)
@@ -155,11 +153,11 @@ def replacing(path: str | PathLike[str]) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
-            _unfinished.discard(temporary)
+            _unfinished.own.discard(temporary)
 
 
 def discard_unfinished() -> None:
     """Remove half-written files, for a process that ends without unwinding."""
-    for temporary in list(_unfinished):
+    for temporary in list(_unfinished.own):
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

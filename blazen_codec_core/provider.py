@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack, cast
 
 from . import cancelling
+from .forks import Anew
 from .specs import CodecSpec, LoadOptions
 
 if TYPE_CHECKING:
@@ -35,12 +36,12 @@ class CodecBackendHandle(Generic[B]):
         self.name, self.spec, self.options = name, spec, options
         self._create = create
         self._backend: B | None = None
-        self._lock = threading.Lock()
+        self._lock = Anew(threading.Lock)
 
     @property
     def backend(self) -> B:
         """The backend, made when it is first asked for; its weights are loaded when it is first used."""
-        with self._lock:
+        with self._lock.own:
             if self._backend is None:
                 self._backend = self._create()
             return self._backend
@@ -53,11 +54,18 @@ class CodecBackendHandle(Generic[B]):
         return f"<CodecBackendHandle {self.name}>"
 
 
+def _new_workers(name: str) -> ThreadPoolExecutor:
+    from concurrent.futures import ThreadPoolExecutor
+
+    return ThreadPoolExecutor(WORKERS, thread_name_prefix=f"blazen-codec {name}")
+
+
 class DynCodecProvider:
     """A codec of which only the trait is visible.
 
     Every method that works has an `async` twin with an `a` before its name, which runs in one of the provider's `WORKERS`
     threads. Where its task is cancelled, work that waits for a thread never begins, and what has begun ends at the next tile.
+    In a forked child a provider goes on with the same weights, on one thread.
     A provider can be pickled: its name and options cross, and the other side loads its own weights.
     """
 
@@ -65,11 +73,7 @@ class DynCodecProvider:
         self._handle = handle
         self._restore = restore
 
-    @cached_property
-    def _workers(self) -> ThreadPoolExecutor:
-        from concurrent.futures import ThreadPoolExecutor
-
-        return ThreadPoolExecutor(WORKERS, thread_name_prefix=f"blazen-codec {self.name}")
+        self._workers = Anew(partial(_new_workers, handle.name))
 
     async def _in_thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         import asyncio  # here, so that listing codecs does not pay for it
@@ -82,7 +86,7 @@ class DynCodecProvider:
                 return function(*args, **kwargs)
 
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._workers, work)
+            return await asyncio.get_running_loop().run_in_executor(self._workers.own, work)
         except asyncio.CancelledError:
             given_up.set()
             raise

@@ -20,7 +20,7 @@ class Snake(Pointwise):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.alpha = nn.Parameter(torch.ones(channels))
+        self.alpha = nn.Parameter(torch.ones(channels, dtype=torch.float32))
         self._prepared: Tensor | None = None
         self._after: After | None = None
 

@@ -28,7 +28,7 @@ class LocalAttention(Layer):
         super().__init__()
         self.channels, self.window = channels, window
         self.head_channels, self.heads = head_channels, channels // head_channels
-        self.norm = nn.LayerNorm(channels)
+        self.norm = nn.LayerNorm(channels, dtype=torch.float32)
         self.to_qkv = Conv1d(channels, 3 * channels, 1, bias=False)
         self.to_out = Conv1d(channels, channels, 1, bias=False, gain=0.3)
         angles = torch.arange(window)[:, None] * self.frequencies
@@ -37,7 +37,7 @@ class LocalAttention(Layer):
     @property
     def frequencies(self) -> Tensor:
         """Radians a frame by which each pair of a head's channels turns."""
-        return LONGEST_PERIOD ** -(torch.arange(0, self.head_channels, 2) / self.head_channels)
+        return LONGEST_PERIOD ** -(torch.arange(0, self.head_channels, 2, dtype=torch.float32) / self.head_channels)
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         self.norm.reset_parameters()

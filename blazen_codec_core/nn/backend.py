@@ -19,6 +19,7 @@ from ..architectures import Architecture
 from ..backend import CodecBackend, DecoderSession, EncoderSession, whole_tile
 from ..checks import Pcm, check_channels, check_items
 from ..errors import DeviceUnavailable, InvalidInput, NotYetImplemented, WeightsUnavailable
+from ..forks import Anew
 from ..specs import CodecSpec, LoadOptions
 from ..tokens import CodecTokens
 from ..values import is_whole
@@ -101,7 +102,7 @@ class TorchCodecBackend(CodecBackend):
     def __init__(self, spec: CodecSpec, options: LoadOptions | None = None) -> None:
         super().__init__(spec, options)
         self._loaded: Loaded | None = None
-        self._lock = threading.Lock()
+        self._lock = Anew(threading.Lock)
 
     @abstractmethod
     def new_network(self) -> CodecNetwork:
@@ -225,7 +226,7 @@ class TorchCodecBackend(CodecBackend):
         loaded = self._loaded
         if loaded is not None:
             return loaded
-        with self._lock:
+        with self._lock.own:
             if self._loaded is None:
                 device, dtype = torch.device(self.device), self.dtype
                 found = weights.locate(self.spec, self.options)
@@ -245,7 +246,7 @@ class TorchCodecBackend(CodecBackend):
         return self.loaded().weights
 
     def unload(self) -> None:
-        with self._lock:
+        with self._lock.own:
             self._loaded = None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

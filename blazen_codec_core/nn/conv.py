@@ -147,8 +147,8 @@ class Conv1d(Convolving):
         self.span = (kernel - 1) * dilation + 1
         if stride > self.span:
             raise ValueError(f"stride {stride} would skip samples between windows of {self.span}")
-        self.weight = nn.Parameter(torch.zeros(kernel, in_channels // groups, out_channels))
-        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        self.weight = nn.Parameter(torch.zeros(kernel, in_channels // groups, out_channels, dtype=torch.float32))
+        self.bias = nn.Parameter(torch.zeros(out_channels, dtype=torch.float32)) if bias else None
 
     @staticmethod
     def pack(weight: Tensor) -> Tensor:
@@ -244,8 +244,8 @@ class ConvTranspose1d(Convolving):
             raise ValueError(f"kernel {kernel} must be a multiple of stride {stride}, and crop {crop} at most their difference")
         self.in_channels, self.out_channels, self.stride, self.crop = in_channels, out_channels, stride, crop
         self.taps = kernel // stride
-        self.weight = nn.Parameter(torch.zeros(self.taps, in_channels, stride * out_channels))
-        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        self.weight = nn.Parameter(torch.zeros(self.taps, in_channels, stride * out_channels, dtype=torch.float32))
+        self.bias = nn.Parameter(torch.zeros(out_channels, dtype=torch.float32)) if bias else None
 
     def pack(self, weight: Tensor) -> Tensor:
         """PyTorch's `(in, out, kernel)` to ours."""

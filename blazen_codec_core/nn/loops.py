@@ -3,29 +3,54 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import os
+import warnings
 from typing import Any
 
 import torch
+
+from ..errors import SlowerNotice
+from .one_thread import threads_kept
 
 
 @functools.cache
 def load_loops() -> Any:
     """`fused`, its loops compiled, where numba is installed to compile them; the first time it takes a second."""
-    try:
-        from . import fused
-    except ImportError:
-        return None
+    with threads_kept():  # loading a parallel loop takes all that there are
+        fused = _optional("fused", "numba")
+    if fused and (troubles := fused.kept.troubles):
+        warnings.warn(
+            f"compiled loops cannot be kept, so every process compiles them again, for a minute: {troubles[0]}. Make room there, "
+            "delete what is damaged, or set NUMBA_CACHE_DIR to a folder that can be written",
+            SlowerNotice,
+            stacklevel=2,
+        )
     return fused
 
 
 @functools.cache
 def _load_gpu_kernels() -> Any:
+    return _optional("gpu", "triton")
+
+
+def _optional(module: str, needed: str) -> Any:
+    """A module beside this one, where what it needs is installed. That it does not work costs speed and nothing else."""
     try:
-        from . import gpu
-    except ImportError:
-        return None
-    return gpu
+        return importlib.import_module(f".{module}", __package__)
+    except ModuleNotFoundError as error:
+        if error.name == needed:
+            return None
+        reason: Exception = error
+    except Exception as error:  # whatever compiling raises
+        reason = error
+    warnings.warn(
+        f"plain PyTorch runs, several times slower than with {needed}, which does not work here: {reason}. "
+        f"Set right what that says, or uninstall {needed}",
+        SlowerNotice,
+        stacklevel=3,
+    )
+    return None
 
 
 @functools.cache

@@ -19,7 +19,7 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
         x = x.float() if x.dtype.itemsize < torch.float32.itemsize else x
         mean = x.mean((1, 2), keepdim=True)
         return mean, (x - mean).square().mean((1, 2), keepdim=True)
-    pairs = torch.tensor([_moments(row.reshape(-1)) for row in x], dtype=x.dtype).reshape(-1, 2, 1, 1)
+    pairs = torch.tensor([_moments(row.reshape(-1)) for row in x], dtype=x.dtype, device=x.device).reshape(-1, 2, 1, 1)
     return pairs[:, 0:1, 0], pairs[:, 1:2, 0]
 
 

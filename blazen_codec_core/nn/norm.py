@@ -30,8 +30,8 @@ class TimeNorm(Layer):
     def __init__(self, channels: int, epsilon: float = 1e-5, *, inplace: bool = False) -> None:
         super().__init__()
         self.channels, self.epsilon, self.inplace = channels, epsilon, inplace
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
+        self.weight = nn.Parameter(torch.ones(channels, dtype=torch.float32))
+        self.bias = nn.Parameter(torch.zeros(channels, dtype=torch.float32))
         self._prepared: kernels.Norm | None = None
 
     def reset_parameters(self, generator: torch.Generator) -> None:

@@ -42,6 +42,17 @@ def one_thread() -> Iterator[None]:
             set_mkl(own)
 
 
+@contextmanager
+def threads_kept() -> Iterator[None]:
+    """The calling thread computes with as many threads after as before."""
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        if set_openmp := _setters()[0]:
+            set_openmp(before)
+
+
 @functools.cache
 def _setters() -> tuple[SetThreads | None, SetThreads | None]:
     """`omp_set_num_threads` and `mkl_set_num_threads_local` as PyTorch itself uses them; `None` for what it has not."""

@@ -47,9 +47,10 @@ def is_available() -> bool:
     """Whether this PyTorch has the operators, and they do what they are expected to."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
+    ones = functools.partial(torch.ones, dtype=torch.float32)
     with torch.no_grad():
         try:
-            y = PackedProduct(torch.ones(2, 16, 8).unbind(), torch.ones(8))(torch.ones(1, 4, 16), 3)
+            y = PackedProduct(ones(2, 16, 8).unbind(), ones(8))(ones(1, 4, 16), 3)
         except (AttributeError, RuntimeError, TypeError):  # another release may lack them, or want other arguments
             return False
         return y.shape == (1, 3, 8) and bool((y == 33).all())

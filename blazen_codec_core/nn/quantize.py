@@ -35,7 +35,7 @@ class VectorQuantizer(Seeded):
     def __init__(self, channels: int, entries: int, stride: int = 1, *, spread: float = 1.0) -> None:
         super().__init__()
         self.stride, self.spread = stride, spread
-        self.codebook = nn.Parameter(torch.zeros(entries, channels))
+        self.codebook = nn.Parameter(torch.zeros(entries, channels, dtype=torch.float32))
         self._prepared: kernels.Search | None = None
 
     def reset_parameters(self, generator: torch.Generator) -> None:

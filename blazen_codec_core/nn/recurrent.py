@@ -62,7 +62,7 @@ class LSTM(Layer):
     def __init__(self, channels: int, layers: int) -> None:
         super().__init__()
         self.channels, self.layers = channels, layers
-        self.lstm = nn.LSTM(channels, channels, layers, batch_first=True)
+        self.lstm = nn.LSTM(channels, channels, layers, batch_first=True, dtype=torch.float32)
         self._prepared: list[Prepared] = []
 
     def reset_parameters(self, generator: torch.Generator) -> None:

@@ -182,7 +182,7 @@ class OverlapAdd:
         """The next segment, which is written over; returns what no later one overlaps."""
         stride = self._segment.stride
         if self._window is None:  # of the first segment's length, also where that is the last but one and not whole
-            position = torch.linspace(0, 1, piece.shape[1] + 2)[1:-1]
+            position = torch.linspace(0, 1, piece.shape[1] + 2, dtype=torch.float32)[1:-1]
             self._window = (0.5 - (position - 0.5).abs()).numpy()
             self._tail = piece[:, :0]
         both = min(self._tail.shape[1], piece.shape[1])

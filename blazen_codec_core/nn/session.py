@@ -17,6 +17,7 @@ from ..backend import CodecBackend, DecoderSession, EncoderSession
 from ..checks import Pcm, check_blocks, check_piece
 from ..errors import CodecError, InferenceError, InvalidInput, InvalidTokens, reason
 from ..tokens import CodecTokens
+from .host import own_settings
 from .layer import State, StreamSetup
 from .network import CodecNetwork
 from .transfers import fetched, fetched_codes, sent
@@ -24,13 +25,13 @@ from .transfers import fetched, fetched_codes, sent
 
 @contextmanager
 def running(inference: bool = True) -> Iterator[None]:
-    """Inference mode, or certainly not, whatever the caller's; torch's own errors become `InferenceError`.
+    """Inference mode, or certainly not, and settings of our own, whatever the caller's; torch's errors become `InferenceError`.
 
     Not even begun where the task that asked for it was cancelled.
     """
     cancelling.check()
     try:
-        with torch.inference_mode(inference):
+        with torch.inference_mode(inference), own_settings():
             yield
     except CodecError:
         raise

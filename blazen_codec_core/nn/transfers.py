@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def _place(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.empty(tuple(shape), dtype=dtype, pin_memory=device.type == "cuda")
+    return torch.empty(tuple(shape), dtype=dtype, device="cpu", pin_memory=device.type == "cuda")
 
 
 def sent(pieces: Sequence[NDArray[Any]], length: int, device: torch.device) -> Tensor:

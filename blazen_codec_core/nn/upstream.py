@@ -16,9 +16,10 @@ import torch
 
 from ..backend import CodecBackend
 from ..checks import Pcm
-from ..errors import DeviceUnavailable, NotYetImplemented
+from ..errors import DeviceUnavailable, InferenceError, NotYetImplemented
+from ..forks import Anew
 from ..tokens import CodecTokens
-from .backend import TFLOAT32, TorchCodecBackend
+from .backend import TFLOAT32, Loaded, TorchCodecBackend
 from .session import running
 from .ways import library_precision
 
@@ -69,13 +70,22 @@ class UpstreamBackend(TorchCodecBackend):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self._one_at_a_time = threading.Lock()
+        self._alone = Anew(threading.Lock)
 
     @property
     def dtype(self) -> torch.dtype:
         if self.options.dtype not in {"float32", TFLOAT32}:
             raise DeviceUnavailable(f"the authors' own package runs in float32 or {TFLOAT32} here, not {self.options.dtype}")
         return super().dtype
+
+    def loaded(self) -> Loaded:
+        default = torch.get_default_dtype()
+        if default != torch.float32:  # their code says no dtype
+            raise InferenceError(
+                f"the authors' own package computes in PyTorch's default dtype, which is {default} here: "
+                "call torch.set_default_dtype(torch.float32) first, or load the codec with engine='native'"
+            )
+        return super().loaded()
 
     @contextmanager
     def running(self) -> Iterator[None]:

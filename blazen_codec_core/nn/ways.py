@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..forks import Anew
+
 
 class Convolution(Protocol):
     """One way to compute a convolution with its bias. With an attribute `any_length` that is true, it does not prepare itself for
@@ -21,7 +23,7 @@ class Convolution(Protocol):
         """`(batch, (frames - 1) * stride + (kernel - 1) * dilation + 1, in)` to `(batch, frames, out)`, newly allocated."""
 
 
-_precision = threading.Lock()
+_precision = Anew(threading.Lock)
 
 
 @contextmanager
@@ -31,7 +33,7 @@ def library_precision(device: torch.device, rough: bool) -> Iterator[None]:
     if device.type != "cuda" or rough or torch.is_grad_enabled():
         yield
         return
-    with _precision, torch.backends.cudnn.flags(allow_tf32=False):
+    with _precision.own, torch.backends.cudnn.flags(allow_tf32=False):
         yield
 
 

@@ -26,7 +26,7 @@ from blazen_codec_core.conformance.signals import voice
 
 FOLDER, COUNT = Path(sys.argv[1]), int(sys.argv[2])
 SOURCE, OUT = FOLDER / "in.wav", FOLDER / "out.tokens"
-STEPS = ("mkstemp", "write_bytes", "fsync", "replace")
+STEPS = ("open", "write_bytes", "fsync", "replace")
 ROUNDS = 3
 """Of dying before and after each step, so that what is found does not hang on when the others die."""
 assert blazen_codec_snac.backend
@@ -38,7 +38,7 @@ def die(*_: object) -> None:
 
 def rigged(step: str, after: bool) -> None:
     """Makes this process die right before or right after one step of writing a file."""
-    places = {"mkstemp": files.tempfile, "write_bytes": files.Path, "fsync": os, "replace": os}
+    places = {"open": os, "write_bytes": files.Path, "fsync": os, "replace": os}
     real = getattr(places[step], step)
 
     def deadly(*arguments: object, **options: object) -> object:

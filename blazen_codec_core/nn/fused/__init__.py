@@ -6,17 +6,14 @@ registers.
 
 from __future__ import annotations
 
-import torch
-
-_THREADS = torch.get_num_threads()
-
-from .convolutions import convolution  # noqa: E402
-from .noise import normals  # noqa: E402
-from .norm import Norm  # noqa: E402
-from .panels import suits_blocks  # noqa: E402
-from .pointwise import apply, join, suits  # noqa: E402
-from .recurrence import in_blocks, recur, suits_recurrence  # noqa: E402
-from .search import Search  # noqa: E402
+from . import kept
+from .convolutions import convolution
+from .noise import normals
+from .norm import Norm
+from .panels import suits_blocks
+from .pointwise import apply, join, suits
+from .recurrence import in_blocks, recur, suits_recurrence
+from .search import Search
 
 __all__ = [
     "Norm",
@@ -25,11 +22,10 @@ __all__ = [
     "convolution",
     "in_blocks",
     "join",
+    "kept",
     "normals",
     "recur",
     "suits",
     "suits_blocks",
     "suits_recurrence",
 ]
-
-torch.set_num_threads(_THREADS)  # which loading a parallel loop has set to all that there are, for all of OpenMP

@@ -11,7 +11,7 @@ import threading
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
@@ -20,6 +20,10 @@ from numba import prange
 from torch import Tensor
 
 from ..layout import whole
+from . import kept
+
+if numba.config.DISABLE_JIT:
+    raise ImportError("NUMBA_DISABLE_JIT is set")
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
@@ -52,12 +56,14 @@ def compiled(signature: str, *, parallel: bool = False) -> Callable[[FunctionT],
 
     def made(function: FunctionT) -> FunctionT:
         function.__qualname__ = f"{function.__name__}_{_KIND}_{'parts' if parallel else 'one'}"
-        options = {"nogil": True, "parallel": parallel, **_ARITHMETIC}
+        loop = numba.njit(nogil=True, parallel=parallel, **_ARITHMETIC)(function)
         try:
-            loop: FunctionT = numba.njit(signature, cache=True, **options)(function)
-        except RuntimeError:  # there is no folder that a cache could be kept in
-            loop = numba.njit(signature, **options)(function)
-        return loop
+            loop._cache = kept.KeptLoops(function)
+        except RuntimeError as error:
+            kept.troubles.append(str(error))
+        loop.compile(signature)
+        loop.disable_compile()
+        return cast(FunctionT, loop)
 
     return made
 

@@ -78,7 +78,7 @@ class UpstreamDacBackend(UpstreamBackend, DacBackend):
         loaded, setup = self.loaded(), self.setup(1)
         theirs, windows = cast(Any, loaded.network), Windows.of(self.spec, tokens)
         codes = torch.tensor(np.stack(tokens.codes, axis=1), dtype=torch.long, device=setup.device)
-        with self._one_at_a_time, self.running():
+        with self._alone.own, self.running():
             parts = torch.split(codes, windows.frames if windows else tokens.frames, dim=2)
             theirs.padding = windows.padded if windows else True
             try:

@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, Valida
 from blazen_codec_core import CodecSpec, CodecTokens, CorruptFile, InvalidInput, InvalidTokens, LoadOptions, TokenFormat
 from blazen_codec_core.errors import reason
 from blazen_codec_core.files import contents, replacing
+from blazen_codec_core.forks import Anew
 
 from . import entropy
 from .specs import AUTHORS, EncodecSpec
@@ -66,7 +67,7 @@ class EcdcFormat(TokenFormat):
     def __init__(self, specs: tuple[EncodecSpec, ...] = AUTHORS) -> None:
         self._specs = {spec.identity: spec for spec in specs}
         self._models: dict[tuple[str | None, ...], LanguageModel] = {}
-        self._loading = threading.Lock()
+        self._loading = Anew(threading.Lock)
 
     def check(self, spec: CodecSpec, channels: int) -> None:
         if spec.identity not in self._specs:
@@ -132,7 +133,7 @@ class EcdcFormat(TokenFormat):
             raise InvalidInput(f"{spec.name} has no language model; write the file without")
         loading = loading or LoadOptions()
         key = (spec.name, options.get("lm_weights"), loading.cache_dir)
-        with self._loading:  # once for each, however many files are read
+        with self._loading.own:  # once for each, however many files are read
             if key not in self._models:
                 self._models[key] = language_model.load(spec.language_model, spec.name, options.get("lm_weights"), loading)
             return self._models[key]

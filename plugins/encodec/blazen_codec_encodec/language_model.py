@@ -32,9 +32,10 @@ class Block(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.self_attn = nn.MultiheadAttention(CHANNELS, HEADS, batch_first=True)
-        self.linear1, self.linear2 = nn.Linear(CHANNELS, HIDDEN), nn.Linear(HIDDEN, CHANNELS)
-        self.norm1, self.norm2 = nn.LayerNorm(CHANNELS), nn.LayerNorm(CHANNELS)
+        self.self_attn = nn.MultiheadAttention(CHANNELS, HEADS, batch_first=True, dtype=torch.float32)
+        self.linear1 = nn.Linear(CHANNELS, HIDDEN, dtype=torch.float32)
+        self.linear2 = nn.Linear(HIDDEN, CHANNELS, dtype=torch.float32)
+        self.norm1, self.norm2 = (nn.LayerNorm(CHANNELS, dtype=torch.float32) for _ in range(2))
 
     def forward(self, x: Tensor, past: Tensor) -> Tensor:
         """One step `(1, 1, channels)`, after those of `past` `(1, steps, channels)`."""
@@ -48,7 +49,7 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.norm_in = nn.LayerNorm(CHANNELS)
+        self.norm_in = nn.LayerNorm(CHANNELS, dtype=torch.float32)
         self.layers = nn.ModuleList(Block() for _ in range(LAYERS))
 
 
@@ -59,8 +60,8 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.spec = spec
         self.transformer = Transformer()
-        self.emb = nn.ModuleList(nn.Embedding(spec.entries + 1, CHANNELS) for _ in range(spec.codebooks))
-        self.linears = nn.ModuleList(nn.Linear(CHANNELS, spec.entries) for _ in range(spec.codebooks))
+        self.emb = nn.ModuleList(nn.Embedding(spec.entries + 1, CHANNELS, dtype=torch.float32) for _ in range(spec.codebooks))
+        self.linears = nn.ModuleList(nn.Linear(CHANNELS, spec.entries, dtype=torch.float32) for _ in range(spec.codebooks))
 
 
 class Predictor:
@@ -73,7 +74,7 @@ class Predictor:
     def __init__(self, model: LanguageModel, *, threads: bool = False) -> None:
         self._model = model
         self._alone = nullcontext if threads else one_thread
-        self._past = [torch.zeros(1, 1, CHANNELS) for _ in range(LAYERS)]
+        self._past = [torch.zeros(1, 1, CHANNELS, dtype=torch.float32, device="cpu") for _ in range(LAYERS)]
         self._step = 0
 
     def next(self, before: list[int] | None, codebooks: int) -> Tensor:
@@ -99,7 +100,7 @@ class Predictor:
 def _position(step: int) -> Tensor:
     """The sinusoidal embedding of a position, cosines first."""
     place = torch.tensor([[[step]]])
-    index = torch.arange(CHANNELS // 2).view(1, 1, -1)
+    index = torch.arange(CHANNELS // 2, dtype=torch.float32).view(1, 1, -1)
     phase = place / (LONGEST_PERIOD ** (index / (CHANNELS // 2 - 1)))
     return torch.cat([torch.cos(phase), torch.sin(phase)], dim=-1)
 

@@ -79,7 +79,7 @@ class UpstreamEncodecBackend(UpstreamBackend, EncodecBackend):
     def encode_whole(self, pcm: Pcm, books: int) -> CodecTokens:
         loaded, setup = self.loaded(), self.setup(1)
         theirs = cast(Any, loaded.network)
-        with self._one_at_a_time, self.running():
+        with self._alone.own, self.running():
             theirs.set_target_bandwidth(theirs.target_bandwidths[self.spec.usable_codebooks.index(books)])
             x = torch.tensor(pcm, device=setup.device, dtype=setup.dtype).reshape(-1, self.channels, pcm.shape[1])
             frames = theirs.encode(x)

@@ -78,7 +78,7 @@ class UpstreamSnacBackend(UpstreamBackend, SnacBackend):
 
     def decode_whole(self, tokens: CodecTokens) -> Pcm:
         loaded, setup = self.loaded(), self.setup(tokens.streams)
-        with self._one_at_a_time, self.running():
+        with self._alone.own, self.running():
             for block in self._noise:
                 block.setup = setup
             codes = [torch.tensor(code, dtype=torch.long, device=setup.device) for code in tokens.codes]

@@ -90,7 +90,8 @@ def test_loading_the_loops_leaves_the_number_of_threads_alone(threads):
     program = f"""
 import torch
 torch.set_num_threads({threads})
-from blazen_codec_core.nn import fused
+from blazen_codec_core.nn.loops import load_loops
+fused = load_loops()
 from blazen_codec_core.nn.after import ELU, After
 fused.apply(After(kind=ELU), x := torch.randn(1, 4000, 40), torch.empty_like(x))
 assert torch.get_num_threads() == {threads}
@@ -126,7 +127,8 @@ def test_without_threads_to_share_or_a_cache(setting):
     name, value = setting.split("=")
     program = """
 import torch
-from blazen_codec_core.nn import fused
+from blazen_codec_core.nn.loops import load_loops
+fused = load_loops()
 from blazen_codec_core.nn.after import ELU, After
 from blazen_codec_core.nn.fused import compiling
 x = torch.randn(1, 4000, 40)

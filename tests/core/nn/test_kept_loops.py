@@ -1,0 +1,196 @@
+"""What was compiled is kept for later processes, and nothing that happened to it on the disk harms them."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from blazen_codec_core import SlowerNotice
+from blazen_codec_core.nn import loops
+
+numba = pytest.importorskip("numba")
+compiling = importlib.import_module("blazen_codec_core.nn.fused.compiling")
+pytestmark = pytest.mark.skipif(loops.load_loops() is None, reason="the loops do not work here")
+
+
+def scaled(x, factor):
+    for i in range(x.size):
+        x[i] *= factor
+
+
+def work() -> None:
+    """Compiles a small loop, or takes what was kept of it, and runs it."""
+    values = np.ones(5, np.float32)
+    compiling.compiled("void(f4[::1], f4)")(scaled)(values, 3)
+    assert (values == 3).all()
+
+
+@pytest.fixture
+def troubles(monkeypatch):
+    monkeypatch.setattr(compiling.kept, "troubles", found := [])
+    return found
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch, troubles):
+    """The one file that is there once the loop was compiled."""
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "kept"))
+    monkeypatch.setattr(scaled, "__qualname__", "scaled")
+    work()
+    [path] = (tmp_path / "kept").rglob("*.loop")
+    assert not troubles
+    return path
+
+
+def changed(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
+def test_it_is_read_and_not_compiled_again(kept, troubles):
+    before = kept.stat()
+    work()
+    assert (kept.stat().st_ino, kept.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert not troubles
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: b"",
+        lambda data: data[:20],
+        lambda data: data[: len(data) // 2],
+        lambda data: data + b"\0",
+        lambda data: bytes(len(data)),
+        lambda data: np.random.default_rng(0).bytes(len(data)),
+        lambda data: changed(data, 0),
+        lambda data: changed(data, len(data) // 2),
+        lambda data: changed(data, len(data) - 1),
+    ],
+    ids=["empty", "cut in its digest", "cut", "longer", "zeros", "random", "first bit", "a bit in the middle", "last bit"],
+)
+def test_what_was_damaged_is_compiled_anew_and_kept(kept, troubles, damage):
+    whole = kept.read_bytes()
+    kept.write_bytes(damage(whole))
+    work()
+    data = kept.read_bytes()
+    assert compiling.kept._DIGEST(data[32:]).digest() == data[:32]
+    assert [path for path in kept.parent.iterdir() if path.suffix == ".loop"] == [kept]
+    assert not troubles
+
+
+def test_a_folder_in_its_place(kept, troubles):
+    kept.unlink()
+    kept.mkdir()
+    work()
+    assert any(str(kept) in trouble for trouble in troubles)
+
+
+def test_no_folder_that_could_be_written(monkeypatch, troubles):
+    monkeypatch.setattr(numba.core.caching.CacheImpl, "_locator_classes", [])
+    work()
+    assert len(troubles) == 1
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="no limit of file sizes here")
+def test_no_room(kept, troubles):
+    import resource
+
+    kept.unlink()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        work()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert len(troubles) == 1
+    assert list(kept.parent.iterdir()) == []
+
+
+def test_one_warning_says_what_to_do(monkeypatch, troubles):
+    troubles += ["/there/a.loop cannot be written: No space left on device", "/there/b.loop cannot be written"]
+    with pytest.warns(SlowerNotice, match=r"/there/a\.loop .* No space left.*NUMBA_CACHE_DIR") as told:
+        assert loops.load_loops.__wrapped__()
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize("error", [OSError("libLLVM is damaged"), ImportError("Numba needs NumPy 9"), RuntimeError("no"), TypeError()])
+def test_loops_that_cannot_be_loaded_cost_speed_alone(monkeypatch, error):
+    def broken(*_):
+        raise error
+
+    monkeypatch.setattr(importlib, "import_module", broken)
+    with pytest.warns(SlowerNotice, match=f"plain PyTorch.*{error}.*uninstall numba"):
+        assert loops.load_loops.__wrapped__() is None
+
+
+def test_nothing_is_said_where_numba_is_not_installed(monkeypatch):
+    def missing(*_):
+        raise ModuleNotFoundError("No module named 'numba'", name="numba")
+
+    monkeypatch.setattr(importlib, "import_module", missing)
+    assert loops.load_loops.__wrapped__() is None
+
+
+PROGRAM = """
+import hashlib, blazen_codec_core as bc
+from blazen_codec_core.conformance.signals import voice
+codec = bc.load("snac_tiny", device="cpu")
+print(hashlib.sha256(b"".join(c.tobytes() for c in codec.encode(voice(2.0, 24_000), 24_000).codes)).hexdigest())
+"""
+
+
+def begun(**environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM],
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ended(process: subprocess.Popen[str]) -> str:
+    """What a process printed, without a warning."""
+    out, err = process.communicate(timeout=1200)
+    assert (process.returncode, err) == (0, "")
+    return out
+
+
+def test_jit_that_is_switched_off():
+    process = begun(NUMBA_DISABLE_JIT="1")
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+    assert out == ended(begun())
+    assert err.count("SlowerNotice") == 1
+    assert "NUMBA_DISABLE_JIT" in err
+
+
+@pytest.mark.slow
+def test_processes_that_compile_at_once_one_of_which_is_killed(tmp_path):
+    """All of the loops, then: every file is damaged in its own way."""
+    folder = tmp_path / "kept"
+    killed, other = begun(NUMBA_CACHE_DIR=str(folder)), begun(NUMBA_CACHE_DIR=str(folder))
+    while not list(folder.rglob("*.loop")) and killed.poll() is None:
+        time.sleep(0.01)
+    killed.kill()
+    killed.communicate()
+    tokens = ended(other)
+    files = {path: path.stat().st_mtime_ns for path in folder.rglob("*.loop")}
+    assert ended(begun(NUMBA_CACHE_DIR=str(folder))) == tokens == ended(begun())
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.loop")} == files
+    draw = np.random.default_rng(0)
+    for number, path in enumerate(files):
+        data = path.read_bytes()
+        path.write_bytes([data[: number * 97], draw.bytes(5000), b"", changed(data, int(draw.integers(len(data))))][number % 4])
+    assert ended(begun(NUMBA_CACHE_DIR=str(folder))) == tokens
+    assert all(Path(path).stat().st_size > 5000 for path in files)
+    shutil.rmtree(folder)
