@@ -36,6 +36,7 @@ ROOT = Path(__file__).parent.parent
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--memory-limit", type=int, default=LIMIT, metavar="BYTES", help="a run with a higher peak fails")
+    parser.addoption("--soak", type=float, default=600, metavar="SECONDS", help="how long threads, forks and interrupts go on")
 
 
 def pytest_configure(config: pytest.Config) -> None:

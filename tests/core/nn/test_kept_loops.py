@@ -122,7 +122,9 @@ def test_one_warning_says_what_to_do(monkeypatch, troubles):
     assert len(told) == 1
 
 
-@pytest.mark.parametrize("error", [OSError("libLLVM is damaged"), ImportError("Numba needs NumPy 9"), RuntimeError("no"), TypeError()])
+@pytest.mark.parametrize(
+    "error", [OSError("libLLVM is damaged"), ImportError("Numba needs NumPy 9"), RuntimeError("no"), TypeError()]
+)
 def test_loops_that_cannot_be_loaded_cost_speed_alone(monkeypatch, error):
     def broken(*_):
         raise error
