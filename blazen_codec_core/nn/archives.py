@@ -81,8 +81,8 @@ def check_stored(path: Path, found: dict[str, Record]) -> None:
     for name, record in found.items():
         if not record.is_stored or record.inflated != record.size:
             raise WeightsUnavailable(
-                f"{path}: its record {name[:80]} is compressed, of {record.size} bytes to {record.inflated}, which torch.save never "
-                "does. Where you trust it, save its state dict again with torch.save or safetensors"
+                f"{path}: its record {name[:80]} is compressed, of {record.inflated} bytes to {record.size}, which torch.save "
+                "never does. Where you trust it, save its state dict again with torch.save or safetensors"
             )
 
 
