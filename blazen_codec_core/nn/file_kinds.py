@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import WeightsUnavailable
+from ..weights import PICKLES
 from .archives import records
 
 Kind = Literal["safetensors", "pytorch"]
@@ -58,7 +59,7 @@ def kind_of(path: Path) -> Kind:
             raise WeightsUnavailable(f"{path} {what}")
     if head.startswith(b"PK"):
         _check_archive(path)
-    elif not head.startswith(b"\x80"):  # the first byte of every pickle that PyTorch wrote
+    elif not head.startswith(PICKLES):
         if path.suffix == ".safetensors":
             return "safetensors"  # whose reader says what is wrong with it
         raise WeightsUnavailable(f"{path} is not a file of weights: neither safetensors nor what PyTorch saves")
