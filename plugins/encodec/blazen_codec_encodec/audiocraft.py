@@ -41,7 +41,7 @@ LONGEST = 1 << 17
 """Characters of settings that are read."""
 
 
-class _Tree(yaml.SafeLoader):
+class _Tree(yaml.SafeLoader):  # type: ignore[misc]  # untyped
     """YAML without aliases, which OmegaConf does not write and with which a few lines stand for more than memory holds."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
