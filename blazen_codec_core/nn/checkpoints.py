@@ -29,6 +29,8 @@ MOST_VALUES = 200_000
 DEEPEST = 32
 """Levels of values in each other."""
 MOST_AXES = 16
+LONGEST_NAME = 500
+"""Characters of a name, which messages repeat."""
 LEGACY = (0x1950A86A20F9469CFC6C, 1001)
 """What files that are no archives begin with: two pickles of a number, and the one of a system's sizes."""
 REBUILDS = "torch._utils _rebuild_"
@@ -152,6 +154,8 @@ class TensorMachine(Machine):
 
     def is_key(self, key: Any) -> bool:
         parts = key if isinstance(key, tuple) else (key,)
+        if any(isinstance(part, str | bytes) and len(part) > LONGEST_NAME for part in parts):
+            raise ValueError(f"it has names of more than {LONGEST_NAME} characters")
         return all(part is None or isinstance(part, str | int | float | bytes) for part in parts)
 
     def make(self, name: str, arguments: tuple[Any, ...]) -> Any:

@@ -68,7 +68,7 @@ def unwrapped(found: Any, origin: str) -> Any:
         inner = next((found[name] for name in WRAPPERS if isinstance(found.get(name), Mapping)), None)
         if inner is None:
             if isinstance(name := found.get("pretrained"), str):
-                raise WeightsUnavailable(f"{origin} holds no weights but says where they are: load those of {name!r}")
+                raise WeightsUnavailable(f"{origin} holds no weights but says where they are: load those of {name!r:.100}")
             break
         found = inner
     return found

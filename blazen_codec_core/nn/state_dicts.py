@@ -37,7 +37,12 @@ def read(path: Path) -> Any:
     """
     kind = kind_of(path)
     try:
-        return load_file(path) if kind == "safetensors" else checkpoints.read(path)
+        if kind != "safetensors":
+            return checkpoints.read(path)
+        found = load_file(path)
+        if any(len(name) > checkpoints.LONGEST_NAME for name in found):
+            raise ValueError(f"it has names of more than {checkpoints.LONGEST_NAME} characters")
+        return found
     except CodecError:
         raise
     except Exception as error:  # what a damaged file makes the readers raise is not limited to what they document

@@ -74,6 +74,11 @@ BOMBS = {
     "nested tuples as a name": lambda p: archive(p, b"\x80\x02})" + b"\x85" * 900_000 + b"Ns.", {}),
     "a far memo": lambda p: archive(p, b"\x80\x02]r\xff\xff\xff\x7f.", {}),
     "many small things": lambda p: archive(p, b"\x80\x02(" + b"}" * 12_000_000 + b"t.", {}),
+    "a name of a megabyte": lambda p: archive(p, {"a" * (1 << 20): view(Stored("0", 256), (256,), (1,))}, {"0": KILOBYTE}),
+    "where the weights are": lambda p: archive(p, {"pretrained": "a" * (1 << 20)}, {}),
+    "safetensors: a name of a megabyte": lambda p: safetensors(
+        p, {"a" * (1 << 20): {"dtype": "F32", "shape": [256], "data_offsets": [0, 1024]}}, KILOBYTE
+    ),
     "legacy: a storage that is not there": lambda p: legacy(
         p, {"a": view(Stored("0", HUGE, torch.FloatStorage, None), (HUGE,), (1,))}, {"0": KILOBYTE}
     ),

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import tomllib
 import urllib.error
 import urllib.request
 from email.message import Message
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -244,3 +246,8 @@ def test_every_published_model_says_which_file_it_is():
     }
     for spec in bc.list_codecs():
         assert any(source.is_pinned for source in spec.sources) or spec.name == "dac_44khz_16kbps"
+
+
+def test_pytorch_is_one_whose_reader_runs_nothing():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    assert project["project"]["optional-dependencies"]["torch"] == ["torch>=2.10"]
