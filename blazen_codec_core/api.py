@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         revision: str | None
         cache_dir: str | PathLike[str] | None
         offline: bool
+        trust_pickle: bool
         noise: bool
         noise_seed: int | None
         strict_weights: bool

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import math
+import re
 from collections.abc import Iterable
 from numbers import Real
 from typing import Annotated, Any, Literal
@@ -46,6 +47,11 @@ LAYERS = DeviceCapabilities(devices=("cuda", "mps", "cpu"), dtypes=("float32", "
 """Of networks made of the layers in `nn`."""
 
 
+def is_commit(revision: str | None) -> bool:
+    """Whether a revision of a repository names one state of it for ever."""
+    return revision is not None and re.fullmatch(r"[0-9a-f]{40}", revision) is not None
+
+
 class WeightSource(_Frozen):
     """Where the weights of a model are: inside an installed package, on the Hugging Face Hub, or at an address.
 
@@ -54,7 +60,7 @@ class WeightSource(_Frozen):
         package: The package that ships it.
         repo: The Hub repository that publishes it.
         url: The address of the folder that publishes it.
-        revision: Of the repository: a branch, tag or commit.
+        revision: Of the repository: a branch, tag or commit. Only a commit, in 40 hexadecimal digits, is the same tomorrow.
         config_file: A file beside it that describes the architecture, checked against the spec.
         caches: Where the publisher's own tool keeps the file once downloaded, `~` and `$VARIABLES` included; looked at before
             anything is downloaded from `url`.
@@ -75,6 +81,11 @@ class WeightSource(_Frozen):
         if [self.package, self.repo, self.url].count(None) != 2:
             raise ValueError("weights are either in a package, in a repo or at a url")
         return self
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether it is known which file it is: it ships with a package, or has a digest or a commit."""
+        return bool(self.package or self.sha256 or (self.repo and is_commit(self.revision)))
 
     @property
     def place(self) -> str:
@@ -316,6 +327,8 @@ class LoadOptions(_Frozen):
         revision: Of the Hub repository, in place of the spec's.
         cache_dir: Where downloads are kept; the Hub's own default otherwise.
         offline: Never use the network.
+        trust_pickle: Read published pickles of which neither a digest nor a commit is known. No code in one is ever run; still,
+            whoever publishes it may put another in its place.
         noise: Whether decoders that add noise do so.
         noise_seed: Which noise; `None` draws a fresh seed for every decode.
         strict_weights: Refuse tokens that say other weights made them; otherwise `OtherWeightsNotice` is given.
@@ -331,6 +344,7 @@ class LoadOptions(_Frozen):
     revision: str | None = None
     cache_dir: str | None = None
     offline: bool = False
+    trust_pickle: bool = False
     noise: bool = True
     noise_seed: Annotated[int, Field(ge=0, lt=2**64)] | None = 0
     strict_weights: bool = False

@@ -17,13 +17,17 @@ from pathlib import Path
 
 from .errors import InvalidInput, LicenceNotice, WeightsUnavailable, reason
 from .files import replacing
-from .specs import CodecSpec, LoadOptions, WeightSource
+from .specs import CodecSpec, LoadOptions, WeightSource, is_commit
 
 CONFIG = "config.json"
 NAMES = ("model.safetensors", "pytorch_model.bin")
 """What a directory's weights may be called, the safer format first."""
 SUFFIXES = (".safetensors", ".bin", ".pth", ".th", ".pt", ".ckpt")
 """Of files that hold weights under a name of their owner's: a folder's only one is taken."""
+PICKLES = (b"PK", b"\x80")
+"""How checkpoints of PyTorch begin: an archive that holds a pickle, or a pickle."""
+LARGEST = 16 << 30
+"""Bytes of a download."""
 TIMEOUT = 30.0
 """Seconds that a publisher may take to answer."""
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -104,12 +108,14 @@ def locate_file(
         file = WeightFile(path, _config_beside(path))
         return replace(file, published=any(file.sha256.startswith(source.sha256) for source in sources if source.sha256))
     if _HUB_ID.fullmatch(asked) and not asked.startswith("."):
-        return replace(_from_hub_repo(asked, options, names), published=asked in [source.repo for source in sources])
+        if own := [source for source in sources if source.repo == asked]:
+            return published(own, name, options)
+        return _from_hub_repo(asked, options, names)
     raise WeightsUnavailable(f"weights {asked!r}: no such file or directory, and not a Hub id (owner/name) or random:SEED")
 
 
 def published(sources: Sequence[WeightSource], name: str, options: LoadOptions) -> WeightFile:
-    """What is published in these places, checked.
+    """What is published in these places, checked. Safetensors come first, and pickles only where there is nothing else.
 
     Args:
         name: Of what it is, for messages.
@@ -121,9 +127,9 @@ def published(sources: Sequence[WeightSource], name: str, options: LoadOptions) 
     problems: list[WeightsUnavailable] = []
     for attempt in [here] if options.offline or is_offline() else [here, options]:
         problems = []
-        for source in sources:
+        for source in sorted(sources, key=lambda source: not _is_safe(source.file)):
             try:
-                found = _from(source, attempt)
+                found = _trusted(source, attempt)
             except WeightsUnavailable as error:
                 problems.append(error)
                 continue
@@ -147,6 +153,43 @@ def is_offline() -> bool:
     from huggingface_hub import constants
 
     return constants.HF_HUB_OFFLINE
+
+
+def _is_safe(name: str) -> bool:
+    """Whether a file is called as safetensors are."""
+    return name.endswith(".safetensors")
+
+
+def _trusted(source: WeightSource, options: LoadOptions) -> WeightFile:
+    """What a source has, unless it is a pickle that nothing pins and nobody said to trust."""
+    if source.repo and options.revision:
+        source = source.model_copy(update={"revision": options.revision})
+    if source.is_pinned or options.trust_pickle:
+        return _from(source, options)
+    if not _is_safe(source.file) and not options.offline:
+        raise _untrusted(source.place)
+    found = _from(source, options)
+    _check_no_pickle(found.path, f"{source.place}, here as {found.path},")
+    return found
+
+
+def _check_no_pickle(path: Path, place: str) -> None:
+    """Raises `WeightsUnavailable` where a file is a pickle, whatever it is called."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+    except OSError as error:
+        raise WeightsUnavailable(f"{path} cannot be read: {error.strerror or error}") from error
+    if head.startswith(PICKLES) and head[8:9] != b"{":
+        raise _untrusted(place)
+
+
+def _untrusted(place: str) -> WeightsUnavailable:
+    return WeightsUnavailable(
+        f"{place} is a pickle, and neither a digest nor a commit says which: it can be another one tomorrow. Where you trust who "
+        "publishes it, load with trust_pickle=True (--trust-pickle); of the Hub, revision= a commit of 40 digits pins it. "
+        "A file that you have can be passed as weights"
+    )
 
 
 def _from(source: WeightSource, options: LoadOptions) -> WeightFile:
@@ -221,6 +264,8 @@ def _fetched(address: str) -> Iterator[bytes]:
             wanted, came = reply.headers.get("Content-Length"), 0
             while piece := reply.read(1 << 20):
                 came += len(piece)
+                if came > LARGEST:
+                    raise WeightsUnavailable(f"more than {LARGEST} bytes came, the most that weights may have")
                 yield piece
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise WeightsUnavailable(reason(error)) from error
@@ -229,22 +274,28 @@ def _fetched(address: str) -> Iterator[bytes]:
 
 
 def _from_hub(source: WeightSource, options: LoadOptions) -> WeightFile:
-    repo, revision = source.repo or "", options.revision or source.revision
-    path = _download(repo, revision, source.file, options)
-    config = _download(repo, revision, source.config_file, options) if source.config_file else None
+    repo = source.repo or ""
+    path = _download(repo, source.revision, source.file, options)
+    config = _download(repo, source.revision, source.config_file, options) if source.config_file else None
     return WeightFile(path, config)
 
 
 def _from_hub_repo(repo: str, options: LoadOptions, names: Sequence[str]) -> WeightFile:
-    """A repository that the user named: whichever weights it has, and the config of those that have one."""
+    """A repository that the user named: whichever weights it has, safetensors first, and the config of those that have one."""
+    revision = options.revision or "main"
+    may_be_pickles = options.trust_pickle or is_commit(revision)
     problem: WeightsUnavailable | None = None
-    for name in dict.fromkeys([*NAMES, *names]):
+    for name in sorted(dict.fromkeys([*NAMES, *names]), key=lambda name: not _is_safe(name)):
+        if not may_be_pickles and not _is_safe(name):
+            raise WeightsUnavailable(f"{problem}; or: {_untrusted(f'any of {name} and others in {repo}')}") from problem
         try:
-            path = _download(repo, options.revision or "main", name, options)
+            path = _download(repo, revision, name, options)
         except WeightsUnavailable as error:
             problem = problem or error
             continue
-        config = _download(repo, options.revision or "main", CONFIG, options) if name in NAMES else None
+        if not may_be_pickles:
+            _check_no_pickle(path, f"{name} in {repo}")
+        config = _download(repo, revision, CONFIG, options) if name in NAMES else None
         return WeightFile(path, config)
     assert problem is not None
     raise problem

@@ -3,28 +3,47 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import json
+import struct
 import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 import uvicorn
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from blazen_codec_core import LoadOptions
 from blazen_codec_core.comparison.trips import Trip
+from blazen_codec_core.conformance.signals import voice
 from blazen_codec_core.evaluation import Judge
+from blazen_codec_core.server import door
 from blazen_codec_core.server.app import application
+from blazen_codec_core.server.hosts import Hosts
 from blazen_codec_core.server.house import House, Limits
 
+CHUNK = 1 << 20
+PATIENCE = 300
+"""Seconds until what does not answer is taken for something that hangs."""
 TINY = ("encodec_tiny", "snac_tiny", "dac_tiny")
 
 
 @contextlib.contextmanager
-def serving(names: tuple[str, ...] = TINY, judge: Judge | None = None, **limits: Any) -> Iterator[str]:
-    """Where it can be reached, such as `127.0.0.1:34567`."""
+def serving(
+    names: tuple[str, ...] = TINY,
+    judge: Judge | None = None,
+    hosts: Hosts | None = None,
+    entering: dict[str, Any] | None = None,
+    **limits: Any,
+) -> Iterator[str]:
+    """Where it can be reached, such as `127.0.0.1:34567`; `entering` is for `door.config`."""
     house = House(names, LoadOptions(device="cpu"), Limits(**limits), judge or Judge([]))
-    config = uvicorn.Config(application(house), port=0, log_level="warning", ws_max_size=1 << 22)
+    config = door.config(application(house, hosts), port=0, **(entering or {}))
     server = uvicorn.Server(config)
     socket = config.bind_socket()
     thread = threading.Thread(target=server.run, args=([socket],), daemon=True)
@@ -52,3 +71,53 @@ def seconds_finished(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
     monkeypatch.setattr(Trip, "finish", noted)
     return finished
+
+
+def wav(seconds: float, rate: int = 24_000, channels: int = 1) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, np.stack([0.5 * voice(seconds, rate, seed) for seed in range(channels)]).T, rate, format="WAV")
+    return file.getvalue()
+
+
+class Answers:
+    """All that a visit was told."""
+
+    def __init__(self) -> None:
+        self.said: list[dict] = []
+        self.order: list[str] = []
+        self.audio: dict[int, list[bytes]] = {}
+        self.tokens: dict[int, bytes] = {}
+
+    def hear(self, message: str | bytes) -> str:
+        if isinstance(message, str):
+            self.said.append(json.loads(message))
+            self.order.append(self.said[-1]["type"])
+            return self.order[-1]
+        kind, number = struct.unpack_from("<II", message)
+        if kind == 0:
+            self.audio.setdefault(number, []).append(message[8:])
+        else:
+            self.tokens[number] = message[8:]
+        self.order.append(f"{'audio' if kind == 0 else 'tokens'} {number}")
+        return self.order[-1]
+
+    def of(self, kind: str) -> dict:
+        return next(message for message in self.said if message["type"] == kind)
+
+    def pcm(self, number: int, channels: int = 1) -> np.ndarray:
+        return np.concatenate([np.frombuffer(part, "<f4").reshape(channels, -1) for part in self.audio[number]], axis=1)
+
+
+def visit(where: str, content: bytes, systems=("snac_tiny",), name="in.wav", size=None, **more) -> Answers:
+    """A whole visit, until the server ends it."""
+    answers = Answers()
+    asked = {"systems": list(systems), "name": name, "size": len(content) if size is None else size, **more}
+    with connect(f"ws://{where}/compare", max_size=None) as socket:
+        socket.send(json.dumps(asked))
+        try:
+            while True:
+                if answers.hear(socket.recv(PATIENCE)) == "ready":
+                    for at in range(0, len(content), CHUNK):
+                        socket.send(content[at : at + CHUNK])
+        except ConnectionClosed:
+            return answers

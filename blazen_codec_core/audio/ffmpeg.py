@@ -14,6 +14,14 @@ from .layout import AS_IT_IS, Layout
 
 EXACT = frozenset({"mov", "mp4", "matroska", "webm", "asf", "wv", "ape", "tta"})
 """Formats, as FFmpeg calls them, that say how long they are."""
+DEMUXERS = (
+    "aac", "amr", "amrnb", "amrwb", "ape", "asf", "avi", "dsf", "flv", "iff", "matroska", "mov", "mpc", "mpc8", "mpeg", "mpegts",
+    "ogg", "rm", "tta", "wv",
+)  # fmt: skip
+"""All that FFmpeg reads here. Others are lists of further files and addresses, such as HLS, DASH and its own `concat`, and FFmpeg
+finds some of them anywhere in what looks like another format."""
+OPTIONS = {"format_whitelist": ",".join(DEMUXERS), "protocol_whitelist": "none"}
+"""With which nothing but the file itself is opened, whatever is written in it."""
 
 
 class Decoder:
@@ -58,7 +66,7 @@ class Decoder:
         """The container and its first stream of audio."""
         try:
             self._file.seek(0)
-            container = self._av.open(self._file, metadata_errors="replace")
+            container = self._av.open(self._file, options=OPTIONS, metadata_errors="replace")
         except (self._av.FFmpegError, ValueError, OSError) as error:
             raise CorruptFile(f"{self._name} cannot be read as audio: {reason(error)}") from error
         with container:

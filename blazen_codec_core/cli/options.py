@@ -30,6 +30,7 @@ def model(function: F) -> F:
                 help="from-weights: other settings than the published ones, which the config beside --weights says",
             ),
             click.option("--offline", is_flag=True, help="never use the network"),
+            click.option("--trust-pickle", is_flag=True, help="read published pickles that no digest or commit pins"),
             click.option("--noise/--no-noise", default=True, help="whether decoders that add noise do so"),
             click.option("--noise-seed", type=click.IntRange(min=0), default=0, show_default=True),
         )

@@ -14,7 +14,6 @@ from .compare import check
 from .options import judging, loading
 
 NEEDED = ("starlette", "uvicorn", "websockets")
-LARGEST_MESSAGE = 1 << 22
 BACKLOG = 128
 
 
@@ -23,6 +22,13 @@ BACKLOG = 128
     "-c", "--codec", "names", multiple=True, metavar="NAME", help="a model to offer; all that are installed if none is given"
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="an address; any but a loopback one lets others in")
+@click.option(
+    "--allow-host",
+    "allowed",
+    multiple=True,
+    metavar="NAME",
+    help="another name it is reached by, such as that of a proxy before it",
+)
 @click.option("--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="0 for one that is free")
 @click.option("--open", "show", is_flag=True, help="in the browser")
 @click.option("--max-mb", default=100.0, show_default=True, type=click.FloatRange(min=0.1), help="of a file")
@@ -36,6 +42,7 @@ BACKLOG = 128
 def command(
     names: tuple[str, ...],
     host: str,
+    allowed: tuple[str, ...],
     port: int,
     show: bool,
     max_mb: float,
@@ -56,23 +63,22 @@ def command(
     import uvicorn
 
     from ..server.app import application
+    from ..server.door import config
+    from ..server.hosts import Hosts
     from ..server.house import House, Limits
 
     limits = Limits(bytes=int(max_mb * 1e6), seconds=max_minutes * 60, at_once=jobs, waiting=waiting)
     house = House(names, LoadOptions.of(**options), limits, judge)
-    config = uvicorn.Config(
-        application(house, host),
-        log_level="warning",
-        ws_max_size=LARGEST_MESSAGE,
-        timeout_graceful_shutdown=3,
-    )
+    hosts = Hosts(host, allowed)
+    if hosts.is_public:
+        click.echo(f"{host} lets others in, who are asked for no password and spend this machine's time", err=True)
     with listening(host, port) as door:
         address, number = door.getsockname()[:2]
         where = f"http://{f'[{address}]' if ':' in address else address}:{number}/"
         click.echo(f"listening at {where} (ctrl-c ends it)")
         if show:
             webbrowser.open(where)
-        uvicorn.Server(config).run([door])
+        uvicorn.Server(config(application(house, hosts))).run([door])
 
 
 def listening(host: str, port: int) -> socket.socket:

@@ -40,6 +40,8 @@ LONGEST_TILE = 600
 BYTES_A_SAMPLE = 1 << 12
 """Of a GPU's memory, for each sample of all signals that run side by side: few large steps instead of many small ones. The
 largest models need less than half of it."""
+LEAST_BYTES = 2
+"""Of a weight in a file."""
 TFLOAT32 = "tfloat32"
 """Not a type of PyTorch's, but a way to multiply float32."""
 
@@ -150,7 +152,7 @@ class TorchCodecBackend(CodecBackend):
         kind_of(found.path)  # what is no file of weights is called that, not too small
         with torch.device("meta"):
             claimed = sum(parameter.numel() for parameter in self.new_network().parameters())
-        if claimed > (size := found.path.stat().st_size):
+        if LEAST_BYTES * claimed > (size := found.path.stat().st_size):
             raise WeightsUnavailable(f"{found.path}: its config claims {claimed} weights, which {size} bytes cannot hold")
 
     @classmethod

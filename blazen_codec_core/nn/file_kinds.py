@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 from ..errors import WeightsUnavailable
+from ..weights import PICKLES
+from .archives import records
 
 Kind = Literal["safetensors", "pytorch"]
 HEAD = 512
+LARGEST_HEADER = 4 << 20
+"""Bytes of what a safetensors file says of its tensors; some 40 000 of them."""
 
 Test = Callable[[bytes], bool]
 OTHERS: tuple[tuple[Test, str], ...] = (
@@ -44,14 +47,19 @@ def kind_of(path: Path) -> Kind:
             head = file.read(HEAD)
     except OSError as error:
         raise WeightsUnavailable(f"{path} cannot be read: {error.strerror or error}") from error
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 40:
+    if head[8:9] == b"{" and (said := int.from_bytes(head[:8], "little")) < 1 << 40:
+        if said > LARGEST_HEADER:
+            raise WeightsUnavailable(
+                f"{path} says {said} bytes of its tensors' names and sizes, and {LARGEST_HEADER} at most are read: "
+                "save the codec's tensors alone"
+            )
         return "safetensors"
     for test, what in OTHERS:
         if test(head):
             raise WeightsUnavailable(f"{path} {what}")
     if head.startswith(b"PK"):
         _check_archive(path)
-    elif not head.startswith(b"\x80"):  # the first byte of every pickle that PyTorch wrote
+    elif not head.startswith(PICKLES):
         if path.suffix == ".safetensors":
             return "safetensors"  # whose reader says what is wrong with it
         raise WeightsUnavailable(f"{path} is not a file of weights: neither safetensors nor what PyTorch saves")
@@ -60,13 +68,7 @@ def kind_of(path: Path) -> Kind:
 
 def _check_archive(path: Path) -> None:
     """Raises `WeightsUnavailable` unless a zip archive is what `torch.save` makes."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.namelist()
-    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        raise WeightsUnavailable(
-            f"{path} is not a file of weights: the archive is damaged or did not come whole; fetch it again"
-        ) from error
+    members = records(path)
     if any(f"/{member}".endswith("/.data/extern_modules") for member in members):
         raise WeightsUnavailable(
             f"{path} is a package of torch.package, which holds code: take the state dict instead, weights.pth beside package.pth"

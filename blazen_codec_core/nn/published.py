@@ -68,7 +68,7 @@ def unwrapped(found: Any, origin: str) -> Any:
         inner = next((found[name] for name in WRAPPERS if isinstance(found.get(name), Mapping)), None)
         if inner is None:
             if isinstance(name := found.get("pretrained"), str):
-                raise WeightsUnavailable(f"{origin} holds no weights but says where they are: load those of {name!r}")
+                raise WeightsUnavailable(f"{origin} holds no weights but says where they are: load those of {name!r:.100}")
             break
         found = inner
     return found
@@ -157,12 +157,13 @@ def from_published(
         if tuple(shape) != tuple(wanted):
             raise wrong(f"{name} has another shape, {tuple(shape)} in place of {tuple(wanted)}")
 
-    def whole(name: str) -> Tensor:
+    def whole(name: str, shape: Sequence[int]) -> Tensor:
         stem = name.removesuffix("weight")
         for magnitude, direction in FACTORS:
             if stem + magnitude in left:
                 g, v = take(stem + magnitude), take(stem + direction)
                 check_shape(stem + magnitude, g.shape, (v.shape[0], *[1] * (v.dim() - 1)) if v.dim() else (1,))
+                check_shape(name, v.shape, shape)  # before as much memory again is taken
                 if not bool(norm(v).all()):
                     raise WeightsUnavailable(
                         f"{origin}: {stem}{direction} has a row of zeros, which has no direction: the weight would be NaN. "
@@ -176,7 +177,8 @@ def from_published(
         module, leaf = _home(network, ours)
         wanted = getattr(module, leaf)
         if isinstance(module, Conv1d | ConvTranspose1d) and leaf == "weight":
-            weight, shape = whole(name), module.unpack(wanted).shape
+            shape = module.unpack(wanted).shape
+            weight = whole(name, shape)
             if weight.dim() == 2 and shape[2] == 1:  # a plain matrix
                 weight = weight[..., None]
             check_shape(name, weight.shape, shape)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,10 +16,13 @@ from torch import Tensor, nn
 from ..architectures import Architecture, Names, complaint
 from ..errors import CodecError, WeightsUnavailable, reason
 from ..values import is_deeper
+from . import checkpoints
 from .file_kinds import kind_of
 
-ADVICE = "weights_only"
-"""In the text of errors with which PyTorch says how to run what is in a file."""
+LARGEST_CONFIG = 1 << 20
+"""Bytes of a config."""
+SHARED = 4
+"""Times that a storage may be held by tensors, each of which is converted by itself."""
 DEEPEST = 64
 """Levels of a config that are in each other."""
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -28,29 +30,23 @@ FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 def read(path: Path) -> Any:
-    """Contents of a `.safetensors` file or a PyTorch checkpoint; no code in it is ever run.
+    """Contents of a `.safetensors` file or a PyTorch checkpoint; no code in it is ever run, and memory follows its size.
 
     Raises:
         WeightsUnavailable: It cannot be read, is another kind of file, or holds more than plain data.
     """
     kind = kind_of(path)
     try:
-        if kind == "safetensors":
-            return load_file(path)
-        with path.open("rb") as file:  # given its path, PyTorch goes by the suffix
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # what a damaged file makes PyTorch's own reader raise is not limited to what it documents
-        raise WeightsUnavailable(f"{path} is not a file of weights: {_plainly(error)}") from error
-
-
-def _plainly(error: Exception) -> str:
-    """What PyTorch's reader says, without its advice to run what is in the file."""
-    if found := re.search(r"(?:GLOBAL|global|class|type) `?([A-Za-z_]\w*(?:\.\w+)+)", str(error)):
-        return (
-            f"it holds {found[1]} beside tensors, and objects that need code are never made. "
-            "Where you trust it, save its state dict alone with torch.save, and pass that"
-        )
-    return "it is damaged, or holds more than plain data" if ADVICE in str(error) else reason(error)
+        if kind != "safetensors":
+            return checkpoints.read(path)
+        found = load_file(path)
+        if any(len(name) > checkpoints.LONGEST_NAME for name in found):
+            raise ValueError(f"it has names of more than {checkpoints.LONGEST_NAME} characters")
+        return found
+    except CodecError:
+        raise
+    except Exception as error:  # what a damaged file makes the readers raise is not limited to what they document
+        raise WeightsUnavailable(f"{path} is not a file of weights: {reason(error)}") from error
 
 
 @contextmanager
@@ -61,7 +57,7 @@ def reading(origin: str) -> Iterator[None]:
     except CodecError:
         raise
     except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
-        raise WeightsUnavailable(f"{origin} does not fit the model: {_plainly(error)}") from error
+        raise WeightsUnavailable(f"{origin} does not fit the model: {reason(error)}") from error
 
 
 def tensors(found: Any, origin: str) -> dict[str, Tensor]:
@@ -70,17 +66,46 @@ def tensors(found: Any, origin: str) -> dict[str, Tensor]:
     Raises:
         WeightsUnavailable: It is something else, or holds NaN.
     """
-    if not isinstance(found, Mapping) or not all(isinstance(v, Tensor) for v in found.values()):
+    if not isinstance(found, Mapping) or not all(isinstance(v, Tensor | checkpoints.OddTensor) for v in found.values()):
         raise WeightsUnavailable(f"{origin} holds no state dict: names and tensors are expected")
     for name, tensor in found.items():
-        if tensor.is_nested or tensor.is_meta:
-            what = "a nested tensor" if tensor.is_nested else "a meta tensor, which has no values"
+        if what := _odd(tensor):
             raise WeightsUnavailable(f"{origin}: {name} is {what}; save the state dict of the loaded model, of plain tensors")
+    check_held(found, origin)
     state = {str(name): tensor.float() if is_weight(tensor) else tensor for name, tensor in found.items()}
     for name, tensor in state.items():
         if is_weight(tensor) and not bool(torch.isfinite(tensor).all()):
             raise WeightsUnavailable(f"{origin}: {name} holds NaN or infinite values")
     return state
+
+
+def _odd(tensor: Tensor | checkpoints.OddTensor) -> str | None:
+    """What a tensor is that holds no plain values; `None` where it does."""
+    if isinstance(tensor, checkpoints.OddTensor):
+        return tensor.kind
+    if tensor.is_nested:
+        return "a nested tensor"
+    return "a meta tensor, which has no values" if tensor.is_meta else None
+
+
+def check_held(state: Mapping[Any, Tensor], origin: str) -> None:
+    """Raises `WeightsUnavailable` where tensors claim more values than their storages hold; converted, each has all of them."""
+    left: dict[int, int] = {}
+    for name, tensor in state.items():
+        if tensor.layout != torch.strided:
+            continue
+        storage, claimed = tensor.untyped_storage(), tensor.numel() * tensor.element_size()
+        if claimed > (held := storage.nbytes()):
+            raise WeightsUnavailable(
+                f"{origin}: {name} claims {claimed} bytes and holds {held}, the same ones again and again: save it whole, "
+                "with .contiguous()"
+            )
+        left[storage.data_ptr()] = left.get(storage.data_ptr(), SHARED * held) - claimed
+        if left[storage.data_ptr()] < 0:
+            raise WeightsUnavailable(
+                f"{origin}: {name} and others are all in the same {held} bytes, more than {SHARED} times: save each by itself, "
+                "with .clone()"
+            )
 
 
 def is_weight(tensor: Tensor) -> bool:
@@ -104,6 +129,8 @@ def read_config(path: Path) -> Any:
         WeightsUnavailable: It cannot be read, is no JSON, or is nested too deeply.
     """
     try:
+        if (size := path.stat().st_size) > LARGEST_CONFIG:
+            raise WeightsUnavailable(f"{path} has {size} bytes, and configs of {LARGEST_CONFIG} at most are read: fetch it again")
         found = json.loads(path.read_bytes())  # of bytes, with or without a mark of their order
     except OSError as error:
         raise WeightsUnavailable(f"{path} cannot be read: {error.strerror or error}") from error

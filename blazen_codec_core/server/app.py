@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from ..comparison.page import page, source
+from .hosts import Hosts, OurHostsOnly
 from .house import House
 from .visit import Visit
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 POLICY = (
     "default-src 'none'; script-src 'unsafe-inline' blob:; style-src 'unsafe-inline'; img-src data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'"
@@ -27,13 +25,13 @@ SCRIPTS = ("wave.js", "run.js", "live.js")
 HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 
 
-def application(house: House, host: str = LOOPBACK[0]) -> Starlette:
+def application(house: House, hosts: Hosts | None = None) -> Starlette:
     """The application.
 
     Args:
-        host: That it is reached at. On the loopback interface, requests for any other name are refused, so that no page from
-            elsewhere can be made to point here.
+        hosts: That it answers to; those of the loopback interface if `None`.
     """
+    answered = hosts or Hosts()
 
     def show(_: Request) -> Response:
         scripts = [("server", name) for name in SCRIPTS]
@@ -41,8 +39,8 @@ def application(house: House, host: str = LOOPBACK[0]) -> Starlette:
         return HTMLResponse(text, headers={**HEADERS, "Content-Security-Policy": f"{POLICY}; frame-ancestors 'none'"})
 
     async def visit(socket: WebSocket) -> None:
-        if not same_origin(socket):
-            await socket.close()
+        if not answered.may_come_from(socket.headers.getlist("origin"), socket.headers.get("host")):
+            await socket.close()  # 403
             return
         await Visit(socket, house).run()
 
@@ -51,11 +49,5 @@ def application(house: House, host: str = LOOPBACK[0]) -> Starlette:
         yield
         house.workers.shutdown(wait=False, cancel_futures=True)
 
-    trusted = Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"] if host in LOOPBACK else ["*"])
-    return Starlette(routes=[Route("/", show), WebSocketRoute("/compare", visit)], middleware=[trusted], lifespan=lifespan)
-
-
-def same_origin(socket: WebSocket) -> bool:
-    """Whether the page that opened it is ours; what is no browser says no origin."""
-    origin = socket.headers.get("origin")
-    return origin is None or urlsplit(origin).netloc == socket.headers.get("host")
+    checked = Middleware(OurHostsOnly, hosts=answered)
+    return Starlette(routes=[Route("/", show), WebSocketRoute("/compare", visit)], middleware=[checked], lifespan=lifespan)

@@ -428,7 +428,27 @@ class TestSettingsInACheckpointOfAudiocraft:
         with pytest.raises(bc.WeightsUnavailable, match=says):
             self.load(tmp_path, OWN_SETTINGS.replace(old, new, 1))
 
-    @pytest.mark.parametrize("text", ["a: 1", "", "}{", "seanet:\n  ratios: &x [5,\n", b"sample_rate: 16000", None])
+    LAUGHS = "a0: &a0 [ha, ha]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12))
+    MERGED = "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n}\n  <<: [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12))
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "a: 1",
+            "",
+            "}{",
+            "seanet:\n  ratios: &x [5,\n",
+            b"sample_rate: 16000",
+            None,
+            f"{LAUGHS}sample_rate: *a11",
+            f"{MERGED}sample_rate: 2",
+            "sample_rate: " + "9" * 10_000,
+            "sample_rate: 2001-99-99",
+            "sample_rate: 2\n" + "# more\n" * 100_000,
+            "[" * 100_000,
+        ],
+        ids=range(12),
+    )
     def test_those_that_cannot_be_read_are_warned_of(self, tmp_path, text):
         with pytest.warns(bc.UnknownSettingsNotice, match=r"xp\.cfg"):
             self.load(tmp_path, text)

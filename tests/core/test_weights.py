@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
+import tomllib
 import urllib.error
 import urllib.request
 from email.message import Message
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -126,3 +129,125 @@ def test_a_cache_that_cannot_be_written(network, tmp_path):
 def test_an_address_is_a_folder_behind_https_and_the_only_place(wrong):
     with pytest.raises(ValidationError):
         bc.WeightSource(file="x", **wrong)
+
+
+COMMIT = "0123456789abcdef" * 2 + "01234567"
+PICKLE, SAFE = b"PK\x03\x04 a checkpoint", b"\x40\0\0\0\0\0\0\0{ tensors"
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A Hub in this process: the files of its only repository, and what was asked of it."""
+    import huggingface_hub
+
+    asked: list[tuple[str, str]] = []
+
+    def holding(**files: bytes) -> list[tuple[str, str]]:
+        def download(repo, file, *, revision, cache_dir, local_files_only):
+            asked.append((file, revision))
+            content = files.get(file.replace(".", "_"))
+            if content is None or local_files_only:
+                raise FileNotFoundError(f"no {file}")
+            (tmp_path / file).write_bytes(content)
+            return str(tmp_path / file)
+
+        monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+        return asked
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    return holding
+
+
+def of_hub(sources=(), **options) -> weights.WeightFile:
+    found = weights.locate_file(list(sources), "toy", bc.LoadOptions(**options), ["mine.th"])
+    assert isinstance(found, weights.WeightFile)
+    return found
+
+
+class TestTrust:
+    """A pickle that can be another one tomorrow is read by those who say so."""
+
+    def test_safetensors_come_first_and_need_no_trust(self, hub):
+        asked = hub(model_safetensors=SAFE, pytorch_model_bin=PICKLE, config_json=b"{}")
+        assert of_hub(weights="me/toy").path.name == "model.safetensors"
+        assert "pytorch_model.bin" not in [file for file, _ in asked]
+
+    @pytest.mark.parametrize("revision", [None, "main", "v1", COMMIT[:12], COMMIT.upper()])
+    def test_a_pickle_of_a_strangers_repository_is_not_even_fetched(self, hub, revision):
+        asked = hub(pytorch_model_bin=PICKLE, mine_th=PICKLE, config_json=b"{}")
+        with pytest.raises(bc.WeightsUnavailable, match=r"trust_pickle=True \(--trust-pickle\).*revision= a commit"):
+            of_hub(weights="me/toy", revision=revision)
+        assert {file for file, _ in asked} == {"model.safetensors"}
+
+    @pytest.mark.parametrize("options", [{"trust_pickle": True}, {"revision": COMMIT}])
+    def test_trust_or_a_commit_will_do(self, hub, options):
+        hub(pytorch_model_bin=PICKLE, config_json=b"{}")
+        assert of_hub(weights="me/toy", **options).path.name == "pytorch_model.bin"
+
+    def test_a_pickle_called_safetensors_is_one(self, hub):
+        hub(model_safetensors=PICKLE, config_json=b"{}")
+        with pytest.raises(bc.WeightsUnavailable, match=r"model\.safetensors in me/toy is a pickle"):
+            of_hub(weights="me/toy")
+        assert of_hub(weights="me/toy", trust_pickle=True).path.read_bytes() == PICKLE
+
+    def test_a_published_repository_keeps_its_commit_and_digest(self, hub):
+        source = bc.WeightSource(
+            repo="me/toy", revision=COMMIT, file="pytorch_model.bin", sha256=hashlib.sha256(PICKLE).hexdigest()
+        )
+        asked = hub(pytorch_model_bin=PICKLE)
+        for options in ({}, {"weights": "me/toy"}):
+            assert of_hub([source], **options).published
+        assert {revision for _, revision in asked} == {COMMIT}
+        hub(pytorch_model_bin=PICKLE + b"!")
+        with pytest.raises(bc.WeightsUnavailable, match="was not used"):
+            of_hub([source], weights="me/toy")
+
+    @pytest.mark.parametrize("pin", [{}, {"revision": "main"}])
+    def test_a_published_pickle_without_either_asks(self, hub, pin):
+        hub(pytorch_model_bin=PICKLE)
+        source = bc.WeightSource(repo="me/toy", file="pytorch_model.bin", **pin)
+        with pytest.raises(bc.WeightsUnavailable, match="trust_pickle=True"):
+            of_hub([source])
+        assert of_hub([source], trust_pickle=True).path.name == "pytorch_model.bin"
+        assert of_hub([source], revision=COMMIT).path.name == "pytorch_model.bin"
+
+    def test_of_two_places_the_one_with_safetensors_is_asked_first(self, hub):
+        asked = hub(model_safetensors=SAFE, pytorch_model_bin=PICKLE)
+        pickled = bc.WeightSource(repo="me/pickled", revision=COMMIT, file="pytorch_model.bin")
+        safe = bc.WeightSource(repo="me/safe", revision=COMMIT, file="model.safetensors")
+        assert of_hub([pickled, safe]).path.name == "model.safetensors"
+        assert [file for file, _ in asked if file == "pytorch_model.bin"] == ["pytorch_model.bin"]  # in the cache
+
+    def test_an_address_without_a_digest_asks(self, network, tmp_path):
+        asked = network(PICKLE, len(PICKLE))
+        source = SOURCE.model_copy(update={"sha256": None})
+        with pytest.raises(bc.WeightsUnavailable, match=r"toy-1\.th is a pickle"):
+            find(tmp_path, source)
+        assert not asked
+        assert find(tmp_path, source, trust_pickle=True).path.read_bytes() == PICKLE
+        with pytest.raises(bc.WeightsUnavailable, match=r"here as .*toy-1\.th, is a pickle"):  # now that it is kept, too
+            find(tmp_path, source, offline=True)
+
+    def test_a_file_of_ones_own_needs_none(self, tmp_path):
+        (tmp_path / "w.pth").write_bytes(PICKLE)
+        assert of_hub(weights=str(tmp_path / "w.pth")).path.name == "w.pth"
+        assert of_hub(weights=str(tmp_path)).path.name == "w.pth"
+
+
+def test_every_published_model_says_which_file_it_is():
+    unpinned = {
+        source.place for spec in bc.list_codecs() for source in spec.sources if not source.is_pinned and "tiny" not in spec.name
+    }
+    assert {re.sub(r".*/download/", "", place) for place in unpinned} == {
+        "0.0.1/weights.pth",
+        "0.0.4/weights_24khz.pth",
+        "0.0.5/weights_16khz.pth",
+        "1.0.0/weights_44khz_16kbps.pth",
+    }
+    for spec in bc.list_codecs():
+        assert any(source.is_pinned for source in spec.sources) or spec.name == "dac_44khz_16kbps"
+
+
+def test_pytorch_is_one_whose_reader_runs_nothing():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    assert project["project"]["optional-dependencies"]["torch"] == ["torch>=2.10"]

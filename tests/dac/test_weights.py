@@ -152,7 +152,9 @@ def test_the_authors_cache_is_used(theirs, codecs, tmp_path, monkeypatch):
     folder = tmp_path / ".cache" / "descript" / "dac"
     folder.mkdir(parents=True)
     path = release(theirs, folder / "weights_16khz_8kbps_0.0.5.pth")
-    found = weights.locate(BY_NAME[SMALL], bc.LoadOptions(offline=True))
+    with pytest.raises(bc.WeightsUnavailable, match=f"here as {path}, is a pickle.*--trust-pickle"):
+        weights.locate(BY_NAME[SMALL], bc.LoadOptions(offline=True))
+    found = weights.locate(BY_NAME[SMALL], bc.LoadOptions(offline=True, trust_pickle=True))
     assert found.path == path
     same(codecs, folder)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import io
@@ -12,15 +11,12 @@ import resource
 import struct
 import sys
 import tarfile
-import time
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
-from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save as safetensors_bytes
 
@@ -36,58 +32,18 @@ from blazen_codec_core.dataset.rows import Row
 from blazen_codec_core.server.house import House, asked
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
+sys.path.insert(0, str(Path(__file__).parent))
+from throwing import CASES, ENOUGH, PEAKS, REFUSED, forget_peak, peak, throw
 from toy import SPEC, ToyBackend
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::blazen_codec_core.errors.OtherWeightsNotice"),  # tokens that are made up say anything
 ]
-CASES: Counter[str] = Counter()
-REFUSED: Counter[str] = Counter()
-PEAKS: dict[str, float] = {}
-ENOUGH = 10_000
-SECONDS = 20.0
-"""Of the processors' time: no case may take more. Neighbours take none of it."""
 MEMORY = 700
 """MiB that the process may grow by at its peak over all cases; two copies of a codec of 60 MB are among them."""
 SNAC, ENCODEC = (bc.Registry().find(name).spec for name in ("snac_tiny", "encodec_24khz"))
 JUNK = strategies.junk
-
-
-def peak() -> float:
-    """Peak memory of the process, in MiB; on Linux since `forget_peak`."""
-    status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else []
-    of_linux = [int(line.split()[1]) for line in lines if line.startswith("VmHWM")]
-    return (of_linux[0] if of_linux else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) / 1024
-
-
-def forget_peak() -> None:
-    """Begin anew where the system can: tests that ran before in this process may have had a higher peak."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def throw(kind, examples, strategy, work) -> None:
-    """Runs `work` on so many cases; it may raise a CodecError, which has to say something."""
-
-    @strategies.tries(examples)
-    @given(strategy)
-    def one(case):
-        CASES[kind] += 1
-        started = time.process_time()
-        message = None
-        try:
-            work(case)
-        except bc.CodecError as error:
-            message = str(error)
-            REFUSED[kind] += 1
-        assert message is None or len(message) > 10
-        assert time.process_time() - started < SECONDS
-
-    one()
-    PEAKS[kind] = peak()
-    assert 0 < REFUSED[kind] <= CASES[kind]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import struct
 import subprocess
 import sys
 import tempfile
@@ -17,74 +16,19 @@ import urllib.request
 import numpy as np
 import pytest
 import soundfile
-from servers import seconds_finished, serving
+from servers import CHUNK, PATIENCE, Answers, seconds_finished, serving, visit, wav
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 import blazen_codec_core as bc
 from blazen_codec_core import container
-from blazen_codec_core.conformance.signals import voice
 from blazen_codec_core.evaluation import Judge
-
-CHUNK = 1 << 20
-PATIENCE = 300
-"""Seconds until what does not answer is taken for something that hangs."""
 
 
 @pytest.fixture(scope="module")
 def server():
     with serving() as where:
         yield where
-
-
-def wav(seconds: float, rate: int = 24_000, channels: int = 1) -> bytes:
-    file = io.BytesIO()
-    soundfile.write(file, np.stack([0.5 * voice(seconds, rate, seed) for seed in range(channels)]).T, rate, format="WAV")
-    return file.getvalue()
-
-
-class Answers:
-    """All that a visit was told."""
-
-    def __init__(self) -> None:
-        self.said: list[dict] = []
-        self.order: list[str] = []
-        self.audio: dict[int, list[bytes]] = {}
-        self.tokens: dict[int, bytes] = {}
-
-    def hear(self, message: str | bytes) -> str:
-        if isinstance(message, str):
-            self.said.append(json.loads(message))
-            self.order.append(self.said[-1]["type"])
-            return self.order[-1]
-        kind, number = struct.unpack_from("<II", message)
-        if kind == 0:
-            self.audio.setdefault(number, []).append(message[8:])
-        else:
-            self.tokens[number] = message[8:]
-        self.order.append(f"{'audio' if kind == 0 else 'tokens'} {number}")
-        return self.order[-1]
-
-    def of(self, kind: str) -> dict:
-        return next(message for message in self.said if message["type"] == kind)
-
-    def pcm(self, number: int, channels: int = 1) -> np.ndarray:
-        return np.concatenate([np.frombuffer(part, "<f4").reshape(channels, -1) for part in self.audio[number]], axis=1)
-
-
-def visit(where: str, content: bytes, systems=("snac_tiny",), name="in.wav", size=None, **more) -> Answers:
-    """A whole visit, until the server ends it."""
-    answers = Answers()
-    asked = {"systems": list(systems), "name": name, "size": len(content) if size is None else size, **more}
-    with connect(f"ws://{where}/compare", max_size=None) as socket:
-        socket.send(json.dumps(asked))
-        try:
-            while True:
-                if answers.hear(socket.recv(PATIENCE)) == "ready":
-                    for at in range(0, len(content), CHUNK):
-                        socket.send(content[at : at + CHUNK])
-        except ConnectionClosed:
-            return answers
 
 
 def test_the_page_is_whole(server):

@@ -18,7 +18,12 @@ SPEC = CodecSpec(
     default_codebooks=8,
     block_frames=1,
     tile_frames=25,
-    weights=WeightSource(repo="kyutai/mimi", file="model.safetensors", config_file="config.json"),
+    weights=WeightSource(
+        repo="kyutai/mimi",
+        revision="89091b3e466eb6a9d11e537bf26b144f194978f7",
+        file="model.safetensors",
+        config_file="config.json",
+    ),
     licence="CC BY 4.0",
     homepage="https://github.com/kyutai-labs/moshi",
     capabilities=DeviceCapabilities(devices=("cuda", "cpu"), streams=("encode",), batches=False),

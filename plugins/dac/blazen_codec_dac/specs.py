@@ -178,13 +178,15 @@ def _spec(name: str, architecture: DacArchitecture, **fields: Any) -> DacSpec:
     )
 
 
-def _published(name: str, architecture: DacArchitecture, file: str, tag: str, kind: str, *, hub: bool, **fields: Any) -> DacSpec:
+def _published(
+    name: str, architecture: DacArchitecture, file: str, tag: str, kind: str, *, hub: str | None, **fields: Any
+) -> DacSpec:
     """A row for a model of the authors'.
 
     Args:
         tag: Of the release that has the file.
         kind: How the authors call the model in the name of the file that they keep.
-        hub: Whether the Hub has it as well.
+        hub: The commit of the Hub's repository that has it as well, as safetensors; `None` if none has.
     """
     repo = f"descript/{name}"
     return _spec(
@@ -192,7 +194,7 @@ def _published(name: str, architecture: DacArchitecture, file: str, tag: str, ki
         architecture,
         aliases=(repo,) if hub else (),
         weights=WeightSource(url=f"{RELEASES}{tag}/", file=file, caches=(f"~/.cache/descript/dac/weights_{kind}_{tag}.pth",)),
-        mirrors=(WeightSource(repo=repo, file="model.safetensors", config_file="config.json"),) if hub else (),
+        mirrors=(WeightSource(repo=repo, revision=hub, file="model.safetensors", config_file="config.json"),) if hub else (),
         homepage="https://github.com/descriptinc/descript-audio-codec",
         **fields,
     )
@@ -233,7 +235,7 @@ AUTHORS = (
         "weights.pth",
         "0.0.1",
         "44khz_8kbps",
-        hub=True,
+        hub="c1bc521685adf9cfe247bc39a5ca58917eda1ac4",
         description="Speech, music and sound at 44.1 kHz",
         default=True,
         tile_frames=32,
@@ -244,7 +246,7 @@ AUTHORS = (
         "weights_44khz_16kbps.pth",
         "1.0.0",
         "44khz_16kbps",
-        hub=False,
+        hub=None,
         description="The same at twice the bandwidth",
         tile_frames=32,
     ),
@@ -254,7 +256,7 @@ AUTHORS = (
         "weights_24khz.pth",
         "0.0.4",
         "24khz_8kbps",
-        hub=True,
+        hub="6ba020b5ba7d9d8076fb90db7e67f27e31980f6e",
         description="Speech, music and sound at 24 kHz",
         tile_frames=50,
     ),
@@ -264,7 +266,7 @@ AUTHORS = (
         "weights_16khz.pth",
         "0.0.5",
         "16khz_8kbps",
-        hub=True,
+        hub="7c2fc5e759f1f501aefc6e7a0265cc57f5d17ba7",
         description="Speech at 16 kHz",
         tile_frames=50,
     ),

@@ -37,6 +37,17 @@ OPPOSITE = frozenset({"seanet.true_skip"})
 """Settings that are true where ours is false."""
 REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 MOST_REFERENCES = 8
+LONGEST = 1 << 17
+"""Characters of settings that are read."""
+
+
+class _Tree(yaml.SafeLoader):  # type: ignore[misc]  # untyped
+    """YAML without aliases, which OmegaConf does not write and with which a few lines stand for more than memory holds."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("an alias")
+        return super().compose_node(parent, index)
 
 
 def check(content: Any, architecture: EncodecArchitecture, origin: str, name: str) -> None:
@@ -65,10 +76,12 @@ def check(content: Any, architecture: EncodecArchitecture, origin: str, name: st
 
 
 def settings(text: str) -> dict[str, Any]:
-    """Those of `FIELDS` that YAML as OmegaConf writes it says, by their dotted names; none, where it is no YAML."""
+    """Those of `FIELDS` that YAML as OmegaConf writes it says, by their dotted names; none, where it is no such YAML."""
+    if len(text) > LONGEST:
+        return {}
     try:
-        tree = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError):
+        tree = yaml.load(text, _Tree)  # a `SafeLoader`
+    except (yaml.YAMLError, RecursionError, ValueError, OverflowError):  # the last two of dates and numbers that are none
         return {}
     return {name: value for name in FIELDS if (value := _at(tree, name)) is not None}
 

@@ -160,6 +160,12 @@ CACHES = ("$TORCH_HOME/hub/checkpoints", "$XDG_CACHE_HOME/torch/hub/checkpoints"
 """Where `torch.hub` keeps what the authors' package downloads."""
 FILE_NAMES = ("checkpoint.th", "compression_state_dict.bin", "state_dict.bin")
 """How audiocraft calls what it saves."""
+COMMITS = {
+    "encodec_24khz": "c1dbe2ae3f1de713481a3b3e7c47f357092ee040",
+    "encodec_32khz": "d0c45384f6c44db055f78200cfdcb9c1c8706727",
+    "encodec_48khz": "c3def8e7185ac8c8efdce6eb8c4a651e487a503e",
+}
+"""Of the repositories on the Hub."""
 CONTEXT_SECONDS = 3.5
 """How far back the language models look."""
 NOTICE = (
@@ -170,6 +176,10 @@ NOTICE = (
 
 def _source(file: str, sha256: str) -> WeightSource:
     return WeightSource(url=PUBLISHED, file=file, sha256=sha256, caches=tuple(f"{folder}/{file}" for folder in CACHES))
+
+
+def _on_the_hub(name: str) -> WeightSource:
+    return WeightSource(repo=f"facebook/{name}", revision=COMMITS[name], file="model.safetensors", config_file="config.json")
 
 
 def _spec(name: str, architecture: EncodecArchitecture, **fields: Any) -> EncodecSpec:
@@ -208,7 +218,7 @@ def _published(
         architecture,
         aliases=(repo,),
         weights=_source(file, sha256),
-        mirrors=(WeightSource(repo=repo, file="model.safetensors", config_file="config.json"),),
+        mirrors=(_on_the_hub(name),),
         licence="CC BY-NC 4.0 as first published; the authors' code is MIT since",
         licence_notice=NOTICE,
         homepage="https://github.com/facebookresearch/encodec",
@@ -295,7 +305,7 @@ SPECS = (
         ENCODEC_32KHZ,
         description="Music at 32 kHz, as MusicGen's tokens",
         aliases=("facebook/encodec_32khz",),
-        weights=WeightSource(repo="facebook/encodec_32khz", file="model.safetensors", config_file="config.json"),
+        weights=_on_the_hub("encodec_32khz"),
         licence="CC BY-NC 4.0",
         licence_notice=MUSICGEN_NOTICE,
         homepage="https://github.com/facebookresearch/audiocraft",

@@ -113,9 +113,14 @@ def _spec(name: str, architecture: SnacArchitecture, **fields: Any) -> SnacSpec:
     )
 
 
-def _published(name: str, description: str, architecture: SnacArchitecture, **fields: Any) -> SnacSpec:
-    repo = f"hubertsiuzdak/{name}"
-    weights = WeightSource(repo=repo, file="pytorch_model.bin", config_file="config.json")
+def _published(name: str, description: str, architecture: SnacArchitecture, commit: str, **fields: Any) -> SnacSpec:
+    """A row for a model of the authors'.
+
+    Args:
+        commit: Of its repository. There are pickles only, which the commit pins.
+    """
+    repo, sha256 = f"hubertsiuzdak/{name}", fields.pop("sha256", None)
+    weights = WeightSource(repo=repo, revision=commit, file="pytorch_model.bin", config_file="config.json", sha256=sha256)
     return _spec(
         name,
         architecture,
@@ -158,9 +163,17 @@ SNAC_TINY = SnacArchitecture(
 )
 
 SPECS = (
-    _published("snac_24khz", "Speech at 24 kHz", SNAC_24KHZ, tile_frames=24, default=True),
-    _published("snac_32khz", "Music and sound at 32 kHz", SNAC_32KHZ),
-    _published("snac_44khz", "Music and sound at 44.1 kHz", SNAC_44KHZ),
+    _published(
+        "snac_24khz",
+        "Speech at 24 kHz",
+        SNAC_24KHZ,
+        "d73ad176a12188fcf4f360ba3bf2c2fbbe8f58ec",
+        sha256="4b8164cc6606bfa627f1a784734c1e539891518f1191ed9194fe1e3b9b4bff40",
+        tile_frames=24,
+        default=True,
+    ),
+    _published("snac_32khz", "Music and sound at 32 kHz", SNAC_32KHZ, "c84c6ac842dc7a44a6fb0f3b576ce94b48a7780f"),
+    _published("snac_44khz", "Music and sound at 44.1 kHz", SNAC_44KHZ, "873ebef9718b89660340c6f55a2b515e98cfa1d9"),
     _spec(
         "snac_tiny",
         SNAC_TINY,

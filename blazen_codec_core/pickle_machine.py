@@ -1,0 +1,200 @@
+"""A machine for pickles that makes plain values, and of other things only what its subclass knows; no code is reached.
+
+A pickle is a program for a small machine. Python's own calls whatever the pickle names. On this one a name is a name: it never
+becomes the thing, and what calling it means is for a subclass to say. The opcodes are read by Python's own `pickletools`, which
+executes nothing.
+"""
+
+from __future__ import annotations
+
+import io
+import pickletools
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+MARK = object()
+MOST_STEPS = 1_000_000
+"""Opcodes of one pickle. Each may make a value a hundred times its size, and takes about a microsecond."""
+
+
+@dataclass(frozen=True)
+class Name:
+    """Something that the pickle asks for by its name, `module name`."""
+
+    text: str
+
+
+class Machine:
+    """The stack and the memo of a pickle.
+
+    Attributes:
+        names: All that pickles may name.
+        longest_number: Bits of a whole number.
+    """
+
+    names: ClassVar[Collection[str]] = ()
+    longest_number: ClassVar[int] = 64
+
+    def __init__(self) -> None:
+        self.stack: list[Any] = []
+        self.memo: dict[int, Any] = {}
+
+    def make(self, name: str, arguments: tuple[Any, ...]) -> Any:
+        """What is made by calling what is named so; `ValueError` where that does not take these arguments."""
+        raise ValueError(f"it calls {name!r} with what that does not take")
+
+    def change(self, target: Any, state: Any) -> None:
+        """Completes a thing that was made; `ValueError` where it cannot be changed so."""
+        raise ValueError("a pickle changes what cannot be changed")
+
+    def kept_elsewhere(self, said: Any) -> Any:
+        """What is kept outside the pickle under this identifier; `ValueError` where nothing is."""
+        raise ValueError("a pickle asks for what is kept elsewhere")
+
+    def is_key(self, key: Any) -> bool:
+        """Whether a dictionary may have such a key. Hashing what is nested deeply would end the process."""
+        return isinstance(key, str)
+
+    def unknown(self, text: str) -> ValueError:
+        """What is wrong with a name."""
+        return ValueError(f"it asks for {text[:80]!r}, which is neither an array nor a plain value")
+
+    def pop(self) -> Any:
+        if not self.stack or self.stack[-1] is MARK:
+            raise ValueError("a pickle takes what is not there")
+        return self.stack.pop()
+
+    def top(self, kind: type) -> Any:
+        if not self.stack or not isinstance(self.stack[-1], kind):
+            raise ValueError("a pickle changes what cannot be changed")
+        return self.stack[-1]
+
+    def pop_to_mark(self) -> list[Any]:
+        items: list[Any] = []
+        while self.stack:
+            item = self.stack.pop()
+            if item is MARK:
+                return items[::-1]
+            items.append(item)
+        raise ValueError("a pickle takes what is not there")
+
+    def named(self, text: str) -> Name:
+        if text not in self.names:
+            raise self.unknown(text)
+        return Name(text)
+
+    def reduce(self) -> None:
+        arguments, function = self.pop(), self.pop()
+        if not isinstance(function, Name) or not isinstance(arguments, tuple):
+            raise ValueError("a pickle calls what cannot be called")
+        self.stack.append(self.make(function.text, arguments))
+
+    def build(self) -> None:
+        state = self.pop()
+        self.change(self.top(object), state)
+
+    def set_items(self, items: list[Any]) -> None:
+        target = self.top(dict)
+        if len(items) % 2 or not all(self.is_key(key) for key in items[::2]):
+            raise ValueError("a dictionary has keys that are no names")
+        target.update(zip(items[::2], items[1::2], strict=True))
+
+    def run(self, data: bytes, start: int = 0) -> tuple[Any, int]:
+        """What a pickle says, and where it ends.
+
+        Raises:
+            ValueError: It breaks off, is too long, or holds or asks for anything else than `names`.
+        """
+        stream = io.BytesIO(data)
+        stream.seek(start)
+        self.stack, self.memo = [], {}
+        for step, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+            if step >= MOST_STEPS:
+                raise ValueError(f"it takes more than {MOST_STEPS} steps to read")
+            if opcode.name == "STOP":
+                result = self.pop()
+                if self.stack:
+                    raise ValueError("a pickle leaves more than it holds")
+                return result, stream.tell()
+            if opcode.name not in OPCODES:
+                raise ValueError(f"it does {opcode.name}, which neither arrays nor plain values need")
+            OPCODES[opcode.name](self, argument)
+        raise ValueError("it breaks off")
+
+
+def _push(machine: Machine, value: Any) -> None:
+    machine.stack.append(value)
+
+
+def _long(machine: Machine, value: int) -> None:
+    if value.bit_length() > machine.longest_number:
+        raise ValueError("a number is too large")
+    machine.stack.append(value)
+
+
+def _stack_global(machine: Machine, _: Any) -> None:
+    name, module = machine.pop(), machine.pop()
+    if not isinstance(name, str) or not isinstance(module, str):  # printing other things may take more memory than there is
+        raise ValueError("it asks for what has no name")
+    machine.stack.append(machine.named(f"{module} {name}"))
+
+
+def _tuple(machine: Machine, count: int) -> None:
+    items = [machine.pop() for _ in range(count)]
+    machine.stack.append(tuple(items[::-1]))
+
+
+def _set_item(machine: Machine, _: Any) -> None:
+    value, key = machine.pop(), machine.pop()
+    machine.set_items([key, value])
+
+
+def _append(machine: Machine, _: Any) -> None:
+    item = machine.pop()
+    machine.top(list).append(item)
+
+
+def _appends(machine: Machine, _: Any) -> None:
+    items = machine.pop_to_mark()
+    machine.top(list).extend(items)
+
+
+def _remember(machine: Machine, place: int | None) -> None:
+    machine.memo[len(machine.memo) if place is None else place] = machine.top(object)
+
+
+def _recall(machine: Machine, place: int) -> None:
+    if place not in machine.memo:
+        raise ValueError("a pickle recalls what it did not remember")
+    machine.stack.append(machine.memo[place])
+
+
+OPCODES: dict[str, Callable[[Machine, Any], None]] = {
+    **dict.fromkeys(("PROTO", "FRAME"), lambda machine, _: None),
+    **dict.fromkeys(("BININT", "BININT1", "BININT2", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"), _push),
+    **dict.fromkeys(("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "SHORT_BINSTRING"), _push),
+    **dict.fromkeys(("LONG1", "LONG4"), _long),
+    "NONE": lambda machine, _: _push(machine, None),
+    "NEWTRUE": lambda machine, _: _push(machine, True),
+    "NEWFALSE": lambda machine, _: _push(machine, False),
+    "MARK": lambda machine, _: _push(machine, MARK),
+    "EMPTY_DICT": lambda machine, _: _push(machine, {}),
+    "EMPTY_LIST": lambda machine, _: _push(machine, []),
+    "EMPTY_TUPLE": lambda machine, _: _tuple(machine, 0),
+    "TUPLE1": lambda machine, _: _tuple(machine, 1),
+    "TUPLE2": lambda machine, _: _tuple(machine, 2),
+    "TUPLE3": lambda machine, _: _tuple(machine, 3),
+    "TUPLE": lambda machine, _: _push(machine, tuple(machine.pop_to_mark())),
+    "SETITEM": _set_item,
+    "SETITEMS": lambda machine, _: machine.set_items(machine.pop_to_mark()),
+    "APPEND": _append,
+    "APPENDS": _appends,
+    "GLOBAL": lambda machine, text: _push(machine, machine.named(text)),
+    "STACK_GLOBAL": _stack_global,
+    "REDUCE": lambda machine, _: machine.reduce(),
+    "BUILD": lambda machine, _: machine.build(),
+    "BINPERSID": lambda machine, _: _push(machine, machine.kept_elsewhere(machine.pop())),
+    **dict.fromkeys(("MEMOIZE", "BINPUT", "LONG_BINPUT"), _remember),
+    **dict.fromkeys(("BINGET", "LONG_BINGET"), _recall),
+}

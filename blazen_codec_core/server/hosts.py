@@ -1,0 +1,109 @@
+"""By which names a server is spoken to, and which pages may: so that no page from elsewhere can be made to point here.
+
+A page that was loaded from elsewhere reaches this machine under its own name (DNS rebinding), so names are held against those
+that are meant. An address cannot be taken over in that way.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from collections.abc import Collection, Sequence
+
+from starlette.datastructures import Headers
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+AUTHORITY = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<name>[\w.-]+))(?::(?P<port>[0-9]{1,5}))?", re.ASCII)
+PORTS = {"http": 80, "https": 443}
+
+
+def authority(text: str) -> tuple[str, int | None] | None:
+    """Host, in small letters and without brackets, and port of `host`, `host:port` or `[host]:port`; `None` of anything else."""
+    found = AUTHORITY.fullmatch(text)
+    if found is None:
+        return None
+    port = int(found["port"]) if found["port"] else None
+    if port is not None and port > 65535:
+        return None
+    if found["six"] is None:
+        return found["name"].lower().removesuffix("."), port
+    try:
+        return str(ipaddress.IPv6Address(found["six"])), port
+    except ValueError:
+        return None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine is reached under a name or an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class Hosts:
+    """The names and addresses that a server answers to.
+
+    Args:
+        host: That it listens at. Beyond loopback, any address will do, and this machine's own name.
+        names: More of them, such as that of a proxy before it; `*.example.com` for all below one.
+    """
+
+    def __init__(self, host: str = LOOPBACK[0], names: Collection[str] = ()) -> None:
+        self.is_public = not is_loopback(host)
+        own = (host, socket.gethostname(), f"{socket.gethostname()}.local") if self.is_public else (host,)
+        self._own = {name.lower() for name in (*LOOPBACK, *own)}
+        self._names = {name.lower() for name in names}
+
+    def is_named(self, host: str) -> bool:
+        """Whether it is one of the additional names."""
+        return host in self._names or any(name.startswith("*.") and host.endswith(name[1:]) for name in self._names)
+
+    def is_ours(self, said: str | None) -> bool:
+        """Whether a `Host` header is one of them; the port may be a proxy's."""
+        found = authority(said or "")
+        return found is not None and (
+            found[0] in self._own or self.is_named(found[0]) or (self.is_public and _is_address(found[0]))
+        )
+
+    def may_come_from(self, origins: Sequence[str], said: str | None) -> bool:
+        """Whether a page may open a connection: ours, one of an additional name, or what is no browser and says no origin.
+
+        Args:
+            origins: The `Origin` headers.
+            said: The `Host` header.
+        """
+        if not origins:
+            return True
+        scheme, slashes, rest = origins[0].partition("://")
+        came, here = authority(rest), authority(said or "")
+        if len(origins) > 1 or not slashes or scheme not in PORTS or came is None or here is None:
+            return False
+        default = PORTS[scheme]
+        return (came[0], came[1] or default) == (here[0], here[1] or default) or self.is_named(came[0])
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+class OurHostsOnly:
+    """Middleware that answers requests under any other name with 400."""
+
+    def __init__(self, app: ASGIApp, hosts: Hosts) -> None:
+        self._app, self._hosts = app, hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket"):
+            said = Headers(scope=scope).getlist("host")
+            if len(said) != 1 or not self._hosts.is_ours(said[0]):
+                await PlainTextResponse("this name is not served here: see --allow-host", status_code=400)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
