@@ -36,6 +36,9 @@ ROOT = Path(__file__).parent.parent
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--memory-limit", type=int, default=LIMIT, metavar="BYTES", help="a run with a higher peak fails")
+    parser.addoption(
+        "--kills", type=int, default=8, metavar="COUNT", help="how often runs of `tokenize` are killed, and interrupted"
+    )
     parser.addoption("--soak", type=float, default=600, metavar="SECONDS", help="how long threads, forks and interrupts go on")
 
 

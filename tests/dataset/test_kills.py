@@ -1,4 +1,4 @@
-"""Runs that are killed: nothing is lost, nothing is done twice, nothing half-written stays."""
+"""Runs that are killed or interrupted: nothing is lost, nothing is done twice, nothing half-written stays."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ import blazen_codec_core as bc
 from blazen_codec_core.dataset import shards
 
 pytestmark = pytest.mark.slow
-KILLS = 8
+ENDS = {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130}
+"""How a run ends that is sent a signal."""
 PATIENCE = 300
 """Seconds until a process that should have ended is taken for one that hangs."""
 
@@ -38,25 +39,31 @@ def contents(out: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory) -> Path:
-    return corpus(tmp_path_factory.mktemp("many"), 300, broken=5)
+def kills(request) -> int:
+    return request.config.getoption("--kills")
 
 
-def test_kills_and_a_resume_give_the_dataset_of_a_run_without(source, tmp_path):
+@pytest.fixture(scope="module")
+def source(tmp_path_factory, kills) -> Path:
+    return corpus(tmp_path_factory.mktemp("many"), max(300, 20 * kills), broken=5)
+
+
+@pytest.mark.parametrize("with_signal", ENDS, ids=["killed", "interrupted"])
+def test_kills_and_a_resume_give_the_dataset_of_a_run_without(source, tmp_path, kills, with_signal):
     out = tmp_path / "out"
     bc.tokenize_dataset(source, "snac_tiny", tmp_path / "whole", shard_minutes=0.05, engine=bc.Engine(workers=1))
     whole = contents(tmp_path / "whole")
-    assert len(whole) > 2 * KILLS
+    assert len(whole) > 2 * kills
     chance = random.Random(0)
-    for kill in range(KILLS):
+    for kill in range(kills):
         enough = len(lines(out)) + chance.randint(1, 2)
         run = subprocess.Popen(command(source, out, workers=1 + kill % 2))
         while len(lines(out)) < enough and run.poll() is None:
             time.sleep(0.002)
         time.sleep(chance.uniform(0, 0.03))  # about what a shard takes
         children = psutil.Process(run.pid).children(recursive=True) if run.poll() is None else []
-        run.send_signal(signal.SIGKILL)
-        assert run.wait() == -signal.SIGKILL, "the corpus is too small for so many kills"
+        run.send_signal(with_signal)
+        assert run.wait(PATIENCE) == ENDS[with_signal], "the corpus is too small for so many kills"
         _, alive = psutil.wait_procs(children, timeout=PATIENCE)
         assert not alive, "workers outlive the run"
         for name, data in contents(out).items():
