@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,13 +15,11 @@ from torch import Tensor, nn
 
 from ..architectures import Architecture, Names, complaint
 from ..errors import CodecError, WeightsUnavailable, reason
-from ..values import is_deeper
+from ..foreign_json import NotJson, parse
 from .file_kinds import kind_of
 
 ADVICE = "weights_only"
 """In the text of errors with which PyTorch says how to run what is in a file."""
-DEEPEST = 64
-"""Levels of a config that are in each other."""
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 """Types that weights are published in."""
 
@@ -104,18 +101,11 @@ def read_config(path: Path) -> Any:
         WeightsUnavailable: It cannot be read, is no JSON, or is nested too deeply.
     """
     try:
-        found = json.loads(path.read_bytes())  # of bytes, with or without a mark of their order
+        return parse(path.read_bytes())  # of bytes, with or without a mark of their order
     except OSError as error:
         raise WeightsUnavailable(f"{path} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise WeightsUnavailable(f"{path} is no JSON: {reason(error)}. Fetch it again, or correct it") from error
-    except RecursionError:
-        found, deep = None, True
-    else:
-        deep = is_deeper(found, DEEPEST)
-    if deep:
-        raise WeightsUnavailable(f"{path} is nested too deeply for a config: more than {DEEPEST} levels")
-    return found
+    except NotJson as error:
+        raise WeightsUnavailable(f"{path} {error}. Fetch it again, or correct it") from error
 
 
 def read_architecture(kind: type[BaseModel], described: Any, origin: str, name: str, names: Names = tuple) -> BaseModel:
