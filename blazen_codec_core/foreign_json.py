@@ -135,7 +135,7 @@ def _check_characters(found: Any) -> None:
     try:
         json.dumps(found, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        raise NotJson(f"has half a character, {ascii(error.object[error.start])}") from error
+        raise NotJson(f"has half a character, {error.object[error.start]!a}") from error
 
 
 def _shortly(value: Any) -> str:
