@@ -209,9 +209,11 @@ def test_members_of_tars_are_known_by_what_they_hold(tmp_path, without_av):
         link = tarfile.TarInfo("link.flac")
         link.type, link.linkname = tarfile.SYMTYPE, "a/x.flac"
         file.addfile(link)
-    summary, _ = tokenize(path, tmp_path / "out")
+    summary, failures = tokenize(path, tmp_path / "out")
     assert ids(tmp_path / "out") == ["a/x.flac", "ü" * 90 + ".flac", "x.wav.data"]
-    assert summary.passed_over == {".m4a": 1, ".flac": 1}
+    assert summary.passed_over == {".m4a": 1}
+    assert [failure["id"] for failure in failures] == ["link.flac"]
+    assert "is a link to 'a/x.flac', which is not followed" in failures[0]["error"]
 
 
 def test_audio_in_a_folder_is_known_by_what_it_holds(tmp_path, run, without_av):

@@ -160,7 +160,7 @@ def test_whatever_arrow_cannot_read_is_damaged(tmp_path, monkeypatch, kind):
     """Such as a footer that claims integers of 128 bits."""
     (tmp_path / "a.parquet").write_bytes(b"PAR1")
 
-    def unreadable(path):
+    def unreadable(path, **_):
         raise getattr(pyarrow, kind)("not like this")
 
     monkeypatch.setattr(pyarrow.parquet, "ParquetFile", unreadable)
