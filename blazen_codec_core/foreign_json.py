@@ -75,7 +75,9 @@ def parse_next(text: str, at: int, *, deepest: int = DEEPEST, most: int = MOST_V
     Raises:
         NotJson: There is none, or it goes on beyond the text.
     """
-    if len(text) - at > most and (end := end_of(text, at)):
+    if len(text) - at > most and text[at : at + 1] in ("[", "{"):
+        if not (end := end_of(text, at)):
+            raise NotJson("breaks off")
         _check_size(text[at:end], LARGEST, most)
     with _complaining(deepest):
         found, end = LENIENT.raw_decode(text, at)
