@@ -177,7 +177,7 @@ class Books:
         if not path.exists():
             return False
         try:
-            noted = parse_object(path.read_bytes())
+            noted = parse_object(path.read_bytes(), lenient=True)  # paths may be no Unicode
         except (OSError, NotJson) as error:
             raise CorruptFile(f"{path} cannot be read: it {reason(error)}. Write elsewhere") from error
         if "version" in asked and noted.get("version") != asked["version"]:
@@ -303,7 +303,7 @@ def _is_marked(path: Path) -> bool:
 def _is_asked(path: Path) -> bool:
     """Whether a run of an earlier version noted there what it was asked for."""
     try:
-        noted = parse_object(path.read_bytes())
+        noted = parse_object(path.read_bytes(), lenient=True)  # paths may be no Unicode
     except (OSError, NotJson):
         return False
     return is_whole(noted.get("version")) and isinstance(noted.get("codec"), str)

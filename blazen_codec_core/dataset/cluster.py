@@ -92,7 +92,7 @@ def run(job: Job, numbers: Sequence[int], cluster: Cluster) -> Iterator[Done]:
         for row in done.iter_rows():
             if row["error"]:
                 raise pickle.loads(row["error"])
-            yield Done.of(parse_object(row["done"], largest=LARGEST, most=LARGEST))
+            yield Done.of(parse_object(row["done"], largest=LARGEST, most=LARGEST, lenient=True))
     except ray.exceptions.RayError as error:
         raise InferenceError(f"Ray gave up: {reason(error)}; what is done is kept") from error
     finally:

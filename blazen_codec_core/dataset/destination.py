@@ -85,14 +85,17 @@ class Destination:
         path = self.folder
         for part in name.parts:
             path = path / part
-            try:
-                is_link = os.path.islink(path)
-            except (OSError, ValueError) as error:
-                raise InvalidInput(f"{self.folder} cannot hold {_shortly(asked)}: {error}") from error
-            if is_link:
+            if os.path.islink(path):
                 raise InvalidInput(
                     f"{path} is a link, which {_shortly(asked)} would be written through: remove it, or write elsewhere"
                 )
+        try:
+            os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except (OSError, ValueError) as error:  # such as of a path that is too long, though no part of it is
+            why = getattr(error, "strerror", None) or error
+            raise InvalidInput(f"{self.folder} cannot hold {_shortly(asked)}: {why}") from error
         return path
 
 
