@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from .errors import reason
-from .values import is_deeper
 
 DEEPEST = 64
 """Levels of lists and objects that are in each other."""
@@ -83,6 +82,15 @@ def parse_next(text: str, at: int, *, deepest: int = DEEPEST, most: int = MOST_V
         found, end = LENIENT.raw_decode(text, at)
     _check_depth(found, deepest)
     return found, end
+
+
+def is_deeper(value: Any, most: int) -> bool:
+    """Return whether lists and mappings lie in each other more than so many times."""
+    level = [value]
+    for _ in range(most):
+        nested = [own.values() if isinstance(own, dict) else own for own in level if isinstance(own, dict | list)]
+        level = [inner for own in nested for inner in own]
+    return any(isinstance(own, dict | list) for own in level)
 
 
 def end_of(text: str, at: int) -> int:

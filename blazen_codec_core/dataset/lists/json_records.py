@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ...errors import CorruptFile
-from ...foreign_json import NotJson, TooMuch, end_of, parse, parse_next
-from ...values import is_deeper
+from ...foreign_json import NotJson, TooMuch, end_of, is_deeper, parse, parse_next
 from . import columns
 from .record import Record
 from .text import LONGEST_LINE, lines, opened
