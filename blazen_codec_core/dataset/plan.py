@@ -123,7 +123,7 @@ class _Written:
     root: str
     digest: str
     content: str
-    cuts: list[tuple[_Whole, _Whole, _Seconds]]
+    cuts: Annotated[list[tuple[_Whole, _Whole, _Seconds]], Field(min_length=1)]
     is_guess: Annotated[bool, Field(strict=True)]
     columns: list[_Column]
 
