@@ -242,6 +242,7 @@ def test_a_plan_of_wrong_types_is_refused(tmp_path):
     for wrong in (
         {"root": 3},
         {"cuts": [[0, -1, 1.0]]},
+        {"cuts": []},
         {"cuts": [[0, 1]]},
         {"cuts": 3},
         {"cuts": [[0, 1, 1e999]]},
