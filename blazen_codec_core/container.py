@@ -7,7 +7,6 @@ are checked against the file before anything is read.
 from __future__ import annotations
 
 import dataclasses
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
@@ -18,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, Stri
 
 from .errors import CorruptFile, InvalidInput, InvalidTokens, reason
 from .files import existing, replacing
+from .foreign_json import NotJson, parse_object
 from .specs import CodecSpec, LoadOptions, Segment
 from .tokens import CodecTokens, Source
 
@@ -149,13 +149,15 @@ def restore(header: str, codes: Callable[[int], Sequence[Any]], scales: Any, whe
         CorruptFile: It does not fit together.
     """
     try:
-        made = _Header.model_validate(json.loads(header))
+        made = _Header.model_validate(parse_object(header))
         if made.version != VERSION:
             raise CorruptFile(f"{where} is a container of version {made.version}; this release reads version {VERSION}")
         source = Source(**made.source.model_dump()) if made.source else None
         fields = made.model_dump(exclude={"version", "source", "segment"})
         return CodecTokens(codes=tuple(codes(len(made.strides))), scales=scales, source=source, segment=made.segment, **fields)
-    except (ValidationError, InvalidTokens, ValueError, TypeError, KeyError) as error:
+    except NotJson as error:
+        raise CorruptFile(f"{where} is damaged, or is not what it says: its header {error}") from error
+    except (ValidationError, InvalidTokens, ValueError, TypeError, KeyError, OverflowError) as error:
         raise CorruptFile(f"{where} is damaged, or is not what it says: {reason(error)}") from error
 
 
@@ -194,7 +196,7 @@ def read(path: str | PathLike[str]) -> CodecTokens:
                 raise CorruptFile(f"{path} is a safetensors file, but holds no tokens")
             scales = file.get_tensor(SCALES) if SCALES in file.keys() else None  # noqa: SIM118
             return restore(metadata[KEY], lambda count: [file.get_tensor(f"codes.{k}") for k in range(count)], scales, str(path))
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise CorruptFile(f"{path} is not a token container, or is damaged: {reason(error)}") from error
 
 
@@ -212,7 +214,7 @@ def from_bytes(data: bytes, where: str) -> CodecTokens:
 
     try:
         arrays = load(data)  # which checks all sizes
-        metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+        metadata = parse_object(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
         return restore(metadata[KEY], lambda count: [arrays[f"codes.{k}"] for k in range(count)], arrays.get(SCALES), where)
     except CorruptFile:
         raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from pathlib import Path
@@ -11,6 +10,7 @@ from urllib.request import url2pathname
 
 import importlib_metadata
 
+from .foreign_json import NotJson, parse_object
 from .generation import CORE
 
 
@@ -42,5 +42,8 @@ def how_to_install() -> str:
 def _checkout() -> Path | None:
     """Folder that core was installed from, `None` if it came from an index or an archive."""
     written = importlib_metadata.distribution(CORE).read_text("direct_url.json")
-    url = urlsplit(json.loads(written)["url"]) if written else None
+    try:
+        url = urlsplit(str(parse_object(written)["url"])) if written else None
+    except (NotJson, KeyError, ValueError):  # what an installer wrote wrongly says nothing
+        return None
     return Path(url2pathname(url.path)) if url and url.scheme == "file" else None

@@ -35,12 +35,3 @@ def as_array(values: Any, complaint: str, kind: type[CodecError] = InvalidTokens
         return np.asarray(values)
     except Exception as error:  # whatever the object's own conversion raises
         raise kind(f"{complaint}: {error}") from error
-
-
-def is_deeper(value: Any, most: int) -> bool:
-    """Whether lists and mappings lie in each other more than so many times."""
-    level = [value]
-    for _ in range(most):
-        nested = [own.values() if isinstance(own, dict) else own for own in level if isinstance(own, dict | list)]
-        level = [inner for own in nested for inner in own]
-    return any(isinstance(own, dict | list) for own in level)

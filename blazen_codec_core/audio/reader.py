@@ -22,6 +22,8 @@ Truncated = Literal["refuse", "keep"]
 """What becomes of a file that is shorter than its container says."""
 SLACK_SECONDS = 0.1
 """By how much a part may end after the recording; lists are rounded."""
+FURTHEST = 1e9
+"""Seconds up to which a part of a file may be asked for: thirty years, in samples that 64 bits count."""
 FFMPEG_SLACK_SECONDS, FFMPEG_SLACK_SHARE = 0.5, 0.01
 """By how much what a container says may be more than FFmpeg gives; it includes what is cut off at the ends."""
 
@@ -104,6 +106,9 @@ class AudioReader:
     def _choose(self, start: float, end: float | None, at_most: bool) -> None:
         """What part of it is read, in samples."""
         total, rate = self._decoder.total, self.sample_rate
+        for time in (start, end):
+            if time is not None and not abs(time) <= FURTHEST:
+                raise InvalidInput(f"a part of {self.path} begins or ends at {time!r} s; times are numbers up to {FURTHEST:g}")
         self._start, self._stop = round(start * rate), None if end is None else round(end * rate)
         self._due = None if at_most or self._stop is None else self._stop - round(SLACK_SECONDS * rate)
         self._part = "" if not start and end is None else f" from {start:g} to {'the end' if end is None else f'{end:g}'} s"

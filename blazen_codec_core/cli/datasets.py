@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ import click
 
 from ..dataset.cluster import Cluster
 from ..dataset.run import Engine, Summary
+from ..foreign_json import parse_object
 from ..recordings import Advance, Progress
 from .options import print_json, say
 
@@ -112,7 +112,7 @@ def report(summary: Summary, output: Path, quiet: bool, as_json: bool) -> int:
     if summary.failures is None or summary.rows:
         return 0
     with summary.failures.open() as lines:
-        first = json.loads(next(lines))
+        first = parse_object(next(lines))
     reason = f"{first['path']}: {first['error']}"
     click.echo(
         f"error: nothing succeeded, {summary.failed} failed; the first: {reason}. {summary.failures} has them all", err=True

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from ..audio import Truncated
+from ..dataset.fingerprints import Verify
 from ..dataset.run import Engine, tokenize_dataset
 from ..registry import Registry
 from ..specs import LoadOptions
@@ -30,6 +31,13 @@ def _names(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
     "--columns", metavar="NAMES", callback=_names, help="columns of the list that travel along, as in text,speaker; all: all"
 )
 @truncated
+@click.option(
+    "--verify",
+    type=click.Choice(["times", "content"]),
+    default="times",
+    show_default=True,
+    help="how a run that is gone on with knows recordings again: by size and time, or by all that is in them",
+)
 @datasets.engine
 @model
 @quiet
@@ -45,6 +53,7 @@ def command(
     shard_minutes: float | None,
     columns: tuple[str, ...],
     truncated: Truncated,
+    verify: Verify,
     strict: bool,
     retry_failed: bool,
     engine: Engine,
@@ -73,6 +82,7 @@ def command(
         shard_minutes=shard_minutes,
         columns=columns,
         truncated=truncated,
+        verify=verify,
         strict=strict,
         retry_failed=retry_failed,
         engine=engine,

@@ -15,7 +15,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..errors import CodecError, EngineNotAvailable, InferenceError, reason
+from ..foreign_json import parse_object
 from .books import Done
+from .seals import LARGEST
 from .work import Job, Work
 
 ANSWERS_WITHIN = 10.0
@@ -90,7 +92,7 @@ def run(job: Job, numbers: Sequence[int], cluster: Cluster) -> Iterator[Done]:
         for row in done.iter_rows():
             if row["error"]:
                 raise pickle.loads(row["error"])
-            yield Done.of(json.loads(row["done"]))
+            yield Done.of(parse_object(row["done"], largest=LARGEST, most=LARGEST, lenient=True))
     except ray.exceptions.RayError as error:
         raise InferenceError(f"Ray gave up: {reason(error)}; what is done is kept") from error
     finally:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import stat
 import time
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import ClassVar
 
 from .. import recordings
@@ -14,6 +18,7 @@ from ..files import replaced_by
 from ..provider import DynCodecProvider
 from . import shards
 from .books import Done, Usage
+from .destination import Destination
 from .rows import Row
 from .work import LONG, SHORT_TOGETHER, Job, Work, each, failure
 
@@ -38,36 +43,72 @@ class DetokenizeJob(Job):
     def open(self, codec: DynCodecProvider) -> Work:
         return Detokenizer(self, codec)
 
+    def is_there(self, done: Done, count: int) -> bool:
+        failed = {failure.id for failure in done.failures}
+        listed = shards.format_of(self.files[done.shard]).listing(self.files[done.shard])
+        try:
+            return (done.size, done.digest) == self.written(id for id, _ in listed if id not in failed)
+        except (InvalidInput, OSError):
+            return False
+
+    def written(self, ids: Iterable[str]) -> tuple[int, str]:
+        """Bytes of the audio of rows, and what tells the files from others: names, sizes and times.
+
+        Raises:
+            OSError: A file is not there.
+            InvalidInput: An id cannot be the name of one.
+        """
+        found, into = [], Destination(self.out)
+        for id in ids:
+            status = into.audio(id, self.suffix).lstat()
+            if not stat.S_ISREG(status.st_mode):
+                raise FileNotFoundError(id)
+            found.append((id, status.st_size, status.st_mtime_ns))
+        told = hashlib.blake2b(repr(sorted(found)).encode(errors="backslashreplace"), digest_size=16)
+        return sum(size for _, size, _ in found), told.hexdigest()
+
 
 class Detokenizer:
     """Does shards of a `DetokenizeJob`; short rows side by side, where the device runs several."""
 
     def __init__(self, job: DetokenizeJob, codec: DynCodecProvider) -> None:
-        self.job, self.codec = job, codec
+        self.job, self.codec, self._into = job, codec, Destination(job.out)
 
     def __call__(self, number: int) -> Done:
         started, path = time.perf_counter(), self.job.files[number]
         self._tidy(path)
-        usage, failures, rows, seconds = Usage(self.codec.spec.codebook_size), [], 0, 0.0
+        usage, failures, written, seconds = Usage(self.codec.spec.codebook_size), [], list[str](), 0.0
         read, together, longest = shards.format_of(path).read(path), self.codec.batch_signals, LONG
         if together == 1 and self.codec.short_samples:
             together, longest = SHORT_TOGETHER, self.codec.short_samples / self.codec.sample_rate
         for row, error in each(read, together, lambda row: row.tokens.seconds < longest, self._write, self._batch):
             if error is None:
-                rows, seconds = rows + 1, seconds + row.tokens.seconds
+                written.append(row.id)
+                seconds += row.tokens.seconds
                 usage.add(row.tokens.codes)
             else:
                 failures.append(failure(row.id, row.path, error, self.job.strict))
-        took = time.perf_counter() - started
-        return Done(number, rows, seconds, took, tuple(sorted(failures, key=lambda one: one.id)), usage.packed)
+        size, digest = self.job.written(written)
+        return Done(
+            shard=number,
+            rows=len(written),
+            seconds=seconds,
+            took=time.perf_counter() - started,
+            failures=tuple(sorted(failures, key=lambda one: one.id)),
+            used=usage.packed,
+            size=size,
+            digest=digest,
+        )
 
     def _tidy(self, shard: Path) -> None:
         """Removes what was left half-written of the files of a shard, when it was begun before."""
-        listed = shards.format_of(shard).listing(shard)
-        files = {self.job.out / file_name(id, self.job.suffix) for id, _ in listed}
+        files = set()
+        for id, _ in shards.format_of(shard).listing(shard):
+            with suppress(InvalidInput):  # said when it is its turn
+                files.add(self._into.audio(id, self.job.suffix))
         for folder in {file.parent for file in files if file.parent.is_dir()}:
             for path in folder.glob(".*"):
-                if path not in files and replaced_by(path) in files:
+                if replaced_by(path) in files and path.is_file() and not path.is_symlink():
                     path.unlink()
 
     def _batch(self, rows: list[Row]) -> list[None]:
@@ -78,25 +119,12 @@ class Detokenizer:
 
     def _write(self, row: Row, pcm: Pcm | None = None) -> None:
         """The audio of a row, decoded if it has not been."""
-        path = place(self.job.out, row.id, self.job.suffix)
+        path = self._into.audio(row.id, self.job.suffix)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InvalidInput(f"{self.job.out} cannot hold {row.id}: {error.strerror or error}") from error
+            raise InvalidInput(f"{self.job.out} cannot hold {row.id!a}: {error.strerror or error}") from error
         if pcm is None:
             recordings.decode_to_file(self.codec, row.tokens, path)
         else:
             recordings.restore_to_file(row.tokens, iter([pcm]), path)
-
-
-def file_name(id: str, suffix: str) -> PurePosixPath:
-    """Of the audio of a row, below the folder of all."""
-    return PurePosixPath(id if id.lower().endswith(suffix.lower()) else id + suffix)
-
-
-def place(folder: Path, id: str, suffix: str) -> Path:
-    """Where the audio of a row goes; raises `InvalidInput` where an id would lead elsewhere."""
-    name = file_name(id, suffix)
-    if name.is_absolute() or ".." in name.parts or not id or "\0" in id:
-        raise InvalidInput(f"the id {id!r} cannot be the name of a file")
-    return folder / name

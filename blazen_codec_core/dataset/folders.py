@@ -96,12 +96,15 @@ def _file(folder: Path, name: str, passed: PassedOver) -> list[Entry]:
     return [item] if _is_taken(name, container, passed) else []
 
 
-def _members(path: Path, name: str, prefix: str, passed: PassedOver) -> Iterator[Item]:
+def _members(path: Path, name: str, prefix: str, passed: PassedOver) -> Iterator[Entry]:
     with _opened(path) as tar:
         for member in tar_member.members(path):
             known = Path(member.name).suffix.lower() in SUFFIXES
-            if not member.is_plain:
-                passed.add(member.name, is_audio=known)
+            if member.problem and known:
+                named = f"{prefix}{member.name}"
+                yield Fault.of(named, f"{name}:{member.name}", InvalidInput(f"{path}:{member.name}: {member.problem}"))
+            elif member.problem:
+                passed.add(member.name)
             elif known or _is_taken(member.name, identify(member.content(tar))[0], passed):
                 yield Item(printable(f"{prefix}{member.name}"), name, member.name, member.offset, member.size)
 

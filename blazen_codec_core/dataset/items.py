@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..audio import AudioReader, Truncated
 from ..errors import CodecError, CorruptFile, InvalidInput, reason
+from ..values import check_count
 from .parquet_cells import Cell, ParquetCells
 from .tar_member import Window
 
@@ -133,7 +135,6 @@ class Fault:
 
 
 Entry = Item | Fault
-FIELDS = tuple(own.name for own in fields(Item))
 
 
 def entry_of(line: list[Any]) -> Entry:
@@ -144,11 +145,32 @@ def entry_of(line: list[Any]) -> Entry:
     """
     try:
         if len(line) == 3:
-            return Fault(*line)
-        *values, cell, carried = line
-        return Item(**dict(zip(FIELDS, [*values, cell and Cell(*cell), carried], strict=True)))
-    except (ValueError, TypeError) as error:
+            return Fault(*(_text(value) for value in line))
+        id, path, member, offset, size, start, end, lasts, cell, carried = line
+        return Item(
+            _text(id), _text(path), member if member is None else _text(member), check_count("offset", offset, 0),
+            check_count("size", size, 0), _time(start), end if end is None else _time(end),
+            lasts if lasts is None else _time(lasts),            cell if cell is None else _cell(cell), dict(carried),
+        )  # fmt: skip
+    except (ValueError, TypeError, OverflowError) as error:
         raise CorruptFile(f"the plan is damaged: {reason(error)}; begin again in another folder") from error
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
+
+
+def _time(value: Any) -> float:
+    if not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise TypeError(f"{value!r} is no time")
+    return value
+
+
+def _cell(value: Any) -> Cell:
+    column, group, row = value
+    return Cell(_text(column), check_count("group", group, 0), check_count("row", row, 0))
 
 
 def encoded(entry: Entry) -> bytes:

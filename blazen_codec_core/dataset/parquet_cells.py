@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import shards
+from ..errors import CorruptFile
+from . import parquet_pages, shards
 
 BATCH_BYTES = 4 << 20
 """About how much is decoded at a time."""
@@ -58,20 +59,32 @@ class ParquetCells:
                 if number < self._next:
                     self._begin(path, cell)
                 self._advance(number)
-            return self._kept[number][cell.row % self._rows]
+            rows = self._kept[number]
+            if cell.row % self._rows >= len(rows):
+                raise CorruptFile(f"{path} has no row {cell.row} in a row group: it is another file than when it was listed")
+            return rows[cell.row % self._rows]
 
     def _begin(self, path: Path, cell: Cell) -> None:
         if self._at is None or self._at[0] != path:
             self.close()
-            self._file = shards.parquet().ParquetFile(path, buffer_size=1 << 16)
-        self._rows = rows_at_once(self._file.metadata.row_group(cell.group), cell.column)
+            self._file = parquet_pages.opened(path)
+        if not 0 <= cell.group < self._file.num_row_groups:
+            raise CorruptFile(f"{path} has no row group {cell.group}: it is another file than when it was listed")
+        most = rows_at_once(self._file.metadata.row_group(cell.group), cell.column)
+        room = parquet_pages.ROOM // BATCHES
+        self._rows = parquet_pages.rows_at_once(self._file, path, cell.group, [cell.column], most=most, room=room)
         self._batches = self._file.iter_batches(self._rows, row_groups=[cell.group], columns=[cell.column], use_threads=False)
         self._at, self._next = (path, cell.column, cell.group), 0
         self._kept.clear()
 
     def _advance(self, number: int) -> None:
         while self._next <= number:
-            column = next(self._batches).column(0)
+            batch = next(self._batches, None)
+            if batch is None:
+                raise CorruptFile(
+                    f"there is no row {number * self._rows} in a row group: it is another file than when it was listed"
+                )
+            column = batch.column(0)
             self._kept[self._next] = [_bytes(scalar) for scalar in column] if self._next > number - BATCHES else []
             self._next += 1
             while len(self._kept) > BATCHES:

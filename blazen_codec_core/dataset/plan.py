@@ -5,19 +5,25 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import tempfile
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Annotated, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from ..errors import CorruptFile, InvalidInput, reason
 from ..files import replacing
+from ..foreign_json import NotJson, parse
 from .carried import Column, Survey, plain, stored
 from .ids import Ids
 from .items import Entry, Fault, Item, encoded, entry_of
+from .seals import LARGEST, sealed, unsealed
+from .seals import digest_of as file_digest
 from .sources import Source
 
 ITEMS, CUTS = "items.jsonl", "plan.json"
@@ -27,6 +33,7 @@ SHORTEST, LONGEST = 60.0, 3600.0
 """Seconds of work in a shard."""
 SECONDS_A_FILE = 0.25
 """Of audio, which take as much work as opening a recording, starting to encode it and writing its row."""
+ELSEWHERE = "begin again in another folder"
 MOST_ITEMS = 1_000
 READERS = 16
 """Headers that are read at a time; storage far away answers late, but many at once."""
@@ -62,6 +69,7 @@ class Plan:
         digest: Of the items; those of another input have another.
         columns: Of the list, that travel along.
         is_guess: Whether seconds were estimated from the size of files whose container does not say them.
+        content: What tells the file of items from any other.
     """
 
     folder: Path
@@ -70,14 +78,57 @@ class Plan:
     cuts: tuple[Cut, ...]
     columns: tuple[Column, ...] = ()
     is_guess: bool = False
+    content: str = ""
+
+    def check(self) -> None:
+        """Raise `CorruptFile` unless the file of items is as it was written."""
+        path = self.folder / ITEMS
+        try:
+            same = file_digest(path) == self.content
+        except OSError as error:
+            raise CorruptFile(f"{path} cannot be read: {error.strerror or error}; {ELSEWHERE}") from error
+        if not same:
+            raise CorruptFile(f"{path} was changed since the run was planned; {ELSEWHERE}")
 
     def items(self, number: int) -> Iterator[Entry]:
         """Yield the recordings of a shard, in order, and what is wrong with what is none."""
         cut = self.cuts[number]
-        with (self.folder / ITEMS).open("rb") as lines:
-            lines.seek(cut.offset)
-            for _ in range(cut.items):
-                yield _parsed(lines.readline())[0]
+        path = self.folder / ITEMS
+        try:
+            with path.open("rb") as lines:
+                lines.seek(cut.offset)
+                for _ in range(cut.items):
+                    yield _parsed(lines.readline(LARGEST))[0]
+        except OSError as error:
+            raise CorruptFile(f"{path} cannot be read: {error.strerror or error}; {ELSEWHERE}") from error
+
+
+_Whole = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
+_Seconds = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+
+
+@dataclass(frozen=True)
+class _Column:
+    name: str
+    stored: str
+    kind: Literal["int", "float", "bool", "string"]
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What the file of a plan says."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    root: str
+    digest: str
+    content: str
+    cuts: Annotated[list[tuple[_Whole, _Whole, _Seconds]], Field(min_length=1)]
+    is_guess: Annotated[bool, Field(strict=True)]
+    columns: list[_Column]
+
+
+_WRITTEN = TypeAdapter(_Written)
 
 
 def make(
@@ -116,11 +167,13 @@ def make(
         target = shard_seconds or min(LONGEST, max(SHORTEST, work / SHARDS))
         with replacing(folder / ITEMS) as temporary, temporary.open("wb") as lines:
             cuts = tuple(_written(_final(draft, ids.repeats(), found), lines, target))
-    plan = Plan(folder, root, digest.hexdigest(), cuts, found, is_guess)
+            lines.flush()
+            content = file_digest(temporary)
+    plan = Plan(folder, root, digest.hexdigest(), cuts, found, is_guess, content)
     with replacing(folder / CUTS) as temporary:
         cut_lines = [dataclasses.astuple(cut) for cut in cuts]
-        written = {"root": str(root), "digest": plan.digest, "cuts": cut_lines, "is_guess": is_guess}
-        temporary.write_text(json.dumps({**written, "columns": [asdict(column) for column in found]}))
+        written = {"root": str(root), "digest": plan.digest, "content": content, "cuts": cut_lines, "is_guess": is_guess}
+        temporary.write_bytes(sealed({**written, "columns": [asdict(column) for column in found]}))
     return plan
 
 
@@ -134,11 +187,14 @@ def read(folder: Path) -> Plan | None:
     if not path.exists():
         return None
     try:
-        written = json.loads(path.read_text())
-        cuts, columns = (Cut(*cut) for cut in written["cuts"]), (Column(**column) for column in written["columns"])
-        return Plan(folder, Path(written["root"]), written["digest"], tuple(cuts), tuple(columns), bool(written["is_guess"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CorruptFile(f"{path} cannot be read: {reason(error)}; begin again in another folder") from error
+        written = _WRITTEN.validate_python(unsealed(path.read_bytes()))
+    except NotJson as error:
+        raise CorruptFile(f"{path} cannot be read: it {error}; {ELSEWHERE}") from error
+    except (OSError, ValueError) as error:
+        raise CorruptFile(f"{path} cannot be read: {reason(error)}; {ELSEWHERE}") from error
+    columns = tuple(Column(**asdict(column)) for column in written.columns)
+    cuts = tuple(Cut(*cut) for cut in written.cuts)
+    return Plan(folder, Path(written.root), written.digest, cuts, columns, written.is_guess, written.content)
 
 
 def digest_of(entries: Iterable[Entry]) -> str:
@@ -216,7 +272,9 @@ def _line(entry: Entry, seconds: float) -> bytes:
 
 def _parsed(line: bytes) -> tuple[Entry, float]:
     try:
-        values, seconds = json.loads(line)
+        values, seconds = parse(line, largest=LARGEST, most=LARGEST, lenient=True)
+        if not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
+            raise ValueError(f"an entry lasts {seconds!r} s")
     except (ValueError, TypeError) as error:
-        raise CorruptFile(f"the plan is damaged: {reason(error)}; begin again in another folder") from error
+        raise CorruptFile(f"the plan is damaged: {reason(error)}; {ELSEWHERE}") from error
     return entry_of(values), seconds

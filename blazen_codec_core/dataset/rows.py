@@ -24,7 +24,7 @@ has `source_` before its name.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +33,7 @@ import numpy as np
 from .. import container
 from ..errors import CorruptFile, reason
 from ..tokens import CodecTokens
+from ..values import is_whole
 
 VERSION = "1"
 NAMES = (
@@ -40,6 +41,21 @@ NAMES = (
     "source_sample_rate", "source_num_samples", "source_channels", "remarks", "codes", "scales", "header",
 )  # fmt: skip
 """Columns of every dataset."""
+_Kind = tuple[str, Callable[[Any], bool]]
+_TEXT: _Kind = ("text", lambda value: isinstance(value, str))
+_TIME: _Kind = ("a number from 0 on", lambda value: isinstance(value, int | float) and 0 <= value < math.inf)
+_COUNT: _Kind = ("a whole number from 0 on", lambda value: is_whole(value) and value >= 0)
+_TEXTS: _Kind = (
+    "a list of texts",
+    lambda value: value is None or (isinstance(value, list | tuple) and all(isinstance(own, str) for own in value)),
+)
+TYPES: dict[str, _Kind] = {
+    **dict.fromkeys(("id", "path", "options"), _TEXT),
+    **dict.fromkeys(("start", "duration"), _TIME),
+    **dict.fromkeys(("source_sample_rate", "source_num_samples", "source_channels"), _COUNT),
+    "remarks": _TEXTS,
+}
+"""What is read of a row beside its tokens, in words, and whether a value is that."""
 LARGEST_SHORT = 1 << 16
 """Entries of a codebook whose indices fit uint16."""
 
@@ -92,6 +108,11 @@ class Row:
         }
 
     @property
+    def values(self) -> int:
+        """Tokens in all codebooks and streams."""
+        return int(sum(code.size for code in self.tokens.codes))
+
+    @property
     def columns(self) -> dict[str, Any]:
         """What Parquet has of it."""
         tokens = self.tokens
@@ -108,15 +129,28 @@ class Row:
         """From `facts`, and the tokens.
 
         Raises:
-            CorruptFile: One is missing.
+            CorruptFile: One is missing, or of another type.
         """
-        names = ("id", "path", "start", "source_sample_rate", "source_num_samples", "source_channels", "options")
-        try:
-            carried = {name: value for name, value in facts.items() if name not in NAMES}
-            remarks = tuple(facts.get("remarks") or ())
-            return cls(tokens=tokens, carried=carried, remarks=remarks, **{name: facts[name] for name in names})
-        except KeyError as error:
-            raise CorruptFile(f"{where} is no row of tokens: there is no {reason(error)}") from error
+        read = {name: _column(facts, name, where) for name in TYPES if name not in ("duration", "remarks")}
+        carried = {name: value for name, value in facts.items() if name not in NAMES}
+        remarks = tuple(_column(facts, "remarks", where) or ())
+        return cls(tokens=tokens, carried=carried, remarks=remarks, **read)
+
+
+def listed(facts: Mapping[str, Any], where: str) -> tuple[str, float]:
+    """Return the id and the seconds of a row; raises `CorruptFile` where there are none."""
+    return _column(facts, "id", where), _column(facts, "duration", where)
+
+
+def _column(facts: Mapping[str, Any], name: str, where: str) -> Any:
+    """The value of a column, which is of the type that it has in every dataset."""
+    kind, is_right = TYPES[name]
+    if name not in facts and name != "remarks":
+        raise CorruptFile(f"{where} is no row of tokens: there is no {name!r}")
+    value = facts.get(name)
+    if not is_right(value):
+        raise CorruptFile(f"{where} is no row of tokens: {name} is {kind}, not {type(value).__name__} {value!a:.80}")
+    return value
 
 
 def tokens_of(columns: Mapping[str, Any], where: str = "the row") -> CodecTokens:
@@ -126,7 +160,7 @@ def tokens_of(columns: Mapping[str, Any], where: str = "the row") -> CodecTokens
         CorruptFile: It is no such row.
     """
     try:
-        header, lists = columns["header"], [np.asarray(codes) for codes in columns["codes"]]
+        header, lists = str(columns["header"]), [np.asarray(codes) for codes in columns["codes"]]
         found = columns.get("scales")
         with np.errstate(over="ignore"):  # what is too large becomes infinite, which tokens refuse
             scales = [np.asarray(own, np.float32) for own in found] if found is not None else []

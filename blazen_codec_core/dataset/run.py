@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
@@ -19,12 +21,15 @@ from ..specs import LoadOptions
 from . import books, cluster, local, plan, shards, sources, tar_member
 from .books import Books, Done, Totals, Usage
 from .cluster import Cluster
-from .detokenizing import DetokenizeJob, file_name
+from .destination import file_name, is_folding, same_file
+from .detokenizing import DetokenizeJob
+from .fingerprints import LENGTH, NONE, Fingerprints, Verify
 from .ids import check_distinct
+from .items import Fault
 from .tokenizing import TokenizeJob
 from .work import Job
 
-VERSION = 2
+VERSION = 3
 """Of what runs keep in `.run`: one that another version began is not gone on with."""
 
 
@@ -104,6 +109,7 @@ def tokenize_dataset(
     shard_minutes: float | None = None,
     columns: Sequence[str] | str = (),
     truncated: Truncated = "refuse",
+    verify: Verify = "times",
     strict: bool = False,
     retry_failed: bool = False,
     engine: Engine | None = None,
@@ -127,6 +133,8 @@ def tokenize_dataset(
         columns: Columns of the list that travel along into the rows, by name, or `all`: all that a recording is not found by.
             One that a dataset has already is called `source_NAME` there.
         truncated: `refuse` recordings that are shorter than their container says, or `keep` what is there; the row says so.
+        verify: How recordings are known again when a run is gone on with: by their size and the time of their last change, or by
+            their whole `content`, which takes reading them.
         strict: Stop at the first recording that fails, instead of noting it and going on.
         retry_failed: Do the shards again that had failures.
         engine: This machine's cores or GPUs if not given.
@@ -156,12 +164,14 @@ def tokenize_dataset(
         "shard_minutes": shard_minutes,
         "columns": list(columns),
         "truncated": truncated,
+        "verify": verify,
     }
     with books.open_books(out) as kept:
-        kept.tidy()
         if kept.agrees(asked):
+            kept.tidy()
             planned = _planned_before(kept, found, source, progress)
         else:
+            kept.tidy()
             with progress("planning", 0) as advance:
                 seconds = None if shard_minutes is None else 60 * shard_minutes
                 planned = plan.make(kept.folder, found, columns=columns, shard_seconds=seconds, planned=lambda _: advance(1))
@@ -177,10 +187,13 @@ def tokenize_dataset(
             normalize_db=normalize_db,
             strict=strict,
             truncated=truncated,
+            verify=verify,
         )
         seconds_planned = [cut.seconds for cut in planned.cuts]
         work = [cut.work for cut in planned.cuts]
-        summary = _do(kept, seconds_planned, job, codec, engine or Engine(), retry_failed, progress, work, planned.is_guess)
+        engine, before = engine or Engine(), _before(kept, job, len(work), retry_failed, progress)
+        _check_unchanged(before, planned, verify, out, progress)
+        summary = _do(kept, before, seconds_planned, job, codec, engine, progress, work, planned.is_guess)
         return replace(summary, passed_over=found.passed.counts, remark=str(found.passed))
 
 
@@ -220,17 +233,19 @@ def detokenize_dataset(
         "version": VERSION,
         "source": os.path.abspath(source),
         "shards": [file.name for file in files],
+        "tokens": _told(files),
         "codec": codec.name,
         "weights": _weights(codec),
         "suffix": suffix,
     }
     with books.open_books(out) as kept:
-        kept.tidy()
         begun = kept.agrees(asked)
+        kept.tidy()
         with progress("listing", 0):
             seconds = [sum(seconds for _, seconds in shards.format_of(file).listing(file)) for file in files]
             if not begun:
-                check_distinct(lambda: _names(files, suffix), kept.folder, "files")
+                folding = is_folding(kept.folder)
+                check_distinct(lambda: _names(files, suffix, folding), kept.folder, "files")
                 kept.note_asked(asked)
         job = DetokenizeJob(
             codec=codec.name,
@@ -240,16 +255,55 @@ def detokenize_dataset(
             suffix=suffix,
             strict=strict,
         )
-        return _do(kept, seconds, job, codec, engine or Engine(), retry_failed, progress)
+        before = _before(kept, job, len(files), retry_failed, progress)
+        return _do(kept, before, seconds, job, codec, engine or Engine(), progress)
+
+
+def _before(kept: Books, job: Job, count: int, retry_failed: bool, progress: Progress) -> list[Done]:
+    """What was done before, as far as it is there and is not to be done again.
+
+    Args:
+        count: Of shards that there are.
+    """
+    noted = [done for done in kept.journal(count) if not (done.failures and retry_failed)]
+    with progress("checking", 0) as advance:
+        there = []
+        for done in noted:
+            if job.is_there(done, count):
+                there.append(done)
+            advance(1)
+    return there
+
+
+def _check_unchanged(before: Sequence[Done], planned: plan.Plan, verify: Verify, out: Path, progress: Progress) -> None:
+    """Raises `InvalidInput` where a recording that has a row is another by now."""
+
+    known = Fingerprints(planned.root, verify)
+
+    def changed(done: Done) -> str | None:
+        for number, entry in enumerate(planned.items(done.shard)):
+            seen = done.seen[number * LENGTH : (number + 1) * LENGTH]
+            if seen != NONE and (isinstance(entry, Fault) or known.of(entry) != seen):
+                return entry.path if isinstance(entry, Fault) else entry.name
+        return None
+
+    with progress("checking", 0) as advance, ThreadPoolExecutor(plan.READERS) as readers:
+        for name in readers.map(changed, before):
+            advance(1)
+            if name is not None:
+                raise InvalidInput(
+                    f"{name} is another recording than when {out} was begun: its size, time or content differs. "
+                    "Take it back, or write elsewhere"
+                )
 
 
 def _do(
     kept: Books,
+    before: Sequence[Done],
     planned: Sequence[float],
     job: Job,
     codec: DynCodecProvider,
     engine: Engine,
-    retry_failed: bool,
     progress: Progress,
     work: Sequence[float] | None = None,
     is_guess: bool = False,
@@ -257,17 +311,17 @@ def _do(
     """Does the shards that are left, those with the most work first, and adds up.
 
     Args:
+        before: What was done before.
         planned: Seconds of audio of each shard.
         work: Of each shard; its seconds if not given.
         is_guess: Seconds are estimated.
     """
     work = planned if work is None else work
     totals = Totals(Usage(codec.spec.codebook_size))
-    for done in kept.journal():
-        if not (done.failures and retry_failed):
-            totals.add(done)
+    for done in before:
+        totals.add(done)
     left = sorted(set(range(len(planned))) - totals.shards, key=lambda number: (-work[number], number))
-    started, before = time.perf_counter(), totals.seconds
+    started, seconds_before = time.perf_counter(), totals.seconds
     with progress(f"{job.verb} about" if is_guess else job.verb, sum(planned[number] for number in left)) as advance:
         for done in engine.run(job, left, codec):
             kept.note(done)
@@ -278,7 +332,7 @@ def _do(
         failed=totals.failed,
         seconds=totals.seconds,
         shards=len(planned),
-        new_seconds=totals.seconds - before,
+        new_seconds=totals.seconds - seconds_before,
         elapsed=time.perf_counter() - started,
         codebooks=totals.usage.shares,
         failures=kept.write_failures() if totals.failed else None,
@@ -286,10 +340,19 @@ def _do(
     )
 
 
-def _names(files: Sequence[Path], suffix: str) -> Iterator[str]:
+def _names(files: Sequence[Path], suffix: str, folding: tuple[bool, bool]) -> Iterator[str]:
     """Of the audio files that the rows of shards become."""
     for file in files:
-        yield from (str(file_name(id, suffix)) for id, _ in shards.format_of(file).listing(file))
+        yield from (same_file(file_name(id, suffix), folding) for id, _ in shards.format_of(file).listing(file))
+
+
+def _told(files: Sequence[Path]) -> str:
+    """What tells shards from others of the same names."""
+    told = hashlib.blake2b(digest_size=8)
+    for file in files:
+        status = file.stat()
+        told.update(f"{status.st_size} {status.st_mtime_ns}\n".encode())
+    return f"files of sizes and times {told.hexdigest()}"
 
 
 def _made_by(files: Sequence[Path], options: LoadOptions) -> DynCodecProvider:
@@ -311,6 +374,7 @@ def _planned_before(kept: Books, found: sources.Source, source: str | PathLike[s
         raise InvalidInput(
             f"the recordings in {source} are others than when {kept.folder.parent} was begun; take them back, or write elsewhere"
         )
+    planned.check()
     return planned
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import itertools
 import json
 import tarfile
 from abc import ABC, abstractmethod
@@ -16,18 +15,28 @@ from typing import Any
 import numpy as np
 
 from .. import container
-from ..errors import CorruptFile, EngineNotAvailable, InvalidInput, reason
+from ..errors import CodecError, CorruptFile, InvalidInput, reason
 from ..files import replacing
+from ..foreign_json import NotJson, parse_object
 from ..specs import CodecSpec
-from .rows import LARGEST_SHORT, VERSION, Row, tokens_of
+from . import parquet_pages, tar_member
+from .arrow import arrow, parquet
+from .rows import LARGEST_SHORT, VERSION, Row, listed, tokens_of
 
 TOGETHER = 256
 """Rows of a row group of Parquet."""
 PREFIX = "tokens-"
 """Of the names of shards."""
 NOTHING: Mapping[str, str] = {}
+UNREADABLE = (
+    ValueError, LookupError, TypeError, AttributeError, ArithmeticError, NotImplementedError, MemoryError, OSError,
+    tarfile.TarError,
+)  # fmt: skip
+"""What libraries raise of files that are damaged, or not what they say."""
 AT_ONCE = 16
 """Rows that are in memory while a shard is read."""
+LISTED, LISTED_TOGETHER = ("id", "duration"), 4096
+"""Columns that are read to list a shard, and rows of them at a time."""
 
 
 class ShardFormat(ABC):
@@ -75,22 +84,25 @@ class ParquetShards(ShardFormat):
         parquet()
 
     def write(self, path: Path, spec: CodecSpec, rows: Iterable[Row], carried: Mapping[str, str] = NOTHING) -> None:
-        columns, left = schema(spec, carried), iter(rows)
+        columns = schema(spec, carried)
         with replacing(path) as temporary, parquet().ParquetWriter(temporary, columns, compression="zstd") as writer:
-            while together := list(itertools.islice(left, TOGETHER)):
+            for together in _groups(rows):
                 writer.write_table(arrow().Table.from_pylist([row.columns for row in together], schema=columns))
 
     def read(self, path: Path) -> Iterator[Row]:
-        with damage(path), parquet().ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=AT_ONCE):
+        with damage(path), parquet_pages.opened(path) as file:
+            for batch in parquet_pages.batches(file, path, most=AT_ONCE):
                 for number in range(batch.num_rows):
                     columns = {name: _value(batch.column(name)[number]) for name in batch.schema.names}
                     yield Row.of(columns, tokens_of(columns, str(path)), str(path))
 
     def listing(self, path: Path) -> Iterator[tuple[str, float]]:
-        with damage(path), parquet().ParquetFile(path) as file:
-            for batch in file.iter_batches(columns=["id", "duration"]):
-                yield from zip(batch.column("id").to_pylist(), batch.column("duration").to_pylist(), strict=True)
+        with damage(path), parquet_pages.opened(path) as file:
+            for batch in parquet_pages.batches(file, path, LISTED, most=LISTED_TOGETHER):
+                if missing := [name for name in LISTED if name not in batch.schema.names]:
+                    raise CorruptFile(f"{path} holds no rows of tokens: there is no column {missing[0]!r}")
+                for row in batch.to_pylist():
+                    yield listed(row, str(path))
 
 
 class TarShards(ShardFormat):
@@ -114,20 +126,23 @@ class TarShards(ShardFormat):
 
     def listing(self, path: Path) -> Iterator[tuple[str, float]]:
         for name, members in self._samples(path):
-            facts = _facts(members, f"{path}:{name}")
-            yield facts["id"], facts["duration"]
+            where = f"{path}:{name}"
+            yield listed(_facts(members, where), where)
 
     def _samples(self, path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
-        with damage(path), tarfile.open(path, "r:") as tar:
+        with damage(path), path.open("rb") as tar:
             members: dict[str, bytes] = {}
-            for member in tar:
+            for member in tar_member.members(path):
                 stem, suffix = Path(member.name).stem, Path(member.name).suffix
-                content = tar.extractfile(member)
-                members[suffix] = content.read() if content else b""
-                if members.keys() >= {container.SUFFIX, ".json"}:
+                if suffix not in (container.SUFFIX, ".json"):
+                    continue
+                if member.problem or suffix in members:
+                    raise CorruptFile(f"{path}:{member.name} cannot be read: {member.problem or 'it is there twice'}")
+                tar.seek(member.offset)
+                members[suffix] = tar.read(member.size)
+                if len(members) == 2:
                     yield stem, members
                     members = {}
-                tar.members = []  # type: ignore[attr-defined]  # which would all be remembered
             if members:
                 raise CorruptFile(f"{path} breaks off")
 
@@ -192,39 +207,38 @@ def schema(spec: CodecSpec, carried: Mapping[str, str] = NOTHING) -> Any:
     return pa.schema(list(columns.items()), metadata={"blazen_codec": VERSION})
 
 
-def parquet() -> Any:
-    """`pyarrow.parquet`; raises `EngineNotAvailable` where it is not installed."""
-    arrow()
-    import pyarrow.parquet
-
-    return pyarrow.parquet
-
-
-def arrow() -> Any:
-    """`pyarrow`; raises `EngineNotAvailable` where it is not installed."""
-    try:
-        import pyarrow
-    except ImportError as error:
-        raise EngineNotAvailable("Parquet needs pyarrow: pip install 'blazen-codec-core[dataset]'") from error
-    return pyarrow
+def _groups(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """Rows of row groups, none of which has more values than are read again."""
+    together, values = list[Row](), 0
+    for row in rows:
+        own = row.values
+        if own > parquet_pages.MOST_VALUES:
+            raise InvalidInput(f"{row.id} has {own} tokens, and a row of Parquet {parquet_pages.MOST_VALUES} at most: write tars")
+        if together and (len(together) == TOGETHER or values + own > parquet_pages.MOST_VALUES):
+            yield together
+            together, values = [], 0
+        together.append(row)
+        values += own
+    if together:
+        yield together
 
 
 def _value(scalar: Any) -> Any:
     """Of a column, in Python; lists of lists of numbers as arrays."""
-    if not hasattr(scalar, "values") or scalar.values is None:
+    if not arrow().types.is_list(scalar.type) or scalar.values is None:
         return scalar.as_py()
     values = scalar.values
-    if not arrow().types.is_list(values.type):
+    if not hasattr(values, "flatten") or not arrow().types.is_primitive(values.flatten().type):
+        parquet_pages.check_row(values)
         return scalar.as_py()
     return [np.asarray(values[number].values) for number in range(len(values))]
 
 
 def _facts(members: dict[str, bytes], where: str) -> dict[str, Any]:
     try:
-        facts = json.loads(members[".json"])
-        return {**facts, "id": str(facts["id"]), "duration": float(facts["duration"])}
-    except (ValueError, KeyError, TypeError) as error:
-        raise CorruptFile(f"{where} is damaged: {reason(error)}") from error
+        return parse_object(members[".json"], lenient=True)
+    except NotJson as error:
+        raise CorruptFile(f"{where} is damaged: it {error}") from error
 
 
 @contextmanager
@@ -232,7 +246,7 @@ def damage(path: Path) -> Iterator[None]:
     """Says of what a library cannot read that it is damaged."""
     try:
         yield
-    except (CorruptFile, EngineNotAvailable):
+    except CodecError:
         raise
-    except (ValueError, LookupError, TypeError, NotImplementedError, MemoryError, OSError, tarfile.TarError) as error:
+    except UNREADABLE as error:
         raise CorruptFile(f"{path} cannot be read: {reason(error)}") from error

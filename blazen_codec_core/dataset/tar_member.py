@@ -15,6 +15,21 @@ SUFFIX = ".tar"
 COMPRESSED_SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4")
 COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ\0": "unxz", b"\x28\xb5\x2f\xfd": "unzstd"}
 """First bytes of a compressed file, and what undoes it."""
+LARGEST_EXTENSION = 1 << 20
+"""Bytes of an extension of a header: a long name, or what PAX says of a member."""
+LONGEST_NUMBER = 20
+"""Digits of a number in one."""
+EXTENSIONS = frozenset({
+    tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK
+})  # fmt: skip
+"""Types of headers that say more of the member after them, or of all."""
+WITH_DATA = frozenset({tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE, tarfile.GNUTYPE_SPARSE})
+MAP_GOES_ON, MORE_MAP_GOES_ON = 482, 504
+"""Where a header, and a block after it, says that the map of a sparse member goes on."""
+SPARSE = "GNU.sparse."
+"""With which the keys begin by which PAX says that a member has holes."""
+KEPT = frozenset({"path", "linkpath", "size", f"{SPARSE}name"})
+"""Keys that are used, of which alone there are a few however many a tar has."""
 
 
 class Window(Spliced):
@@ -35,13 +50,13 @@ class Member(NamedTuple):
     Attributes:
         offset: Of its bytes in the tar.
         size: In bytes.
-        is_plain: Whether those bytes are its content: it is neither a link, a folder nor sparse.
+        problem: Why those bytes are not its content; empty if they are.
     """
 
     name: str
     offset: int
     size: int
-    is_plain: bool
+    problem: str = ""
 
     def content(self, tar: BinaryIO) -> BinaryIO:
         """Return it as a file, of the tar that it is in."""
@@ -68,23 +83,99 @@ def members(path: Path) -> Iterator[Member]:
                     raise InvalidInput(f"{path} is compressed: {undo} it, as compressed tars cannot be read at random")
             file.seek(0)
             yield from _members(file, path, file.seek(0, io.SEEK_END))
-    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
-        if isinstance(error, InvalidInput):
-            raise
+    except (InvalidInput, CorruptFile):
+        raise
+    except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError) as error:
         raise CorruptFile(f"{path} cannot be read as a tar: {reason(error)}") from error
 
 
 def _members(file: BinaryIO, path: Path, size: int) -> Iterator[Member]:
-    file.seek(0)
-    with tarfile.open(fileobj=file, mode="r:") as tar:
-        for info in tar:
-            if info.offset_data + info.size > size and info.isreg():
-                raise CorruptFile(f"{path} breaks off in {info.name}")
-            if not info.isdir():
-                yield Member(info.name, info.offset_data, info.size, info.isreg() and not info.issparse())
-            tar.members = []  # type: ignore[attr-defined]  # which would all be remembered
-        end = tar.offset
-    file.seek(end)
-    block = file.read(tarfile.BLOCKSIZE)
-    if block.count(0) != tarfile.BLOCKSIZE:
-        raise CorruptFile(f"{path} breaks off or is damaged at byte {end}: its end is not marked")
+    """Reads headers one after the other. Each step goes forward, and none takes more memory than an extension may have."""
+    at, told, everywhere = 0, dict[str, str](), dict[str, str]()
+    while True:
+        file.seek(at)
+        block = file.read(tarfile.BLOCKSIZE)
+        if len(block) == tarfile.BLOCKSIZE == block.count(0):
+            return
+        try:
+            info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        except tarfile.HeaderError as error:
+            if not at:
+                raise
+            raise CorruptFile(f"{path} breaks off or is damaged at byte {at}: its end is not marked") from error
+        own, at = at, at + tarfile.BLOCKSIZE
+        if info.type in EXTENSIONS:
+            if not 0 <= info.size <= LARGEST_EXTENSION:
+                raise CorruptFile(
+                    f"{path} is damaged at byte {own}: an extension of a header claims {info.size} bytes, and "
+                    f"{LARGEST_EXTENSION} at most are read"
+                )
+            text = file.read(info.size)
+            if len(text) < info.size:
+                raise CorruptFile(f"{path} breaks off in a header at byte {own}")
+            found = _extension(info.type, text)
+            (everywhere if info.type == tarfile.XGLTYPE else told).update(found)
+            at += _padded(info.size)
+            continue
+        told = {**everywhere, **told}
+        name, length = told.get("path", info.name).rstrip("/"), _length(told, info)
+        sparse = info.type == tarfile.GNUTYPE_SPARSE or any(key.startswith(SPARSE) for key in told)
+        name = told.get(f"{SPARSE}name", name)
+        has_data = info.type in WITH_DATA or info.type not in tarfile.SUPPORTED_TYPES
+        if length < 0:
+            raise CorruptFile(f"{path} is damaged at byte {own}: {name!r} claims {length} bytes")
+        flag = MAP_GOES_ON
+        while info.type == tarfile.GNUTYPE_SPARSE and block[flag]:
+            file.seek(at)
+            block, flag = file.read(tarfile.BLOCKSIZE), MORE_MAP_GOES_ON
+            at += tarfile.BLOCKSIZE
+            if len(block) < tarfile.BLOCKSIZE:
+                raise CorruptFile(f"{path} breaks off in a header at byte {own}")
+        if has_data and at + length > size:
+            raise CorruptFile(f"{path} breaks off in {name}")
+        if not info.isdir():
+            yield Member(name, at, length if has_data else 0, _problem(info, told, sparse))
+        at += _padded(length) if has_data else 0
+        told = {}
+
+
+def _length(told: dict[str, str], info: tarfile.TarInfo) -> int:
+    text = told.get("size", "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= LONGEST_NUMBER else info.size if not text else -1
+
+
+def _problem(info: tarfile.TarInfo, told: dict[str, str], is_sparse: bool) -> str:
+    """Why the bytes of a member are not its content."""
+    if is_sparse:
+        return "it is stored with holes (sparse), which are not filled in: write the tar without --sparse"
+    if info.islnk() or info.issym():
+        target = told.get("linkpath", info.linkname)
+        return f"it is a link to {target!a:.200}, which is not followed: write the tar with --dereference --hard-dereference"
+    if info.type in (tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE):
+        return "it is a device or a pipe, and no file"
+    return "" if info.isreg() else f"it is a member of the kind {info.type!r}, which is not read"
+
+
+def _extension(kind: bytes, text: bytes) -> dict[str, str]:
+    """What an extension of a header says of names, sizes and holes."""
+    if kind in (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK):
+        key = "path" if kind == tarfile.GNUTYPE_LONGNAME else "linkpath"
+        return {key: text.partition(b"\0")[0].decode("utf-8", "surrogateescape")}
+    found, at = dict[str, str](), 0
+    while at < len(text) and text[at]:
+        length, blank, _ = text[at : at + LONGEST_NUMBER].partition(b" ")
+        if not blank or not length.isdigit() or not len(length) + 3 <= int(length) <= len(text) - at:
+            raise CorruptFile("an extension of a header is damaged")
+        keyword, equals, value = text[at + len(length) + 1 : at + int(length) - 1].partition(b"=")
+        if not equals:
+            raise CorruptFile("an extension of a header is damaged")
+        name = keyword.decode("utf-8", "replace")
+        if name in ("path", "linkpath", "size") or name.startswith(SPARSE):
+            kept = name if name in KEPT else f"{SPARSE}other"
+            found[kept] = value.decode("utf-8", "surrogateescape")
+        at += int(length)
+    return found
+
+
+def _padded(size: int) -> int:
+    return -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE

@@ -28,10 +28,13 @@ from ..recordings import Recording
 from ..tokens import CodecTokens
 from . import books, plan, shards
 from .books import Done, Failure, Usage
+from .destination import Destination
+from .fingerprints import NONE, Fingerprints, Verify
 from .items import Fault, Item
 from .local import cores
 from .parquet_cells import ParquetCells
 from .rows import Row
+from .seals import digest_of
 from .work import LONG, SHORT_TOGETHER, Job, Unreadable, Work, each, failure
 
 T = TypeVar("T")
@@ -52,6 +55,7 @@ class TokenizeJob(Job):
         bandwidth, mono, normalize_db: As for `recordings.encode`.
         strict: A recording that cannot be tokenised ends the run.
         truncated: What becomes of a recording that is shorter than its container says.
+        verify: How recordings are known again.
     """
 
     out: Path
@@ -62,10 +66,22 @@ class TokenizeJob(Job):
     normalize_db: float | None
     strict: bool
     truncated: Truncated = "refuse"
+    verify: Verify = "times"
     verb: ClassVar[str] = "tokenizing"
 
     def open(self, codec: DynCodecProvider) -> Work:
         return Tokenizer(self, codec)
+
+    def is_there(self, done: Done, count: int) -> bool:
+        path = self.shard(done.shard, count)
+        try:
+            return path.stat().st_size == done.size and digest_of(path) == done.digest
+        except OSError:
+            return False
+
+    def shard(self, number: int, count: int) -> Path:
+        """Where a shard is written."""
+        return Destination(self.out).shard(shards.name_of(number, count, shards.FORMATS[self.format].suffix))
 
     @property
     def asked(self) -> str:
@@ -80,6 +96,7 @@ class _Piece:
 
     Attributes:
         number: Of the recording in the shard.
+        seen: Its fingerprint, from before it is read.
     """
 
     number: int
@@ -88,6 +105,7 @@ class _Piece:
     level: loudness.Level | None = None
     pcm: Pcm | None = None
     error: Exception | None = None
+    seen: str = NONE
 
 
 @dataclass(frozen=True)
@@ -118,11 +136,16 @@ class Tokenizer:
             raise InvalidInput(f"{self.job.out} holds no plan")
         return found
 
+    @cached_property
+    def _fingerprints(self) -> Fingerprints:
+        return Fingerprints(self._plan.root, self.job.verify)
+
     def __call__(self, number: int) -> Done:
         started = time.perf_counter()
         entries, usage = list(self._plan.items(number)), Usage(self.codec.spec.codebook_size)
         made: dict[int, Row] = {}
         failures: dict[int, Failure] = {}
+        seen: dict[int, str] = {}
         for place, entry in enumerate(entries):
             if isinstance(entry, Fault):
                 if self.job.strict:
@@ -130,15 +153,15 @@ class Tokenizer:
                 failures[place] = Failure(entry.id, entry.path, entry.error)
         for piece, row in self._rows([(place, entry) for place, entry in enumerate(entries) if isinstance(entry, Item)]):
             if isinstance(row, Row):
-                made[piece.number] = row
+                made[piece.number], seen[piece.number] = row, piece.seen
                 usage.add(row.tokens.codes)
             else:
                 failures[piece.number] = failure(piece.item.id, piece.item.name, row, self.job.strict)
         in_order = [made[place] for place in sorted(made)]
         kind = shards.FORMATS[self.job.format]
-        name = shards.name_of(number, len(self._plan.cuts), kind.suffix)
+        path = self.job.shard(number, len(self._plan.cuts))
         carried = {column.stored: column.kind for column in self._plan.columns}
-        kind.write(self.job.out / name, self.codec.spec, in_order, carried)
+        kind.write(path, self.codec.spec, in_order, carried)
         return Done(
             shard=number,
             rows=len(in_order),
@@ -147,6 +170,9 @@ class Tokenizer:
             failures=tuple(failures[place] for place in sorted(failures)),
             used=usage.packed,
             remarked=sum(bool(row.remarks) for row in in_order),
+            size=path.stat().st_size,
+            digest=digest_of(path),
+            seen="".join(seen.get(place, NONE) for place in range(len(entries))),
         )
 
     def _rows(self, items: list[tuple[int, Item]]) -> Iterator[tuple[_Piece, Row | Exception]]:
@@ -177,7 +203,7 @@ class Tokenizer:
     def _pieces(self, items: list[tuple[int, Item]]) -> Iterator[_Piece]:
         """All recordings, one after the other; each has at least one piece. Whatever goes wrong costs that recording alone."""
         for number, item in items:
-            piece = _Piece(number, item)
+            piece = _Piece(number, item, seen=self._fingerprints.of(item))
             try:
                 with _OpenedOnce(lambda item=item: item.open(self._plan.root, self._cells, self.job.truncated)) as opened:  # type: ignore[misc]
                     recording = Recording(opened, self.codec, self.job.mono)

@@ -57,6 +57,14 @@ class Job(ABC):
     def open(self, codec: DynCodecProvider) -> Work:
         """What does a shard, given its number."""
 
+    def is_there(self, done: Done, count: int) -> bool:
+        """Whether what became of a shard is still there, as it was written.
+
+        Args:
+            count: Of shards that there are.
+        """
+        return True
+
     def start(self, device: str | None = None) -> Work:
         """The same, with a codec of its own, which is loaded.
 

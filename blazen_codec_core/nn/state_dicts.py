@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from ..architectures import Architecture, Names, complaint
 from ..errors import CodecError, WeightsUnavailable, reason
-from ..values import is_deeper
+from ..foreign_json import NotJson, parse
 from . import checkpoints
 from .file_kinds import kind_of
 
@@ -23,8 +22,6 @@ LARGEST_CONFIG = 1 << 20
 """Bytes of a config."""
 SHARED = 4
 """Times that a storage may be held by tensors, each of which is converted by itself."""
-DEEPEST = 64
-"""Levels of a config that are in each other."""
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 """Types that weights are published in."""
 
@@ -131,18 +128,11 @@ def read_config(path: Path) -> Any:
     try:
         if (size := path.stat().st_size) > LARGEST_CONFIG:
             raise WeightsUnavailable(f"{path} has {size} bytes, and configs of {LARGEST_CONFIG} at most are read: fetch it again")
-        found = json.loads(path.read_bytes())  # of bytes, with or without a mark of their order
+        return parse(path.read_bytes())  # of bytes, with or without a mark of their order
     except OSError as error:
         raise WeightsUnavailable(f"{path} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise WeightsUnavailable(f"{path} is no JSON: {reason(error)}. Fetch it again, or correct it") from error
-    except RecursionError:
-        found, deep = None, True
-    else:
-        deep = is_deeper(found, DEEPEST)
-    if deep:
-        raise WeightsUnavailable(f"{path} is nested too deeply for a config: more than {DEEPEST} levels")
-    return found
+    except NotJson as error:
+        raise WeightsUnavailable(f"{path} {error}. Fetch it again, or correct it") from error
 
 
 def read_architecture(kind: type[BaseModel], described: Any, origin: str, name: str, names: Names = tuple) -> BaseModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -209,9 +210,11 @@ def test_members_of_tars_are_known_by_what_they_hold(tmp_path, without_av):
         link = tarfile.TarInfo("link.flac")
         link.type, link.linkname = tarfile.SYMTYPE, "a/x.flac"
         file.addfile(link)
-    summary, _ = tokenize(path, tmp_path / "out")
+    summary, failures = tokenize(path, tmp_path / "out")
     assert ids(tmp_path / "out") == ["a/x.flac", "ü" * 90 + ".flac", "x.wav.data"]
-    assert summary.passed_over == {".m4a": 1, ".flac": 1}
+    assert summary.passed_over == {".m4a": 1}
+    assert [failure["id"] for failure in failures] == ["link.flac"]
+    assert "is a link to 'a/x.flac', which is not followed" in failures[0]["error"]
 
 
 def test_audio_in_a_folder_is_known_by_what_it_holds(tmp_path, run, without_av):
@@ -339,3 +342,78 @@ def test_one_recording_of_each_kind_costs_a_row_or_gives_its_samples(tmp_path):
             assert found == {"gsm.wav": 32_000, "g721.wav": 32_040, "joined.ogg": 64_000, "pipe.flac": 32_000, "pipe.wav": 32_000}
         else:
             assert set(found.values()) == {count}
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ('{"path": "a.flac", "id": "x", "start": 1e308}', "start is 1e+308 s, and times are up to 1e+09 s"),
+        ('{"path": "a.flac", "id": "x", "start": 1e999}', "start is in seconds, from 0 on, not inf"),
+        ('{"path": "a.flac", "id": "x", "duration": 1e300}', "duration is 1e+300 s"),
+        ('{"path": "a.flac", "id": "x", "n": ' + "9" * 5000 + "}", "has a number of more digits than are read"),
+        ('{"path": "a.flac", "id": "x", "n": ' + "[" * 5000 + "]" * 5000 + "}", "nested too deeply"),
+        ('{"path": "\\ud800.flac", "id": "\\ud800"}', "is not a file"),
+        ('{"path": "file://[x/a.flac", "id": "x"}', "is no address of a file"),
+        ('{"path": "folder", "id": "x"}', "is not a file"),
+        ('{"path": "a.flac/b", "id": "x"}', "is not a file"),
+    ],
+)
+def test_a_row_that_harms_costs_itself(tmp_path, row, says):
+    audio(tmp_path / "a.flac")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "a.jsonl").write_text('{"path": "a.flac"}\n' + row + "\n")
+    summary, failures = tokenize(tmp_path / "a.jsonl", tmp_path / "out")
+    assert (summary.rows, summary.failed) == (1, 1)
+    assert says in failures[0]["error"]
+
+
+def test_an_id_with_half_a_character_is_written_out(tmp_path):
+    audio(tmp_path / "a.flac")
+    (tmp_path / "a.jsonl").write_text('{"path": "a.flac", "id": "\\ud800", "text": "\\udfff"}\n')
+    summary, _ = tokenize(tmp_path / "a.jsonl", tmp_path / "out", columns=["text"])
+    assert (summary.rows, ids(tmp_path / "out")) == (1, ["\\ud800"])
+
+
+@pytest.mark.parametrize("line", ["u file://[x/a.flac", "u a.flac\0"])
+def test_a_line_of_kaldi_that_harms_costs_itself(tmp_path, line):
+    audio(tmp_path / "a.flac")
+    (tmp_path / "wav.scp").write_text(f"t a.flac\n{line}\n")
+    summary, _ = tokenize(tmp_path / "wav.scp", tmp_path / "out")
+    assert (summary.rows, summary.failed) == (1, 1)
+
+
+def test_columns_of_other_types_are_errors_of_their_file(tmp_path):
+    import pyarrow as pa
+
+    audio(tmp_path / "a.flac")
+    bc.tokenize_dataset(tmp_path / "a.flac", "snac_tiny", tmp_path / "tokens", engine=HERE)
+    (file,) = shards.files(tmp_path / "tokens")
+    table = pq.read_table(file)
+    others = {
+        "int": pa.array([3]),
+        "text": pa.array(["x"]),
+        "bytes": pa.array([b"\xff"]),
+        "list": pa.array([[1]]),
+        "map": pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int64())),
+        "null": pa.nulls(1),
+        "struct": pa.array([{"a": 1}]),
+        "nested": pa.array([[[["x"]]]]),
+        "time": pa.array([2**62], pa.timestamp("ns")),
+    }
+    for name in table.schema.names:
+        for column in others.values():
+            changed = table.set_column(table.schema.get_field_index(name), name, column)
+            pq.write_table(changed, tmp_path / "changed.parquet")
+            for work in (
+                lambda: list(bc.CodecTokens.from_parquet(tmp_path / "changed.parquet")),
+                lambda: list(shards.FORMATS["parquet"].listing(tmp_path / "changed.parquet")),
+            ):
+                with contextlib.suppress(bc.CorruptFile):  # and nothing else
+                    work()
+    for changed, says in (
+        (table.set_column(0, "id", others["int"]), "id is text, not int 3"),
+        (table.drop_columns(["duration"]), "there is no column 'duration'"),
+    ):
+        pq.write_table(changed, tmp_path / "changed.parquet")
+        with pytest.raises(bc.CorruptFile, match=says):
+            bc.detokenize_dataset(tmp_path / "changed.parquet", tmp_path / "out", engine=HERE)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import blazen_codec_core as bc
 from blazen_codec_core.dataset import books
 from blazen_codec_core.dataset.books import Done, Failure, Totals, Usage
+from blazen_codec_core.foreign_json import parse_object
 
 
 def done(shard: int, rows: int = 1, failures: int = 0) -> Done:
@@ -72,6 +73,11 @@ def test_what_another_version_began_is_not_gone_on_with(tmp_path):
         kept.note_asked({"version": 1, "codec": "a"})
         with pytest.raises(bc.InvalidInput, match="begun by another version of blazen-codec"):
             kept.agrees({"version": 2, "codec": "a", "columns": []})
+
+
+def test_what_a_machine_of_a_cluster_says_is_what_it_did():
+    one = dataclasses.replace(done(3, failures=2), used=("AAAA",), size=9, digest="ab", seen="-" * 16)
+    assert Done.of(parse_object(json.dumps(dataclasses.asdict(one)).encode())) == one
 
 
 def test_two_runs_cannot_have_the_same_books(tmp_path):

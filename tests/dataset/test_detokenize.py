@@ -12,7 +12,7 @@ import pytest
 
 import blazen_codec_core as bc
 from blazen_codec_core import audio
-from blazen_codec_core.dataset import detokenizing, shards
+from blazen_codec_core.dataset import destination, detokenizing, shards
 from blazen_codec_core.files import replaced_by
 from blazen_codec_core.nn.backend import TorchCodecBackend
 
@@ -37,7 +37,7 @@ def test_every_file_is_what_decode_makes_of_its_row_at_the_rate_and_length_of_th
     assert (summary.rows, summary.failed, summary.shards) == (10, 0, len(shards.files(dataset)))
     assert files(tmp_path / "out") == {name if name.endswith(".wav") else f"{name}.wav" for name in rows}
     for identity, tokens in rows.items():
-        made, rate = audio.read(tmp_path / "out" / detokenizing.file_name(identity, ".wav"))
+        made, rate = audio.read(tmp_path / "out" / destination.file_name(identity, ".wav"))
         with audio.AudioReader(recordings / identity) as original:
             assert (rate, made.shape) == (original.sample_rate, (original.channels, original.num_samples))
         if tokens.source is None:
@@ -160,7 +160,7 @@ def test_whatever_arrow_cannot_read_is_damaged(tmp_path, monkeypatch, kind):
     """Such as a footer that claims integers of 128 bits."""
     (tmp_path / "a.parquet").write_bytes(b"PAR1")
 
-    def unreadable(path):
+    def unreadable(path, **_):
         raise getattr(pyarrow, kind)("not like this")
 
     monkeypatch.setattr(pyarrow.parquet, "ParquetFile", unreadable)

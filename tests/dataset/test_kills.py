@@ -75,7 +75,7 @@ def test_kills_and_a_resume_give_the_dataset_of_a_run_without(source, tmp_path, 
     assert sorted(json.loads(line)["shard"] for line in lines(out)) == list(range(len(whole)))  # none twice
     assert {path.name for path in out.iterdir()} == {".run", *whole}
     assert {path.name for path in (out / ".run").iterdir()} == {
-        "dataset.json", "failures.jsonl", "items.jsonl", "journal.jsonl", "lock", "plan.json"
+        "dataset.json", "failures.jsonl", "items.jsonl", "journal.jsonl", "lock", "made-by", "plan.json"
     }  # fmt: skip
     assert len((out / ".run" / "failures.jsonl").read_text().splitlines()) == 5
 

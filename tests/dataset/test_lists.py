@@ -339,7 +339,7 @@ def test_an_element_that_is_nested_too_deeply_is_a_fault_within_an_array(tmp_pat
         deep = '{"path": "m.wav", "x]": "\\"]", "y": ' + "[" * depth + "]" * depth + "}"
         found = entries(write(tmp_path / "a.json", f'[{{"path": "r.wav"}}, {deep}, {{"path": "s.wav"}}]'))
         assert [entry.path for entry in found if isinstance(entry, Item)] == ["r.wav", "s.wav"]
-        assert "nested more than 100 deep" in found[1].error
+        assert "nested too deeply: more than 100 levels" in found[1].error
 
 
 def test_no_row_is_passed_over_after_many_broken_ones(tmp_path):

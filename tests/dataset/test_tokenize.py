@@ -170,7 +170,7 @@ def test_a_run_goes_on_where_it_was(recordings, whole, tmp_path, monkeypatch):
             summary = tokenize(recordings, out)
             break
         except KeyboardInterrupt:
-            (out / ".tokens-0.parquet.abc.parquet").write_bytes(b"half")  # as a kill would leave it
+            (out / ".tokens-00000-of-00009.parquet.abcd1234.parquet").write_bytes(b"half")  # as a kill would leave it
             continue
     done = [number for number in did if number is not None]
     assert runs > 2

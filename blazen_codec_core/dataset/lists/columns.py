@@ -9,6 +9,7 @@ from enum import Enum
 from functools import lru_cache
 from typing import Any
 
+from ...audio.reader import FURTHEST
 from ...errors import InvalidInput
 
 PATHS = (
@@ -144,6 +145,13 @@ def is_given(value: Any) -> bool:
     return value is not None and not (isinstance(value, str) and not value.strip())
 
 
+def _shortly(value: Any) -> str:
+    try:
+        return repr(value)[:LONGEST_TIME]
+    except ValueError:  # of more digits than Python writes
+        return f"a {type(value).__name__}"
+
+
 def looks_like_time(value: Any) -> bool:
     """Whether a value is a number, a time of a clock, or several."""
     if isinstance(value, str):
@@ -174,7 +182,9 @@ def seconds(name: str, value: Any, scale: float) -> float | None:
         number = float("nan")
     if not 0 <= number < float("inf"):
         unit = "seconds" if scale == 1.0 else f"units of {scale:g} s"
-        raise InvalidInput(f"{name} is in {unit}, from 0 on, not {value!r}")
+        raise InvalidInput(f"{name} is in {unit}, from 0 on, not {_shortly(value)}")
+    if number > FURTHEST:
+        raise InvalidInput(f"{name} is {number:g} s, and times are up to {FURTHEST:g} s: is its unit another?")
     return number
 
 

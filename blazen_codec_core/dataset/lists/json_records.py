@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any, TextIO
 
-from ...errors import CorruptFile, reason
-from ...values import is_deeper
+from ...errors import CorruptFile
+from ...foreign_json import NotJson, TooMuch, end_of, is_deeper, parse, parse_next
 from . import columns
 from .record import Record
 from .text import LONGEST_LINE, lines, opened
@@ -18,11 +17,12 @@ from .text import LONGEST_LINE, lines, opened
 CHUNK = 1 << 16
 DEEPEST = 100
 """Levels of a row that are within another."""
-TOO_DEEP = f"it is nested more than {DEEPEST} deep"
-BRACKETS = re.compile(r'[\[\]{}]|"(?:\\.|[^"\\])*"?', re.DOTALL)
-"""Brackets, and strings, in which they are none."""
+IN_A_DOCUMENT = DEEPEST + 2
+"""Levels of an object with all rows."""
 LARGEST_OBJECT = 256 << 20
 """Characters of a file that is one object, which is read at once."""
+MOST_OF_OBJECT = 1 << 24
+"""Values in such a file."""
 
 
 def json_records(path: Path) -> Iterator[Record]:
@@ -55,12 +55,12 @@ def _begin(text: TextIO, path: Path) -> Iterator[str]:
 def _is_document(first: str) -> bool:
     """Whether a file whose first line is this is one object."""
     try:
-        value = json.loads(first)
+        value = parse(first, deepest=IN_A_DOCUMENT, most=MOST_OF_OBJECT, lenient=True)
         return isinstance(value, dict) and _rows_of(value) != [value]
-    except ValueError:
-        return first.startswith("{") and first.rstrip()[-1] in "{[,:"
-    except RecursionError:  # of one row, as far as is known
+    except TooMuch:  # of one row, as far as is known
         return False
+    except NotJson:
+        return first.startswith("{") and first.rstrip()[-1] in "{[,:"
 
 
 def _rows_of(value: Any) -> list[Any]:
@@ -77,7 +77,7 @@ def _rows_of(value: Any) -> list[Any]:
 
 def _record(number: int, value: Any) -> Record:
     if is_deeper(value, DEEPEST):
-        return Record(number, problem=TOO_DEEP)
+        return Record(number, problem=f"the row is nested too deeply: more than {DEEPEST} levels")
     if isinstance(value, str):
         value = {"path": value}
     if not isinstance(value, dict):
@@ -91,11 +91,11 @@ def _lines(rows: Iterable[str], path: Path) -> Iterator[Record]:
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            value = parse(line, deepest=DEEPEST, lenient=True)
+        except NotJson as error:
             if not is_json and not line.lstrip().startswith("{"):
-                raise CorruptFile(f"{path} cannot be read as a list of recordings: {reason(error)}") from error
-            yield Record(number, problem=f"not JSON: {reason(error)}")
+                raise CorruptFile(f"{path} cannot be read as a list of recordings: it {error}") from error
+            yield Record(number, problem=f"the row {error}")
             continue
         is_json = True
         yield _record(number, value)
@@ -105,46 +105,36 @@ def _document(first: str, text: TextIO, path: Path) -> Iterator[Record]:
     content = first + "\n" + text.read(LARGEST_OBJECT)
     if len(content) > LARGEST_OBJECT:
         raise CorruptFile(f"{path} is one JSON object of more than {LARGEST_OBJECT >> 20} MiB: write a line a recording")
-    decoder, at, number = json.JSONDecoder(), 0, 0
+    at, number = 0, 0
     while at < len(content):
         try:
-            value, at = decoder.raw_decode(content, at)
-        except (ValueError, RecursionError) as error:
-            raise CorruptFile(f"{path} cannot be read as a list of recordings: {reason(error)}") from error
+            value, at = parse_next(content, at, deepest=IN_A_DOCUMENT, most=MOST_OF_OBJECT)
+        except NotJson as error:
+            raise CorruptFile(f"{path} cannot be read as a list of recordings: it {error}") from error
         for row in _rows_of(value):
             number += 1
             yield _record(number, row)
         at += len(content[at:]) - len(content[at:].lstrip()) if content[at : at + 1].isspace() else 0
 
 
-def _end_of(text: str, at: int) -> int:
-    """Where an array or object that begins at a place ends, 0 where it goes on."""
-    depth = 0
-    for token in BRACKETS.finditer(text, at):
-        depth += (token[0] in "[{") - (token[0] in "]}")
-        if not depth:
-            return token.end()
-    return 0
-
-
 def _elements(start: str, text: TextIO, path: Path) -> Iterator[Record]:
     """The elements of an array, each as soon as it is whole."""
-    decoder, buffer, at, number, more = json.JSONDecoder(), start, 1, 0, CHUNK
+    buffer, at, number, more = start, 1, 0, CHUNK
     while True:
         while at < len(buffer) and buffer[at] in " \t\r\n,":
             at += 1
         if at < len(buffer) and buffer[at] == "]":
             return
         try:
-            value, end = decoder.raw_decode(buffer, at)
+            value, end = parse_next(buffer, at, deepest=DEEPEST)
             whole = end < len(buffer)  # else a number may go on
-            problem = "it ends within an array"
+            problem = "ends within an array"
             record = _record(number + 1, value) if whole else None
-        except ValueError as error:
-            whole, problem = False, reason(error)
-        except RecursionError:
-            end, problem = _end_of(buffer, at), TOO_DEEP
-            whole, record = bool(end), Record(number + 1, problem=TOO_DEEP)
+        except TooMuch as error:
+            end, problem = end_of(buffer, at), str(error)
+            whole, record = bool(end), Record(number + 1, problem=f"the row {error}")
+        except NotJson as error:
+            whole, problem = False, str(error)
         if whole and record:
             number, at, more = number + 1, end, CHUNK
             yield record
@@ -152,7 +142,7 @@ def _elements(start: str, text: TextIO, path: Path) -> Iterator[Record]:
         chunk = text.read(more) if len(buffer) - at < LONGEST_LINE else ""
         if not chunk:
             if not number:
-                raise CorruptFile(f"{path} cannot be read as a list of recordings: {problem}")
-            yield Record(number + 1, problem=f"not JSON, from here on: {problem}")
+                raise CorruptFile(f"{path} cannot be read as a list of recordings: it {problem}")
+            yield Record(number + 1, problem=f"from here on, it {problem}")
             return
         buffer, at, more = buffer[at:] + chunk, 0, 2 * more

@@ -195,12 +195,14 @@ def _kaldi(path: Path) -> Iterator[Entry]:
     has_segments = path.with_name(kaldi.SEGMENTS).is_file() and path.name == kaldi.SCRIPT
     for record, place in kaldi.kaldi_places(path):
         where = f"{kaldi.SEGMENTS if has_segments else path.name}, line {record.number}"
-        if isinstance(place, InvalidInput):
-            yield Fault.of(str(record.values["id"]), where, InvalidInput(f"{where}: {place}"))
-        else:
+        try:
+            if isinstance(place, InvalidInput):
+                raise place
             first, *others = place.paths
             there = next((name for name in place.paths if others and _is_file(path.parent / name)), first)
             yield _item(there, place, first)
+        except InvalidInput as error:
+            yield Fault.of(str(record.values["id"]), where, InvalidInput(f"{where}: {error}"))
 
 
 def _item(path: str, place: Place, listed: str, carried: dict[str, Any] | None = None) -> Item:

@@ -144,7 +144,10 @@ def address(value: Any) -> str:
     if scheme is None:
         return value
     if scheme[1].lower() == "file":
-        return unquote(urlsplit(value).path, errors="surrogateescape")
+        try:
+            return unquote(urlsplit(value).path, errors="surrogateescape")
+        except ValueError as error:
+            raise InvalidInput(f"{value!r} is no address of a file: {error}") from error
     raise InvalidInput(f"{value} is an address, and recordings are not downloaded: fetch it first")
 
 

@@ -42,7 +42,7 @@ def opened(path: Path) -> Iterator[TextIO]:
             yield io.TextIOWrapper(raw, encoding, errors=errors, newline="")
     except CodecError:
         raise
-    except (OSError, EOFError, UnicodeError, zlib.error, lzma.LZMAError) as error:
+    except (OSError, EOFError, UnicodeError, zlib.error, lzma.LZMAError, MemoryError) as error:
         raise CorruptFile(f"{path} cannot be read as a list of recordings: {reason(error)}") from error
 
 

@@ -1,0 +1,339 @@
+"""How much of a Parquet file is read at a time, by the pages that are in it.
+
+What a file says of its own size is not to be relied on, nor on what it takes on the disk: a page of a few bytes may stand for a
+hundred million values, and a text in a dictionary for as many copies as there are rows. So the header of each page is read before
+the page is, as Apache's `parquet.thrift` describes it, and what may come of it is held against limits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ..errors import CorruptFile
+from .arrow import arrow, parquet
+
+ROOM = 256 << 20
+"""Bytes that the rows which are read at a time may take."""
+LARGEST_PAGE = 256 << 20
+"""Bytes of a page, and so of a cell, once it is decompressed."""
+MOST_VALUES = 1 << 26
+"""Values of lists in a row group: the tokens of eight hours in the most codebooks, of a day in those of most codecs."""
+GROWTH = 8
+"""Bytes or values beyond these limits that there may be for each byte in the file: what is really there may be read."""
+MOST_IN_ROW = 1 << 20
+"""Values of the lists in a row, as Python objects."""
+LARGEST_ROW = 64 << 20
+"""Bytes of those."""
+LARGEST_HEADER = 1 << 20
+"""Bytes of the header of a page."""
+FEW = 1 << 10
+"""Bytes of most headers."""
+MOST_PAGES = 1 << 20
+"""Pages of a column of a row group."""
+DICTIONARY_PAGE, DATA_PAGE, DATA_PAGE_V2 = 2, 0, 3
+DICTIONARY, REPEATING = (2, 8), (7,)
+"""Encodings of pages whose values are elsewhere, and whose values repeat the begin of those before."""
+WIDEST = 16
+"""Bytes of a number."""
+LEVELS = 8
+"""Bytes with which Arrow keeps track of a value in a list."""
+BYTES = frozenset({"BYTE_ARRAY", "FIXED_LEN_BYTE_ARRAY"})
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page, as its header says.
+
+    Attributes:
+        size: Bytes, decompressed.
+    """
+
+    kind: int
+    size: int
+    values: int
+    encoding: int
+
+
+@dataclass
+class Column:
+    """The pages of a column of a row group.
+
+    Attributes:
+        name: As Parquet has it, such as `audio.bytes`.
+        is_bytes: Its values have lengths of their own.
+        is_nested: A row has several.
+        stored: Bytes that it takes in the file.
+        longest: Bytes of the longest entry of its dictionary.
+    """
+
+    name: str
+    is_bytes: bool
+    is_nested: bool
+    stored: int
+    longest: int = 0
+    pages: list[Page] = field(default_factory=list)
+
+    @property
+    def values(self) -> int:
+        """Of all pages."""
+        return sum(page.values for page in self.pages)
+
+    def most(self, rows: int) -> int:
+        """Return how many bytes so many rows in a row may become, without the numbers that a list is of."""
+        if not self.is_bytes:
+            return 0 if self.is_nested else rows * WIDEST
+        values = self.values if self.is_nested else rows
+        from_dictionary = not self.is_nested and any(page.encoding in DICTIONARY for page in self.pages)
+        repeated = max((page.size for page in self.pages if page.encoding in REPEATING), default=0)
+        return values * max(self.longest if from_dictionary else 0, repeated) + self._in_pages(rows)
+
+    def _in_pages(self, rows: int) -> int:
+        """Bytes of the pages that so many rows in a row may lie in."""
+        if self.is_nested:
+            return sum(page.size for page in self.pages)
+        most = begin = size = values = 0
+        for page in self.pages:
+            size, values = size + page.size, values + page.values
+            while values - self.pages[begin].values - page.values >= rows:  # all of the pages between cannot be in it
+                size, values, begin = size - self.pages[begin].size, values - self.pages[begin].values, begin + 1
+            most = max(most, size)
+        return most
+
+
+def opened(path: Path) -> Any:
+    """Return a `pyarrow.parquet.ParquetFile`, in which texts in lists are not copied out of their dictionary."""
+    file = parquet().ParquetFile(path, buffer_size=1 << 16)
+    texts = [
+        file.schema.column(number).path
+        for number in range(len(file.schema))
+        if file.schema.column(number).max_repetition_level and file.schema.column(number).physical_type == "BYTE_ARRAY"
+    ]
+    groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)] if texts else []
+    coded = [group.column(number) for group in groups for number in range(group.num_columns)]
+    others = {chunk.path_in_schema for chunk in coded if any(name.startswith("DELTA") for name in chunk.encodings)}
+    if not set(texts) - others:
+        return file
+    metadata = file.metadata
+    file.close()
+    return parquet().ParquetFile(path, metadata=metadata, buffer_size=1 << 16, read_dictionary=[*(set(texts) - others)])
+
+
+def batches(file: Any, path: Path, columns: Sequence[str] | None = None, *, most: int) -> Iterator[Any]:
+    """Yield the rows of all row groups, as many at a time as there is room for; arguments as `rows_at_once`."""
+    for group in range(file.num_row_groups):
+        rows = rows_at_once(file, path, group, columns, most=most)
+        yield from file.iter_batches(rows, row_groups=[group], columns=columns, use_threads=False)
+
+
+def rows_at_once(file: Any, path: Path, group: int, columns: Sequence[str] | None = None, *, most: int, room: int = ROOM) -> int:
+    """Return how many rows of a row group are read at a time.
+
+    Args:
+        file: What `opened` gave.
+        columns: Names, as Parquet or Arrow has them; all if not given.
+        most: Rows that there may be.
+        room: Bytes that they may take.
+
+    Raises:
+        CorruptFile: A row alone may take more than there is room for, and far more than it takes in the file.
+    """
+    found = _columns(file, path, group, columns)
+    for column in found:
+        _check(column, path)
+    rows = most
+    while rows > 1 and sum(column.most(rows) for column in found) > room:
+        rows //= 2
+    return rows
+
+
+def check_row(values: Any) -> None:
+    """Raise `CorruptFile` where an array of Arrow would be too many objects of Python."""
+    count, size = _weight(values)
+    if count > MOST_IN_ROW or size > LARGEST_ROW:
+        raise CorruptFile(
+            f"a row has {count} values of {size} bytes in its lists, and {MOST_IN_ROW} of {LARGEST_ROW} at most are read"
+        )
+
+
+def _weight(values: Any) -> tuple[int, int]:
+    """Values in an array and in what it is of, and their bytes."""
+    types, kind = arrow().types, values.type
+    if types.is_dictionary(kind):
+        import pyarrow.compute
+
+        if not len(values.dictionary):
+            return len(values), 0
+        lengths = pyarrow.compute.binary_length(values.dictionary)
+        return len(values), pyarrow.compute.sum(lengths.take(values.indices)).as_py() or 0
+    if types.is_struct(kind):
+        inner = [_weight(field) for field in values.flatten()]
+    elif types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        inner = [_weight(values.flatten())]
+    elif types.is_map(kind):
+        inner = [_weight(values.keys), _weight(values.items)]
+    else:
+        return len(values), values.nbytes
+    return len(values) + sum(count for count, _ in inner), sum(size for _, size in inner)
+
+
+def _check(column: Column, path: Path) -> None:
+    """Raise `CorruptFile` where a column may become far more than it takes in the file."""
+    held = f"{path} cannot be read: {column.name} takes {column.stored} bytes"
+    largest = max((page.size for page in column.pages), default=0)
+    if largest > max(LARGEST_PAGE, GROWTH * column.stored):
+        raise CorruptFile(f"{held}, and has a page that would be {largest}; {LARGEST_PAGE} at most are read")
+    if column.is_nested and column.values > max(MOST_VALUES, GROWTH * column.stored):
+        raise CorruptFile(f"{held}, and would be {column.values} values of lists; {MOST_VALUES} at most are read")
+    if column.most(1) > max(ROOM, 2 * largest, GROWTH * column.stored):
+        raise CorruptFile(f"{held}, and a row of it may be {column.most(1)}; {ROOM} at most are read")
+
+
+def _columns(file: Any, path: Path, group: int, names: Sequence[str] | None) -> list[Column]:
+    facts, found = file.metadata.row_group(group), []
+    with path.open("rb") as raw:
+        for number in range(facts.num_columns):
+            chunk, kind = facts.column(number), file.schema.column(number)
+            name = str(chunk.path_in_schema)
+            if names is not None and not any(name == own or name.startswith(f"{own}.") for own in names):
+                continue
+            column = Column(name, kind.physical_type in BYTES, kind.max_repetition_level > 0, chunk.total_compressed_size)
+            if column.is_bytes or column.is_nested:
+                _read_pages(raw, chunk, column, path)
+            found.append(column)
+    return found
+
+
+def _read_pages(raw: BinaryIO, chunk: Any, column: Column, path: Path) -> None:
+    """The headers of the pages of a column, up to as many values as Arrow reads, and what is in its dictionary."""
+    at = int(chunk.data_page_offset)
+    if chunk.has_dictionary_page and 0 < (chunk.dictionary_page_offset or 0) < at:
+        at = int(chunk.dictionary_page_offset)
+    end, seen = at + column.stored, 0
+    while seen < chunk.num_values and at < end:
+        raw.seek(at)
+        head = raw.read(FEW)
+        page, length, stored = _header(head, raw, path, column.name)
+        if len(column.pages) >= MOST_PAGES:
+            raise _damaged(path, column.name, f"it has more than {MOST_PAGES} pages")
+        at += length
+        if page.kind == DICTIONARY_PAGE:
+            if page.size > max(LARGEST_PAGE, GROWTH * column.stored):
+                raise _damaged(path, column.name, f"its dictionary claims {page.size} bytes, and {LARGEST_PAGE} at most are read")
+            raw.seek(at)
+            column.longest = max(column.longest, _longest(raw.read(min(stored, column.stored)), page, chunk, column.is_bytes))
+        elif page.kind in (DATA_PAGE, DATA_PAGE_V2):
+            column.pages.append(page)
+            seen += page.values
+        at += stored
+
+
+def _longest(data: bytes, page: Page, chunk: Any, is_bytes: bool) -> int:
+    """Bytes of the longest entry of a dictionary: a length of four bytes, little-endian, before each."""
+    if not is_bytes:
+        return WIDEST
+    if chunk.physical_type != "BYTE_ARRAY":
+        return page.size // max(1, page.values)
+    if chunk.compression != "UNCOMPRESSED":
+        try:
+            data = arrow().Codec(chunk.compression.lower()).decompress(data, page.size, asbytes=True)
+        except (ValueError, OSError, NotImplementedError):  # Arrow will say what is wrong, or knows more
+            return page.size
+    at = longest = 0
+    for _ in range(page.values):
+        if at + 4 > len(data):
+            break
+        length = int.from_bytes(data[at : at + 4], "little")
+        longest, at = max(longest, length), at + 4 + length
+    return min(longest, page.size)
+
+
+def _header(head: bytes, raw: BinaryIO, path: Path, name: str) -> tuple[Page, int, int]:
+    """A page, the length of its header, and the bytes that it takes after that."""
+    try:
+        try:
+            reader = _Compact(head)
+            fields = reader.struct()
+        except IndexError:  # statistics may be long
+            reader = _Compact(head + raw.read(LARGEST_HEADER))
+            fields = reader.struct()
+    except (IndexError, ValueError, RecursionError) as error:
+        raise _damaged(path, name, "the header of a page is damaged") from error
+    kind, size, stored = (fields.get(number) for number in (1, 2, 3))
+    within = fields.get({DATA_PAGE: 5, DICTIONARY_PAGE: 7, DATA_PAGE_V2: 8}.get(kind if isinstance(kind, int) else -1, 0), {})
+    numbers = within if isinstance(within, dict) else {}
+    values, encoding = numbers.get(1, 0), numbers.get(4 if kind == DATA_PAGE_V2 else 2, 0)
+    whole = [number for number in (kind, size, stored, values, encoding) if isinstance(number, int) and number >= 0]
+    if len(whole) < 5:
+        raise _damaged(path, name, "the header of a page is damaged")
+    return Page(whole[0], whole[1], whole[3], whole[4]), reader.at, whole[2]
+
+
+def _damaged(path: Path, name: str, why: str) -> CorruptFile:
+    return CorruptFile(f"{path} cannot be read: {name} is damaged: {why}")
+
+
+class _Compact:
+    """Structs of Thrift's compact protocol, their numbers and structs alone; raises `IndexError` where the bytes end."""
+
+    DEEPEST = 8
+
+    def __init__(self, data: Sequence[int]) -> None:
+        self._data, self.at = data, 0
+
+    def struct(self, depth: int = 0) -> dict[int, Any]:
+        """The fields of a struct, by their numbers."""
+        if depth > self.DEEPEST:
+            raise ValueError("structs are in each other too deeply")
+        found, number = dict[int, Any](), 0
+        while kind := self._byte():
+            number = number + (kind >> 4) if kind >> 4 else self._zigzag()
+            found[number] = self._value(kind & 15, depth)
+        return found
+
+    def _value(self, kind: int, depth: int) -> Any:
+        if kind in (1, 2):
+            return kind == 1
+        if kind == 3:
+            return self._byte()
+        if kind in (4, 5, 6):
+            return self._zigzag()
+        if kind == 7:
+            return self._skip(8)
+        if kind == 8:
+            return self._skip(self._varint())
+        if kind in (9, 10):
+            size = self._byte()
+            count = self._varint() if size >> 4 == 15 else size >> 4
+            for _ in range(count):
+                self._skip(1) if size & 15 in (1, 2) else self._value(size & 15, depth + 1)
+            return None
+        if kind == 12:
+            return self.struct(depth + 1)
+        raise ValueError(f"there is no type {kind}")
+
+    def _skip(self, count: int) -> None:
+        self.at += count
+        if self.at > len(self._data):
+            raise IndexError("the end")
+
+    def _byte(self) -> int:
+        self.at += 1
+        return self._data[self.at - 1]
+
+    def _varint(self) -> int:
+        number = shift = 0
+        while True:
+            byte = self._byte()
+            number |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return number
+            if shift > 63:
+                raise ValueError("a number is too long")
+
+    def _zigzag(self) -> int:
+        number = self._varint()
+        return (number >> 1) ^ -(number & 1)
