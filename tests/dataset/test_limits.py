@@ -120,6 +120,7 @@ def test_seventy_million_values_in_a_few_bytes_are_refused(tmp_path):
     assert "b.parquet, row 1: a row has 2000001 values" in within(LISTING, tmp_path / "b.parquet")
 
 
+@pytest.mark.slow  # the files are large while they are made
 def test_cells_of_audio_that_grow_without_bound_are_refused(tmp_path):
     many = pa.StructArray.from_arrays([copies(250, 1 << 20, pa.binary()), pa.nulls(250, pa.string())], names=["bytes", "path"])
     pq.write_table(pa.table({"audio": many}), tmp_path / "a.parquet", compression="zstd", store_schema=False)
@@ -137,6 +138,7 @@ def test_cells_of_audio_that_grow_without_bound_are_refused(tmp_path):
     assert "has a page that would be 272629" in within(LISTING, tmp_path / "b.parquet")
 
 
+@pytest.mark.slow  # the files are large while they are made
 def test_a_dataset_of_tokens_does_not_fill_the_memory_either(tmp_path, tokens):
     row = Row("a", "a.wav", tokens, 0.0, 24_000, 4800, 1)
     shards.FORMATS["parquet"].write(tmp_path / "good.parquet", bc.load("snac_tiny").spec, [row])

@@ -16,7 +16,7 @@ from blazen_codec_core.conformance import strategies
 CASES: Counter[str] = Counter()
 REFUSED: Counter[str] = Counter()
 PEAKS: dict[str, float] = {}
-ENOUGH = 10_000
+ENOUGH = 20_000
 SECONDS = 20.0
 """Of the processors' time: no case may take more. Neighbours take none of it."""
 
