@@ -6,7 +6,7 @@ import io
 import json
 import tarfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -52,7 +52,7 @@ class ShardFormat(ABC):
         """Raises `EngineNotAvailable` where a package is missing."""
 
     @abstractmethod
-    def write(self, path: Path, spec: CodecSpec, rows: Iterable[Row], carried: Mapping[str, str] = NOTHING) -> None:
+    def write(self, path: Path, spec: CodecSpec, rows: Sequence[Row], carried: Mapping[str, str] = NOTHING) -> None:
         """Writes a shard, whole or not at all; the same rows give the same bytes.
 
         Args:
@@ -83,9 +83,9 @@ class ParquetShards(ShardFormat):
     def check_available(self) -> None:
         parquet()
 
-    def write(self, path: Path, spec: CodecSpec, rows: Iterable[Row], carried: Mapping[str, str] = NOTHING) -> None:
+    def write(self, path: Path, spec: CodecSpec, rows: Sequence[Row], carried: Mapping[str, str] = NOTHING) -> None:
         columns = schema(spec, carried)
-        with replacing(path) as temporary, parquet().ParquetWriter(temporary, columns, compression="zstd") as writer:
+        with replacing(path) as temporary, parquet().ParquetWriter(temporary, columns, **_packing(rows)) as writer:
             for together in _groups(rows):
                 writer.write_table(arrow().Table.from_pylist([row.columns for row in together], schema=columns))
 
@@ -110,7 +110,7 @@ class TarShards(ShardFormat):
 
     suffix = ".tar"
 
-    def write(self, path: Path, spec: CodecSpec, rows: Iterable[Row], carried: Mapping[str, str] = NOTHING) -> None:
+    def write(self, path: Path, spec: CodecSpec, rows: Sequence[Row], carried: Mapping[str, str] = NOTHING) -> None:
         with replacing(path) as temporary, tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT) as tar:
             for number, row in enumerate(rows):
                 facts = json.dumps(row.facts, ensure_ascii=False).encode()
@@ -207,13 +207,18 @@ def schema(spec: CodecSpec, carried: Mapping[str, str] = NOTHING) -> Any:
     return pa.schema(list(columns.items()), metadata={"blazen_codec": VERSION})
 
 
+def _packing(rows: Sequence[Row]) -> dict[str, Any]:
+    """How Parquet packs them. What takes little room and says it is much is not read, so rows that are much take their room."""
+    if any(row.values > parquet_pages.MOST_VALUES for row in rows):
+        return {"compression": "none", "use_dictionary": False}
+    return {"compression": "zstd"}
+
+
 def _groups(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    """Rows of row groups, none of which has more values than are read again."""
+    """Rows of row groups; none has more values than are read again, but for rows so large that they are alone."""
     together, values = list[Row](), 0
     for row in rows:
         own = row.values
-        if own > parquet_pages.MOST_VALUES:
-            raise InvalidInput(f"{row.id} has {own} tokens, and a row of Parquet {parquet_pages.MOST_VALUES} at most: write tars")
         if together and (len(together) == TOGETHER or values + own > parquet_pages.MOST_VALUES):
             yield together
             together, values = [], 0
