@@ -14,6 +14,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from .forks import held_off
+
 if TYPE_CHECKING:
     from .api import list_codecs, load
     from .audio import read as read_audio
@@ -123,7 +125,9 @@ _RENAMED = {"read_audio": "read", "write_audio": "write"}
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_HOME.get(name, 'errors')}", __name__), _RENAMED.get(name, name))
+    with held_off():
+        module = importlib.import_module(f".{_HOME.get(name, 'errors')}", __name__)
+    return getattr(module, _RENAMED.get(name, name))
 
 
 def __dir__() -> list[str]:

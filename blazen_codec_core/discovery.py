@@ -13,6 +13,7 @@ import pluggy
 
 from . import hookspecs
 from .errors import PluginError, reason
+from .forks import held_off
 from .generation import OtherGeneration
 from .hookspecs import PROJECT
 from .specs import CodecSpec
@@ -136,7 +137,8 @@ def _register(
     try:
         if taken:
             raise PluginError(f"another distribution already provides a plugin called {entry_point.name}")
-        plugin = entry_point.load()
+        with held_off():
+            plugin = entry_point.load()
         manager.register(plugin, name=entry_point.name)
         _check_hook_names(plugin)
         manager.check_pending()

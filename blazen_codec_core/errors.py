@@ -14,7 +14,7 @@
     └── NotYetImplemented       the codec cannot do this
 
 Each message says what was wrong and what to do about it. Notices are warnings, for `warnings.filterwarnings`: `LicenceNotice`,
-`OtherWeightsNotice`, `UnknownSettingsNotice`.
+`OtherWeightsNotice`, `UnknownSettingsNotice`, `SlowerNotice`.
 """
 
 from __future__ import annotations
@@ -31,6 +31,10 @@ def reason(error: BaseException) -> str:
 
 class CodecError(Exception):
     """The root: catching this catches everything this project raises on purpose."""
+
+    def __str__(self) -> str:
+        """The message, in characters that can be printed: names of files and tensors may hold halves of them."""
+        return super().__str__().encode("utf-8", "backslashreplace").decode()
 
 
 class UnknownCodec(CodecError, LookupError):

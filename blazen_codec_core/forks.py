@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 _all: weakref.WeakSet[Anew[Any]] = weakref.WeakSet()
 _forked = False
+_importing = threading.Condition()
+_imports = 0
+_own = threading.local()
 
 
 class Anew(Generic[T]):
@@ -42,12 +47,38 @@ def is_forked_child() -> bool:
     return _forked
 
 
+@contextmanager
+def held_off() -> Iterator[None]:
+    """While something is imported: forks of other threads wait, since a child can never import what was being imported."""
+    global _imports  # noqa: PLW0603
+    with _importing:
+        _imports += 1
+    _own.imports = getattr(_own, "imports", 0) + 1
+    try:
+        yield
+    finally:
+        _own.imports -= 1
+        with _importing:
+            _imports -= 1
+            _importing.notify_all()
+
+
+def _before() -> None:
+    _importing.acquire()
+    while _imports > getattr(_own, "imports", 0):
+        _importing.wait()
+
+
+def _after_in_parent() -> None:
+    _importing.release()
+
+
 def _after_in_child() -> None:
-    global _forked  # noqa: PLW0603
-    _forked = True
+    global _forked, _importing, _imports
+    _forked, _importing, _imports = True, threading.Condition(), getattr(_own, "imports", 0)
     for thing in list(_all):
         thing.forget()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
-    os.register_at_fork(after_in_child=_after_in_child)
+    os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)

@@ -25,6 +25,13 @@ class Name:
     text: str
 
 
+@dataclass(frozen=True)
+class Opaque:
+    """A thing that would need code, which is neither made nor looked into; `text` is the name of its maker."""
+
+    text: str
+
+
 class Machine:
     """The stack and the memo of a pickle.
 
@@ -56,9 +63,9 @@ class Machine:
         """Whether a dictionary may have such a key. Hashing what is nested deeply would end the process."""
         return isinstance(key, str)
 
-    def unknown(self, text: str) -> ValueError:
-        """What is wrong with a name."""
-        return ValueError(f"it asks for {text[:80]!r}, which is neither an array nor a plain value")
+    def unknown(self, text: str) -> Name:
+        """A name that is none of `names`; `ValueError` where there may be no others."""
+        raise ValueError(f"it asks for {text[:80]!r}, which is neither an array nor a plain value")
 
     def pop(self) -> Any:
         if not self.stack or self.stack[-1] is MARK:
@@ -66,7 +73,7 @@ class Machine:
         return self.stack.pop()
 
     def top(self, kind: type) -> Any:
-        if not self.stack or not isinstance(self.stack[-1], kind):
+        if not self.stack or self.stack[-1] is MARK or not isinstance(self.stack[-1], kind):
             raise ValueError("a pickle changes what cannot be changed")
         return self.stack[-1]
 
@@ -80,22 +87,36 @@ class Machine:
         raise ValueError("a pickle takes what is not there")
 
     def named(self, text: str) -> Name:
-        if text not in self.names:
-            raise self.unknown(text)
-        return Name(text)
+        return Name(text) if text in self.names else self.unknown(text)
 
     def reduce(self) -> None:
         arguments, function = self.pop(), self.pop()
+        if isinstance(function, Opaque):
+            self.stack.append(function)
+            return
         if not isinstance(function, Name) or not isinstance(arguments, tuple):
             raise ValueError("a pickle calls what cannot be called")
         self.stack.append(self.make(function.text, arguments))
 
     def build(self) -> None:
-        state = self.pop()
-        self.change(self.top(object), state)
+        state, target = self.pop(), self.top(object)
+        if not isinstance(target, Opaque):
+            self.change(target, state)
+
+    def extend(self, items: list[Any]) -> None:
+        target = self.top(object)
+        if isinstance(target, Opaque):
+            return
+        if not isinstance(target, list):
+            raise ValueError("a pickle changes what cannot be changed")
+        target.extend(items)
 
     def set_items(self, items: list[Any]) -> None:
-        target = self.top(dict)
+        target = self.top(object)
+        if isinstance(target, Opaque):
+            return
+        if not isinstance(target, dict):
+            raise ValueError("a pickle changes what cannot be changed")
         if len(items) % 2 or not all(self.is_key(key) for key in items[::2]):
             raise ValueError("a dictionary has keys that are no names")
         target.update(zip(items[::2], items[1::2], strict=True))
@@ -150,14 +171,13 @@ def _set_item(machine: Machine, _: Any) -> None:
     machine.set_items([key, value])
 
 
-def _append(machine: Machine, _: Any) -> None:
-    item = machine.pop()
-    machine.top(list).append(item)
+def _new(machine: Machine, _: Any) -> None:
+    machine.reduce()  # of a class, which is a name as well
 
 
-def _appends(machine: Machine, _: Any) -> None:
-    items = machine.pop_to_mark()
-    machine.top(list).extend(items)
+def _new_with_names(machine: Machine, _: Any) -> None:
+    machine.pop()
+    machine.reduce()
 
 
 def _remember(machine: Machine, place: int | None) -> None:
@@ -173,7 +193,7 @@ def _recall(machine: Machine, place: int) -> None:
 OPCODES: dict[str, Callable[[Machine, Any], None]] = {
     **dict.fromkeys(("PROTO", "FRAME"), lambda machine, _: None),
     **dict.fromkeys(("BININT", "BININT1", "BININT2", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"), _push),
-    **dict.fromkeys(("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "SHORT_BINSTRING"), _push),
+    **dict.fromkeys(("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8", "SHORT_BINSTRING"), _push),
     **dict.fromkeys(("LONG1", "LONG4"), _long),
     "NONE": lambda machine, _: _push(machine, None),
     "NEWTRUE": lambda machine, _: _push(machine, True),
@@ -188,8 +208,13 @@ OPCODES: dict[str, Callable[[Machine, Any], None]] = {
     "TUPLE": lambda machine, _: _push(machine, tuple(machine.pop_to_mark())),
     "SETITEM": _set_item,
     "SETITEMS": lambda machine, _: machine.set_items(machine.pop_to_mark()),
-    "APPEND": _append,
-    "APPENDS": _appends,
+    "APPEND": lambda machine, _: machine.extend([machine.pop()]),
+    "APPENDS": lambda machine, _: machine.extend(machine.pop_to_mark()),
+    "EMPTY_SET": lambda machine, _: _push(machine, []),
+    "ADDITEMS": lambda machine, _: machine.extend(machine.pop_to_mark()),
+    "FROZENSET": lambda machine, _: _push(machine, tuple(machine.pop_to_mark())),
+    "NEWOBJ": _new,
+    "NEWOBJ_EX": _new_with_names,
     "GLOBAL": lambda machine, text: _push(machine, machine.named(text)),
     "STACK_GLOBAL": _stack_global,
     "REDUCE": lambda machine, _: machine.reduce(),

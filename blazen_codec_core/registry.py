@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from .discovery import Plugins, discover
 from .errors import AmbiguousCodec, CodecError, EngineNotAvailable, InvalidInput, PluginError, UnknownCodec, WeightsUnavailable
+from .forks import held_off
 from .installation import how_to_install, install_command, known_plugins
 from .provider import CodecBackendHandle, DynCodecProvider
 from .specs import CodecSpec, LoadOptions
@@ -129,7 +130,8 @@ class Registry:
 
     def provider(self, name: str, options: LoadOptions | None = None) -> DynCodecProvider:
         """A codec of which only the trait is visible."""
-        from .backend import CodecBackend
+        with held_off():
+            from .backend import CodecBackend
 
         handle = self.handle(name, CodecBackend, options)  # type: ignore[type-abstract]
         return handle.into_dyn(restore)
@@ -140,7 +142,8 @@ class Registry:
         Raises:
             InvalidInput: No installed plugin knows the suffix.
         """
-        from .container import Container
+        with held_off():
+            from .container import Container
 
         formats = [Container(), *self.plugins.formats]
         suffix = Path(path).suffix.lower() if isinstance(path, str | PathLike) else ""
@@ -197,7 +200,8 @@ def backend_class(entry: Entry, options: LoadOptions) -> type[CodecBackend]:
         raise EngineNotAvailable(f"{spec.name} has no engine {options.engine!r}; load it with engine='native'")
     module, name = path.split(":")
     try:
-        return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
+        with held_off():
+            return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
     except CodecError:
         raise
     except ModuleNotFoundError as error:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from .errors import InvalidInput, LicenceNotice, WeightsUnavailable, reason
 from .files import replacing
+from .forks import held_off
 from .specs import CodecSpec, LoadOptions, WeightSource, is_commit
 
 CONFIG = "config.json"
@@ -150,7 +151,8 @@ def give_notice(spec: CodecSpec, id: str, found: RandomWeights | WeightFile) -> 
 
 def is_offline() -> bool:
     """Whether the environment forbids the network, with the Hub's own `HF_HUB_OFFLINE`."""
-    from huggingface_hub import constants
+    with held_off():
+        from huggingface_hub import constants
 
     return constants.HF_HUB_OFFLINE
 
@@ -302,7 +304,8 @@ def _from_hub_repo(repo: str, options: LoadOptions, names: Sequence[str]) -> Wei
 
 
 def _download(repo: str, revision: str, file: str, options: LoadOptions) -> Path:
-    from huggingface_hub import constants, hf_hub_download
+    with held_off():
+        from huggingface_hub import constants, hf_hub_download
 
     cache = options.cache_dir or constants.HF_HUB_CACHE
     try:

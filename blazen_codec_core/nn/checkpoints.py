@@ -19,18 +19,20 @@ from typing import Any, BinaryIO, ClassVar
 import torch
 from torch import Tensor
 
-from ..pickle_machine import Machine, Name
+from ..pickle_machine import Machine, Name, Opaque
 from .archives import Record, check_stored, records, start_of
 
 LARGEST_PICKLE = 16 << 20
 """Bytes of the pickle, which is all of a checkpoint but its storages."""
-MOST_VALUES = 200_000
+MOST_VALUES = 1 << 20
 """In the checkpoint, with those in each other; a pickle can put one into itself."""
 DEEPEST = 32
 """Levels of values in each other."""
 MOST_AXES = 16
 LONGEST_NAME = 500
 """Characters of a name, which messages repeat."""
+LONGEST_KEY = 8
+"""Parts of a key that is no name. It is hashed whenever it is used, and whole numbers may be made to share their hashes."""
 LEGACY = (0x1950A86A20F9469CFC6C, 1001)
 """What files that are no archives begin with: two pickles of a number, and the one of a system's sizes."""
 REBUILDS = "torch._utils _rebuild_"
@@ -140,20 +142,28 @@ class TensorMachine(Machine):
         *TYPES,
         *PLAIN,
     }
-    longest_number: ClassVar[int] = 80
+    longest_number: ClassVar[int] = 4096
 
     def __init__(self, store: _Store) -> None:
         super().__init__()
         self._store = store
+        self._copied = 0
 
-    def unknown(self, text: str) -> ValueError:
-        return ValueError(
-            f"it holds {text.replace(' ', '.')[:80]} beside tensors, and objects that need code are never made. "
-            "Where you trust it, save its state dict alone with torch.save, and pass that"
-        )
+    def unknown(self, text: str) -> Name:
+        """Taken as it is: what it makes is opaque, and lies beside the weights at best."""
+        return Name(text)
+
+    def copied(self, values: Any, each: int) -> Any:
+        """Values of which a second copy is made, of so many bytes each: a pickle can ask for the same ones a million times."""
+        self._copied += each * len(values)
+        if self._copied > LARGEST_PICKLE:
+            raise ValueError(f"what it makes of values takes more than {LARGEST_PICKLE} bytes")
+        return values
 
     def is_key(self, key: Any) -> bool:
         parts = key if isinstance(key, tuple) else (key,)
+        if len(parts) > LONGEST_KEY or any(isinstance(part, int) and part.bit_length() > 63 for part in parts):
+            return False
         if any(isinstance(part, str | bytes) and len(part) > LONGEST_NAME for part in parts):
             raise ValueError(f"it has names of more than {LONGEST_NAME} characters")
         return all(part is None or isinstance(part, str | int | float | bytes) for part in parts)
@@ -174,14 +184,14 @@ class TensorMachine(Machine):
         if name == ORDERED and not arguments:
             return OrderedDict()
         if name == ENCODED and len(arguments) == 2 and isinstance(arguments[0], str) and arguments[1] == "latin1":
-            return arguments[0].encode("latin1")
+            return self.copied(arguments[0], 1).encode("latin1")
         if name == SIZE and len(arguments) == 1 and isinstance(arguments[0], tuple | list):
-            return tuple(arguments[0])
+            return tuple(self.copied(arguments[0], 8))
         if name in SETS and len(arguments) == 1 and isinstance(arguments[0], list):
-            return list(arguments[0])
+            return list(self.copied(arguments[0], 8))
         if name in {"torch device", "torch.serialization _get_layout"}:
             return Name(name)
-        return super().make(name, arguments)
+        return super().make(name, arguments) if name in self.names else Opaque(name)
 
     def change(self, target: Any, state: Any) -> None:
         """Nothing that a state dict says beside its tensors is taken."""
@@ -244,6 +254,11 @@ def read(path: Path) -> Any:
         is_archive = file.read(2) == b"PK"
     found = _of_archive(path) if is_archive else _of_legacy(path)
     _check_plain(found)
+    if isinstance(found, Opaque | Name):
+        raise ValueError(
+            f"it is {found.text.replace(' ', '.')[:80]}, and objects that need code are never made. "
+            "Where you trust it, save its state dict alone with torch.save, and pass that"
+        )
     return found
 
 

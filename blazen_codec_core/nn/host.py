@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 
 from ..forks import is_forked_child
-from .one_thread import one_thread
+from .thread_counts import threads, threads_to_be_had
 
 _CPU = torch.device("cpu")
 _AUTOCAST = ("cpu", "cuda", "mps")
@@ -21,14 +21,16 @@ _AUTOCAST = ("cpu", "cuda", "mps")
 
 @contextmanager
 def own_settings() -> Iterator[None]:
-    """No autocast, tensors on the CPU where nothing else is said, and in a forked child a single thread.
+    """No autocast, tensors on the CPU where nothing else is said, and no more threads than there will be.
 
-    OpenMP keeps its threads from one parallel loop to the next. A fork has none of them, and its next loop would wait for them
-    forever, in GNU's OpenMP at least; numba ends such a process.
+    In a forked child that is one. OpenMP keeps its threads from one parallel loop to the next. A fork has none of them, and
+    its next loop would wait for them forever, in GNU's OpenMP at least; numba ends such a process.
     """
     casts = [kind for kind in _AUTOCAST if torch.is_autocast_enabled(kind)]
-    elsewhere = torch.get_default_device() != _CPU
-    if not (casts or elsewhere or is_forked_child()):
+    elsewhere = _is_elsewhere()
+    count = 1 if is_forked_child() else threads_to_be_had()
+    fewer = count < torch.get_num_threads()
+    if not (casts or elsewhere or fewer):
         yield
         return
     with ExitStack() as stack:
@@ -36,6 +38,13 @@ def own_settings() -> Iterator[None]:
             stack.enter_context(torch.autocast(kind, enabled=False))
         if elsewhere:
             stack.enter_context(_CPU)
-        if is_forked_child():
-            stack.enter_context(one_thread())
+        if fewer:
+            stack.enter_context(threads(count))
         yield
+
+
+def _is_elsewhere() -> bool:
+    try:
+        return torch.get_default_device() != _CPU
+    except Exception:  # what PyTorch raises of a device that is not there
+        return True

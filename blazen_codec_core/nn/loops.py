@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from ..errors import SlowerNotice
-from .one_thread import threads_kept
+from ..forks import held_off
+from .thread_counts import threads_kept
 
 
 @functools.cache
@@ -37,7 +38,8 @@ def _load_gpu_kernels() -> Any:
 def _optional(module: str, needed: str) -> Any:
     """A module beside this one, where what it needs is installed. That it does not work costs speed and nothing else."""
     try:
-        return importlib.import_module(f".{module}", __package__)
+        with held_off():
+            return importlib.import_module(f".{module}", __package__)
     except ModuleNotFoundError as error:
         if error.name == needed:
             return None

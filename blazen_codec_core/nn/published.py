@@ -40,7 +40,7 @@ BLOCKS: Rules = (
 
 PARTS = ("encoder.", "quantizer.", "decoder.")
 """Names of every codec's tensors begin with one of these, after the prefix of the model that it is part of."""
-WRAPPERS = ("best_state", "state_dict", "model", "generator")
+WRAPPERS = ("best_state", "state_dict", "model_state_dict", "model", "generator")
 """Names under which trainers keep a state dict, each of which may hold another."""
 
 

@@ -52,6 +52,14 @@ def _joined(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim)
 
 
+class _Undrawn(nn.LSTM):
+    """PyTorch's own, whose weights are not drawn from the host's generator when it is made."""
+
+    def reset_parameters(self) -> None:
+        for parameter in self.parameters():
+            nn.init.zeros_(parameter)
+
+
 class LSTM(Layer):
     """Long short-term memory (Hochreiter & Schmidhuber 1997), layers one above the other, added to their input."""
 
@@ -62,7 +70,7 @@ class LSTM(Layer):
     def __init__(self, channels: int, layers: int) -> None:
         super().__init__()
         self.channels, self.layers = channels, layers
-        self.lstm = nn.LSTM(channels, channels, layers, batch_first=True, dtype=torch.float32)
+        self.lstm = _Undrawn(channels, channels, layers, batch_first=True, dtype=torch.float32)
         self._prepared: list[Prepared] = []
 
     def reset_parameters(self, generator: torch.Generator) -> None:

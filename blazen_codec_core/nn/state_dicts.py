@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..architectures import Architecture, Names, complaint
 from ..errors import CodecError, WeightsUnavailable, reason
 from ..foreign_json import NotJson, parse
+from ..pickle_machine import Opaque
 from . import checkpoints
 from .file_kinds import kind_of
 
@@ -63,6 +64,11 @@ def tensors(found: Any, origin: str) -> dict[str, Tensor]:
     Raises:
         WeightsUnavailable: It is something else, or holds NaN.
     """
+    if isinstance(found, Mapping) and (opaque := next((v for v in found.values() if isinstance(v, Opaque)), None)):
+        raise WeightsUnavailable(
+            f"{origin} holds {opaque.text.replace(' ', '.')[:80]} beside tensors, and objects that need code are never made: "
+            "save the state dict alone with torch.save, and pass that"
+        )
     if not isinstance(found, Mapping) or not all(isinstance(v, Tensor | checkpoints.OddTensor) for v in found.values()):
         raise WeightsUnavailable(f"{origin} holds no state dict: names and tensors are expected")
     for name, tensor in found.items():

@@ -39,9 +39,10 @@ def authority(text: str) -> tuple[str, int | None] | None:
 def is_loopback(host: str) -> bool:
     """Whether only this machine is reached under a name or an address."""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(host)
     except ValueError:
         return host == "localhost"
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 class Hosts:
@@ -65,9 +66,10 @@ class Hosts:
     def is_ours(self, said: str | None) -> bool:
         """Whether a `Host` header is one of them; the port may be a proxy's."""
         found = authority(said or "")
-        return found is not None and (
-            found[0] in self._own or self.is_named(found[0]) or (self.is_public and _is_address(found[0]))
-        )
+        if found is None:
+            return False
+        host = found[0]
+        return host in self._own or self.is_named(host) or is_loopback(host) or (self.is_public and _is_address(host))
 
     def may_come_from(self, origins: Sequence[str], said: str | None) -> bool:
         """Whether a page may open a connection: ours, one of an additional name, or what is no browser and says no origin.

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import argparse
+import datetime
 import json
 import struct
 import subprocess
 import sys
 import zipfile
-from collections import OrderedDict
+from collections import Counter, OrderedDict, defaultdict, deque
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from forged import Called, Stored, archive, legacy, safetensors, view
 
 import blazen_codec_core as bc
+from blazen_codec_core.conformance.signals import voice
 from blazen_codec_core.nn import state_dicts
+from blazen_codec_snac.checkpoint import to_published
 
 MOST_MIB, MOST_SECONDS = 96, 20
 """That reading a file of kilobytes may take."""
@@ -100,6 +107,30 @@ BOMBS = {
     "safetensors: empty ones": lambda p: safetensors(
         p, {str(n): {"dtype": "F32", "shape": [0, 1 << 40], "data_offsets": [0, 0]} for n in range(60_000)}
     ),
+    "copies of a list": lambda p: archive(
+        p, b"\x80\x02(c__builtin__\nset\nq\1](" + b"K\1" * 200_000 + b"eq\0" + b"h\1h\0\x85R" * 3000 + b"t.", {}
+    ),
+    "copies of a size": lambda p: archive(
+        p, b"\x80\x02(ctorch\nSize\nq\1](" + b"K\1" * 200_000 + b"eq\0" + b"h\1h\0\x85R" * 3000 + b"t.", {}
+    ),
+    "copies of a text": lambda p: archive(
+        p,
+        b"\x80\x02(c_codecs\nencode\nq\1X"
+        + struct.pack("<I", 1 << 20)
+        + b"a" * (1 << 20)
+        + b"q\0X\6\0\0\0latin1\x86q\2"
+        + b"h\1h\2R" * 4000
+        + b"t.",
+        {},
+    ),
+    "numbers of one hash": lambda p: archive(
+        p,
+        b"\x80\x02}("
+        + b"".join(b"\x8a\x0a" + (n * (2**61 - 1)).to_bytes(10, "little") + b"N" for n in range(1, 100_000))
+        + b"u.",
+        {},
+    ),
+    "a key of many parts": lambda p: archive(p, b"\x80\x02}((" + b"K\1" * 200_000 + b"tq\0N" + b"h\0N" * 100_000 + b"u.", {}),
     "safetensors: a header of a size": lambda p: p.write_bytes(struct.pack("<Q", 1 << 39) + b"{" + KILOBYTE),
 }
 MEASURE = """
@@ -174,6 +205,56 @@ def test_checkpoints_hold_what_pytorch_reads_in_them(tmp_path, how):
             assert found[part][name].dtype == tensor.dtype
             assert found[part][name].tolist() == tensor.detach().tolist(), name
     assert found["state_dict"]["same"].data_ptr() == found["state_dict"]["again"].data_ptr()
+
+
+class Trainer:
+    """What trainers save beside their weights, and is made by code."""
+
+    def __init__(self) -> None:
+        self.epoch, self.model = 3, [torch.zeros(2)]
+
+
+BESIDE = {
+    "an object": Trainer(),
+    "numpy": {"loss": np.float64(0.1), "curve": np.arange(5.0), "state": np.random.default_rng(0).bit_generator.state},
+    "settings": argparse.Namespace(lr=1e-4, rates=[2, 4]),
+    "containers": [Counter("abc"), defaultdict(list, a=[1]), frozenset({1, 2}), {3, 4}, bytearray(b"ab"), deque([1]), range(3)],
+    "numbers": [1 + 2j, 2**100, Fraction(1, 3), Decimal("0.1")],
+    "a path and a time": [Path("a"), datetime.datetime(2026, 1, 1)],
+    "a long history": [0.5] * 250_000,
+}
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+@pytest.mark.parametrize("name", ["state_dict", "model_state_dict", "model", "generator"])
+def test_weights_are_found_beside_what_only_code_could_make(tmp_path, name, protocol):
+    codec = bc.load("snac_tiny", device="cpu")
+    codec.load()
+    weights = to_published(codec._handle.backend.loaded().network)
+    torch.save({"epoch": 3, **BESIDE, name: weights}, tmp_path / "w.pth", pickle_protocol=protocol)
+    other = bc.load("snac_tiny", weights=tmp_path / "w.pth", device="cpu")
+    pcm = voice(0.3, 24_000)
+    assert [code.tolist() for code in other.encode(pcm, 24_000).codes] == [
+        code.tolist() for code in codec.encode(pcm, 24_000).codes
+    ]
+
+
+@pytest.mark.parametrize("content", [Trainer(), {"encoder.a": Trainer()}, torch.nn.Linear], ids=["object", "in it", "class"])
+def test_objects_in_place_of_weights_are_named(tmp_path, content):
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(bc.WeightsUnavailable, match=r"(Trainer|Linear).*objects that need code are never made.*state dict alone"):
+        bc.load("snac_tiny", weights=tmp_path / "w.pth", device="cpu").load()
+
+
+def test_messages_can_be_printed(tmp_path):
+    """Names of tensors and files may hold halves of characters."""
+    torch.save({"\ud800": torch.zeros(2)}, tmp_path / "w.pth")
+    with pytest.raises(bc.WeightsUnavailable) as refused:
+        bc.load("snac_tiny", weights=tmp_path / "w.pth", device="cpu").load()
+    assert str(refused.value).encode()
+    with pytest.raises(bc.CodecError) as refused:
+        bc.read_audio("no\udcff.wav")
+    assert "no\\udcff.wav" in str(refused.value)
 
 
 def test_a_compressed_file_says_what_to_do(tmp_path):

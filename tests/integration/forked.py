@@ -25,18 +25,6 @@ warnings.simplefilter("ignore", DeprecationWarning)  # from Python 3.12 on, of f
 faulthandler.register(signal.SIGALRM, chain=True)
 PATIENCE = 120
 """Seconds, after which a child says where it hangs and ends."""
-codec = bc.load(sys.argv[1], device="cpu")
-rate = codec.sample_rate
-pcm = np.stack([voice(1.5, rate, seed) for seed in range(codec.channels)])
-wanted = codec.encode(pcm, rate)
-audio = codec.decode(wanted)
-asyncio.run(codec.aencode(pcm, rate))  # its threads are there
-session = codec.encoder_session()
-begun = session.push(pcm[:, : rate // 2])
-
-
-def same(tokens: bc.CodecTokens, decoded: np.ndarray | None = None) -> bool:
-    return tokens == wanted and (decoded is None or np.abs(decoded - audio).max() < 1e-6)
 
 
 def forked(check: Callable[[], bool]) -> str:
@@ -51,6 +39,38 @@ def forked(check: Callable[[], bool]) -> str:
             os._exit(0 if ok else 3)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     return {0: "same", 3: "other"}.get(code, signal.Signals(-code).name if code < 0 else str(code))
+
+
+def same_tokens(name: str) -> bool:
+    codec = bc.load(name, device="cpu")
+    pcm = np.stack([voice(0.3, codec.sample_rate, seed) for seed in range(codec.channels)])
+    return codec.encode(pcm, codec.sample_rate) == codec.encode(pcm, codec.sample_rate)
+
+
+def during_imports() -> list[str]:
+    """Children of the moments in which another thread imports, compiles and loads for the first time."""
+    thread = threading.Thread(target=same_tokens, args=(sys.argv[1],))
+    thread.start()
+    found = []
+    while thread.is_alive():
+        time.sleep(0.1)
+        found.append(forked(lambda: same_tokens(sys.argv[1])))
+    return found
+
+
+first = during_imports()
+codec = bc.load(sys.argv[1], device="cpu")
+rate = codec.sample_rate
+pcm = np.stack([voice(1.5, rate, seed) for seed in range(codec.channels)])
+wanted = codec.encode(pcm, rate)
+audio = codec.decode(wanted)
+asyncio.run(codec.aencode(pcm, rate))  # its threads are there
+session = codec.encoder_session()
+begun = session.push(pcm[:, : rate // 2])
+
+
+def same(tokens: bc.CodecTokens, decoded: np.ndarray | None = None) -> bool:
+    return tokens == wanted and (decoded is None or np.abs(decoded - audio).max() < 1e-6)
 
 
 def there_and_back() -> bool:
@@ -155,5 +175,6 @@ with multiprocessing.get_context("fork").Pool(2) as pool:
     found["pool"] = "same" if all(pool.starmap_async(there_and_back, [()] * 4).get(PATIENCE)) else "other"
 others = while_others_work(int(sys.argv[2]))
 found["while_others_work"] = "same" if set(others) == {"same"} else json.dumps(others)
+found["during_imports"] = "same" if set(first) <= {"same"} else json.dumps(first)
 found["parent"] = "same" if there_and_back() and not is_forked_child() else "other"
 print(json.dumps({**found, "threads": torch.get_num_threads()}))

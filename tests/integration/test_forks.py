@@ -31,7 +31,7 @@ def test_forked_children_work(codec, numba):
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout)
     assert found.pop("threads") == 2
-    assert len(found) == 12
+    assert len(found) == 13
     assert set(found.values()) == {"same"}, (found, run.stderr)
 
 

@@ -121,11 +121,12 @@ def test_the_authors_packages_say_which_dtype_they_need(loaded):
         codec.encode(signal(codec), codec.sample_rate)
 
 
-def test_random_weights_draw_from_no_generator_of_the_host():
+@pytest.mark.parametrize("name", TINY)
+def test_no_generator_of_the_host_is_drawn_from(name):
     torch.manual_seed(7)
     np.random.seed(7)
     before = torch.get_rng_state(), np.random.get_state()[1].copy()
-    codec = bc.load("snac_tiny", weights="random:3", device="cpu")
+    codec = bc.load(name, weights="random:3", device="cpu")
     codec.decode(codec.encode(signal(codec), codec.sample_rate))
     assert torch.equal(torch.get_rng_state(), before[0])
     assert (np.random.get_state()[1] == before[1]).all()
@@ -152,6 +153,47 @@ tokens.save("a.tokens")
 bc.write_audio("a.wav", codec.decode(bc.CodecTokens.open("a.tokens")), 24_000)
 print(len(bc.read_audio("a.wav")[0]), bc.list_codecs()[0].name)
 """
+
+
+def test_a_default_device_that_is_not_there(usual):
+    if torch.cuda.is_available():
+        pytest.skip("it is there")
+    codec, (wanted, _) = usual
+    with set_to(torch.set_default_device, "cuda", None):
+        assert codec.encode(signal(codec), codec.sample_rate) == wanted[0]
+
+
+THREADS = """
+import hashlib, sys, torch, blazen_codec_core as bc
+from blazen_codec_core.conformance.signals import voice
+for name in ("snac_tiny", "encodec_tiny", "dac_tiny"):
+    codec = bc.load(name, device="cpu")
+    tokens = codec.encode(voice(2.0, 24_000), 24_000)
+    print(hashlib.sha256(b"".join(code.tobytes() for code in tokens.codes)).hexdigest(), abs(codec.decode(tokens)).sum().round(3))
+print(torch.get_num_threads(), file=sys.stderr)
+"""
+
+
+def test_openmp_that_gives_fewer_threads_than_it_says():
+    """oneDNN leaves undone what threads that are not there should have done."""
+    found = []
+    for environment in (
+        {},
+        {"OMP_THREAD_LIMIT": "1"},
+        {"OMP_DYNAMIC": "true"},
+        {"OMP_THREAD_LIMIT": "3", "OMP_NUM_THREADS": "8"},
+    ):
+        run = subprocess.run(
+            [sys.executable, "-c", THREADS],
+            env={**os.environ, "OMP_NUM_THREADS": "4", **environment},
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=True,
+        )
+        found.append((run.stdout, run.stderr))
+    assert len({out for out, _ in found}) == 1
+    assert found[0][1] == found[1][1] == found[2][1]  # the process still has as many threads as it had
 
 
 @pytest.mark.parametrize(

@@ -156,6 +156,10 @@ class TestNames:
         assert status(server, f"Host: {name}") == 400
         assert not [record for record in caplog.records if record.exc_info]
 
+    @pytest.mark.parametrize("name", ["127.0.0.2", "[::1]", "[::ffff:127.0.0.1]", "LOCALHOST", "localhost."])
+    def test_every_name_of_this_machine_is_served(self, server, name):
+        assert opened(server, host=name) == 101
+
     def test_names_can_be_added(self):
         with serving(("snac_tiny",), hosts=Hosts(names=["Codecs.example", "*.below.example"])) as where:
             assert status(where, "Host: codecs.example") == 200

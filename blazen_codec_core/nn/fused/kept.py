@@ -57,10 +57,10 @@ class _Files:
         """What was saved for a key; `None` if there is nothing, or not the same any more."""
         path = self._path(key)
         try:
+            if not path.is_file():  # a pipe, or a device that never ends
+                return None
             data = path.read_bytes()
             return pickle.loads(data[_SIZE:]) if _DIGEST(data[_SIZE:]).digest() == data[:_SIZE] else None
-        except FileNotFoundError:
-            return None
         except Exception as error:  # whatever unpickling raises where a module is another one than when it was written
             troubles.append(f"{path} cannot be read: {error}")
             return None

@@ -94,6 +94,16 @@ def test_a_folder_in_its_place(kept, troubles):
     assert any(str(kept) in trouble for trouble in troubles)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in folders here")
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), lambda path: path.symlink_to(path)])
+def test_what_is_no_file_in_its_place(kept, troubles, make):
+    kept.unlink()
+    make(kept)
+    work()
+    assert not kept.is_file()
+    assert len(troubles) == 1
+
+
 def test_no_folder_that_could_be_written(monkeypatch, troubles):
     monkeypatch.setattr(numba.core.caching.CacheImpl, "_locator_classes", [])
     work()

@@ -1,0 +1,96 @@
+"""Numbers of threads of the caller's own.
+
+A library that shares a product among threads adds its terms in another order, and one that is given fewer threads than it counted
+on leaves parts undone. Both OpenMP and MKL keep a number of threads for each calling thread beside that of the process, and
+only the caller's own is changed here.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+LIBRARIES = {"linux": "libtorch_cpu.so", "darwin": "libtorch_cpu.dylib", "win32": "libiomp5md.dll"}
+"""PyTorch's library that OpenMP is found through, by `sys.platform`."""
+
+
+@dataclass(frozen=True)
+class OpenMP:
+    """What PyTorch's own OpenMP, and MKL, offer; MKL is `None` in builds without."""
+
+    set_threads: Callable[[int], Any]
+    is_dynamic: Callable[[], int]
+    limit: Callable[[], int]
+    set_threads_of_mkl: Callable[[int], int] | None
+
+
+def one_thread() -> AbstractContextManager[None]:
+    """The calling thread computes alone inside; see `threads`."""
+    return threads(1)
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """The calling thread computes with so many; other threads, and `torch.get_num_threads` in them, stay as they are.
+
+    Where PyTorch is built without OpenMP, nothing changes.
+    """
+    before, openmp = torch.get_num_threads(), _openmp()  # which sets up this thread's own count, if nothing did before
+    if openmp is None:
+        yield
+        return
+    openmp.set_threads(count)
+    of_mkl = openmp.set_threads_of_mkl(count) if openmp.set_threads_of_mkl else 0
+    try:
+        yield
+    finally:
+        openmp.set_threads(before)
+        if openmp.set_threads_of_mkl:
+            openmp.set_threads_of_mkl(of_mkl)
+
+
+def threads_to_be_had() -> int:
+    """How many of its threads the caller is sure to get; OpenMP may give fewer than asked for, and says so only inside.
+
+    oneDNN shares work out before it knows (`OMP_THREAD_LIMIT`, `OMP_DYNAMIC`), and what nobody does then stays undone.
+    """
+    count, openmp = torch.get_num_threads(), _openmp()
+    if count == 1 or openmp is None:
+        return count
+    return 1 if openmp.is_dynamic() else max(1, min(count, openmp.limit()))
+
+
+@contextmanager
+def threads_kept() -> Iterator[None]:
+    """The calling thread computes with as many threads after as before."""
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        if openmp := _openmp():
+            openmp.set_threads(before)
+
+
+@functools.cache
+def _openmp() -> OpenMP | None:
+    path = Path(torch.__file__).parent / "lib" / LIBRARIES.get(sys.platform, "")
+    if not path.is_file():
+        return None
+    library = ctypes.CDLL(str(path))  # loaded before; this finds the OpenMP that it is linked against
+    found = [getattr(library, name, None) for name in ("omp_set_num_threads", "omp_get_dynamic", "omp_get_thread_limit")]
+    if None in found:
+        return None
+    set_threads, is_dynamic, limit = found
+    set_threads.argtypes, set_threads.restype = (ctypes.c_int,), None  # type: ignore[union-attr]
+    of_mkl = getattr(library, "MKL_Set_Num_Threads_Local", None)
+    if of_mkl is not None:
+        of_mkl.argtypes, of_mkl.restype = (ctypes.c_int,), ctypes.c_int
+    return OpenMP(set_threads, is_dynamic, limit, of_mkl)  # type: ignore[arg-type]
