@@ -26,6 +26,8 @@ RATES = (0, 88_200, 176_400, 192_000, 8000, 16_000, 22_050, 24_000, 32_000, 44_1
 """Hertz, by the code in a frame's header. Higher codes have it written out, in some unit."""
 _RATE_BYTES, _RATE_UNITS = {12: 1, 13: 2, 14: 2}, {12: 1000, 13: 1, 14: 10}
 ID3_TAIL = 128
+CHECKSUM = 2
+"""Bytes behind a frame."""
 
 
 @dataclass(frozen=True)
@@ -190,9 +192,12 @@ def _coded_length(byte: int) -> int:
 
 
 def _without_zeros(data: bytes) -> int:
-    """How long a frame is that zeros may follow, over which its checksum stays 0."""
+    """How long a frame is that zeros may follow, over which its checksum stays 0.
+
+    The checksum's own bytes may be such zeros, and nothing tells; decoders pass over one or two that do not belong to it.
+    """
     least = len(data.rstrip(b"\0"))
-    return next(size for size in range(least, len(data) + 1) if crc16(data[:size]) == 0)
+    return min(len(data), next(size for size in range(least, len(data) + 1) if crc16(data[:size]) == 0) + CHECKSUM)
 
 
 def _ends_after(data: bytes) -> int:
@@ -201,7 +206,8 @@ def _ends_after(data: bytes) -> int:
     for number, byte in enumerate(data, 1):
         value = value << 8 & 0xFFFF ^ table[value >> 8 ^ byte]
         if not value:
-            return number
+            following = data[number : number + CHECKSUM]
+            return number + len(following) - len(following.lstrip(b"\0"))  # which may be the checksum's own
     return 0
 
 

@@ -120,7 +120,7 @@ class Decoder:
                     begin = before
                     while True:
                         due = min(file.frames - (before - begin) - reached, math.inf if stop is None else stop - before)
-                        block = file.read(int(min(frames, max(due, LEAST_READ))), dtype="float32", always_2d=True)
+                        block = self._read(file, frames, due)
                         if not len(block):
                             break
                         before += len(block)
@@ -130,6 +130,18 @@ class Decoder:
                 except _ERRORS as error:
                     at = f"{before / self.sample_rate:.2f} s"
                     raise CorruptFile(f"{self._name} breaks off or is damaged after {at}: {said(error)}") from error
+
+    def _read(self, file: _Sequential, frames: int, due: float) -> NDArray[np.float32]:
+        """The next block; `due` samples are said to be left. What lies behind the last frame of FLAC is no damage."""
+        is_flac = self._container is FLAC
+        asked = due if is_flac and due > 0 else max(due, LEAST_READ)
+        try:
+            block: NDArray[np.float32] = file.read(int(min(frames, asked)), dtype="float32", always_2d=True)
+        except _ERRORS:
+            if is_flac and due <= 0:
+                return np.empty((0, self.channels), np.float32)
+            raise
+        return block
 
     def _opened(self, link: BinaryIO | None) -> _Sequential:
         """A stream of its own; the file as it is, if `None`."""
