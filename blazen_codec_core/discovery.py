@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import importlib_metadata
@@ -13,7 +12,7 @@ import pluggy
 
 from . import hookspecs
 from .errors import PluginError, reason
-from .forks import held_off
+from .forks import cached_property, held_off
 from .generation import OtherGeneration
 from .hookspecs import PROJECT
 from .specs import CodecSpec

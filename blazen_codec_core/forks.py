@@ -7,7 +7,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar, overload
 
 T = TypeVar("T")
 _all: weakref.WeakSet[Anew[Any]] = weakref.WeakSet()
@@ -40,6 +40,30 @@ class Anew(Generic[T]):
     def forget(self) -> None:
         """Let the next who asks have a new one."""
         self._made.clear()
+
+
+class cached_property(Generic[T]):  # noqa: N801 as Python's own
+    """That of Python 3.12 and later: kept in the object, and computed without a lock, which a fork would find locked for ever."""
+
+    def __init__(self, compute: Callable[[Any], T]) -> None:
+        self._compute = compute
+        self.__doc__ = compute.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Self: ...
+
+    @overload
+    def __get__(self, instance: object, owner: type) -> T: ...
+
+    def __get__(self, instance: object, owner: type) -> Self | T:
+        if instance is None:
+            return self
+        made = self._compute(instance)
+        instance.__dict__[self._name] = made
+        return made
 
 
 def is_forked_child() -> bool:

@@ -12,12 +12,11 @@ import urllib.request
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
 from .errors import InvalidInput, LicenceNotice, WeightsUnavailable, reason
 from .files import replacing
-from .forks import held_off
+from .forks import cached_property, held_off
 from .specs import CodecSpec, LoadOptions, WeightSource, is_commit
 
 CONFIG = "config.json"

@@ -17,6 +17,7 @@ import socket
 import sys
 import threading
 import time
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -55,6 +56,7 @@ class Interrupts:
 
     def __init__(self, *, until_exit: bool) -> None:
         self._until_exit, self._is_raised = until_exit, False
+        self._told: int | None = None
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> None:
@@ -83,10 +85,24 @@ class Interrupts:
         self._watchdog.join()
         self._receiver.close()
 
+    def end_if_told(self) -> None:
+        """End the process at once where a signal told it to, and it has unwound.
+
+        What the interpreter does at exit may end it otherwise: a thread that comes back from C++ then is one exception too many.
+        The exit code is the signal's, whatever became of the exception: some code in C reports another one in its place.
+        """
+        if not self._until_exit or self._told is None:
+            return
+        files.discard_unfinished()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(Exception):
+                stream.flush()
+        os._exit(EXIT_CODES[self._told])
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._is_raised:  # the watchdog sees to it
             return
-        self._is_raised = True
+        self._is_raised, self._told = True, number
         if number == signal.SIGINT:
             raise Interrupted
         sys.exit(EXIT_CODES[number])

@@ -80,12 +80,15 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: Those of the command; of the process, if not given.
     """
+    interrupts = Interrupts(until_exit=arguments is None)
     try:
-        with Interrupts(until_exit=arguments is None):
+        with interrupts:
             code = _run(arguments)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         code = INTERRUPTED
+    finally:
+        interrupts.end_if_told()
     sys.exit(code)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from os import PathLike
 from typing import BinaryIO
 
@@ -16,6 +15,7 @@ from ..audio import AudioReader, Resampler
 from ..checks import Pcm
 from ..errors import InvalidInput
 from ..evaluation import SHORTEST_SECONDS, Codebook, Judge, codebooks, counts
+from ..forks import cached_property
 from ..recordings import Channels
 from ..tokens import CodecTokens
 from . import images

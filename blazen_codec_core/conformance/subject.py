@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 from ..api import load
 from ..checks import Pcm
+from ..forks import cached_property
 from ..provider import DynCodecProvider
 from ..registry import Registry
 from ..specs import CodecSpec

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -23,6 +22,7 @@ from .. import loudness, recordings
 from ..audio import AudioReader, Truncated
 from ..checks import Pcm
 from ..errors import InvalidInput, WeightsUnavailable
+from ..forks import cached_property
 from ..provider import DynCodecProvider
 from ..recordings import Recording
 from ..tokens import CodecTokens

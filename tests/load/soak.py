@@ -204,6 +204,10 @@ def interrupted(draw: random.Random) -> None:
                 call(draw)
         except KeyboardInterrupt:
             add("interrupted")
+        except bc.WeightsUnavailable:  # what safetensors makes of an interrupt that comes while it calls back
+            if armed.is_set():
+                raise
+            add("interrupted")
     armed.clear()
 
 
