@@ -8,6 +8,7 @@
     ├── DeviceUnavailable       the model cannot run on that device
     ├── WeightsUnavailable      the weights cannot be had, or are not the right ones
     ├── InvalidInput            audio or options that make no sense
+    │   └── DiskTrouble         the disk takes no file, whatever it is called
     ├── InvalidTokens           tokens that this codec cannot have made
     ├── CorruptFile             a file that is not what it claims to be
     ├── InferenceError          the network failed while running
@@ -63,6 +64,10 @@ class WeightsUnavailable(CodecError):
 
 class InvalidInput(CodecError, ValueError):
     """Audio, a sample rate or an option that cannot be used."""
+
+
+class DiskTrouble(InvalidInput):
+    """A file that is not written for want of room, or as the disk fails or is read-only: the next one would not be either."""
 
 
 class InvalidTokens(CodecError, ValueError):

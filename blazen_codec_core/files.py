@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
+import stat
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from os import PathLike
 from pathlib import Path
 
-from .errors import InvalidInput
+from .errors import DiskTrouble, InvalidInput
 from .forks import Anew
 
 _unfinished: Anew[set[Path]] = Anew(set)
 """Temporary files of `replacing` that exist now, in all threads."""
+OF_THE_DISK = frozenset({
+    errno.ENOSPC, errno.EFBIG, errno.EROFS, errno.EIO, errno.ENXIO, errno.ENODEV, errno.EMFILE, errno.ENFILE,
+    *(getattr(errno, name) for name in ("EDQUOT", "ESTALE") if hasattr(errno, name)),
+})  # fmt: skip
+"""Errors that have nothing to do with the name of a file, and would come back with the next one."""
 
 
 def existing(path: str | PathLike[str]) -> Path:
@@ -40,6 +48,23 @@ def contents(path: str | PathLike[str]) -> bytes:
         raise InvalidInput(f"{path} cannot be read: {error.strerror or error}") from error
 
 
+def opened(path: str | PathLike[str]) -> BufferedReader:
+    """Open a regular file, or what links lead to, to be read; others, such as a pipe that would be waited for, are not opened.
+
+    Raises:
+        OSError: It is none, or cannot be read.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return open(path, "rb")
+
+
+def unwritten(path: str | PathLike[str], error: OSError, what: str = "cannot be written") -> InvalidInput:
+    """Return the error of a file that is not written: `DiskTrouble` where any other would not be either."""
+    kind = DiskTrouble if error.errno in OF_THE_DISK else InvalidInput
+    return kind(f"{path} {what}: {error.strerror or error}")
+
+
 def _replaceable(path: str | PathLike[str]) -> Path:
     """Where a file is written: what a symbolic link points to, and never a device, a pipe or a folder.
 
@@ -58,8 +83,8 @@ def _replaceable(path: str | PathLike[str]) -> Path:
 
 def replaced_by(temporary: Path) -> Path | None:
     """The file, whose name has a suffix, that a temporary path of `replacing` was to replace; `None` if it is no such path."""
-    found = re.fullmatch(r"\.(.+)\.[^.]{8}", temporary.stem)
-    return temporary.with_name(found[1]) if found else None
+    found = re.fullmatch(r"\.(.+)\.[0-9a-f]{8}", temporary.stem, re.DOTALL)
+    return temporary.with_name(found[1]) if found and Path(found[1]).suffix == temporary.suffix else None
 
 
 def walk(
@@ -135,7 +160,7 @@ def replacing(path: str | PathLike[str]) -> Iterator[Path]:
     Where `path` is a symbolic link, it takes the place of what that points to.
 
     Raises:
-        InvalidInput: The file cannot be written there.
+        InvalidInput: The file cannot be written there; `DiskTrouble` where no other can be either.
     """
     path = _replaceable(path)
     temporary: Path | None = None
@@ -149,7 +174,7 @@ def replacing(path: str | PathLike[str]) -> Iterator[Path]:
             os.fsync(written.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise InvalidInput(f"{path} cannot be written: {error.strerror or error}") from error
+        raise unwritten(path, error) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, TypeAdapter
 
 from ..errors import CorruptFile, EngineNotAvailable, InvalidInput, reason
-from ..files import replaced_by, replacing
+from ..files import opened, replaced_by, replacing, unwritten
 from ..foreign_json import NotJson, parse_object
 from ..values import is_whole
 from . import plan, shards
@@ -170,14 +170,21 @@ class Books:
         """Whether a dataset was begun, and so; `False` if none was.
 
         Raises:
-            InvalidInput: It was begun otherwise; the message says what differs.
+            InvalidInput: It was begun otherwise; the message says what differs. Or what was asked for is gone.
             CorruptFile: What was noted cannot be read.
         """
         path = self.folder / ASKED
         if not path.exists():
+            journal = self.folder / JOURNAL
+            if os.path.lexists(journal):
+                raise InvalidInput(
+                    f"{path} is gone, so that nothing says what {journal} is of: take it back, or remove the journal, and all "
+                    "shards are made again"
+                )
             return False
         try:
-            noted = parse_object(path.read_bytes(), lenient=True)  # paths may be no Unicode
+            with opened(path) as file:
+                noted = parse_object(file.read(), lenient=True)  # paths may be no Unicode
         except (OSError, NotJson) as error:
             raise CorruptFile(f"{path} cannot be read: it {reason(error)}. Write elsewhere") from error
         if "version" in asked and noted.get("version") != asked["version"]:
@@ -231,7 +238,7 @@ class Books:
         """Lines of the journal, without one at the end that was being written when a run died."""
         path = self.folder / JOURNAL
         try:
-            with path.open("rb") as lines:
+            with opened(path) as lines:
                 while (line := lines.readline(LONGEST_LINE)).endswith(b"\n"):
                     yield line
                 if len(line) >= LONGEST_LINE:
@@ -244,10 +251,13 @@ class Books:
     def note(self, done: Done) -> None:
         """Adds a line to the journal, for good. Only once the shard itself is."""
         path = self.folder / JOURNAL
-        with path.open("ab") as lines:
-            lines.write(sealed(asdict(done), self._key) + b"\n")
-            lines.flush()
-            os.fsync(lines.fileno())
+        try:
+            with path.open("ab") as lines:
+                lines.write(sealed(asdict(done), self._key) + b"\n")
+                lines.flush()
+                os.fsync(lines.fileno())
+        except OSError as error:
+            raise unwritten(path, error) from error
 
     def tidy(self) -> None:
         """Removes what a run that was killed left half-written: temporary files, and the end of the journal."""
@@ -288,22 +298,31 @@ def _check_ours(folder: Path) -> None:
         raise InvalidInput(f"{folder} is no folder, but a link or a file: move it away, or write elsewhere")
     if links := [name for name in sorted(KEPT) if (folder / name).is_symlink()]:
         raise InvalidInput(f"{folder / links[0]} is a link, which would be written through: write elsewhere")
-    if any(folder.iterdir()) and not _is_marked(folder / MARK) and not _is_asked(folder / ASKED):
+    if odd := [name for name in sorted(KEPT) if os.path.lexists(folder / name) and not (folder / name).is_file()]:
+        raise InvalidInput(f"{folder / odd[0]} is no regular file: move it away, or write elsewhere")
+    if any(map(_is_something, folder.iterdir())) and not _is_marked(folder / MARK) and not _is_asked(folder / ASKED):
         raise InvalidInput(f"{folder} was not made by blazen-codec, and is left alone: move it away, or write elsewhere")
+
+
+def _is_something(path: Path) -> bool:
+    """Whether it is more than the empty mark of a run that died before it had written it."""
+    return path.name != MARK or path.stat().st_size > 0
 
 
 def _is_marked(path: Path) -> bool:
     try:
-        with path.open("rb") as file:
-            return MADE_BY.startswith(file.read(len(MADE_BY) + 1))  # a run may die while it writes that
+        with opened(path) as file:
+            found = file.read(len(MADE_BY) + 1)
     except OSError:
         return False
+    return found != b"" and MADE_BY.startswith(found)  # a run may die while it writes that
 
 
 def _is_asked(path: Path) -> bool:
     """Whether a run of an earlier version noted there what it was asked for."""
     try:
-        noted = parse_object(path.read_bytes(), lenient=True)  # paths may be no Unicode
+        with opened(path) as file:
+            noted = parse_object(file.read(), lenient=True)  # paths may be no Unicode
     except (OSError, NotJson):
         return False
     return is_whole(noted.get("version")) and isinstance(noted.get("codec"), str)
@@ -341,7 +360,7 @@ def open_books(out: Path) -> Iterator[Books]:
     try:
         yield Books(out)
     finally:
-        if not (folder / ASKED).exists():  # nothing came of it
+        if not (folder / ASKED).exists() and not os.path.lexists(folder / JOURNAL):  # nothing came of it
             _remove_ours(folder)
             if new:
                 with suppress(OSError):

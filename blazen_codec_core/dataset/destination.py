@@ -18,6 +18,8 @@ LONGEST_NAME = 255
 """Bytes of the name of a file or a folder, on any file system of today."""
 BESIDE = 10
 """Bytes that the name of a file has before and after it while it is written, beside its suffix."""
+MOST_LEVELS = 256
+"""Folders that a name has, each in the one before."""
 RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])\s*(\..*)?", re.IGNORECASE)
 """Names of devices on Windows, whatever suffix they have."""
 UNWRITABLE = re.compile(r'[<>:"|?*\x00-\x1f]|[. ]$')
@@ -52,7 +54,7 @@ class Destination:
         """
         name = file_name(id, suffix)
         if why := self._complaint(id, name):
-            raise InvalidInput(f"the id {_shortly(id)} cannot be the name of a file: {why}. Give the row another id")
+            raise InvalidInput(f"the id {shortly(id)} cannot be the name of a file: {why}. Give the row another id")
         return self._inside(name, id)
 
     def _complaint(self, id: str, name: PurePosixPath) -> str:
@@ -72,6 +74,8 @@ class Destination:
             return "it has half a character in it"
         if max(lengths) > LONGEST_NAME or lengths[-1] > LONGEST_NAME - BESIDE - len(name.suffix.encode()):
             return f"it is {max(lengths)} bytes long between two strokes"
+        if len(name.parts) > MOST_LEVELS:
+            return f"it is {len(name.parts)} levels deep, and {MOST_LEVELS} at most are made"
         if _folded(name.parts[0]) == BOOKS:
             return f"{BOOKS} is the folder of what the run keeps"
         if replaced_by(Path(name.name)) is not None:
@@ -87,7 +91,7 @@ class Destination:
             path = path / part
             if os.path.islink(path):
                 raise InvalidInput(
-                    f"{path} is a link, which {_shortly(asked)} would be written through: remove it, or write elsewhere"
+                    f"{path} is a link, which {shortly(asked)} would be written through: remove it, or write elsewhere"
                 )
         try:
             os.lstat(path)
@@ -95,7 +99,7 @@ class Destination:
             pass
         except (OSError, ValueError) as error:  # such as of a path that is too long, though no part of it is
             why = getattr(error, "strerror", None) or error
-            raise InvalidInput(f"{self.folder} cannot hold {_shortly(asked)}: {why}") from error
+            raise InvalidInput(f"{self.folder} cannot hold {shortly(asked)}: {why}") from error
         return path
 
 
@@ -140,5 +144,6 @@ def _folded(name: str) -> str:
     return unicodedata.normalize("NFKC", name).casefold().rstrip(". ")
 
 
-def _shortly(text: str) -> str:
+def shortly(text: str) -> str:
+    """Return a name as messages have it."""
     return ascii(text) if len(text) < 80 else f"{text[:60]!a} …"

@@ -5,20 +5,21 @@ from __future__ import annotations
 import hashlib
 import stat
 import time
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
 from .. import recordings
 from ..checks import Pcm
 from ..errors import InvalidInput
-from ..files import replaced_by
+from ..files import replaced_by, unwritten
 from ..provider import DynCodecProvider
 from . import shards
 from .books import Done, Usage
-from .destination import Destination
+from .destination import Destination, shortly
 from .rows import Row
 from .work import LONG, SHORT_TOGETHER, Job, Work, each, failure
 
@@ -32,22 +33,29 @@ class DetokenizeJob(Job):
         out: The folder that the audio goes to.
         suffix: Of its files.
         strict: A row that cannot be decoded ends the run.
+        taken: Rows that get no file, as a row before has it: by shard and place in it, the id of that row.
     """
 
     files: tuple[Path, ...]
     out: Path
     suffix: str
     strict: bool
+    taken: Mapping[int, Mapping[int, str]] = field(default_factory=dict)
     verb: ClassVar[str] = "decoding"
 
     def open(self, codec: DynCodecProvider) -> Work:
         return Detokenizer(self, codec)
 
     def is_there(self, done: Done, count: int) -> bool:
-        failed = {failure.id for failure in done.failures}
-        listed = shards.format_of(self.files[done.shard]).listing(self.files[done.shard])
+        failed, taken = Counter(failure.id for failure in done.failures), self.taken.get(done.shard, {})
+        ids = list[str]()
+        for place, (id, _) in enumerate(shards.format_of(self.files[done.shard]).listing(self.files[done.shard])):
+            if place in taken:
+                failed[id] -= 1
+            else:
+                ids.append(id)
         try:
-            return (done.size, done.digest) == self.written(id for id, _ in listed if id not in failed)
+            return (done.size, done.digest) == self.written(id for id in ids if failed[id] <= 0)
         except (InvalidInput, OSError):
             return False
 
@@ -76,12 +84,21 @@ class Detokenizer:
 
     def __call__(self, number: int) -> Done:
         started, path = time.perf_counter(), self.job.files[number]
-        self._tidy(path)
+        taken = self.job.taken.get(number, {})
+        self._tidy(path, taken)
         usage, failures, written, seconds = Usage(self.codec.spec.codebook_size), [], list[str](), 0.0
-        read, together, longest = shards.format_of(path).read(path), self.codec.batch_signals, LONG
+        together, longest = self.codec.batch_signals, LONG
         if together == 1 and self.codec.short_samples:
             together, longest = SHORT_TOGETHER, self.codec.short_samples / self.codec.sample_rate
-        for row, error in each(read, together, lambda row: row.tokens.seconds < longest, self._write, self._batch):
+
+        def rows() -> Iterator[Row]:
+            for place, row in enumerate(shards.format_of(path).read(path)):
+                if place in taken:
+                    failures.append(failure(row.id, row.path, _twice(row.id, taken[place]), self.job.strict))
+                else:
+                    yield row
+
+        for row, error in each(rows(), together, lambda row: row.tokens.seconds < longest, self._write, self._batch):
             if error is None:
                 written.append(row.id)
                 seconds += row.tokens.seconds
@@ -94,16 +111,18 @@ class Detokenizer:
             rows=len(written),
             seconds=seconds,
             took=time.perf_counter() - started,
-            failures=tuple(sorted(failures, key=lambda one: one.id)),
+            failures=tuple(sorted(failures, key=lambda one: (one.id, one.error))),
             used=usage.packed,
             size=size,
             digest=digest,
         )
 
-    def _tidy(self, shard: Path) -> None:
+    def _tidy(self, shard: Path, taken: Mapping[int, str]) -> None:
         """Removes what was left half-written of the files of a shard, when it was begun before."""
         files = set()
-        for id, _ in shards.format_of(shard).listing(shard):
+        for place, (id, _) in enumerate(shards.format_of(shard).listing(shard)):
+            if place in taken:  # somebody else may be writing that
+                continue
             with suppress(InvalidInput):  # said when it is its turn
                 files.add(self._into.audio(id, self.job.suffix))
         for folder in {file.parent for file in files if file.parent.is_dir()}:
@@ -123,8 +142,14 @@ class Detokenizer:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InvalidInput(f"{self.job.out} cannot hold {row.id!a}: {error.strerror or error}") from error
+            raise unwritten(self.job.out, error, f"cannot hold {shortly(row.id)}") from error
         if pcm is None:
             recordings.decode_to_file(self.codec, row.tokens, path)
         else:
             recordings.restore_to_file(row.tokens, iter([pcm]), path)
+
+
+def _twice(id: str, first: str) -> InvalidInput:
+    return InvalidInput(
+        f"the ids {shortly(first)}, of a row before this one, and {shortly(id)} would have the same file: give one another id"
+    )

@@ -111,7 +111,7 @@ def _members(path: Path, name: str, prefix: str, passed: PassedOver) -> Iterator
 
 def _opened(path: Path) -> BinaryIO:
     try:
-        return path.open("rb")
+        return files.opened(path)
     except OSError as error:
         raise InvalidInput(f"{path} cannot be read: {error.strerror or error}") from error
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
 import numpy as np
-
-from ..errors import InvalidInput
 
 BYTES = 16
 """Of the hash of an id; two ids have the same with a chance of one in 10^20, for a thousand million of them."""
@@ -77,23 +75,6 @@ class Ids:
     def _file(self) -> IO[bytes]:
         self._files.append(tempfile.TemporaryFile(prefix=".", dir=self._scratch))  # noqa: SIM115 closed with the others
         return self._files[-1]
-
-
-def check_distinct(ids: Callable[[], Iterator[str]], scratch: Path, what: str) -> None:
-    """Raise `InvalidInput` if an id comes twice.
-
-    Args:
-        ids: Gives them; called again to find the culprit.
-        scratch: A folder for files.
-        what: They are the ids of.
-    """
-    with Ids(scratch) as noted:
-        for identity in ids():
-            noted.add(identity)
-        is_repeat = noted.repeats()
-        for identity in ids():
-            if is_repeat(identity):
-                raise InvalidInput(f"two {what} have the id {identity!r}; ids must differ")
 
 
 def _hash(identity: str) -> bytes:

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 from ..audio import AudioReader, Truncated
 from ..errors import CodecError, CorruptFile, InvalidInput, reason
+from ..files import opened
 from ..values import check_count
 from .parquet_cells import Cell, ParquetCells
 from .tar_member import Window
@@ -74,7 +75,7 @@ class Item:
         if self.member is None:
             return AudioReader(path, **part)
         try:
-            window = Window(path.open("rb"), self.offset, self.size)
+            window = Window(opened(path), self.offset, self.size)
         except OSError as error:
             raise InvalidInput(f"{path} cannot be read: {error.strerror or error}") from error
         return _Content(f"{path}:{self.member}", io.BufferedReader(window), part)

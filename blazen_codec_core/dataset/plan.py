@@ -17,7 +17,7 @@ from typing import IO, Annotated, Literal
 from pydantic import ConfigDict, Field, TypeAdapter
 
 from ..errors import CorruptFile, InvalidInput, reason
-from ..files import replacing
+from ..files import opened, replacing
 from ..foreign_json import NotJson, parse
 from .carried import Column, Survey, plain, stored
 from .ids import Ids
@@ -95,7 +95,7 @@ class Plan:
         cut = self.cuts[number]
         path = self.folder / ITEMS
         try:
-            with path.open("rb") as lines:
+            with opened(path) as lines:
                 lines.seek(cut.offset)
                 for _ in range(cut.items):
                     yield _parsed(lines.readline(LARGEST))[0]
@@ -187,7 +187,8 @@ def read(folder: Path) -> Plan | None:
     if not path.exists():
         return None
     try:
-        written = _WRITTEN.validate_python(unsealed(path.read_bytes()))
+        with opened(path) as file:
+            written = _WRITTEN.validate_python(unsealed(file.read()))
     except NotJson as error:
         raise CorruptFile(f"{path} cannot be read: it {error}; {ELSEWHERE}") from error
     except (OSError, ValueError) as error:

@@ -24,7 +24,7 @@ from .cluster import Cluster
 from .destination import file_name, is_folding, same_file
 from .detokenizing import DetokenizeJob
 from .fingerprints import LENGTH, NONE, Fingerprints, Verify
-from .ids import check_distinct
+from .ids import Ids
 from .items import Fault
 from .tokenizing import TokenizeJob
 from .work import Job
@@ -175,6 +175,7 @@ def tokenize_dataset(
             with progress("planning", 0) as advance:
                 seconds = None if shard_minutes is None else 60 * shard_minutes
                 planned = plan.make(kept.folder, found, columns=columns, shard_seconds=seconds, planned=lambda _: advance(1))
+            _check_own_shards(out, len(planned.cuts), format)
             kept.note_asked(asked)
         job = TokenizeJob(
             codec=codec.name,
@@ -222,7 +223,7 @@ def detokenize_dataset(
         strict, retry_failed, engine, progress: As for `tokenize_dataset`.
 
     Raises:
-        InvalidInput: There is nothing to do, two ids would have the same file, or `out` is of another run or in use.
+        InvalidInput: There is nothing to do, or `out` is of another run, in use, or takes no more (`DiskTrouble`).
         CorruptFile: A shard cannot be read.
         CodecError: The model cannot be loaded or run; with `strict`, what a row raised.
     """
@@ -243,9 +244,8 @@ def detokenize_dataset(
         kept.tidy()
         with progress("listing", 0):
             seconds = [sum(seconds for _, seconds in shards.format_of(file).listing(file)) for file in files]
+            taken = _taken(files, suffix, kept.folder)
             if not begun:
-                folding = is_folding(kept.folder)
-                check_distinct(lambda: _names(files, suffix, folding), kept.folder, "files")
                 kept.note_asked(asked)
         job = DetokenizeJob(
             codec=codec.name,
@@ -254,6 +254,7 @@ def detokenize_dataset(
             out=out.absolute(),
             suffix=suffix,
             strict=strict,
+            taken=taken,
         )
         before = _before(kept, job, len(files), retry_failed, progress)
         return _do(kept, before, seconds, job, codec, engine or Engine(), progress)
@@ -295,6 +296,18 @@ def _check_unchanged(before: Sequence[Done], planned: plan.Plan, verify: Verify,
                     f"{name} is another recording than when {out} was begun: its size, time or content differs. "
                     "Take it back, or write elsewhere"
                 )
+
+
+def _check_own_shards(out: Path, count: int, format: str) -> None:
+    """Raises `InvalidInput` where shards of another plan would stand beside those of this one."""
+    own = {shards.name_of(number, count, shards.FORMATS[format].suffix) for number in range(count)}
+    others = sorted(path.name for path in out.iterdir() if books.SHARD.fullmatch(path.name) and path.name not in own)
+    if others:
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        raise InvalidInput(
+            f"{out} holds shards of another run, which would be taken for parts of this dataset: {', '.join(others[:3])}{more}. "
+            "Move them away, or write elsewhere"
+        )
 
 
 def _do(
@@ -340,10 +353,30 @@ def _do(
     )
 
 
-def _names(files: Sequence[Path], suffix: str, folding: tuple[bool, bool]) -> Iterator[str]:
-    """Of the audio files that the rows of shards become."""
-    for file in files:
-        yield from (same_file(file_name(id, suffix), folding) for id, _ in shards.format_of(file).listing(file))
+def _taken(files: Sequence[Path], suffix: str, scratch: Path) -> dict[int, dict[int, str]]:
+    """The rows whose file is that of a row before, by shard and place in it, and the id of that row."""
+    folding = is_folding(scratch)
+
+    def listed() -> Iterator[tuple[int, int, str, str]]:
+        for number, file in enumerate(files):
+            for place, (id, _) in enumerate(shards.format_of(file).listing(file)):
+                yield number, place, id, same_file(file_name(id, suffix), folding)
+
+    with Ids(scratch) as names:
+        for *_, name in listed():
+            names.add(name)
+        is_repeat = names.repeats()
+        repeats = [(number, place, name) for number, place, _, name in listed() if is_repeat(name)]
+    if not repeats:
+        return {}
+    repeated, first = {name for *_, name in repeats}, dict[str, str]()
+    for _, _, id, name in listed():
+        if name in repeated:
+            first.setdefault(name, id)
+    found: dict[int, dict[int, str]] = {}
+    for number, place, name in repeats:
+        found.setdefault(number, {})[place] = first[name]
+    return found
 
 
 def _told(files: Sequence[Path]) -> str:

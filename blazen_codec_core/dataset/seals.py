@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..files import opened
 from ..foreign_json import NotJson, parse_object
 
 SEAL = b', "check": "'
@@ -43,7 +44,7 @@ def unsealed(line: bytes, key: bytes = b"") -> dict[str, Any]:
 
 def digest_of(path: Path) -> str:
     """Return what tells the content of a file from any other; raises `OSError` where it cannot be read."""
-    with path.open("rb") as file:
+    with opened(path) as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from .. import container
 from ..errors import CodecError, CorruptFile, InvalidInput, reason
-from ..files import replacing
+from ..files import existing, opened, replacing
 from ..foreign_json import NotJson, parse_object
 from ..specs import CodecSpec
 from . import parquet_pages, tar_member
@@ -130,7 +130,7 @@ class TarShards(ShardFormat):
             yield listed(_facts(members, where), where)
 
     def _samples(self, path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
-        with damage(path), path.open("rb") as tar:
+        with damage(path), opened(path) as tar:
             members: dict[str, bytes] = {}
             for member in tar_member.members(path):
                 stem, suffix = Path(member.name).stem, Path(member.name).suffix
@@ -248,7 +248,8 @@ def _facts(members: dict[str, bytes], where: str) -> dict[str, Any]:
 
 @contextmanager
 def damage(path: Path) -> Iterator[None]:
-    """Says of what a library cannot read that it is damaged."""
+    """Says of what a library cannot read that it is damaged; what is no regular file is not tried."""
+    existing(path)
     try:
         yield
     except CodecError:

@@ -10,6 +10,7 @@ from typing import BinaryIO, NamedTuple
 
 from ..audio.parts import Span, Spliced, splice
 from ..errors import CorruptFile, InvalidInput, reason
+from ..files import opened
 
 SUFFIX = ".tar"
 COMPRESSED_SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4")
@@ -76,7 +77,7 @@ def members(path: Path) -> Iterator[Member]:
         CorruptFile: It is not a tar, is damaged or breaks off.
     """
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             head = file.read(8)
             for magic, undo in COMPRESSED.items():
                 if head.startswith(magic):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
-from ..errors import CodecError, DeviceUnavailable, EngineNotAvailable, InferenceError, WeightsUnavailable
+from ..errors import CodecError, DeviceUnavailable, DiskTrouble, EngineNotAvailable, InferenceError, WeightsUnavailable
 from ..provider import DynCodecProvider
 from ..registry import Registry
 from ..specs import LoadOptions
@@ -23,8 +23,8 @@ WINDOWS = 4
 """Batches of shorter recordings that are gathered, so that those of like length run together."""
 SHORT_TOGETHER = 32
 """Recordings shorter than a tile that are batched on a device that otherwise runs one signal at a time."""
-FOR_ALL = (DeviceUnavailable, EngineNotAvailable, WeightsUnavailable)
-"""Errors of a codec that have nothing to do with a recording, and would come back with the next one."""
+FOR_ALL = (DeviceUnavailable, DiskTrouble, EngineNotAvailable, WeightsUnavailable)
+"""Errors of a codec or a disk that have nothing to do with a recording, and would come back with the next one."""
 
 
 class Unreadable(CodecError):

@@ -56,6 +56,33 @@ def ids(out: Path) -> list[str]:
     return [row.id for file in shards.files(out) for row in shards.format_of(file).read(file)]
 
 
+@pytest.mark.parametrize("verify", ["times", "content"])
+def test_pipes_and_devices_cost_a_row_and_are_not_waited_for(tmp_path, verify):
+    folder = tmp_path / "in"
+    audio(folder / "a.flac")
+    for name in ("b.flac", "c.tar", "d"):
+        os.mkfifo(folder / name)
+    summary, failures = tokenize(folder, tmp_path / "out", verify=verify)
+    assert (summary.rows, [failure["id"] for failure in failures]) == (1, ["b.flac", "c.tar"])
+    assert tokenize(folder, tmp_path / "out", verify=verify)[0].new_seconds == 0
+    paths = ["in/a.flac", "in/b.flac", "/dev/zero"]
+    (tmp_path / "list.jsonl").write_text("\n".join(json.dumps({"path": path, "id": path}) for path in paths))
+    summary, failures = tokenize(tmp_path / "list.jsonl", tmp_path / "listed", verify=verify)
+    assert (summary.rows, [failure["id"] for failure in failures]) == (1, paths[1:])
+
+
+@pytest.mark.parametrize("name", ["all.tar", "a.flac"])
+def test_a_pipe_where_a_recording_was_is_another(tmp_path, name):
+    (tmp_path / "in").mkdir()
+    path = tmp_path / "in" / name
+    tar(path, "a.flac") if name == "all.tar" else audio(path)
+    tokenize(tmp_path / "in", tmp_path / "out", verify="content")
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(bc.InvalidInput, match=r"are others than when|is another recording than when"):
+        tokenize(tmp_path / "in", tmp_path / "out", verify="content")
+
+
 @pytest.fixture
 def without_av(monkeypatch):
     """As if the extra `av` were not installed."""

@@ -235,6 +235,43 @@ def test_a_plan_that_was_changed_is_refused(source, tmp_path, name):
     assert tokenize(source, out).new_seconds == 0
 
 
+def test_a_journal_of_another_plan_is_not_believed(source, tmp_path):
+    out, listed = tmp_path / "out", tmp_path / "list.jsonl"
+
+    def go_on(ids: str) -> list[str]:
+        rows = [json.dumps({"path": "in/speaker0/0003.wav", "id": id}) for id in ids]
+        listed.write_text("\n".join(rows))
+        tokenize(listed, out)
+        return [row.id for file in shards.files(out) for row in shards.format_of(file).read(file)]
+
+    assert go_on("abcd") == list("abcd")
+    before = lines(out)
+    (out / ".run/dataset.json").unlink()
+    for _ in range(2):
+        with pytest.raises(bc.InvalidInput, match=r"dataset\.json is gone, .* or remove the journal"):
+            go_on("wxyz")
+        assert lines(out) == before
+    (out / ".run/journal.jsonl").unlink()  # as the error says
+    assert go_on("wxyz") == list("wxyz")
+
+
+def test_shards_of_another_plan_are_not_joined(begun, source):
+    out, go_on = begun
+    before = contents(out)
+    assert len(before) > 1
+    for name in ("journal.jsonl", "dataset.json"):
+        (out / ".run" / name).unlink()
+    with pytest.raises(
+        bc.InvalidInput, match=rf"holds shards of another run, .*{min(before)}.*Move them away, or write elsewhere"
+    ):
+        go_on(shard_minutes=60)
+    assert contents(out) == before
+    for name in before:
+        (out / name).unlink()
+    assert go_on(shard_minutes=60).rows == 10
+    assert len(contents(out)) == 1
+
+
 def test_a_plan_of_wrong_types_is_refused(tmp_path):
     right = {"root": "/", "digest": "", "content": "", "cuts": [[0, 1, 1.0]], "is_guess": False, "columns": []}
     (tmp_path / plan.CUTS).write_bytes(seals.sealed(right))

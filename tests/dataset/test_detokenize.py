@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow
@@ -131,10 +134,75 @@ def test_an_id_that_leads_elsewhere_is_a_failure(renamed, tmp_path, name):
         bc.detokenize_dataset(tmp_path / "renamed", tmp_path / "out", engine=HERE, strict=True)
 
 
-def test_ids_that_would_be_one_file_are_refused(renamed, tmp_path):
-    with pytest.raises(bc.InvalidInput, match=r"two files have the id 'a\.wav'"):
-        bc.detokenize_dataset(renamed("a", "a.wav"), tmp_path / "out", engine=HERE)
-    assert not (tmp_path / "out").exists()
+def test_ids_that_would_be_one_file_cost_the_second_its_row(renamed, tmp_path):
+    folder, out = renamed("a", "a.wav", "b", "b", "../x", "c"), tmp_path / "out"
+    summary = bc.detokenize_dataset(folder, out, engine=HERE)
+    assert (summary.rows, summary.failed) == (3, 3)
+    assert files(out) == {"a.wav", "b.wav", "c.wav"}
+    said = summary.failures.read_text()
+    assert "the ids 'a', of a row before this one, and 'a.wav' would have the same file" in said
+    again = bc.detokenize_dataset(folder, out, engine=HERE)
+    assert (again.rows, again.failed, again.new_seconds, again.failures.read_text()) == (3, 3, 0, said)
+    assert bc.detokenize_dataset(folder, out, engine=HERE, retry_failed=True).failures.read_text() == said
+    with pytest.raises(bc.InvalidInput, match="would have the same file"):
+        bc.detokenize_dataset(folder, tmp_path / "strict", engine=HERE, strict=True)
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_a_full_disk_ends_the_run_and_is_gone_on_with(renamed, tmp_path, monkeypatch, batched):
+    if batched:
+        monkeypatch.setattr(TorchCodecBackend, "batch_streams", {"cpu": 4})
+    folder, out, real, full = renamed("a", "b", "c"), tmp_path / "out", os.replace, True
+
+    def replace(one, other):
+        if full and os.fspath(other).endswith("b.wav"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(one, other)
+
+    monkeypatch.setattr(os, "replace", replace)
+    for _ in range(2):
+        with pytest.raises(bc.DiskTrouble, match=r"b\.wav cannot be written: No space left"):
+            bc.detokenize_dataset(folder, out, engine=HERE)
+        assert not (out / ".run/journal.jsonl").exists()
+    full = False
+    summary = bc.detokenize_dataset(folder, out, engine=HERE)
+    assert (summary.rows, summary.failed) == (3, 0)
+    assert files(out) == {"a.wav", "b.wav", "c.wav"}
+
+
+def test_a_file_too_large_for_the_disk_ends_the_command(run, renamed, tmp_path):
+    resource = pytest.importorskip("resource")
+    command = ("detokenize", renamed("a", "b"), "-o", tmp_path / "out", "--workers", "1", "--device", "cpu")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    try:
+        code, _, err = run(*command)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (code, "a.wav cannot be written: File too large" in err) == (2, True)
+    assert run(*command)[0] == 0
+    assert files(tmp_path / "out") == {"a.wav", "b.wav"}
+
+
+def test_a_folder_that_cannot_be_made_for_want_of_room_ends_the_run(renamed, tmp_path, monkeypatch):
+    folder, real = renamed("a/b", "c"), Path.mkdir
+
+    def mkdir(path, *args, **options):
+        if path.name == "a":
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+        real(path, *args, **options)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    with pytest.raises(bc.DiskTrouble, match="cannot hold 'a/b': Disk quota exceeded"):
+        bc.detokenize_dataset(folder, tmp_path / "out", engine=HERE)
+
+
+@pytest.mark.parametrize("name", ["zz.parquet", "zz.tar"])
+def test_a_pipe_among_shards_is_refused(renamed, tmp_path, name):
+    folder = renamed("a")
+    os.mkfifo(folder / name)
+    with pytest.raises(bc.CodecError, match=rf"{name}.* is (not a|no regular) file"):
+        bc.detokenize_dataset(folder, tmp_path / "out", engine=HERE)
 
 
 def test_what_is_no_dataset_is_refused(tmp_path):

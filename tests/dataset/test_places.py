@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
 import shutil
 from pathlib import Path
 
@@ -56,7 +58,7 @@ def test_nothing_outside_is_removed_for_an_id_that_is_refused(dataset, tmp_path)
         (".RUN/x", ".run is the folder"),
         (".run./x", ".run is the folder"),
         (".run/journal.jsonl", ".run is the folder"),
-        ("a/.b.abcd1234", "being written are called so"),
+        ("a/.b.wav.abcd1234", "being written are called so"),
         ("C:\\x", "an absolute path"),
         ("\\\\server\\share\\x", "an absolute path"),
         ("a\\..\\..\\x", "out of the folder"),
@@ -65,6 +67,7 @@ def test_nothing_outside_is_removed_for_an_id_that_is_refused(dataset, tmp_path)
         ("n" * 242, "bytes long"),
         ("n" * 256 + "/a", "bytes long"),
         ("ü" * 150, "bytes long"),
+        ("m/" * 1500 + "a", "1501 levels deep"),
         ("m/" * 2500 + "a", "File name too long|cannot"),
     ],
 )
@@ -99,11 +102,15 @@ def test_half_a_character_is_no_name(tmp_path):
 
 
 @pytest.mark.parametrize(("one", "other"), [("a//b", "a/b"), ("a/./b", "a/b"), ("a", "a.wav"), ("a.WAV", "a.WAV")])
-def test_ids_that_are_one_file_are_refused_before_anything_is_written(dataset, tmp_path, one, other):
-    dataset(one)
-    with pytest.raises(bc.InvalidInput, match="two files have the id"):
-        detokenize(dataset(other, number=1), tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+def test_of_ids_that_are_one_file_the_first_has_it(dataset, tmp_path, one, other):
+    dataset(one, "fine")
+    summary = detokenize(dataset(other, number=1), tmp_path / "out")
+    assert (summary.rows, summary.failed) == (2, 1)
+    failure = json.loads(summary.failures.read_text())
+    assert failure["id"] == other
+    assert f"the ids {one!r}, of a row before this one, and {other!r} would have the same file" in failure["error"]
+    again = detokenize(tmp_path / "tokens", tmp_path / "out")
+    assert (again.rows, again.failed, again.new_seconds) == (2, 1, 0)
 
 
 def test_names_differ_as_the_file_system_has_them(dataset, tmp_path, monkeypatch):
@@ -113,8 +120,7 @@ def test_names_differ_as_the_file_system_has_them(dataset, tmp_path, monkeypatch
     from blazen_codec_core.dataset import run
 
     monkeypatch.setattr(run, "is_folding", lambda folder: (True, True))
-    with pytest.raises(bc.InvalidInput, match="two files have the id"):
-        detokenize(tmp_path / "tokens", tmp_path / "mac")
+    assert detokenize(tmp_path / "tokens", tmp_path / "mac").failed == 1
     (tmp_path / "probe").mkdir()
     assert destination.is_folding(tmp_path / "probe") in {(False, False), (True, True), (True, False)}
     assert not list((tmp_path / "probe").iterdir())
@@ -145,6 +151,55 @@ def test_a_folder_may_itself_be_a_link(dataset, tmp_path):
     (tmp_path / "out").symlink_to(tmp_path / "real")
     assert detokenize(dataset("a"), tmp_path / "out").rows == 1
     assert (tmp_path / "real/a.wav").is_file()
+
+
+def test_a_folder_with_an_empty_mark_is_of_somebody_else(recordings, tmp_path):
+    own = tmp_path / "out/.run"
+    own.mkdir(parents=True)
+    (own / "made-by").touch()
+    (own / "plan.json").write_text("mine")
+    with pytest.raises(bc.InvalidInput, match=r"\.run was not made by blazen-codec, and is left alone"):
+        bc.tokenize_dataset(recordings, "snac_tiny", tmp_path / "out", engine=HERE)
+    assert {path.name: path.read_text() for path in own.iterdir()} == {"made-by": "", "plan.json": "mine"}
+
+
+def test_a_mark_that_was_not_written_yet_is_no_hindrance(tmp_path):
+    (tmp_path / ".run").mkdir()
+    (tmp_path / ".run/made-by").touch()
+    with books.open_books(tmp_path) as kept:
+        kept.note_asked({})
+        assert (kept.folder / "made-by").read_bytes() == books.MADE_BY
+
+
+@pytest.mark.parametrize("name", ["journal.jsonl", "plan.json", "lock", "made-by", "dataset.json", "items.jsonl"])
+def test_books_that_are_pipes_are_refused(dataset, recordings, tmp_path, name):
+    for folder, go_on in (
+        ("audio", lambda out: detokenize(dataset("a"), out)),
+        ("shards", lambda out: bc.tokenize_dataset(recordings, "snac_tiny", out, engine=HERE)),
+    ):
+        out = tmp_path / folder
+        go_on(out)
+        (out / ".run" / name).unlink(missing_ok=True)
+        os.mkfifo(out / ".run" / name)
+        with pytest.raises(bc.InvalidInput, match=rf"{name} is no regular file: move it away"):
+            go_on(out)
+        assert (out / ".run" / name).is_fifo()
+
+
+def test_files_that_are_called_nearly_as_ours_stay(dataset, tmp_path):
+    out, source = tmp_path / "out", dataset("r0")
+    detokenize(source, out)
+    names = [
+        ".r0.wav.my_notes.wav",
+        ".r0.wav.ABCD1234.wav",
+        ".r0.wav.abcd1234.flac",
+        ".tokens-00000-of-00005.parquet.abcdefgh.parquet",
+    ]
+    for name in (*names, ".r0.wav.abcd1234.wav"):
+        (out / name).write_bytes(b"mine")
+    (out / ".run/journal.jsonl").unlink()
+    detokenize(source, out)
+    assert {path.name for path in out.iterdir()} == {".run", "r0.wav", *names}
 
 
 @pytest.mark.parametrize("name", ["journal.jsonl", "plan.json", "lock", ".notes", "dataset.json"])
@@ -208,3 +263,14 @@ def test_a_shard_is_not_written_through_a_link(recordings, tmp_path):
     with pytest.raises(bc.InvalidInput, match="is a link, which"):
         bc.tokenize_dataset(recordings, "snac_tiny", out, engine=HERE)
     assert (tmp_path / "mine.parquet").read_bytes() == b"mine"
+
+
+def test_a_pipe_in_the_place_of_a_shard_is_refused(recordings, tmp_path):
+    out = tmp_path / "out"
+    bc.tokenize_dataset(recordings, "snac_tiny", out, engine=HERE)
+    shard = shards.files(out)[0]
+    shard.unlink()
+    os.mkfifo(shard)
+    with pytest.raises(bc.InvalidInput, match="no regular file"):
+        bc.tokenize_dataset(recordings, "snac_tiny", out, engine=HERE)
+    assert shard.is_fifo()
