@@ -185,7 +185,7 @@ def test_audio_is_read_from_bytes_of_whatever_type(tmp_path, kind, is_struct):
     ],
 )
 def test_a_column_of_parquet_that_is_none_of_paths_is_told_by_its_type(tmp_path, column, says):
-    pa.parquet.write_table(pa.table({"audio": column}), tmp_path / "p.parquet")
+    pa.parquet.write_table(pa.table({"audio": column, "channel": [0]}), tmp_path / "p.parquet")
     assert faults(tmp_path / "p.parquet") == [f"InvalidInput: p.parquet, row 1: a path is text, {says}"]
     pa.parquet.write_table(pa.table({"audio": column, "url": ["a.wav"]}), tmp_path / "q.parquet")
     assert only(tmp_path / "q.parquet").path == "a.wav"

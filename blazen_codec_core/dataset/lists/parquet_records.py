@@ -20,7 +20,8 @@ SMALL = 16 << 20
 """Bytes of rows that are made objects of Python together."""
 EMBEDDED = (*PATHS, "bytes", "audio_bytes", "speech", "waveform")
 NAMED = frozenset((*IDS, *(name for pair in PAIRS for name in pair)))
-LHOTSE = frozenset({"recording", "tracks", "sources", "channel", "channel_ids", "transforms"})
+LHOTSE_PATHS = frozenset({"recording", "tracks", "sources"})
+LHOTSE = LHOTSE_PATHS | {"channel", "channel_ids", "transforms"}
 """Columns of Lhotse's cuts and recordings, beyond those that others have too."""
 ODD = (ValueError, OverflowError, LookupError, NotImplementedError)
 """What is raised for a value that Python does not have."""
@@ -119,7 +120,7 @@ def _paths_of(field: Any) -> list[str]:
 
 def _unread_paths(schema: Any, leaves: Collection[str]) -> dict[str, _Told]:
     """Columns that are called as one of paths and are none, where there is no other."""
-    called = {field.name: field.type for field in schema if normal(field.name) in PATHS or field.name in LHOTSE}
+    called = {field.name: field.type for field in schema if normal(field.name) in PATHS or field.name in LHOTSE_PATHS}
     if any(leaf == name or leaf.startswith(f"{name}.") for leaf in leaves for name in called):
         return {}
     return {name: _Told(str(kind)) for name, kind in called.items() if normal(name) in PATHS}
