@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InvalidInput
-from .lists.listing import ALL
+from .lists.record import ALL
 from .rows import NAMES
 
 PREFIX = "source_"
@@ -77,7 +77,7 @@ class Survey:
         Raises:
             InvalidInput: A column that was asked for is not there.
         """
-        if missing := [name for name in self._wanted if name != ALL and name not in self._kinds]:
+        if missing := [name for name in self._wanted if name != ALL and name not in self._kinds and name not in there]:
             known = ", ".join(map(repr, there)) if there else "none"
             raise InvalidInput(f"the list has no column {', '.join(map(repr, missing))}; its columns are {known}")
         names = list(self._kinds) if ALL in self._wanted else self._wanted
@@ -88,7 +88,7 @@ class Survey:
             while stored.lower() in taken:
                 stored = f"{PREFIX}{stored}"
             taken.add(stored.lower())
-            found.append(Column(name, stored, _common(self._kinds[name], self._typed)))
+            found.append(Column(name, stored, _common(self._kinds.get(name, set()), self._typed)))
         return tuple(found)
 
     def _kind(self, value: Any) -> str | None:

@@ -8,11 +8,12 @@ the page is, as Apache's `parquet.thrift` describes it, and what may come of it 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import CorruptFile
+from . import parquet_repeats
 from .arrow import arrow, parquet
 
 ROOM = 256 << 20
@@ -49,12 +50,16 @@ class Page:
 
     Attributes:
         size: Bytes, decompressed.
+        levels: Bytes before the values that are not compressed, in a page of the second version.
+        repeats: Bytes at most that its values take beyond those, because they repeat the begin of those before.
     """
 
     kind: int
     size: int
     values: int
     encoding: int
+    levels: int = 0
+    repeats: int = 0
 
 
 @dataclass
@@ -85,15 +90,14 @@ class Column:
         """Return how many bytes so many rows in a row may become, without the numbers that a list is of."""
         if not self.is_bytes:
             return 0 if self.is_nested else rows * WIDEST
-        values = self.values if self.is_nested else rows
-        from_dictionary = not self.is_nested and any(page.encoding in DICTIONARY for page in self.pages)
+        if self.is_nested:
+            return sum(page.size + page.repeats for page in self.pages)
+        from_dictionary = any(page.encoding in DICTIONARY for page in self.pages)
         repeated = max((page.size for page in self.pages if page.encoding in REPEATING), default=0)
-        return values * max(self.longest if from_dictionary else 0, repeated) + self._in_pages(rows)
+        return rows * max(self.longest if from_dictionary else 0, repeated) + self._in_pages(rows)
 
     def _in_pages(self, rows: int) -> int:
         """Bytes of the pages that so many rows in a row may lie in."""
-        if self.is_nested:
-            return sum(page.size for page in self.pages)
         most = begin = size = values = 0
         for page in self.pages:
             size, values = size + page.size, values + page.values
@@ -166,8 +170,12 @@ def _weight(values: Any) -> tuple[int, int]:
 
         if not len(values.dictionary):
             return len(values), 0
+        if types.is_primitive(kind.value_type):
+            return len(values), len(values) * WIDEST
         lengths = pyarrow.compute.binary_length(values.dictionary)
         return len(values), pyarrow.compute.sum(lengths.take(values.indices)).as_py() or 0
+    if types.is_string_view(kind) or types.is_binary_view(kind):  # whose size is that of what it was cut from
+        return len(values), int(values.cast(arrow().large_binary()).nbytes)
     if types.is_struct(kind):
         inner = [_weight(field) for field in values.flatten()]
     elif types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
@@ -201,12 +209,12 @@ def _columns(file: Any, path: Path, group: int, names: Sequence[str] | None) -> 
                 continue
             column = Column(name, kind.physical_type in BYTES, kind.max_repetition_level > 0, chunk.total_compressed_size)
             if column.is_bytes or column.is_nested:
-                _read_pages(raw, chunk, column, path)
+                _read_pages(raw, chunk, kind, column, path)
             found.append(column)
     return found
 
 
-def _read_pages(raw: BinaryIO, chunk: Any, column: Column, path: Path) -> None:
+def _read_pages(raw: BinaryIO, chunk: Any, kind: Any, column: Column, path: Path) -> None:
     """The headers of the pages of a column, up to as many values as Arrow reads, and what is in its dictionary."""
     at = int(chunk.data_page_offset)
     if chunk.has_dictionary_page and 0 < (chunk.dictionary_page_offset or 0) < at:
@@ -225,6 +233,9 @@ def _read_pages(raw: BinaryIO, chunk: Any, column: Column, path: Path) -> None:
             raw.seek(at)
             column.longest = max(column.longest, _longest(raw.read(min(stored, column.stored)), page, chunk, column.is_bytes))
         elif page.kind in (DATA_PAGE, DATA_PAGE_V2):
+            if column.is_bytes and column.is_nested and page.encoding in REPEATING:
+                raw.seek(at)
+                page = replace(page, repeats=_repeats(raw.read(min(stored, column.stored)), page, chunk, kind))
             column.pages.append(page)
             seen += page.values
         at += stored
@@ -250,6 +261,21 @@ def _longest(data: bytes, page: Page, chunk: Any, is_bytes: bool) -> int:
     return min(longest, page.size)
 
 
+def _repeats(data: bytes, page: Page, chunk: Any, kind: Any) -> int:
+    """Bytes that the values of a page repeat of those before; as many as there may be, where that is little or is not known."""
+    most = page.values * page.size
+    if most <= ROOM or page.size > LARGEST_PAGE:
+        return most
+    try:
+        packed = data[page.levels :]
+        if chunk.compression != "UNCOMPRESSED" and page.size > page.levels:
+            packed = arrow().Codec(chunk.compression.lower()).decompress(packed, page.size - page.levels, asbytes=True)
+        levels = (kind.max_repetition_level, kind.max_definition_level) if page.kind == DATA_PAGE else ()
+        return min(most, parquet_repeats.total(packed, sum(level > 0 for level in levels), page.values))
+    except (ValueError, OSError, NotImplementedError, IndexError):  # Arrow will say what is wrong, or knows more
+        return most
+
+
 def _header(head: bytes, raw: BinaryIO, path: Path, name: str) -> tuple[Page, int, int]:
     """A page, the length of its header, and the bytes that it takes after that."""
     try:
@@ -268,7 +294,9 @@ def _header(head: bytes, raw: BinaryIO, path: Path, name: str) -> tuple[Page, in
     whole = [number for number in (kind, size, stored, values, encoding) if isinstance(number, int) and number >= 0]
     if len(whole) < 5:
         raise _damaged(path, name, "the header of a page is damaged")
-    return Page(whole[0], whole[1], whole[3], whole[4]), reader.at, whole[2]
+    levels = [numbers.get(number) for number in (5, 6)] if kind == DATA_PAGE_V2 else []
+    before = sum(length for length in levels if isinstance(length, int) and length > 0)
+    return Page(whole[0], whole[1], whole[3], whole[4], before), reader.at, whole[2]
 
 
 def _damaged(path: Path, name: str, why: str) -> CorruptFile:

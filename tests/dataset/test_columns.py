@@ -136,6 +136,64 @@ def test_columns_of_parquet_travel_beside_audio(folder):
         assert (tokens.codes[0] == expected.codes[0]).all()
 
 
+NOT_UTF8 = pa.Array.from_buffers(pa.string(), 2, [None, pa.py_buffer(b"\0\0\0\0\1\0\0\0\2\0\0\0"), pa.py_buffer(b"\xffx")])
+ODD = {
+    "timestamp[ns]": (pa.array([1, 1000], pa.timestamp("ns")), ["1970-01-01 00:00:00.000000001", "1970-01-01 00:00:00.000001"]),
+    "time64[ns]": (pa.array([1, 1000], pa.time64("ns")), ["00:00:00.000000001", "00:00:00.000001"]),
+    "duration[ns]": (pa.array([1, 1000], pa.duration("ns")), ["1 ns", "0:00:00.000001"]),
+    "date32": (pa.array([2**31 - 1, 1], pa.date32()), ["2147483647 days", "1970-01-02"]),
+    "a zone": (
+        pa.array([1, 1000], pa.timestamp("us", "Nowhere/Known")),
+        ["1970-01-01 00:00:00.000001+00:00", "1970-01-01 00:00:00.001000+00:00"],
+    ),
+    "text": (NOT_UTF8, ["\\udcff", "x"]),
+}
+"""Columns with a value that Python does not have, and as they travel along."""
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_a_value_that_python_does_not_have_is_carried_as_text_and_read_only_then(folder, kind):
+    column, expected = ODD[kind]
+    pa.parquet.write_table(pa.table({"path": ["a.wav"] * 2, "id": ["1", "2"], "odd": column}), folder / "p.parquet")
+    assert tokenize(folder / "p.parquet", folder / "none", []).rows == 2
+    for columns in ("odd", "all"):
+        tokenize(folder / "p.parquet", folder / columns, columns)
+        assert carried(folder / columns) == [{"odd": text} for text in expected]
+
+
+def test_a_value_in_a_list_that_python_does_not_have_costs_its_row(folder):
+    odd = pa.ListArray.from_arrays(pa.array([0, 1, 2]), NOT_UTF8)
+    pa.parquet.write_table(pa.table({"path": ["a.wav"] * 2, "id": ["1", "2"], "odd": odd}), folder / "p.parquet")
+    summary = tokenize(folder / "p.parquet", folder / "out", "odd")
+    assert (summary.rows, summary.failed) == (1, 1)
+    assert "row 1: the column 'odd' has a value of " in summary.failures.read_text()
+    assert tokenize(folder / "p.parquet", folder / "none", []).rows == 2
+
+
+def test_long_lists_beside_the_audio_are_not_read_unless_they_are_asked_for(folder):
+    array = [[0.5] * 1_600_000] * 2
+    audio = [{"bytes": (folder / "a.wav").read_bytes(), "path": "a.wav", "array": values} for values in array]
+    pa.parquet.write_table(pa.table({"path": ["a.wav"] * 2, "id": ["1", "2"], "array": array}), folder / "p.parquet")
+    pa.parquet.write_table(pa.table({"audio": audio, "mel": array}), folder / "q.parquet")
+    for name in ("p.parquet", "q.parquet"):
+        assert tokenize(folder / name, folder / f"of {name}", []).rows == 2
+    summary = tokenize(folder / "p.parquet", folder / "all", "all")
+    assert summary.failed == 2
+    assert "at most are read: it is the column 'array'" in summary.failures.read_text()
+
+
+def test_a_column_that_only_broken_rows_have_is_there(folder):
+    (folder / "broken.jsonl").write_text('{"path": "a.wav", "text": "x"}\n{"path": "", "extra": 3}\n')
+    summary = tokenize(folder / "broken.jsonl", folder / "out", ["text", "extra"])
+    assert (summary.rows, summary.failed) == (1, 1)
+    assert carried(folder / "out") == [{"text": "x", "extra": None}]
+    table = pa.table({"path": ["a.wav", ""], "extra": [None, "y"]})
+    pa.parquet.write_table(table, folder / "broken.parquet")
+    assert tokenize(folder / "broken.parquet", folder / "too", ["extra"]).failed == 1
+    with pytest.raises(bc.InvalidInput, match=r"no column 'nosuch'; its columns are 'path', 'extra'"):
+        tokenize(folder / "broken.parquet", folder / "no", ["nosuch"])
+
+
 def test_a_manifest_of_parts_gives_the_tokens_of_those_parts(folder):
     pcm = sound(2.0, 24_000, 1)
     soundfile.write(folder / "long.wav", pcm, 24_000, subtype="FLOAT")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 import subprocess
 import sys
 import tarfile
 import textwrap
+import time
 from pathlib import Path
 
 import numpy as np
@@ -106,7 +108,8 @@ def test_a_list_of_a_text_is_not_copied_out(tmp_path):
     inner = pa.ListArray.from_arrays(pa.array([0, 800]), copies(800, 1 << 20))
     table = pa.table({"path": ["a.wav"], "words": inner})
     pq.write_table(table, tmp_path / "a.parquet", compression="zstd", store_schema=False)
-    assert "a row has 801 values of 838860800 bytes in its lists" in within(LISTING, tmp_path / "a.parquet")
+    assert "a row has 801 values of 838860800 bytes in its lists" in within(LISTING, tmp_path / "a.parquet", "words")
+    assert within(LISTING, tmp_path / "a.parquet") == "1 []"  # what nobody asked for is not read
 
 
 def test_seventy_million_values_in_a_few_bytes_are_refused(tmp_path):
@@ -115,10 +118,43 @@ def test_seventy_million_values_in_a_few_bytes_are_refused(tmp_path):
         pq.write_table(table, tmp_path / "a.parquet", compression="zstd", store_schema=False)
         del table, column
         assert (tmp_path / "a.parquet").stat().st_size < 100_000
-        assert "70000000 values of lists; 67108864 at most are read" in within(LISTING, tmp_path / "a.parquet")
+        assert "70000000 values of lists; 67108864 at most are read" in within(LISTING, tmp_path / "a.parquet", name)
     few = pa.table({"path": ["a.wav", "b.wav"], "numbers": [np.zeros(2_000_000, np.uint8), [1]]})
     pq.write_table(few, tmp_path / "b.parquet")
-    assert "b.parquet, row 1: a row has 2000001 values" in within(LISTING, tmp_path / "b.parquet")
+    assert "b.parquet, row 1: a row has 2000001 values" in within(LISTING, tmp_path / "b.parquet", "numbers")
+
+
+def test_audio_that_a_file_has_once_for_many_rows_does_not_fill_the_memory(tmp_path):
+    """2 kB that were 4 GiB."""
+    audio = pa.DictionaryArray.from_arrays(pa.array([0] * 200, pa.int32()), pa.array([b"R" + bytes(20 << 20)]))
+    table = pa.table({"id": [str(number) for number in range(200)], "audio_bytes": audio})
+    pq.write_table(table, tmp_path / "a.parquet", compression="zstd")
+    del audio, table
+    assert (tmp_path / "a.parquet").stat().st_size < 5000
+    assert within(LISTING, tmp_path / "a.parquet", "all") == "200 []"
+
+
+def test_texts_that_repeat_the_begin_of_those_before_are_bounded_by_how_much_they_repeat(tmp_path):
+    options = {"use_dictionary": False, "column_encoding": {"words.list.element": "DELTA_BYTE_ARRAY"}}
+    for version, compression in (("1.0", "none"), ("1.0", "zstd"), ("2.0", "none"), ("2.0", "zstd")):
+        words = [[f"word{number * place % 9973:08d}" for place in range(50)] for number in range(4000)]
+        table = pa.table({"path": [f"{number}.wav" for number in range(4000)], "words": words})
+        path = tmp_path / f"{version} {compression}.parquet"
+        pq.write_table(table, path, data_page_version=version, compression=compression, **options)
+        assert [entry.carried["words"] for entry in sources.find(path, ["words"]).entries] == words
+    many = pa.ListArray.from_arrays(pa.array([0, 400]), pa.array(["x" * (1 << 20)] * 400))
+    pq.write_table(pa.table({"path": ["a.wav"], "words": many}), tmp_path / "bomb.parquet", compression="zstd", **options)
+    del many
+    said = within(LISTING, tmp_path / "bomb.parquet", "words")
+    assert "words.list.element takes 145 bytes, and a row of it may be 419430" in said
+
+
+def test_a_row_of_very_many_names_takes_no_longer_than_it_is(tmp_path):
+    row = {"path": "a.wav", **{f"key{number}": number for number in range(100_000)}}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
+    begin = time.process_time()
+    assert len(list(sources.find(tmp_path / "a.jsonl").entries)) == 1
+    assert time.process_time() - begin < 3.5
 
 
 @pytest.mark.slow  # the files are large while they are made

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+import soundfile
+from corpora import sound
 
 import blazen_codec_core as bc
 from blazen_codec_core.dataset import sources
@@ -147,6 +150,45 @@ def test_audio_inside_parquet_stays_there_until_it_is_asked_for(tmp_path):
     assert one.seconds(tmp_path) is None
     with pytest.raises(bc.InvalidInput, match=r"b\.flac is not a file"):
         other.open(tmp_path)
+
+
+KINDS = {
+    "binary": pa.array,
+    "large": lambda audio: pa.array(audio, pa.large_binary()),
+    "view": lambda audio: pa.array(audio).cast(pa.binary_view()),
+    "dictionary": lambda audio: pa.array(audio).dictionary_encode(),
+    "fixed": lambda audio: pa.array(audio, pa.binary(len(audio[0]))),
+}
+"""Types that bytes have in Arrow."""
+
+
+@pytest.mark.parametrize("is_struct", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_audio_is_read_from_bytes_of_whatever_type(tmp_path, kind, is_struct):
+    content = io.BytesIO()
+    soundfile.write(content, sound(0.1, 24_000, 1), 24_000, format="WAV")
+    audio = KINDS[kind]([content.getvalue()] * 2)
+    struct = pa.StructArray.from_arrays([audio, pa.array(["a.wav", "b.wav"])], names=["bytes", "path"])
+    pa.parquet.write_table(pa.table({"audio": struct} if is_struct else {"audio_bytes": audio}), tmp_path / "p.parquet")
+    found = entries(tmp_path / "p.parquet", "all")
+    assert [item.member for item in found] == (["a.wav", "b.wav"] if is_struct else [None, None])
+    assert [item.open(tmp_path).num_samples for item in found] == [2400] * 2
+
+
+@pytest.mark.parametrize(
+    ("column", "says"),
+    [
+        (pa.array([[{"bytes": b"RIFF", "path": "a"}]]), "not list<element: struct<bytes: binary, path: string>>"),
+        (pa.array([[0.5] * 1_600_000]), "not list<element: double>"),
+        (pa.array([{"array": [0.5], "path": "a"}]), "not struct<array: list<element: double>, path: string>"),
+        (pa.array([3]), "not int64"),
+    ],
+)
+def test_a_column_of_parquet_that_is_none_of_paths_is_told_by_its_type(tmp_path, column, says):
+    pa.parquet.write_table(pa.table({"audio": column, "channel": [0]}), tmp_path / "p.parquet")
+    assert faults(tmp_path / "p.parquet") == [f"InvalidInput: p.parquet, row 1: a path is text, {says}"]
+    pa.parquet.write_table(pa.table({"audio": column, "url": ["a.wav"]}), tmp_path / "q.parquet")
+    assert only(tmp_path / "q.parquet").path == "a.wav"
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,8 @@ CLOCK = r"-?\d+(\.\d+)?([:;]\d+(\.\d+)?)*([.,]\d+)?([eE][+-]?\d+)?(\s?(ms|secs?|
 BETWEEN = r"\s*(-+>?|→|\.\.+|to|[,;/|~_–—\s])\s*"
 TIME = re.compile(rf"\s*{CLOCK}\s*")
 STRETCH = re.compile(rf"\s*[\[(]?\s*{CLOCK}{BETWEEN}{CLOCK}\s*[\])]?\s*")
+FEW = 1000
+"""Columns of a row, as far as what their names say is kept for long."""
 LONGEST_TIME = 80
 """Characters of text that is a time or a stretch."""
 
@@ -211,7 +213,8 @@ def part(values: Mapping[str, Any], *, is_cut: bool = False, carried: frozenset[
         InvalidInput: A value is not a time, or the part ends before it starts.
     """
     given: dict[Kind, list[str]] = {}
-    timed = [(name, kind) for name, kind in _timed(tuple(values)) if is_given(values[name])]
+    names = names_of(values)
+    timed = [(name, kind) for name, kind in names.timed if is_given(values[name])]
     has_onset = any("onset" in normal(name) for name, _ in timed)
     for name, meant in timed:
         kind = meant
@@ -222,8 +225,8 @@ def part(values: Mapping[str, Any], *, is_cut: bool = False, carried: frozenset[
         given.setdefault(kind, []).append(name)
     unclear = [name for name in given.get(Kind.UNKNOWN, ()) if looks_like_time(values[name])]
     unclear += [name for name in given.get(Kind.SPAN, ()) if looks_like_stretch(values[name])]
-    unclear += [name for name, value in values.items() if isinstance(value, Mapping) and _is_part_of_struct(name, value)]
-    unclear += [name for pair in _pairs(tuple(values)) if all(looks_like_time(values[name]) for name in pair) for name in pair]
+    unclear += [name for name in names.paths if isinstance(values[name], Mapping) and looks_like_stretch(values[name])]
+    unclear += [name for pair in names.pairs if all(looks_like_time(values[name]) for name in pair) for name in pair]
     for name in unclear:
         if name not in carried:
             raise _not_understood(name)
@@ -242,22 +245,49 @@ def part(values: Mapping[str, Any], *, is_cut: bool = False, carried: frozenset[
     return Part(start, end, None if end is None else end - (start or 0.0), used)
 
 
-@lru_cache(1024)
-def _timed(names: tuple[str, ...]) -> tuple[tuple[str, Kind], ...]:
-    """The columns that are times, of a row of these."""
-    return tuple((name, meaning(name).kind) for name in names if meaning(name).kind is not Kind.OTHER)
+@dataclass(frozen=True)
+class Names:
+    """What the names of the columns of a row say.
+
+    Attributes:
+        by_normal: The first of each, as `normal` has it.
+        paths: Of columns that paths may be in, the likeliest first; those of the same rank in their order.
+        id: Of the column of ids.
+        timed: Of the columns that are times.
+        pairs: Of the columns that are a start and an end together.
+    """
+
+    by_normal: Mapping[str, str]
+    paths: tuple[str, ...]
+    id: str | None
+    timed: tuple[tuple[str, Kind], ...]
+    pairs: tuple[tuple[str, str], ...]
 
 
-def _is_part_of_struct(name: str, value: Mapping[str, Any]) -> bool:
-    """Whether a struct with a path has a start or an end beside it."""
-    return normal(name) in PATHS and looks_like_stretch(value)
+def names_of(values: Mapping[str, Any]) -> Names:
+    """Return what the names of the columns of a row say, which is kept for the rows after it."""
+    names = tuple(values)
+    return _names_of_few(names) if len(names) <= FEW else _names_of_many(names)
 
 
-@lru_cache(1024)
-def _pairs(names: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    """The columns that are a start and an end together."""
-    there = {normal(name): name for name in names}
-    return tuple((there[start], there[end]) for start, end in PAIRS if start in there and end in there)
+def _names_of(names: tuple[str, ...]) -> Names:
+    forms = [normal(name) for name in names]
+    first = dict(zip(reversed(forms), reversed(names), strict=True))
+    last = dict(zip(forms, names, strict=True))
+    ranks = {name: rank for rank, name in enumerate(PATHS)}
+    paths = sorted((ranks[form], place) for place, form in enumerate(forms) if form in ranks)
+    kinds = [(name, meaning(name).kind) for name in names]
+    return Names(
+        first,
+        tuple(names[place] for _, place in paths),
+        next((first[name] for name in IDS if name in first), None),
+        tuple((name, kind) for name, kind in kinds if kind is not Kind.OTHER),
+        tuple((last[start], last[end]) for start, end in PAIRS if start in last and end in last),
+    )
+
+
+_names_of_few = lru_cache(1024)(_names_of)
+_names_of_many = lru_cache(2)(_names_of)
 
 
 def _agreeing(values: Mapping[str, Any], names: list[str]) -> float | None:

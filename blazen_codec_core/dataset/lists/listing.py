@@ -13,8 +13,8 @@ from . import kaldi
 from .columns import ColumnNotUnderstood
 from .json_records import json_records
 from .parquet_records import parquet_records
-from .record import Place, Record
-from .shapes import FIRST, SHAPES, Shape
+from .record import ALL, FIRST, MOST_NAMES, Place, Record
+from .shapes import SHAPES, Shape
 from .table_records import line_records, table_records
 from .text import DECOMPRESSORS
 
@@ -34,10 +34,6 @@ HEAD = 20
 """Rows of a list without names of columns, one of which has to be a file."""
 MOST_PENDING = 1000
 """Rows without a path at the start of a list, after which it is none."""
-MOST_NAMES = 50
-"""Names of columns that a message has."""
-ALL = "all"
-"""All columns that no place is read from travel along."""
 
 
 def suffix_of(path: Path) -> str:
@@ -92,11 +88,13 @@ class _Listing:
 
     def entries(self) -> Iterator[Entry]:
         """The entries, as soon as it is known that this is a list of recordings."""
-        known, pending = False, list[Entry]()
-        for record in self._reader(self._path):
-            if len(self._names) < MOST_NAMES:
+        known, has_names, pending = False, False, list[Entry]()
+        for record in self._records():
+            if len(self._names) < MOST_NAMES and self._reader is not parquet_records:
                 self._names.update(dict.fromkeys(record.values))
                 self._check_columns(record)
+            self._names.update(dict.fromkeys(name for name in self._columns if name in record.values))
+            has_names = has_names or (bool(self._names) and not record.problem)
             shape = next((shape for shape in self._shapes if shape.matches(record)), None)
             known = known or (shape is not None and self._is_plausible(record, shape))
             entry = self._entry(record, shape)
@@ -106,7 +104,7 @@ class _Listing:
                 yield entry
                 continue
             pending.append(entry)
-            if not self._names:  # of rows that are broken, which says nothing of what this is
+            if not has_names:  # of rows that are broken, which says nothing of what this is
                 yield pending.pop()
             elif len(pending) >= (HEAD if self._has_no_names(record) else MOST_PENDING):
                 break
@@ -115,6 +113,12 @@ class _Listing:
                 f"{self._path} names no recordings: there is no column of paths, such as path, file_name or audio_filepath, "
                 f"among {', '.join(map(repr, self._names))}"
             )
+
+    def _records(self) -> Iterator[Record]:
+        """The rows, with the names of columns in Parquet, of which only some are read."""
+        if self._reader is parquet_records:
+            return parquet_records(self._path, self._columns, self._names)
+        return self._reader(self._path)
 
     def _check_columns(self, record: Record) -> None:
         """Raise, before the list is read to its end, if a column is asked for that no row of a table can have."""

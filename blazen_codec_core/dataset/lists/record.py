@@ -8,6 +8,13 @@ from typing import Any
 
 from ..parquet_cells import Cell
 
+FIRST = "column_1"
+"""The column of paths of a list without names of columns."""
+ALL = "all"
+"""All columns that no place is read from travel along."""
+MOST_NAMES = 50
+"""Names of columns that a message has."""
+
 
 @dataclass(frozen=True)
 class Record:

@@ -5,18 +5,15 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from ...errors import InvalidInput
 from . import columns
 from .columns import PATHS, is_given, normal
-from .record import Place, Record
+from .record import FIRST, Place, Record
 
 SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+)://")
-FIRST = "column_1"
-"""The column of paths of a list without names of columns."""
 
 
 class Shape(ABC):
@@ -100,7 +97,7 @@ class Columns(Shape):
             paths = (address(value),)
             self._column = column
         part = columns.part(values, is_cut=record.cell is not None, carried=self._carried)
-        named = _id_column(tuple(values))
+        named = columns.names_of(values).id
         used = part.used | {name for name in (column, named) if name is not None}
         identity = None if named is None else _identity(values[named])
         return Place(paths, identity, part.start, part.end, part.lasts, used)
@@ -109,15 +106,11 @@ class Columns(Shape):
         """The column of an earlier row, or else the first that has a value, or else the first that there is."""
         if self._column in values:
             return self._column
-        names = {normal(name): name for name in reversed(list(values))}
+        names = columns.names_of(values).by_normal
         there = [names[name] for name in (*PATHS, FIRST) if name in names]
         structs = [name for name in there if isinstance(values[name], Mapping)]
-        return next((name for name in (*structs, *there) if is_given(values[name])), there[0] if there else None)
-
-
-@lru_cache(1024)
-def _id_column(names: tuple[str, ...]) -> str | None:
-    return next((name for wanted in columns.IDS for name in names if normal(name) == wanted), None)
+        others = [name for name in there if not isinstance(values[name], list)]
+        return next((name for name in (*structs, *others) if is_given(values[name])), there[0] if there else None)
 
 
 SHAPES: tuple[type[Shape], ...] = (LhotseCut, LhotseRecording, Columns)
@@ -137,7 +130,8 @@ def address(value: Any) -> str:
     if not is_given(value):
         raise InvalidInput("there is no path")
     if not isinstance(value, str):
-        raise InvalidInput(f"a path is text, not {value!r}")
+        shown = f"a list of {len(value)}" if isinstance(value, list) else f"{value!r}"[:200]
+        raise InvalidInput(f"a path is text, not {shown}")
     if value.rstrip().endswith("|"):
         raise InvalidInput(f"{value!r} is a pipe, and commands of lists are not run")
     scheme = SCHEME.match(value)

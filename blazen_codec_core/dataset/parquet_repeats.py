@@ -1,0 +1,80 @@
+"""How much the values of a page of Parquet repeat of those before them, where they are encoded as DELTA_BYTE_ARRAY.
+
+Such a page has first the number of bytes that each value begins with as the one before does, as DELTA_BINARY_PACKED numbers.
+They are summed here without the values, so that a page is known to be large before it is.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+WIDEST = 32
+"""Bits of a number."""
+LONGEST_BLOCK = 1 << 16
+"""Numbers that are packed together; writers have 32."""
+
+
+def total(data: bytes, levels: int, most: int) -> int:
+    """Return how many bytes the values of a page repeat.
+
+    Args:
+        data: The page, decompressed.
+        levels: Blocks before the values, which have their length before them.
+        most: Values that there may be.
+
+    Raises:
+        ValueError: It is not encoded so.
+        IndexError: It breaks off.
+    """
+    at = 0
+    for _ in range(levels):
+        at += 4 + int.from_bytes(data[at : at + 4], "little")
+    size, at = _number(data, at)
+    blocks, at = _number(data, at)
+    count, at = _number(data, at)
+    first, at = _number(data, at)
+    last, found, left = _signed(first), _signed(first), count - 1
+    each = size // blocks if blocks else 0
+    if count > most or last < 0 or not 0 < each <= LONGEST_BLOCK or each % 8:
+        raise ValueError("the lengths in a page are damaged")
+    while left > 0:
+        step, at = _number(data, at)
+        widths, at = data[at : at + blocks], at + blocks
+        if len(widths) < blocks:
+            raise IndexError("the end")
+        for width in widths:
+            if left <= 0:
+                break
+            own, last, lowest = _sum(data[at : at + each * width // 8], width, min(each, left), each, last, _signed(step))
+            if lowest < 0:
+                raise ValueError("the lengths in a page are damaged")
+            found, left, at = found + own, left - each, at + each * width // 8
+    return found
+
+
+def _sum(packed: bytes, width: int, count: int, each: int, last: int, step: int) -> tuple[int, int, int]:
+    """The sum, the last and the lowest of some numbers, of which each is so much more than the one before."""
+    if not width:
+        end = last + count * step
+        return count * last + step * count * (count + 1) // 2, end, min(last + step, end)
+    if width > WIDEST or len(packed) < each * width // 8:
+        raise ValueError("the lengths in a page are damaged")
+    bits = np.unpackbits(np.frombuffer(packed, np.uint8), bitorder="little").reshape(each, width)[:count]
+    numbers = last + np.cumsum(bits @ (np.int64(1) << np.arange(width, dtype=np.int64)) + step)
+    return int(numbers.sum()), int(numbers[-1]), int(numbers.min())
+
+
+def _number(data: bytes, at: int) -> tuple[int, int]:
+    """A number of seven bits a byte, and where it ends."""
+    number = shift = 0
+    while shift <= 63:
+        byte, at = data[at], at + 1
+        number |= (byte & 127) << shift
+        shift += 7
+        if byte < 128:
+            return number, at
+    raise ValueError("a number is too long")
+
+
+def _signed(number: int) -> int:
+    return (number >> 1) ^ -(number & 1)
