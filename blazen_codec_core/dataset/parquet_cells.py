@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import CorruptFile
-from . import parquet_pages, shards
+from . import parquet_footer, parquet_pages, shards
 
 BATCH_BYTES = 4 << 20
 """About how much is decoded at a time."""
@@ -70,7 +70,7 @@ class ParquetCells:
             self._file = parquet_pages.opened(path)
         if not 0 <= cell.group < self._file.num_row_groups:
             raise CorruptFile(f"{path} has no row group {cell.group}: it is another file than when it was listed")
-        most = rows_at_once(self._file.metadata.row_group(cell.group), cell.column)
+        most = rows_at_once(path, cell.group, cell.column)
         room = parquet_pages.ROOM // BATCHES
         self._rows = parquet_pages.rows_at_once(self._file, path, cell.group, [cell.column], most=most, room=room)
         self._batches = self._file.iter_batches(self._rows, row_groups=[cell.group], columns=[cell.column], use_threads=False)
@@ -97,18 +97,16 @@ class ParquetCells:
         self._file, self._at = None, None
 
 
-def rows_at_once(group: Any, column: str) -> int:
+def rows_at_once(path: Path, group: int, column: str) -> int:
     """Return how many rows of a column of a row group are about `BATCH_BYTES`."""
-    return max(1, min(MOST_ROWS, BATCH_BYTES // max(1, bytes_a_row(group, column))))
+    return max(1, min(MOST_ROWS, BATCH_BYTES // max(1, bytes_a_row(path, group, column))))
 
 
-def bytes_a_row(group: Any, column: str) -> int:
+def bytes_a_row(path: Path, group: int, column: str) -> int:
     """Return how long the cells of a column of a row group are on average."""
-    for number in range(group.num_columns):
-        chunk = group.column(number)
-        if chunk.path_in_schema == column:
-            return int(chunk.total_uncompressed_size // max(1, group.num_rows))
-    return 0
+    facts = parquet_footer.groups(path)[group]
+    found = (chunk.total_uncompressed_size for chunk in facts.chunks if chunk.path_in_schema == column)
+    return next(found, 0) // max(1, facts.num_rows)
 
 
 def _bytes(scalar: Any) -> bytes | None:

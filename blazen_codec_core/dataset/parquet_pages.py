@@ -15,6 +15,8 @@ from typing import Any, BinaryIO
 from ..errors import CorruptFile
 from . import parquet_repeats
 from .arrow import arrow, parquet
+from .parquet_footer import Chunk, groups
+from .thrift import Compact
 
 ROOM = 256 << 20
 """Bytes that the rows which are read at a time may take."""
@@ -115,9 +117,7 @@ def opened(path: Path) -> Any:
         for number in range(len(file.schema))
         if file.schema.column(number).max_repetition_level and file.schema.column(number).physical_type == "BYTE_ARRAY"
     ]
-    groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)] if texts else []
-    coded = [group.column(number) for group in groups for number in range(group.num_columns)]
-    others = {chunk.path_in_schema for chunk in coded if any(name.startswith("DELTA") for name in chunk.encodings)}
+    others = {chunk.path_in_schema for group in groups(path) for chunk in group.chunks if chunk.is_delta} if texts else set()
     if not set(texts) - others:
         return file
     metadata = file.metadata
@@ -200,11 +200,12 @@ def _check(column: Column, path: Path) -> None:
 
 
 def _columns(file: Any, path: Path, group: int, names: Sequence[str] | None) -> list[Column]:
-    facts, found = file.metadata.row_group(group), []
+    chunks, found = groups(path)[group].chunks, []
+    if len(chunks) != len(file.schema):
+        raise CorruptFile(f"{path} cannot be read: a row group has {len(chunks)} columns, and the file {len(file.schema)}")
     with path.open("rb") as raw:
-        for number in range(facts.num_columns):
-            chunk, kind = facts.column(number), file.schema.column(number)
-            name = str(chunk.path_in_schema)
+        for number, chunk in enumerate(chunks):
+            kind, name = file.schema.column(number), chunk.path_in_schema
             if names is not None and not any(name == own or name.startswith(f"{own}.") for own in names):
                 continue
             column = Column(name, kind.physical_type in BYTES, kind.max_repetition_level > 0, chunk.total_compressed_size)
@@ -214,11 +215,11 @@ def _columns(file: Any, path: Path, group: int, names: Sequence[str] | None) -> 
     return found
 
 
-def _read_pages(raw: BinaryIO, chunk: Any, kind: Any, column: Column, path: Path) -> None:
+def _read_pages(raw: BinaryIO, chunk: Chunk, kind: Any, column: Column, path: Path) -> None:
     """The headers of the pages of a column, up to as many values as Arrow reads, and what is in its dictionary."""
-    at = int(chunk.data_page_offset)
-    if chunk.has_dictionary_page and 0 < (chunk.dictionary_page_offset or 0) < at:
-        at = int(chunk.dictionary_page_offset)
+    at = chunk.data_page_offset
+    if 0 < (chunk.dictionary_page_offset or 0) < at:
+        at = chunk.dictionary_page_offset or 0
     end, seen = at + column.stored, 0
     while seen < chunk.num_values and at < end:
         raw.seek(at)
@@ -241,7 +242,7 @@ def _read_pages(raw: BinaryIO, chunk: Any, kind: Any, column: Column, path: Path
         at += stored
 
 
-def _longest(data: bytes, page: Page, chunk: Any, is_bytes: bool) -> int:
+def _longest(data: bytes, page: Page, chunk: Chunk, is_bytes: bool) -> int:
     """Bytes of the longest entry of a dictionary: a length of four bytes, little-endian, before each."""
     if not is_bytes:
         return WIDEST
@@ -261,7 +262,7 @@ def _longest(data: bytes, page: Page, chunk: Any, is_bytes: bool) -> int:
     return min(longest, page.size)
 
 
-def _repeats(data: bytes, page: Page, chunk: Any, kind: Any) -> int:
+def _repeats(data: bytes, page: Page, chunk: Chunk, kind: Any) -> int:
     """Bytes that the values of a page repeat of those before; as many as there may be, where that is little or is not known."""
     most = page.values * page.size
     if most <= ROOM or page.size > LARGEST_PAGE:
@@ -280,10 +281,10 @@ def _header(head: bytes, raw: BinaryIO, path: Path, name: str) -> tuple[Page, in
     """A page, the length of its header, and the bytes that it takes after that."""
     try:
         try:
-            reader = _Compact(head)
+            reader = Compact(head)
             fields = reader.struct()
         except IndexError:  # statistics may be long
-            reader = _Compact(head + raw.read(LARGEST_HEADER))
+            reader = Compact(head + raw.read(LARGEST_HEADER))
             fields = reader.struct()
     except (IndexError, ValueError, RecursionError) as error:
         raise _damaged(path, name, "the header of a page is damaged") from error
@@ -301,67 +302,3 @@ def _header(head: bytes, raw: BinaryIO, path: Path, name: str) -> tuple[Page, in
 
 def _damaged(path: Path, name: str, why: str) -> CorruptFile:
     return CorruptFile(f"{path} cannot be read: {name} is damaged: {why}")
-
-
-class _Compact:
-    """Structs of Thrift's compact protocol, their numbers and structs alone; raises `IndexError` where the bytes end."""
-
-    DEEPEST = 8
-
-    def __init__(self, data: Sequence[int]) -> None:
-        self._data, self.at = data, 0
-
-    def struct(self, depth: int = 0) -> dict[int, Any]:
-        """The fields of a struct, by their numbers."""
-        if depth > self.DEEPEST:
-            raise ValueError("structs are in each other too deeply")
-        found, number = dict[int, Any](), 0
-        while kind := self._byte():
-            number = number + (kind >> 4) if kind >> 4 else self._zigzag()
-            found[number] = self._value(kind & 15, depth)
-        return found
-
-    def _value(self, kind: int, depth: int) -> Any:
-        if kind in (1, 2):
-            return kind == 1
-        if kind == 3:
-            return self._byte()
-        if kind in (4, 5, 6):
-            return self._zigzag()
-        if kind == 7:
-            return self._skip(8)
-        if kind == 8:
-            return self._skip(self._varint())
-        if kind in (9, 10):
-            size = self._byte()
-            count = self._varint() if size >> 4 == 15 else size >> 4
-            for _ in range(count):
-                self._skip(1) if size & 15 in (1, 2) else self._value(size & 15, depth + 1)
-            return None
-        if kind == 12:
-            return self.struct(depth + 1)
-        raise ValueError(f"there is no type {kind}")
-
-    def _skip(self, count: int) -> None:
-        self.at += count
-        if self.at > len(self._data):
-            raise IndexError("the end")
-
-    def _byte(self) -> int:
-        self.at += 1
-        return self._data[self.at - 1]
-
-    def _varint(self) -> int:
-        number = shift = 0
-        while True:
-            byte = self._byte()
-            number |= (byte & 127) << shift
-            shift += 7
-            if byte < 128:
-                return number
-            if shift > 63:
-                raise ValueError("a number is too long")
-
-    def _zigzag(self) -> int:
-        number = self._varint()
-        return (number >> 1) ^ -(number & 1)

@@ -360,3 +360,37 @@ def test_faults_are_what_is_yielded_for_links(tmp_path):
     (tmp_path / "a.tar").write_bytes(GOOD + header("s.wav", tarfile.SYMTYPE, linkname="x") + END)
     found = list(sources.find(tmp_path / "a.tar").entries)
     assert [type(entry) for entry in found] == [Item, Fault]
+
+
+FOOTERS = """
+    import pathlib, random, sys
+    import blazen_codec_core as bc
+    from blazen_codec_core.dataset import shards, sources
+    path, refused = pathlib.Path(sys.argv[1]), 0
+    good = path.read_bytes()
+    begin = len(good) - 8 - int.from_bytes(good[-8:-4], "little")
+    for seed in range(2500):
+        draw, data = random.Random(seed), bytearray(good)
+        for _ in range(draw.randint(1, 3)):
+            data[draw.randrange(begin, len(good) - 8)] = draw.randrange(256)
+        path.write_bytes(data)
+        for read in (lambda: list(bc.CodecTokens.from_parquet(path)), lambda: list(sources.find(path).entries)):
+            try:
+                read()
+            except bc.CodecError:
+                refused += 1
+    print(refused > 2500)
+"""
+
+
+def test_a_damaged_footer_ends_no_process(tmp_path):
+    """Arrow's own reader of where columns lie does, in one of some hundred."""
+    columns = {
+        "id": ["a", "b"],
+        "path": ["a.wav", "b.wav"],
+        "codes": [[[1, 2]], [[3]]],
+        "header": ["x", "y"],
+        "text": [["a"], ["b"]],
+    }
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    assert within(FOOTERS, tmp_path / "a.parquet") == "True"

@@ -71,7 +71,7 @@ def parquet_records(path: Path, wanted: Collection[str] = (), names: dict[str, N
         number = 0
         for group in range(file.num_row_groups):
             facts = file.metadata.row_group(group)
-            size = bytes_a_row(facts, embedded) if embedded else 0
+            size = bytes_a_row(path, group, embedded) if embedded else 0
             if not leaves:  # of which there would be no batches
                 rows: Iterator[dict[str, Any] | str] = ({} for _ in range(facts.num_rows))
             else:
