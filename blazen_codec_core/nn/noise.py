@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import torch
+from numpy.random import Philox
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -35,7 +36,7 @@ class CounterNoise:
             return made.reshape(1, count, 1)
         first, skip = divmod(position, self._PER_COUNTER)
         blocks = -(-(skip + count) // self._PER_COUNTER)
-        generator = np.random.Philox(key=np.array([self.seed & (2**64 - 1), layer], np.uint64), counter=first)
+        generator = Philox(key=np.array([self.seed & (2**64 - 1), layer], np.uint64), counter=first)
         words = generator.random_raw(blocks * 4)
         loops = load_loops()
         normals = (loops.normals if loops else _normals)(words).reshape(-1)

@@ -52,6 +52,12 @@ def where_exceptions_are_swallowed():
     del ends
     for _ in range(3600_000):
         time.sleep(0.001)
+def where_another_error_takes_its_place():
+    begun()
+    try:
+        time.sleep(600)
+    except BaseException:
+        raise ValueError("as libraries in C have it")
 def with_a_thread_that_goes_on():
     threading.Thread(target=time.sleep, args=(600,)).start()
     begun()
@@ -141,6 +147,18 @@ def test_an_exception_that_is_swallowed_is_raised_anew(tmp_path, how, code):
     with running(
         "-c", RIGGED, "where_exceptions_are_swallowed", "3600", cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
+        wait_for(process, process.stdout, "begun")
+        process.send_signal(how)
+        _, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode == code
+    assert "Traceback" not in said
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(("how", "code"), BOTH)
+def test_a_command_that_was_told_to_end_says_so_whatever_became_of_the_exception(tmp_path, how, code):
+    rigged = ("-c", RIGGED, "where_another_error_takes_its_place", "3600")
+    with running(*rigged, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         wait_for(process, process.stdout, "begun")
         process.send_signal(how)
         _, said = process.communicate(timeout=PATIENCE)
