@@ -163,12 +163,14 @@ def replacing(path: str | PathLike[str]) -> Iterator[Path]:
         InvalidInput: The file cannot be written there; `DiskTrouble` where no other can be either.
     """
     path = _replaceable(path)
-    temporary: Path | None = None
+    temporary, is_ours = path.with_name(f".{path.name}.{secrets.token_hex(4)}{path.suffix}"), True
     try:
-        new = path.with_name(f".{path.name}.{secrets.token_hex(4)}{path.suffix}")
-        os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))  # less what the umask takes
-        temporary = new
-        _unfinished.own.add(temporary)
+        _unfinished.own.add(temporary)  # before it is there: an interrupt may come as soon as it is
+        try:
+            os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))  # less what the umask takes
+        except FileExistsError:
+            is_ours = False
+            raise
         yield temporary
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
@@ -176,9 +178,10 @@ def replacing(path: str | PathLike[str]) -> Iterator[Path]:
     except OSError as error:
         raise unwritten(path, error) from error
     finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-            _unfinished.own.discard(temporary)
+        if is_ours:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+        _unfinished.own.discard(temporary)
 
 
 def discard_unfinished() -> None:
