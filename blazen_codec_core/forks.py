@@ -11,6 +11,8 @@ from typing import Any, Generic, Self, TypeVar, overload
 
 T = TypeVar("T")
 _all: weakref.WeakSet[Anew[Any]] = weakref.WeakSet()
+LONGEST_IMPORT = 180.0
+"""Seconds that a fork waits for one, which may compile kernels. Longer than that, the import may be waiting for the fork."""
 _forked = False
 _importing = threading.Condition()
 _imports = 0
@@ -89,8 +91,7 @@ def held_off() -> Iterator[None]:
 
 def _before() -> None:
     _importing.acquire()
-    while _imports > getattr(_own, "imports", 0):
-        _importing.wait()
+    _importing.wait_for(lambda: _imports <= getattr(_own, "imports", 0), LONGEST_IMPORT)
 
 
 def _after_in_parent() -> None:
