@@ -104,19 +104,13 @@ class Machine:
             self.change(target, state)
 
     def extend(self, items: list[Any]) -> None:
-        target = self.top(object)
-        if isinstance(target, Opaque):
-            return
-        if not isinstance(target, list):
-            raise ValueError("a pickle changes what cannot be changed")
-        target.extend(items)
+        if not isinstance(self.top(object), Opaque):
+            self.top(list).extend(items)
 
     def set_items(self, items: list[Any]) -> None:
-        target = self.top(object)
-        if isinstance(target, Opaque):
+        if isinstance(self.top(object), Opaque):
             return
-        if not isinstance(target, dict):
-            raise ValueError("a pickle changes what cannot be changed")
+        target = self.top(dict)
         if len(items) % 2 or not all(self.is_key(key) for key in items[::2]):
             raise ValueError("a dictionary has keys that are no names")
         target.update(zip(items[::2], items[1::2], strict=True))

@@ -88,9 +88,8 @@ def recur(gates: Tensor, weight: Tensor, cell: Tensor, outputs: Tensor) -> None:
     """
     (rows, frames, _), channels, parts = gates.shape, cell.shape[1], parts_for(weight.numel())
     blocks = channels // LANES
-    sums = torch.empty(
-        parts, rows, 4 * LANES, dtype=torch.float32
-    )  # PyTorch's memory begins with a line of cache, which vectors need to be fast
+    # PyTorch's memory begins with a line of cache, which vectors need to be fast
+    sums = torch.empty(parts, rows, 4 * LANES, dtype=torch.float32)
     _recur(
         array(gates).reshape(rows, frames, 4, blocks, LANES),
         array(weight),
