@@ -41,7 +41,7 @@ def _optional(module: str, needed: str) -> Any:
         with held_off():
             return importlib.import_module(f".{module}", __package__)
     except ModuleNotFoundError as error:
-        if error.name == needed:
+        if error.name in {needed, "llvmlite"}:  # which numba brings
             return None
         reason: Exception = error
     except Exception as error:  # whatever compiling raises
