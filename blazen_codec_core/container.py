@@ -14,6 +14,8 @@ from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load, save
 
 from .errors import CorruptFile, InvalidInput, InvalidTokens, reason
 from .files import existing, replacing
@@ -163,8 +165,6 @@ def restore(header: str, codes: Callable[[int], Sequence[Any]], scales: Any, whe
 
 def contents(tokens: CodecTokens) -> bytes:
     """A container, as bytes."""
-    from safetensors.numpy import save
-
     kind = np.min_scalar_type(tokens.codebook_size - 1)
     arrays = {f"codes.{number}": np.ascontiguousarray(code.astype(kind)) for number, code in enumerate(tokens.codes)}
     if tokens.scales is not None:
@@ -186,8 +186,6 @@ def read(path: str | PathLike[str]) -> CodecTokens:
         InvalidInput: There is no such file.
         CorruptFile: It is not a container, or what it says does not fit together.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = existing(path)
     try:
         with safe_open(path, framework="numpy") as file:
@@ -209,9 +207,6 @@ def from_bytes(data: bytes, where: str) -> CodecTokens:
     Raises:
         CorruptFile: They are not a container, or do not fit together.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
     try:
         arrays = load(data)  # which checks all sizes
         metadata = parse_object(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]

@@ -99,6 +99,7 @@ class Plugins:
         return [item for result in results for item in result]
 
 
+@held_off()
 def discover(
     entry_points: Iterable[importlib_metadata.EntryPoint] | None = None, disabled: Collection[str] | None = None
 ) -> Plugins:
@@ -136,8 +137,7 @@ def _register(
     try:
         if taken:
             raise PluginError(f"another distribution already provides a plugin called {entry_point.name}")
-        with held_off():
-            plugin = entry_point.load()
+        plugin = entry_point.load()
         manager.register(plugin, name=entry_point.name)
         _check_hook_names(plugin)
         manager.check_pending()

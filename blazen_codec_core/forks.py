@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,12 +12,23 @@ from typing import Any, Generic, Self, TypeVar, overload
 
 T = TypeVar("T")
 _all: weakref.WeakSet[Anew[Any]] = weakref.WeakSet()
-LONGEST_IMPORT = 180.0
-"""Seconds that a fork waits for one, which may compile kernels. Longer than that, the import may be waiting for the fork."""
+LONGEST_WAIT = 180.0
+"""Seconds that a fork waits for what other threads do. Longer than that, they may be waiting for the fork."""
+GIVE_WAY = 10.0
+"""Seconds that what would hold forks off waits for one that is waiting."""
+_LOOK = 0.1
+"""Seconds after which a fork looks again, since a thread that was interrupted may not have said that it is done."""
 _forked = False
-_importing = threading.Condition()
-_imports = 0
-_own = threading.local()
+_gate = threading.Condition()
+_waiting = 0
+_busy: weakref.WeakSet[_Busy] = weakref.WeakSet()
+
+
+class _Busy:
+    """A thread is where no other may fork. It lives as long as the frame that holds it, however that is left."""
+
+    def __init__(self) -> None:
+        self.thread = threading.get_ident()
 
 
 class Anew(Generic[T]):
@@ -73,34 +85,58 @@ def is_forked_child() -> bool:
     return _forked
 
 
+def are_held_off() -> bool:
+    """Whether a fork of another thread than the busy ones would wait now."""
+    return bool(_busy)
+
+
 @contextmanager
 def held_off() -> Iterator[None]:
-    """While something is imported: forks of other threads wait, since a child can never import what was being imported."""
-    global _imports  # noqa: PLW0603
-    with _importing:
-        _imports += 1
-    _own.imports = getattr(_own, "imports", 0) + 1
+    """Forks of other threads wait: a module is imported, or a library runs that locks what is its own.
+
+    A child can never import what was being imported, nor take a lock that a thread of its parent had. A fork that waits already
+    goes first.
+    """
+    with _gate:
+        if not _are_busy(own=True):
+            _gate.wait_for(lambda: not _waiting, GIVE_WAY)
+        busy = _Busy()
+        _busy.add(busy)
     try:
         yield
     finally:
-        _own.imports -= 1
-        with _importing:
-            _imports -= 1
-            _importing.notify_all()
+        with _gate:
+            _busy.discard(busy)
+            _gate.notify_all()
+
+
+def _are_busy(own: bool) -> bool:
+    """Whether this thread is, or any other."""
+    me = threading.get_ident()
+    return any((busy.thread == me) is own for busy in _busy)
 
 
 def _before() -> None:
-    _importing.acquire()
-    _importing.wait_for(lambda: _imports <= getattr(_own, "imports", 0), LONGEST_IMPORT)
+    global _waiting  # noqa: PLW0603
+    _gate.acquire()
+    _waiting += 1
+    end = time.monotonic() + LONGEST_WAIT
+    while _are_busy(own=False) and time.monotonic() < end:
+        _gate.wait(_LOOK)
 
 
 def _after_in_parent() -> None:
-    _importing.release()
+    global _waiting  # noqa: PLW0603
+    _waiting -= 1
+    _gate.notify_all()
+    _gate.release()
 
 
 def _after_in_child() -> None:
-    global _forked, _importing, _imports
-    _forked, _importing, _imports = True, threading.Condition(), getattr(_own, "imports", 0)
+    global _forked, _gate, _waiting
+    _forked, _gate, _waiting = True, threading.Condition(), 0
+    for busy in [busy for busy in _busy if busy.thread != threading.get_ident()]:
+        _busy.discard(busy)
     for thing in list(_all):
         thing.forget()
 

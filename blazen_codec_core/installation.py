@@ -11,9 +11,11 @@ from urllib.request import url2pathname
 import importlib_metadata
 
 from .foreign_json import NotJson, parse_object
+from .forks import held_off
 from .generation import CORE
 
 
+@held_off()
 def known_plugins() -> dict[str, str]:
     """The project's own plugins, installed or not: extra to distribution, from the extras in core's metadata."""
     found = {}

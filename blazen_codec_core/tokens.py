@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from . import code_arrays, layouts
 from .errors import InvalidInput, InvalidTokens
+from .forks import held_off
 from .specs import Segment
 from .values import as_array, check_count, is_whole
 
@@ -361,9 +363,7 @@ class CodecTokens:
 
     def save(self, path: str | PathLike[str]) -> None:
         """Writes a container file, whole or not at all."""
-        from . import container
-
-        container.write(self, path)
+        _files().write(self, path)
 
     @classmethod
     def open(cls, path: str | PathLike[str]) -> CodecTokens:
@@ -372,15 +372,13 @@ class CodecTokens:
         Raises:
             CorruptFile: It is none.
         """
-        from . import container
-
-        return container.read(path)
+        tokens: CodecTokens = _files().read(path)
+        return tokens
 
     def to_bytes(self) -> bytes:
         """A container file's contents, which `from_bytes` reads."""
-        from . import container
-
-        return container.contents(self)
+        contents: bytes = _files().contents(self)
+        return contents
 
     @classmethod
     def from_bytes(cls, data: bytes) -> CodecTokens:
@@ -393,11 +391,10 @@ class CodecTokens:
             InvalidInput: It is no bytes.
             CorruptFile: It is no container, or what it says does not fit together.
         """
-        from . import container
-
         if not isinstance(data, bytes | bytearray | memoryview):
             raise InvalidInput(f"the contents of a container are bytes, not {type(data).__name__}")
-        return container.from_bytes(bytes(data), "this")
+        tokens: CodecTokens = _files().from_bytes(bytes(data), "this")
+        return tokens
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, CodecTokens):
@@ -452,3 +449,10 @@ def _checked(code: Any, number: int, size: int) -> Codes:
     if array.size and (array.min() < 0 or array.max() >= size):
         raise InvalidTokens(f"codebook {number} has a token outside 0 … {size - 1}")
     return array.astype(np.int32)
+
+
+def _files() -> ModuleType:
+    with held_off():
+        from . import container
+
+    return container

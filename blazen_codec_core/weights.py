@@ -199,6 +199,7 @@ def _from(source: WeightSource, options: LoadOptions) -> WeightFile:
     return _from_hub(source, options) if source.repo else _from_url(source, options)
 
 
+@held_off()
 def _embedded(source: WeightSource) -> WeightFile:
     path = Path(str(importlib.resources.files(source.package or "") / source.file))
     if not path.is_file():

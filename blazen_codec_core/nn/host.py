@@ -48,3 +48,6 @@ def _is_elsewhere() -> bool:
         return torch.get_default_device() != _CPU
     except Exception:  # what PyTorch raises of a device that is not there
         return True
+
+
+_is_elsewhere()  # PyTorch imports a part of itself the first time, and no fork waits for that later

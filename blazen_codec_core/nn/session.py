@@ -16,6 +16,7 @@ from .. import cancelling
 from ..backend import CodecBackend, DecoderSession, EncoderSession
 from ..checks import Pcm, check_blocks, check_piece
 from ..errors import CodecError, InferenceError, InvalidInput, InvalidTokens, reason
+from ..forks import held_off
 from ..tokens import CodecTokens
 from .host import own_settings
 from .layer import State, StreamSetup
@@ -27,11 +28,11 @@ from .transfers import fetched, fetched_codes, sent
 def running(inference: bool = True) -> Iterator[None]:
     """Inference mode, or certainly not, and settings of our own, whatever the caller's; torch's errors become `InferenceError`.
 
-    Not even begun where the task that asked for it was cancelled.
+    Not even begun where the task that asked for it was cancelled. Forks of other threads wait.
     """
     cancelling.check()
     try:
-        with torch.inference_mode(inference), own_settings():
+        with held_off(), torch.inference_mode(inference), own_settings():
             yield
     except CodecError:
         raise

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 import blazen_codec_core as bc
+from blazen_codec_core import weights
 from blazen_codec_core.conformance.signals import voice
 from blazen_codec_core.forks import is_forked_child
 
@@ -117,21 +118,21 @@ def after_others_of_torch() -> bool:
 
 
 def while_another_thread_loads() -> bool:
-    """A child of a moment in which others hold every lock that there is."""
+    """A child of a moment in which another thread downloads weights, and so holds a lock."""
     other = bc.load(sys.argv[1], device="cpu")
     inside, go_on = threading.Event(), threading.Event()
-    new_network = type(other._backend).new_network  # type: ignore[attr-defined]
+    locate = weights.locate
 
-    def slowly(self: object) -> object:
+    def slowly(*asked: object) -> object:
         inside.set()
         go_on.wait()
-        return new_network(self)
+        return locate(*asked)  # type: ignore[arg-type]
 
-    type(other._backend).new_network = slowly  # type: ignore[attr-defined,method-assign,assignment]
+    weights.locate = slowly  # type: ignore[assignment]
     thread = threading.Thread(target=other.load)
     thread.start()
     inside.wait()
-    type(other._backend).new_network = new_network  # type: ignore[attr-defined,method-assign]
+    weights.locate = locate
     found = forked(lambda: same(other.encode(pcm, rate)))
     go_on.set()
     thread.join()

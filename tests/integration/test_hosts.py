@@ -87,12 +87,7 @@ def test_tokens_do_not_depend_on_it(usual, setting, loaded):
     codec, (wanted, audio) = usual
     codec = codec if loaded else bc.load(codec.name, device="cpu")
     with SETTINGS[setting]():
-        before = (
-            torch.get_default_dtype(),
-            torch.get_default_device(),
-            torch.is_autocast_enabled("cpu"),
-            torch.get_num_threads(),
-        )
+        before = settings()
         tokens, decoded = everything(codec)
         assert settings() == before
     assert tokens == wanted
