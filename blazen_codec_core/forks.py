@@ -8,6 +8,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Generic, Self, TypeVar, overload
 
 T = TypeVar("T")
@@ -18,10 +19,15 @@ GIVE_WAY = 10.0
 """Seconds that what would hold forks off waits for one that is waiting."""
 _LOOK = 0.1
 """Seconds after which a fork looks again, since a thread that was interrupted may not have said that it is done."""
+_LONGEST_END = 1.0
+"""Seconds that a fork waits for threads that have ended, and whose libraries tidy up."""
+_TASKS = Path("/proc/self/task")
 _forked = False
 _gate = threading.Condition()
 _waiting = 0
 _busy: weakref.WeakSet[_Busy] = weakref.WeakSet()
+_were_busy: set[int] = set()
+"""Threads, as the system numbers them."""
 
 
 class _Busy:
@@ -102,6 +108,7 @@ def held_off() -> Iterator[None]:
             _gate.wait_for(lambda: not _waiting, GIVE_WAY)
         busy = _Busy()
         _busy.add(busy)
+        _were_busy.add(threading.current_thread().native_id or 0)
     try:
         yield
     finally:
@@ -123,6 +130,16 @@ def _before() -> None:
     end = time.monotonic() + LONGEST_WAIT
     while _are_busy(own=False) and time.monotonic() < end:
         _gate.wait(_LOOK)
+    _wait_for_ended_threads()
+
+
+def _wait_for_ended_threads() -> None:
+    """Until those are gone that Python has ended: MKL gives back what it kept for them last, behind a lock (seen on Linux)."""
+    ended = _were_busy - {thread.native_id for thread in threading.enumerate()}
+    end = time.monotonic() + _LONGEST_END
+    while any((_TASKS / str(thread)).exists() for thread in ended) and time.monotonic() < end:
+        time.sleep(0.001)
+    _were_busy.difference_update(ended)
 
 
 def _after_in_parent() -> None:
