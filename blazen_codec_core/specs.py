@@ -23,7 +23,7 @@ Direction = Literal["encode", "decode"]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class DeviceCapabilities(_Frozen):
