@@ -11,9 +11,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from . import compare as engines
 from . import datasets as whole_datasets
-from . import measure, scaling, sessions
+from . import engines, scaling, streaming, timing
 from . import startup as processes
 from . import throughput as batches
 
@@ -37,13 +36,13 @@ def show(result: dict[str, Any], *tables: Table) -> None:
     console = Console(stderr=True, width=220)
     for table in tables:
         console.print(table)
-    click.echo(json.dumps({"machine": measure.machine(), **result}, indent=2))
+    click.echo(json.dumps({"machine": timing.machine(), **result}, indent=2))
 
 
 def keep(result: dict[str, Any], output: Path | None, name: str, picture: Callable[[Path], None] | None = None) -> None:
     if output:
         output.mkdir(parents=True, exist_ok=True)
-        (output / f"{name}.json").write_text(json.dumps({"machine": measure.machine(), **result}, indent=2))
+        (output / f"{name}.json").write_text(json.dumps({"machine": timing.machine(), **result}, indent=2))
         if picture:
             picture(output / f"{name}.png")
 
@@ -69,14 +68,14 @@ def long(names: tuple[str, ...], minutes: int, output: Path | None) -> None:
     """Sessions of minutes: the work a second of audio against that of short sessions in between, and, in a process without
     those, peak memory above the loaded model."""
     rows = _long(names, minutes)
-    show({"rows": rows}, sessions.long_table(rows))
+    show({"rows": rows}, streaming.long_table(rows))
     keep({"rows": rows}, output, "long")
 
 
 def _long(names: tuple[str, ...], minutes: int) -> list[dict[str, Any]]:
     rows = []
     for name in names:
-        for row in sessions.long(name, minutes):
+        for row in streaming.long(name, minutes):
             say(f"{name} {row['what']} {minutes} min: {row['median']:.4f}, {row['over_short']:.3f}, {row['mib']:.0f} MiB")
             rows.append(row)
     return rows
@@ -93,8 +92,8 @@ def _long(names: tuple[str, ...], minutes: int) -> list[dict[str, Any]]:
 def latency(names: tuple[str, ...], tiles: tuple[int, ...], seconds: float, device: str, graphs: bool) -> None:
     """Sessions fed frame by frame: how much must be in before the first output comes, how far behind it is from then on at
     most, and the work that one push takes. For GPUs: `--device cuda`, with `--graphs` and without."""
-    rows = [row for name in names for row in sessions.latency(name, tiles, seconds, device=device, graphs=graphs)]
-    show({"rows": rows}, sessions.latency_table(rows))
+    rows = [row for name in names for row in streaming.latency(name, tiles, seconds, device=device, graphs=graphs)]
+    show({"rows": rows}, streaming.latency_table(rows))
 
 
 @main.command()
@@ -169,10 +168,10 @@ def everything(names: tuple[str, ...], rounds: int, minutes: int, output: Path |
     compared = engines.run(names, engines.LENGTHS, rounds, say)
     keep(compared, output, "compare", lambda path: engines.picture(compared, path))
     longer = _long(names, minutes)
-    late = [row for name in names for row in sessions.latency(name, (), 10.0)]
+    late = [row for name in names for row in streaming.latency(name, (), 10.0)]
     started = processes.run(rounds)
     result = {"compare": compared, "long": longer, "latency": late, "startup": started}
-    tables = (engines.table(compared), sessions.long_table(longer), sessions.latency_table(late), processes.table(started))
+    tables = (engines.table(compared), streaming.long_table(longer), streaming.latency_table(late), processes.table(started))
     show(result, *tables)
     keep(result, output, "all")
 

@@ -18,13 +18,14 @@ from rich.table import Table
 
 import blazen_codec_core as bc
 from blazen_codec_core.conformance.signals import voice
-from blazen_codec_core.dataset import books, local, plan
-from blazen_codec_core.dataset.books import Done
+from blazen_codec_core.dataset import plan, run_state
+from blazen_codec_core.dataset.executors import processes
 from blazen_codec_core.dataset.items import Fault
-from blazen_codec_core.dataset.work import Job
-from blazen_codec_core.recordings import Recording
+from blazen_codec_core.dataset.jobs.base import Job
+from blazen_codec_core.dataset.run_state import Done
+from blazen_codec_core.transcode import Recording
 
-from . import measure
+from . import timing
 
 RATES, FORMATS = (8_000, 16_000, 22_050, 24_000, 44_100, 48_000), ("wav", "flac", "ogg", "mp3")
 LONG_FILES = (1200.0, 600.0, 300.0, 180.0, 120.0)
@@ -57,7 +58,7 @@ class Alone(Job):
     verb: ClassVar[str] = "measuring"
 
     def open(self, codec: bc.DynCodecProvider) -> Any:
-        planned = plan.read(self.out / books.FOLDER)
+        planned = plan.read(self.out / run_state.FOLDER)
         assert planned is not None
 
         def work(number: int) -> Done:
@@ -109,14 +110,14 @@ def run(name: str, files: int, broken: int, workers: int, device: str) -> dict[s
         weights = None if name.endswith("_tiny") else "random:0"
         codec = bc.load(name, device=device, weights=weights)
         if codec.device != "cpu":
-            codec.encode_batch([measure.voices(codec, seconds) for seconds in (0.3, 1.0, 4.0)], codec.sample_rate)  # compiles
+            codec.encode_batch([timing.voices(codec, seconds) for seconds in (0.3, 1.0, 4.0)], codec.sample_rate)  # compiles
         started = time.perf_counter()
         with watched() as peaks:
             summary = bc.tokenize_dataset(source, codec, out, engine=bc.Engine(workers=workers))
         elapsed = time.perf_counter() - started
         streams = sum(tokens.seconds * tokens.streams for _, tokens in bc.CodecTokens.from_parquet(out))
         alone = Alone(codec.name, codec.options, out)
-        done = list(local.run(alone, range(summary.shards), [codec.device] * workers, 1 if codec.device == "cpu" else None))
+        done = list(processes.run(alone, range(summary.shards), [codec.device] * workers, 1 if codec.device == "cpu" else None))
         own = workers * sum(one.seconds for one in done) / sum(one.took for one in done)
     return {
         "codec": name,

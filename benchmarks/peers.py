@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 import blazen_codec_core as bc
-from blazen_codec_core.nn.upstream import stand_in
+from blazen_codec_core.torch_backend.upstream import stand_in
 
 Array = NDArray[Any]
 TRAINING = {"cluster_size", "embed_avg", "inited"}

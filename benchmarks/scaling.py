@@ -19,13 +19,13 @@ from rich.table import Table
 import blazen_codec_core as bc
 from blazen_codec_core.audio import AudioReader
 from blazen_codec_core.conformance.signals import voice
-from blazen_codec_core.dataset import books, plan
-from blazen_codec_core.dataset.books import Done
+from blazen_codec_core.dataset import plan, run_state
+from blazen_codec_core.dataset.executors.processes import cores
 from blazen_codec_core.dataset.items import Item
-from blazen_codec_core.dataset.local import cores
+from blazen_codec_core.dataset.jobs.tokenize import in_threads
+from blazen_codec_core.dataset.run_state import Done
 from blazen_codec_core.dataset.sources import Source, find
-from blazen_codec_core.dataset.tokenizing import in_threads
-from blazen_codec_core.recordings import Recording
+from blazen_codec_core.transcode import Recording
 
 ROUND_TRIP = 0.02
 """Seconds that storage far away takes to answer, in the measurement of headers."""
@@ -77,7 +77,7 @@ def headers(count: int = 4_000) -> float:
 
 def journal(count: int = 500) -> float:
     """Lines a second, each on the disk before the next."""
-    with tempfile.TemporaryDirectory() as folder, books.open_books(Path(folder)) as kept:
+    with tempfile.TemporaryDirectory() as folder, run_state.open_books(Path(folder)) as kept:
         started = time.perf_counter()
         for number in range(count):
             kept.note(Done(number, 100, 3600.0, 60.0, (), ("eJxjYBBggAEmKO0AxAoMHGA2hwMjTFoBiBmhyjnAipA=",) * 8))

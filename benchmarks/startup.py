@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.table import Table
 
-from . import measure
+from . import timing
 
 
 def run(rounds: int) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def run(rounds: int) -> dict[str, Any]:
         "load": [sys.executable, "-c", "import blazen_codec_core as bc; bc.load('snac_tiny').load()"],
     }
     work = {name: partial(subprocess.run, program, check=True, capture_output=True) for name, program in programs.items()}
-    medians = {name: statistics.median(seconds) for name, seconds in measure.interleaved(work, rounds).items()}
+    medians = {name: statistics.median(seconds) for name, seconds in timing.interleaved(work, rounds).items()}
     # Importing pydantic starts an interpreter too, so its median already is that of `pass` plus the import.
     return {**medians, "list_over_pydantic": medians["list"] / medians["pydantic"]}
 

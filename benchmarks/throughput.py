@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 import blazen_codec_core as bc
-from blazen_codec_core.nn.ways import library_precision
+from blazen_codec_core.nn.kernels.aten.conv import library_precision
 
-from . import measure, peers
+from . import peers, timing
 
 Array = NDArray[Any]
 OURS = ("float32", "tfloat32", "bfloat16", "float16")
@@ -39,7 +39,7 @@ def run(name: str, device: str, batch: int, seconds: float, rounds: int, say: Ca
     spec = bc.Registry().find(name).spec
     weights = None if spec.weights.package else "random:0"
     reference = bc.load(name, device=device, weights=weights, noise=False)
-    items = [measure.voices(reference, seconds) * (1 - 0.5 * number / batch) for number in range(batch)]
+    items = [timing.voices(reference, seconds) * (1 - 0.5 * number / batch) for number in range(batch)]
     tokens = reference.encode_batch(items, spec.sample_rate)
     rows: list[dict[str, Any]] = []
     for dtype in OURS:
@@ -69,7 +69,7 @@ def _measured(engine: Engine, batch: int, seconds: float, rounds: int) -> dict[s
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     codes, audio = engine.encode(), np.stack(engine.decode())
-    taken = {what: measure.interleaved({what: getattr(engine, what)}, rounds)[what] for what in ("encode", "decode")}
+    taken = {what: timing.interleaved({what: getattr(engine, what)}, rounds)[what] for what in ("encode", "decode")}
     speeds = {what: batch * seconds / statistics.median(each) for what, each in taken.items()}
     spread = {f"{what}_spread": max(each) / min(each) for what, each in taken.items()}
     gib = torch.cuda.max_memory_allocated() / 2**30 if cuda else 0.0

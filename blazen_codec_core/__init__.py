@@ -21,11 +21,10 @@ if TYPE_CHECKING:
     from .audio import read as read_audio
     from .audio import resample
     from .audio import write as write_audio
+    from .audio.loudness import integrated_loudness
     from .backend import AudioBackend, CodecBackend, DecoderSession, EncoderSession
-    from .container import TokenFormat
-    from .dataset.cluster import Cluster
-    from .dataset.run import Engine, Summary, detokenize_dataset, tokenize_dataset
-    from .discovery import PluginRecord, Plugins, discover
+    from .dataset.executors.ray import Cluster
+    from .dataset.runner import Engine, Summary, detokenize_dataset, tokenize_dataset
     from .errors import (
         AmbiguousCodec,
         CodecError,
@@ -45,13 +44,14 @@ if TYPE_CHECKING:
         UnknownSettingsNotice,
         WeightsUnavailable,
     )
-    from .hookspecs import hookimpl
-    from .layouts import TokenLayout
-    from .loudness import integrated_loudness
+    from .plugins.discovery import PluginRecord, Plugins, discover
+    from .plugins.hookspecs import hookimpl
+    from .plugins.registry import Registry
     from .provider import CodecBackendHandle, DynCodecProvider
-    from .registry import Registry
     from .specs import CodecSpec, DeviceCapabilities, LoadOptions, Segment, WeightSource
-    from .tokens import CodecTokens, Source
+    from .tokens.container import TokenFormat
+    from .tokens.layouts import TokenLayout
+    from .tokens.tokens import CodecTokens, Source
 
 __all__ = [
     "AmbiguousCodec",
@@ -107,18 +107,18 @@ __all__ = [
 _MODULES = {
     "api": ("list_codecs", "load"),
     "audio": ("read_audio", "resample", "write_audio"),
+    "audio.loudness": ("integrated_loudness",),
     "backend": ("AudioBackend", "CodecBackend", "DecoderSession", "EncoderSession"),
-    "container": ("TokenFormat",),
-    "dataset.cluster": ("Cluster",),
-    "dataset.run": ("Engine", "Summary", "detokenize_dataset", "tokenize_dataset"),
-    "discovery": ("PluginRecord", "Plugins", "discover"),
-    "hookspecs": ("hookimpl",),
-    "layouts": ("TokenLayout",),
-    "loudness": ("integrated_loudness",),
+    "dataset.executors.ray": ("Cluster",),
+    "dataset.runner": ("Engine", "Summary", "detokenize_dataset", "tokenize_dataset"),
+    "plugins.discovery": ("PluginRecord", "Plugins", "discover"),
+    "plugins.hookspecs": ("hookimpl",),
+    "plugins.registry": ("Registry",),
     "provider": ("CodecBackendHandle", "DynCodecProvider"),
-    "registry": ("Registry",),
     "specs": ("CodecSpec", "DeviceCapabilities", "LoadOptions", "Segment", "WeightSource"),
-    "tokens": ("CodecTokens", "Source"),
+    "tokens.container": ("TokenFormat",),
+    "tokens.layouts": ("TokenLayout",),
+    "tokens.tokens": ("CodecTokens", "Source"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 _RENAMED = {"read_audio": "read", "write_audio": "write"}

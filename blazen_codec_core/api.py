@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Unpack
 
-from .registry import Registry
+from .plugins.registry import Registry
 from .specs import CodecSpec, LoadOptions
 
 if TYPE_CHECKING:

@@ -140,3 +140,36 @@ def complaint(error: ValueError) -> str:
     if not field or first["type"] == "missing" or isinstance(value, Mapping):
         return f"{field}: {text}" if field else text
     return f"{field} is {value!r:.100}; {text[0].lower()}{text[1:]}"
+
+
+def read_architecture(kind: type[BaseModel], described: Any, origin: str, name: str, names: Names = tuple) -> BaseModel:
+    """What a published description says of a model.
+
+    Args:
+        kind: Its fields are named as there, or have aliases that are.
+        described: Names and values.
+        origin: Where it was found, for messages.
+        name: Of the model, for messages.
+        names: Gives those of the tensors beside it, where a setting is to be seen from them.
+
+    Raises:
+        WeightsUnavailable: It is of another kind of model, or says what is not supported.
+    """
+    if issubclass(kind, Architecture):
+        return kind.read(described, origin, name, names)
+    try:
+        return kind.model_validate(described)
+    except ValidationError as error:
+        raise WeightsUnavailable(f"{origin} is not a config of a model like {name}: {complaint(error)}") from error
+
+
+def check_config(architecture: BaseModel, described: Any, origin: str, name: str, names: Names = tuple) -> None:
+    """Raises `WeightsUnavailable` unless a published description is of this architecture; arguments as `read_architecture`."""
+    found = read_architecture(type(architecture), described, origin, name, names)
+    for field in type(architecture).model_fields:
+        ours, theirs = getattr(architecture, field), getattr(found, field)
+        if ours != theirs:
+            raise WeightsUnavailable(
+                f"{origin} is of another model: {field} is {theirs}, but {name} has {ours}. "
+                "A model of other settings loads with architecture='from-weights'"
+            )

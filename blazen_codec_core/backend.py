@@ -11,11 +11,13 @@ from typing import Any, Protocol, TypedDict, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from . import cancelling, checks, layouts, loudness
+from . import cancellation, checks
+from .audio import loudness
 from .checks import Pcm
 from .errors import InvalidInput, InvalidTokens, NotYetImplemented, OtherWeightsNotice
 from .specs import CodecSpec, LoadOptions
-from .tokens import CodecTokens, longest
+from .tokens import layouts
+from .tokens.tokens import CodecTokens, longest
 
 
 class EncodeOptions(TypedDict, total=False):
@@ -308,7 +310,7 @@ class CodecBackend(AudioBackend):
             yield self.decode_whole(tokens)
             return
         for part in tokens.parts(max(tile, self.piece_frames)):
-            cancelling.check()
+            cancellation.check()
             yield session.push(part)
         yield session.finish()
 

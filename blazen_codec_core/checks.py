@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import values
+from . import validation
 from .errors import InvalidInput, InvalidTokens
 from .specs import CodecSpec
-from .tokens import CodecTokens
-from .values import is_whole
+from .tokens.tokens import CodecTokens
+from .validation import is_whole
 
 Pcm = NDArray[np.float32]
 MAX_CHANNELS = 32
@@ -24,7 +24,7 @@ MAX_AMPLITUDE = 1000.0
 
 def as_array(pcm: Any) -> NDArray[Any]:
     """Anything as an array; `InvalidInput` where it can be none."""
-    return values.as_array(pcm, "this is not an array of audio", InvalidInput)
+    return validation.as_array(pcm, "this is not an array of audio", InvalidInput)
 
 
 def check_audio(pcm: Any, *, empty: bool = False) -> Pcm:

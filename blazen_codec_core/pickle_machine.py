@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 MARK = object()
+PICKLES = (b"PK", b"\x80")
+"""How checkpoints of PyTorch begin: an archive that holds a pickle, or a pickle."""
 MOST_STEPS = 1_000_000
 """Opcodes of one pickle. Each may make a value a hundred times its size, and takes about a microsecond."""
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack, cast
 
-from . import cancelling
+from . import cancellation
 from .forks import Anew
 from .specs import CodecSpec, LoadOptions
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from .backend import CodecBackend, DecoderSession, EncodeOptions, EncoderSession
     from .checks import Pcm
-    from .tokens import CodecTokens
+    from .tokens.tokens import CodecTokens
 
 B = TypeVar("B", bound="CodecBackend")
 P = ParamSpec("P")
@@ -81,8 +81,8 @@ class DynCodecProvider:
         given_up = threading.Event()
 
         def work() -> R:
-            with cancelling.unless(given_up):
-                cancelling.check()
+            with cancellation.unless(given_up):
+                cancellation.check()
                 return function(*args, **kwargs)
 
         try:

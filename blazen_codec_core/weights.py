@@ -17,6 +17,7 @@ from pathlib import Path
 from .errors import InvalidInput, LicenceNotice, WeightsUnavailable, reason
 from .files import replacing
 from .forks import cached_property, held_off
+from .pickle_machine import PICKLES
 from .specs import CodecSpec, LoadOptions, WeightSource, is_commit
 
 CONFIG = "config.json"
@@ -24,8 +25,6 @@ NAMES = ("model.safetensors", "pytorch_model.bin")
 """What a directory's weights may be called, the safer format first."""
 SUFFIXES = (".safetensors", ".bin", ".pth", ".th", ".pt", ".ckpt")
 """Of files that hold weights under a name of their owner's: a folder's only one is taken."""
-PICKLES = (b"PK", b"\x80")
-"""How checkpoints of PyTorch begin: an archive that holds a pickle, or a pickle."""
 LARGEST = 16 << 30
 """Bytes of a download."""
 TIMEOUT = 30.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from blazen_codec_core.nn.after import ELU, SNAKE, After
+from blazen_codec_core.nn.kernels.epilogue import ELU, SNAKE, After
 
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:

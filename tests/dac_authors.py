@@ -13,7 +13,7 @@ import torch
 from scipy import signal
 
 import blazen_codec_core as bc
-from blazen_codec_core.nn.upstream import stand_ins
+from blazen_codec_core.torch_backend.upstream import stand_ins
 from blazen_codec_dac import upstream
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 import blazen_codec_core as bc
-from blazen_codec_core.nn.thread_counts import one_thread
-from blazen_codec_core.nn.upstream import stand_in
+from blazen_codec_core.nn.kernels.thread_counts import one_thread
+from blazen_codec_core.torch_backend.upstream import stand_in
 from blazen_codec_encodec import language_model
 from blazen_codec_encodec.specs import AUTHORS
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from blazen_codec_core.dataset.work import Job
+from blazen_codec_core.dataset.jobs.base import Job
 
 PATIENCE = 300
 """Seconds until a process that should have begun is given up."""

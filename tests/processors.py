@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from blazen_codec_core.nn import kernels, packed
+from blazen_codec_core.nn.kernels import dispatch
+from blazen_codec_core.nn.kernels.aten import prepacked_conv
 
-loops = kernels.load_loops()
+loops = dispatch.load_loops()
 HAS_VECTORS = torch.backends.cpu.get_cpu_capability() in {"AVX2", "AVX512"}
 compiled = pytest.mark.skipif(loops is None, reason="numba, which compiles the loops, is not installed")
 blocks = pytest.mark.skipif(loops is None or not HAS_VECTORS, reason="blocks of registers want numba, and AVX2 or AVX-512")
-packing = pytest.mark.skipif(not packed.is_available(), reason="this PyTorch has no oneDNN with packed products")
+packing = pytest.mark.skipif(not prepacked_conv.is_available(), reason="this PyTorch has no oneDNN with packed products")

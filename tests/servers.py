@@ -19,13 +19,13 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from blazen_codec_core import LoadOptions
-from blazen_codec_core.comparison.trips import Trip
+from blazen_codec_core.comparison.aligned_roundtrip import Trip
 from blazen_codec_core.conformance.signals import voice
-from blazen_codec_core.evaluation import Judge
+from blazen_codec_core.evaluation.evaluate import Judge
 from blazen_codec_core.server import door
 from blazen_codec_core.server.app import application
+from blazen_codec_core.server.catalog import House, Limits
 from blazen_codec_core.server.hosts import Hosts
-from blazen_codec_core.server.house import House, Limits
 
 CHUNK = 1 << 20
 PATIENCE = 300

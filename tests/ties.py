@@ -9,7 +9,7 @@ import torch.nn.functional as F
 import blazen_codec_core as bc
 from blazen_codec_core import weights
 from blazen_codec_core.nn import FactorizedQuantizer
-from blazen_codec_core.nn.segments import cut
+from blazen_codec_core.torch_backend.segments import cut
 
 TIE = 1e-5
 """By how much of itself one distance may be larger than the other."""

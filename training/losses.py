@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from blazen_codec_core.metrics import mel_filters
+from blazen_codec_core.evaluation.metrics import mel_filters
 
 SCALES = ((128, 12), (256, 24), (512, 40), (1024, 80), (2048, 128))
 """Window length in samples, and mel bands."""

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 
 from blazen_codec_core.nn import CodecNetwork, StreamSetup, reset_parameters
 
-from . import codebooks, sound
+from . import codebook_init, synthetic_audio
 from .discriminator import Adversary
 from .losses import EnvelopeLoss, SpectralLoss, waveform_loss
 from .optimizer import Optimizer
@@ -45,7 +45,7 @@ from .recipes import RECIPES, Recipe
 CHECKPOINT_EVERY, MEASURE_EVERY = 250, 1000
 HEARD_AFTER = 500
 """Steps until a discriminator, which begins knowing nothing, has its full say."""
-SAMPLE_RATE = sound.SAMPLE_RATE
+SAMPLE_RATE = synthetic_audio.SAMPLE_RATE
 
 
 @dataclass
@@ -144,7 +144,7 @@ class Run:
     ) -> None:
         self.recipe, self.plan, self.work, self.compiled, self.device = recipe, plan, work, compiled, torch.device(device)
         work.mkdir(parents=True, exist_ok=True)
-        corpus = sound.corpus(plan.seed, plan.corpus_minutes, work / "corpus.npy")
+        corpus = synthetic_audio.corpus(plan.seed, plan.corpus_minutes, work / "corpus.npy")
         self.batches = Batches(corpus, plan, recipe, self.device)
         self.step = 0
         self.network = recipe.network()
@@ -155,7 +155,7 @@ class Run:
             self.split_codebooks()
         self.average = copy.deepcopy(self.network).requires_grad_(False)
         self.optimizer = Optimizer(self.network)
-        self.usage = codebooks.Usage(self.network.quantizer)
+        self.usage = codebook_init.Usage(self.network.quantizer)
         self.spectral, self.envelope = (loss(SAMPLE_RATE).to(self.device) for loss in (SpectralLoss, EnvelopeLoss))
         self.adversary = Adversary(plan.seed, self.device)
         if self.checkpoint.exists():
@@ -257,15 +257,15 @@ class Run:
     def split_codebooks(self) -> None:
         """Gives the unused entries of a model that is gone on from something to do."""
         generator = torch.Generator().manual_seed(self.plan.seed)
-        self.log({"entries split": codebooks.split(self.network.quantizer, self.latents(self.plan.fit_batches), generator)})
+        self.log({"entries split": codebook_init.split(self.network.quantizer, self.latents(self.plan.fit_batches), generator)})
 
     @torch.no_grad()
     def fit_codebooks(self) -> None:
         self.network.load_state_dict(self.average.state_dict())
-        codebooks.normalise(self.network, self.latents(4))
+        codebook_init.normalise(self.network, self.latents(4))
         latents = self.latents(self.plan.fit_batches)
         generator = torch.Generator().manual_seed(self.plan.seed)
-        left = codebooks.fit(self.network.quantizer, latents, generator)
+        left = codebook_init.fit(self.network.quantizer, latents, generator)
         self.average.load_state_dict(self.network.state_dict())
         self.log({"energy left after each codebook": left, "stoi": self.intelligibility()})
 
@@ -276,7 +276,7 @@ class Run:
         torch.manual_seed(0)
         scores = []
         for index in range(12):
-            pcm = sound.held_out_speech(index)
+            pcm = synthetic_audio.held_out_speech(index)
             pcm = pcm[: len(pcm) // self.recipe.samples * self.recipe.samples]
             y = forward(torch.from_numpy(pcm)[None, :, None].to(self.device))[0]
             scores.append(stoi(pcm, y[0, :, 0].cpu().numpy(), SAMPLE_RATE))

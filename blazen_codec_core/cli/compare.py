@@ -6,11 +6,14 @@ from typing import Any
 
 import click
 
-from .. import evaluation, files, loudness, plots
-from ..registry import Registry
+from ..audio import loudness
+from ..evaluation import evaluate, plots
+from ..files import make_folder
+from ..plugins.registry import Registry
 from ..specs import LoadOptions
-from . import stream
+from .files import check_writable
 from .options import AUDIO, as_json, judging, loading, mono, print_json, quiet, say
+from .progress import bar
 
 LARGE = 100
 """MB of a report from which on it is said how to make it smaller."""
@@ -24,7 +27,7 @@ LARGE = 100
 )  # fmt: skip
 @click.option("-o", "--output", type=AUDIO, help="the report, an HTML file that needs nothing else")
 @click.option("--pictures", type=click.Path(path_type=Path, file_okay=False), help="a folder for the pictures as PNG")
-@click.option("--seconds", type=click.FloatRange(min=evaluation.SHORTEST_SECONDS), help="only so much of each recording")
+@click.option("--seconds", type=click.FloatRange(min=evaluate.SHORTEST_SECONDS), help="only so much of each recording")
 @judging
 @mono
 @loading
@@ -36,7 +39,7 @@ def command(
     output: Path | None,
     pictures: Path | None,
     seconds: float | None,
-    judge: evaluation.Judge,
+    judge: evaluate.Judge,
     mono: bool,
     quiet: bool,
     as_json: bool,
@@ -49,28 +52,29 @@ def command(
     """
     if not (output or pictures or as_json):
         raise click.UsageError("say where to: -o report.html, --pictures FOLDER or --json")
-    from ..comparison import compared, document, report
+    from ..comparison import compare, serialize
     from ..comparison import systems as asked
+    from ..comparison.render import report
 
     systems = asked.systems(names, asked.of(Registry(), LoadOptions.of(**options)))
-    paths = evaluation.recordings(sources)
+    paths = evaluate.recordings(sources)
     check(judge, pictures=bool(output or pictures))
     if output:
-        stream.check_writable(output)
+        check_writable(output)
     if pictures:
-        files.make_folder(pictures)
+        make_folder(pictures)
     facts, shown = [], []
-    with stream.bar("comparing", len(paths), quiet) as advance:
+    with bar("comparing", len(paths), quiet) as advance:
         for system in systems:
             system.prepare()
         for number, path in enumerate(paths, 1):
-            excerpt = compared.Excerpt(path, seconds=seconds, mono=mono)
+            excerpt = compare.Excerpt(path, seconds=seconds, mono=mono)
             for remark in excerpt.remarks:
                 say(remark, quiet)
-            one = compared.compare(excerpt, systems, judge)
-            facts.append(document.facts(one))
+            one = compare.compare(excerpt, systems, judge)
+            facts.append(serialize.facts(one))
             if output:
-                shown.append(document.shown(one))
+                shown.append(serialize.shown(one))
             if pictures:
                 draw(one, pictures, f"{number:02d}-{path.stem}")
             advance(1)
@@ -81,15 +85,15 @@ def command(
         if size > LARGE * 1e6:
             say("the report is large; --seconds 30 takes only so much of each recording", quiet)
     if pictures:
-        from ..comparison.pictures import rate_quality
+        from ..comparison.render.figures import rate_quality
 
-        rate_quality(document.means(facts), pictures / "rate-quality.png")
+        rate_quality(serialize.means(facts), pictures / "rate-quality.png")
         written(f"written the pictures in {pictures}")
     if as_json:
-        print_json(document.summary(facts))
+        print_json(serialize.summary(facts))
 
 
-def check(judge: evaluation.Judge, *, pictures: bool) -> None:
+def check(judge: evaluate.Judge, *, pictures: bool) -> None:
     """Fails before the work rather than after it, where a package is missing."""
     judge.check_available()
     loudness.check_available()
@@ -99,7 +103,7 @@ def check(judge: evaluation.Judge, *, pictures: bool) -> None:
 
 def draw(one: Any, folder: Path, stem: str) -> None:
     """The pictures of one recording."""
-    from ..comparison import pictures
+    from ..comparison.render import figures
 
-    pictures.spectrograms(one, folder / f"{stem}.spectrograms.png")
-    pictures.tokens(one, folder / f"{stem}.tokens.png")
+    figures.spectrograms(one, folder / f"{stem}.spectrograms.png")
+    figures.tokens(one, folder / f"{stem}.tokens.png")

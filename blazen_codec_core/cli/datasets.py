@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 
 import click
 
-from ..dataset.cluster import Cluster
-from ..dataset.run import Engine, Summary
+from ..dataset.executors.ray import Cluster
+from ..dataset.runner import Engine, Summary
 from ..foreign_json import parse_object
-from ..recordings import Advance, Progress
+from ..transcode import Advance, Progress
 from .options import print_json, say
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -5,11 +5,11 @@ from typing import Any
 
 import click
 
-from .. import container
 from ..audio import check_format
-from ..registry import Registry
+from ..plugins.registry import Registry
 from ..specs import LoadOptions
-from . import stream
+from ..tokens import container
+from . import files
 from .options import AUDIO, as_json, format_options, loading, print_json, quiet, say, strict_weights
 
 
@@ -29,18 +29,18 @@ def command(source: Path, output: Path, format_options: dict[str, str], quiet: b
     TOKENS is a token file, or - for a .tokens file on standard input. The model is the one that made them; so are the weights,
     where those are random:SEED. The audio has the sample rate and length of the original.
     """
-    if as_json and output == stream.STANDARD:
+    if as_json and output == files.STANDARD:
         raise click.UsageError("--json and the audio would both go to standard output")
-    with stream.from_standard(source, container.SUFFIX) as read, stream.to_standard(output, ".wav") as written:
-        stream.check_writable(written)
+    with files.from_standard(source, container.SUFFIX) as read, files.to_standard(output, ".wav") as written:
+        files.check_writable(written)
         check_format(written.suffix)
         registry = Registry()
         tokens = registry.format_for(read).read(read, loading=LoadOptions.of(**options), **format_options)
-        stream.check_audio_fits(written, tokens)
+        files.check_audio_fits(written, tokens)
         if options["weights"] is None and tokens.weights and tokens.weights.startswith("random:"):
             options["weights"] = tokens.weights
         codec = registry.provider(tokens.codec, LoadOptions.of(**options))
-        stream.decode_to_file(codec, tokens, written, quiet)
+        files.decode_to_file(codec, tokens, written, quiet)
     if as_json:
         print_json({"output": str(output), "codec": tokens.codec, "seconds": tokens.seconds, "channels": tokens.channels})
     else:

@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
-from ..dataset.run import Engine, detokenize_dataset
-from ..registry import Registry
+from ..dataset.runner import Engine, detokenize_dataset
+from ..plugins.registry import Registry
 from ..specs import LoadOptions
 from . import datasets
 from .options import as_json, model, quiet, strict_weights

@@ -5,11 +5,11 @@ from typing import Any
 
 import click
 
-from .. import container
 from ..audio import Truncated
-from ..registry import Registry
+from ..plugins.registry import Registry
 from ..specs import LoadOptions
-from . import stream
+from ..tokens import container
+from . import files
 from .options import (
     AUDIO,
     as_json,
@@ -62,20 +62,20 @@ def command(
     IN is an audio file of any kind and sample rate, or - for standard input. A mono codec takes the channels one by one, unless
     the format of the tokens holds one stream only: then they are mixed down. For a codec of several channels, one is copied.
     """
-    if as_json and output == stream.STANDARD:
+    if as_json and output == files.STANDARD:
         raise click.UsageError("--json and the tokens would both go to standard output")
-    with stream.from_standard(source) as read, stream.to_standard(output, container.SUFFIX) as written:
+    with files.from_standard(source) as read, files.to_standard(output, container.SUFFIX) as written:
         registry = Registry()
         file_format = registry.format_for(written)
-        stream.check_writable(written)
+        files.check_writable(written)
         loading = LoadOptions.of(**options)
         codec = registry.provider(name, loading)
         spec = codec.spec
         file_format.check_options(format_options)
         mono = mono or (file_format.streams == 1 == spec.channels)
-        file_format.check(spec, stream.channels_of(read, spec.channels, mono))
+        file_format.check(spec, files.channels_of(read, spec.channels, mono))
         spec.codebooks_for(bandwidth)
-        tokens = stream.encode_file(
+        tokens = files.encode_file(
             codec, read, quiet, bandwidth=bandwidth, mono=mono, normalize_db=normalize_db, truncated=truncated
         )
         file_format.write(tokens, written, loading=loading, **format_options)

@@ -8,11 +8,12 @@ from typing import Any
 
 import click
 
-from .. import evaluation, opus
-from ..registry import Registry
+from ..evaluation import evaluate, opus
+from ..plugins.registry import Registry
 from ..specs import LoadOptions
-from . import stream
+from .files import check_writable
 from .options import AUDIO, as_json, bandwidth, judging, loading, mono, print_json, quiet
+from .progress import bar
 
 
 @click.command("evaluate")
@@ -41,7 +42,7 @@ def command(
     names: tuple[str, ...],
     sources: tuple[Path, ...],
     against: str | None,
-    judge: evaluation.Judge,
+    judge: evaluate.Judge,
     plot: Path | None,
     bandwidth: float | None,
     mono: bool,
@@ -55,22 +56,22 @@ def command(
     """
     registry = Registry()
     codecs = [registry.provider(name, LoadOptions.of(**options)) for name in names]
-    paths = evaluation.recordings(sources)
+    paths = evaluate.recordings(sources)
     judge.check_available()
     if against:
         opus.check_available()
     if plot:
-        from .. import plots
+        from ..evaluation import plots
 
-        stream.check_writable(plot)
+        check_writable(plot)
         plots.check_available()
-    reports: list[evaluation.Report] = []
-    with stream.bar("evaluating", len(codecs) * len(paths) * (2 if against else 1), quiet) as advance:
+    reports: list[evaluate.Report] = []
+    with bar("evaluating", len(codecs) * len(paths) * (2 if against else 1), quiet) as advance:
         done = partial(advance, 1)
         for codec in codecs:
-            reports.append(evaluation.evaluate(codec, paths, judge, mono=mono, bandwidth=bandwidth, done=done))
+            reports.append(evaluate.evaluate(codec, paths, judge, mono=mono, bandwidth=bandwidth, done=done))
             if against:
-                reports.append(evaluation.evaluate_opus(codec, reports[-1], judge, mono=mono, done=done))
+                reports.append(evaluate.evaluate_opus(codec, reports[-1], judge, mono=mono, done=done))
     if plot:
         plots.evaluations(reports, plot)
     if as_json:
@@ -81,14 +82,14 @@ def command(
             click.echo(f"written {plot}")
 
 
-def summary(report: evaluation.Report) -> dict[str, Any]:
+def summary(report: evaluate.Report) -> dict[str, Any]:
     """A report for machines; what could not be judged is null."""
-    means = {name: report.mean(name) for name in (*evaluation.QUALITIES, "kbps", "file_kbps", "encode_speed", "decode_speed")}
+    means = {name: report.mean(name) for name in (*evaluate.QUALITIES, "kbps", "file_kbps", "encode_speed", "decode_speed")}
     return {
         "system": report.system,
-        "mean": evaluation.without_nan(means),
+        "mean": evaluate.without_nan(means),
         "codebooks": [asdict(book) for book in report.codebooks],
-        "recordings": [evaluation.without_nan(asdict(result)) for result in report.results],
+        "recordings": [evaluate.without_nan(asdict(result)) for result in report.results],
     }
 
 
@@ -103,7 +104,7 @@ COLUMNS: tuple[tuple[str, str, str], ...] = (
 )
 
 
-def show(reports: list[evaluation.Report], recordings: int) -> None:
+def show(reports: list[evaluate.Report], recordings: int) -> None:
     """A line a system, and below how it uses its codebooks."""
     from rich.console import Console
     from rich.table import Table

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import click
 
-from ..registry import Registry
+from ..plugins.registry import Registry
 from .options import as_json, print_json
 
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import click
 
-from ..installation import how_to_install
-from ..registry import Registry
+from ..plugins.installation import how_to_install
+from ..plugins.registry import Registry
 from .options import as_json, print_json
 
 

@@ -51,9 +51,9 @@ strict_weights = click.option(
 
 
 def _judge(ctx: click.Context, parameter: click.Parameter, without_pesq: bool) -> Any:
-    from .. import evaluation  # which listing codecs does not need
+    from ..evaluation import evaluate  # which listing codecs does not need
 
-    return evaluation.Judge([name for name in evaluation.QUALITIES if name != "pesq" or not without_pesq])
+    return evaluate.Judge([name for name in evaluate.QUALITIES if name != "pesq" or not without_pesq])
 
 
 judging = click.option("--no-pesq", "judge", is_flag=True, callback=_judge, help="leave out PESQ, which is for speech")

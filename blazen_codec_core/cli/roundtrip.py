@@ -6,10 +6,11 @@ from typing import Any
 
 import click
 
-from .. import audio, metrics
-from ..registry import Registry
+from .. import audio
+from ..evaluation import metrics
+from ..plugins.registry import Registry
 from ..specs import LoadOptions
-from . import stream
+from . import files
 from .options import AUDIO, as_json, bandwidth, codec_name, loading, mono, normalize_db, print_json, quiet
 
 
@@ -40,17 +41,17 @@ def command(
     registry = Registry()
     codec = registry.provider(name, LoadOptions.of(**options))
     output = output or Path(f"{source.stem}.{codec.spec.name}.wav")
-    stream.check_writable(output)
+    files.check_writable(output)
     if plot:
-        stream.check_writable(plot)
-        from .. import plots
+        files.check_writable(plot)
+        from ..evaluation import plots
 
         plots.check_available()
     codec.load()
     started = time.perf_counter()
-    tokens = stream.encode_file(codec, source, quiet, bandwidth=bandwidth, mono=mono, normalize_db=normalize_db)
+    tokens = files.encode_file(codec, source, quiet, bandwidth=bandwidth, mono=mono, normalize_db=normalize_db)
     encoded = time.perf_counter()
-    stream.decode_to_file(codec, tokens, output, quiet)
+    files.decode_to_file(codec, tokens, output, quiet)
     decoded = time.perf_counter()
     original, rate = audio.read(source)
     original = original.mean(axis=0, keepdims=True) if mono else original

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from .. import evaluation
 from ..errors import EngineNotAvailable, InvalidInput
+from ..evaluation import evaluate
 from ..specs import LoadOptions
 from .compare import check
 from .options import judging, loading
@@ -49,7 +49,7 @@ def command(
     max_minutes: float,
     jobs: int,
     waiting: int,
-    judge: evaluation.Judge,
+    judge: evaluate.Judge,
     **options: Any,
 ) -> None:
     """A page to compare codecs on: drop or record audio, hear each as it is made, see it, download its tokens.
@@ -63,9 +63,9 @@ def command(
     import uvicorn
 
     from ..server.app import application
+    from ..server.catalog import House, Limits
     from ..server.door import config
     from ..server.hosts import Hosts
-    from ..server.house import House, Limits
 
     limits = Limits(bytes=int(max_mb * 1e6), seconds=max_minutes * 60, at_once=jobs, waiting=waiting)
     house = House(names, LoadOptions.of(**options), limits, judge)

@@ -7,8 +7,8 @@ import click
 
 from ..audio import Truncated
 from ..dataset.fingerprints import Verify
-from ..dataset.run import Engine, tokenize_dataset
-from ..registry import Registry
+from ..dataset.runner import Engine, tokenize_dataset
+from ..plugins.registry import Registry
 from ..specs import LoadOptions
 from . import datasets
 from .options import as_json, bandwidth, codec_name, model, mono, normalize_db, quiet, truncated

@@ -8,9 +8,9 @@ import numpy as np
 
 from ..checks import Pcm
 from ..errors import EngineNotAvailable
-from ..recordings import Recording
-from ..registry import Registry
+from ..plugins.registry import Registry
 from ..specs import LoadOptions
+from ..transcode import Recording
 from .options import AUDIO, as_json, bandwidth, loading, print_json, quiet
 
 AGREEMENT = 0.9999

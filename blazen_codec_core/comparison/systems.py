@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from .. import opus
 from ..errors import InvalidInput
+from ..evaluation import opus
+from ..plugins.registry import Registry
 from ..provider import DynCodecProvider
-from ..recordings import Channels
-from ..registry import Registry
 from ..specs import LoadOptions
-from . import ways
-from .trips import Trip
+from ..transcode import Channels
+from . import roundtrip
+from .aligned_roundtrip import Trip
 
 OPUS = "opus"
 AT = "@"
@@ -53,7 +53,7 @@ class CodecSystem(System):
 
     def trip(self, sample_rate: int, channels: int) -> Trip:
         suited = Channels(channels, False, self.codec.channels)
-        return Trip(ways.through(self.codec, suited.count, self.bandwidth), sample_rate, suited)
+        return Trip(roundtrip.through(self.codec, suited.count, self.bandwidth), sample_rate, suited)
 
 
 class OpusSystem(System):
@@ -68,7 +68,7 @@ class OpusSystem(System):
         opus.check_available()
 
     def trip(self, sample_rate: int, channels: int) -> Trip:
-        return Trip(ways.Opus(sample_rate, channels, self._kbps), sample_rate, Channels(channels, False, channels))
+        return Trip(roundtrip.Opus(sample_rate, channels, self._kbps), sample_rate, Channels(channels, False, channels))
 
 
 Provide = Callable[[str], DynCodecProvider]

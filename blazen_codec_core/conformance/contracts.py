@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import pytest
 
 from ..provider import DynCodecProvider
-from .declared import Declared
-from .exact import Exact
+from .exactness import Exact
+from .invalid_input import Refusals
 from .lifecycle import Lifecycle
-from .refusals import Refusals
+from .spec_claims import Declared
 from .subject import Subject, Whole
 
 

@@ -14,8 +14,8 @@ import pytest
 
 from ..checks import Pcm
 from ..provider import DynCodecProvider
-from ..tokens import CodecTokens
-from .exact import needs_streams
+from ..tokens.tokens import CodecTokens
+from .exactness import needs_streams
 from .subject import Subject, Whole
 
 THREADS = 16

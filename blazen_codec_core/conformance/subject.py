@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from ..api import load
 from ..checks import Pcm
 from ..forks import cached_property
+from ..plugins.registry import Registry
 from ..provider import DynCodecProvider
-from ..registry import Registry
 from ..specs import CodecSpec
-from ..tokens import CodecTokens
+from ..tokens.tokens import CodecTokens
 from .signals import recording
 
 

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 from ..audio import AudioReader, Truncated
 from ..errors import CodecError, CorruptFile, InvalidInput, reason
 from ..files import opened
-from ..values import check_count
+from ..validation import check_count
 from .parquet_cells import Cell, ParquetCells
 from .tar_member import Window
 

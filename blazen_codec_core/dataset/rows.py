@@ -30,10 +30,10 @@ from typing import Any
 
 import numpy as np
 
-from .. import container
 from ..errors import CorruptFile, reason
-from ..tokens import CodecTokens
-from ..values import is_whole
+from ..tokens import container
+from ..tokens.tokens import CodecTokens
+from ..validation import is_whole
 
 VERSION = "1"
 NAMES = (

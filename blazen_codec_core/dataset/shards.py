@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from .. import container
 from ..errors import CodecError, CorruptFile, InvalidInput, reason
 from ..files import existing, opened, replacing
 from ..foreign_json import NotJson, parse_object
 from ..specs import CodecSpec
+from ..tokens import container
 from . import parquet_pages, tar_member
 from .arrow import arrow, parquet
 from .rows import LARGEST_SHORT, VERSION, Row, listed, tokens_of

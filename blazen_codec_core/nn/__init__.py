@@ -1,15 +1,27 @@
 """PyTorch layers with explicit stream state, for authors of codec plugins."""
 
-from .activation import ELU, Snake, Tanh
-from .attention import LocalAttention
-from .conv import Conv1d, Convolving, ConvTranspose1d
-from .layer import Chain, InTiles, Layer, NoiseSource, Pointwise, Residual, Seeded, State, StreamSetup, prepare, reset_parameters
-from .network import CodecNetwork
-from .noise import CounterNoise, NoiseBlock
-from .norm import TimeNorm
-from .padding import Crop, EdgePadding, ReflectPadding, ZeroPadding, same_padding
-from .quantize import FactorizedQuantizer, Quantized, ResidualVectorQuantizer, VectorQuantizer
-from .recurrent import LSTM
+from .codec_network import CodecNetwork
+from .layers.activation import ELU, Snake, Tanh
+from .layers.attention import LocalAttention
+from .layers.base import (
+    Chain,
+    InTiles,
+    Layer,
+    NoiseSource,
+    Pointwise,
+    Residual,
+    Seeded,
+    State,
+    StreamSetup,
+    prepare,
+    reset_parameters,
+)
+from .layers.conv import Conv1d, Convolving, ConvTranspose1d
+from .layers.lstm import LSTM
+from .layers.noise import CounterNoise, NoiseBlock
+from .layers.norm import TimeNorm
+from .layers.padding import Crop, EdgePadding, ReflectPadding, ZeroPadding, same_padding
+from .layers.quantization import FactorizedQuantizer, Quantized, ResidualVectorQuantizer, VectorQuantizer
 
 __all__ = [
     "ELU",

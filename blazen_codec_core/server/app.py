@@ -12,10 +12,10 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from ..comparison.page import page, source
+from ..comparison.render.html import page, source
+from .catalog import House
+from .connection import Visit
 from .hosts import Hosts, OurHostsOnly
-from .house import House
-from .visit import Visit
 
 POLICY = (
     "default-src 'none'; script-src 'unsafe-inline' blob:; style-src 'unsafe-inline'; img-src data:; connect-src 'self'; "
@@ -34,8 +34,8 @@ def application(house: House, hosts: Hosts | None = None) -> Starlette:
     answered = hosts or Hosts()
 
     def show(_: Request) -> Response:
-        scripts = [("server", name) for name in SCRIPTS]
-        text = page("Compare codecs", house.offer(), scripts, POLICY, source("server", "live.css"))
+        scripts = [("live", name) for name in SCRIPTS]
+        text = page("Compare codecs", house.offer(), scripts, POLICY, source("live", "live.css"))
         return HTMLResponse(text, headers={**HEADERS, "Content-Security-Policy": f"{POLICY}; frame-ancestors 'none'"})
 
     async def visit(socket: WebSocket) -> None:

@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 import blazen_codec_core as bc
-from blazen_codec_core.comparison import page
+from blazen_codec_core.comparison.render import html
 from blazen_codec_core.conformance.signals import voice
 
 ASKED = ("-c", "encodec_tiny@1.5", "-c", "encodec_tiny@6", "-c", "snac_tiny", "--device", "cpu")
@@ -91,8 +91,8 @@ def test_names_are_never_markup(run, two, tmp_path):
 
 def test_json_within_a_script_ends_it_nowhere():
     said = {"a": "</script><!--<script>", "b": "\u2028"}
-    assert "<" not in page.as_script(said)
-    assert json.loads(page.as_script(said)) == said
+    assert "<" not in html.as_script(said)
+    assert json.loads(html.as_script(said)) == said
 
 
 @pytest.mark.parametrize(

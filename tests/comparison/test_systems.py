@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import blazen_codec_core as bc
-from blazen_codec_core import opus, recordings
-from blazen_codec_core.comparison import systems, ways
+from blazen_codec_core import transcode
+from blazen_codec_core.comparison import roundtrip, systems
 from blazen_codec_core.conformance.signals import voice
+from blazen_codec_core.evaluation import opus
 
 FAST = ("encodec_tiny", "snac_tiny", "dac_tiny")
 
@@ -80,10 +81,10 @@ def test_a_trip_is_what_the_files_commands_make(provide, tmp_path, name, rate, c
     trip = systems.system(name, provide).trip(rate, channels)
     decoded = there_and_back(trip, pcm, [1000])
     codec = provide(name)
-    tokens = recordings.encode(codec, recordings.Recording.at(tmp_path / "in.wav", codec))
+    tokens = transcode.encode(codec, transcode.Recording.at(tmp_path / "in.wav", codec))
     assert trip.tokens == tokens
     assert trip.way.bits == tokens.bits
-    recordings.decode_to_file(codec, tokens, tmp_path / "out.wav")
+    transcode.decode_to_file(codec, tokens, tmp_path / "out.wav")
     np.testing.assert_allclose(decoded.clip(-1, 1), bc.read_audio(tmp_path / "out.wav")[0], atol=1e-4)  # which has 16 bits
 
 
@@ -117,7 +118,7 @@ def test_a_codec_without_sessions_is_given_all_at_the_end(codecs):
 
     codec = codecs("snac_tiny")
     pcm = signal(24_000, 1)
-    assert isinstance(ways.through(Whole(codec), 1, None), ways.Whole)
+    assert isinstance(roundtrip.through(Whole(codec), 1, None), roundtrip.Whole)
     trips = [systems.CodecSystem(each, "snac_tiny").trip(24_000, 1) for each in (codec, Whole(codec))]
     streamed, whole = (there_and_back(trip, pcm, [5000]) for trip in trips)
     np.testing.assert_allclose(streamed, whole, atol=1e-5)

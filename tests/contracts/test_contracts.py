@@ -10,7 +10,7 @@ from ties import count_differing
 
 import blazen_codec_core as bc
 from blazen_codec_core.conformance import Contracts, Subject
-from blazen_codec_core.conformance.exact import encoded, played
+from blazen_codec_core.conformance.exactness import encoded, played
 from blazen_codec_core.conformance.signals import pieces, recording
 
 LOUD = 3e-5

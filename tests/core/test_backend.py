@@ -353,7 +353,7 @@ class Payload:
 
 @pytest.mark.parametrize("damage", ["empty", "text", "truncated", "code", "list", "lying.safetensors"])
 def test_a_file_that_holds_no_weights_runs_nothing(tmp_path, damage):
-    from blazen_codec_core.nn import state_dicts
+    from blazen_codec_core.nn.checkpoints import state_dicts
 
     path, evil = tmp_path / ("w.safetensors" if "safetensors" in damage else "w.bin"), tmp_path / "evil"
     if damage == "empty":
@@ -376,7 +376,7 @@ def test_a_file_that_holds_no_weights_runs_nothing(tmp_path, damage):
 
 
 def test_weights_with_nan_are_refused(tmp_path):
-    from blazen_codec_core.nn import state_dicts
+    from blazen_codec_core.nn.checkpoints import state_dicts
 
     with pytest.raises(bc.WeightsUnavailable, match="a holds NaN"):
         state_dicts.tensors({"a": torch.tensor([float("nan")])}, tmp_path)

@@ -193,10 +193,10 @@ def test_tokens_of_another_codec_need_its_plugin(run, tmp_path):
 
 
 def test_an_interrupt_has_its_own_exit_code(run, speech, monkeypatch):
-    from blazen_codec_core.cli import stream
+    from blazen_codec_core.cli import files
 
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(stream, "encode_file", interrupted)
+    monkeypatch.setattr(files, "encode_file", interrupted)
     assert run("encode", speech, "-c", "snac_tiny", "-o", "a.tokens", *RANDOM)[0] == 130

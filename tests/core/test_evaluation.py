@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import blazen_codec_core as bc
-from blazen_codec_core import audio, evaluation, metrics, opus
+from blazen_codec_core import audio
 from blazen_codec_core.conformance.signals import voice
+from blazen_codec_core.evaluation import evaluate, metrics, opus
 
 RANDOM = ["--weights", "random:0", "--device", "cpu"]
 
@@ -113,7 +114,7 @@ class TestEvaluation:
         (tmp_path / "a" / "b").mkdir(parents=True)
         for name in ("a/2.wav", "a/b/1.FLAC", "a/notes.txt"):
             (tmp_path / name).touch()
-        assert evaluation.recordings([tmp_path / "a"]) == [tmp_path / "a/2.wav", tmp_path / "a/b/1.FLAC"]
+        assert evaluate.recordings([tmp_path / "a"]) == [tmp_path / "a/2.wav", tmp_path / "a/b/1.FLAC"]
         (tmp_path / "empty").mkdir()
         for wrong, message in (
             ([tmp_path / "empty"], "no audio"),
@@ -121,32 +122,32 @@ class TestEvaluation:
             ([], "name an audio"),
         ):
             with pytest.raises(bc.InvalidInput, match=message):
-                evaluation.recordings(wrong)
+                evaluate.recordings(wrong)
 
     @pytest.mark.parametrize("samples", [1, 29, 30, 31, 100])
     def test_pieces_are_the_whole(self, samples):
-        pieces = list(evaluation.in_pieces(samples, 30))
+        pieces = list(evaluate.in_pieces(samples, 30))
         assert [at for piece in pieces for at in range(samples)[piece]] == list(range(samples))
         assert max(piece.stop - piece.start for piece in pieces) <= 30
 
     def test_means_are_weighted_and_leave_out_what_is_not_known(self):
-        assert evaluation.weighted([(1.0, 3.0), (5.0, 1.0), (math.nan, 9.0)]) == 2.0
-        assert math.isnan(evaluation.weighted([(math.nan, 1.0)]))
+        assert evaluate.weighted([(1.0, 3.0), (5.0, 1.0), (math.nan, 9.0)]) == 2.0
+        assert math.isnan(evaluate.weighted([(math.nan, 1.0)]))
 
     def test_what_is_too_short_is_refused_by_name(self, tmp_path, codecs):
         audio.write(tmp_path / "a.wav", np.zeros((1, 100), np.float32), 24_000)
         with pytest.raises(bc.InvalidInput, match=r"a\.wav.*0\.1 s at least"):
-            evaluation.evaluate(codecs("snac_tiny"), [tmp_path / "a.wav"])
+            evaluate.evaluate(codecs("snac_tiny"), [tmp_path / "a.wav"])
 
     def test_a_single_channel_is_copied_for_a_stereo_codec(self, tmp_path, codecs):
         audio.write(tmp_path / "a.wav", voice(0.3, 44_100)[None], 44_100)
-        pcm = evaluation.read(tmp_path / "a.wav", codecs("encodec_48khz"))
+        pcm = evaluate.read(tmp_path / "a.wav", codecs("encodec_48khz"))
         assert pcm.shape == (2, 14_400)
         assert np.array_equal(*pcm)
 
     def test_a_better_model_has_better_figures(self, root, codecs):
         both = (bc.load("snac_tiny"), codecs("snac_tiny"))
-        trained, random = (evaluation.evaluate(codec, [root / "examples" / "speech.flac"]) for codec in both)
+        trained, random = (evaluate.evaluate(codec, [root / "examples" / "speech.flac"]) for codec in both)
         assert trained.mean("stoi") > 0.7 > random.mean("stoi")
         assert trained.mean("log_mel_distance") < random.mean("log_mel_distance")
         assert trained.mean("kbps") == pytest.approx(2.75, rel=0.02)

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 import blazen_codec_core as bc
-from blazen_codec_core.nn import published, state_dicts
+from blazen_codec_core.nn.checkpoints import conversion, state_dicts
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n"
 
@@ -74,23 +74,23 @@ def test_the_prefix_of_a_model_around_the_codec_is_found(prefix):
         "lm_head.w": torch.zeros(1),
     }
     found = {prefix + name: tensor for name, tensor in own.items()} | (others if prefix else {})
-    assert published.tensors(found, "w").keys() == own.keys()
+    assert conversion.tensors(found, "w").keys() == own.keys()
 
 
 def test_several_codecs_in_one_file_are_refused():
     parts = {f"{start}{part}.w": torch.zeros(1) for start in ("a.", "b.") for part in ("encoder", "quantizer", "decoder")}
     with pytest.raises(bc.WeightsUnavailable, match=r"several codecs, a\. and b\."):
-        published.tensors(parts, "w")
+        conversion.tensors(parts, "w")
 
 
 @pytest.mark.parametrize("wrap", [lambda s: {"best_state": {"model": s}, "xp.cfg": "a: 1"}, lambda s: {"best_state": s, "v": 1}])
 def test_a_trainers_names_around_a_state_dict_are_looked_through(wrap):
-    assert published.tensors(wrap({"encoder.w": torch.ones(1)}), "w").keys() == {"encoder.w"}
+    assert conversion.tensors(wrap({"encoder.w": torch.ones(1)}), "w").keys() == {"encoder.w"}
 
 
 def test_a_file_that_names_its_weights_says_so():
     with pytest.raises(bc.WeightsUnavailable, match="load those of 'facebook/encodec_32khz'"):
-        published.tensors({"pretrained": "facebook/encodec_32khz"}, "w")
+        conversion.tensors({"pretrained": "facebook/encodec_32khz"}, "w")
 
 
 class TestFolders:

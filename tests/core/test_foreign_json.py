@@ -8,8 +8,9 @@ import struct
 import pytest
 
 import blazen_codec_core as bc
-from blazen_codec_core import foreign_json, installation
+from blazen_codec_core import foreign_json
 from blazen_codec_core.foreign_json import NotJson, TooMuch
+from blazen_codec_core.plugins import installation
 
 DEEP = "[" * 100_000
 DIGITS = "9" * 5000
@@ -109,7 +110,7 @@ def test_what_an_installer_wrote_wrongly_says_nothing(monkeypatch, text):
 
 
 def test_what_a_visitor_says_that_harms_is_refused():
-    from blazen_codec_core.server.house import asked
+    from blazen_codec_core.server.catalog import asked
 
     for said in (
         DEEP,

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import importlib_metadata
 import pytest
 
-from blazen_codec_core import installation
+from blazen_codec_core.plugins import installation
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from forged import Called, Stored, archive, legacy, safetensors, view
 
 import blazen_codec_core as bc
 from blazen_codec_core.conformance.signals import voice
-from blazen_codec_core.nn import state_dicts
+from blazen_codec_core.nn.checkpoints import state_dicts
 from blazen_codec_snac.checkpoint import to_published
 
 MOST_MIB, MOST_SECONDS = 96, 20

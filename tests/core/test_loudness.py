@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import blazen_codec_core as bc
-from blazen_codec_core import loudness
+from blazen_codec_core.audio import loudness
 from blazen_codec_core.conformance.signals import pieces, voice
 
 

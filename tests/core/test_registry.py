@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import blazen_codec_core as bc
-from blazen_codec_core import registry as registry_module
-from blazen_codec_core.discovery import discover
+from blazen_codec_core.plugins import registry as registry_module
+from blazen_codec_core.plugins.discovery import discover
 
 sys.path.insert(0, str(Path(__file__).parent))
 from toy import SPEC, ToyBackend

@@ -16,8 +16,8 @@ from hypothesis.extra import numpy as hnp
 from safetensors.numpy import save_file
 
 import blazen_codec_core as bc
-from blazen_codec_core import container, layouts
 from blazen_codec_core.files import replacing
+from blazen_codec_core.tokens import container, layouts
 
 
 @st.composite

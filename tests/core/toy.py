@@ -3,17 +3,9 @@
 from __future__ import annotations
 
 import blazen_codec_core as bc
-from blazen_codec_core.nn import (
-    Chain,
-    CodecNetwork,
-    Conv1d,
-    ConvTranspose1d,
-    FactorizedQuantizer,
-    ResidualVectorQuantizer,
-    Tanh,
-    state_dicts,
-)
-from blazen_codec_core.nn.backend import TorchCodecBackend
+from blazen_codec_core.nn import Chain, CodecNetwork, Conv1d, ConvTranspose1d, FactorizedQuantizer, ResidualVectorQuantizer, Tanh
+from blazen_codec_core.nn.checkpoints import state_dicts
+from blazen_codec_core.torch_backend.backend import TorchCodecBackend
 
 SPEC = bc.CodecSpec(
     api_version=1,

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 import blazen_codec_core as bc
 from blazen_codec_core.conformance.signals import voice
-from blazen_codec_dac import plain_pickle
+from blazen_codec_dac import restricted_unpickler
 from blazen_codec_dac.formats import HEAD, ONE_OBJECT, DacFormat
 from blazen_codec_dac.specs import WINDOW_FRAMES, WINDOW_PADDED
 
@@ -461,4 +461,4 @@ def test_damage_is_noticed_or_gives_tokens(data):
 @given(data=st.binary(max_size=200))
 def test_any_bytes_are_a_value_or_a_value_error(data):
     with contextlib.suppress(ValueError, RecursionError):
-        plain_pickle.load(data)
+        restricted_unpickler.load(data)

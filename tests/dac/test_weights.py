@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 import blazen_codec_core as bc
 from blazen_codec_core import weights
 from blazen_codec_core.conformance.signals import recording
-from blazen_codec_core.nn import published
+from blazen_codec_core.nn.checkpoints import conversion
 from blazen_codec_dac import checkpoint
 
 SMALL = "dac_16khz"
@@ -60,8 +60,8 @@ def hub_config(name: str, **changes) -> str:
 
 def on_the_hub(codecs, factors=None) -> dict[str, torch.Tensor]:
     network = codecs(SMALL)._handle.backend.loaded().network
-    names = published.names(network, checkpoint.hub_rules(BY_NAME[SMALL]))
-    return {key: tensor.clone() for key, tensor in published.alphas(published.to_published(network, names, factors)).items()}
+    names = conversion.names(network, checkpoint.hub_rules(BY_NAME[SMALL]))
+    return {key: tensor.clone() for key, tensor in conversion.alphas(conversion.to_published(network, names, factors)).items()}
 
 
 def same(codecs, where) -> None:
@@ -82,7 +82,7 @@ def test_the_authors_files_load(codecs, theirs, tmp_path):
 
 def test_the_hubs_files_load(codecs, tmp_path):
     (tmp_path / "config.json").write_text(hub_config(SMALL))
-    for factors in (None, published.FACTORS[0]):
+    for factors in (None, conversion.FACTORS[0]):
         save_file(on_the_hub(codecs, factors), tmp_path / "model.safetensors")
         same(codecs, tmp_path)
 

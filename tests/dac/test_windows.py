@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blazen_codec_core.nn import reset_parameters
+from blazen_codec_dac.chunked_decoder import alone
+from blazen_codec_dac.chunks import Windows
 from blazen_codec_dac.network import DacNetwork, decoder
-from blazen_codec_dac.player import alone
 from blazen_codec_dac.specs import SPECS, DacArchitecture
-from blazen_codec_dac.windows import Windows
 
 SMALL = DacArchitecture(
     sample_rate=8000, encoder_dim=4, encoder_rates=(3, 5), decoder_dim=16, decoder_rates=(5, 3), n_codebooks=2, codebook_size=16

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import blazen_codec_core as bc
-from blazen_codec_core.dataset import books
-from blazen_codec_core.dataset.books import Done, Failure, Totals, Usage
+from blazen_codec_core.dataset import run_state
+from blazen_codec_core.dataset.run_state import Done, Failure, Totals, Usage
 from blazen_codec_core.foreign_json import parse_object
 
 
@@ -32,7 +32,7 @@ def test_usage_is_the_same_packed_and_added(codes, others):
 
 
 def test_the_journal_is_what_was_noted_up_to_a_line_that_was_not_finished(tmp_path):
-    with books.open_books(tmp_path) as kept:
+    with run_state.open_books(tmp_path) as kept:
         kept.note_asked({})
         for number in range(3):
             kept.note(done(number, failures=number))
@@ -52,7 +52,7 @@ def test_the_journal_is_what_was_noted_up_to_a_line_that_was_not_finished(tmp_pa
 
 
 def test_a_journal_that_is_damaged_is_not_guessed_at(tmp_path):
-    with books.open_books(tmp_path) as kept:
+    with run_state.open_books(tmp_path) as kept:
         kept.note_asked({})
         (kept.folder / "journal.jsonl").write_text('{"shard": 0}\n')
         with pytest.raises(bc.CorruptFile, match="line 1"):
@@ -60,7 +60,7 @@ def test_a_journal_that_is_damaged_is_not_guessed_at(tmp_path):
 
 
 def test_what_is_asked_for_otherwise_is_refused_with_the_difference(tmp_path):
-    with books.open_books(tmp_path) as kept:
+    with run_state.open_books(tmp_path) as kept:
         assert not kept.agrees({"codec": "a", "bandwidth": 6.0})
         kept.note_asked({"codec": "a", "bandwidth": 6.0})
         assert kept.agrees({"codec": "a", "bandwidth": 6.0})
@@ -69,7 +69,7 @@ def test_what_is_asked_for_otherwise_is_refused_with_the_difference(tmp_path):
 
 
 def test_what_another_version_began_is_not_gone_on_with(tmp_path):
-    with books.open_books(tmp_path) as kept:
+    with run_state.open_books(tmp_path) as kept:
         kept.note_asked({"version": 1, "codec": "a"})
         with pytest.raises(bc.InvalidInput, match="begun by another version of blazen-codec"):
             kept.agrees({"version": 2, "codec": "a", "columns": []})
@@ -81,27 +81,27 @@ def test_what_a_machine_of_a_cluster_says_is_what_it_did():
 
 
 def test_two_runs_cannot_have_the_same_books(tmp_path):
-    with books.open_books(tmp_path) as kept:
+    with run_state.open_books(tmp_path) as kept:
         kept.note_asked({})
-        with pytest.raises(bc.InvalidInput, match="another run is writing"), books.open_books(tmp_path):
+        with pytest.raises(bc.InvalidInput, match="another run is writing"), run_state.open_books(tmp_path):
             pass
-    with books.open_books(tmp_path):
+    with run_state.open_books(tmp_path):
         pass
 
 
 def test_nothing_stays_behind_where_nothing_began(tmp_path):
-    with pytest.raises(KeyError), books.open_books(tmp_path / "a" / "new"):
+    with pytest.raises(KeyError), run_state.open_books(tmp_path / "a" / "new"):
         raise KeyError
     assert not (tmp_path / "a" / "new").exists()
-    with pytest.raises(KeyError), books.open_books(tmp_path / "a"):
+    with pytest.raises(KeyError), run_state.open_books(tmp_path / "a"):
         raise KeyError
     assert list((tmp_path / "a").iterdir()) == []
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(bc.InvalidInput, match="not empty"), books.open_books(tmp_path):
+    with pytest.raises(bc.InvalidInput, match="not empty"), run_state.open_books(tmp_path):
         pass
     (tmp_path / "file").touch()
-    with pytest.raises(bc.InvalidInput, match="cannot be written"), books.open_books(tmp_path / "file"):
+    with pytest.raises(bc.InvalidInput, match="cannot be written"), run_state.open_books(tmp_path / "file"):
         pass

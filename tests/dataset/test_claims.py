@@ -16,8 +16,8 @@ from corpora import sound
 
 import blazen_codec_core as bc
 from blazen_codec_core.conformance.signals import voice
-from blazen_codec_core.dataset import books, plan, seals, shards
-from blazen_codec_core.dataset.books import Done, Totals, Usage
+from blazen_codec_core.dataset import plan, run_state, seals, shards
+from blazen_codec_core.dataset.run_state import Done, Totals, Usage
 
 HERE = bc.Engine(workers=1)
 
@@ -199,7 +199,7 @@ def test_an_end_that_a_kill_or_a_crash_left_is_no_harm(source, tmp_path, rest):
     ],
 )
 def test_wrong_types_and_numbers_are_refused_whatever_the_checksum(tmp_path, wrong, says):
-    with books.open_books(tmp_path) as kept:
+    with run_state.open_books(tmp_path) as kept:
         kept.note_asked({})
         kept.note(Done(0, 1, 2.0, 0.5))
         path = kept.folder / "journal.jsonl"

@@ -15,9 +15,10 @@ import pytest
 
 import blazen_codec_core as bc
 from blazen_codec_core import audio
-from blazen_codec_core.dataset import destination, detokenizing, shards
+from blazen_codec_core.dataset import destination, shards
+from blazen_codec_core.dataset.jobs import detokenize
 from blazen_codec_core.files import replaced_by
-from blazen_codec_core.nn.backend import TorchCodecBackend
+from blazen_codec_core.torch_backend.backend import TorchCodecBackend
 
 HERE = bc.Engine(workers=1)
 
@@ -61,7 +62,7 @@ def test_batches_and_processes_write_the_same(dataset, tmp_path, monkeypatch):
 
 def test_it_goes_on_where_it_was(dataset, tmp_path, monkeypatch):
     did = []
-    real = detokenizing.Detokenizer.__call__
+    real = detokenize.Detokenizer.__call__
 
     def dies(self, number):
         if len(did) == 2:
@@ -70,7 +71,7 @@ def test_it_goes_on_where_it_was(dataset, tmp_path, monkeypatch):
         return real(self, number)
 
     with monkeypatch.context() as rigged:
-        rigged.setattr(detokenizing.Detokenizer, "__call__", dies)
+        rigged.setattr(detokenize.Detokenizer, "__call__", dies)
         with pytest.raises(KeyboardInterrupt):
             bc.detokenize_dataset(dataset, tmp_path / "out", engine=HERE)
     summary = bc.detokenize_dataset(dataset, tmp_path / "out", engine=HERE)

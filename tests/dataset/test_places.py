@@ -12,7 +12,7 @@ import pytest
 
 import blazen_codec_core as bc
 from blazen_codec_core.conformance.signals import voice
-from blazen_codec_core.dataset import books, destination, shards
+from blazen_codec_core.dataset import destination, run_state, shards
 from blazen_codec_core.dataset.destination import Destination
 from blazen_codec_core.dataset.rows import Row
 
@@ -117,9 +117,9 @@ def test_names_differ_as_the_file_system_has_them(dataset, tmp_path, monkeypatch
     """Pretends to be one of a Mac."""
     dataset("Ä", "a\u0308")
     assert detokenize(tmp_path / "tokens", tmp_path / "linux").rows == 2
-    from blazen_codec_core.dataset import run
+    from blazen_codec_core.dataset import runner
 
-    monkeypatch.setattr(run, "is_folding", lambda folder: (True, True))
+    monkeypatch.setattr(runner, "is_folding", lambda folder: (True, True))
     assert detokenize(tmp_path / "tokens", tmp_path / "mac").failed == 1
     (tmp_path / "probe").mkdir()
     assert destination.is_folding(tmp_path / "probe") in {(False, False), (True, True), (True, False)}
@@ -166,9 +166,9 @@ def test_a_folder_with_an_empty_mark_is_of_somebody_else(recordings, tmp_path):
 def test_a_mark_that_was_not_written_yet_is_no_hindrance(tmp_path):
     (tmp_path / ".run").mkdir()
     (tmp_path / ".run/made-by").touch()
-    with books.open_books(tmp_path) as kept:
+    with run_state.open_books(tmp_path) as kept:
         kept.note_asked({})
-        assert (kept.folder / "made-by").read_bytes() == books.MADE_BY
+        assert (kept.folder / "made-by").read_bytes() == run_state.MADE_BY
 
 
 @pytest.mark.parametrize("name", ["journal.jsonl", "plan.json", "lock", "made-by", "dataset.json", "items.jsonl"])
@@ -218,22 +218,22 @@ def test_books_that_are_links_are_refused(recordings, tmp_path):
     elsewhere.mkdir()
     out.mkdir()
     (out / ".run").symlink_to(elsewhere)
-    with pytest.raises(bc.InvalidInput, match="is no folder, but a link"), books.open_books(out):
+    with pytest.raises(bc.InvalidInput, match="is no folder, but a link"), run_state.open_books(out):
         pass
     assert not list(elsewhere.iterdir())
     (out / ".run").unlink()
-    with books.open_books(out) as kept:
+    with run_state.open_books(out) as kept:
         kept.note_asked({})
     (elsewhere / "mine").write_text("mine")
     (out / ".run/journal.jsonl").symlink_to(elsewhere / "mine")
-    with pytest.raises(bc.InvalidInput, match=r"journal\.jsonl is a link"), books.open_books(out):
+    with pytest.raises(bc.InvalidInput, match=r"journal\.jsonl is a link"), run_state.open_books(out):
         pass
     assert (elsewhere / "mine").read_text() == "mine"
 
 
 def test_only_what_is_ours_is_removed_where_nothing_came_of_a_run(tmp_path):
     (tmp_path / "out").mkdir()
-    with books.open_books(tmp_path / "out") as kept:
+    with run_state.open_books(tmp_path / "out") as kept:
         (kept.folder / "notes").write_text("mine")
         (kept.folder / "plan.json").write_text("ours")
     assert [path.name for path in (tmp_path / "out/.run").iterdir()] == ["notes"]
@@ -241,7 +241,7 @@ def test_only_what_is_ours_is_removed_where_nothing_came_of_a_run(tmp_path):
 
 def test_only_shards_that_are_half_written_are_tidied_away(tmp_path):
     out = tmp_path / "out"
-    with books.open_books(out) as kept:
+    with run_state.open_books(out) as kept:
         kept.note_asked({})
         ours = [out / ".tokens-00001-of-00004.parquet.abcd1234.parquet", kept.folder / ".plan.json.abcd1234.json"]
         others = [out / ".tokens-a.wav", out / ".tokens-00001-of-00004.txt.abcd1234.txt", kept.folder / ".nfs00001234"]

@@ -72,7 +72,7 @@ def test_datasets(dataset, tmp_path):
 def test_webdataset_style_tars(recordings, tmp_path):
     """Through `datasets`, which reads them as WebDataset does."""
     datasets = pytest.importorskip("datasets")
-    from blazen_codec_core import container
+    from blazen_codec_core.tokens import container
 
     bc.tokenize_dataset(recordings, "snac_tiny", tmp_path / "out", format="tar", engine=bc.Engine(workers=1))
     expected = dict(bc.CodecTokens.from_parquet(tmp_path / "out"))

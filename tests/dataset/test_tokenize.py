@@ -19,9 +19,11 @@ from jobs import Asking, Deadly
 import blazen_codec_core as bc
 from blazen_codec_core import audio
 from blazen_codec_core.conformance.signals import voice
-from blazen_codec_core.dataset import local, shards, tokenizing
+from blazen_codec_core.dataset import shards
+from blazen_codec_core.dataset.executors import processes
+from blazen_codec_core.dataset.jobs import tokenize as job
 from blazen_codec_core.dataset.rows import Row
-from blazen_codec_core.nn.backend import TorchCodecBackend
+from blazen_codec_core.torch_backend.backend import TorchCodecBackend
 
 HERE = bc.Engine(workers=1)
 SMALL = ("snac_tiny", bc.LoadOptions())
@@ -106,7 +108,7 @@ def test_two_processes_write_the_same_bytes_as_this_one(recordings, whole, tmp_p
 def test_batches_write_the_same_bytes(recordings, whole, tmp_path, monkeypatch):
     """As a device that runs several signals side by side would."""
     monkeypatch.setattr(TorchCodecBackend, "batch_streams", {"cpu": 3})
-    monkeypatch.setattr(tokenizing, "LONG", 3.0)
+    monkeypatch.setattr(job, "LONG", 3.0)
     lengths = []
     real = bc.DynCodecProvider.encode_batch
     monkeypatch.setattr(
@@ -132,7 +134,7 @@ def test_threads_read_in_order_and_no_further_ahead_than_they_are(monkeypatch):
             raise bc.InvalidInput("of no use")
         return number
 
-    made = tokenizing.in_threads(work, range(100), 3)
+    made = job.in_threads(work, range(100), 3)
     threading.Timer(0.2, gone_on.set).start()
     assert [next(made) for _ in range(20)] == list(range(20))
     assert max(begun) < 20 + 2 * 3
@@ -153,7 +155,7 @@ def test_a_batch_that_fails_is_done_one_by_one(recordings, whole, tmp_path, monk
 
 def test_a_run_goes_on_where_it_was(recordings, whole, tmp_path, monkeypatch):
     out, did = tmp_path / "out", []
-    real = tokenizing.Tokenizer.__call__
+    real = job.Tokenizer.__call__
 
     def dies(self, number):
         if len(did) % 3 == 2:
@@ -162,7 +164,7 @@ def test_a_run_goes_on_where_it_was(recordings, whole, tmp_path, monkeypatch):
         did.append(number)
         return real(self, number)
 
-    monkeypatch.setattr(tokenizing.Tokenizer, "__call__", dies)
+    monkeypatch.setattr(job.Tokenizer, "__call__", dies)
     runs = 0
     while True:
         runs += 1
@@ -311,20 +313,20 @@ def test_loudness_is_brought_to_what_was_asked_for_recording_by_recording(tmp_pa
 
 def test_weights_that_are_others_elsewhere_end_the_run(recordings, tmp_path, monkeypatch):
     """Such as of another machine of a cluster."""
-    from blazen_codec_core.dataset import run
+    from blazen_codec_core.dataset import runner
 
-    monkeypatch.setattr(run, "_weights", lambda codec: "sha256:of another file")
+    monkeypatch.setattr(runner, "_weights", lambda codec: "sha256:of another file")
     with pytest.raises(bc.WeightsUnavailable, match="this run is of weights sha256:of another file"):
         tokenize(recordings, tmp_path / "out")
 
 
 def test_a_worker_that_dies_ends_the_run_with_a_reason(recordings, tmp_path):
     with pytest.raises(bc.InferenceError, match="a worker process died"):
-        list(local.run(Deadly(*SMALL), range(4), ["cpu", "cpu"], 1))
+        list(processes.run(Deadly(*SMALL), range(4), ["cpu", "cpu"], 1))
 
 
 def test_workers_have_the_threads_and_the_places_that_they_are_given(tmp_path):
-    answers = list(local.run(Asking(*SMALL, tmp_path, processes=2), range(8), ["cpu", "cpu:0"], 1))
+    answers = list(processes.run(Asking(*SMALL, tmp_path, processes=2), range(8), ["cpu", "cpu:0"], 1))
     assert {threads for _, threads, _ in answers} == {1}
     assert collections.Counter(device for *_, device in set(answers)) == {"cpu": 1, "cpu:0": 1}
 
@@ -337,13 +339,13 @@ def test_pieces_are_read_ahead_but_not_far():
             made.append(number)
             yield number
 
-    ready = tokenizing.ahead(values(), 3)
+    ready = job.ahead(values(), 3)
     assert next(ready) == 0
     ready.close()
     assert len(made) <= 6
-    assert list(tokenizing.ahead(iter(range(20)), 3)) == list(range(20))
+    assert list(job.ahead(iter(range(20)), 3)) == list(range(20))
     with pytest.raises(KeyError):
-        list(tokenizing.ahead(({}[number] for number in [1]), 3))
+        list(job.ahead(({}[number] for number in [1]), 3))
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import blazen_codec_core as bc
 from blazen_codec_core.conformance import strategies
 from blazen_codec_core.conformance.signals import recording
-from blazen_codec_encodec import entropy
+from blazen_codec_encodec import arithmetic_coding
 from blazen_codec_encodec.formats import HEAD, EcdcFormat
 
 ENTROPY = [False, True]
@@ -93,33 +93,33 @@ def test_lengths_that_the_authors_reader_gets_wrong(codecs, authors, monkeypatch
 def test_the_language_model_earns_its_time(codecs, tmp_path):
     """Where the model knows what comes, codes take fewer bits. An untrained one knows nothing: about 10 bits each."""
     tokens = codecs("encodec_24khz").encode(recording(BY_NAME["encodec_24khz"], 0.5), 24_000)
-    plain, coded = (len(written(tokens, tmp_path / "a.ecdc", entropy)) for entropy in ENTROPY)
+    plain, coded = (len(written(tokens, tmp_path / "a.ecdc", arithmetic_coding)) for entropy in ENTROPY)
     assert plain < coded < 1.1 * plain
     import torch
 
     sure = torch.full((1024, 1), 1e-9)
     sure[7] = 1.0
-    ends = entropy.shares(sure)[:, 0].tolist()
-    coder = entropy.ArithmeticEncoder()
+    ends = arithmetic_coding.shares(sure)[:, 0].tolist()
+    coder = arithmetic_coding.ArithmeticEncoder()
     for _ in range(5000):
         coder.push(ends[6], ends[7])
     data = coder.finish()
     assert len(data) <= 8
-    assert entropy.fewest_bits(5000, 1024) / 8 <= len(data)
-    decoder = entropy.ArithmeticDecoder(data, 0)
+    assert arithmetic_coding.fewest_bits(5000, 1024) / 8 <= len(data)
+    decoder = arithmetic_coding.ArithmeticDecoder(data, 0)
     assert [decoder.pull(ends) for _ in range(5000)] == [7] * 5000
 
 
 @given(values=st.lists(st.integers(0, 1023), max_size=200), bits=st.just(10))
 def test_packed_values_come_back(values, bits):
-    data = entropy.pack(np.array(values, np.int32), bits)
-    assert len(data) == entropy.packed_size(len(values), bits)
-    assert entropy.unpack(data, len(values), bits).tolist() == values
+    data = arithmetic_coding.pack(np.array(values, np.int32), bits)
+    assert len(data) == arithmetic_coding.packed_size(len(values), bits)
+    assert arithmetic_coding.unpack(data, len(values), bits).tolist() == values
 
 
 def test_many_packed_values_come_back():
-    values = np.random.default_rng(0).integers(0, 1024, 3 * entropy.BLOCK + 5)
-    assert np.array_equal(entropy.unpack(entropy.pack(values, 10), values.size, 10), values)
+    values = np.random.default_rng(0).integers(0, 1024, 3 * arithmetic_coding.BLOCK + 5)
+    assert np.array_equal(arithmetic_coding.unpack(arithmetic_coding.pack(values, 10), values.size, 10), values)
 
 
 @given(seed=st.integers(0, 10_000), count=st.integers(1, 80), sharp=st.sampled_from([0.1, 1.0, 8.0]))
@@ -128,13 +128,13 @@ def test_arithmetically_coded_values_come_back(seed, count, sharp):
 
     generator = torch.Generator().manual_seed(seed)
     tables = torch.softmax(sharp * torch.randn(count, 32, generator=generator), dim=1)
-    ends = [entropy.shares(table[:, None])[:, 0].tolist() for table in tables]
+    ends = [arithmetic_coding.shares(table[:, None])[:, 0].tolist() for table in tables]
     codes = torch.multinomial(tables, 1, generator=generator)[:, 0].tolist()
-    coder = entropy.ArithmeticEncoder()
+    coder = arithmetic_coding.ArithmeticEncoder()
     for end, code in zip(ends, codes, strict=True):
         coder.push(end[code - 1] if code else 0, end[code])
     data = coder.finish() + b"more"
-    decoder = entropy.ArithmeticDecoder(data, 0)
+    decoder = arithmetic_coding.ArithmeticDecoder(data, 0)
     assert [decoder.pull(end) for end in ends] == codes
     assert decoder.end == len(data) - 4
 

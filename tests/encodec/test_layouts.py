@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import blazen_codec_core as bc
-from blazen_codec_core.layouts import DelayLayout
+from blazen_codec_core.tokens.layouts import DelayLayout
 from blazen_codec_encodec.specs import SPECS
 
 SPEC, STEREO, *_ = SPECS

@@ -12,7 +12,7 @@ import torch
 from encodec_authors import BY_NAME, LM_SEED
 
 import blazen_codec_core as bc
-from blazen_codec_core.nn.thread_counts import one_thread
+from blazen_codec_core.nn.kernels.thread_counts import one_thread
 from blazen_codec_encodec import language_model
 from blazen_codec_encodec.formats import EcdcFormat
 

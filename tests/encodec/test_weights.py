@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 import blazen_codec_core as bc
 from blazen_codec_core import weights
 from blazen_codec_core.conformance.signals import recording
-from blazen_codec_core.nn import published
+from blazen_codec_core.nn.checkpoints import conversion
 from blazen_codec_encodec import checkpoint, language_model
 from blazen_codec_encodec.backend import EncodecBackend
 
@@ -32,7 +32,7 @@ def theirs(codecs):
 def on_the_hub(codecs, name: str, factors) -> dict[str, torch.Tensor]:
     """The same weights as the Hub has them."""
     network = codecs(name)._handle.backend.loaded().network
-    state = published.to_published(network, checkpoint.names(network, checkpoint.HUB), factors)
+    state = conversion.to_published(network, checkpoint.names(network, checkpoint.HUB), factors)
     for book in range(len(network.quantizer)):
         for kind in ("inited", "cluster_size", "embed_avg"):
             state[f"quantizer.layers.{book}.codebook.{kind}"] = torch.zeros(3)
@@ -64,7 +64,7 @@ def test_the_authors_files_load(codecs, theirs, tmp_path, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_hubs_files_load(codecs, tmp_path, name):
     (tmp_path / "config.json").write_text(config(name))
-    for factors in (None, *published.FACTORS) if name == "encodec_24khz" else (None,):
+    for factors in (None, *conversion.FACTORS) if name == "encodec_24khz" else (None,):
         save_file(on_the_hub(codecs, name, factors), tmp_path / "model.safetensors")
         same(codecs, name, tmp_path)
 

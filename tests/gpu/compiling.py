@@ -14,11 +14,11 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
 import blazen_codec_core as bc
-from blazen_codec_core.nn import gpu, loops
-from blazen_codec_core.nn.backend import TorchCodecBackend
-from blazen_codec_core.nn.gpu import depthwise, noise, norm, pointwise, products, recurrence
+from blazen_codec_core.nn.kernels import backends, triton
+from blazen_codec_core.nn.kernels.triton import depthwise_conv, elementwise, gemm_conv, group_norm, lstm, philox
+from blazen_codec_core.torch_backend.backend import TorchCodecBackend
 
-STARTS = (depthwise, noise, norm, pointwise, products, recurrence)
+STARTS = (depthwise_conv, philox, group_norm, elementwise, gemm_conv, lstm)
 
 
 def main(name: str, dtype: str, capability: str) -> None:
@@ -34,9 +34,9 @@ def main(name: str, dtype: str, capability: str) -> None:
 
     for module in STARTS:
         module.launch = start  # type: ignore[attr-defined]
-    recurrence._most_programs = lambda device: recurrence.PROGRAMS
-    loops._load_gpu_kernels = lambda: SimpleNamespace(**{**vars(gpu), "runs_on": lambda device: True})
-    loops.os.environ["TRITON_INTERPRET"] = "asked below"  # that is: also for tensors on a CPU
+    lstm._most_programs = lambda device: lstm.PROGRAMS
+    backends._load_gpu_kernels = lambda: SimpleNamespace(**{**vars(triton), "runs_on": lambda device: True})
+    backends.os.environ["TRITON_INTERPRET"] = "asked below"  # that is: also for tensors on a CPU
     TorchCodecBackend.batch_streams = {"cpu": 4}
     codec = bc.load(name, device="cpu", dtype=dtype, weights=None if name.endswith("_tiny") else "random:0")
     rng = np.random.default_rng(0)

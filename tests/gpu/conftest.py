@@ -13,10 +13,10 @@ collect_ignore_glob = [] if importlib.util.find_spec("triton") else ["test_*.py"
 
 @pytest.fixture(scope="session")
 def device() -> torch.device:
-    from blazen_codec_core.nn import gpu
+    from blazen_codec_core.nn.kernels import triton
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    assert gpu.runs_on(device), "without a GPU: TRITON_INTERPRET=1"
+    assert triton.runs_on(device), "without a GPU: TRITON_INTERPRET=1"
     return device
 
 

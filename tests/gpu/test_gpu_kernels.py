@@ -9,9 +9,10 @@ from afters import after_of, drawn, finished
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blazen_codec_core.nn import gpu, noise
-from blazen_codec_core.nn.after import ELU, NONE, SNAKE, After
-from blazen_codec_core.nn.ways import ShiftedProducts
+from blazen_codec_core.nn.kernels import triton
+from blazen_codec_core.nn.kernels.aten.conv import ShiftedProducts
+from blazen_codec_core.nn.kernels.epilogue import ELU, NONE, SNAKE, After
+from blazen_codec_core.nn.layers import noise
 
 pytestmark = pytest.mark.gpu
 BUDGET = settings(max_examples=25, deadline=None)
@@ -56,7 +57,7 @@ def a_convolution(batch, frames, channels, columns, taps, step, kind, scaled, ad
 @given(SHAPES)
 def test_products_are_those_of_float32(shape):
     weight, bias, x, after, wanted = a_convolution(**shape)
-    got = gpu.Products(weight, bias, *shape["step"], rough=False)(x, shape["frames"], after)
+    got = triton.Products(weight, bias, *shape["step"], rough=False)(x, shape["frames"], after)
     assert got.shape == wanted.shape
     assert (got - wanted).abs().max() < 1e-5 * wanted.abs().max().clamp(min=1)
 
@@ -69,7 +70,7 @@ def test_products_that_may_be_less_exact_are_near(shape, kind):
         weight, x = weight.half(), x.half()
         added = None if after.added is None else after.all_added().half()
         after = After(after.scale, after.kind, after.parameters, added)
-    got = gpu.Products(weight, bias, *shape["step"], rough=kind == "rough")(x, shape["frames"], after)
+    got = triton.Products(weight, bias, *shape["step"], rough=kind == "rough")(x, shape["frames"], after)
     assert got.dtype == x.dtype
     assert (got - wanted).abs().max() < 2e-2 * wanted.abs().max().clamp(min=1)
 
@@ -78,7 +79,7 @@ def test_products_that_may_be_less_exact_are_near(shape, kind):
     ("channels", "columns", "taps", "dilation"), [(48, 48, 7, 3), (64, 128, 2, 1), (96, 96, 7, 9), (1, 32, 7, 1)]
 )
 def test_products_do_not_depend_on_the_length_or_the_neighbours(channels, columns, taps, dilation, same):
-    product = gpu.Products(drawn(taps, channels, columns), drawn(columns), 1, dilation, rough=False)
+    product = triton.Products(drawn(taps, channels, columns), drawn(columns), 1, dilation, rough=False)
     reach = (taps - 1) * dilation
     x = drawn(3, 200 + reach, channels, seed=3)
     whole = product(x, 200)
@@ -100,7 +101,7 @@ def test_depthwise_convolutions(frames, channels, dilation, kind, scaled, added)
     weight, bias, x = drawn(7, channels), drawn(channels, seed=1), drawn(2, frames + 6 * dilation, channels, seed=2)
     after = after_of(kind, scaled, added, 2, frames, channels)
     wanted = F.conv1d(x.double().transpose(1, 2), weight.double().t()[:, None], bias.double(), dilation=dilation, groups=channels)
-    got = gpu.Depthwise(weight, bias, dilation, rough=False)(x, frames, after)
+    got = triton.Depthwise(weight, bias, dilation, rough=False)(x, frames, after)
     wanted = finished(wanted.transpose(1, 2), after)
     assert (got - wanted).abs().max() < 1e-5 * wanted.abs().max().clamp(min=1)
 
@@ -118,7 +119,7 @@ def test_joining(tail, left, frames, right, ends):
     after = after_of(SNAKE, False, False, 2, frames, 24)
     counts = None if ends is None else torch.tensor(ends, dtype=torch.int32)
     got = x.new_empty(2, tail + left + frames + right, 24)
-    gpu.join(before, x, left, after, got, counts)
+    triton.join(before, x, left, after, got, counts)
     made = finished(x.double(), after)
     for row, end in enumerate(ends or ()):
         made[row, end:] = 0
@@ -130,7 +131,7 @@ def test_joining(tail, left, frames, right, ends):
 
 def test_a_function_is_written_where_it_is_asked_for():
     x, out = drawn(2, 50, 24), torch.full((2, 60, 24), 7.0)
-    gpu.apply(After(kind=ELU), x, out[:, 5:55])
+    triton.apply(After(kind=ELU), x, out[:, 5:55])
     assert torch.allclose(out[:, 5:55], F.elu(x), atol=1e-6)
     assert (out[:, :5] == 7).all()
     assert (out[:, 55:] == 7).all()
@@ -140,7 +141,7 @@ def test_a_function_is_written_where_it_is_asked_for():
 @pytest.mark.parametrize(("layer", "position", "count"), [(0, 0, 1), (1, 13, 1000), (3, 8, 8), (2, 123_456_789_012, 77)])
 def test_noise_is_that_of_other_devices(seed, layer, position, count, device):
     wanted = noise.CounterNoise(seed)(layer, position, count).flatten()
-    got = gpu.normals(seed, layer, position, count, device, torch.float32).cpu()
+    got = triton.normals(seed, layer, position, count, device, torch.float32).cpu()
     assert torch.allclose(got, wanted, rtol=0, atol=1e-6)
 
 
@@ -155,7 +156,7 @@ def test_norms(mean, spread, kind, scaled, held, inplace):
     away = exact - exact.mean((1, 2), keepdim=True)
     wanted = away * torch.rsqrt(away.square().mean((1, 2), keepdim=True) + 1e-5) * weight + bias
     after = after_of(kind, scaled, held is not None, 3, 700, 24, held or 0)
-    got = gpu.Norm(weight, bias, 1e-5)(x, after, inplace=inplace)
+    got = triton.Norm(weight, bias, 1e-5)(x, after, inplace=inplace)
     assert (got.data_ptr() == x.data_ptr()) is inplace
     most = (1e-3 if scaled else 2e-4) if mean else 1e-5  # a factor of a frame multiplies rounding too
     assert (got - finished(wanted, after)).abs().max() < most
@@ -167,7 +168,7 @@ def test_recurrent_layers(rows, frames, same):
     x, hidden, cell = drawn(rows, frames, 64), drawn(rows, 64, seed=1), drawn(rows, 64, seed=2)
     wanted, (_, after) = lstm(x, (hidden[None], cell[None]))
     bias = (lstm.bias_ih_l0 + lstm.bias_hh_l0).detach()
-    layer = gpu.Recurrence(lstm.weight_ih_l0, lstm.weight_hh_l0, bias, rough=False)
+    layer = triton.Recurrence(lstm.weight_ih_l0, lstm.weight_hh_l0, bias, rough=False)
     own = cell.clone()
     got = layer(x, hidden, own, True)
     assert torch.equal(got[:, 0], hidden)
@@ -181,20 +182,20 @@ def test_recurrent_layers(rows, frames, same):
 def test_the_nearest_entry():
     table, offset, codes = drawn(8, 300), drawn(300, seed=1), drawn(2, 70, 8, seed=2)
     wanted = (codes.double() @ table.double() + offset.double()).argmax(-1)
-    assert torch.equal(gpu.Search(table, offset)(codes), wanted)
-    assert gpu.Search(table, None)(codes[:, :0]).shape == (2, 0)
+    assert torch.equal(triton.Search(table, offset)(codes), wanted)
+    assert triton.Search(table, None)(codes[:, :0]).shape == (2, 0)
 
 
 def test_without_a_compiler_a_gpu_is_left_to_pytorch(monkeypatch):
-    from blazen_codec_core.nn.gpu import target
+    from blazen_codec_core.nn.kernels.triton import launch
 
     def fails(*arguments, **options):
         raise RuntimeError("Failed to find C compiler")
 
     made = torch.empty(1)
-    monkeypatch.setattr(target.torch, "empty", lambda *shape, device: made)
-    monkeypatch.setattr(target.torch.version, "cuda", "13.0")
-    monkeypatch.setattr(target.torch.cuda, "get_device_capability", lambda device: (9, 0))
-    monkeypatch.setattr(target, "launch", fails)
+    monkeypatch.setattr(launch.torch, "empty", lambda *shape, device: made)
+    monkeypatch.setattr(launch.torch.version, "cuda", "13.0")
+    monkeypatch.setattr(launch.torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(launch, "launch", fails)
     with pytest.warns(RuntimeWarning, match="C compiler"):
-        assert not target.runs_on.__wrapped__(torch.device("cuda"))
+        assert not launch.runs_on.__wrapped__(torch.device("cuda"))

@@ -8,7 +8,8 @@ import torch
 
 import blazen_codec_core as bc
 from blazen_codec_core.conformance.signals import voice
-from blazen_codec_core.nn import conv, gpu, kernels, noise, recurrent
+from blazen_codec_core.nn.kernels import dispatch, triton
+from blazen_codec_core.nn.layers import conv, lstm, noise
 
 pytestmark = pytest.mark.gpu
 SECONDS = 0.12
@@ -27,7 +28,7 @@ def codec(request, device):
     modules = made._handle.backend.loaded().network.modules()
     kinds = [type(module._prepared) for module in modules if isinstance(module, conv.Convolving)]
     assert kinds
-    assert {kind.__module__ for kind in kinds} <= {gpu.Products.__module__, gpu.Depthwise.__module__}, kinds
+    assert {kind.__module__ for kind in kinds} <= {triton.Products.__module__, triton.Depthwise.__module__}, kinds
     return made
 
 
@@ -35,7 +36,7 @@ def codec(request, device):
 def plain(codec):
     """The same on a CPU, without the kernels."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (kernels, noise, recurrent):
+        for module in (dispatch, noise, lstm):
             patch.setattr(module, "gpu_kernels_for", lambda device: None)
         made = bc.load(codec.spec.name, device="cpu")
         pcm = recording(codec)

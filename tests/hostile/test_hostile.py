@@ -22,17 +22,18 @@ from hypothesis import strategies as st
 from safetensors.torch import save as safetensors_bytes
 
 import blazen_codec_core as bc
-from blazen_codec_core import container, evaluation, layouts
-from blazen_codec_core.cli import stream
-from blazen_codec_core.comparison import compared, document, systems
+from blazen_codec_core.cli import files
+from blazen_codec_core.comparison import compare, serialize, systems
 from blazen_codec_core.conformance import strategies
 from blazen_codec_core.conformance.signals import voice
-from blazen_codec_core.dataset import books, plan, seals, shards, sources
+from blazen_codec_core.dataset import plan, run_state, seals, shards, sources
 from blazen_codec_core.dataset.destination import Destination
 from blazen_codec_core.dataset.items import Item
 from blazen_codec_core.dataset.rows import Row
-from blazen_codec_core.nn.state_dicts import read_config
-from blazen_codec_core.server.house import House, asked
+from blazen_codec_core.evaluation import evaluate
+from blazen_codec_core.nn.checkpoints.state_dicts import read_config
+from blazen_codec_core.server.catalog import House, asked
+from blazen_codec_core.tokens import container, layouts
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 sys.path.insert(0, str(Path(__file__).parent))
@@ -276,7 +277,7 @@ class TestFiles:
 
         def work(source):
             out = tmp_path / "a.wav"
-            stream.decode_to_file(codec, dataclasses.replace(tokens, source=bc.Source(*source)), out, quiet=True)
+            files.decode_to_file(codec, dataclasses.replace(tokens, source=bc.Source(*source)), out, quiet=True)
 
         throw("sources", 200, st.tuples(odd, odd, st.one_of(st.none(), odd)), work)
 
@@ -439,10 +440,10 @@ class TestWhatFilesSay:
         throw("JSON of lists", 500, cases, work)
 
     def test_journals(self, tmp_path):
-        with books.open_books(tmp_path / "out") as kept:
+        with run_state.open_books(tmp_path / "out") as kept:
             kept.note_asked({})
             for number in range(3):
-                kept.note(books.Done(number, 1, 2.0, 0.5, (books.Failure("a", "b", "c"),), ("AAAA",)))
+                kept.note(run_state.Done(number, 1, 2.0, 0.5, (run_state.Failure("a", "b", "c"),), ("AAAA",)))
             path = kept.folder / "journal.jsonl"
             whole = path.read_bytes()
             lines = whole.splitlines(keepends=True)
@@ -451,7 +452,7 @@ class TestWhatFilesSay:
             def work(line):
                 path.write_bytes(line)
                 for done in kept.journal(3):
-                    books.Totals(books.Usage(16)).add(done)
+                    run_state.Totals(run_state.Usage(16)).add(done)
 
             odd = with_odd_json(lines[0].decode()).map(lambda text: text.encode("utf-8", "surrogatepass") + b"\n" + lines[1])
             right = {key: value for key, value in json.loads(lines[0]).items() if key != "check"}
@@ -586,7 +587,7 @@ class TestComparing:
     def test_recordings(self, provide, tmp_path):
         """Of any length, rate, channels and samples, infinite ones too, damaged or whole."""
         snac = [systems.system("snac_tiny", provide)]
-        judge = evaluation.Judge(["si_sdr_db", "log_mel_distance", "stoi"])
+        judge = evaluate.Judge(["si_sdr_db", "log_mel_distance", "stoi"])
 
         @st.composite
         def recorded(draw):
@@ -600,8 +601,8 @@ class TestComparing:
             return draw(st.one_of(st.just(file.getvalue()), strategies.damaged(file.getvalue())))
 
         def work(content):
-            made = compared.compare(compared.Excerpt("a.wav", content=io.BytesIO(content)), snac, judge)
-            json.dumps(document.shown(made), allow_nan=False)
+            made = compare.compare(compare.Excerpt("a.wav", content=io.BytesIO(content)), snac, judge)
+            json.dumps(serialize.shown(made), allow_nan=False)
 
         throw("compare", 300, recorded(), work)
 

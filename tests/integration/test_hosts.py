@@ -15,7 +15,7 @@ import torch
 
 import blazen_codec_core as bc
 from blazen_codec_core.conformance.signals import voice
-from blazen_codec_core.nn.session import running
+from blazen_codec_core.torch_backend.guard import running
 
 TINY = ("snac_tiny", "encodec_tiny", "dac_tiny")
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import blazen_codec_core as bc
-from blazen_codec_core import metrics
 from blazen_codec_core.conformance.signals import voice
+from blazen_codec_core.evaluation import metrics
 
 STOI = {"dac_tiny": 0.88, "encodec_tiny": 0.93, "snac_tiny": 0.85}
 """At least, on the recording of the README."""

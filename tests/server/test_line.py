@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from blazen_codec_core.server.line import Full, Line
+from blazen_codec_core.server.admission import Full, Line
 
 
 class Visitor:

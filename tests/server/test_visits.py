@@ -21,8 +21,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 import blazen_codec_core as bc
-from blazen_codec_core import container
-from blazen_codec_core.evaluation import Judge
+from blazen_codec_core.evaluation.evaluate import Judge
+from blazen_codec_core.tokens import container
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +185,7 @@ def test_a_fault_of_ours_is_said_and_written_down(monkeypatch, caplog):
     def broken(*_, **__):
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("blazen_codec_core.comparison.document.shown", broken)
+    monkeypatch.setattr("blazen_codec_core.comparison.serialize.shown", broken)
     with serving() as where:
         answers = visit(where, wav(0.5))
         assert answers.said[-1] == {"type": "error", "message": "something went wrong here; the server's output says what"}

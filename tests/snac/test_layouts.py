@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import blazen_codec_core as bc
-from blazen_codec_core.layouts import InterleavedLayout, slots
+from blazen_codec_core.tokens.layouts import InterleavedLayout, slots
 from blazen_codec_snac.specs import SPECS
 
 BY_NAME = {spec.name: spec for spec in SPECS}

@@ -15,7 +15,7 @@ from blazen_codec_core.conformance.signals import voice
 from blazen_codec_core.nn import FactorizedQuantizer, ResidualVectorQuantizer, VectorQuantizer, reset_parameters
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from training import codebooks, losses, sound, train
+from training import codebook_init, losses, synthetic_audio, train
 from training.discriminator import Adversary, Discriminator
 from training.optimizer import Optimizer
 from training.recipes import RECIPES
@@ -130,7 +130,7 @@ def test_latents_are_brought_to_unit_variance_and_nothing_else_changes(name):
     reset_parameters(network, 0)
     x = torch.from_numpy(voice(0.4, 24_000))[None, :9600, None]
     before = network.decoder(network.encoder(x))
-    codebooks.normalise(network, network.encoder(x))
+    codebook_init.normalise(network, network.encoder(x))
     assert network.encoder(x).std() == pytest.approx(1, abs=1e-4)
     torch.testing.assert_close(network.decoder(network.encoder(x)), before, atol=1e-5, rtol=1e-3)
 
@@ -170,7 +170,7 @@ def test_every_weight_is_trained_by_one_of_the_two_optimizers(name):
     assert books <= {id(p) for group in optimizer._adamw.param_groups for p in group["params"]}
 
 
-@pytest.mark.parametrize("make", [sound.babble, sound.music, sound.noise])
+@pytest.mark.parametrize("make", [synthetic_audio.babble, synthetic_audio.music, synthetic_audio.noise])
 def test_sounds_are_made_from_a_seed(make):
     first, again, other = (make(np.random.default_rng(seed), 2.0) for seed in (1, 1, 2))
     assert np.array_equal(first, again)
@@ -186,7 +186,7 @@ def quantizer(strides: tuple[int, ...]) -> ResidualVectorQuantizer:
 def test_fitted_codebooks_leave_less_and_less():
     generator = torch.Generator().manual_seed(0)
     latents = torch.randn(64, 40, 24, generator=generator) @ torch.diag(torch.linspace(2, 0.1, 24))
-    left = codebooks.fit(quantizer((2, 1, 1)), latents, generator)
+    left = codebook_init.fit(quantizer((2, 1, 1)), latents, generator)
     assert left == sorted(left, reverse=True)
     assert left[-1] < 0.6
 
@@ -195,7 +195,7 @@ def test_plain_codebooks_are_fitted_too():
     generator = torch.Generator().manual_seed(0)
     latents = torch.randn(64, 40, 8, generator=generator)
     books = ResidualVectorQuantizer(8, [VectorQuantizer(8, 64) for _ in range(3)])
-    left = codebooks.fit(books, latents, generator)
+    left = codebook_init.fit(books, latents, generator)
     assert left == sorted(left, reverse=True)
     assert left[-1] < 0.3
 
@@ -203,7 +203,7 @@ def test_plain_codebooks_are_fitted_too():
 def test_unused_entries_are_brought_back():
     books = quantizer((2, 1))
     reset_parameters(books, 0)
-    usage = codebooks.Usage(books, decay=0.5)
+    usage = codebook_init.Usage(books, decay=0.5)
     z = torch.randn(4, 40, 24)
     with torch.no_grad():
         for _ in range(8):
@@ -227,11 +227,11 @@ def test_unused_entries_are_split_off_the_busiest(kind):
     made = ResidualVectorQuantizer(24, books)
     reset_parameters(made, 0)
     latents = torch.randn(6, 300, 24, generator=torch.Generator().manual_seed(1))
-    codebooks.fit(made, latents, torch.Generator().manual_seed(2))
+    codebook_init.fit(made, latents, torch.Generator().manual_seed(2))
     for book in made:
         book.codebook[20:] = 100 * book.codebook[0] if kind is VectorQuantizer else book.codebook[0]
     before = made(latents)
-    moved = codebooks.split(made, latents, torch.Generator().manual_seed(3))
+    moved = codebook_init.split(made, latents, torch.Generator().manual_seed(3))
     after = made(latents)
     assert 0 < moved[0] <= 44
     for was, now in zip(before.indices, after.indices, strict=True):

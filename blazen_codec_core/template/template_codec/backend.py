@@ -5,8 +5,9 @@ from typing import Any
 
 from torch import Tensor
 
-from blazen_codec_core.nn import CodecNetwork, state_dicts
-from blazen_codec_core.nn.backend import TorchCodecBackend
+from blazen_codec_core.nn import CodecNetwork
+from blazen_codec_core.nn.checkpoints import state_dicts
+from blazen_codec_core.torch_backend.backend import TorchCodecBackend
 
 from .network import TemplateNetwork
 

@@ -9,15 +9,16 @@ from torch import Tensor
 
 from blazen_codec_core import CodecTokens
 from blazen_codec_core.architectures import Architecture
-from blazen_codec_core.nn import CodecNetwork, state_dicts
-from blazen_codec_core.nn.backend import TorchCodecBackend
+from blazen_codec_core.nn import CodecNetwork
+from blazen_codec_core.nn.checkpoints import state_dicts
+from blazen_codec_core.torch_backend.backend import TorchCodecBackend
 from blazen_codec_core.weights import WeightFile
 
 from .checkpoint import from_published, own_settings
+from .chunked_decoder import DacDecoderSession
+from .chunks import Windows
 from .network import DacNetwork
-from .player import DacDecoderSession
 from .specs import DacArchitecture, DacSpec, custom
-from .windows import Windows
 
 
 class DacBackend(TorchCodecBackend):

@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from blazen_codec_core import WeightsUnavailable
-from blazen_codec_core.nn import published, state_dicts
+from blazen_codec_core.architectures import check_config
+from blazen_codec_core.nn.checkpoints import conversion
 
 from .specs import DacSpec
 
@@ -16,7 +17,7 @@ STATE, METADATA, SETTINGS = "state_dict", "metadata", "kwargs"
 """What the authors' files hold: the weights, and in the metadata the settings of the model."""
 
 
-def hub_rules(spec: DacSpec) -> published.Rules:
+def hub_rules(spec: DacSpec) -> conversion.Rules:
     """Our names to the Hub's, whose layers are numbered by kind and from one."""
     last = len(spec.architecture.encoder_rates) + 1
     unit = r"layers\.{}\.branch\.layers\.{}\."
@@ -42,8 +43,8 @@ def hub_rules(spec: DacSpec) -> published.Rules:
 
 def to_published(network: nn.Module, *, weight_norm: bool = True) -> dict[str, Tensor]:
     """The network's weights as the authors lay them out; without `weight_norm`, each weight whole in place of its two factors."""
-    names = published.names(network, published.BLOCKS)
-    return published.alphas(published.to_published(network, names, published.FACTORS[0] if weight_norm else None))
+    names = conversion.names(network, conversion.BLOCKS)
+    return conversion.alphas(conversion.to_published(network, names, conversion.FACTORS[0] if weight_norm else None))
 
 
 def own_settings(content: Any) -> Mapping[str, Any] | None:
@@ -67,9 +68,9 @@ def from_published(spec: DacSpec, network: nn.Module, content: Any, origin: str,
         if settings is None and not described:
             raise WeightsUnavailable(f"{origin} does not say which model it is of: it has no {METADATA} with {SETTINGS}")
         if settings is not None:
-            state_dicts.check_config(spec.architecture, dict(settings), origin, spec.name)
+            check_config(spec.architecture, dict(settings), origin, spec.name)
         content = content[STATE]
-    state = published.tensors(content, origin)
+    state = conversion.tensors(content, origin)
     hub = any(name.startswith("encoder.conv1.") for name in state)
-    rules = hub_rules(spec) if hub else published.BLOCKS
-    return published.from_published(network, state, published.names(network, rules), origin)
+    rules = hub_rules(spec) if hub else conversion.BLOCKS
+    return conversion.from_published(network, state, conversion.names(network, rules), origin)

@@ -21,22 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, ValidationError
 
-from blazen_codec_core import (
-    CodecSpec,
-    CodecTokens,
-    CorruptFile,
-    InvalidInput,
-    InvalidTokens,
-    LoadOptions,
-    Source,
-    TokenFormat,
-)
+from blazen_codec_core import CodecSpec, CodecTokens, CorruptFile, InvalidInput, InvalidTokens, LoadOptions, Source, TokenFormat
 from blazen_codec_core.errors import reason
 from blazen_codec_core.files import contents, replacing
 
-from . import plain_pickle
+from . import restricted_unpickler
+from .chunks import Windows
 from .specs import AUTHORS, WINDOW_FRAMES, WINDOW_PADDED, DacSpec
-from .windows import Windows
 
 VERSION = "1.0.0"
 HEAD = b"\x93NUMPY\x01\x00"
@@ -136,15 +127,15 @@ class DacFormat(TokenFormat):
 
 def _artifacts(data: bytes) -> tuple[NDArray[Any], Metadata]:
     """What is in a file, of plain types and shapes that fit together."""
-    found = plain_pickle.load(_pickled(data))
-    found = found.items[0] if isinstance(found, plain_pickle.Array) and found.items else None
+    found = restricted_unpickler.load(_pickled(data))
+    found = found.items[0] if isinstance(found, restricted_unpickler.Array) and found.items else None
     if not isinstance(found, dict) or found.keys() != {"codes", "metadata"} or not isinstance(found["metadata"], dict):
         raise ValueError("it does not hold codes and metadata")
-    codes = found["codes"].values if isinstance(found["codes"], plain_pickle.Array) else None
+    codes = found["codes"].values if isinstance(found["codes"], restricted_unpickler.Array) else None
     if codes is None or codes.ndim != 3 or codes.dtype.kind not in "iu" or not codes.size:
         raise ValueError("its codes are not integers of (channels, codebooks, frames)")
     plain: dict[str, Any] = {name: value for name, value in found["metadata"].items() if isinstance(value, PLAIN)}
-    if isinstance(level := found["metadata"].get("input_db"), plain_pickle.Array):
+    if isinstance(level := found["metadata"].get("input_db"), restricted_unpickler.Array):
         if level.values is None or level.values.size not in (1, codes.shape[0]):
             raise ValueError("its input_db is neither one number nor one for each channel")
         plain["input_db"] = tuple(np.broadcast_to(level.values.reshape(-1), codes.shape[0]).tolist())

@@ -16,8 +16,8 @@ from blazen_codec_core.nn import (
     ResidualVectorQuantizer,
     Snake,
     Tanh,
-    blocks,
 )
+from blazen_codec_core.nn.layers import blocks
 
 if TYPE_CHECKING:
     from .specs import DacArchitecture

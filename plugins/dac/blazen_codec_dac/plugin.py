@@ -27,7 +27,7 @@ def blazen_codec_formats() -> Iterable[TokenFormat]:
 
 @hookimpl
 def blazen_codec_layouts() -> Iterable[TokenLayout]:
-    from blazen_codec_core.layouts import DelayLayout, InterleavedLayout
+    from blazen_codec_core.tokens.layouts import DelayLayout, InterleavedLayout
 
     return (
         InterleavedLayout("dac_flat", "codebooks frame by frame, an offset of the codebook's size each"),

@@ -13,13 +13,13 @@ from torch import nn
 
 from blazen_codec_core import CodecTokens, EngineNotAvailable
 from blazen_codec_core.checks import Pcm
-from blazen_codec_core.nn.upstream import UpstreamBackend, stand_ins
+from blazen_codec_core.torch_backend.upstream import UpstreamBackend, stand_ins
 from blazen_codec_core.weights import RandomWeights, WeightFile
 
 from .backend import DacBackend
 from .checkpoint import to_published
+from .chunks import Windows
 from .specs import DacArchitecture
-from .windows import Windows
 
 
 class Model(nn.Module):

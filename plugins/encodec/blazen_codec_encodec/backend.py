@@ -8,8 +8,9 @@ from typing import Any, cast
 from torch import Tensor
 
 from blazen_codec_core.architectures import Architecture
-from blazen_codec_core.nn import CodecNetwork, published
-from blazen_codec_core.nn.backend import TorchCodecBackend
+from blazen_codec_core.nn import CodecNetwork
+from blazen_codec_core.nn.checkpoints import conversion
+from blazen_codec_core.torch_backend.backend import TorchCodecBackend
 
 from . import audiocraft
 from .checkpoint import from_published
@@ -33,4 +34,4 @@ class EncodecBackend(TorchCodecBackend):
 
     def from_published(self, network: CodecNetwork, content: Any, origin: str) -> Mapping[str, Tensor]:
         audiocraft.check(content, self.spec.architecture, origin, self.spec.name)
-        return from_published(network, published.tensors(content, origin), origin)
+        return from_published(network, conversion.tensors(content, origin), origin)

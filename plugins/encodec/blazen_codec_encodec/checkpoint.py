@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from blazen_codec_core.nn import ConvTranspose1d, published
+from blazen_codec_core.nn import ConvTranspose1d
+from blazen_codec_core.nn.checkpoints import conversion
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,8 @@ def to_published(network: nn.Module, *, weight_norm: bool) -> dict[str, Tensor]:
     Args:
         weight_norm: Whether each convolution's weight is factored, as for the models that have no other norm.
     """
-    factors = published.FACTORS[0] if weight_norm else None
-    return published.to_published(network, names(network, AUTHORS), factors)
+    factors = conversion.FACTORS[0] if weight_norm else None
+    return conversion.to_published(network, names(network, AUTHORS), factors)
 
 
 def from_published(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> dict[str, Tensor]:
@@ -84,4 +85,4 @@ def from_published(network: nn.Module, state: Mapping[str, Tensor], origin: str)
         WeightsUnavailable: A name is missing, unknown, or of a shape that cannot be converted; `origin` is named.
     """
     layout = HUB if any(name.startswith("encoder.layers.") for name in state) else AUTHORS
-    return published.from_published(network, state, names(network, layout), origin, layout.ignored)
+    return conversion.from_published(network, state, names(network, layout), origin, layout.ignored)

@@ -29,7 +29,7 @@ from blazen_codec_core.errors import reason
 from blazen_codec_core.files import contents, replacing
 from blazen_codec_core.forks import Anew
 
-from . import entropy
+from . import arithmetic_coding
 from .specs import AUTHORS, EncodecSpec
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def _check_claims(spec: EncodecSpec, header: Header, size: int) -> None:
     frames = spec.segment.frames(header.al, spec.hop_length) if spec.segment else -(-header.al // spec.hop_length)
     scales = SCALE.size * segments if _has_scales(spec) else 0
     if header.lm:
-        least = scales + entropy.fewest_bits(frames * header.nc, spec.codebook_size) / 8
+        least = scales + arithmetic_coding.fewest_bits(frames * header.nc, spec.codebook_size) / 8
         if least > size:
             raise ValueError(f"it claims {header.al} samples, which {size} bytes cannot hold")
         return
@@ -190,7 +190,7 @@ def _bits(spec: EncodecSpec) -> int:
 
 
 def _packed_size(spec: EncodecSpec, header: Header, frames: int) -> int:
-    return entropy.packed_size(frames * header.nc, _bits(spec))
+    return arithmetic_coding.packed_size(frames * header.nc, _bits(spec))
 
 
 def _read_coded(spec: EncodecSpec, header: Header, data: bytes, at: int, model: LanguageModel) -> CodecTokens:
@@ -224,7 +224,7 @@ def _read(
             table, at = _decompressed(predictor(), data, at, frames, header.nc)
         else:
             end = at + _packed_size(spec, header, frames)
-            table = entropy.unpack(data[at:end], frames * header.nc, _bits(spec)).reshape(frames, header.nc)
+            table = arithmetic_coding.unpack(data[at:end], frames * header.nc, _bits(spec)).reshape(frames, header.nc)
             at = end
         tables.append(table)
     if at != len(data):
@@ -235,17 +235,17 @@ def _read(
 
 
 def _packed(spec: EncodecSpec, table: NDArray[np.int32]) -> bytes:
-    return entropy.pack(table.reshape(-1), _bits(spec))
+    return arithmetic_coding.pack(table.reshape(-1), _bits(spec))
 
 
 def _compressed(model: LanguageModel, table: NDArray[np.int32]) -> bytes:
     """Codes `(frames, codebooks)` of one segment, arithmetically coded."""
     from .language_model import Predictor
 
-    coder, predictor = entropy.ArithmeticEncoder(), Predictor(model)
+    coder, predictor = arithmetic_coding.ArithmeticEncoder(), Predictor(model)
     before: list[int] | None = None
     for codes in table.tolist():
-        ends = entropy.shares(predictor.next(before, len(codes))).T
+        ends = arithmetic_coding.shares(predictor.next(before, len(codes))).T
         for own, code in zip(ends, codes, strict=True):
             coder.push(int(own[code - 1]) if code else 0, int(own[code]))
         before = codes
@@ -258,11 +258,11 @@ def _decompressed(predictor: Predictor, data: bytes, at: int, frames: int, codeb
     Raises:
         ValueError: These codes are not what the data was made from, as where other probabilities made it.
     """
-    decoder, encoder = entropy.ArithmeticDecoder(data, at), entropy.ArithmeticEncoder()
+    decoder, encoder = arithmetic_coding.ArithmeticDecoder(data, at), arithmetic_coding.ArithmeticEncoder()
     before: list[int] | None = None
     found = array("i")
     for _ in range(frames):
-        ends = entropy.shares(predictor.next(before, codebooks)).T.tolist()
+        ends = arithmetic_coding.shares(predictor.next(before, codebooks)).T.tolist()
         before = []
         for own in ends:
             code = decoder.pull(own)

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blazen_codec_core import LoadOptions
-from blazen_codec_core.nn import state_dicts
-from blazen_codec_core.nn.session import running
-from blazen_codec_core.nn.thread_counts import one_thread
+from blazen_codec_core.nn.checkpoints import state_dicts
+from blazen_codec_core.nn.kernels.thread_counts import one_thread
+from blazen_codec_core.torch_backend.guard import running
 from blazen_codec_core.weights import RandomWeights, locate_file
 
 from .specs import LanguageModelSpec

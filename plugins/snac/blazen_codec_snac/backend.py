@@ -8,8 +8,9 @@ from typing import Any, cast
 from torch import Tensor
 
 from blazen_codec_core.architectures import Architecture
-from blazen_codec_core.nn import CodecNetwork, published
-from blazen_codec_core.nn.backend import TorchCodecBackend
+from blazen_codec_core.nn import CodecNetwork
+from blazen_codec_core.nn.checkpoints import conversion
+from blazen_codec_core.torch_backend.backend import TorchCodecBackend
 
 from .checkpoint import from_published
 from .network import SnacNetwork
@@ -31,4 +32,4 @@ class SnacBackend(TorchCodecBackend):
         return SnacNetwork(self.spec.architecture)
 
     def from_published(self, network: CodecNetwork, content: Any, origin: str) -> Mapping[str, Tensor]:
-        return from_published(network, published.tensors(content, origin), origin)
+        return from_published(network, conversion.tensors(content, origin), origin)

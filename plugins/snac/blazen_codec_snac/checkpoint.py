@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from blazen_codec_core import WeightsUnavailable
-from blazen_codec_core.nn import LocalAttention, published
-from blazen_codec_core.nn.attention import LONGEST_PERIOD
+from blazen_codec_core.nn import LocalAttention
+from blazen_codec_core.nn.checkpoints import conversion
+from blazen_codec_core.nn.layers.attention import LONGEST_PERIOD
 
 IGNORED = r".*\.rel_pos\.(inv_freq|scale)"
 """Buffers that follow from the architecture."""
@@ -28,18 +29,18 @@ def frequencies(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """The published name and the values of each attention's frequencies."""
     for ours, module in network.named_modules():
         if isinstance(module, LocalAttention):
-            name = published.rename(f"{ours}.rel_pos.inv_freq", published.BLOCKS)
+            name = conversion.rename(f"{ours}.rel_pos.inv_freq", conversion.BLOCKS)
             yield name, module.frequencies
 
 
 def to_published(network: nn.Module, *, weight_norm: bool = True) -> dict[str, Tensor]:
     """The network's weights under published names; without `weight_norm`, each weight whole in place of its two factors."""
-    names = published.names(network, published.BLOCKS)
+    names = conversion.names(network, conversion.BLOCKS)
     matrices = {ours: name for ours, name in names.items() if LINEAR.fullmatch(name)}
     others = {ours: name for ours, name in names.items() if ours not in matrices}
-    state = published.to_published(network, others, published.FACTORS[1] if weight_norm else None)
-    state |= {name: weight[..., 0] for name, weight in published.to_published(network, matrices).items()}
-    state = published.alphas(state)
+    state = conversion.to_published(network, others, conversion.FACTORS[1] if weight_norm else None)
+    state |= {name: weight[..., 0] for name, weight in conversion.to_published(network, matrices).items()}
+    state = conversion.alphas(state)
     state |= dict(frequencies(network))
     return {name: tensor.clone() for name, tensor in state.items()}
 
@@ -59,4 +60,4 @@ def from_published(network: nn.Module, state: Mapping[str, Tensor], origin: str)
                 f"{origin}: {name} is not what follows from the settings; attention with the frequencies "
                 f"{LONGEST_PERIOD:.0f} ** -(i / {2 * len(wanted)}), i = 0, 2, 4 …, is supported"
             )
-    return published.from_published(network, state, published.names(network, published.BLOCKS), origin, IGNORED)
+    return conversion.from_published(network, state, conversion.names(network, conversion.BLOCKS), origin, IGNORED)

@@ -20,7 +20,7 @@ def blazen_codec_specs() -> Iterable[CodecSpec]:
 
 @hookimpl
 def blazen_codec_layouts() -> Iterable[TokenLayout]:
-    from blazen_codec_core.layouts import InterleavedLayout
+    from blazen_codec_core.tokens.layouts import InterleavedLayout
 
     return tuple(
         InterleavedLayout(name, f"SNAC codebooks interleaved by time, an offset a slot, from {base}", base)

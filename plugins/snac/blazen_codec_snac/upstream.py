@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from blazen_codec_core import CodecTokens, EngineNotAvailable
 from blazen_codec_core.checks import Pcm
-from blazen_codec_core.nn import StreamSetup, published, state_dicts
-from blazen_codec_core.nn.upstream import UpstreamBackend
+from blazen_codec_core.nn import StreamSetup
+from blazen_codec_core.nn.checkpoints import conversion, state_dicts
+from blazen_codec_core.torch_backend.upstream import UpstreamBackend
 from blazen_codec_core.weights import RandomWeights, WeightFile
 
 from .backend import SnacBackend
@@ -62,8 +63,8 @@ class UpstreamSnacBackend(UpstreamBackend, SnacBackend):
     def build(self, found: RandomWeights | WeightFile) -> Any:
         settings = self.spec.architecture.model_dump()
         model = snac.SNAC(**{k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()})
-        state = None if isinstance(found, RandomWeights) else published.tensors(state_dicts.read(found.path), str(found.path))
-        if state is None or not any(name.endswith(published.FACTORS[1]) for name in state):
+        state = None if isinstance(found, RandomWeights) else conversion.tensors(state_dicts.read(found.path), str(found.path))
+        if state is None or not any(name.endswith(conversion.FACTORS[1]) for name in state):
             state = to_published(super().build(found))
         model.load_state_dict(state)
         self._noise = share_noise(model)

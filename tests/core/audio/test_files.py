@@ -5,8 +5,9 @@ import pytest
 import soundfile
 
 import blazen_codec_core as bc
-from blazen_codec_core import audio, metrics
+from blazen_codec_core import audio
 from blazen_codec_core.conformance.signals import pieces, voice
+from blazen_codec_core.evaluation import metrics
 
 
 @pytest.mark.parametrize(("suffix", "precision"), [(".wav", 1e-4), (".flac", 1e-4), (".ogg", 0.2)])

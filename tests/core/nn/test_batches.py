@@ -24,11 +24,11 @@ from blazen_codec_core.nn import (
     Seeded,
     Snake,
     StreamSetup,
-    blocks,
     reset_parameters,
 )
-from blazen_codec_core.nn.backend import TorchCodecBackend
-from blazen_codec_core.nn.transfers import fetched_codes, sent
+from blazen_codec_core.nn.layers import blocks
+from blazen_codec_core.torch_backend.backend import TorchCodecBackend
+from blazen_codec_core.torch_backend.transfers import fetched_codes, sent
 
 CHANNELS = 4
 

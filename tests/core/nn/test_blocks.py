@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from processors import blocks
 
 from blazen_codec_core.nn import CodecNetwork, Conv1d, ResidualVectorQuantizer, prepare, reset_parameters
-from blazen_codec_core.nn.after import ELU, NONE, SNAKE, After
-from blazen_codec_core.nn.points import OF_SEVEN, OF_SEVEN_ROUGHLY, OF_THREE, OF_TWO, OF_TWO_HEAVY
+from blazen_codec_core.nn.kernels.epilogue import ELU, NONE, SNAKE, After
+from blazen_codec_core.nn.kernels.winograd import OF_SEVEN, OF_SEVEN_ROUGHLY, OF_THREE, OF_TWO, OF_TWO_HEAVY
 
-fused = pytest.importorskip("blazen_codec_core.nn.fused", reason="numba, which compiles the blocks, is not installed")
-from blazen_codec_core.nn.fused.blocks import Blocks  # noqa: E402
-from blazen_codec_core.nn.fused.by_points import BlocksByPoints  # noqa: E402
-from blazen_codec_core.nn.fused.joined_taps import JoinedTaps  # noqa: E402
-from blazen_codec_core.nn.fused.lanes import LANES  # noqa: E402
+fused = pytest.importorskip("blazen_codec_core.nn.kernels.cpu", reason="numba, which compiles the blocks, is not installed")
+from blazen_codec_core.nn.kernels.cpu.direct_conv import Blocks  # noqa: E402
+from blazen_codec_core.nn.kernels.cpu.kn2row_conv import JoinedTaps  # noqa: E402
+from blazen_codec_core.nn.kernels.cpu.simd import LANES  # noqa: E402
+from blazen_codec_core.nn.kernels.cpu.winograd_conv import BlocksByPoints  # noqa: E402
 
 pytestmark = blocks
 

@@ -26,11 +26,11 @@ from blazen_codec_core.nn import (
     StreamSetup,
     TimeNorm,
     ZeroPadding,
-    kernels,
     prepare,
     reset_parameters,
     same_padding,
 )
+from blazen_codec_core.nn.kernels import dispatch
 
 
 def signal(length: int, channels: int, batch: int = 2) -> torch.Tensor:
@@ -88,7 +88,7 @@ def test_a_mirrored_convolution_gives_a_frame_for_every_stride_begun(kernel, str
 @pytest.mark.parametrize("way", ["the library's", "step by step", "loops"])
 @pytest.mark.parametrize("batch", [1, 3, 6])
 def test_a_recurrent_layer_is_torchs_and_streams(monkeypatch, way, batch):
-    monkeypatch.setattr(kernels, "FEW_FRAMES", 10**9 if way == "step by step" else 0)
+    monkeypatch.setattr(dispatch, "FEW_FRAMES", 10**9 if way == "step by step" else 0)
     layer, x = LSTM(32, 2), signal(40, 32, batch)
     reset_parameters(layer, 0)
     if way == "loops":

@@ -14,15 +14,17 @@ from hypothesis import strategies as st
 from processors import blocks, compiled
 from processors import loops as fused
 
-from blazen_codec_core.nn import ELU, Snake, after, kernels, moments
-from blazen_codec_core.nn.after import After
+from blazen_codec_core.nn import ELU, Snake
+from blazen_codec_core.nn.kernels import dispatch, epilogue
+from blazen_codec_core.nn.kernels.aten import group_norm
+from blazen_codec_core.nn.kernels.epilogue import After
 
 ROUNDING = 2.0**-23
-ELU_AFTER = After(kind=after.ELU)
+ELU_AFTER = After(kind=epilogue.ELU)
 
 
 def snake_after(alpha: torch.Tensor) -> After:
-    return After(kind=after.SNAKE, parameters=(alpha, 1 / alpha))
+    return After(kind=epilogue.SNAKE, parameters=(alpha, 1 / alpha))
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -45,7 +47,7 @@ def test_activations_are_exact_to_a_few_roundings(loops, batch, frames, channels
     alpha = torch.rand(channels, generator=seeded(1)) + 0.5
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
         if not loops:
-            patch.setattr(kernels, "load_loops", lambda: None)
+            patch.setattr(dispatch, "load_loops", lambda: None)
         snake, elu = Snake(channels), ELU()
         snake.alpha.copy_(alpha)
         largest = x.abs().max().item() if x.numel() else 0.0
@@ -90,9 +92,9 @@ def test_loading_the_loops_leaves_the_number_of_threads_alone(threads):
     program = f"""
 import torch
 torch.set_num_threads({threads})
-from blazen_codec_core.nn.loops import load_loops
+from blazen_codec_core.nn.kernels.backends import load_loops
 fused = load_loops()
-from blazen_codec_core.nn.after import ELU, After
+from blazen_codec_core.nn.kernels.epilogue import ELU, After
 fused.apply(After(kind=ELU), x := torch.randn(1, 4000, 40), torch.empty_like(x))
 assert torch.get_num_threads() == {threads}
 """
@@ -127,14 +129,14 @@ def test_without_threads_to_share_or_a_cache(setting):
     name, value = setting.split("=")
     program = """
 import torch
-from blazen_codec_core.nn.loops import load_loops
+from blazen_codec_core.nn.kernels.backends import load_loops
 fused = load_loops()
-from blazen_codec_core.nn.after import ELU, After
-from blazen_codec_core.nn.fused import compiling
+from blazen_codec_core.nn.kernels.epilogue import ELU, After
+from blazen_codec_core.nn.kernels.cpu import jit
 x = torch.randn(1, 4000, 40)
 fused.apply(After(kind=ELU), x, out := torch.empty_like(x))
 torch.testing.assert_close(out, torch.nn.functional.elu(x))
-print(compiling.parts_for(x.numel()))
+print(jit.parts_for(x.numel()))
 """
     environment = {**os.environ, name: value}
     run = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, env=environment)
@@ -146,8 +148,9 @@ def test_nothing_is_compiled_without_numba():
 import sys
 sys.modules["numba"] = None
 import torch
-from blazen_codec_core.nn import ELU, kernels
-assert kernels.load_loops() is None
+from blazen_codec_core.nn import ELU
+from blazen_codec_core.nn.kernels import dispatch
+assert dispatch.load_loops() is None
 with torch.no_grad():
     x = torch.randn(1, 4000, 40)
     torch.testing.assert_close(ELU()(x), torch.nn.functional.elu(x))
@@ -159,7 +162,7 @@ with torch.no_grad():
 def test_moments_are_exact_to_a_few_roundings(count, offset):
     x = torch.randn(1, count, 1, generator=seeded(count)) + offset
     with torch.no_grad():
-        mean, variance = (value.double().item() for value in moments.moments(x))
+        mean, variance = (value.double().item() for value in group_norm.moments(x))
     exact = x.double()
     assert mean == pytest.approx(exact.mean().item(), abs=1e-6 * (1 + offset))
     assert variance == pytest.approx(exact.var(unbiased=False).item(), abs=4e-6)
@@ -177,8 +180,8 @@ def test_norms_are_exact_to_a_few_roundings(loops, batch, frames, channels, offs
     x = torch.randn(batch, frames, channels, generator=seeded(frames)) * 3 + offset
     weight, bias = (torch.rand(channels, generator=seeded(number)) for number in (1, 2))
     wanted = F.group_norm(x.double().transpose(1, 2), 1, weight.double(), bias.double()).transpose(1, 2)
-    prepared = kernels.norm(weight, bias, 1e-5)
-    by = prepared if loops else lambda x, **options: kernels.normalize(x, weight, bias, 1e-5, **options)
+    prepared = dispatch.norm(weight, bias, 1e-5)
+    by = prepared if loops else lambda x, **options: dispatch.normalize(x, weight, bias, 1e-5, **options)
     kept = by(x, inplace=False)
     made = by(x, inplace=True)
     assert made is x

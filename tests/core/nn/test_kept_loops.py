@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 from blazen_codec_core import SlowerNotice
-from blazen_codec_core.nn import loops
+from blazen_codec_core.nn.kernels import backends
 
 numba = pytest.importorskip("numba")
-compiling = importlib.import_module("blazen_codec_core.nn.fused.compiling")
-pytestmark = pytest.mark.skipif(loops.load_loops() is None, reason="the loops do not work here")
+compiling = importlib.import_module("blazen_codec_core.nn.kernels.cpu.jit")
+pytestmark = pytest.mark.skipif(backends.load_loops() is None, reason="the loops do not work here")
 
 
 def scaled(x, factor):
@@ -36,7 +36,7 @@ def work() -> None:
 
 @pytest.fixture
 def troubles(monkeypatch):
-    monkeypatch.setattr(compiling.kept, "troubles", found := [])
+    monkeypatch.setattr(compiling.compile_cache, "troubles", found := [])
     return found
 
 
@@ -82,7 +82,7 @@ def test_what_was_damaged_is_compiled_anew_and_kept(kept, troubles, damage):
     kept.write_bytes(damage(whole))
     work()
     data = kept.read_bytes()
-    assert compiling.kept._DIGEST(data[32:]).digest() == data[:32]
+    assert compiling.compile_cache._DIGEST(data[32:]).digest() == data[:32]
     assert [path for path in kept.parent.iterdir() if path.suffix == ".loop"] == [kept]
     assert not troubles
 
@@ -128,7 +128,7 @@ def test_no_room(kept, troubles):
 def test_one_warning_says_what_to_do(monkeypatch, troubles):
     troubles += ["/there/a.loop cannot be written: No space left on device", "/there/b.loop cannot be written"]
     with pytest.warns(SlowerNotice, match=r"/there/a\.loop .* No space left.*NUMBA_CACHE_DIR") as told:
-        assert loops.load_loops.__wrapped__()
+        assert backends.load_loops.__wrapped__()
     assert len(told) == 1
 
 
@@ -141,7 +141,7 @@ def test_loops_that_cannot_be_loaded_cost_speed_alone(monkeypatch, error):
 
     monkeypatch.setattr(importlib, "import_module", broken)
     with pytest.warns(SlowerNotice, match=f"plain PyTorch.*{error}.*uninstall numba"):
-        assert loops.load_loops.__wrapped__() is None
+        assert backends.load_loops.__wrapped__() is None
 
 
 def test_nothing_is_said_where_numba_is_not_installed(monkeypatch):
@@ -149,7 +149,7 @@ def test_nothing_is_said_where_numba_is_not_installed(monkeypatch):
         raise ModuleNotFoundError("No module named 'numba'", name="numba")
 
     monkeypatch.setattr(importlib, "import_module", missing)
-    assert loops.load_loops.__wrapped__() is None
+    assert backends.load_loops.__wrapped__() is None
 
 
 PROGRAM = """
@@ -188,7 +188,7 @@ def test_jit_that_is_switched_off():
 
 @pytest.mark.slow
 def test_processes_that_compile_at_once_one_of_which_is_killed(tmp_path):
-    """All of the loops, then: every file is damaged in its own way."""
+    """All of the backends, then: every file is damaged in its own way."""
     folder = tmp_path / "kept"
     killed, other = begun(NUMBA_CACHE_DIR=str(folder)), begun(NUMBA_CACHE_DIR=str(folder))
     while not list(folder.rglob("*.loop")) and killed.poll() is None:

@@ -12,20 +12,11 @@ from hypothesis import strategies as st
 from processors import HAS_VECTORS, blocks, loops, packing
 from streams import sizes, streamed, whole
 
-from blazen_codec_core.nn import (
-    Chain,
-    Conv1d,
-    ConvTranspose1d,
-    FactorizedQuantizer,
-    StreamSetup,
-    VectorQuantizer,
-    kernels,
-    packed,
-    prepare,
-    ways,
-)
+from blazen_codec_core.nn import Chain, Conv1d, ConvTranspose1d, FactorizedQuantizer, StreamSetup, VectorQuantizer, prepare
 from blazen_codec_core.nn import reset_parameters as reset
-from blazen_codec_core.nn.filtering import FewerProducts
+from blazen_codec_core.nn.kernels import dispatch
+from blazen_codec_core.nn.kernels.aten import conv, prepacked_conv
+from blazen_codec_core.nn.kernels.aten.winograd_conv import FewerProducts
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -33,7 +24,7 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def fewer_products(weight, bias, dilation, **options):
-    return FewerProducts(weight, bias, dilation, lambda taps, b, d: ways.ShiftedProducts(taps, b, dilation=d), **options)
+    return FewerProducts(weight, bias, dilation, lambda taps, b, d: conv.ShiftedProducts(taps, b, dilation=d), **options)
 
 
 @given(
@@ -60,19 +51,19 @@ def test_fewer_products_are_the_convolution_to_a_few_roundings(kernel, dilation,
 
 def test_fewer_products_round_about_twice_as_much_as_the_sum():
     x, weight = torch.randn(1, 2048 + 6, 192, generator=seeded(0)), torch.randn(7, 192, 192, generator=seeded(1)) / 40
-    exact = ways.ShiftedProducts(weight.double().unbind(), None)(x.double(), 2048)
-    of_sum = (ways.ShiftedProducts(weight.unbind(), None)(x, 2048) - exact).square().mean().sqrt()
+    exact = conv.ShiftedProducts(weight.double().unbind(), None)(x.double(), 2048)
+    of_sum = (conv.ShiftedProducts(weight.unbind(), None)(x, 2048) - exact).square().mean().sqrt()
     of_fewer = (fewer_products(weight, None, 1)(x, 2048) - exact).square().mean().sqrt()
     assert of_fewer < 3 * of_sum < 3e-6
 
 
 @pytest.fixture(
-    params=[pytest.param(kernels.PLAIN, marks=packing), pytest.param(kernels.PACKED, marks=packing)], ids=["plain", "packed"]
+    params=[pytest.param(dispatch.PLAIN, marks=packing), pytest.param(dispatch.PACKED, marks=packing)], ids=["plain", "packed"]
 )
 def limits(request, monkeypatch):
     """What is fastest on either kind of processor without compiled loops; every way runs on both."""
-    monkeypatch.setattr(kernels, "limits", lambda: request.param)
-    monkeypatch.setattr(kernels, "load_loops", lambda: None)
+    monkeypatch.setattr(dispatch, "limits", lambda: request.param)
+    monkeypatch.setattr(dispatch, "load_loops", lambda: None)
     return request.param
 
 
@@ -97,13 +88,13 @@ def limits(request, monkeypatch):
     ],
 )
 def test_the_way_is_chosen_by_shape(limits, shape, options, on_plain, on_packed):
-    way = kernels.convolution(torch.zeros(shape), None, **{"lasting": True, **options})
-    assert " or ".join(names(way)) == (on_plain if limits is kernels.PLAIN else on_packed)
+    way = dispatch.convolution(torch.zeros(shape), None, **{"lasting": True, **options})
+    assert " or ".join(names(way)) == (on_plain if limits is dispatch.PLAIN else on_packed)
 
 
 @torch.no_grad()
 def test_weights_that_may_change_are_not_brought_into_order(limits):
-    assert names(kernels.convolution(torch.zeros(7, 96, 96), None, lasting=False)) == ["ShiftedProducts"]
+    assert names(dispatch.convolution(torch.zeros(7, 96, 96), None, lasting=False)) == ["ShiftedProducts"]
 
 
 @blocks
@@ -128,8 +119,8 @@ def test_weights_that_may_change_are_not_brought_into_order(limits):
     ],
 )
 def test_loops_multiply_wherever_there_are_channels_for_a_vector(shape, options, way):
-    assert " or ".join(names(kernels.convolution(torch.zeros(shape), None, lasting=True, **options))) == way
-    double = kernels.convolution(torch.zeros(1, 4, 32, dtype=torch.float64), None, lasting=True)
+    assert " or ".join(names(dispatch.convolution(torch.zeros(shape), None, lasting=True, **options))) == way
+    double = dispatch.convolution(torch.zeros(1, 4, 32, dtype=torch.float64), None, lasting=True)
     assert names(double) == ["ShiftedProducts"]
 
 
@@ -138,23 +129,23 @@ def test_other_processors_are_left_to_the_library():
     if loops:
         assert not loops.suits_blocks(torch.zeros(1, 64, 64))
         assert not loops.suits_recurrence(torch.zeros(256, 64))
-    assert names(kernels.convolution(torch.zeros(2, 64, 64), None, lasting=True)) == ["ShiftedProducts"]
+    assert names(dispatch.convolution(torch.zeros(2, 64, 64), None, lasting=True)) == ["ShiftedProducts"]
 
 
 def names(way):
     """What a way may be, for long signals first."""
-    return [*names(way._long), *names(way._short)] if isinstance(way, ways.LongOrShort) else [type(way).__name__]
+    return [*names(way._long), *names(way._short)] if isinstance(way, conv.LongOrShort) else [type(way).__name__]
 
 
 def test_the_limits_are_the_processors(monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
-    monkeypatch.setattr(packed, "is_available", lambda: True)
-    assert kernels.limits.__wrapped__() is kernels.PACKED
-    monkeypatch.setattr(packed, "is_available", lambda: False)
-    assert kernels.limits.__wrapped__() is kernels.PLAIN
+    monkeypatch.setattr(prepacked_conv, "is_available", lambda: True)
+    assert dispatch.limits.__wrapped__() is dispatch.PACKED
+    monkeypatch.setattr(prepacked_conv, "is_available", lambda: False)
+    assert dispatch.limits.__wrapped__() is dispatch.PLAIN
     monkeypatch.undo()
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
-    assert kernels.limits.__wrapped__() is kernels.PLAIN
+    assert dispatch.limits.__wrapped__() is dispatch.PLAIN
 
 
 @packing
@@ -175,36 +166,36 @@ def test_a_packed_product_is_the_convolution(taps, stride, channels, frames, bat
     x = torch.randn(batch, needed + more, channels[0], generator=seeded(2))
     wanted = F.conv1d(x.transpose(1, 2), weight.permute(2, 1, 0), offset, stride, 0, dilation).transpose(1, 2)[:, :frames]
     with torch.inference_mode():
-        got = packed.PackedProduct(weight.reshape(count, -1, channels[1]).unbind(), offset, dilation)(x, frames)
+        got = prepacked_conv.PackedProduct(weight.reshape(count, -1, channels[1]).unbind(), offset, dilation)(x, frames)
     torch.testing.assert_close(got, wanted, atol=1e-4, rtol=1e-4)
 
 
 def test_products_are_packed_where_the_library_can(limits, monkeypatch):
-    monkeypatch.setattr(packed, "is_available", lambda: False)
-    assert names(kernels.convolution(torch.zeros(2, 512, 512), None, lasting=True)) == ["ShiftedProducts"]
+    monkeypatch.setattr(prepacked_conv, "is_available", lambda: False)
+    assert names(dispatch.convolution(torch.zeros(2, 512, 512), None, lasting=True)) == ["ShiftedProducts"]
 
 
 @pytest.mark.skipif(platform.machine().lower() not in {"x86_64", "amd64"}, reason="only PyTorch for x86 always has oneDNN")
 def test_the_librarys_operators_are_those_that_are_expected():
-    assert packed.is_available()
+    assert prepacked_conv.is_available()
 
 
 def test_a_library_without_the_operators_is_found_out(monkeypatch):
     def other(*arguments):
         raise TypeError("other arguments")
 
-    monkeypatch.setattr(packed, "_operators", lambda: (other, other))
-    assert not packed.is_available.__wrapped__()
+    monkeypatch.setattr(prepacked_conv, "_operators", lambda: (other, other))
+    assert not prepacked_conv.is_available.__wrapped__()
 
 
 def test_a_device_without_fast_products_gets_the_librarys_convolution(monkeypatch):
-    monkeypatch.setattr(kernels, "products_are_faster", lambda device: False)
-    way = kernels.convolution(torch.zeros(7, 96, 96), None, lasting=True)
-    assert type(way) is ways.LibraryConvolution
+    monkeypatch.setattr(dispatch, "products_are_faster", lambda device: False)
+    way = dispatch.convolution(torch.zeros(7, 96, 96), None, lasting=True)
+    assert type(way) is conv.LibraryConvolution
 
 
 @pytest.mark.parametrize(
-    "limits", [kernels.PLAIN, pytest.param(kernels.PACKED, marks=packing), None], ids=["plain", "packed", "loops"]
+    "limits", [dispatch.PLAIN, pytest.param(dispatch.PACKED, marks=packing), None], ids=["plain", "packed", "loops"]
 )
 @pytest.mark.parametrize("products", [True, False], ids=["products", "library"])
 @settings(max_examples=15)
@@ -223,10 +214,10 @@ def test_prepared_layers_stream_what_others_give(limits, products, length, batch
     x = torch.randn(batch, length, 2, generator=seeded(length))
     with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
         wanted = whole(layers, x)
-        patch.setattr(kernels, "products_are_faster", lambda device: products)
+        patch.setattr(dispatch, "products_are_faster", lambda device: products)
         if limits:
-            patch.setattr(kernels, "limits", lambda: limits)
-            patch.setattr(kernels, "load_loops", lambda: None)
+            patch.setattr(dispatch, "limits", lambda: limits)
+            patch.setattr(dispatch, "load_loops", lambda: None)
         prepare(layers)
         for got in (whole(layers, x), streamed(layers, x, sizes)):
             torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-4)
@@ -263,7 +254,7 @@ def test_the_end_of_a_signal_is_the_same_by_way_of_a_round_number_of_frames(name
     x = torch.randn(2, (frames - 1) * stride + span, layer.in_channels, generator=seeded(0))
     kernel = layer.make_kernel(lasting=True)
     wanted = kernel(x, frames)
-    got = kernels.rounded(kernel, x, frames, stride)
+    got = dispatch.rounded(kernel, x, frames, stride)
     assert got.shape == wanted.shape
     torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-4)
 
@@ -278,9 +269,9 @@ def test_there_are_few_round_numbers_of_frames():
 
     with torch.no_grad():
         for frames in range(1, 5000):
-            assert kernels.rounded(kernel, x, frames, 1).shape[1] == frames
+            assert dispatch.rounded(kernel, x, frames, 1).shape[1] == frames
             assert max(seen) < 1.25 * 5000
-        lengths = [part.shape[1] for n in range(1, 200) for part in kernels.round_parts(torch.zeros(1, n, 1))]
+        lengths = [part.shape[1] for n in range(1, 200) for part in dispatch.round_parts(torch.zeros(1, n, 1))]
     assert len(seen) <= 4 * 13
     assert set(lengths) == {1 << bit for bit in range(8)}
     assert sum(lengths) == sum(range(1, 200))

@@ -5,7 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from blazen_codec_core.nn.points import OF_SEVEN, OF_SEVEN_ROUGHLY, OF_THREE, OF_TWO, OF_TWO_HEAVY, Nested, Points, plain, whole
+from blazen_codec_core.nn.kernels.winograd import (
+    OF_SEVEN,
+    OF_SEVEN_ROUGHLY,
+    OF_THREE,
+    OF_TWO,
+    OF_TWO_HEAVY,
+    Nested,
+    Points,
+    plain,
+    whole,
+)
 
 FILTERS = [OF_TWO, OF_TWO_HEAVY, OF_THREE, OF_SEVEN, OF_SEVEN_ROUGHLY]
 OTHERS = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from blazen_codec_core.nn.ways import library_precision
+from blazen_codec_core.nn.kernels.aten.conv import library_precision
 
 GPU = torch.device("cuda")
 

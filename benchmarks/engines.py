@@ -1,0 +1,122 @@
+"""Every codec on every engine, side by side: one table, the same as JSON, and a picture."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from . import timing
+
+ENGINES = ("ours", "authors", "transformers", "onnxruntime", "openvino")
+PEERS = ENGINES[1:]
+CODECS = ("encodec_24khz", "encodec_48khz", "snac_24khz", "dac_44khz")
+LENGTHS = (1.0, 10.0)
+ROUNDS = 5
+
+
+def run(names: Iterable[str], lengths: Iterable[float], rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """Measures; see `benchmarks compare --help`."""
+    from . import roofline
+
+    rate = roofline.SgemmRate()
+    rate.measure()
+    rows = [row for name in names for row in _codec(name, lengths, rounds, rate, say)]
+    for row in rows:
+        row["floor"] = row["gflop"] / rate.gflops
+        row["share_of_floor"] = row["floor"] / row["engines"]["ours"]["median"]
+    return {"rounds": rounds, "sgemm_gflops": rate.gflops, "rows": rows}
+
+
+def _codec(name: str, lengths: Iterable[float], rounds: int, rate: Any, say: Callable[[str], None]) -> list[dict[str, Any]]:
+    import blazen_codec_core as bc
+
+    from . import peers, roofline
+
+    ours, theirs = (bc.load(name, weights="random:0", engine=engine) for engine in ("native", "upstream"))
+    theirs.load()
+    rows = []
+    second = timing.voices(ours, 1.0)
+    tokens = ours.encode(second, ours.sample_rate)
+    job = peers.Job(ours, theirs, second, tokens)
+    gflop = {
+        "encode": roofline.gflop(job.model, lambda: theirs.encode(second, ours.sample_rate)),
+        "decode": roofline.gflop(job.model, lambda: theirs.decode(tokens)),
+    }
+    for seconds in lengths:
+        pcm = timing.voices(ours, seconds)
+        job = peers.Job(ours, theirs, pcm, ours.encode(pcm, ours.sample_rate))
+        engines = list(peers.engines(job, lambda engine, error: say(f"{name}: no {engine}: {error}")))
+        for what in ("encode", "decode"):
+            work = {engine.name: getattr(engine, what) for engine in engines}
+            taken = timing.interleaved(work, rounds, between=rate.measure)
+            of_engines = {
+                engine: {
+                    "median": statistics.median(each) / seconds,
+                    "lowest": min(each) / seconds,
+                    "highest": max(each) / seconds,
+                    "ratio": statistics.median(other / own for own, other in zip(taken["ours"], each, strict=True)),
+                }
+                for engine, each in taken.items()
+            }
+            rows.append({"codec": name, "what": what, "seconds": seconds, "gflop": gflop[what], "engines": of_engines})
+            say(f"{name} {what} {seconds:g} s: " + ", ".join(f"{k} {v['median']:.4f}" for k, v in of_engines.items()))
+        del engines, job
+        gc.collect()
+    return rows
+
+
+def table(result: dict[str, Any]) -> Table:
+    made = Table(
+        title=f"Seconds of work per second of audio; sgemm {result['sgemm_gflops']:.0f} GFLOP/s",
+        caption="in brackets the lowest and highest of the rounds; against: how many times as long the others take (median)",
+    )
+    for column in ("codec", "", "audio", *ENGINES, "floor", "of floor", "against authors", "against the best"):
+        made.add_column(column, justify="left" if column in {"codec", ""} else "right")
+    for row in result["rows"]:
+        engines = row["engines"]
+        best = min((engines[peer] for peer in PEERS if peer in engines), key=lambda each: each["median"], default=None)
+        cells = [
+            f"{engines[e]['median']:.4f} ({engines[e]['lowest']:.4f} … {engines[e]['highest']:.4f})" if e in engines else "–"
+            for e in ENGINES
+        ]
+        made.add_row(
+            row["codec"],
+            row["what"],
+            f"{row['seconds']:g} s",
+            *cells,
+            f"{row['floor']:.4f}",
+            f"{row['share_of_floor']:.0%}",
+            f"{engines['authors']['ratio']:.2f}×" if "authors" in engines else "–",
+            f"{best['ratio']:.2f}×" if best else "–",
+        )
+    return made
+
+
+def picture(result: dict[str, Any], path: Path) -> None:
+    """Bars of seconds of work per second of audio, a group a row of the table, with the floor as a line."""
+    from matplotlib.figure import Figure
+
+    rows = [row for row in result["rows"] if len(row["engines"]) > 1]
+    figure = Figure(figsize=(1.5 + 1.3 * len(rows), 5), layout="constrained")
+    axes = figure.subplots()
+    width = 0.8 / len(ENGINES)
+    for number, engine in enumerate(ENGINES):
+        own = [(place, row["engines"][engine]) for place, row in enumerate(rows) if engine in row["engines"]]
+        at = [place + (number - (len(ENGINES) - 1) / 2) * width for place, _ in own]
+        height = [each["median"] for _, each in own]
+        spread = [[each["median"] - each["lowest"] for _, each in own], [each["highest"] - each["median"] for _, each in own]]
+        axes.bar(at, height, width, yerr=spread, capsize=1.5, label=engine, error_kw={"linewidth": 0.8})
+    for place, row in enumerate(rows):
+        label = "floor at the sgemm rate" if not place else None
+        axes.hlines(row["floor"], place - 0.42, place + 0.42, colors="black", linestyles="dashed", label=label)
+    axes.set_yscale("log")
+    axes.set_ylabel("seconds of work per second of audio")
+    axes.set_xticks(range(len(rows)), [f"{row['codec']}\n{row['what']} {row['seconds']:g} s" for row in rows], fontsize=8)
+    axes.grid(axis="y", alpha=0.3)
+    axes.legend(ncols=3, fontsize=8)
+    figure.savefig(path, dpi=130)

@@ -1,0 +1,120 @@
+"""Files that commands read and write: what is shown, and checked first."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+
+from .. import transcode
+from ..audio import AudioReader, Truncated, check_format
+from ..errors import CodecError, InvalidInput, reason
+from ..provider import DynCodecProvider
+from ..tokens.tokens import CodecTokens
+from ..transcode import Channels, Recording, Restoring
+from .options import say
+from .progress import progress
+
+
+def channels_of(path: Path, codec: int, mono: bool) -> int:
+    """How many channels the tokens of a file will have, for a codec of so many."""
+    with AudioReader(path) as reader:
+        return Channels(reader.channels, mono, codec).count
+
+
+def encode_file(
+    codec: DynCodecProvider,
+    path: Path,
+    quiet: bool,
+    *,
+    bandwidth: float | None = None,
+    mono: bool = False,
+    normalize_db: float | None = None,
+    truncated: Truncated = "refuse",
+) -> CodecTokens:
+    """The tokens of an audio file, made to suit the codec if need be, which is said on stderr and kept in the tokens."""
+    recording = Recording.at(path, codec, mono, truncated)
+    for remark in recording.remarks:
+        say(remark, quiet)
+    watched = partial(progress, quiet=quiet)
+    tokens = transcode.encode(codec, recording, bandwidth=bandwidth, normalize_db=normalize_db, progress=watched)
+    for remark in recording.found:
+        say(f"{recording.name}: {remark}", quiet)
+    return tokens
+
+
+def decode_to_file(codec: DynCodecProvider, tokens: CodecTokens, path: Path, quiet: bool) -> None:
+    """Writes the audio that tokens stand for; what is done to it is said on stderr."""
+    transcode.decode_to_file(codec, tokens, path, progress=partial(progress, quiet=quiet), remark=lambda text: say(text, quiet))
+
+
+STANDARD = Path("-")
+"""Stands for standard input or output."""
+
+
+@contextmanager
+def from_standard(path: Path, suffix: str = "") -> Iterator[Path]:
+    """Where a file can be read that is given as `-`: standard input, kept in a temporary file. Others are where they are."""
+    if path != STANDARD:
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="blazen-codec-") as folder:
+        kept = Path(folder) / f"standard input{suffix}"
+        with kept.open("wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+        try:
+            yield kept
+        except CodecError as error:  # of which nobody knows the file
+            error.args = tuple(
+                part.replace(str(kept), "standard input") if isinstance(part, str) else part for part in error.args
+            )
+            raise
+
+
+@contextmanager
+def to_standard(path: Path, suffix: str) -> Iterator[Path]:
+    """Where a file can be written that goes to standard output, `-`, once it is whole. Others go where they go."""
+    if path != STANDARD:
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="blazen-codec-") as folder:
+        made = Path(folder) / f"standard output{suffix}"
+        yield made
+        with made.open("rb") as file:
+            _to_standard(file)
+
+
+def _to_standard(file: BinaryIO) -> None:
+    try:
+        shutil.copyfileobj(file, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        with suppress(OSError, ValueError):  # else what is left would be written, and fail, at exit once more
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
+        raise InvalidInput(f"standard output cannot be written: {error.strerror or reason(error)}") from error
+
+
+def check_audio_fits(path: Path, tokens: CodecTokens) -> None:
+    """Fails before the work where a file of that name cannot hold the audio of tokens."""
+    restoring = Restoring(tokens)
+    check_format(path.suffix, restoring.sample_rate, restoring.channels.count)
+
+
+def check_writable(path: Path) -> None:
+    """Fails before the work rather than after it."""
+    if path.is_dir():
+        raise click.UsageError(f"{path} is a directory")
+    if not path.parent.is_dir():
+        raise click.UsageError(f"{path.parent} is not a directory")

@@ -1,0 +1,52 @@
+"""A recording there and back as it was: at its own rate, with its own channels, of its own length."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from ..audio import Resampler
+from ..checks import Pcm
+from ..tokens.tokens import CodecTokens, Source
+from ..transcode import Channels, WayBack
+from .roundtrip import Way
+
+
+class Trip:
+    """A recording on its way, piece by piece. What comes out is aligned with what goes in, and in the end as long.
+
+    Args:
+        way: What it goes through, made for `channels.count`.
+        sample_rate: Of the recording, in hertz.
+        channels: How those of the recording are made to suit the way.
+    """
+
+    def __init__(self, way: Way, sample_rate: int, channels: Channels) -> None:
+        self.way, self.sample_rate, self._channels = way, sample_rate, channels
+        self._there = Resampler(sample_rate, way.sample_rate, channels.count)
+        self._back = WayBack(way.sample_rate, sample_rate, Channels(channels.count, channels.copied, 1))
+        self._read = 0
+
+    def push(self, pcm: Pcm) -> Pcm:
+        """The next samples, `(channels, samples)`; those that are back, often fewer or none."""
+        self._read += pcm.shape[1]
+        return self._back.push(self.way.push(self._there.push(self._channels(pcm))), self._read)
+
+    def finish(self) -> Pcm:
+        """Ends the recording; the rest of it."""
+        made = [self._back.push(piece, self._read) for piece in (self.way.push(self._there.finish()), self.way.finish())]
+        return np.concatenate([*made, self._back.finish(self._read)], axis=1)
+
+    @property
+    def seconds(self) -> float:
+        """Of audio so far."""
+        return self._read / self.sample_rate
+
+    @property
+    def tokens(self) -> CodecTokens | None:
+        """Of the whole recording, once it has ended; they say what it was made of, as those of `blazen-codec encode` do."""
+        tokens = self.way.tokens
+        if tokens is None or (self.sample_rate == self.way.sample_rate and not self._channels.copied):
+            return tokens
+        return dataclasses.replace(tokens, source=Source(self.sample_rate, self._read, 1 if self._channels.copied else None))

@@ -1,0 +1,1 @@
+"""Renderings of a comparison: PNG, figures, HTML and the report."""

@@ -1,0 +1,184 @@
+"""The contracts on what comes out: nothing depends on pieces, on neighbours in a batch, or on who wrote the code."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from ..checks import Pcm
+from ..errors import EngineNotAvailable
+from ..provider import DynCodecProvider
+from ..specs import Direction
+from ..tokens.tokens import CodecTokens
+from .signals import pieces
+from .subject import Subject, Whole
+
+CHUNKS: tuple[int | list[int], ...] = (480, 12_345, [1, 7, 480, 12_345])
+
+
+def needs_streams(codec: DynCodecProvider, *directions: Direction) -> None:
+    """Skips a contract that the codec does not claim."""
+    for direction in directions:
+        if direction not in codec.spec.capabilities.streams:
+            pytest.skip(f"not claimed: it does not {direction} in pieces")
+
+
+def encoded(codec: DynCodecProvider, pcm: Pcm, cuts: Iterable[slice], **options: int) -> list[CodecTokens]:
+    """What a session gives, piece by piece."""
+    session = codec.encoder_session(pcm.shape[0], **options)
+    return [*(session.push(pcm[:, cut]) for cut in cuts), session.finish()]
+
+
+def played(codec: DynCodecProvider, parts: Iterable[CodecTokens], **options: int) -> Pcm:
+    """What a session plays of tokens in pieces."""
+    session = codec.decoder_session(**options)
+    return np.concatenate([*(session.push(part) for part in parts), session.finish()], axis=1)
+
+
+class Exact:
+    side_by_side: ClassVar[tuple[int, ...]] = (5, 32)
+    """How many signals of a batch are made to run together, where the backend lets itself be told."""
+
+    def differing_frames(self, codec: DynCodecProvider, pcm: Pcm, a: CodecTokens, b: CodecTokens) -> int:
+        """How many frames differ. A plugin's own tests may look closer here, and fail where a difference is no tie that float32
+        rounding broke."""
+        assert [code.shape for code in a.codes] == [code.shape for code in b.codes]
+        each = [np.repeat(x != y, s, axis=1) for x, y, s in zip(a.codes, b.codes, a.strides, strict=True)]
+        return int(np.logical_or.reduce(each).sum())
+
+    def check_ties(self, codec: DynCodecProvider, pcm: Pcm, a: CodecTokens, b: CodecTokens) -> None:
+        """Fails unless the tokens are equal but for a few ties."""
+        differing = self.differing_frames(codec, pcm, a, b)
+        assert differing <= max(a.strides[0], a.frames // 500), f"{differing} of {a.frames} frames differ"
+
+    def test_encoding_in_pieces(self, codec: DynCodecProvider, whole: Whole) -> None:
+        """Chunk-exact: audio in pieces of any sizes gives the tokens of the whole."""
+        needs_streams(codec, "encode")
+        for chunk in CHUNKS:
+            parts = encoded(codec, whole.pcm, pieces(whole.pcm.shape[1], chunk))
+            assert CodecTokens.concat(parts) == whole.tokens, f"pieces of {chunk} samples"
+
+    def test_encoding_in_the_smallest_pieces(self, codec: DynCodecProvider, subject: Subject) -> None:
+        """Chunk-exact: so does audio sample by sample."""
+        needs_streams(codec, "encode")
+        pcm = subject.recording(0.4)
+        tokens = codec.encode(pcm, codec.sample_rate)
+        for chunk in (1, 7):
+            assert CodecTokens.concat(encoded(codec, pcm, pieces(pcm.shape[1], chunk))) == tokens, f"pieces of {chunk} samples"
+
+    def test_decoding_in_pieces(self, codec: DynCodecProvider, subject: Subject, whole: Whole) -> None:
+        """Chunk-exact: tokens in pieces of any sizes give the audio of the whole, to the bit."""
+        needs_streams(codec, "decode")
+        for frames in (subject.unit, 3 * subject.unit, 1000 * subject.unit):
+            assert np.array_equal(played(codec, whole.tokens.parts(frames)), whole.audio), f"pieces of {frames} frames"
+
+    def test_playing_what_a_session_gives(self, codec: DynCodecProvider, whole: Whole) -> None:
+        """Chunk-exact: what an encoder session gives can be played as it comes."""
+        needs_streams(codec, "encode", "decode")
+        parts = encoded(codec, whole.pcm, pieces(whole.pcm.shape[1], [1, 7, 480, 12_345]))
+        assert np.array_equal(played(codec, parts), whole.audio)
+
+    def test_other_tiles(self, codec: DynCodecProvider, subject: Subject, whole: Whole) -> None:
+        """Chunk-exact: sessions of less latency give the same tokens but for ties, and the same audio but for rounding."""
+        if codec.spec.segment:
+            pytest.skip("not claimed: it runs in segments, which have one length")
+        if not codec.spec.capabilities.streams:
+            pytest.skip("not claimed: it has no sessions")
+        for tile in {codec.spec.block_frames, min(codec.spec.block_frames * 3, codec.spec.tile_frames)}:
+            if "encode" in codec.spec.capabilities.streams:
+                tokens = CodecTokens.concat(encoded(codec, whole.pcm, [slice(None)], tile_frames=tile))
+                self.check_ties(codec, whole.pcm, tokens, whole.tokens)
+            if "decode" in codec.spec.capabilities.streams:
+                assert np.abs(played(codec, [whole.tokens], tile_frames=tile) - whole.audio).max() < subject.rounding
+
+    def test_latency(self, codec: DynCodecProvider, subject: Subject) -> None:
+        """Chunk-exact: the first tokens come when `first_samples` are in, and none is later than `latency_samples`."""
+        needs_streams(codec, "encode")
+        spec = codec.spec
+        session = codec.encoder_session(tile_frames=None if spec.segment else spec.block_frames)
+        pcm = subject.recording(max(subject.seconds, 3 * session.latency_samples / spec.sample_rate))
+        covered = worst = first = 0
+        step = max(1, spec.hop_length // 4)
+        for start in range(0, pcm.shape[1] - step, step):
+            covered += session.push(pcm[:, start : start + step]).num_samples
+            worst = max(worst, start + step - covered)
+            first = first or (covered and start + step)
+        assert first - step < session.first_samples <= first
+        assert session.latency_samples - step < worst <= session.latency_samples
+
+    def test_batches(self, codec: DynCodecProvider, subject: Subject, apart: list[Whole]) -> None:
+        """Batch-exact: items of any lengths together give what each gives alone."""
+        together = getattr(type(codec._backend), "batch_streams", {}).get(codec.device.partition(":")[0])
+        if together == 1 or not codec.spec.capabilities.batches:
+            assert codec.encode_batch([own.pcm for own in apart], codec.sample_rate) == [own.tokens for own in apart]
+            for own, made in zip(apart, codec.decode_batch([own.tokens for own in apart]), strict=True):
+                assert np.array_equal(made, own.audio)
+        else:
+            self.check_together(codec, subject, apart)
+        assert codec.encode_batch([], codec.sample_rate) == codec.decode_batch([]) == []
+
+    def test_side_by_side(
+        self, codec: DynCodecProvider, subject: Subject, apart: list[Whole], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Batch-exact: so they do where they run side by side, as on a GPU, but for ties and rounding."""
+        backend = type(codec._backend)
+        if not codec.spec.capabilities.batches or not hasattr(backend, "batch_streams"):
+            pytest.skip("not claimed: it runs one signal at a time")
+        for together in self.side_by_side:
+            monkeypatch.setattr(backend, "batch_streams", {codec.device.partition(":")[0]: together})
+            self.check_together(codec, subject, apart)
+
+    def check_together(self, codec: DynCodecProvider, subject: Subject, apart: list[Whole]) -> None:
+        """Fails unless a batch gives what its items give alone, but for ties and rounding."""
+        for own, tokens in zip(apart, codec.encode_batch([own.pcm for own in apart], codec.sample_rate), strict=True):
+            self.check_ties(codec, own.pcm, own.tokens, tokens)
+            assert tokens.scales is None or np.allclose(own.tokens.scales, tokens.scales, rtol=1e-6, atol=0)  # type: ignore[arg-type]
+        for own, made in zip(apart, codec.decode_batch([own.tokens for own in apart]), strict=True):
+            assert made.shape == own.audio.shape
+            assert np.abs(made - own.audio).max() < subject.rounding
+
+    def test_streams(self, codec: DynCodecProvider, subject: Subject) -> None:
+        """Batch-exact: the channels of a recording are streams, each as if it were alone."""
+        if codec.channels > 1:
+            pytest.skip("not claimed: it takes its channels together")
+        both = subject.recording(0.5, channels=2)
+        tokens = codec.encode(both, codec.sample_rate)
+        assert (tokens.streams, tokens.channels) == (2, 2)
+        for number, channel in enumerate(both):
+            assert codec.encode(channel, codec.sample_rate).flat().tolist() == tokens.stream(number).flat().tolist()
+        assert codec.decode(tokens).shape == both.shape
+
+    def test_upstream(self, codec: DynCodecProvider, subject: Subject) -> None:
+        """Upstream-exact: the authors' own package gives the same tokens and the same audio."""
+        if codec.spec.upstream is None:
+            pytest.skip("not claimed: there is no engine of its authors' to compare with")
+        theirs = subject.load(engine="upstream")
+        try:
+            theirs.load()
+        except EngineNotAvailable as error:
+            pytest.skip(str(error))
+        pcm = subject.recording(0.6)
+        mine, reference = (engine.encode(pcm, codec.sample_rate) for engine in (codec, theirs))
+        differing = sum(int((a != b).sum()) for a, b in zip(mine.codes, reference.codes, strict=True))
+        if differing > 1e-4 * sum(code.size for code in mine.codes):
+            self.check_ties(codec, pcm, mine, reference)
+        assert np.abs(codec.decode(reference) - theirs.decode(reference)).max() < 1e-4
+
+    def test_memory(self, codec: DynCodecProvider, subject: Subject) -> None:
+        """Bounded: memory does not grow through sessions."""
+        needs_streams(codec, *codec.spec.capabilities.streams or ("encode",))
+        codec.unload()
+        arguments = [subject.name, subject.device, *([subject.weights] if subject.weights else [])]
+        one_heap = {**os.environ, "OMP_NUM_THREADS": "1"}  # threads have heaps of their own, which come and go
+        command = [sys.executable, "-m", "blazen_codec_core.conformance.memory", *arguments]
+        run = subprocess.run(command, capture_output=True, text=True, check=True, env=one_heap)
+        seconds, *after, half_way, at_the_end = (float(value) for value in run.stdout.split())
+        print(f"RSS after each {seconds:g} s, MiB:", *map(round, after), f"in use: {half_way:.1f} {at_the_end:.1f}")
+        assert at_the_end - half_way < (4 if sys.platform == "linux" else 32)
+        assert max(after[3:]) - max(after[:3]) < 96  # the heap's own ups and downs, of which 50 have been seen

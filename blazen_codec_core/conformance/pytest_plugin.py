@@ -1,0 +1,57 @@
+"""The pytest plugin. It is loaded by every pytest where core is installed, so it does nothing until it is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ASKED = Path(__file__).with_name("test_codec.py")
+SUBJECTS = pytest.StashKey[Sequence[Any]]()
+WITH_CHECKS = ("contracts", "exactness", "invalid_input", "lifecycle", "spec_claims", "test_codec")
+pytest.register_assert_rewrite(*(f"blazen_codec_core.conformance.{name}" for name in WITH_CHECKS))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("blazen-codec", "conformance of neural audio codecs")
+    group.addoption("--codec", action="append", default=[], metavar="NAME", help="hold this installed codec to every contract")
+    group.addoption(
+        "--codec-weights", metavar="WHERE", help="a file, a folder, a Hub id or random:SEED; else what is shipped, or random:0"
+    )
+    group.addoption("--codec-device", default="cpu", metavar="DEVICE", help="where it runs; cpu if not given")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    names = config.getoption("--codec")
+    if not names:
+        return
+    from ..errors import CodecError
+    from .reporter import ContractReporter
+    from .subject import Subject
+
+    subjects = [Subject(name, config.getoption("--codec-weights"), config.getoption("--codec-device")) for name in names]
+    try:
+        for subject in subjects:
+            assert subject.spec
+    except CodecError as error:
+        raise pytest.UsageError(str(error)) from error
+    config.stash[SUBJECTS] = subjects
+    if config.args_source is not pytest.Config.ArgsSource.ARGS:
+        config.args[:] = []
+    config.args.append(str(ASKED))
+    if config.get_verbosity() <= 0 and (standard := config.pluginmanager.get_plugin("terminalreporter")):
+        config.pluginmanager.unregister(standard)
+        config.pluginmanager.register(ContractReporter(config), "terminalreporter")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """What the report calls a contract: what its docstring begins with."""
+    if isinstance(item, pytest.Function) and item.cls and item.config.getoption("--codec"):
+        from .contracts import Contracts
+
+        if issubclass(item.cls, Contracts):
+            title: Any = (item.function.__doc__ or item.name).strip().splitlines()[0].rstrip(".")
+            item.user_properties += [("codec", str(item.callspec.params["subject"])), ("contract", title)]

@@ -1,0 +1,117 @@
+"""Shards over the processes of this machine: one a core, with one thread, or one a GPU."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+import signal
+import threading
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from functools import cache
+from multiprocessing.context import SpawnContext, SpawnProcess
+from typing import Any
+
+from ...errors import InferenceError, LicenceNotice
+from ...provider import DynCodecProvider
+from ..jobs.base import Job, Work
+from ..run_state import Done
+
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def devices(codec: DynCodecProvider) -> list[str]:
+    """One for each worker that a codec is best run with: every core, or every GPU unless the codec was loaded onto one."""
+    if codec.options.device == "cpu":  # which has not to be looked for
+        return ["cpu"] * cores()
+    if codec.device.startswith("cuda"):
+        import torch
+
+        if ":" not in codec.options.device:
+            return [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    return [codec.device] * (cores() if codec.device == "cpu" else 1)
+
+
+def run(job: Job, numbers: Iterable[int], places: Sequence[str], threads: int | None) -> Iterator[Done]:
+    """Does shards in processes, and gives what became of each as they are done.
+
+    Args:
+        places: A device for each process.
+        threads: Of each.
+
+    Raises:
+        InferenceError: A process died.
+        CodecError: What a shard raised.
+    """
+    context = _Spawning()
+    settings = (job, tuple(places), context.Value("i", 0), threads)
+    pool = ProcessPoolExecutor(len(places), context, initializer=_begin, initargs=settings)
+    left, running = iter(numbers), set[Future[Done]]()
+    try:
+        while True:
+            running |= {pool.submit(_do, number) for number in itertools.islice(left, 2 * len(places) - len(running))}
+            if not running:
+                break
+            finished, running = wait(running, return_when=FIRST_COMPLETED)
+            yield from (future.result() for future in finished)
+    except BrokenProcessPool as error:
+        raise InferenceError(
+            "a worker process died, as it does when memory runs out; what is done is kept. Start again, with fewer workers"
+        ) from error
+    finally:
+        for process in context.started:
+            process.terminate()
+        pool.shutdown(cancel_futures=True)
+
+
+class _Spawning(SpawnContext):
+    """Remembers the processes that it starts, which a pool does not give away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started: list[SpawnProcess] = []
+
+    def Process(self, *args: Any, **options: Any) -> SpawnProcess:  # type: ignore[override]  # noqa: N802 its name in the library
+        self.started.append(SpawnProcess(*args, **options))
+        return self.started[-1]
+
+
+_mine: dict[str, Any] = {}
+"""Of a worker process: its job and its device."""
+
+
+def _begin(job: Job, places: tuple[str, ...], count: Any, threads: int | None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to answer
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    warnings.simplefilter("ignore", LicenceNotice)  # which the parent has given
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if threads is not None:
+        os.environ.update(dict.fromkeys(THREADS, str(threads)))  # read when torch is imported, which is later
+    with count.get_lock():
+        place, count.value = count.value, count.value + 1
+    _mine.update(job=job, device=places[place % len(places)])
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+@cache
+def _work() -> Work:
+    job: Job = _mine["job"]
+    return job.start(_mine["device"])
+
+
+def _do(number: int) -> Done:
+    return _work()(number)

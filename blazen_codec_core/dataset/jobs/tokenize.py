@@ -1,0 +1,351 @@
+"""Shards of recordings to shards of tokens."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+
+from ... import transcode
+from ...audio import AudioReader, Truncated, loudness
+from ...checks import Pcm
+from ...errors import InvalidInput, WeightsUnavailable
+from ...forks import cached_property
+from ...provider import DynCodecProvider
+from ...tokens.tokens import CodecTokens
+from ...transcode import Recording
+from .. import plan, run_state, shards
+from ..destination import Destination
+from ..executors.processes import cores
+from ..fingerprints import NONE, Fingerprints, Verify
+from ..items import Fault, Item
+from ..parquet_cells import ParquetCells
+from ..rows import Row
+from ..run_state import Done, Failure, Usage
+from ..seals import digest_of
+from .base import LONG, SHORT_TOGETHER, Job, Unreadable, Work, each, failure
+
+T = TypeVar("T")
+R = TypeVar("R")
+AHEAD = 8
+"""Pieces of audio, of 6 s or so, that are read and resampled before the model asks for them."""
+MOST_READERS = 16
+
+
+@dataclass(frozen=True)
+class TokenizeJob(Job):
+    """Recordings to tokens.
+
+    Attributes:
+        out: The folder of the dataset.
+        format: Of its shards; one of `shards.FORMATS`.
+        weights: That the tokens must be of, where that is known.
+        bandwidth, mono, normalize_db: As for `recordings.encode`.
+        strict: A recording that cannot be tokenised ends the run.
+        truncated: What becomes of a recording that is shorter than its container says.
+        verify: How recordings are known again.
+    """
+
+    out: Path
+    format: str
+    weights: str | None
+    bandwidth: float | None
+    mono: bool
+    normalize_db: float | None
+    strict: bool
+    truncated: Truncated = "refuse"
+    verify: Verify = "times"
+    verb: ClassVar[str] = "tokenizing"
+
+    def open(self, codec: DynCodecProvider) -> Work:
+        return Tokenizer(self, codec)
+
+    def is_there(self, done: Done, count: int) -> bool:
+        path = self.shard(done.shard, count)
+        try:
+            return path.stat().st_size == done.size and digest_of(path) == done.digest
+        except OSError:
+            return False
+
+    def shard(self, number: int, count: int) -> Path:
+        """Where a shard is written."""
+        return Destination(self.out).shard(shards.name_of(number, count, shards.FORMATS[self.format].suffix))
+
+    @property
+    def asked(self) -> str:
+        """What every row says was asked for, beside the bandwidth."""
+        named = {"mono": self.mono, "normalize_db": self.normalize_db, "engine": self.options.engine, "dtype": self.options.dtype}
+        return json.dumps(named, sort_keys=True)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Of a recording that has been read ahead; the recording itself and an error come with what is known of them.
+
+    Attributes:
+        number: Of the recording in the shard.
+        seen: Its fingerprint, from before it is read.
+    """
+
+    number: int
+    item: Item
+    recording: Recording | None = None
+    level: loudness.Level | None = None
+    pcm: Pcm | None = None
+    error: Exception | None = None
+    seen: str = NONE
+
+
+@dataclass(frozen=True)
+class _Heard:
+    """A recording as the model takes it: piece by piece, once, or whole."""
+
+    first: _Piece
+    audio: Iterator[Pcm]
+    whole: Pcm | None = None
+
+
+class Tokenizer:
+    """Does shards of a `TokenizeJob`.
+
+    Recordings are read and resampled in a thread ahead of the model. Where the device runs several signals side by side, short
+    ones are read in several threads, since it takes more than one to keep it busy, and gathered into batches; all others are
+    streamed, so that memory does not grow with their length.
+    """
+
+    def __init__(self, job: TokenizeJob, codec: DynCodecProvider) -> None:
+        self.job, self.codec = job, codec
+        self._cells = ParquetCells()
+
+    @cached_property
+    def _plan(self) -> plan.Plan:
+        found = plan.read(self.job.out / run_state.FOLDER)
+        if found is None:
+            raise InvalidInput(f"{self.job.out} holds no plan")
+        return found
+
+    @cached_property
+    def _fingerprints(self) -> Fingerprints:
+        return Fingerprints(self._plan.root, self.job.verify)
+
+    def __call__(self, number: int) -> Done:
+        started = time.perf_counter()
+        entries, usage = list(self._plan.items(number)), Usage(self.codec.spec.codebook_size)
+        made: dict[int, Row] = {}
+        failures: dict[int, Failure] = {}
+        seen: dict[int, str] = {}
+        for place, entry in enumerate(entries):
+            if isinstance(entry, Fault):
+                if self.job.strict:
+                    raise InvalidInput(f"{entry.path}: {entry.error}")
+                failures[place] = Failure(entry.id, entry.path, entry.error)
+        for piece, row in self._rows([(place, entry) for place, entry in enumerate(entries) if isinstance(entry, Item)]):
+            if isinstance(row, Row):
+                made[piece.number], seen[piece.number] = row, piece.seen
+                usage.add(row.tokens.codes)
+            else:
+                failures[piece.number] = failure(piece.item.id, piece.item.name, row, self.job.strict)
+        in_order = [made[place] for place in sorted(made)]
+        kind = shards.FORMATS[self.job.format]
+        path = self.job.shard(number, len(self._plan.cuts))
+        carried = {column.stored: column.kind for column in self._plan.columns}
+        kind.write(path, self.codec.spec, in_order, carried)
+        return Done(
+            shard=number,
+            rows=len(in_order),
+            seconds=sum(row.tokens.seconds for row in in_order),
+            took=time.perf_counter() - started,
+            failures=tuple(failures[place] for place in sorted(failures)),
+            used=usage.packed,
+            remarked=sum(bool(row.remarks) for row in in_order),
+            size=path.stat().st_size,
+            digest=digest_of(path),
+            seen="".join(seen.get(place, NONE) for place in range(len(entries))),
+        )
+
+    def _rows(self, items: list[tuple[int, Item]]) -> Iterator[tuple[_Piece, Row | Exception]]:
+        """What became of each item, in any order."""
+        together = max(self.codec.batch_signals, SHORT_TOGETHER if self.codec.short_samples else 1)
+        for one, row in each(self._heard(items), together, lambda one: one.whole is not None, self._stream, self._batch):
+            yield one.first, row
+
+    def _heard(self, items: list[tuple[int, Item]]) -> Iterator[_Heard]:
+        """All recordings; short ones whole, if the device runs several side by side."""
+        if self.codec.batch_signals > 1:
+            yield from in_threads(self._read, items, readers())
+            return
+        for _, group in itertools.groupby(ahead(self._pieces(items), AHEAD), key=lambda piece: piece.number):
+            pieces = iter(group)
+            first = next(pieces)
+            every = itertools.chain([first], pieces)
+            is_short = _is_shorter(first.recording, self.codec.short_samples / self.codec.sample_rate)
+            yield _whole(first, every) if is_short else _Heard(first, _audio(every))
+
+    def _read(self, item: tuple[int, Item]) -> _Heard:
+        """A short recording whole, a long one to be streamed."""
+        pieces = self._pieces([item])
+        first = next(pieces)
+        every = itertools.chain([first], pieces)
+        return _whole(first, every) if _is_shorter(first.recording, LONG) else _Heard(first, _audio(ahead(every, AHEAD)))
+
+    def _pieces(self, items: list[tuple[int, Item]]) -> Iterator[_Piece]:
+        """All recordings, one after the other; each has at least one piece. Whatever goes wrong costs that recording alone."""
+        for number, item in items:
+            piece = _Piece(number, item, seen=self._fingerprints.of(item))
+            try:
+                with _OpenedOnce(lambda item=item: item.open(self._plan.root, self._cells, self.job.truncated)) as opened:  # type: ignore[misc]
+                    recording = Recording(opened, self.codec, self.job.mono)
+                    level = transcode.level_of(recording, self.codec, self.job.normalize_db)
+                    piece = dataclasses.replace(piece, recording=recording, level=level)
+                    for pcm in recording.pieces():
+                        yield dataclasses.replace(piece, pcm=pcm * level.factors if level else pcm)
+            except Exception as error:
+                yield dataclasses.replace(piece, error=Unreadable(error))
+
+    def _stream(self, one: _Heard) -> Row:
+        """The row of a recording, which is read as it is encoded."""
+        channels = one.first.recording.channels.count if one.first.recording else 1
+        return self._row(one.first, transcode.encode_pieces(self.codec, one.audio, channels, self.job.bandwidth))
+
+    def _batch(self, some: list[_Heard]) -> list[Row]:
+        audio = [one.whole for one in some]
+        tokens = self.codec.encode_batch(audio, self.codec.sample_rate, bandwidth=self.job.bandwidth)
+        return [self._row(one.first, own) for one, own in zip(some, tokens, strict=True)]
+
+    def _row(self, first: _Piece, tokens: CodecTokens) -> Row:
+        recording, item = first.recording, first.item
+        assert recording is not None
+        if None not in (self.job.weights, tokens.weights) and tokens.weights != self.job.weights:
+            raise WeightsUnavailable(f"this run is of weights {self.job.weights}, but {tokens.weights} were found here")
+        level = first.level.loudness if first.level else None
+        return Row(
+            id=item.id,
+            path=item.name,
+            tokens=dataclasses.replace(tokens, source=recording.source, loudness=level),
+            start=item.start,
+            source_sample_rate=recording.sample_rate,
+            source_num_samples=recording.read,
+            source_channels=recording.channels.recorded,
+            options=self.job.asked,
+            carried=item.carried,
+            remarks=tuple(recording.found),
+        )
+
+
+class _OpenedOnce:
+    """Opens a recording, of which the header is looked at first, and its samples are read then, only once for both."""
+
+    def __init__(self, open_it: Callable[[], AudioReader]) -> None:
+        self._open, self._ready = open_it, ExitStack()
+        self._reader: AudioReader | None = None
+        self._looked_at = False
+
+    def __call__(self) -> Any:
+        if self._reader is None:
+            self._reader = self._ready.enter_context(self._open())
+            return nullcontext(self._reader)
+        if not self._looked_at:
+            self._looked_at = True
+            return nullcontext(self._reader)
+        return self._open()
+
+    def __enter__(self) -> _OpenedOnce:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ready.close()
+
+
+def _is_shorter(recording: Recording | None, limit: float) -> bool:
+    """Whether a recording is known to be shorter than so many seconds."""
+    seconds: float | None = None if recording is None else recording.seconds
+    return seconds is not None and seconds < limit
+
+
+def _whole(first: _Piece, pieces: Iterator[_Piece]) -> _Heard:
+    """A recording that is in memory."""
+    try:
+        whole = np.concatenate(list(_audio(pieces)), axis=1)
+    except Exception as error:
+        return _Heard(first, _audio(iter([dataclasses.replace(first, error=error)])))
+    return _Heard(first, iter([whole]), whole)
+
+
+def _audio(pieces: Iterator[_Piece]) -> Iterator[Pcm]:
+    """Raises where reading did."""
+    for piece in pieces:
+        if piece.error is not None:
+            raise piece.error
+        if piece.pcm is not None:
+            yield piece.pcm
+
+
+def readers() -> int:
+    """Threads that read for one device."""
+    import torch
+
+    return max(1, min(MOST_READERS, cores() // max(1, torch.cuda.device_count())))
+
+
+def in_threads(work: Callable[[T], R], things: Iterable[T], threads: int) -> Iterator[R]:
+    """What is made of things, in their order, in threads that are at most twice as many things ahead as they are."""
+    left, running = iter(things), deque[Future[R]]()
+    with ThreadPoolExecutor(threads, "blazen-codec reader") as pool:
+        try:
+            while True:
+                running.extend(pool.submit(work, thing) for thing in itertools.islice(left, 2 * threads - len(running)))
+                if not running:
+                    return
+                yield running.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def ahead(values: Iterator[T], most: int) -> Iterator[T]:
+    """The same values, worked out in a thread, at most so many before they are asked for."""
+    ready: queue.Queue[tuple[str, Any]] = queue.Queue(most)
+    given_up = threading.Event()
+
+    def put(kind: str, value: Any) -> None:
+        while not given_up.is_set():
+            try:
+                ready.put((kind, value), timeout=0.1)
+                return
+            except queue.Full:
+                continue
+
+    def work() -> None:
+        try:
+            for value in values:
+                put("value", value)
+                if given_up.is_set():
+                    return
+            put("end", None)
+        except BaseException as error:
+            put("error", error)
+
+    thread = threading.Thread(target=work, name="blazen-codec reader", daemon=True)
+    thread.start()
+    try:
+        while True:
+            kind, value = ready.get()
+            if kind == "end":
+                return
+            if kind == "error":
+                raise value
+            yield value
+    finally:
+        given_up.set()
+        thread.join()

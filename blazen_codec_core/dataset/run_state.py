@@ -1,0 +1,378 @@
+"""What a run keeps beside its shards, in `.run`: what was asked for, the plan, and a journal of what is done.
+
+Only what a run made there itself is ever removed, and a journal is believed only where it is whole.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import os
+import re
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ConfigDict, Field, TypeAdapter
+
+from ..errors import CorruptFile, EngineNotAvailable, InvalidInput, reason
+from ..files import opened, replaced_by, replacing, unwritten
+from ..foreign_json import NotJson, parse_object
+from ..validation import is_whole
+from . import plan, shards
+from .destination import BOOKS
+from .seals import sealed, unsealed
+
+FOLDER, ASKED, JOURNAL, FAILURES, LOCK, MARK = BOOKS, "dataset.json", "journal.jsonl", "failures.jsonl", "lock", "made-by"
+KEPT = frozenset({ASKED, JOURNAL, FAILURES, LOCK, MARK, plan.ITEMS, plan.CUTS})
+"""All files of ours in the folder."""
+MADE_BY = b"blazen-codec keeps here what a run over a dataset needs to be gone on with.\n"
+"""Content of the file that tells a folder of ours from others that are called so."""
+SHARD = re.compile(rf"{shards.PREFIX}\d{{5,}}-of-\d{{5,}}\.(parquet|tar)")
+LONGEST_LINE = 256 << 20
+"""Bytes of a line of the journal."""
+MOST_BOOKS = 1024
+"""Codebooks of a codec."""
+
+Whole = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
+Seconds = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A recording that could not be tokenised, and why."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    id: str
+    path: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of a shard.
+
+    Attributes:
+        rows: Recordings in it,
+        seconds: and of audio.
+        took: Seconds of work.
+        used: Which entries of each codebook were chosen, packed; see `Usage`.
+        remarked: Rows with remarks.
+        size: Bytes of what was written,
+        digest: and what tells it from anything else.
+        seen: What the recordings were then; see `fingerprints`.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    shard: Whole
+    rows: Whole
+    seconds: Seconds
+    took: Seconds
+    failures: tuple[Failure, ...] = ()
+    used: Annotated[tuple[str, ...], Field(max_length=MOST_BOOKS)] = ()
+    remarked: Whole = 0
+    size: Whole = 0
+    digest: str = ""
+    seen: str = ""
+
+    @classmethod
+    def of(cls, written: Mapping[str, Any]) -> Done:
+        """From what `dataclasses.asdict` made of it, and JSON of that; raises `ValueError` where it is something else."""
+        return _DONE.validate_python(dict(written))
+
+
+_DONE = TypeAdapter(Done)
+
+
+ANEW = "Write elsewhere, or remove the journal, and all shards are made again"
+
+
+class Usage:
+    """Which entries of each codebook were ever chosen."""
+
+    def __init__(self, entries: int) -> None:
+        self.entries = entries
+        self._used: list[NDArray[np.bool_]] = []
+
+    def add(self, codes: Sequence[NDArray[np.int32]]) -> None:
+        """Indices, an array a codebook."""
+        self._grow(len(codes))
+        for used, code in zip(self._used, codes, strict=False):
+            used[code.reshape(-1)] = True
+
+    def add_packed(self, packed: Sequence[str]) -> None:
+        """What `packed` was elsewhere; raises `CorruptFile` where it is of another codebook, or of none."""
+        self._grow(len(packed))
+        for book, text in enumerate(packed):
+            self._used[book] |= np.unpackbits(self._bits(text), count=self.entries).astype(bool)
+
+    def _bits(self, text: str) -> NDArray[np.uint8]:
+        expected = -(-self.entries // 8)
+        try:
+            bits = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), expected + 1)
+        except (zlib.error, binascii.Error, ValueError) as error:
+            raise CorruptFile(f"what a journal says of codebooks is damaged: {reason(error)}. {ANEW}") from error
+        if len(bits) != expected:
+            raise CorruptFile(f"a journal is of codebooks of another size than {self.entries} entries. {ANEW}")
+        return np.frombuffer(bits, np.uint8)
+
+    @property
+    def packed(self) -> tuple[str, ...]:
+        """As a line of the journal has it."""
+        return tuple(base64.b64encode(zlib.compress(np.packbits(used).tobytes())).decode() for used in self._used)
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Of the entries, a codebook."""
+        return tuple(float(used.mean()) for used in self._used)
+
+    def _grow(self, books: int) -> None:
+        self._used += [np.zeros(self.entries, np.bool_) for _ in range(books - len(self._used))]
+
+
+@dataclass
+class Totals:
+    """All that a dataset holds so far; `seconds` are of audio."""
+
+    usage: Usage
+    rows: int = 0
+    failed: int = 0
+    remarked: int = 0
+    seconds: float = 0.0
+    shards: set[int] = field(default_factory=set)
+
+    def add(self, done: Done) -> None:
+        self.shards.add(done.shard)
+        self.rows += done.rows
+        self.failed += len(done.failures)
+        self.remarked += done.remarked
+        self.seconds += done.seconds
+        self.usage.add_packed(done.used)
+
+
+class Books:
+    """The folder `.run` of a dataset, while a run has it to itself; made by `open_books`."""
+
+    def __init__(self, out: Path) -> None:
+        self.folder = out / FOLDER
+        self._key = b""
+
+    def agrees(self, asked: Mapping[str, Any]) -> bool:
+        """Whether a dataset was begun, and so; `False` if none was.
+
+        Raises:
+            InvalidInput: It was begun otherwise; the message says what differs. Or what was asked for is gone.
+            CorruptFile: What was noted cannot be read.
+        """
+        path = self.folder / ASKED
+        if not path.exists():
+            journal = self.folder / JOURNAL
+            if os.path.lexists(journal):
+                raise InvalidInput(
+                    f"{path} is gone, so that nothing says what {journal} is of: take it back, or remove the journal, and all "
+                    "shards are made again"
+                )
+            return False
+        try:
+            with opened(path) as file:
+                noted = parse_object(file.read(), lenient=True)  # paths may be no Unicode
+        except (OSError, NotJson) as error:
+            raise CorruptFile(f"{path} cannot be read: it {reason(error)}. Write elsewhere") from error
+        if "version" in asked and noted.get("version") != asked["version"]:
+            raise InvalidInput(
+                f"{self.folder.parent} was begun by another version of blazen-codec, whose runs are not gone on with: finish it "
+                "with that version, or write elsewhere"
+            )
+        names = [*noted, *(name for name in asked if name not in noted)]
+        apart = [
+            f"{name} was {noted.get(name)!r}, is {asked.get(name)!r}" for name in names if noted.get(name) != asked.get(name)
+        ]
+        if apart:
+            raise InvalidInput(
+                f"{self.folder.parent} holds a dataset that was begun otherwise: {'; '.join(apart)}. "
+                "Ask for the same, or write elsewhere"
+            )
+        self._key = _key(asked)
+        return True
+
+    def note_asked(self, asked: Mapping[str, Any]) -> None:
+        """Notes what a dataset is made of, once it is planned."""
+        with replacing(self.folder / ASKED) as temporary:
+            temporary.write_text(json.dumps(dict(asked), indent=2) + "\n")
+        self._key = _key(asked)
+
+    def journal(self, count: int | None = None) -> Iterator[Done]:
+        """The shards that are done, each as its latest line says.
+
+        Args:
+            count: Of shards that there are.
+
+        Raises:
+            CorruptFile: A line, other than one that was being written last, is not as a run of this dataset wrote it.
+        """
+        latest = {done.shard: number for number, done in self._lines(count)}
+        yield from (done for number, done in self._lines(count) if latest[done.shard] == number)
+
+    def _lines(self, count: int | None) -> Iterator[tuple[int, Done]]:
+        path = self.folder / JOURNAL
+        for number, line in enumerate(self._whole_lines(), 1):
+            try:
+                done = Done.of(unsealed(line, self._key))
+            except ValueError as error:  # NotJson is one
+                why = f"it {error}" if isinstance(error, NotJson) else reason(error)
+                raise CorruptFile(f"{path}, line {number}, was not written by this run, or was changed: {why}. {ANEW}") from error
+            if count is not None and done.shard >= count:
+                raise CorruptFile(f"{path}, line {number}, is of shard {done.shard}, and there are {count}. {ANEW}")
+            yield number, done
+
+    def _whole_lines(self) -> Iterator[bytes]:
+        """Lines of the journal, without one at the end that was being written when a run died."""
+        path = self.folder / JOURNAL
+        try:
+            with opened(path) as lines:
+                while (line := lines.readline(LONGEST_LINE)).endswith(b"\n"):
+                    yield line
+                if len(line) >= LONGEST_LINE:
+                    raise CorruptFile(f"{path} has a line of more than {LONGEST_LINE >> 20} MiB, as no run writes. {ANEW}")
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise CorruptFile(f"{path} cannot be read: {error.strerror or error}. {ANEW}") from error
+
+    def note(self, done: Done) -> None:
+        """Adds a line to the journal, for good. Only once the shard itself is."""
+        path = self.folder / JOURNAL
+        try:
+            with path.open("ab") as lines:
+                lines.write(sealed(asdict(done), self._key) + b"\n")
+                lines.flush()
+                os.fsync(lines.fileno())
+        except OSError as error:
+            raise unwritten(path, error) from error
+
+    def tidy(self) -> None:
+        """Removes what a run that was killed left half-written: temporary files, and the end of the journal."""
+        for path in self.folder.glob(".*"):
+            _remove_half(path, lambda whole: whole in KEPT)
+        for path in self.folder.parent.glob(f".{shards.PREFIX}*"):
+            _remove_half(path, lambda whole: SHARD.fullmatch(whole) is not None)
+        whole = sum(map(len, self._whole_lines()))
+        if (path := self.folder / JOURNAL).exists():
+            os.truncate(path, whole)
+
+    def write_failures(self) -> Path:
+        """Lists the recordings that failed, a line each, out of the journal."""
+        path = self.folder / FAILURES
+        with replacing(path) as temporary, temporary.open("w") as lines:
+            for _, failures in sorted((done.shard, done.failures) for done in self.journal() if done.failures):
+                lines.writelines(json.dumps(asdict(failure)) + "\n" for failure in failures)
+        return path
+
+
+def _key(asked: Mapping[str, Any]) -> bytes:
+    """What the checksums of a journal depend on, so that no line of another dataset is taken for one of this."""
+    return hashlib.blake2b(json.dumps(dict(asked), sort_keys=True).encode(), digest_size=32).digest()
+
+
+def _remove_half(path: Path, is_ours: Callable[[str], bool]) -> None:
+    """Removes a temporary file of `files.replacing`, if it was to become a file of ours; links and others stay."""
+    whole = replaced_by(path)
+    if whole is not None and is_ours(whole.name) and path.is_file() and not path.is_symlink():
+        path.unlink()
+
+
+def _check_ours(folder: Path) -> None:
+    """Raises `InvalidInput` where there is something that is called as our folder, and no run made it."""
+    if not os.path.lexists(folder):
+        return
+    if folder.is_symlink() or not folder.is_dir():
+        raise InvalidInput(f"{folder} is no folder, but a link or a file: move it away, or write elsewhere")
+    if links := [name for name in sorted(KEPT) if (folder / name).is_symlink()]:
+        raise InvalidInput(f"{folder / links[0]} is a link, which would be written through: write elsewhere")
+    if odd := [name for name in sorted(KEPT) if os.path.lexists(folder / name) and not (folder / name).is_file()]:
+        raise InvalidInput(f"{folder / odd[0]} is no regular file: move it away, or write elsewhere")
+    if any(map(_is_something, folder.iterdir())) and not _is_marked(folder / MARK) and not _is_asked(folder / ASKED):
+        raise InvalidInput(f"{folder} was not made by blazen-codec, and is left alone: move it away, or write elsewhere")
+
+
+def _is_something(path: Path) -> bool:
+    """Whether it is more than the empty mark of a run that died before it had written it."""
+    return path.name != MARK or path.stat().st_size > 0
+
+
+def _is_marked(path: Path) -> bool:
+    try:
+        with opened(path) as file:
+            found = file.read(len(MADE_BY) + 1)
+    except OSError:
+        return False
+    return found != b"" and MADE_BY.startswith(found)  # a run may die while it writes that
+
+
+def _is_asked(path: Path) -> bool:
+    """Whether a run of an earlier version noted there what it was asked for."""
+    try:
+        with opened(path) as file:
+            noted = parse_object(file.read(), lenient=True)  # paths may be no Unicode
+    except (OSError, NotJson):
+        return False
+    return is_whole(noted.get("version")) and isinstance(noted.get("codec"), str)
+
+
+@contextmanager
+def open_books(out: Path) -> Iterator[Books]:
+    """The books of a dataset, which no other run can have meanwhile.
+
+    Raises:
+        InvalidInput: Another one has, or the folder cannot be written, or holds something else.
+        EngineNotAvailable: filelock is not installed.
+    """
+    try:
+        import filelock
+    except ImportError as error:
+        raise EngineNotAvailable("datasets need filelock: pip install 'blazen-codec-core[dataset]'") from error
+    folder = out / FOLDER
+    lock = filelock.FileLock(folder / LOCK)
+    try:
+        new = not out.exists()
+        _check_ours(folder)
+        if not new and not folder.exists() and any(out.iterdir()):
+            raise InvalidInput(f"{out} is not empty, and holds no dataset that could be gone on with")
+        folder.mkdir(parents=True, exist_ok=True)
+        if not _is_marked(folder / MARK) or (folder / MARK).stat().st_size != len(MADE_BY):
+            (folder / MARK).write_bytes(MADE_BY)
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise InvalidInput(f"another run is writing {out}") from error
+    except (OSError, ValueError) as error:
+        if isinstance(error, InvalidInput):
+            raise
+        raise InvalidInput(f"{out} cannot be written: {getattr(error, 'strerror', None) or error}") from error
+    try:
+        yield Books(out)
+    finally:
+        if not (folder / ASKED).exists() and not os.path.lexists(folder / JOURNAL):  # nothing came of it
+            _remove_ours(folder)
+            if new:
+                with suppress(OSError):
+                    out.rmdir()
+        lock.release()
+
+
+def _remove_ours(folder: Path) -> None:
+    """Removes the files of ours in a folder, and the folder, if it is empty then."""
+    with suppress(OSError):
+        for path in folder.iterdir():
+            whole = replaced_by(path)
+            if path.name in KEPT or (whole is not None and whole.name in KEPT):
+                path.unlink()
+        folder.rmdir()

@@ -1,0 +1,448 @@
+"""Runs over datasets: planned once, done shard by shard by one of the engines, gone on with after an interruption."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from os import PathLike
+from pathlib import Path
+
+from .. import weights
+from ..audio import Truncated, check_format, loudness
+from ..errors import InvalidInput
+from ..plugins.registry import Registry
+from ..provider import DynCodecProvider
+from ..specs import LoadOptions
+from ..transcode import Progress, silent
+from . import plan, run_state, shards, sources, tar_member
+from .destination import file_name, is_folding, same_file
+from .executors import processes, ray
+from .executors.ray import Cluster
+from .fingerprints import LENGTH, NONE, Fingerprints, Verify
+from .ids import Ids
+from .items import Fault
+from .jobs.base import Job
+from .jobs.detokenize import DetokenizeJob
+from .jobs.tokenize import TokenizeJob
+from .run_state import Books, Done, Totals, Usage
+
+VERSION = 3
+"""Of what runs keep in `.run`: one that another version began is not gone on with."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a dataset holds at the end of a run.
+
+    Attributes:
+        rows: Recordings tokenised,
+        failed: and those that could not be.
+        seconds: Of audio.
+        shards: Files.
+        new_seconds: Of audio, of this run alone,
+        elapsed: and how long that took, in seconds.
+        codebooks: The share of the entries of each that was ever chosen.
+        failures: A file that lists what failed and why, JSON lines, if anything did.
+        passed_over: Files of audio beside the recordings that were not taken, counted by suffix.
+        remark: What was passed over, in words; empty if nothing was.
+        remarked: Rows with something in their column `remarks`.
+    """
+
+    rows: int
+    failed: int
+    seconds: float
+    shards: int
+    new_seconds: float
+    elapsed: float
+    codebooks: tuple[float, ...]
+    failures: Path | None
+    passed_over: Mapping[str, int] = field(default_factory=dict)
+    remark: str = ""
+    remarked: int = 0
+
+    @property
+    def speed(self) -> float:
+        """Seconds of audio a second, of this run."""
+        return self.new_seconds / self.elapsed if self.elapsed else 0.0
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Who does the shards.
+
+    Attributes:
+        workers: Processes on this machine; one a core, or one a GPU, if not given. A single one is this process.
+        threads: Of each, on a CPU, where there are several.
+        cluster: Ray, instead of this machine.
+    """
+
+    workers: int | None = None
+    threads: int = 1
+    cluster: Cluster | None = None
+
+    def run(self, job: Job, numbers: Sequence[int], codec: DynCodecProvider) -> Iterator[Done]:
+        """What became of the shards, as they are done."""
+        if not numbers:
+            return iter(())
+        if self.cluster is not None:
+            return ray.run(job, numbers, self.cluster)
+        places = processes.devices(codec)
+        count = min(self.workers or len(places), len(numbers))
+        if count == 1:
+            return map(job.open(codec), numbers)
+        places = [places[number % len(places)] for number in range(count)]
+        return processes.run(job, numbers, places, self.threads if places[0] == "cpu" else None)
+
+
+def tokenize_dataset(
+    source: str | PathLike[str],
+    codec: str | DynCodecProvider,
+    out: str | PathLike[str],
+    *,
+    bandwidth: float | None = None,
+    mono: bool = False,
+    normalize_db: float | None = None,
+    format: str = "parquet",
+    shard_minutes: float | None = None,
+    columns: Sequence[str] | str = (),
+    truncated: Truncated = "refuse",
+    verify: Verify = "times",
+    strict: bool = False,
+    retry_failed: bool = False,
+    engine: Engine | None = None,
+    progress: Progress = silent,
+) -> Summary:
+    """Recordings to shards of tokens.
+
+    Started again it does what is left, and what it leaves is the same as if it had never stopped, row for row. A script that
+    calls this runs it under `if __name__ == "__main__":`, as worker processes import the script.
+
+    Args:
+        source: See `sources.find`.
+        codec: A name, or what `load` gave, with its device, weights and so on.
+        out: A folder, new, empty, or of a run that was interrupted.
+        bandwidth: In kbps, where the codec has a choice.
+        mono: Mix the channels of each recording down to one.
+        normalize_db: Bring each recording to so many LUFS first; it is read twice.
+        format: `parquet`, or `tar`, of one container a recording.
+        shard_minutes: Of audio in a shard, less where recordings are short; a 128th of all if not given, between a minute and an
+            hour.
+        columns: Columns of the list that travel along into the rows, by name, or `all`: all that a recording is not found by.
+            One that a dataset has already is called `source_NAME` there.
+        truncated: `refuse` recordings that are shorter than their container says, or `keep` what is there; the row says so.
+        verify: How recordings are known again when a run is gone on with: by their size and the time of their last change, or by
+            their whole `content`, which takes reading them.
+        strict: Stop at the first recording that fails, instead of noting it and going on.
+        retry_failed: Do the shards again that had failures.
+        engine: This machine's cores or GPUs if not given.
+        progress: Told what begins, and of audio that is done.
+
+    Raises:
+        InvalidInput: There is nothing to do, `out` is of another run or in use, or an option is wrong.
+        CodecError: The model cannot be loaded or run; with `strict`, what a recording raised.
+    """
+    codec, out = _provider(codec), Path(out)
+    _check(codec, format, shard_minutes, bandwidth, normalize_db)
+    _check_apart(source, out, format)
+    columns = tuple(dict.fromkeys([columns] if isinstance(columns, str) else columns))
+    found = sources.find(source, columns)
+    weights_label = _weights(codec)
+    asked = {
+        "version": VERSION,
+        "source": os.path.abspath(source),
+        "codec": codec.name,
+        "weights": weights_label,
+        "bandwidth": bandwidth,
+        "mono": mono,
+        "normalize_db": normalize_db,
+        "engine": codec.options.engine,
+        "dtype": codec.options.dtype,
+        "format": format,
+        "shard_minutes": shard_minutes,
+        "columns": list(columns),
+        "truncated": truncated,
+        "verify": verify,
+    }
+    with run_state.open_books(out) as kept:
+        if kept.agrees(asked):
+            kept.tidy()
+            planned = _planned_before(kept, found, source, progress)
+        else:
+            kept.tidy()
+            with progress("planning", 0) as advance:
+                seconds = None if shard_minutes is None else 60 * shard_minutes
+                planned = plan.make(kept.folder, found, columns=columns, shard_seconds=seconds, planned=lambda _: advance(1))
+            _check_own_shards(out, len(planned.cuts), format)
+            kept.note_asked(asked)
+        job = TokenizeJob(
+            codec=codec.name,
+            options=codec.options,
+            out=out.absolute(),
+            format=format,
+            weights=weights_label,
+            bandwidth=bandwidth,
+            mono=mono,
+            normalize_db=normalize_db,
+            strict=strict,
+            truncated=truncated,
+            verify=verify,
+        )
+        seconds_planned = [cut.seconds for cut in planned.cuts]
+        work = [cut.work for cut in planned.cuts]
+        engine, before = engine or Engine(), _before(kept, job, len(work), retry_failed, progress)
+        _check_unchanged(before, planned, verify, out, progress)
+        summary = _do(kept, before, seconds_planned, job, codec, engine, progress, work, planned.is_guess)
+        return replace(summary, passed_over=found.passed.counts, remark=str(found.passed))
+
+
+def detokenize_dataset(
+    source: str | PathLike[str],
+    out: str | PathLike[str],
+    *,
+    codec: str | DynCodecProvider | None = None,
+    options: LoadOptions | None = None,
+    suffix: str = ".wav",
+    strict: bool = False,
+    retry_failed: bool = False,
+    engine: Engine | None = None,
+    progress: Progress = silent,
+) -> Summary:
+    """Shards of tokens back to audio files, each named by its row's id, with its original's sample rate, length and channels.
+
+    Started again it does what is left.
+
+    Args:
+        source: A folder of shards, or one of them.
+        out: A folder, new, empty, or of a run that was interrupted.
+        codec: What decodes; the model that made the tokens if not given,
+        options: loaded so; with its weights, where those were `random:SEED` and no others are asked for.
+        suffix: Of the files, which says their format; it is added to ids that do not end so.
+        strict, retry_failed, engine, progress: As for `tokenize_dataset`.
+
+    Raises:
+        InvalidInput: There is nothing to do, or `out` is of another run, in use, or takes no more (`DiskTrouble`).
+        CorruptFile: A shard cannot be read.
+        CodecError: The model cannot be loaded or run; with `strict`, what a row raised.
+    """
+    files, out = shards.files(source), Path(out)
+    check_format(suffix)
+    codec = _made_by(files, options or LoadOptions()) if codec is None else _provider(codec)
+    asked = {
+        "version": VERSION,
+        "source": os.path.abspath(source),
+        "shards": [file.name for file in files],
+        "tokens": _told(files),
+        "codec": codec.name,
+        "weights": _weights(codec),
+        "suffix": suffix,
+    }
+    with run_state.open_books(out) as kept:
+        begun = kept.agrees(asked)
+        kept.tidy()
+        with progress("listing", 0):
+            seconds = [sum(seconds for _, seconds in shards.format_of(file).listing(file)) for file in files]
+            taken = _taken(files, suffix, kept.folder)
+            if not begun:
+                kept.note_asked(asked)
+        job = DetokenizeJob(
+            codec=codec.name,
+            options=codec.options,
+            files=tuple(file.absolute() for file in files),
+            out=out.absolute(),
+            suffix=suffix,
+            strict=strict,
+            taken=taken,
+        )
+        before = _before(kept, job, len(files), retry_failed, progress)
+        return _do(kept, before, seconds, job, codec, engine or Engine(), progress)
+
+
+def _before(kept: Books, job: Job, count: int, retry_failed: bool, progress: Progress) -> list[Done]:
+    """What was done before, as far as it is there and is not to be done again.
+
+    Args:
+        count: Of shards that there are.
+    """
+    noted = [done for done in kept.journal(count) if not (done.failures and retry_failed)]
+    with progress("checking", 0) as advance:
+        there = []
+        for done in noted:
+            if job.is_there(done, count):
+                there.append(done)
+            advance(1)
+    return there
+
+
+def _check_unchanged(before: Sequence[Done], planned: plan.Plan, verify: Verify, out: Path, progress: Progress) -> None:
+    """Raises `InvalidInput` where a recording that has a row is another by now."""
+
+    known = Fingerprints(planned.root, verify)
+
+    def changed(done: Done) -> str | None:
+        for number, entry in enumerate(planned.items(done.shard)):
+            seen = done.seen[number * LENGTH : (number + 1) * LENGTH]
+            if seen != NONE and (isinstance(entry, Fault) or known.of(entry) != seen):
+                return entry.path if isinstance(entry, Fault) else entry.name
+        return None
+
+    with progress("checking", 0) as advance, ThreadPoolExecutor(plan.READERS) as readers:
+        for name in readers.map(changed, before):
+            advance(1)
+            if name is not None:
+                raise InvalidInput(
+                    f"{name} is another recording than when {out} was begun: its size, time or content differs. "
+                    "Take it back, or write elsewhere"
+                )
+
+
+def _check_own_shards(out: Path, count: int, format: str) -> None:
+    """Raises `InvalidInput` where shards of another plan would stand beside those of this one."""
+    own = {shards.name_of(number, count, shards.FORMATS[format].suffix) for number in range(count)}
+    others = sorted(path.name for path in out.iterdir() if run_state.SHARD.fullmatch(path.name) and path.name not in own)
+    if others:
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        raise InvalidInput(
+            f"{out} holds shards of another run, which would be taken for parts of this dataset: {', '.join(others[:3])}{more}. "
+            "Move them away, or write elsewhere"
+        )
+
+
+def _do(
+    kept: Books,
+    before: Sequence[Done],
+    planned: Sequence[float],
+    job: Job,
+    codec: DynCodecProvider,
+    engine: Engine,
+    progress: Progress,
+    work: Sequence[float] | None = None,
+    is_guess: bool = False,
+) -> Summary:
+    """Does the shards that are left, those with the most work first, and adds up.
+
+    Args:
+        before: What was done before.
+        planned: Seconds of audio of each shard.
+        work: Of each shard; its seconds if not given.
+        is_guess: Seconds are estimated.
+    """
+    work = planned if work is None else work
+    totals = Totals(Usage(codec.spec.codebook_size))
+    for done in before:
+        totals.add(done)
+    left = sorted(set(range(len(planned))) - totals.shards, key=lambda number: (-work[number], number))
+    started, seconds_before = time.perf_counter(), totals.seconds
+    with progress(f"{job.verb} about" if is_guess else job.verb, sum(planned[number] for number in left)) as advance:
+        for done in engine.run(job, left, codec):
+            kept.note(done)
+            totals.add(done)
+            advance(planned[done.shard])
+    return Summary(
+        rows=totals.rows,
+        failed=totals.failed,
+        seconds=totals.seconds,
+        shards=len(planned),
+        new_seconds=totals.seconds - seconds_before,
+        elapsed=time.perf_counter() - started,
+        codebooks=totals.usage.shares,
+        failures=kept.write_failures() if totals.failed else None,
+        remarked=totals.remarked,
+    )
+
+
+def _taken(files: Sequence[Path], suffix: str, scratch: Path) -> dict[int, dict[int, str]]:
+    """The rows whose file is that of a row before, by shard and place in it, and the id of that row."""
+    folding = is_folding(scratch)
+
+    def listed() -> Iterator[tuple[int, int, str, str]]:
+        for number, file in enumerate(files):
+            for place, (id, _) in enumerate(shards.format_of(file).listing(file)):
+                yield number, place, id, same_file(file_name(id, suffix), folding)
+
+    with Ids(scratch) as names:
+        for *_, name in listed():
+            names.add(name)
+        is_repeat = names.repeats()
+        repeats = [(number, place, name) for number, place, _, name in listed() if is_repeat(name)]
+    if not repeats:
+        return {}
+    repeated, first = {name for *_, name in repeats}, dict[str, str]()
+    for _, _, id, name in listed():
+        if name in repeated:
+            first.setdefault(name, id)
+    found: dict[int, dict[int, str]] = {}
+    for number, place, name in repeats:
+        found.setdefault(number, {})[place] = first[name]
+    return found
+
+
+def _told(files: Sequence[Path]) -> str:
+    """What tells shards from others of the same names."""
+    told = hashlib.blake2b(digest_size=8)
+    for file in files:
+        status = file.stat()
+        told.update(f"{status.st_size} {status.st_mtime_ns}\n".encode())
+    return f"files of sizes and times {told.hexdigest()}"
+
+
+def _made_by(files: Sequence[Path], options: LoadOptions) -> DynCodecProvider:
+    """The codec of the first row that there is."""
+    for file in files:
+        for row in shards.format_of(file).read(file):
+            if options.weights is None and (row.tokens.weights or "").startswith("random:"):
+                options = options.model_copy(update={"weights": row.tokens.weights})
+            return Registry().provider(row.tokens.codec, options)
+    raise InvalidInput("these shards hold no rows")
+
+
+def _planned_before(kept: Books, found: sources.Source, source: str | PathLike[str], progress: Progress) -> plan.Plan:
+    """The plan of a run that was begun; raises `InvalidInput` if the recordings are others by now."""
+    planned = plan.read(kept.folder)
+    with progress("listing", 0):
+        same = planned is not None and plan.digest_of(found.entries) == planned.digest
+    if planned is None or not same:
+        raise InvalidInput(
+            f"the recordings in {source} are others than when {kept.folder.parent} was begun; take them back, or write elsewhere"
+        )
+    planned.check()
+    return planned
+
+
+def _check(
+    codec: DynCodecProvider, format: str, shard_minutes: float | None, bandwidth: float | None, normalize_db: float | None
+) -> None:
+    """Raises what would otherwise go wrong with every recording."""
+    if format not in shards.FORMATS:
+        raise InvalidInput(f"a dataset is {' or '.join(shards.FORMATS)}, not {format!r}")
+    shards.FORMATS[format].check_available()
+    if shard_minutes is not None and not 0 < shard_minutes < float("inf"):
+        raise InvalidInput(f"shard_minutes is a positive number, not {shard_minutes!r}")
+    codec.spec.codebooks_for(bandwidth)
+    if normalize_db is not None:
+        loudness.check_target(normalize_db)
+        loudness.LoudnessMeter(codec.sample_rate, codec.channels)
+
+
+def _check_apart(source: str | PathLike[str], out: Path, format: str) -> None:
+    """Raises where a run that is gone on with would find its own shards among the recordings."""
+    inside = os.path.realpath(source) == os.path.commonpath([os.path.realpath(source), os.path.realpath(out)])
+    if inside and shards.FORMATS[format].suffix == tar_member.SUFFIX:
+        raise InvalidInput(f"{out} is in {source}, whose tars are taken for recordings: write elsewhere, or as Parquet")
+
+
+def _provider(codec: str | DynCodecProvider) -> DynCodecProvider:
+    return Registry().provider(codec, LoadOptions()) if isinstance(codec, str) else codec
+
+
+def _weights(codec: DynCodecProvider) -> str | None:
+    """Which weights there are, without loading them; `None` for a codec that has none to look for."""
+    if not codec.spec.sources and codec.options.weights is None:
+        return None
+    found = weights.locate(codec.spec, codec.options)
+    if codec.spec.licence_notice:  # else there is no need for the backend, which imports what the workers need
+        weights.give_notice(codec.spec, codec.id, found)
+    return found.label

@@ -1,0 +1,1 @@
+"""Published weights: reading files, and converting names and layouts."""

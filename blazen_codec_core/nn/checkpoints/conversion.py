@@ -1,0 +1,203 @@
+"""Checkpoints under their publishers' names and in their layout, to this project's and back.
+
+Names are the plugin's to say. What layouts have in common is here: weight-normalised weights are two factors, convolutions have
+PyTorch's order of axes. Shapes are held against the network's before anything is turned round: axes of length 1 alone may differ.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from ...errors import WeightsUnavailable
+from ..layers.conv import Conv1d, ConvTranspose1d
+from . import state_dicts
+from .weight_norm import fold, norm
+
+Factors = tuple[str, str]
+"""What the magnitude and the direction of a weight are called."""
+
+FACTORS: tuple[Factors, ...] = (
+    ("weight_g", "weight_v"),
+    ("parametrizations.weight.original0", "parametrizations.weight.original1"),
+)
+"""PyTorch's older and newer names."""
+
+Rules = Sequence[tuple[str, str]]
+"""Patterns and what they become, in the order in which they are applied."""
+
+BLOCKS: Rules = (
+    (r"^encoder\.layers", "encoder.block"),
+    (r"^decoder\.layers", "decoder.model"),
+    (r"\.(branch\.)?layers\.", ".block."),
+    (r"\.codebook$", ".codebook.weight"),
+)
+"""Networks whose every chain is a `block`, as in the code that many codecs descend from."""
+
+
+PARTS = ("encoder.", "quantizer.", "decoder.")
+"""Names of every codec's tensors begin with one of these, after the prefix of the model that it is part of."""
+WRAPPERS = ("best_state", "state_dict", "model_state_dict", "model", "generator")
+"""Names under which trainers keep a state dict, each of which may hold another."""
+
+
+def tensors(content: Any, origin: str) -> dict[str, Tensor]:
+    """`state_dicts.tensors` of what a publisher, a trainer, or a model around the codec was saved as.
+
+    A trainer's names around the state dict are looked through. So is the prefix of a model that the codec is part of; other
+    parts of that model are left out.
+
+    Raises:
+        WeightsUnavailable: It holds no state dict, several codecs, or NaN.
+    """
+    found = unwrapped(content, origin)
+    if isinstance(found, Mapping):
+        prefix = codec_prefix(map(str, found), origin)
+        found = {str(name).removeprefix(prefix): value for name, value in found.items() if str(name).startswith(prefix)}
+    return state_dicts.tensors(found, origin)
+
+
+def unwrapped(found: Any, origin: str) -> Any:
+    """A state dict without a trainer's names around it; anything else as it is."""
+    for _ in WRAPPERS:
+        if not isinstance(found, Mapping) or all(isinstance(value, Tensor) for value in found.values()):
+            break
+        inner = next((found[name] for name in WRAPPERS if isinstance(found.get(name), Mapping)), None)
+        if inner is None:
+            if isinstance(name := found.get("pretrained"), str):
+                raise WeightsUnavailable(f"{origin} holds no weights but says where they are: load those of {name!r:.100}")
+            break
+        found = inner
+    return found
+
+
+def codec_prefix(names: Iterable[str], origin: str) -> str:
+    """Start of the names of a codec's tensors, such as `audio_encoder.`; empty where they are not part of another model.
+
+    Raises:
+        WeightsUnavailable: There are several codecs.
+    """
+    starts: dict[str, set[str]] = {}
+    for name in names:
+        for part in PARTS:
+            if (at := f".{name}".find(f".{part}")) >= 0:
+                starts.setdefault(name[:at], set()).add(part)
+    whole = sorted((start for start, parts in starts.items() if parts == set(PARTS)), key=len)
+    if len(whole) > 1 and whole[0]:
+        raise WeightsUnavailable(f"{origin} holds several codecs, {' and '.join(whole)}: save the tensors of one alone")
+    return whole[0] if whole else ""
+
+
+def names(network: nn.Module, rules: Rules) -> dict[str, str]:
+    """Our names of the network's parameters to the published ones."""
+    return {ours: rename(ours, rules) for ours, _ in network.named_parameters()}
+
+
+def rename(name: str, rules: Rules) -> str:
+    """One of our names to the published one."""
+    for pattern, replacement in rules:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def alphas(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors, with the factors of Snake activations as `(1, channels, 1)`."""
+    return {name: tensor.reshape(1, -1, 1) if name.endswith(".alpha") else tensor for name, tensor in state.items()}
+
+
+def to_published(network: nn.Module, names: Mapping[str, str], factors: Factors | None = None) -> dict[str, Tensor]:
+    """The parameters of a network as published.
+
+    Args:
+        names: Ours to the published ones.
+        factors: Under which names each convolution's weight is factored; `None` leaves it whole.
+    """
+    state: dict[str, Tensor] = {}
+    for ours, name in names.items():
+        module, leaf = _home(network, ours)
+        tensor = getattr(module, leaf).detach()
+        if isinstance(module, Conv1d | ConvTranspose1d) and leaf == "weight":
+            tensor = module.unpack(tensor)
+            if factors:
+                stem = name.removesuffix("weight")
+                state[stem + factors[0]], state[stem + factors[1]] = norm(tensor), tensor
+                continue
+        state[name] = tensor
+    return state
+
+
+def from_published(
+    network: nn.Module, published: Mapping[str, Tensor], names: Mapping[str, str], origin: str, ignored: str = ""
+) -> dict[str, Tensor]:
+    """Published tensors under our names, for `state_dicts.load`.
+
+    Args:
+        names: Ours to the published ones.
+        origin: Of the tensors, for messages.
+        ignored: A pattern for published names that the network does not need.
+
+    Raises:
+        WeightsUnavailable: A name is missing, unknown, or of a shape that cannot be converted.
+    """
+    left = {name: tensor for name, tensor in published.items() if not re.fullmatch(ignored, name)}
+
+    def wrong(what: str) -> WeightsUnavailable:
+        return WeightsUnavailable(f"the weights of {origin} are of another model: {what}")
+
+    def take(name: str) -> Tensor:
+        if name not in left:
+            raise wrong(f"{name} is missing")
+        state_dicts.check_weight(name, left[name], origin)
+        return left.pop(name)
+
+    def check_shape(name: str, shape: Sequence[int], wanted: Sequence[int]) -> None:
+        if tuple(shape) != tuple(wanted):
+            raise wrong(f"{name} has another shape, {tuple(shape)} in place of {tuple(wanted)}")
+
+    def whole(name: str, shape: Sequence[int]) -> Tensor:
+        stem = name.removesuffix("weight")
+        for magnitude, direction in FACTORS:
+            if stem + magnitude in left:
+                g, v = take(stem + magnitude), take(stem + direction)
+                check_shape(stem + magnitude, g.shape, (v.shape[0], *[1] * (v.dim() - 1)) if v.dim() else (1,))
+                check_shape(name, v.shape, shape)  # before as much memory again is taken
+                if not bool(norm(v).all()):
+                    raise WeightsUnavailable(
+                        f"{origin}: {stem}{direction} has a row of zeros, which has no direction: the weight would be NaN. "
+                        f"Save that weight whole, as {name}, or with another row"
+                    )
+                return fold(g, v)
+        return take(name)
+
+    state: dict[str, Tensor] = {}
+    for ours, name in names.items():
+        module, leaf = _home(network, ours)
+        wanted = getattr(module, leaf)
+        if isinstance(module, Conv1d | ConvTranspose1d) and leaf == "weight":
+            shape = module.unpack(wanted).shape
+            weight = whole(name, shape)
+            if weight.dim() == 2 and shape[2] == 1:  # a plain matrix
+                weight = weight[..., None]
+            check_shape(name, weight.shape, shape)
+            state[ours] = module.pack(weight)
+        else:
+            tensor = take(name)
+            if long_axes(tensor.shape) != long_axes(wanted.shape):
+                check_shape(name, tensor.shape, wanted.shape)
+            state[ours] = tensor.reshape(wanted.shape)
+    if left:
+        raise wrong(f"{len(left)} unknown, such as {min(left)}")
+    return state
+
+
+def long_axes(shape: Sequence[int]) -> list[int]:
+    """Lengths of the axes that are longer than 1, in their order."""
+    return [length for length in shape if length != 1]
+
+
+def _home(network: nn.Module, name: str) -> tuple[nn.Module, str]:
+    path, _, leaf = name.rpartition(".")
+    return network.get_submodule(path), leaf

@@ -1,0 +1,82 @@
+"""What a file is that should hold weights, by its first bytes: so that it can be called that, with what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from ...errors import WeightsUnavailable
+from ...pickle_machine import PICKLES
+from .archives import records
+
+Kind = Literal["safetensors", "pytorch"]
+HEAD = 512
+LARGEST_HEADER = 4 << 20
+"""Bytes of what a safetensors file says of its tensors; some 40 000 of them."""
+
+Test = Callable[[bytes], bool]
+OTHERS: tuple[tuple[Test, str], ...] = (
+    (lambda head: not head, "is empty: it was never written or never came whole; fetch it again"),
+    (
+        lambda head: head.startswith(b"version https://git-lfs"),
+        "is a pointer of Git LFS in place of the file: run `git lfs pull` in its repository, or download the file itself",
+    ),
+    (
+        lambda head: head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"),
+        "is a web page in place of the file: take the address of the file itself, which on the Hub has /resolve/ for /blob/",
+    ),
+    (lambda head: head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!")), "is an archive: unpack it first"),
+    (lambda head: head[257:262] == b"ustar", "is a tar archive: unpack it first"),
+    (lambda head: head.startswith(b"GGUF"), "is a GGUF file: take the weights as safetensors or as PyTorch saves them"),
+    (lambda head: head.startswith(b"\x93NUMPY"), "is a NumPy array: take the weights as safetensors or as PyTorch saves them"),
+    (lambda head: head.startswith(b"\x89HDF"), "is an HDF5 file: take the weights as safetensors or as PyTorch saves them"),
+    (lambda head: head.lstrip()[:1] in (b"{", b"["), "is JSON and holds no weights: pass the file beside it, or the folder"),
+)
+"""Files that are often found in the place of weights."""
+
+
+def kind_of(path: Path) -> Kind:
+    """How a file of weights is to be read, whatever its suffix.
+
+    Raises:
+        WeightsUnavailable: It is something else; the message says what, and what to do.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD)
+    except OSError as error:
+        raise WeightsUnavailable(f"{path} cannot be read: {error.strerror or error}") from error
+    if head[8:9] == b"{" and (said := int.from_bytes(head[:8], "little")) < 1 << 40:
+        if said > LARGEST_HEADER:
+            raise WeightsUnavailable(
+                f"{path} says {said} bytes of its tensors' names and sizes, and {LARGEST_HEADER} at most are read: "
+                "save the codec's tensors alone"
+            )
+        return "safetensors"
+    for test, what in OTHERS:
+        if test(head):
+            raise WeightsUnavailable(f"{path} {what}")
+    if head.startswith(b"PK"):
+        _check_archive(path)
+    elif not head.startswith(PICKLES):
+        if path.suffix == ".safetensors":
+            return "safetensors"  # whose reader says what is wrong with it
+        raise WeightsUnavailable(f"{path} is not a file of weights: neither safetensors nor what PyTorch saves")
+    return "pytorch"
+
+
+def _check_archive(path: Path) -> None:
+    """Raises `WeightsUnavailable` unless a zip archive is what `torch.save` makes."""
+    members = records(path)
+    if any(f"/{member}".endswith("/.data/extern_modules") for member in members):
+        raise WeightsUnavailable(
+            f"{path} is a package of torch.package, which holds code: take the state dict instead, weights.pth beside package.pth"
+        )
+    if any(member.endswith("/constants.pkl") for member in members):
+        raise WeightsUnavailable(
+            f"{path} is a TorchScript archive, which holds code: where you trust it, "
+            "torch.save(torch.jit.load(FILE).state_dict(), NEW) makes a file of its weights"
+        )
+    if not any(member.endswith("/data.pkl") for member in members):
+        raise WeightsUnavailable(f"{path} is a zip archive: unpack it, and pass the weights in it")

@@ -1,0 +1,327 @@
+"""What `torch.save` writes, read on a machine that knows tensors and plain values: what a file claims is looked at before memory
+is taken for it, and nothing that it names is ever called.
+
+A checkpoint is a pickle, and the bytes of its storages. In an archive these are records beside the pickle; in files of PyTorch
+before 1.6 they follow it. A storage is made once the file is known to hold as much, and tensors are views of storages, so that
+memory follows the size of the file.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import OrderedDict
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, ClassVar
+
+import torch
+from torch import Tensor
+
+from ...pickle_machine import Machine, Name, Opaque
+from .archives import Record, check_stored, records, start_of
+
+LARGEST_PICKLE = 16 << 20
+"""Bytes of the pickle, which is all of a checkpoint but its storages."""
+MOST_VALUES = 1 << 20
+"""In the checkpoint, with those in each other; a pickle can put one into itself."""
+DEEPEST = 32
+"""Levels of values in each other."""
+MOST_AXES = 16
+LONGEST_NAME = 500
+"""Characters of a name, which messages repeat."""
+LONGEST_KEY = 8
+"""Parts of a key that is no name. It is hashed whenever it is used, and whole numbers may be made to share their hashes."""
+LEGACY = (0x1950A86A20F9469CFC6C, 1001)
+"""What files that are no archives begin with: two pickles of a number, and the one of a system's sizes."""
+REBUILDS = "torch._utils _rebuild_"
+STORED = {f"{REBUILDS}tensor", f"{REBUILDS}tensor_v2", f"{REBUILDS}tensor_v3"}
+WRAPPED = {f"{REBUILDS}parameter", f"{REBUILDS}parameter_with_state"}
+ODD = {
+    f"{REBUILDS}nested_tensor": "a nested tensor",
+    f"{REBUILDS}sparse_tensor": "a sparse tensor",
+    f"{REBUILDS}sparse_csr_tensor": "a sparse tensor",
+    f"{REBUILDS}qtensor": "a quantised tensor",
+    f"{REBUILDS}wrapper_subclass": "a tensor of another class",
+    f"{REBUILDS}device_tensor_from_numpy": "a tensor of another device's",
+    f"{REBUILDS}device_tensor_from_cpu_tensor": "a tensor of another device's",
+}
+META, TYPED = f"{REBUILDS}meta_tensor_no_storage", "torch._tensor _rebuild_from_type_v2"
+ORDERED, ENCODED, SIZE, SETS = "collections OrderedDict", "_codecs encode", "torch Size", {"builtins set", "__builtin__ set"}
+STORAGES = {
+    f"torch {name}Storage": dtype
+    for name, dtype in {
+        "Float": torch.float32,
+        "Double": torch.float64,
+        "Half": torch.float16,
+        "BFloat16": torch.bfloat16,
+        "Long": torch.int64,
+        "Int": torch.int32,
+        "Short": torch.int16,
+        "Char": torch.int8,
+        "Byte": torch.uint8,
+        "Bool": torch.bool,
+        "ComplexFloat": torch.complex64,
+        "ComplexDouble": torch.complex128,
+        "QInt8": torch.int8,
+        "QUInt8": torch.uint8,
+        "QInt32": torch.int32,
+    }.items()
+} | {"torch.storage UntypedStorage": torch.uint8, "torch UntypedStorage": torch.uint8}
+TYPES = {f"torch {name}": value for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
+PLAIN = {
+    "torch device",
+    "torch.serialization _get_layout",
+    "torch Tensor",
+    "torch.nn.parameter Parameter",
+    "torch.nn.parameter Buffer",
+    *(f"torch {name}" for name in ("per_tensor_affine", "per_tensor_symmetric", "per_channel_affine", "per_channel_symmetric")),
+}
+"""Names that say what a tensor is, and make nothing."""
+
+
+@dataclass(frozen=True)
+class OddTensor:
+    """A tensor that no weights are; nothing is made of it."""
+
+    kind: str
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Bytes that a checkpoint keeps outside its pickle, in the type that it says."""
+
+    held: Tensor
+    dtype: torch.dtype
+
+
+class _Store:
+    """The storages of a file, made as the pickle asks for them and filled once it has been read.
+
+    Args:
+        room: Bytes of the file, which all storages together must fit in.
+    """
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+        self.held: dict[str, Tensor] = {}
+
+    def ask(self, key: str, count: int) -> Tensor:
+        """A storage of so many bytes, which the file has to have room for."""
+        if key not in self.held:
+            self._room -= count
+            if self._room < 0:
+                raise ValueError(f"its storage {key[:40]!r} claims {count} bytes, more than the file has left")
+            self.held[key] = torch.empty(count, dtype=torch.uint8)
+        elif len(self.held[key]) != count:
+            raise ValueError(f"its storage {key[:40]!r} is of two sizes, {len(self.held[key])} and {count} bytes")
+        return self.held[key]
+
+
+def _fill(file: BinaryIO, start: int, storage: Tensor) -> None:
+    file.seek(start)
+    if len(storage) and file.readinto(storage.numpy()) != len(storage):  # type: ignore[attr-defined]
+        raise ValueError("it breaks off within a storage")
+
+
+class TensorMachine(Machine):
+    """A machine that knows what PyTorch says of tensors."""
+
+    names: ClassVar[Collection[str]] = {
+        *STORED,
+        *WRAPPED,
+        *ODD,
+        META,
+        TYPED,
+        ORDERED,
+        ENCODED,
+        SIZE,
+        *SETS,
+        *STORAGES,
+        *TYPES,
+        *PLAIN,
+    }
+    longest_number: ClassVar[int] = 4096
+
+    def __init__(self, store: _Store) -> None:
+        super().__init__()
+        self._store = store
+        self._copied = 0
+
+    def unknown(self, text: str) -> Name:
+        """Taken as it is: what it makes is opaque, and lies beside the weights at best."""
+        return Name(text)
+
+    def copied(self, values: Any, each: int) -> Any:
+        """Values of which a second copy is made, of so many bytes each: a pickle can ask for the same ones a million times."""
+        self._copied += each * len(values)
+        if self._copied > LARGEST_PICKLE:
+            raise ValueError(f"what it makes of values takes more than {LARGEST_PICKLE} bytes")
+        return values
+
+    def is_key(self, key: Any) -> bool:
+        parts = key if isinstance(key, tuple) else (key,)
+        if len(parts) > LONGEST_KEY or any(isinstance(part, int) and part.bit_length() > 63 for part in parts):
+            return False
+        if any(isinstance(part, str | bytes) and len(part) > LONGEST_NAME for part in parts):
+            raise ValueError(f"it has names of more than {LONGEST_NAME} characters")
+        return all(part is None or isinstance(part, str | int | float | bytes) for part in parts)
+
+    def make(self, name: str, arguments: tuple[Any, ...]) -> Any:
+        if name in STORED and len(arguments) >= 4:
+            return _tensor(*arguments[:4], *arguments[6:])
+        if name in WRAPPED and arguments and isinstance(arguments[0], Tensor | OddTensor):
+            return arguments[0]
+        if name == TYPED and len(arguments) >= 3 and isinstance(arguments[0], Name) and isinstance(arguments[2], tuple):
+            if arguments[0].text in STORED | WRAPPED | {META}:
+                return self.make(arguments[0].text, arguments[2])
+            return OddTensor("a tensor of another class")
+        if name in ODD:
+            return OddTensor(ODD[name])
+        if name == META and len(arguments) >= 2 and isinstance(arguments[0], Name) and arguments[0].text in TYPES:
+            return torch.empty(_counts(arguments[1], "size"), dtype=TYPES[arguments[0].text], device="meta")
+        if name == ORDERED and not arguments:
+            return OrderedDict()
+        if name == ENCODED and len(arguments) == 2 and isinstance(arguments[0], str) and arguments[1] == "latin1":
+            return self.copied(arguments[0], 1).encode("latin1")
+        if name == SIZE and len(arguments) == 1 and isinstance(arguments[0], tuple | list):
+            return tuple(self.copied(arguments[0], 8))
+        if name in SETS and len(arguments) == 1 and isinstance(arguments[0], list):
+            return list(self.copied(arguments[0], 8))
+        if name in {"torch device", "torch.serialization _get_layout"}:
+            return Name(name)
+        return super().make(name, arguments) if name in self.names else Opaque(name)
+
+    def change(self, target: Any, state: Any) -> None:
+        """Nothing that a state dict says beside its tensors is taken."""
+        if not isinstance(target, OrderedDict) or not isinstance(state, dict):
+            super().change(target, state)
+
+    def kept_elsewhere(self, said: Any) -> Storage:
+        if not isinstance(said, tuple) or len(said) not in (5, 6) or said[0] not in ("storage", b"storage"):
+            raise ValueError("it keeps what is no storage")
+        _, kind, key, _, count, *view = said
+        if not isinstance(kind, Name) or kind.text not in STORAGES or not isinstance(key, str) or not _is_count(count):
+            raise ValueError("a storage is not as PyTorch says one")
+        if view and view[0] is not None:
+            raise ValueError("a storage is a part of another, as PyTorch before 0.4 wrote it: load and save it with a newer one")
+        dtype = STORAGES[kind.text]
+        return Storage(self._store.ask(key, count * dtype.itemsize), dtype)
+
+
+def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *more: Any) -> Tensor | OddTensor:
+    """A view of a storage. `more` may hold its type, where the storage has none, and marks such as conjugation."""
+    if not isinstance(storage, Storage) or not _is_count(offset):
+        raise ValueError("a tensor is not as PyTorch says one")
+    dtype = storage.dtype
+    for said in more:
+        if isinstance(said, Name) and said.text in TYPES:
+            dtype = TYPES[said.text]
+        elif said:
+            return OddTensor("a tensor that is negated or conjugated when it is read")
+    shape, steps = _counts(size, "size"), _counts(stride, "stride")
+    if len(shape) != len(steps):
+        raise ValueError(f"a tensor has {len(shape)} sizes and {len(steps)} strides")
+    held = len(storage.held) // dtype.itemsize
+    if math.prod(shape) and offset + sum((length - 1) * step for length, step in zip(shape, steps, strict=True)) >= held:
+        raise ValueError(f"a tensor of shape {shape} reaches beyond its storage of {held} values")
+    if not math.prod(shape):
+        return torch.empty(shape, dtype=dtype)
+    return torch.empty(0, dtype=dtype).set_(storage.held.untyped_storage(), offset, shape, steps)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 62
+
+
+def _counts(values: Any, what: str) -> tuple[int, ...]:
+    if not isinstance(values, tuple | list) or len(values) > MOST_AXES or not all(_is_count(value) for value in values):
+        raise ValueError(f"the {what} of a tensor is no list of at most {MOST_AXES} numbers")
+    if what == "size" and math.prod(max(1, value) for value in values) >= 1 << 48:
+        raise ValueError("a tensor claims more values than any file holds")
+    return tuple(values)
+
+
+def read(path: Path) -> Any:
+    """What a checkpoint holds: tensors, and plain values.
+
+    Raises:
+        WeightsUnavailable: It is an archive that is damaged or compressed.
+        ValueError: It is damaged, claims more than it holds, or holds anything else.
+    """
+    with path.open("rb") as file:
+        is_archive = file.read(2) == b"PK"
+    found = _of_archive(path) if is_archive else _of_legacy(path)
+    _check_plain(found)
+    if isinstance(found, Opaque | Name):
+        raise ValueError(
+            f"it is {found.text.replace(' ', '.')[:80]}, and objects that need code are never made. "
+            "Where you trust it, save its state dict alone with torch.save, and pass that"
+        )
+    return found
+
+
+def _of_archive(path: Path) -> Any:
+    members = records(path)
+    check_stored(path, members)
+    name = next(name for name in members if f"/{name}".endswith("/data.pkl"))
+    root = name.removesuffix("data.pkl")
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        order = members.get(f"{root}byteorder")
+        if order is not None and _bytes_of(file, order, size, 16) != b"little":
+            raise ValueError("its numbers begin with their highest byte: save it on a machine where they do not")
+        store = _Store(size)
+        found, _ = TensorMachine(store).run(_bytes_of(file, members[name], size, LARGEST_PICKLE))
+        for key, storage in store.held.items():
+            record = members.get(f"{root}data/{key}")
+            if record is None or record.size != len(storage):
+                held = "is missing" if record is None else f"has {record.size}"
+                raise ValueError(f"its storage {key[:40]!r} claims {len(storage)} bytes, and its record {held}")
+            _fill(file, start_of(file, record, size), storage)
+    return found
+
+
+def _bytes_of(file: BinaryIO, record: Record, size: int, most: int) -> bytes:
+    if record.size > most:
+        raise ValueError(f"what it holds beside tensors has {record.size} bytes, and {most} at most are read")
+    file.seek(start_of(file, record, size))
+    return file.read(record.size)
+
+
+def _of_legacy(path: Path) -> Any:
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        data, place = file.read(LARGEST_PICKLE), 0
+        store = _Store(size)
+        machine = TensorMachine(store)
+        for wanted in LEGACY:
+            said, place = machine.run(data, place)
+            if said != wanted:
+                raise ValueError("it is a pickle, and none that PyTorch wrote")
+        system, place = machine.run(data, place)
+        if isinstance(system, dict) and system.get("little_endian") is False:
+            raise ValueError("its numbers begin with their highest byte: save it on a machine where they do not")
+        found, place = machine.run(data, place)
+        keys, place = machine.run(data, place)
+        if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or sorted(keys) != sorted(store.held):
+            raise ValueError("its list of storages does not fit its tensors")
+        for key in keys:
+            _fill(file, place + 8, store.held[key])  # behind the number of values
+            place += 8 + len(store.held[key])
+    return found
+
+
+def _check_plain(found: Any) -> None:
+    """Raises `ValueError` where values are in each other so often that walking through them would not end."""
+    level, count = [found], 0
+    for _ in range(DEEPEST):
+        nested = [own.values() if isinstance(own, dict) else own for own in level if isinstance(own, dict | list | tuple)]
+        count += sum(map(len, nested))
+        if count > MOST_VALUES:
+            raise ValueError(f"it holds more than {MOST_VALUES} values, or values that are in each other")
+        level = [inner for own in nested for inner in own]
+        if not level:
+            return
+    raise ValueError(f"its values are more than {DEEPEST} levels deep in each other")

@@ -1,0 +1,248 @@
+"""Sums of products that stay in vector registers while their terms go by, as LLVM's own instructions.
+
+What makes a product of matrices as fast as the processor is a block of sums, some rows of a signal by some vectors of channels
+out, that never leaves the registers: for each term a few vectors of weights are read, and each row's value is multiplied with
+all (Goto & van de Geijn 2008, "Anatomy of High-Performance Matrix Multiplication"). Compilers do not find this in loops, so
+the instructions are put together here. The terms of a row may lie anywhere in steps: a convolution needs no copy of its windows.
+
+Each sum takes its terms one by one in their order, wherever in a block its row lies, so it is the same to the bit in any block.
+It is added to what there was before only then, so that long sums taken in pieces round like short ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from llvmlite import ir
+from numba import njit
+from numba.core import cgutils
+from numpy.typing import NDArray
+
+from .simd import ALIGNED, INDEX, LANE, LANES, Lanes, Loop, address_of, vector_of, written
+
+_HEIGHTS = {
+    16: {1: (24, 8, 4, 1), 2: (14, 8, 4, 1), 4: (6, 4, 2, 1)},
+    8: {1: (12, 8, 4, 1), 2: (6, 4, 2, 1), 4: (3, 2, 1, 1)},
+}[LANES]
+"""Rows of a block, by its vectors: as many as there are registers for, then what is left of a signal."""
+ABREAST = 4
+"""Vectors of sums that are taken side by side, so that none waits for the one before."""
+_BYTE = ir.IntType(8)
+_PAGE = 512
+"""Values: rows that are so far apart, or a multiple, share the few lines of cache that there are for their addresses."""
+
+
+def is_available() -> bool:
+    """Whether this processor has vectors that blocks are made for."""
+    return torch.backends.cpu.get_cpu_capability() in {"AVX2", "AVX512"}
+
+
+def _block(rows: int, vectors: int, nearest: bool, alone: bool) -> Any:
+    """What computes a block of so many rows and vectors.
+
+    It is called with `(x, row, taps, tap, depth, weight, start, start_row, out, out_row, ahead)`: addresses of float32 values and
+    steps between them counted in values. `out[r, o] = start[r, o] + sum over j, k of x[r * row + j * tap + k] * weight[j, k, o]`,
+    with at least one tap and one value deep. Weights that are so far `ahead` are brought near on the way. If channels are
+    `alone`, each has a filter of its own: the sum is that over j of `x[r * row + j * tap + o] * weight[j, o]`.
+    """
+
+    def write(
+        builder: Any,
+        x: Any,
+        row: Any,
+        taps: Any,
+        tap: Any,
+        depth: Any,
+        weight: Any,
+        start: Any,
+        start_row: Any,
+        out: Any,
+        out_row: Any,
+        ahead: Any,
+    ) -> None:
+        x, weight, start, out = (address_of(builder, address) for address in (x, weight, start, out))
+
+        def at(address: Any, row: Any, number: int, vector: int) -> Any:
+            return builder.gep(address, [builder.add(builder.mul(row, INDEX(number)), INDEX(vector * LANES))])
+
+        def values(sums: list[Lanes]) -> list[Any]:
+            return [own.value for own in sums]
+
+        sums = [Lanes.number(builder, 0.0)] * (rows * vectors)
+        of_taps = Loop(builder, taps, [x, weight, *values(sums)])
+        x, weight, *carried = of_taps.carried
+        of_depth = Loop(builder, depth, [x, weight, *carried])
+        value, weight, *carried = of_depth.carried
+        sums = [Lanes(builder, own) for own in carried]
+        own = [Lanes.load(builder, at(weight, INDEX(0), 0, v)) for v in range(vectors)]
+        for v in range(vectors):
+            _bring(builder, at(weight, ahead, 1, v), nearest)
+        for r in range(rows):
+            factor = (Lanes.load if alone else Lanes.load_everywhere)(builder, at(value, row, r, 0))
+            for v in range(vectors):
+                sums[r * vectors + v] = factor.times_and(own[v], sums[r * vectors + v])
+        value, weight = builder.gep(value, [INDEX(1)]), builder.gep(weight, [INDEX(vectors * LANES)])
+        _, weight, *carried = of_depth.next([value, weight, *values(sums)])
+        of_taps.next([builder.gep(x, [tap]), weight, *carried])
+        for r in range(rows):
+            for v in range(vectors):
+                before = Lanes.load(builder, at(start, start_row, r, v))
+                (before + sums[r * vectors + v]).store(at(out, out_row, r, v))
+
+    return written(write)
+
+
+def _bring(builder: Any, address: Any, nearest: bool) -> None:
+    """What lies at an address into the nearest cache, or the next."""
+    byte = ir.IntType(8).as_pointer()
+    kind = ir.FunctionType(ir.VoidType(), [byte, LANE, LANE, LANE])
+    prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    builder.call(prefetch, [builder.bitcast(address, byte), LANE(0), LANE(3 if nearest else 2), LANE(1)])
+
+
+@njit
+def address(values):  # type: ignore[no-untyped-def]
+    """Of an array's first value."""
+    return np.int64(values.ctypes.data)
+
+
+def time_of_rows(count: int) -> int:
+    """What so many rows of two vectors take: a block's sums take turns, of which few leave the processor waiting."""
+    time = 0
+    for height in _HEIGHTS[2]:
+        time, count = time + count // height * max(height, 4), count % height
+    return time
+
+
+def _mixing(stages: Sequence[NDArray[np.float64]], lanes: int, from_start: bool) -> Any:
+    """What computes a few signals out of a few others, value by value: `out[j] = sum over i of matrix[j][i] * source[i]`, and
+    from those, with the next matrix, the next ones.
+
+    It is called with `(source, step, start, start_step, out, out_step, count)`: so many vectors of `lanes`, of signals whose
+    addresses are so many values apart. The last sums may begin `from_start`, which may be `out`.
+    """
+
+    def write(builder: Any, source: Any, step: Any, start: Any, start_step: Any, out: Any, out_step: Any, count: Any) -> None:
+        def at(address: Any, step: Any, number: int, place: Any) -> Any:
+            offset = builder.add(builder.mul(step, INDEX(number)), builder.mul(place, INDEX(lanes)))
+            return builder.gep(address_of(builder, address), [offset])
+
+        def mixed(values: list[Lanes], factors: NDArray[np.float64], total: Lanes | None = None) -> Lanes:
+            for factor, value in zip(factors.tolist(), values, strict=True):
+                if factor:
+                    total = value * factor if total is None else value.times_and(factor, total)
+            assert total is not None
+            return total
+
+        loop = Loop(builder, count, [INDEX(0)])
+        (place,) = loop.carried
+        values = [Lanes.load(builder, at(source, step, i, place), lanes) for i in range(stages[0].shape[1])]
+        for stage in stages[:-1]:
+            values = [mixed(values, factors) for factors in stage]
+        for j, factors in enumerate(stages[-1]):
+            before = Lanes.load(builder, at(start, start_step, j, place), lanes) if from_start else None
+            mixed(values, factors, before).store(at(out, out_step, j, place))
+        loop.next([builder.add(place, INDEX(1))])
+
+    return written(write)
+
+
+def mixing(stages: Sequence[NDArray[np.float64]], *, from_start: bool) -> Any:
+    """`_mixing` of signals of any number of channels, the last argument."""
+    many, single = _mixing(stages, LANES, from_start), _mixing(stages, 1, from_start)
+
+    @njit
+    def mix(source, step, start, start_step, out, out_step, channels):  # type: ignore[no-untyped-def]
+        vectors, at = channels // LANES, 4 * (channels // LANES * LANES)
+        if vectors:
+            many(source, step, start, start_step, out, out_step, vectors)
+        if channels % LANES:
+            single(source + at, step, start + at, start_step, out + at, out_step, channels % LANES)
+
+    return mix
+
+
+def _sums_of_lanes(builder: Any, values: Any, count: Any, sums: Any, squares: Any) -> None:
+    values, sums, squares = (address_of(builder, address) for address in (values, sums, squares))
+    loop = Loop(builder, count, [values, *[Lanes.number(builder, 0.0).value] * (2 * ABREAST)])
+    source, *carried = loop.carried
+    total = [Lanes(builder, value) for value in carried]
+    for v in range(ABREAST):
+        own = Lanes.load(builder, builder.gep(source, [INDEX(v * LANES)]))
+        total[v], total[ABREAST + v] = total[v] + own, own.times_and(own, total[ABREAST + v])
+    loop.next([builder.gep(source, [INDEX(ABREAST * LANES)]), *(own.value for own in total)])
+    for v in range(ABREAST):
+        total[v].store(builder.gep(sums, [INDEX(v * LANES)]))
+        total[ABREAST + v].store(builder.gep(squares, [INDEX(v * LANES)]))
+
+
+sums_of_lanes = written(_sums_of_lanes)
+"""`(values, count, sums, squares)`: the sum of `count` groups of `ABREAST` vectors of values, and that of their squares, for each
+of the group's lanes, to the addresses `sums` and `squares`."""
+
+
+def _scaled_by_lane(builder: Any, x: Any, step: Any, rows: Any, factor: Any, offset: Any) -> None:
+    own_factor, own_offset = (Lanes.load(builder, address_of(builder, each)) for each in (factor, offset))
+    loop = Loop(builder, rows, [address_of(builder, x)])
+    (place,) = loop.carried
+    Lanes.load(builder, place).times_and(own_factor, own_offset).store(place)
+    loop.next([builder.gep(place, [step])])
+
+
+scaled_by_lane = written(_scaled_by_lane)
+"""`(x, step, rows, factor, offset)`: `x * factor + offset` of a vector of channels, in its place, in rows that are `step` values
+apart."""
+
+
+def _largest_of_lanes(builder: Any, values: Any, count: Any, best: Any, where: Any) -> None:
+    numbers = vector_of(LANES, LANE)
+    zero, one = (ir.Constant(numbers, [number] * LANES) for number in (0, 1))
+    lowest = Lanes.number(builder, float("-inf"))
+    loop = Loop(builder, count, [address_of(builder, values), zero, lowest.value, zero])
+    source, number, most, place = loop.carried
+    own = Lanes.load(builder, source).value
+    larger = builder.fcmp_ordered(">", own, most)
+    most, place = builder.select(larger, own, most), builder.select(larger, number, place)
+    loop.next([builder.gep(source, [INDEX(LANES)]), builder.add(number, one), most, place])
+    Lanes(builder, most).store(address_of(builder, best))
+    builder.store(place, builder.inttoptr(where, numbers.as_pointer()), align=ALIGNED)
+
+
+largest_of_lanes = written(_largest_of_lanes)
+"""`(values, count, best, where)`: for each lane the largest of `count` vectors, and which vector it is in, the first of them, to
+the addresses `best` and `where` (int32)."""
+
+
+def _any_rows(vectors: int, *, nearest: bool = False, alone: bool = False) -> Any:
+    """The same for any number of rows, the last argument; `start` may be `out`."""
+    height_0, height_1, height_2, height_3 = _HEIGHTS[vectors]
+    block_0, block_1, block_2, block_3 = (_block(height, vectors, nearest, alone) for height in _HEIGHTS[vectors])
+
+    @njit
+    def rows(x, row, taps, tap, depth, weight, start, start_row, out, out_row, ahead, count):  # type: ignore[no-untyped-def]
+        at = 0
+        while at < count:
+            own_x, own_start, own_out = x + 4 * at * row, start + 4 * at * start_row, out + 4 * at * out_row
+            if count - at >= height_0 and row % _PAGE:
+                block_0(own_x, row, taps, tap, depth, weight, own_start, start_row, own_out, out_row, ahead)
+                at += height_0
+            elif count - at >= height_1:
+                block_1(own_x, row, taps, tap, depth, weight, own_start, start_row, own_out, out_row, ahead)
+                at += height_1
+            elif count - at >= height_2:
+                block_2(own_x, row, taps, tap, depth, weight, own_start, start_row, own_out, out_row, ahead)
+                at += height_2
+            else:
+                block_3(own_x, row, taps, tap, depth, weight, own_start, start_row, own_out, out_row, ahead)
+                at += height_3
+
+    return rows
+
+
+rows_by_one, rows_by_two, rows_by_four = _any_rows(1), _any_rows(2), _any_rows(4, nearest=True)
+"""Of one, two and four vectors of channels out, whose weights `(taps * depth, vectors * LANES)` lie together."""
+rows_alone = _any_rows(1, alone=True)
+"""Of one vector of channels, each with a filter of its own."""

@@ -1,0 +1,56 @@
+"""Products of a signal's rows with weights that lie in panels, one block of registers wide."""
+
+from __future__ import annotations
+
+import torch
+from numba import njit
+from torch import Tensor
+
+from .microkernel import is_available, rows_by_one, rows_by_two
+from .simd import LANES
+
+_TERMS = 128
+"""Of a sum that are taken before those of the next rows, with the same weights."""
+
+
+@njit
+def panel(vectors, x, row, taps, tap, depth, weight, bias, out, out_row, count):  # type: ignore[no-untyped-def]
+    """So many rows by one panel of one or two vectors, some terms after the other, whose weights stay in the nearest cache."""
+    some_taps, some_depth = max(1, _TERMS // depth), min(depth, _TERMS)
+    start, start_row = bias, 0
+    for j in range(0, taps, some_taps):
+        for k in range(0, depth, some_depth):
+            own_x, own_taps, own_depth = x + 4 * (j * tap + k), min(some_taps, taps - j), min(some_depth, depth - k)
+            size = own_taps * own_depth * vectors * LANES
+            if vectors == 1:
+                rows_by_one(own_x, row, own_taps, tap, own_depth, weight, start, start_row, out, out_row, size, count)
+            else:
+                rows_by_two(own_x, row, own_taps, tap, own_depth, weight, start, start_row, out, out_row, size, count)
+            weight += 4 * size
+            start, start_row = out, out_row
+
+
+def vectors_for(channels: int) -> int:
+    """Of a panel of weights, for so many channels out."""
+    return 1 if channels % (2 * LANES) else 2
+
+
+def suits_products(weight: Tensor) -> bool:
+    """Whether there are products with such weights at all."""
+    return is_available() and weight.dtype == torch.float32 and weight.device.type == "cpu"
+
+
+def suits_blocks(weight: Tensor) -> bool:
+    """Whether blocks are made for a weight `(..., out)`: of channels that fill vectors."""
+    return suits_products(weight) and weight.shape[-1] % LANES == 0
+
+
+def in_panels(weight: Tensor, vectors: int | None = None) -> Tensor:
+    """A weight `(terms, out)` in panels `(panels, terms, width)`, of so many vectors or as many as `panel` takes."""
+    terms, channels = weight.shape
+    width = (vectors or vectors_for(channels)) * LANES
+    return weight.reshape(terms, channels // width, width).transpose(0, 1).contiguous()
+
+
+def kept(bias: Tensor | None, weight: Tensor) -> Tensor:
+    return weight.new_zeros(weight.shape[-1]) if bias is None else bias.detach().clone()

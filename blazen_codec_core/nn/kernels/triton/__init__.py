@@ -1,0 +1,28 @@
+"""Kernels for GPUs, written in Triton, which PyTorch's builds for them bring. Nothing else imports triton.
+
+Every value is made by the same operations in the same order, however long the signal is and whatever runs beside it. So on a GPU
+too, tokens do not depend on tiles and batches, to the bit.
+
+With `TRITON_INTERPRET=1` they run on the CPU, slowly, to be tested without a GPU.
+"""
+
+from .depthwise_conv import Depthwise
+from .elementwise import apply, join
+from .gemm_conv import Products, Search
+from .group_norm import Norm
+from .launch import runs_on
+from .lstm import Recurrence, suits_recurrence
+from .philox import normals
+
+__all__ = [
+    "Depthwise",
+    "Norm",
+    "Products",
+    "Recurrence",
+    "Search",
+    "apply",
+    "join",
+    "normals",
+    "runs_on",
+    "suits_recurrence",
+]

@@ -1,0 +1,1 @@
+"""PyTorch layers with explicit stream state."""

@@ -1,0 +1,71 @@
+"""Pointwise layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..kernels import dispatch
+from ..kernels import epilogue as functions
+from ..kernels.epilogue import After
+from .base import Layer, Pointwise
+
+
+class Snake(Pointwise):
+    """`x + sin(alpha x)^2 / alpha` with an alpha a channel (Ziyin et al. 2020, "Neural networks fail to learn periodic
+    functions and how to fix it")."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.ones(channels, dtype=torch.float32))
+        self._prepared: Tensor | None = None
+        self._after: After | None = None
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        self.alpha.uniform_(0.5, 1.5, generator=generator)
+
+    def step(self, x: Tensor, state: Any, last: bool) -> Tensor:
+        if torch.is_grad_enabled():
+            return torch.addcmul(x, torch.sin(x * self.alpha).square(), self._inverse())
+        return super().step(x, state, last)
+
+    def into(self, x: Tensor, out: Tensor) -> None:
+        dispatch.snake(x, self.alpha, self._inverse() if self._prepared is None else self._prepared, out)
+
+    def prepare(self) -> None:
+        super().prepare()
+        self._prepared = self._inverse()
+        alpha = self.alpha.detach().float()
+        self._after = After(kind=functions.SNAKE, parameters=(alpha, (alpha + 1e-9).reciprocal()))
+
+    @property
+    def after(self) -> After | None:
+        return self._after
+
+    def _inverse(self) -> Tensor:
+        return (self.alpha + 1e-9).reciprocal()
+
+
+class ELU(Pointwise):
+    """`x` where it is positive, `exp(x) - 1` where it is not (Clevert et al. 2016, "Fast and accurate deep network learning
+    by exponential linear units")."""
+
+    def step(self, x: Tensor, state: Any, last: bool) -> Tensor:
+        return F.elu(x) if torch.is_grad_enabled() else super().step(x, state, last)
+
+    def into(self, x: Tensor, out: Tensor) -> None:
+        dispatch.elu(x, out)
+
+    @property
+    def after(self) -> After:
+        return After(kind=functions.ELU)
+
+
+class Tanh(Layer):
+    """The final squashing to -1 … 1."""
+
+    def step(self, x: Tensor, state: Any, last: bool) -> Tensor:
+        return torch.tanh(x)

@@ -1,0 +1,183 @@
+"""Residual vector quantization: plain, factorised and multi-scale.
+
+Sources: residual VQ, Zeghidour et al. 2021, "SoundStream"; factorised and L2-normalised codes, Kumar et al. 2023,
+"High-Fidelity Audio Compression with Improved RVQGAN"; codebooks at several rates, Siuzdak et al. 2024, "SNAC".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..kernels import dispatch
+from .attention import WindowState
+from .base import Seeded, StreamSetup
+from .conv import Conv1d
+
+
+class VectorQuantizer(Seeded):
+    """One codebook of `entries` vectors, of which the nearest is taken.
+
+    A frame of this codebook covers `stride` frames of the latent signal, which are averaged on the way in and repeated
+    on the way out.
+
+    Args:
+        channels: Of the latent signal.
+        spread: Of the entries, when they are drawn at random.
+    """
+
+    def __init__(self, channels: int, entries: int, stride: int = 1, *, spread: float = 1.0) -> None:
+        super().__init__()
+        self.stride, self.spread = stride, spread
+        self.codebook = nn.Parameter(torch.zeros(entries, channels, dtype=torch.float32))
+        self._prepared: dispatch.Search | None = None
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        self.codebook.normal_(0.0, self.spread, generator=generator)
+
+    def project(self, z: Tensor) -> Tensor:
+        """`(batch, frames, channels)` to the codebook's own space and rate, `(batch, frames / stride, code_channels)`."""
+        return z.reshape(z.shape[0], -1, self.stride, z.shape[2]).mean(2) if self.stride > 1 else z
+
+    def prepare(self) -> None:
+        self._prepared = self.make_search(lasting=True)
+
+    def make_search(self, lasting: bool) -> dispatch.Search:
+        """What finds the entry at the smallest distance: the square of it, less what is the same for all entries, is minus twice
+        what is compared here."""
+        return dispatch.search(self.codebook.t(), self.codebook.square().sum(-1) / -2, lasting=lasting)
+
+    def nearest(self, codes: Tensor) -> Tensor:
+        """Indices `(batch, frames)` of the nearest entries."""
+        return (self._prepared or self.make_search(lasting=False))(codes)
+
+    def expand(self, codes: Tensor) -> Tensor:
+        """Vectors of the codebook's space `(batch, frames / stride, code_channels)` to `(batch, frames, channels)`."""
+        return codes.repeat_interleave(self.stride, dim=1) if self.stride > 1 else codes
+
+    def decode(self, indices: Tensor) -> Tensor:
+        return self.expand(F.embedding(indices, self.codebook))
+
+
+class FactorizedQuantizer(VectorQuantizer):
+    """A codebook in a small space, reached and left through linear projections, in which the nearest in angle is taken."""
+
+    def __init__(self, channels: int, entries: int, code_channels: int, stride: int = 1) -> None:
+        super().__init__(code_channels, entries, stride)
+        self.in_proj = Conv1d(channels, code_channels, 1)
+        self.out_proj = Conv1d(code_channels, channels, 1)
+
+    def project(self, z: Tensor) -> Tensor:
+        return self.in_proj(super().project(z))
+
+    def make_search(self, lasting: bool) -> dispatch.Search:
+        """The same for the entry nearest in angle; the length of a vector does not matter to that."""
+        return dispatch.search(F.normalize(self.codebook, dim=1).t(), None, lasting=lasting)
+
+    def expand(self, codes: Tensor) -> Tensor:
+        return super().expand(self.out_proj(codes))
+
+
+@dataclasses.dataclass
+class QuantizerState(WindowState):
+    books: int
+
+
+@dataclasses.dataclass
+class Quantized:
+    """What training needs of a pass through the quantizer."""
+
+    z: Tensor
+    """The quantized latent, with straight-through gradients, `(batch, frames, channels)`."""
+    indices: list[Tensor]
+    commitment: Tensor
+    """How far the encoder's projections are from their entries; gradients to the encoder."""
+    codebook: Tensor
+    """The same distance; gradients to the entries."""
+
+
+class ResidualVectorQuantizer(nn.Module):
+    """Codebooks one after the other, each on what the ones before it left over.
+
+    Args:
+        channels: Of the latent signal.
+        quantizers: The codebooks.
+    """
+
+    def __init__(self, channels: int, quantizers: Iterable[VectorQuantizer]) -> None:
+        super().__init__()
+        self.channels = channels
+        self.quantizers = nn.ModuleList(quantizers)
+        self.group = math.lcm(*(quantizer.stride for quantizer in self))
+        """Latent frames that hold a whole number of tokens of every codebook."""
+
+    def __len__(self) -> int:
+        return len(self.quantizers)
+
+    def __iter__(self) -> Iterator[VectorQuantizer]:
+        return iter(cast(Iterable[VectorQuantizer], self.quantizers))
+
+    def init_state(self, setup: StreamSetup, books: int | None = None) -> QuantizerState:
+        """The state of a new stream that uses the first so many codebooks; all by default."""
+        return QuantizerState(dataclasses.replace(setup, dtype=self.dtype).zeros(0, self.channels), books or len(self))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That it takes latent frames in, whatever type the network around it has."""
+        return next(iter(self)).codebook.dtype
+
+    def frames_out(self, frames: int) -> int:
+        """How many latent frames are quantized once `frames` have gone in."""
+        return frames // self.group * self.group
+
+    def step(self, z: Tensor, state: QuantizerState) -> list[Tensor]:
+        """Latent frames `(batch, frames, channels)` to indices `(batch, frames / stride)` a codebook, in whole groups."""
+        if state.pending.shape[1]:
+            z = torch.cat([state.pending, z], dim=1)
+        frames = self.frames_out(z.shape[1])
+        state.pending = z[:, frames:].clone()
+        residual = z[:, :frames].clone()
+        indices: list[Tensor] = []
+        for quantizer in self:
+            index = quantizer.nearest(quantizer.project(residual))
+            indices.append(index)
+            if len(indices) == state.books:
+                break
+            residual -= quantizer.decode(index)
+        return indices
+
+    def decode(self, indices: Sequence[Tensor]) -> Tensor:
+        """Indices of the first codebooks, `(batch, frames / stride)` each, to the latent `(batch, frames, channels)`."""
+        parts = [quantizer.decode(index) for quantizer, index in zip(self, indices, strict=False)]
+        z = parts[0]
+        for part in parts[1:]:
+            z = z + part
+        return z
+
+    def forward(self, z: Tensor, keep: Tensor | None = None) -> Quantized:
+        """The whole latent signal, for training.
+
+        Args:
+            z: `(batch, frames, channels)`, frames a multiple of `group`.
+            keep: `(batch,)`, how many codebooks each signal uses; all by default (quantizer dropout).
+        """
+        residual, total = z, torch.zeros_like(z)
+        indices, commitment, codebook = [], z.new_zeros(()), z.new_zeros(())
+        for number, quantizer in enumerate(self):
+            projected = quantizer.project(residual)
+            index = quantizer.nearest(projected.detach())
+            chosen = F.embedding(index, quantizer.codebook)
+            used = z.new_ones(z.shape[0]) if keep is None else (keep > number).to(z.dtype)
+            weight = used[:, None, None]
+            commitment = commitment + (weight * (projected - chosen.detach()).square()).mean()
+            codebook = codebook + (weight * (projected.detach() - chosen).square()).mean()
+            part = quantizer.expand(projected + (chosen - projected).detach()) * weight
+            total, residual = total + part, residual - part
+            indices.append(index)
+        return Quantized(total, indices, commitment, codebook)

@@ -1,0 +1,1 @@
+"""Plugins: hooks, discovery, and the registry that names are looked up in."""

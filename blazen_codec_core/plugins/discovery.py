@@ -1,0 +1,177 @@
+"""Finding the installed plugins, each on its own: one that is broken is recorded and never hides the others."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import importlib_metadata
+import pluggy
+
+from ..api_version import OtherGeneration
+from ..errors import PluginError, reason
+from ..forks import cached_property, held_off
+from ..specs import CodecSpec
+from . import hookspecs
+from .hookspecs import PROJECT
+
+if TYPE_CHECKING:
+    from ..tokens.container import TokenFormat
+    from ..tokens.layouts import TokenLayout
+
+DISABLE = "BLAZEN_CODEC_DISABLE"
+"""Environment variable: plugins that are not even imported, separated by commas."""
+
+
+@dataclass(frozen=True)
+class PluginRecord:
+    """What became of one entry point."""
+
+    name: str
+    distribution: str
+    version: str
+    error: str | None = None
+    """Why it is not in use, if it is not."""
+    disabled: bool = False
+
+    @property
+    def in_use(self) -> bool:
+        return self.error is None and not self.disabled
+
+
+class Plugins:
+    """The plugins that work, with one method a hook, and a record of every plugin found."""
+
+    def __init__(self, manager: pluggy.PluginManager, records: Iterable[PluginRecord]) -> None:
+        self._manager = manager
+        self._found = {record.name: record for record in records}
+        self._specs: dict[str, tuple[CodecSpec, ...]] = {}
+        for record in [r for r in self._found.values() if r.in_use]:
+            try:
+                self._specs[record.name] = _checked_specs(self._call("blazen_codec_specs", record.name))
+            except (Exception, SystemExit) as error:
+                self._manager.unregister(name=record.name)
+                self._found[record.name] = replace(record, error=_reason(error, record.distribution))
+
+    @property
+    def records(self) -> tuple[PluginRecord, ...]:
+        return tuple(self._found[name] for name in sorted(self._found))
+
+    def specs(self) -> Mapping[str, tuple[CodecSpec, ...]]:
+        """The models of each plugin."""
+        return self._specs
+
+    @cached_property
+    def formats(self) -> tuple[TokenFormat, ...]:
+        """The token files that plugins read and write.
+
+        Raises:
+            PluginError: A plugin returned something else.
+        """
+        from ..tokens.container import TokenFormat
+
+        return tuple(self._collect("blazen_codec_formats", TokenFormat))
+
+    @cached_property
+    def layouts(self) -> tuple[TokenLayout, ...]:
+        """The token orders that plugins know; raises as `formats` does."""
+        from ..tokens.layouts import TokenLayout
+
+        return tuple(self._collect("blazen_codec_layouts", TokenLayout))
+
+    def _collect(self, hook: str, kind: type[Any]) -> Iterable[Any]:
+        for name in self._specs:
+            try:
+                items = list(self._call(hook, name))
+            except (Exception, SystemExit) as error:
+                raise PluginError(f"plugin {name} failed in {hook}: {_reason(error, self._found[name].distribution)}") from error
+            for item in items:
+                if not isinstance(item, kind):
+                    raise PluginError(f"plugin {name} returned {item!r} from {hook}; it must be a {kind.__name__}")
+            yield from items
+
+    def _call(self, hook: str, name: str) -> list[Any]:
+        """What one plugin alone returns from a hook."""
+        others = [plugin for other, plugin in self._manager.list_name_plugin() if other != name]
+        results = self._manager.subset_hook_caller(hook, others)()
+        return [item for result in results for item in result]
+
+
+@held_off()
+def discover(
+    entry_points: Iterable[importlib_metadata.EntryPoint] | None = None, disabled: Collection[str] | None = None
+) -> Plugins:
+    """A fresh look at what is installed.
+
+    Args:
+        entry_points: In place of those of group `blazen_codec`.
+        disabled: Names to leave out, in place of those in `BLAZEN_CODEC_DISABLE`.
+    """
+    if entry_points is None:
+        entry_points = importlib_metadata.entry_points(group=PROJECT)
+    if disabled is None:
+        disabled = {name.strip() for name in os.environ.get(DISABLE, "").split(",")}
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(hookspecs)
+    records: dict[str, PluginRecord] = {}
+    for entry_point in sorted(entry_points, key=lambda e: (e.name, e.dist.name if e.dist else "")):
+        record = _register(manager, entry_point, disabled)
+        if record.name in records:
+            record = replace(record, name=f"{record.name} ({record.distribution})")
+        records[record.name] = record
+    return Plugins(manager, records.values())
+
+
+def _register(
+    manager: pluggy.PluginManager, entry_point: importlib_metadata.EntryPoint, disabled: Collection[str]
+) -> PluginRecord:
+    distribution = entry_point.dist
+    record = PluginRecord(
+        entry_point.name, distribution.name if distribution else "unknown", distribution.version if distribution else "unknown"
+    )
+    if entry_point.name in disabled:
+        return replace(record, disabled=True)
+    taken = manager.has_plugin(entry_point.name)
+    try:
+        if taken:
+            raise PluginError(f"another distribution already provides a plugin called {entry_point.name}")
+        plugin = entry_point.load()
+        manager.register(plugin, name=entry_point.name)
+        _check_hook_names(plugin)
+        manager.check_pending()
+    except (Exception, SystemExit) as error:
+        if not taken and manager.has_plugin(entry_point.name):
+            manager.unregister(name=entry_point.name)
+        return replace(record, error=_reason(error, record.distribution))
+    return record
+
+
+def _check_hook_names(plugin: Any) -> None:
+    """An unmarked function named like a hook would be ignored without a word."""
+    known = {name for name in vars(hookspecs) if name.startswith(f"{PROJECT}_")}
+    for name in dir(plugin):
+        if not name.startswith(f"{PROJECT}_") or not callable(getattr(plugin, name)):
+            continue
+        if name not in known:
+            raise PluginError(f"{name} is no hook; the hooks are {', '.join(sorted(known))}")
+        if not hasattr(getattr(plugin, name), f"{PROJECT}_impl"):
+            raise PluginError(f"{name} is not marked with @blazen_codec_core.hookimpl")
+
+
+def _checked_specs(items: Iterable[Any]) -> tuple[CodecSpec, ...]:
+    specs: list[CodecSpec] = []
+    for item in items:
+        if not isinstance(item, CodecSpec):
+            raise PluginError(f"blazen_codec_specs returned {item!r}; it must return CodecSpec objects")
+        if item.name in {spec.name for spec in specs}:
+            raise PluginError(f"blazen_codec_specs returned {item.name} twice")
+        specs.append(item)
+    return tuple(specs)
+
+
+def _reason(error: BaseException, distribution: str) -> str:
+    if isinstance(error, OtherGeneration):
+        return error.sentence(distribution)
+    return f"{type(error).__name__}: {reason(error)}"

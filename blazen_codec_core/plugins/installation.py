@@ -1,0 +1,51 @@
+"""Install commands for the project's own plugins."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import importlib_metadata
+
+from ..api_version import CORE
+from ..foreign_json import NotJson, parse_object
+from ..forks import held_off
+
+
+@held_off()
+def known_plugins() -> dict[str, str]:
+    """The project's own plugins, installed or not: extra to distribution, from the extras in core's metadata."""
+    found = {}
+    for requirement in importlib_metadata.requires(CORE) or []:
+        match = re.match(r"(blazen-codec-[\w-]+).*;\s*extra\s*==\s*['\"]([\w-]+)['\"]", requirement)
+        if match and match[2] != "all":
+            found[match[2]] = match[1]
+    return found
+
+
+def install_command(extra: str, distribution: str) -> str:
+    """Command that installs one of the project's plugins.
+
+    It names the plugin's folder if core was installed from a checkout, which installers record (PEP 610); else the distribution.
+    """
+    if (checkout := _checkout()) and (project := checkout / "plugins" / extra).is_dir():
+        return f"pip install {shlex.quote(str(project))}"
+    return f"pip install {distribution}"
+
+
+def how_to_install() -> str:
+    """One sentence that says how to get codecs."""
+    return f"Install one: {' or '.join(install_command(*known) for known in known_plugins().items())}"
+
+
+def _checkout() -> Path | None:
+    """Folder that core was installed from, `None` if it came from an index or an archive."""
+    written = importlib_metadata.distribution(CORE).read_text("direct_url.json")
+    try:
+        url = urlsplit(str(parse_object(written)["url"])) if written else None
+    except (NotJson, KeyError, ValueError):  # what an installer wrote wrongly says nothing
+        return None
+    return Path(url2pathname(url.path)) if url and url.scheme == "file" else None

@@ -1,0 +1,217 @@
+"""From a name to a spec to a codec."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from ..errors import AmbiguousCodec, CodecError, EngineNotAvailable, InvalidInput, PluginError, UnknownCodec, WeightsUnavailable
+from ..forks import held_off
+from ..provider import CodecBackendHandle, DynCodecProvider
+from ..specs import CodecSpec, LoadOptions
+from .discovery import Plugins, discover
+from .installation import how_to_install, install_command, known_plugins
+
+if TYPE_CHECKING:
+    from ..backend import CodecBackend
+    from ..tokens.container import TokenFormat
+    from ..tokens.layouts import TokenLayout
+
+B = TypeVar("B", bound="CodecBackend")
+CUSTOM = re.compile(r"(?P<family>[a-z0-9_]+):(?P<name>custom_[0-9a-f]{12})")
+"""Identities of codecs whose settings came from their weights."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model and the plugin it comes from."""
+
+    plugin: str
+    spec: CodecSpec
+
+    @property
+    def qualified_name(self) -> str:
+        """`plugin:name`, which is never ambiguous."""
+        return f"{self.plugin}:{self.spec.name}"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Everything it can be asked for by."""
+        family = (self.spec.family,) if self.spec.default else ()
+        return (self.qualified_name, self.spec.identity, self.spec.name, *self.spec.aliases, *family)
+
+
+class Registry:
+    """All models of the plugins that work."""
+
+    def __init__(self, plugins: Plugins | None = None) -> None:
+        self.plugins = discover() if plugins is None else plugins
+        self._qualified = {entry.qualified_name: entry for entry in self}
+        self._claims: dict[str, list[Entry]] = {}
+        for entry in self:
+            for name in dict.fromkeys(entry.names):
+                self._claims.setdefault(name, []).append(entry)
+
+    def __iter__(self) -> Iterator[Entry]:
+        """Every model, by plugin and then as the plugin lists them."""
+        for plugin, specs in sorted(self.plugins.specs().items()):
+            for spec in specs:
+                yield Entry(plugin, spec)
+
+    def find(self, name: str) -> Entry:
+        """The model of that name.
+
+        Raises:
+            UnknownCodec: There is none; the message names the nearest ones, or what to install.
+            AmbiguousCodec: Several plugins claim the name.
+        """
+        if not isinstance(name, str):
+            raise UnknownCodec(f"a codec is looked up by its name, not by {name!r}")
+        if name in self._qualified:
+            return self._qualified[name]
+        claims = self._claims.get(name, [])
+        if len(claims) > 1:
+            ways = " or ".join(entry.qualified_name for entry in claims)
+            raise AmbiguousCodec(f"{name} is claimed by the plugins {' and '.join(e.plugin for e in claims)}: ask for {ways}")
+        if not claims and CUSTOM.fullmatch(name):
+            raise UnknownCodec(
+                f"{name} is a codec of other settings than the published ones: "
+                "pass its weights, and architecture='from-weights' (--weights, --architecture from-weights)"
+            )
+        if not claims:
+            raise UnknownCodec(self._unknown(name))
+        return claims[0]
+
+    def handle(self, name: str, kind: type[B], options: LoadOptions | None = None) -> CodecBackendHandle[B]:
+        """A codec whose backend class is known.
+
+        Raises:
+            PluginError: Its backend is of another class.
+        """
+        options = options or LoadOptions()
+        entry = self.find(name) if options.architecture is None else self._from_weights(name, options)
+
+        def create() -> B:
+            backend = backend_class(entry, options)(entry.spec, options)
+            if not isinstance(backend, kind):
+                raise PluginError(f"{entry.qualified_name} runs on {type(backend).__name__}, not {kind.__name__}")
+            return backend
+
+        return CodecBackendHandle(entry.qualified_name, entry.spec, options, create)
+
+    def _from_weights(self, name: str, options: LoadOptions) -> Entry:
+        """The model that the weights in the options are of, of the family that the name says.
+
+        Raises:
+            WeightsUnavailable: They are of another model than the one whose tokens' identity was asked for.
+        """
+        asked = CUSTOM.fullmatch(name) if isinstance(name, str) else None
+        entry = self._any_of(asked["family"]) if asked else self.find(name)
+        spec = backend_class(entry, options).spec_from_weights(entry.spec, options)
+        for known in self:  # of the same settings it is the same codec, whatever its weights
+            if known.plugin == entry.plugin and known.spec.architecture == spec.architecture:
+                spec = known.spec
+        if asked and spec.name != asked["name"]:
+            raise WeightsUnavailable(f"the weights {options.weights} are of {spec.identity}, not of {name}: pass those that are")
+        return Entry(entry.plugin, spec)
+
+    def _any_of(self, family: str) -> Entry:
+        """The first model of a family, or of the plugin of that name."""
+        for entry in self:
+            if family in (entry.spec.family, entry.plugin):
+                return entry
+        raise UnknownCodec(self._unknown(family))
+
+    def provider(self, name: str, options: LoadOptions | None = None) -> DynCodecProvider:
+        """A codec of which only the trait is visible."""
+        with held_off():
+            from ..backend import CodecBackend
+
+        handle = self.handle(name, CodecBackend, options)  # type: ignore[type-abstract]
+        return handle.into_dyn(restore)
+
+    def format_for(self, path: str | PathLike[str]) -> TokenFormat:
+        """The kind of token file that the suffix says.
+
+        Raises:
+            InvalidInput: No installed plugin knows the suffix.
+        """
+        with held_off():
+            from ..tokens.container import Container
+
+        formats = [Container(), *self.plugins.formats]
+        suffix = Path(path).suffix.lower() if isinstance(path, str | PathLike) else ""
+        for format in formats:
+            if suffix in format.suffixes:
+                return format
+        known = ", ".join(suffix for format in formats for suffix in format.suffixes)
+        raise InvalidInput(f"{path}: tokens are kept in files with suffix {known}")
+
+    def layout(self, name: str) -> TokenLayout:
+        """The token order of that name.
+
+        Raises:
+            UnknownCodec: No installed plugin has it.
+        """
+        layouts = {layout.name: layout for layout in self.plugins.layouts}
+        if not isinstance(name, str) or name not in layouts:
+            raise UnknownCodec(f"there is no token layout {name!r}; there are {', '.join(layouts) or 'none'}")
+        return layouts[name]
+
+    def _unknown(self, name: str) -> str:
+        family = name.split(":", maxsplit=1)[0] if ":" in name else name
+        for record in self.plugins.records:
+            if not record.in_use and mentions(record.name, family):
+                why = "is disabled" if record.disabled else f"could not be used ({record.error})"
+                return f"there is no codec {name!r}: plugin {record.name} {why}; see blazen-codec plugins"
+        installed = {record.distribution for record in self.plugins.records}
+        for extra, distribution in known_plugins().items():
+            if distribution not in installed and mentions(extra, family):
+                return f"there is no codec {name!r} installed: {install_command(extra, distribution)}"
+        if not self._claims:
+            return f"there is no codec {name!r}: no codec is installed. {how_to_install()}"
+        near = difflib.get_close_matches(name.lower(), self._claims, n=3, cutoff=0.6)
+        if near:
+            return f"there is no codec {name!r}; did you mean {' or '.join(near)}?"
+        return f"there is no codec {name!r}; there are {', '.join(entry.spec.name for entry in self)}"
+
+
+def mentions(plugin: str, name: str) -> bool:
+    """Whether a codec's name is one that a plugin of this name would have: `fam`, `fam_24khz`, `owner/fam_24khz`."""
+    return re.search(rf"(^|[/_-]){re.escape(plugin.lower())}($|[_-])", name.lower()) is not None
+
+
+def backend_class(entry: Entry, options: LoadOptions) -> type[CodecBackend]:
+    """The class that runs a model on the engine asked for.
+
+    Raises:
+        EngineNotAvailable: A package it needs is not installed, or there is no such engine for this model.
+        PluginError: The spec names a class that does not exist.
+    """
+    spec = entry.spec
+    path = spec.backend if options.engine == "native" else spec.upstream
+    if path is None:
+        raise EngineNotAvailable(f"{spec.name} has no engine {options.engine!r}; load it with engine='native'")
+    module, name = path.split(":")
+    try:
+        with held_off():
+            return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
+    except CodecError:
+        raise
+    except ModuleNotFoundError as error:
+        raise EngineNotAvailable(
+            f"engine {options.engine!r} of {spec.name} needs the package {error.name}, which is not installed"
+        ) from error
+    except Exception as error:
+        raise PluginError(f"plugin {entry.plugin} cannot provide {path}: {type(error).__name__}: {error}") from error
+
+
+def restore(name: str, options: LoadOptions) -> DynCodecProvider:
+    """A provider as it was pickled, looked up anew in this process."""
+    return Registry().provider(name, options)

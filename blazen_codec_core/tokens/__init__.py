@@ -1,0 +1,1 @@
+"""Tokens: the value, token orders of language models, and files."""

@@ -1,0 +1,88 @@
+"""Axes of code arrays: what the field's packages give, as one `(streams, frames)` array a codebook."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InvalidTokens
+from ..validation import as_array
+
+if TYPE_CHECKING:
+    from ..specs import CodecSpec
+
+Array = NDArray[Any]
+
+
+def by_codebook(spec: CodecSpec, codes: Any) -> list[Array]:
+    """One array `(streams, frames / stride)` a codebook.
+
+    Args:
+        codes: A sequence of arrays, one a codebook; or one array of two to four axes, as a tensor or as nested lists.
+
+    Raises:
+        InvalidTokens: They are none of that, or several shapes of this model's tokens could be meant.
+    """
+    if not isinstance(codes, Sequence):
+        if not hasattr(codes, "shape"):
+            raise InvalidTokens(f"codes are one array a codebook, not {codes!r}")
+        return _split(spec, as_array(codes, "the codes cannot be an array"))
+    if isinstance(codes, str | bytes):
+        raise InvalidTokens(f"codes are one array a codebook, not {codes!r}")
+    if not codes:
+        raise InvalidTokens(f"there are no codes: pass one array a codebook, {spec.codebook_numbers} of them for {spec.name}")
+    if (table := _nested(codes)) is not None:
+        return _split(spec, table)
+    return [np.atleast_2d(as_array(code, f"codebook {number} cannot be an array")) for number, code in enumerate(codes)]
+
+
+def _nested(codes: Sequence[Any]) -> Array | None:
+    """Lists in lists in a list as the array that they were; `None` for anything else, rows of several lengths included."""
+    if not all(isinstance(rows, list | tuple) and all(isinstance(row, list | tuple) for row in rows) for rows in codes):
+        return None
+    try:
+        table = np.asarray(codes)
+    except ValueError:
+        return None
+    return table if table.ndim > 2 else None
+
+
+def _split(spec: CodecSpec, codes: Array) -> list[Array]:
+    shape, usable = codes.shape, spec.usable_codebooks
+    while codes.ndim > 3 and codes.shape[0] == 1:  # chunks of a signal, of which transformers makes one
+        codes = codes[0]
+    if codes.ndim == 2:
+        if codes.shape[0] not in usable:
+            raise _unknown(spec, shape, codes, "codes.T")
+        return list(codes[:, None])
+    if codes.ndim != 3:
+        raise InvalidTokens(
+            f"codes of shape {shape} are none of (codebooks, frames), (codebooks, streams, frames) and (1, codebooks, frames); "
+            "flat tokens are for decode_tokens"
+        )
+    first, second, _ = codes.shape
+    codebooks_first = first in usable and (first > 1 or second == 1)
+    batch_first = second in usable and (first == 1 or (second > 1 and spec.channels == 1))
+    if codebooks_first and batch_first and second > 1 and first != spec.num_codebooks:
+        raise InvalidTokens(
+            f"codes of shape {shape} are {first} codebooks of {second} streams or {second} codebooks of {first} streams: pass "
+            "list(codes) for the former, list(codes.swapaxes(0, 1)) for the latter, and recordings of a batch one by one"
+        )
+    if codebooks_first:
+        return list(codes)
+    if batch_first:
+        return list(codes.swapaxes(0, 1))
+    if first > 1 and second in usable:
+        raise InvalidTokens(
+            f"codes of shape {shape} look like a batch of {first}; {spec.name} takes recordings one by one: codes[0] and so on"
+        )
+    raise _unknown(spec, shape, codes, "codes.swapaxes(-1, -2)")
+
+
+def _unknown(spec: CodecSpec, shape: tuple[int, ...], codes: Array, turned: str) -> InvalidTokens:
+    asked = f" Are they (frames, codebooks)? Then pass {turned}." if codes.shape[-1] in spec.usable_codebooks else ""
+    way = " One array a codebook, as a list, is never ambiguous." if codes.ndim > 2 else ""
+    return InvalidTokens(f"codes of shape {shape} do not have the {spec.codebook_numbers} codebooks of {spec.name}.{asked}{way}")

@@ -1,0 +1,241 @@
+"""Tokens in the orders that language models use."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InvalidTokens
+from ..validation import as_array
+
+if TYPE_CHECKING:
+    from ..specs import CodecSpec
+    from .tokens import CodecTokens
+
+Ragged = Literal["refuse", "drop"]
+
+
+class TokenLayout(ABC):
+    """A way to write the tokens of one stream as one sequence of ids, and back.
+
+    Attributes:
+        name: What it is looked up by.
+        description: One line.
+    """
+
+    name: str
+    description: str
+
+    @abstractmethod
+    def pack(self, tokens: CodecTokens) -> NDArray[np.int64]:
+        """Ids, int64 `(count,)`.
+
+        Raises:
+            InvalidTokens: This layout cannot hold these tokens.
+        """
+
+    @abstractmethod
+    def unpack(self, ids: Any, spec: CodecSpec, *, num_codebooks: int | None = None, ragged: Ragged = "refuse") -> CodecTokens:
+        """The tokens that ids stand for.
+
+        Args:
+            spec: The model the tokens belong to.
+            num_codebooks: How many codebooks the ids are of; the model's default if not given.
+            ragged: What to do with an incomplete frame at the end, as a language model cut short leaves it.
+
+        Raises:
+            InvalidTokens: An id is out of its slot's range, or the last frame is incomplete and `ragged` is `refuse`.
+        """
+
+
+def integers(values: Any, what: str) -> NDArray[Any]:
+    """A sequence of integers; `InvalidTokens` where it is none."""
+    array = as_array(values, f"{what} cannot be an array")
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        raise InvalidTokens(f"{what} are integers of shape (count,), not {array.dtype} {array.shape}")
+    return array
+
+
+def flatten(codes: Sequence[NDArray[Any]]) -> NDArray[np.uint32]:
+    """Codebook after codebook: `[c0[0], c0[1], …, c1[0], …]`, uint32."""
+    return np.concatenate([np.asarray(code).reshape(-1) for code in codes]).astype(np.uint32)
+
+
+def unflatten(flat: Any, strides: Sequence[int]) -> list[NDArray[np.int64]]:
+    """The inverse of `flatten`, for codebooks whose tokens cover `strides` frames.
+
+    With L the least common multiple of the strides, a group of L frames has `sum(L / stride)` tokens, and the count must
+    be a positive multiple of that.
+
+    Raises:
+        InvalidTokens: It is not, or the values are not integers.
+    """
+    array = integers(flat, "flat tokens")
+    group = math.lcm(*strides)
+    step = sum(group // stride for stride in strides)
+    if not array.size or array.size % step:
+        raise InvalidTokens(f"{array.size} flat tokens; with strides {tuple(strides)} it must be a positive multiple of {step}")
+    frames = array.size // step * group
+    ends = np.cumsum([frames // stride for stride in strides])
+    return [part.astype(np.int64) for part in np.split(array, ends[:-1])]
+
+
+def slots(strides: Sequence[int]) -> list[tuple[int, int]]:
+    """The order of the tokens of one group of frames, as (codebook, place in the group).
+
+    A coarse token comes before the finer ones inside its span, depth first: for strides (4, 2, 1) that is
+    `c0[0] c1[0] c2[0] c2[1] c1[1] c2[2] c2[3]`, and for codebooks of one rate it is one codebook after the other.
+
+    Raises:
+        InvalidTokens: The strides do not nest.
+    """
+    if any(coarse % fine for coarse, fine in pairwise(strides)):
+        raise InvalidTokens(f"strides {tuple(strides)} do not nest, so there is no interleaving of them")
+    order: list[tuple[int, int]] = []
+
+    def visit(book: int, place: int) -> None:
+        order.append((book, place))
+        if book + 1 < len(strides):
+            inside = strides[book] // strides[book + 1]
+            for child in range(place * inside, (place + 1) * inside):
+                visit(book + 1, child)
+
+    for place in range(math.lcm(*strides) // strides[0]):
+        visit(0, place)
+    return order
+
+
+class InterleavedLayout(TokenLayout):
+    """Frame by frame, or group by group of frames: slot j of a group holds `base + j * codebook_size + code`."""
+
+    def __init__(self, name: str, description: str, base: int = 0) -> None:
+        self.name, self.description, self.base = name, description, base
+
+    def pack(self, tokens: CodecTokens) -> NDArray[np.int64]:
+        check_one_stream(tokens)
+        order = slots(tokens.strides)
+        group = math.lcm(*tokens.strides)
+        columns = [code.reshape(tokens.frames // group, group // s) for code, s in zip(tokens.codes, tokens.strides, strict=True)]
+        table = np.stack([columns[book][:, place] for book, place in order], axis=1).astype(np.int64)
+        return (table + self._offsets(len(order), tokens.codebook_size)).reshape(-1)
+
+    def unpack(self, ids: Any, spec: CodecSpec, *, num_codebooks: int | None = None, ragged: Ragged = "refuse") -> CodecTokens:
+        strides = spec.strides[: spec.codebooks_for(num_codebooks=num_codebooks)]
+        order = slots(strides)
+        table = as_table(ids, len(order), ragged)
+        codes = table - self._offsets(len(order), spec.codebook_size)
+        wrong = np.argwhere((codes < 0) | (codes >= spec.codebook_size))
+        if wrong.size:
+            group, slot = (int(i) for i in wrong[0])
+            low = self.base + slot * spec.codebook_size
+            raise InvalidTokens(
+                f"id {table[group, slot]} at {group * len(order) + slot} is in slot {slot}, "
+                f"whose ids are {low} … {low + spec.codebook_size - 1}"
+            )
+        per_book = [np.array([slot for slot, (b, _) in enumerate(order) if b == book]) for book in range(len(strides))]
+        return tokens_of(spec, [codes[:, chosen].reshape(-1) for chosen in per_book])
+
+    def _offsets(self, count: int, size: int) -> NDArray[np.int64]:
+        return self.base + np.arange(count, dtype=np.int64) * size
+
+
+class DelayLayout(TokenLayout):
+    """Codebook k begins k steps late (Copet et al. 2023, "Simple and controllable music generation", figure 1).
+
+    A step is one id a codebook, so the ids reshape to `(steps, codebooks)`, `steps` being the frames and one less than the
+    codebooks. Where a codebook has not begun, or has ended, the id is `codebook_size`, which is no code.
+
+        c0[0]  c0[1]  c0[2]    -      -
+          -    c1[0]  c1[1]  c1[2]    -
+          -      -    c2[0]  c2[1]  c2[2]
+
+    A first step without codes, such as a language model starts from, is left out when it is read.
+    """
+
+    def __init__(self, name: str, description: str) -> None:
+        self.name, self.description = name, description
+
+    def pack(self, tokens: CodecTokens) -> NDArray[np.int64]:
+        check_one_stream(tokens)
+        self._check_rates(tokens.strides)
+        books, frames = tokens.num_codebooks, tokens.frames
+        table = np.full((frames + books - 1 if frames else 0, books), tokens.codebook_size, np.int64)
+        for book, code in enumerate(tokens.codes):
+            table[book : book + frames, book] = code[0]
+        return table.reshape(-1)
+
+    def unpack(self, ids: Any, spec: CodecSpec, *, num_codebooks: int | None = None, ragged: Ragged = "refuse") -> CodecTokens:
+        books = spec.codebooks_for(num_codebooks=num_codebooks)
+        self._check_rates(spec.strides)
+        table = as_table(ids, books, ragged)
+        none = spec.codebook_size
+        if (table[0] == none).all():
+            table = table[1:]
+        steps = table.shape[0]
+        filled = np.stack([table[min(book, steps) : max(steps - books + 1 + book, 0), book] != none for book in range(books)])
+        whole = int(filled.all(axis=0).cumprod().sum())
+        if ragged == "drop":
+            table = table[: whole + books - 1].copy()
+            for book in range(books):  # of frames that were begun
+                table[book + whole :, book] = none
+        elif whole + books - 1 != steps:
+            raise InvalidTokens(
+                f"{steps} steps of {books} codebooks break off inside a frame; ragged='drop' keeps {whole} frames"
+            )
+        if not whole:
+            raise InvalidTokens(f"there is no whole frame in {steps} steps of {books} codebooks")
+        codes = [table[book : book + whole, book].copy() for book in range(books)]
+        for book in range(books):
+            table[book : book + whole, book] = none
+        wrong = np.argwhere(table != none)
+        if wrong.size:
+            step, book = (int(i) for i in wrong[0])
+            raise InvalidTokens(
+                f"id {table[step, book]} is where codebook {book} has no code at step {step}; {none} belongs there"
+            )
+        return tokens_of(spec, codes)
+
+    def _check_rates(self, strides: Sequence[int]) -> None:
+        if len(set(strides)) > 1:
+            raise InvalidTokens(f"codebooks of strides {tuple(strides)} have no steps in common to be delayed by")
+
+
+def check_one_stream(tokens: CodecTokens) -> None:
+    """Raises `InvalidTokens` unless a sequence of ids can hold these tokens."""
+    from .tokens import CodecTokens  # which flattens with this module
+
+    if not isinstance(tokens, CodecTokens):
+        raise InvalidTokens(f"these are {type(tokens).__name__}, not CodecTokens")
+    if tokens.streams != 1:
+        raise InvalidTokens(f"a sequence is of one stream, there are {tokens.streams}: pack .stream(0) and so on")
+    if tokens.scales is not None:
+        raise InvalidTokens(
+            "a sequence of ids cannot hold scales: keep tokens.scales, pack dataclasses.replace(tokens, scales=None), "
+            "and put them back when it is unpacked"
+        )
+    if tokens.extra:
+        raise InvalidTokens(f"a sequence of ids cannot say {', '.join(tokens.extra)}, which decoding these tokens needs")
+
+
+def as_table(ids: Any, width: int, ragged: Ragged) -> NDArray[np.int64]:
+    """Ids `(count,)` as `(count / width, width)`, of which there is at least one row."""
+    array = integers(ids, "ids")
+    extra = array.size % width
+    if extra and ragged == "refuse":
+        raise InvalidTokens(f"{array.size} ids are not a multiple of {width}; ragged='drop' leaves the last {extra} out")
+    table = array[: array.size - extra].reshape(-1, width).astype(np.int64)
+    if not table.size:
+        raise InvalidTokens(f"there is no whole frame of {width} ids")
+    return table
+
+
+def tokens_of(spec: CodecSpec, codes: list[NDArray[np.int64]]) -> CodecTokens:
+    from .tokens import CodecTokens  # which flattens with this module
+
+    return CodecTokens.from_codes(spec, codes)

@@ -1,0 +1,458 @@
+"""The tokens of a piece of audio, with all that decoding them needs."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InvalidInput, InvalidTokens
+from ..forks import held_off
+from ..specs import Segment
+from ..validation import as_array, check_count, is_whole
+from . import code_arrays, layouts
+
+if TYPE_CHECKING:
+    from ..specs import CodecSpec
+
+Codes = NDArray[np.int32]
+Scales = NDArray[np.float32]
+Plain = bool | int | float | str
+COUNTS = {"codebook_size": 1, "sample_rate": 1, "hop_length": 1, "num_samples": 0, "channels": 1}
+"""Fields of tokens that are whole numbers, and the least that each can be."""
+LOUDEST = 200.0
+"""LUFS beyond which, up or down, a number is no loudness."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """The audio as it was before it was made to suit the codec, so that decoding can undo that.
+
+    Attributes:
+        sample_rate: Before resampling, in hertz.
+        num_samples: A channel, before resampling.
+        channels: Before they were copied or mixed; those of the tokens if `None`.
+    """
+
+    sample_rate: int
+    num_samples: int
+    channels: int | None = None
+
+    def __post_init__(self) -> None:
+        check_count("sample_rate of a source", self.sample_rate, 1)
+        check_count("num_samples of a source", self.num_samples, 0)
+        if self.channels is not None:
+            check_count("channels of a source", self.channels, 1)
+
+
+KINDS: dict[str, Any] = {
+    "codec": str,
+    "weights": str | None,
+    "source": Source | None,
+    "segment": Segment | None,
+    "extra": Mapping,
+}
+"""Other fields of tokens, and what each can be."""
+
+
+class _PackedCodes:
+    """Keeps the codes as bytes, and makes read-only arrays of them when they are asked for.
+
+    A stream leaves many small parts behind. As arrays they would lie between the large ones that a network allocates and frees,
+    and keep the heap from reusing that room: an hour of parts would cost gigabytes. Small bytes have a place of their own.
+    """
+
+    def __get__(self, tokens: CodecTokens, owner: type) -> tuple[Codes, ...]:
+        packed: tuple[tuple[bytes, tuple[int, int]], ...] = tokens.__dict__["codes"]
+        return tuple(np.frombuffer(data, np.int32).reshape(shape) for data, shape in packed)
+
+    def __set__(self, tokens: CodecTokens, codes: Sequence[Any]) -> None:
+        tokens.__dict__["codes"] = codes
+
+
+class _PackedScales:
+    """The same for the scales."""
+
+    def __get__(self, tokens: CodecTokens | None, owner: type) -> Scales | None:
+        packed: tuple[bytes, tuple[int, int]] | None = tokens.__dict__["scales"] if tokens is not None else None
+        return np.frombuffer(packed[0], np.float32).reshape(packed[1]) if packed else None
+
+    def __set__(self, tokens: CodecTokens, scales: Any) -> None:
+        tokens.__dict__["scales"] = scales
+
+
+@dataclass(frozen=True, eq=False)
+class CodecTokens:
+    """Tokens, immutable.
+
+    Attributes:
+        codec: `family:name` of the model that made them.
+        codes: One int32 array a codebook, `(streams, frames / stride)`. Streams are the channels of the audio where
+            the codec itself is mono, otherwise there is one.
+        strides: Frames a token of each codebook covers.
+        codebook_size: Entries a codebook; every code is below it.
+        sample_rate: Of the codec, in hertz.
+        hop_length: Samples a frame.
+        num_samples: Samples a channel that the tokens stand for; decoding returns exactly these.
+        channels: Of the audio.
+        weights: Which weights made them, where that is known: `random:SEED` or `sha256:…`.
+        source: The audio before it was made to suit the codec, where it was.
+        segment: How the signal was cut, where the codec treats it in segments. Each has frames of its own, so those of
+            neighbours overlap in time. A part of a stream that goes on holds whole segments, of `stride` samples each.
+        scales: What each segment was divided by, float32 `(streams, segments)`, where the codec does that; `None` means 1.
+        loudness: How loud each channel of the audio was alone, in LUFS, where decoding has to bring it back to that.
+        extra: What the codec's decoder has to be told besides, by names of its own.
+    """
+
+    codec: str
+    codes: tuple[Codes, ...]
+    strides: tuple[int, ...]
+    codebook_size: int
+    sample_rate: int
+    hop_length: int
+    num_samples: int
+    channels: int = 1
+    weights: str | None = None
+    source: Source | None = None
+    segment: Segment | None = None
+    scales: Scales | None = None
+    loudness: tuple[float, ...] | None = None
+    extra: Mapping[str, Plain] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._check_kinds()
+        codes = [_checked(code, number, self.codebook_size) for number, code in enumerate(self.__dict__["codes"])]
+        self.__dict__["codes"] = tuple((code.tobytes(), code.shape) for code in codes)
+        if len(codes) != len(self.strides) or not codes:
+            raise InvalidTokens(f"{len(codes)} codebooks were given for {len(self.strides)} strides {self.strides}")
+        frames = {code.shape[1] * stride for code, stride in zip(codes, self.strides, strict=True)}
+        if len(frames) > 1 or len({code.shape[0] for code in codes}) > 1:
+            shapes = ", ".join(str(code.shape) for code in codes)
+            raise InvalidTokens(f"codebooks with strides {self.strides} do not line up; their shapes are {shapes}")
+        if self.channels % self.streams:
+            raise InvalidTokens(f"{self.channels} channels cannot come from {self.streams} streams")
+        if self.segment:
+            self._check_segments(self.segment)
+        elif not 0 <= self.num_samples <= self.frames * self.hop_length:
+            raise InvalidTokens(f"num_samples is {self.num_samples} for {self.frames} frames of {self.hop_length} samples")
+        scales = self.__dict__["scales"]
+        if scales is not None:
+            self.__dict__["scales"] = _packed_scales(scales, (self.streams, len(self.segment_frames) if self.segment else 0))
+        if self.loudness is not None:
+            self.__dict__["loudness"] = _checked_loudness(self.loudness, self.channels)
+        if not all(isinstance(name, str) and isinstance(value, Plain) for name, value in self.extra.items()):
+            raise InvalidTokens(f"extra holds names and plain values, not {self.extra!r}")
+        self.__dict__["extra"] = dict(self.extra)
+
+    def _check_kinds(self) -> None:
+        for name, least in COUNTS.items():
+            self.__dict__[name] = check_count(name, getattr(self, name), least)
+        for name, kind in KINDS.items():
+            if not isinstance(getattr(self, name), kind):
+                raise InvalidTokens(f"{name} cannot be {getattr(self, name)!r}")
+        if not isinstance(self.strides, Sequence) or not all(is_whole(stride) and stride > 0 for stride in self.strides):
+            raise InvalidTokens(f"strides are positive whole numbers, not {self.strides!r}")
+        self.__dict__["strides"] = tuple(map(int, self.strides))
+        if not isinstance(self.__dict__["codes"], Sequence | np.ndarray):
+            raise InvalidTokens(f"codes are one array a codebook, not {self.__dict__['codes']!r}")
+
+    def _check_segments(self, segment: Segment) -> None:
+        if segment.length % self.hop_length or set(self.strides) != {1}:
+            raise InvalidTokens(f"segments of {segment.length} samples do not hold whole frames of {self.hop_length}")
+        needed = segment.frames(max(0, self.num_samples), self.hop_length)
+        if self.num_samples < 0 or (not self.continues and needed != self.frames):
+            raise InvalidTokens(f"{self.num_samples} samples in segments have {needed} frames; there are {self.frames}")
+
+    @classmethod
+    def from_codes(
+        cls,
+        spec: CodecSpec,
+        codes: Any,
+        *,
+        num_samples: int | None = None,
+        weights: str | None = None,
+        scales: Any = None,
+    ) -> CodecTokens:
+        """Tokens of a model from bare arrays or tensors.
+
+        Args:
+            codes: One array `(streams, frames / stride)` or `(frames / stride,)` a codebook, of all codebooks or of the first
+                so many. Or one array of all: `(codebooks, frames)`, `(codebooks, streams, frames)`, or `(1, codebooks, frames)`
+                as transformers and Descript give it.
+            num_samples: Of the audio; all that the frames cover if not given.
+            scales: `(streams, segments)`, for a codec that has them.
+
+        Raises:
+            InvalidTokens: The arrays do not fit the model, or what their axes are cannot be known; the message has the way out.
+        """
+        arrays = code_arrays.by_codebook(spec, codes)
+        streams = arrays[0].shape[0] if arrays else 0
+        strides = spec.strides[: len(arrays)]
+        frames = arrays[0].shape[-1] * strides[0] if arrays else 0
+        return cls(
+            codec=spec.identity,
+            codes=tuple(arrays),
+            strides=strides,
+            codebook_size=spec.codebook_size,
+            sample_rate=spec.sample_rate,
+            hop_length=spec.hop_length,
+            num_samples=longest(frames, spec.hop_length, spec.segment) if num_samples is None else num_samples,
+            channels=streams * spec.channels,
+            weights=weights,
+            segment=spec.segment,
+            scales=scales,
+        )
+
+    @property
+    def num_codebooks(self) -> int:
+        return len(self.codes)
+
+    @property
+    def streams(self) -> int:
+        return int(self.codes[0].shape[0])
+
+    @property
+    def frames(self) -> int:
+        """Frames of the finest resolution, `hop_length` samples each."""
+        return int(self.codes[0].shape[1] * self.strides[0])
+
+    @property
+    def continues(self) -> bool:
+        """Whether audio can go on after these tokens: they fill all that their frames, or segments, stand for."""
+        if self.segment is None:
+            return self.num_samples == self.frames * self.hop_length
+        whole, rest = divmod(self.frames * self.hop_length, self.segment.length)
+        return not rest and self.num_samples == whole * self.segment.stride
+
+    @property
+    def segment_frames(self) -> list[int]:
+        """Frames of each segment; all are in one where the codec knows none."""
+        if self.segment is None:
+            return [self.frames]
+        if self.continues:
+            whole = self.segment.length // self.hop_length
+            return [whole] * (self.frames // whole)
+        count = self.segment.count(self.num_samples)
+        return [self.segment.frames_of(number, self.num_samples, self.hop_length) for number in range(count)]
+
+    @property
+    def seconds(self) -> float:
+        return self.num_samples / self.sample_rate
+
+    @property
+    def bits(self) -> float:
+        """What the tokens carry, at log2(codebook_size) bits each, and 32 for each scale."""
+        codes = sum(code.size for code in self.codes) * math.log2(self.codebook_size)
+        return codes + (0 if self.scales is None else 32 * self.scales.size)
+
+    def stream(self, number: int) -> CodecTokens:
+        """One stream alone."""
+        if not is_whole(number) or not 0 <= number < self.streams:
+            raise InvalidTokens(f"there is no stream {number!r}; there are {self.streams}")
+        codes = tuple(code[number : number + 1] for code in self.codes)
+        channels = self.channels // self.streams
+        loudness = self.loudness and self.loudness[number * channels : (number + 1) * channels]
+        scales = None if self.scales is None else self.scales[number : number + 1]
+        return dataclasses.replace(self, codes=codes, scales=scales, loudness=loudness, channels=channels)
+
+    def flat(self) -> NDArray[np.uint32]:
+        """The tokens of one stream, uint32, codebook after codebook.
+
+        Raises:
+            InvalidTokens: There are several streams; take one with `stream`.
+        """
+        if self.streams != 1:
+            raise InvalidTokens(f"flat tokens are of one stream, there are {self.streams}: use .stream(0).flat() and so on")
+        return layouts.flatten([code[0] for code in self.codes])
+
+    @classmethod
+    def concat(cls, parts: Iterable[CodecTokens]) -> CodecTokens:
+        """The parts of one stream of audio on end, such as a session returned.
+
+        Raises:
+            InvalidTokens: There are none, or they do not belong together.
+        """
+        parts = list(parts) if isinstance(parts, Iterable) else [parts]
+        if not all(isinstance(part, CodecTokens) for part in parts):
+            raise InvalidTokens("only CodecTokens can be joined")
+        if not parts:
+            raise InvalidTokens("there are no tokens to join")
+        first = parts[0]
+        ended = False
+        for part in parts:
+            first.check_joins(part)
+            if ended and (part.num_samples or (first.segment and part.frames)):
+                raise InvalidTokens("audio goes on after a part that its audio did not fill: these are separate recordings")
+            ended = ended or not part.continues
+        codes = tuple(np.concatenate(codes, axis=1) for codes in zip(*(part.codes for part in parts), strict=True))
+        scales = None if first.scales is None else np.concatenate([part.scales for part in parts], axis=1)
+        return dataclasses.replace(first, codes=codes, scales=scales, num_samples=sum(part.num_samples for part in parts))
+
+    def parts(self, frames: int) -> Iterator[CodecTokens]:
+        """The tokens in pieces of at most so many frames, the inverse of `concat`.
+
+        Where neighbours overlap by much, the last two segments are both short. They stay in one piece, whatever its size.
+
+        Args:
+            frames: A multiple of every stride, and whole segments where there are any.
+        """
+        unit = self.segment.length // self.hop_length if self.segment else math.lcm(*self.strides)
+        if not is_whole(frames) or frames < 1 or frames % unit:
+            raise InvalidTokens(f"pieces of {frames!r} frames cut what belongs together apart; take a multiple of {unit}")
+        most, samples = frames // unit, self.segment.stride if self.segment else unit * self.hop_length
+        units = self.segment_frames if self.segment else [unit] * (self.frames // unit)
+        whole = units.count(unit)
+        starts = list(range(0, max(whole, 1), most))
+        if starts[-1] < whole and len(units) - starts[-1] > most:
+            starts.append(whole)
+        for start, end in zip(starts, [*starts[1:], None], strict=True):
+            cut = slice(start * unit, None if end is None else end * unit)
+            codes = tuple(
+                code[:, cut.start // stride : None if cut.stop is None else cut.stop // stride]
+                for code, stride in zip(self.codes, self.strides, strict=True)
+            )
+            left = max(0, self.num_samples - start * samples)
+            yield dataclasses.replace(
+                self,
+                codes=codes,
+                scales=None if self.scales is None else self.scales[:, start:end],
+                num_samples=left if end is None else min((end - start) * samples, left),
+            )
+
+    def check_joins(self, other: CodecTokens) -> None:
+        """Raises `InvalidTokens` unless `other` is of the same model and has as many streams and codebooks."""
+        shared = ("codec", "strides", "codebook_size", "sample_rate", "hop_length", "channels", "streams", "segment", "loudness")
+        for name in (*shared, "extra"):
+            if getattr(self, name) != getattr(other, name):
+                raise InvalidTokens(f"{name} differs: {getattr(self, name)!r} and {getattr(other, name)!r} cannot be joined")
+        if (self.scales is None) != (other.scales is None):
+            raise InvalidTokens("some of these tokens have scales and some have none; they cannot be joined")
+
+    @classmethod
+    def from_parquet(cls, source: str | PathLike[str]) -> Iterator[tuple[str, CodecTokens]]:
+        """The id and the tokens of each row of a dataset that `blazen-codec tokenize` made, or of one of its shards.
+
+        Raises:
+            InvalidInput: There are none.
+            CorruptFile: A shard cannot be read.
+            EngineNotAvailable: pyarrow is not installed.
+        """
+        from ..dataset import shards
+
+        for path in shards.files(source):
+            for row in shards.format_of(path).read(path):
+                yield row.id, row.tokens
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> CodecTokens:
+        """The tokens of a row of such a dataset as pandas, polars, DuckDB or `datasets` give it, a mapping of its columns.
+
+        Raises:
+            CorruptFile: It is no such row.
+        """
+        from ..dataset.rows import tokens_of
+
+        return tokens_of(row)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Writes a container file, whole or not at all."""
+        _files().write(self, path)
+
+    @classmethod
+    def open(cls, path: str | PathLike[str]) -> CodecTokens:
+        """Reads a container file.
+
+        Raises:
+            CorruptFile: It is none.
+        """
+        tokens: CodecTokens = _files().read(path)
+        return tokens
+
+    def to_bytes(self) -> bytes:
+        """A container file's contents, which `from_bytes` reads."""
+        contents: bytes = _files().contents(self)
+        return contents
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> CodecTokens:
+        """Tokens from the contents of a container file.
+
+        Args:
+            data: As `to_bytes` made it; a `bytearray` or `memoryview` will do.
+
+        Raises:
+            InvalidInput: It is no bytes.
+            CorruptFile: It is no container, or what it says does not fit together.
+        """
+        if not isinstance(data, bytes | bytearray | memoryview):
+            raise InvalidInput(f"the contents of a container are bytes, not {type(data).__name__}")
+        tokens: CodecTokens = _files().from_bytes(bytes(data), "this")
+        return tokens
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, CodecTokens):
+            return NotImplemented
+        mine, theirs = ({f.name: getattr(t, f.name) for f in dataclasses.fields(t)} for t in (self, other))
+        arrays, others = ([*t.codes, *([] if t.scales is None else [t.scales])] for t in (self, other))
+        for fields in (mine, theirs):
+            del fields["codes"], fields["scales"]
+        return mine == theirs and len(arrays) == len(others) and all(map(np.array_equal, arrays, others))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        shapes = " ".join(str(code.shape[1]) for code in self.codes)
+        streams = f"{self.streams} streams, " if self.streams > 1 else ""
+        return f"<CodecTokens {self.codec}, {self.seconds:.2f} s, {streams}{shapes} tokens>"
+
+
+CodecTokens.codes = _PackedCodes()  # type: ignore[assignment]
+CodecTokens.scales = _PackedScales()  # type: ignore[assignment]
+
+
+def longest(frames: int, hop_length: int, segment: Segment | None) -> int:
+    """The most samples that so many frames can stand for."""
+    return segment.samples(frames, hop_length) if segment else frames * hop_length
+
+
+def _checked_loudness(loudness: Any, channels: int) -> tuple[float, ...]:
+    array = as_array(loudness, "loudness cannot be an array")
+    if array.shape != (channels,) or array.dtype.kind not in "iuf" or not (np.abs(array) <= LOUDEST).all():
+        raise InvalidTokens(f"loudness is a number of LUFS for each of {channels} channels, not {loudness!r}")
+    return tuple(map(float, array))
+
+
+def _packed_scales(scales: Any, shape: tuple[int, int]) -> tuple[bytes, tuple[int, int]]:
+    array = as_array(scales, "scales cannot be an array")
+    if array.shape != shape:
+        raise InvalidTokens(f"scales have shape {array.shape}; these tokens have {shape} of them, (streams, segments)")
+    if array.dtype.kind != "f" or not np.isfinite(array).all() or (array.size and array.min() <= 0):
+        raise InvalidTokens("scales are positive numbers in floating point")
+    return array.astype(np.float32).tobytes(), shape
+
+
+def _checked(code: Any, number: int, size: int) -> Codes:
+    array = as_array(code, f"codebook {number} cannot be an array")
+    if array.ndim != 2:
+        raise InvalidTokens(f"codebook {number} has shape {array.shape}; it must be (streams, frames)")
+    if array.dtype.kind not in "iu":
+        raise InvalidTokens(f"codebook {number} holds {array.dtype}; tokens are integers")
+    if not array.shape[0]:
+        raise InvalidTokens(f"codebook {number} has no streams")
+    if array.size and (array.min() < 0 or array.max() >= size):
+        raise InvalidTokens(f"codebook {number} has a token outside 0 … {size - 1}")
+    return array.astype(np.int32)
+
+
+def _files() -> ModuleType:
+    with held_off():
+        from . import container
+
+    return container

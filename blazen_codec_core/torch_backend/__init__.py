@@ -1,0 +1,1 @@
+"""The codec trait over a `CodecNetwork`: sessions, segments, ragged batches and CUDA graphs."""

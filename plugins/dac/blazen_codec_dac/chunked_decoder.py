@@ -1,0 +1,82 @@
+"""Decoding of tokens that were coded window by window; see `windows`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from blazen_codec_core import CodecTokens
+from blazen_codec_core.nn import CodecNetwork, Convolving, Layer, State, StreamSetup
+from blazen_codec_core.torch_backend.sessions import TileDecoderSession
+
+from .chunks import Windows
+from .network import decoder
+
+
+@dataclass
+class WindowState(State):
+    """Where a stream is in its window, and the state of the decoder there."""
+
+    setup: StreamSetup
+    decoder: State
+    frames: int = 0
+
+
+class WindowPlayer:
+    """A network that decodes window by window; see `blazen_codec_core.torch_backend.sessions.TokenPlayer`."""
+
+    def __init__(self, network: CodecNetwork, windows: Windows) -> None:
+        self._latent, self._windows = network.latent, windows
+        self._decoder: Layer = alone(network, windows)
+
+    def decoder_state(self, setup: StreamSetup) -> WindowState:
+        return WindowState(setup, self._decoder.init_state(setup))
+
+    def decode_step(self, indices: Sequence[Tensor], state: WindowState, last: bool) -> Tensor:
+        """The next frames; where a window ends the decoder ends, and begins anew."""
+        frames, at = indices[0].shape[1], 0
+        made = [state.setup.zeros(0, 1)]
+        while at < frames or (last and state.frames):
+            end = min(frames, at + self._windows.frames - state.frames)
+            state.frames += end - at
+            ends = state.frames == self._windows.frames or (last and end == frames)
+            z = self._latent([index[:, at:end] for index in indices])
+            made.append(self._decoder.step(z, state.decoder, ends))
+            if ends:
+                state.decoder, state.frames = self._decoder.init_state(state.setup), 0
+            at = end
+        return torch.cat(made, dim=1)
+
+    def samples_decoded(self, frames: int, last: bool) -> int:
+        if last:
+            return self._windows.samples(frames)
+        rest = frames % self._windows.frames
+        return self._windows.samples(frames - rest) + self._decoder.frames_out(rest, False)
+
+
+def alone(network: CodecNetwork, windows: Windows) -> Layer:
+    """The network's decoder as the authors' tool runs it on a window, with the same weights."""
+    with torch.device("meta"):
+        twin = decoder(windows.architecture, padded=windows.padded, mirrored=False)
+    twin.load_state_dict(network.decoder.state_dict(), assign=True)
+    for own, given in zip(_convolutions(twin), _convolutions(network.decoder), strict=True):
+        own.adopt(given)
+    return twin.requires_grad_(False)
+
+
+def _convolutions(layer: Layer) -> list[Convolving]:
+    return [module for module in layer.modules() if isinstance(module, Convolving)]
+
+
+class DacDecoderSession(TileDecoderSession):
+    """A session that decodes tokens as they say they were coded."""
+
+    def _begin(self, tokens: CodecTokens) -> None:
+        spec: Any = self._backend.spec
+        if windows := Windows.of(spec, tokens):
+            self._network = WindowPlayer(cast(CodecNetwork, self._network), windows)
+        super()._begin(tokens)
