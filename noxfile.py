@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -118,10 +119,12 @@ def as_lines(arguments: list[str]) -> list[str]:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """ruff, both ways."""
+    """ruff, both ways, and the layers: what may import what."""
     install(session, groups=("lint",))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+    roots = [Path(), *(Path("plugins", plugin) for plugin in ALONE)]
+    session.run("lint-imports", "--no-cache", env={"PYTHONPATH": os.pathsep.join(str(root.resolve()) for root in roots)})
 
 
 @nox.session

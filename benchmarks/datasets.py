@@ -115,7 +115,7 @@ def run(name: str, files: int, broken: int, workers: int, device: str) -> dict[s
         with watched() as peaks:
             summary = bc.tokenize_dataset(source, codec, out, engine=bc.Engine(workers=workers))
         elapsed = time.perf_counter() - started
-        streams = sum(tokens.seconds * tokens.streams for _, tokens in bc.CodecTokens.from_parquet(out))
+        streams = sum(tokens.seconds * tokens.streams for _, tokens in bc.read_tokens(out))
         alone = Alone(codec.name, codec.options, out)
         done = list(processes.run(alone, range(summary.shards), [codec.device] * workers, 1 if codec.device == "cpu" else None))
         own = workers * sum(one.seconds for one in done) / sum(one.took for one in done)

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from .audio.loudness import integrated_loudness
     from .backend import AudioBackend, CodecBackend, DecoderSession, EncoderSession
     from .dataset.executors.ray import Cluster
+    from .dataset.rows import tokens_from_row
     from .dataset.runner import Engine, Summary, detokenize_dataset, tokenize_dataset
+    from .dataset.shards import read_tokens
     from .errors import (
         AmbiguousCodec,
         CodecError,
@@ -49,7 +51,7 @@ if TYPE_CHECKING:
     from .plugins.registry import Registry
     from .provider import CodecBackendHandle, DynCodecProvider
     from .specs import CodecSpec, DeviceCapabilities, LoadOptions, Segment, WeightSource
-    from .tokens.container import TokenFormat
+    from .tokens.formats import TokenFormat
     from .tokens.layouts import TokenLayout
     from .tokens.tokens import CodecTokens, Source
 
@@ -99,8 +101,10 @@ __all__ = [
     "list_codecs",
     "load",
     "read_audio",
+    "read_tokens",
     "resample",
     "tokenize_dataset",
+    "tokens_from_row",
     "write_audio",
 ]
 
@@ -110,13 +114,15 @@ _MODULES = {
     "audio.loudness": ("integrated_loudness",),
     "backend": ("AudioBackend", "CodecBackend", "DecoderSession", "EncoderSession"),
     "dataset.executors.ray": ("Cluster",),
+    "dataset.rows": ("tokens_from_row",),
     "dataset.runner": ("Engine", "Summary", "detokenize_dataset", "tokenize_dataset"),
+    "dataset.shards": ("read_tokens",),
     "plugins.discovery": ("PluginRecord", "Plugins", "discover"),
     "plugins.hookspecs": ("hookimpl",),
     "plugins.registry": ("Registry",),
     "provider": ("CodecBackendHandle", "DynCodecProvider"),
     "specs": ("CodecSpec", "DeviceCapabilities", "LoadOptions", "Segment", "WeightSource"),
-    "tokens.container": ("TokenFormat",),
+    "tokens.formats": ("TokenFormat",),
     "tokens.layouts": ("TokenLayout",),
     "tokens.tokens": ("CodecTokens", "Source"),
 }

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from . import cancellation, checks
 from .audio import loudness
-from .checks import Pcm
 from .errors import InvalidInput, InvalidTokens, NotYetImplemented, OtherWeightsNotice
 from .specs import CodecSpec, LoadOptions
-from .tokens import layouts
+from .tokens import flat
 from .tokens.tokens import CodecTokens, longest
+from .validation import Pcm, audio_array
 
 
 class EncodeOptions(TypedDict, total=False):
@@ -328,7 +328,7 @@ class CodecBackend(AudioBackend):
         Flat tokens do not say how many codebooks they are of, so it is always all of them, `num_codebooks`.
         """
         self._check_mono()
-        samples = checks.as_array(samples)
+        samples = audio_array(samples)
         if samples.ndim != 1:
             raise InvalidInput(f"flat tokens are of mono audio of shape (samples,), not {samples.shape}; use encode")
         return self.encode(samples, sample_rate, num_codebooks=self.spec.usable_codebooks[-1]).flat()
@@ -345,7 +345,7 @@ class CodecBackend(AudioBackend):
         self._check_mono()
         if isinstance(num_codebooks, bool) or num_codebooks not in self.spec.usable_codebooks:
             raise InvalidTokens(f"{self.spec.name} has {self.spec.codebook_numbers} codebooks, not {num_codebooks!r}")
-        codes = layouts.unflatten(tokens, self.spec.strides[:num_codebooks])
+        codes = flat.unflatten(tokens, self.spec.strides[:num_codebooks])
         return np.asarray(self.decode(CodecTokens.from_codes(self.spec, codes))[0])
 
     def _check_mono(self) -> None:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .backend import CodecBackend, DecoderSession, EncodeOptions, EncoderSession
-    from .checks import Pcm
     from .tokens.tokens import CodecTokens
+    from .validation import Pcm
 
 B = TypeVar("B", bound="CodecBackend")
 P = ParamSpec("P")

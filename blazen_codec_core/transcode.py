@@ -12,10 +12,10 @@ import numpy as np
 
 from .audio import AudioReader, Resampler, Truncated, loudness, writing
 from .backend import whole_tile
-from .checks import MAX_AMPLITUDE, Pcm
 from .errors import InvalidInput, InvalidTokens, NotYetImplemented
 from .provider import DynCodecProvider
 from .tokens.tokens import CodecTokens, Source
+from .validation import MAX_AMPLITUDE, Pcm
 
 Advance = Callable[[float], object]
 Progress = Callable[[str, float | None], AbstractContextManager[Advance]]

@@ -1,4 +1,4 @@
-"""What values are, before anything is known of who passed them."""
+"""Validation of arguments that needs no model: numbers, arrays, and audio."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from typing import Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import CodecError, InvalidTokens
+from .errors import CodecError, InvalidInput, InvalidTokens
+
+Pcm = NDArray[np.float32]
+MAX_CHANNELS = 32
+LOWEST_RATE, HIGHEST_RATE = 1000, 1_000_000
+"""Hertz that audio may be sampled at."""
+MAX_AMPLITUDE = 1000.0
+"""Audio is nominally -1 … 1. Far beyond that it is something else, such as integers that were never scaled."""
 
 
 def is_whole(value: object) -> TypeGuard[int]:
@@ -35,3 +42,44 @@ def as_array(values: Any, complaint: str, kind: type[CodecError] = InvalidTokens
         return np.asarray(values)
     except Exception as error:  # whatever the object's own conversion raises
         raise kind(f"{complaint}: {error}") from error
+
+
+def audio_array(pcm: Any) -> NDArray[Any]:
+    """Anything as an array; `InvalidInput` where it can be none."""
+    return as_array(pcm, "this is not an array of audio", InvalidInput)
+
+
+def check_audio(pcm: Any, *, empty: bool = False) -> Pcm:
+    """Audio of any codec as float32 `(channels, samples)`; `empty` says whether there may be none.
+
+    Raises:
+        InvalidInput: It is none.
+    """
+    array = audio_array(pcm)
+    if array.ndim not in (1, 2):
+        raise InvalidInput(f"audio has shape (channels, samples) or (samples,), not {array.shape}")
+    array = np.atleast_2d(array)
+    if array.dtype.kind != "f":
+        raise InvalidInput(f"audio is floating point, nominally -1 … 1, not {array.dtype}; scale integers first")
+    if not array.size and not empty:
+        raise InvalidInput("the audio is empty")
+    check_few(array.shape[0])
+    peak = max(-array.min(), array.max()) if array.size else 0.0
+    if not np.isfinite(peak):
+        raise InvalidInput("the audio holds NaN or infinite samples")
+    if peak > MAX_AMPLITUDE:
+        raise InvalidInput(f"the audio reaches {peak:g}; it is nominally -1 … 1. Were these integers that want scaling?")
+    return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def check_few(channels: int, least: int = 0) -> None:
+    """Raises `InvalidInput` unless audio may have so many channels."""
+    if not least <= channels <= MAX_CHANNELS:
+        raise InvalidInput(f"{channels} channels; at most {MAX_CHANNELS} are taken. Is the shape (channels, samples)?")
+
+
+def check_rate(sample_rate: Any) -> int:
+    """Raises `InvalidInput` unless this is a sample rate that audio may have, in hertz."""
+    if not is_whole(sample_rate) or not LOWEST_RATE <= sample_rate <= HIGHEST_RATE:
+        raise InvalidInput(f"a sample rate is from {LOWEST_RATE} to {HIGHEST_RATE} Hz, not {sample_rate!r}")
+    return int(sample_rate)

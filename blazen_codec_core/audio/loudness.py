@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checks import Pcm, check_audio, check_rate
 from ..errors import EngineNotAvailable, InvalidInput
+from ..validation import Pcm, check_audio, check_rate
 
 CHANNEL_GAINS = (1.0, 1.0, 1.0, 1.41, 1.41)
 """Left, right, centre, and the surround channels; loudness is defined for no more."""

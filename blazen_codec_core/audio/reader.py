@@ -11,9 +11,9 @@ from typing import BinaryIO, Literal, Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checks import HIGHEST_RATE, LOWEST_RATE, Pcm
 from ..errors import CorruptFile, InvalidInput
 from ..files import existing
+from ..validation import HIGHEST_RATE, LOWEST_RATE, Pcm
 from . import containers, ffmpeg, sndfile
 from .layout import Layout
 from .parts import Span, size_of, splice

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import soxr
 
-from ..checks import Pcm, check_audio, check_rate
+from ..validation import Pcm, check_audio, check_rate
 
 
 class Resampler:

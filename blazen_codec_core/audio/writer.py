@@ -12,9 +12,9 @@ from typing import Any, BinaryIO
 import numpy as np
 import soundfile
 
-from ..checks import Pcm, check_audio, check_few, check_rate
 from ..errors import InvalidInput
 from ..files import replacing
+from ..validation import Pcm, check_audio, check_few, check_rate
 from .sndfile import said
 
 AT_ONCE = 1 << 16

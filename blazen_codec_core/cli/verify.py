@@ -6,11 +6,11 @@ from typing import Any
 import click
 import numpy as np
 
-from ..checks import Pcm
 from ..errors import EngineNotAvailable
 from ..plugins.registry import Registry
 from ..specs import LoadOptions
 from ..transcode import Recording
+from ..validation import Pcm
 from .options import AUDIO, as_json, bandwidth, loading, print_json, quiet
 
 AGREEMENT = 0.9999

@@ -7,9 +7,9 @@ import dataclasses
 import numpy as np
 
 from ..audio import Resampler
-from ..checks import Pcm
 from ..tokens.tokens import CodecTokens, Source
 from ..transcode import Channels, WayBack
+from ..validation import Pcm
 from .roundtrip import Way
 
 

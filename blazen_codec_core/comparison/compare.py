@@ -12,12 +12,12 @@ import numpy as np
 
 from .. import cancellation
 from ..audio import AudioReader, Resampler, loudness
-from ..checks import Pcm
 from ..errors import InvalidInput
 from ..evaluation.evaluate import SHORTEST_SECONDS, Codebook, Judge, codebooks, counts
 from ..forks import cached_property
 from ..tokens.tokens import CodecTokens
 from ..transcode import Channels
+from ..validation import Pcm
 from .aligned_roundtrip import Trip
 from .render import png
 from .systems import System

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from ..checks import Pcm
 from ..errors import NotYetImplemented
 from ..evaluation import opus
 from ..provider import DynCodecProvider
 from ..tokens.tokens import CodecTokens
+from ..validation import Pcm
 
 
 class Way(ABC):

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from ..checks import Pcm
 from ..evaluation import evaluate
+from ..validation import Pcm
 from .compare import Compared, Excerpt, Version
 from .render import png
 

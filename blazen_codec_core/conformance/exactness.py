@@ -11,11 +11,11 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from ..checks import Pcm
 from ..errors import EngineNotAvailable
 from ..provider import DynCodecProvider
 from ..specs import Direction
 from ..tokens.tokens import CodecTokens
+from ..validation import Pcm
 from .signals import pieces
 from .subject import Subject, Whole
 

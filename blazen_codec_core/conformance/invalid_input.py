@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ..checks import MAX_AMPLITUDE, MAX_CHANNELS
 from ..errors import CodecError, InvalidInput, InvalidTokens
 from ..provider import DynCodecProvider
 from ..tokens.tokens import CodecTokens
+from ..validation import MAX_AMPLITUDE, MAX_CHANNELS
 from . import strategies
 from .exactness import needs_streams
 from .subject import Subject, Whole

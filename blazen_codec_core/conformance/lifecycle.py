@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ..checks import Pcm
 from ..provider import DynCodecProvider
 from ..tokens.tokens import CodecTokens
+from ..validation import Pcm
 from .exactness import needs_streams
 from .subject import Subject, Whole
 

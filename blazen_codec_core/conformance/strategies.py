@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ..checks import Pcm
 from ..errors import InvalidTokens
 from ..specs import CodecSpec, Segment
 from ..tokens.tokens import CodecTokens
+from ..validation import Pcm
 
 FLOATS = ("float16", "float32", "float64", "longdouble", ">f4")
 OTHERS = ("int16", "int32", "uint8", "bool", "complex64", "U3", "S2", "O", "M8[s]")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..api import load
-from ..checks import Pcm
 from ..forks import cached_property
 from ..plugins.registry import Registry
 from ..provider import DynCodecProvider
 from ..specs import CodecSpec
 from ..tokens.tokens import CodecTokens
+from ..validation import Pcm
 from .signals import recording
 
 

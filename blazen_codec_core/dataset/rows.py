@@ -121,7 +121,7 @@ class Row:
             **self.facts,
             "codes": [code[stream].astype(kind) for stream in range(tokens.streams) for code in tokens.codes],
             "scales": None if tokens.scales is None else list(tokens.scales),
-            "header": container.header(tokens),
+            "header": container.header_of(tokens.fields),
         }
 
     @classmethod
@@ -153,7 +153,7 @@ def _column(facts: Mapping[str, Any], name: str, where: str) -> Any:
     return value
 
 
-def tokens_of(columns: Mapping[str, Any], where: str = "the row") -> CodecTokens:
+def tokens_from_row(columns: Mapping[str, Any], where: str = "the row") -> CodecTokens:
     """The tokens of a row as a reader of Parquet gives it, pandas, polars, DuckDB or `datasets`: a mapping of columns.
 
     Raises:
@@ -168,9 +168,12 @@ def tokens_of(columns: Mapping[str, Any], where: str = "the row") -> CodecTokens
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise CorruptFile(f"{where} is no row of tokens, or is damaged: {reason(error)}") from error
 
-    def codes(books: int) -> list[Any]:
-        if len(lists) % books:
-            raise CorruptFile(f"{where} is damaged: {len(lists)} lists of codes are no whole streams of {books} codebooks")
-        return [np.stack(lists[book::books]) for book in range(books)]
-
-    return container.restore(header, codes, stacked, where)
+    fields = container.fields_of(header, where)
+    books = len(fields["strides"])
+    if len(lists) % books:
+        raise CorruptFile(f"{where} is damaged: {len(lists)} lists of codes are no whole streams of {books} codebooks")
+    try:
+        codes = [np.stack(lists[book::books]) for book in range(books)]
+    except ValueError as error:
+        raise CorruptFile(f"{where} is damaged, or is not what it says: {reason(error)}") from error
+    return CodecTokens.restored(container.Contents(fields, codes, stacked), where)

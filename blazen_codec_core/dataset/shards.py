@@ -19,9 +19,10 @@ from ..files import existing, opened, replacing
 from ..foreign_json import NotJson, parse_object
 from ..specs import CodecSpec
 from ..tokens import container
+from ..tokens.tokens import CodecTokens
 from . import parquet_pages, tar_member
 from .arrow import arrow, parquet
-from .rows import LARGEST_SHORT, VERSION, Row, listed, tokens_of
+from .rows import LARGEST_SHORT, VERSION, Row, listed, tokens_from_row
 
 TOGETHER = 256
 """Rows of a row group of Parquet."""
@@ -94,7 +95,7 @@ class ParquetShards(ShardFormat):
             for batch in parquet_pages.batches(file, path, most=AT_ONCE):
                 for number in range(batch.num_rows):
                     columns = {name: _value(batch.column(name)[number]) for name in batch.schema.names}
-                    yield Row.of(columns, tokens_of(columns, str(path)), str(path))
+                    yield Row.of(columns, tokens_from_row(columns, str(path)), str(path))
 
     def listing(self, path: Path) -> Iterator[tuple[str, float]]:
         with damage(path), parquet_pages.opened(path) as file:
@@ -114,7 +115,7 @@ class TarShards(ShardFormat):
         with replacing(path) as temporary, tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT) as tar:
             for number, row in enumerate(rows):
                 facts = json.dumps(row.facts, ensure_ascii=False).encode()
-                for suffix, data in ((container.SUFFIX, container.contents(row.tokens)), (".json", facts)):
+                for suffix, data in ((container.SUFFIX, row.tokens.to_bytes()), (".json", facts)):
                     member = tarfile.TarInfo(f"{number:06d}{suffix}")  # of no time and nobody
                     member.size, member.mode = len(data), 0o644
                     tar.addfile(member, io.BytesIO(data))
@@ -122,7 +123,7 @@ class TarShards(ShardFormat):
     def read(self, path: Path) -> Iterator[Row]:
         for name, members in self._samples(path):
             where = f"{path}:{name}"
-            yield Row.of(_facts(members, where), container.from_bytes(members[container.SUFFIX], where), where)
+            yield Row.of(_facts(members, where), CodecTokens.from_container(members[container.SUFFIX], where), where)
 
     def listing(self, path: Path) -> Iterator[tuple[str, float]]:
         for name, members in self._samples(path):
@@ -176,6 +177,19 @@ def files(path: str | PathLike[str]) -> list[Path]:
     if not found:
         raise InvalidInput(f"{path} holds no shards of tokens (*{', *'.join(kind.suffix for kind in FORMATS.values())})")
     return found
+
+
+def read_tokens(source: str | PathLike[str]) -> Iterator[tuple[str, CodecTokens]]:
+    """The id and the tokens of each row of a dataset that `blazen-codec tokenize` made, or of one of its shards.
+
+    Raises:
+        InvalidInput: There are none.
+        CorruptFile: A shard cannot be read.
+        EngineNotAvailable: pyarrow is not installed.
+    """
+    for path in files(source):
+        for row in format_of(path).read(path):
+            yield row.id, row.tokens
 
 
 def schema(spec: CodecSpec, carried: Mapping[str, str] = NOTHING) -> Any:

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import audio
-from ..checks import Pcm
 from ..errors import InvalidInput
 from ..files import existing, walk
 from ..provider import DynCodecProvider
 from ..tokens.tokens import CodecTokens
 from ..transcode import Recording
+from ..validation import Pcm
 from . import metrics, opus
 
 PIECE_SECONDS = 30.0

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from .. import audio
-from ..checks import Pcm
 from ..errors import CorruptFile, EngineNotAvailable, InferenceError
+from ..validation import Pcm
 
 LOWEST, HIGHEST = 6.0, 256.0
 """Kilobits a second a channel that libopus can be asked for."""

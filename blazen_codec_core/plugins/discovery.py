@@ -18,7 +18,7 @@ from . import hookspecs
 from .hookspecs import PROJECT
 
 if TYPE_CHECKING:
-    from ..tokens.container import TokenFormat
+    from ..tokens.formats import TokenFormat
     from ..tokens.layouts import TokenLayout
 
 DISABLE = "BLAZEN_CODEC_DISABLE"
@@ -70,7 +70,7 @@ class Plugins:
         Raises:
             PluginError: A plugin returned something else.
         """
-        from ..tokens.container import TokenFormat
+        from ..tokens.formats import TokenFormat
 
         return tuple(self._collect("blazen_codec_formats", TokenFormat))
 

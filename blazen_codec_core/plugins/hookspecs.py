@@ -10,7 +10,7 @@ import pluggy
 from ..specs import CodecSpec
 
 if TYPE_CHECKING:
-    from ..tokens.container import TokenFormat
+    from ..tokens.formats import TokenFormat
     from ..tokens.layouts import TokenLayout
 
 PROJECT = "blazen_codec"

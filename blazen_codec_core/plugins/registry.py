@@ -20,7 +20,7 @@ from .installation import how_to_install, install_command, known_plugins
 
 if TYPE_CHECKING:
     from ..backend import CodecBackend
-    from ..tokens.container import TokenFormat
+    from ..tokens.formats import TokenFormat
     from ..tokens.layouts import TokenLayout
 
 B = TypeVar("B", bound="CodecBackend")
@@ -143,7 +143,7 @@ class Registry:
             InvalidInput: No installed plugin knows the suffix.
         """
         with held_off():
-            from ..tokens.container import Container
+            from ..tokens.formats import Container
 
         formats = [Container(), *self.plugins.formats]
         suffix = Path(path).suffix.lower() if isinstance(path, str | PathLike) else ""

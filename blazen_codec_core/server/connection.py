@@ -30,11 +30,10 @@ import numpy as np
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from .. import cancellation
-from ..checks import Pcm
 from ..comparison import compare, serialize
 from ..comparison.compare import Compared, Excerpt
 from ..errors import CodecError, InvalidInput
-from ..tokens import container
+from ..validation import Pcm
 from . import catalog
 from .admission import Full
 from .catalog import Asked, House
@@ -156,7 +155,7 @@ class Visit:
     def _give_tokens(self, made: Compared) -> None:
         for number, version in enumerate(made.versions):
             if version.tokens:
-                self._now(self._send(TOKENS, number, container.contents(version.tokens)))
+                self._now(self._send(TOKENS, number, version.tokens.to_bytes()))
 
     def _now(self, message: Coroutine[Any, Any, None]) -> None:
         """Sends a message from the thread, and waits until it has left, so that nothing piles up."""

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InvalidTokens
-from ..validation import as_array
+from .flat import integers
+from .tokens import CodecTokens
 
 if TYPE_CHECKING:
     from ..specs import CodecSpec
-    from .tokens import CodecTokens
 
 Ragged = Literal["refuse", "drop"]
 
@@ -52,38 +52,6 @@ class TokenLayout(ABC):
         Raises:
             InvalidTokens: An id is out of its slot's range, or the last frame is incomplete and `ragged` is `refuse`.
         """
-
-
-def integers(values: Any, what: str) -> NDArray[Any]:
-    """A sequence of integers; `InvalidTokens` where it is none."""
-    array = as_array(values, f"{what} cannot be an array")
-    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-        raise InvalidTokens(f"{what} are integers of shape (count,), not {array.dtype} {array.shape}")
-    return array
-
-
-def flatten(codes: Sequence[NDArray[Any]]) -> NDArray[np.uint32]:
-    """Codebook after codebook: `[c0[0], c0[1], …, c1[0], …]`, uint32."""
-    return np.concatenate([np.asarray(code).reshape(-1) for code in codes]).astype(np.uint32)
-
-
-def unflatten(flat: Any, strides: Sequence[int]) -> list[NDArray[np.int64]]:
-    """The inverse of `flatten`, for codebooks whose tokens cover `strides` frames.
-
-    With L the least common multiple of the strides, a group of L frames has `sum(L / stride)` tokens, and the count must
-    be a positive multiple of that.
-
-    Raises:
-        InvalidTokens: It is not, or the values are not integers.
-    """
-    array = integers(flat, "flat tokens")
-    group = math.lcm(*strides)
-    step = sum(group // stride for stride in strides)
-    if not array.size or array.size % step:
-        raise InvalidTokens(f"{array.size} flat tokens; with strides {tuple(strides)} it must be a positive multiple of {step}")
-    frames = array.size // step * group
-    ends = np.cumsum([frames // stride for stride in strides])
-    return [part.astype(np.int64) for part in np.split(array, ends[:-1])]
 
 
 def slots(strides: Sequence[int]) -> list[tuple[int, int]]:
@@ -208,8 +176,6 @@ class DelayLayout(TokenLayout):
 
 def check_one_stream(tokens: CodecTokens) -> None:
     """Raises `InvalidTokens` unless a sequence of ids can hold these tokens."""
-    from .tokens import CodecTokens  # which flattens with this module
-
     if not isinstance(tokens, CodecTokens):
         raise InvalidTokens(f"these are {type(tokens).__name__}, not CodecTokens")
     if tokens.streams != 1:
@@ -236,6 +202,4 @@ def as_table(ids: Any, width: int, ragged: Ragged) -> NDArray[np.int64]:
 
 
 def tokens_of(spec: CodecSpec, codes: list[NDArray[np.int64]]) -> CodecTokens:
-    from .tokens import CodecTokens  # which flattens with this module
-
     return CodecTokens.from_codes(spec, codes)

@@ -7,17 +7,15 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InvalidInput, InvalidTokens
-from ..forks import held_off
+from ..errors import CorruptFile, InvalidInput, InvalidTokens, reason
 from ..specs import Segment
 from ..validation import as_array, check_count, is_whole
-from . import code_arrays, layouts
+from . import code_arrays, container, flat
 
 if TYPE_CHECKING:
     from ..specs import CodecSpec
@@ -270,7 +268,7 @@ class CodecTokens:
         """
         if self.streams != 1:
             raise InvalidTokens(f"flat tokens are of one stream, there are {self.streams}: use .stream(0).flat() and so on")
-        return layouts.flatten([code[0] for code in self.codes])
+        return flat.flatten([code[0] for code in self.codes])
 
     @classmethod
     def concat(cls, parts: Iterable[CodecTokens]) -> CodecTokens:
@@ -335,35 +333,34 @@ class CodecTokens:
         if (self.scales is None) != (other.scales is None):
             raise InvalidTokens("some of these tokens have scales and some have none; they cannot be joined")
 
-    @classmethod
-    def from_parquet(cls, source: str | PathLike[str]) -> Iterator[tuple[str, CodecTokens]]:
-        """The id and the tokens of each row of a dataset that `blazen-codec tokenize` made, or of one of its shards.
-
-        Raises:
-            InvalidInput: There are none.
-            CorruptFile: A shard cannot be read.
-            EngineNotAvailable: pyarrow is not installed.
-        """
-        from ..dataset import shards
-
-        for path in shards.files(source):
-            for row in shards.format_of(path).read(path):
-                yield row.id, row.tokens
+    @property
+    def fields(self) -> dict[str, Any]:
+        """All but the codes and the scales, as values of JSON."""
+        names = [f.name for f in dataclasses.fields(self) if f.name not in ("codes", "scales", "source", "extra")]
+        source = dataclasses.asdict(self.source) if self.source else None
+        return {**{name: getattr(self, name) for name in names}, "source": source, "extra": dict(self.extra)}
 
     @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> CodecTokens:
-        """The tokens of a row of such a dataset as pandas, polars, DuckDB or `datasets` give it, a mapping of its columns.
+    def restored(cls, contents: container.Contents, where: str) -> CodecTokens:
+        """Tokens from their `fields` and arrays.
+
+        Args:
+            where: They are from, for messages.
 
         Raises:
-            CorruptFile: It is no such row.
+            CorruptFile: They do not fit together.
         """
-        from ..dataset.rows import tokens_of
-
-        return tokens_of(row)
+        fields = dict(contents.fields)
+        try:
+            source = fields.pop("source")
+            fields["source"] = Source(**source) if source else None
+            return cls(codes=tuple(contents.codes), scales=contents.scales, **fields)
+        except (InvalidTokens, ValueError, TypeError, KeyError, OverflowError) as error:
+            raise CorruptFile(f"{where} is damaged, or is not what it says: {reason(error)}") from error
 
     def save(self, path: str | PathLike[str]) -> None:
         """Writes a container file, whole or not at all."""
-        _files().write(self, path)
+        container.write(self.to_bytes(), path)
 
     @classmethod
     def open(cls, path: str | PathLike[str]) -> CodecTokens:
@@ -372,13 +369,11 @@ class CodecTokens:
         Raises:
             CorruptFile: It is none.
         """
-        tokens: CodecTokens = _files().read(path)
-        return tokens
+        return cls.restored(container.read(path), str(path))
 
     def to_bytes(self) -> bytes:
         """A container file's contents, which `from_bytes` reads."""
-        contents: bytes = _files().contents(self)
-        return contents
+        return container.to_bytes(container.Contents(self.fields, self.codes, self.scales))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> CodecTokens:
@@ -393,8 +388,12 @@ class CodecTokens:
         """
         if not isinstance(data, bytes | bytearray | memoryview):
             raise InvalidInput(f"the contents of a container are bytes, not {type(data).__name__}")
-        tokens: CodecTokens = _files().from_bytes(bytes(data), "this")
-        return tokens
+        return cls.from_container(bytes(data), "this")
+
+    @classmethod
+    def from_container(cls, data: bytes, where: str) -> CodecTokens:
+        """The same, of contents that messages call `where`."""
+        return cls.restored(container.from_bytes(data, where), where)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, CodecTokens):
@@ -449,10 +448,3 @@ def _checked(code: Any, number: int, size: int) -> Codes:
     if array.size and (array.min() < 0 or array.max() >= size):
         raise InvalidTokens(f"codebook {number} has a token outside 0 … {size - 1}")
     return array.astype(np.int32)
-
-
-def _files() -> ModuleType:
-    with held_off():
-        from . import container
-
-    return container

@@ -17,7 +17,7 @@ import torch
 from .. import weights
 from ..architectures import Architecture, check_config
 from ..backend import CodecBackend, DecoderSession, EncoderSession, whole_tile
-from ..checks import Pcm, check_channels, check_items
+from ..checks import check_channels, check_items
 from ..errors import DeviceUnavailable, InvalidInput, NotYetImplemented, WeightsUnavailable
 from ..forks import Anew
 from ..nn.checkpoints import conversion, state_dicts
@@ -27,7 +27,7 @@ from ..nn.layers.base import StreamSetup, prepare, reset_parameters
 from ..nn.layers.noise import CounterNoise
 from ..specs import CodecSpec, LoadOptions
 from ..tokens.tokens import CodecTokens
-from ..validation import is_whole
+from ..validation import Pcm, is_whole
 from .cuda_graphs import RecordedNetwork, recorder_for
 from .guard import running
 from .ragged_batch import decode_together, encode_together

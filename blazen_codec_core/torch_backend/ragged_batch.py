@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..checks import Pcm
 from ..nn.codec_network import CodecNetwork
 from ..nn.layers.base import State, StreamSetup
 from ..specs import CodecSpec
 from ..tokens.tokens import CodecTokens
+from ..validation import Pcm
 from .sessions import audio, signals
 from .transfers import fetched_codes, sent
 

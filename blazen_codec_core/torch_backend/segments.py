@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..backend import CodecBackend, DecoderSession, EncoderSession
-from ..checks import Pcm, check_piece
+from ..checks import check_piece
 from ..errors import InvalidInput
 from ..nn.codec_network import CodecNetwork
 from ..nn.layers.base import StreamSetup
 from ..specs import CodecSpec, Segment
 from ..tokens.tokens import CodecTokens
+from ..validation import Pcm
 from .sessions import OnePlayback, OneSignal, audio, signals
 from .transfers import fetched_codes
 

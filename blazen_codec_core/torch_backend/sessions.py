@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..backend import CodecBackend, DecoderSession, EncoderSession
-from ..checks import Pcm, check_blocks, check_piece
+from ..checks import check_blocks, check_piece
 from ..errors import CodecError, InvalidInput, InvalidTokens
 from ..nn.codec_network import CodecNetwork
 from ..nn.layers.base import State, StreamSetup
 from ..tokens.tokens import CodecTokens
+from ..validation import Pcm
 from .guard import running
 from .transfers import fetched, fetched_codes, sent
 

@@ -15,11 +15,11 @@ from typing import Any, NoReturn
 import torch
 
 from ..backend import CodecBackend
-from ..checks import Pcm
 from ..errors import DeviceUnavailable, InferenceError, NotYetImplemented
 from ..forks import Anew
 from ..nn.kernels.aten.conv import library_precision
 from ..tokens.tokens import CodecTokens
+from ..validation import Pcm
 from .backend import TFLOAT32, Loaded, TorchCodecBackend
 from .guard import running
 

@@ -77,7 +77,7 @@ def test_a_header_of_tokens_that_harms_is_a_corrupt_file(tmp_path, header):
     with pytest.raises(bc.CorruptFile, match=r"a\.tokens"):
         bc.CodecTokens.open(path)
     with pytest.raises(bc.CorruptFile, match="the row"):
-        bc.CodecTokens.from_row({"header": header, "codes": [[1]], "scales": None})
+        bc.tokens_from_row({"header": header, "codes": [[1]], "scales": None})
 
 
 @pytest.mark.parametrize("text", [DEEP, "{}", '{"__metadata__": ' + DEEP, '{"a": ' + DIGITS + "}"])

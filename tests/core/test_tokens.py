@@ -17,7 +17,8 @@ from safetensors.numpy import save_file
 
 import blazen_codec_core as bc
 from blazen_codec_core.files import replacing
-from blazen_codec_core.tokens import container, layouts
+from blazen_codec_core.tokens import container
+from blazen_codec_core.tokens.flat import flatten, unflatten
 
 
 @st.composite
@@ -169,10 +170,10 @@ def test_segments_are_not_cut_nor_gone_on_with():
 def test_flat_and_back(strides, groups):
     rng = np.random.default_rng(groups)
     codes = [rng.integers(0, 4096, groups * strides[0] // s) for s in strides]
-    flat = layouts.flatten(codes)
+    flat = flatten(codes)
     assert flat.dtype == np.uint32
     assert flat.size == sum(code.size for code in codes)
-    assert all(map(np.array_equal, layouts.unflatten(flat, strides), codes))
+    assert all(map(np.array_equal, unflatten(flat, strides), codes))
 
 
 def test_flat_is_codebook_after_codebook():
@@ -190,7 +191,7 @@ def test_flat_is_codebook_after_codebook():
 )
 def test_misaligned_flat_tokens_are_refused(flat, says):
     with pytest.raises(bc.InvalidTokens, match=says):
-        layouts.unflatten(flat, (4, 2, 1))
+        unflatten(flat, (4, 2, 1))
 
 
 def test_flat_is_of_one_stream():

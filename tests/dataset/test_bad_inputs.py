@@ -311,7 +311,7 @@ def test_short_recordings_share_a_tile_and_get_the_tokens_that_they_get_alone(tm
     tokenize(tmp_path / "in", tmp_path / "out")
     assert sum(batches) == sum(seconds < 0.16 for seconds in lengths)
     codec = bc.load("snac_tiny", device="cpu")
-    for name, tokens in bc.CodecTokens.from_parquet(tmp_path / "out"):
+    for name, tokens in bc.read_tokens(tmp_path / "out"):
         pcm = soundfile.read(tmp_path / "in" / name, dtype="float32")[0]
         assert all(map(np.array_equal, tokens.codes, codec.encode(pcm, 24_000).codes))
 
@@ -432,7 +432,7 @@ def test_columns_of_other_types_are_errors_of_their_file(tmp_path):
             changed = table.set_column(table.schema.get_field_index(name), name, column)
             pq.write_table(changed, tmp_path / "changed.parquet")
             for work in (
-                lambda: list(bc.CodecTokens.from_parquet(tmp_path / "changed.parquet")),
+                lambda: list(bc.read_tokens(tmp_path / "changed.parquet")),
                 lambda: list(shards.FORMATS["parquet"].listing(tmp_path / "changed.parquet")),
             ):
                 with contextlib.suppress(bc.CorruptFile):  # and nothing else

@@ -60,7 +60,7 @@ def test_all_columns_travel_into_every_shard_with_the_type_of_all_their_values(f
     tokenize(folder / "list.jsonl", folder / "out", "all", format=kind, shard_minutes=0.001)
     assert len(shards.files(folder / "out")) == 3
     assert carried(folder / "out") == EXPECTED
-    assert [tokens.seconds for _, tokens in bc.CodecTokens.from_parquet(folder / "out")] == [0.1] * 3
+    assert [tokens.seconds for _, tokens in bc.read_tokens(folder / "out")] == [0.1] * 3
     if kind == "parquet":
         for file in shards.files(folder / "out"):
             schema = pa.parquet.read_schema(file)
@@ -70,7 +70,7 @@ def test_all_columns_travel_into_every_shard_with_the_type_of_all_their_values(f
                 "source_bandwidth": "string",
             }  # fmt: skip
         for row in pa.parquet.read_table(folder / "out").to_pylist():
-            assert bc.CodecTokens.from_row(row).seconds == 0.1
+            assert bc.tokens_from_row(row).seconds == 0.1
 
 
 def test_columns_are_chosen_by_name_also_those_that_a_recording_is_found_by(folder):
@@ -132,7 +132,7 @@ def test_columns_of_parquet_travel_beside_audio(folder):
     assert carried(folder / "out") == [{"text": "x", "n": 3}] * 5
     codec = bc.load("snac_tiny", device="cpu")
     expected = codec.encode(soundfile.read(folder / "a.wav", dtype="float32")[0], 24_000)
-    for _, tokens in bc.CodecTokens.from_parquet(folder / "out"):
+    for _, tokens in bc.read_tokens(folder / "out"):
         assert (tokens.codes[0] == expected.codes[0]).all()
 
 
@@ -200,7 +200,7 @@ def test_a_manifest_of_parts_gives_the_tokens_of_those_parts(folder):
     row = {"audio_filepath": "long.wav", "offset": 0.5, "duration": 0.75, "text": "x"}
     (folder / "nemo.json").write_text(json.dumps(row) + "\n")
     tokenize(folder / "nemo.json", folder / "out", "text")
-    ((name, tokens),) = bc.CodecTokens.from_parquet(folder / "out")
+    ((name, tokens),) = bc.read_tokens(folder / "out")
     expected = bc.load("snac_tiny", device="cpu").encode(pcm[12_000:30_000, 0], 24_000)
     assert (name, tokens.num_samples) == ("long.wav#0.5-1.25", 18_000)
     assert all((own == other).all() for own, other in zip(tokens.codes, expected.codes, strict=True))

@@ -17,7 +17,7 @@ def test_there_and_back(run, recordings, tmp_path):
     assert "times real time" in err
     assert "entries in use, codebook by codebook:" in err
     assert "2 failed; tokens/.run/failures.jsonl says why" in err
-    tokens = dict(bc.CodecTokens.from_parquet(tmp_path / "tokens"))
+    tokens = dict(bc.read_tokens(tmp_path / "tokens"))
     assert len(tokens) == 10
     assert {own.num_codebooks for own in tokens.values()} == {4}
     code, out, err = run("tokenize", recordings, "-c", "encodec_tiny", "-o", "tokens", "-b", "3", "--mono", "--json", "-q", *ONE)

@@ -37,7 +37,7 @@ def files(folder):
 def test_every_file_is_what_decode_makes_of_its_row_at_the_rate_and_length_of_the_original(recordings, dataset, tmp_path):
     summary = bc.detokenize_dataset(dataset, tmp_path / "out", engine=HERE)
     codec = bc.load("snac_tiny", device="cpu")
-    rows = dict(bc.CodecTokens.from_parquet(dataset))
+    rows = dict(bc.read_tokens(dataset))
     assert (summary.rows, summary.failed, summary.shards) == (10, 0, len(shards.files(dataset)))
     assert files(tmp_path / "out") == {name if name.endswith(".wav") else f"{name}.wav" for name in rows}
     for identity, tokens in rows.items():
@@ -101,8 +101,8 @@ def test_random_weights_are_those_that_made_the_tokens(recordings, tmp_path):
     codec = bc.load("snac_tiny", weights="random:3", device="cpu")
     bc.tokenize_dataset(recordings, codec, tmp_path / "tokens", engine=HERE)
     bc.detokenize_dataset(tmp_path / "tokens", tmp_path / "out", engine=HERE)
-    (identity,) = (name for name, tokens in bc.CodecTokens.from_parquet(tmp_path / "tokens") if name.endswith("0002.ogg"))
-    tokens = dict(bc.CodecTokens.from_parquet(tmp_path / "tokens"))[identity]
+    (identity,) = (name for name, tokens in bc.read_tokens(tmp_path / "tokens") if name.endswith("0002.ogg"))
+    tokens = dict(bc.read_tokens(tmp_path / "tokens"))[identity]
     assert np.allclose(audio.read(tmp_path / "out" / f"{identity}.wav")[0], np.clip(codec.decode(tokens), -1, 1), atol=1e-4)
 
 
@@ -234,4 +234,4 @@ def test_whatever_arrow_cannot_read_is_damaged(tmp_path, monkeypatch, kind):
 
     monkeypatch.setattr(pyarrow.parquet, "ParquetFile", unreadable)
     with pytest.raises(bc.CorruptFile, match=r"a\.parquet cannot be read: .*not like this"):
-        list(bc.CodecTokens.from_parquet(tmp_path / "a.parquet"))
+        list(bc.read_tokens(tmp_path / "a.parquet"))

@@ -65,7 +65,7 @@ TOKENS = """
     import sys
     import blazen_codec_core as bc
     try:
-        for number, _ in enumerate(bc.CodecTokens.from_parquet(sys.argv[1])):
+        for number, _ in enumerate(bc.read_tokens(sys.argv[1])):
             pass
         print(number)
     except bc.CodecError as error:
@@ -214,7 +214,7 @@ def test_rows_of_very_many_tokens_are_read_again(tmp_path, monkeypatch, tokens):
         monkeypatch.setattr(parquet_pages, limit, 8 * few.values)
     shards.FORMATS["parquet"].write(tmp_path / "a.parquet", bc.load("snac_tiny").spec, [few, few, many, few])
     assert pq.ParquetFile(tmp_path / "a.parquet").num_row_groups == 3
-    assert [found for _, found in bc.CodecTokens.from_parquet(tmp_path / "a.parquet")] == [tokens, tokens, same, tokens]
+    assert [found for _, found in bc.read_tokens(tmp_path / "a.parquet")] == [tokens, tokens, same, tokens]
 
 
 @pytest.mark.parametrize("options", [{"data_page_version": "2.0"}, {"use_dictionary": False}, {"compression": "none"}, {"x": 1}])
@@ -340,7 +340,7 @@ def test_a_tar_of_tokens_has_no_holes_and_no_links(tmp_path, tokens):
     path = tmp_path / "a.tar"
     shards.FORMATS["tar"].write(path, bc.load("snac_tiny").spec, [Row("a", "a.wav", tokens, 0.0, 24_000, 4800, 1)])
     whole = path.read_bytes()
-    assert len(list(bc.CodecTokens.from_parquet(path))) == 1
+    assert len(list(bc.read_tokens(path))) == 1
     for bad, says in (
         (header("000001.json", tarfile.SYMTYPE, linkname="/etc/passwd"), "is a link"),
         (pax(GNU__sparse__major="1", GNU__sparse__realsize=str(10**12)) + header("000001.tokens", content=b"x"), "holes"),
@@ -374,7 +374,7 @@ FOOTERS = """
         for _ in range(draw.randint(1, 3)):
             data[draw.randrange(begin, len(good) - 8)] = draw.randrange(256)
         path.write_bytes(data)
-        for read in (lambda: list(bc.CodecTokens.from_parquet(path)), lambda: list(sources.find(path).entries)):
+        for read in (lambda: list(bc.read_tokens(path)), lambda: list(sources.find(path).entries)):
             try:
                 read()
             except bc.CodecError:

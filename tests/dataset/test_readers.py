@@ -15,16 +15,16 @@ MODELS = ("snac_tiny", "encodec_48khz")
 
 @pytest.fixture(scope="module", params=MODELS)
 def dataset(recordings, tmp_path_factory, request):
-    """Its folder, and what `CodecTokens.from_parquet` makes of it."""
+    """Its folder, and what `bc.read_tokens` makes of it."""
     out = tmp_path_factory.mktemp(request.param) / "out"
     codec = bc.load(request.param, weights="random:0", device="cpu")
     bc.tokenize_dataset(recordings, codec, out, shard_minutes=0.05, engine=bc.Engine(workers=1))
-    return out, dict(bc.CodecTokens.from_parquet(out))
+    return out, dict(bc.read_tokens(out))
 
 
 def check(rows, expected) -> None:
     """That rows, mappings of columns, hold the tokens that they should."""
-    found = {row["id"]: bc.CodecTokens.from_row(row) for row in rows}
+    found = {row["id"]: bc.tokens_from_row(row) for row in rows}
     assert found.keys() == expected.keys()
     for identity, tokens in found.items():
         for one, other in zip(tokens.codes, expected[identity].codes, strict=True):
@@ -72,11 +72,10 @@ def test_datasets(dataset, tmp_path):
 def test_webdataset_style_tars(recordings, tmp_path):
     """Through `datasets`, which reads them as WebDataset does."""
     datasets = pytest.importorskip("datasets")
-    from blazen_codec_core.tokens import container
 
     bc.tokenize_dataset(recordings, "snac_tiny", tmp_path / "out", format="tar", engine=bc.Engine(workers=1))
-    expected = dict(bc.CodecTokens.from_parquet(tmp_path / "out"))
+    expected = dict(bc.read_tokens(tmp_path / "out"))
     files = [str(path) for path in shards.files(tmp_path / "out")]
     for sample in datasets.load_dataset("webdataset", data_files=files, split="train", streaming=True):
-        tokens = container.from_bytes(sample["tokens"], sample["__key__"])
+        tokens = bc.CodecTokens.from_bytes(sample["tokens"])
         assert np.array_equal(tokens.codes[0], expected[sample["json"]["id"]].codes[0])

@@ -33,7 +33,7 @@ from blazen_codec_core.dataset.rows import Row
 from blazen_codec_core.evaluation import evaluate
 from blazen_codec_core.nn.checkpoints.state_dicts import read_config
 from blazen_codec_core.server.catalog import House, asked
-from blazen_codec_core.tokens import container, layouts
+from blazen_codec_core.tokens import container, flat
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 sys.path.insert(0, str(Path(__file__).parent))
@@ -187,7 +187,7 @@ class TestTokens:
 
     def test_unflatten(self):
         cases = st.tuples(strategies.flat(SPEC), st.lists(st.integers(1, 9), min_size=1, max_size=3))
-        throw("unflatten", 200, cases, lambda case: layouts.unflatten(*case))
+        throw("unflatten", 200, cases, lambda case: flat.unflatten(*case))
 
 
 def list_of(found):
@@ -308,7 +308,7 @@ class TestFiles:
             path.write_bytes(data)
             for _ in shards.format_of(path).listing(path):
                 pass
-            for _, found in bc.CodecTokens.from_parquet(path):
+            for _, found in bc.read_tokens(path):
                 toy.decode(found)
 
         throw(f"shards {suffix}", 600, strategies.damaged(path.read_bytes()), work)
@@ -318,7 +318,7 @@ class TestFiles:
         columns = Row("a", "a.wav", tokens, 0.0, 8000, 100, 2).columns
         lists = st.lists(st.one_of(st.lists(st.integers(-1, 99), max_size=9), JUNK), max_size=5)
         changes = st.dictionaries(st.sampled_from(["codes", "scales", "header"]), st.one_of(JUNK, lists), min_size=1, max_size=3)
-        throw("from_row", 500, st.one_of(changes.map(lambda some: {**columns, **some}), JUNK), bc.CodecTokens.from_row)
+        throw("from_row", 500, st.one_of(changes.map(lambda some: {**columns, **some}), JUNK), bc.tokens_from_row)
 
     @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet", ".tar"])
     def test_lists_of_recordings(self, tmp_path, suffix):
@@ -405,12 +405,12 @@ class TestWhatFilesSay:
         def work(text):
             raw = json.dumps({"__metadata__": {"blazen_codec": text}}).encode()
             path.write_bytes(struct.pack("<Q", len(raw)) + raw)
-            for read in (lambda: bc.CodecTokens.open(path), lambda: bc.CodecTokens.from_row({"header": text, "codes": codes})):
+            for read in (lambda: bc.CodecTokens.open(path), lambda: bc.tokens_from_row({"header": text, "codes": codes})):
                 with contextlib.suppress(bc.CodecError):
                     toy.decode(read())
             bc.CodecTokens.open(path)
 
-        throw("JSON of containers", 500, with_odd_json(container.header(tokens)), work)
+        throw("JSON of containers", 500, with_odd_json(container.header_of(tokens.fields)), work)
 
     def test_configs(self, tmp_path):
         path = tmp_path / "config.json"
@@ -532,7 +532,7 @@ class TestWhatFilesSay:
             shards.parquet().write_table(table, path)
             for _ in shards.format_of(path).listing(path):
                 pass
-            for _, found in bc.CodecTokens.from_parquet(path):
+            for _, found in bc.read_tokens(path):
                 toy.decode(found)
 
         throw("columns of other types", 600, changes, work)

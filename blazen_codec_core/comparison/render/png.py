@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ...checks import Pcm
 from ...evaluation import metrics
 from ...tokens.tokens import CodecTokens
+from ...validation import Pcm
 
 COLUMNS = 1200
 """Of a spectrogram, at most; longer recordings have several frames in one."""

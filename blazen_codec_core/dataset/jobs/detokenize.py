@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from ... import transcode
-from ...checks import Pcm
 from ...errors import InvalidInput
 from ...files import replaced_by, unwritten
 from ...provider import DynCodecProvider
+from ...validation import Pcm
 from .. import shards
 from ..destination import Destination, shortly
 from ..rows import Row

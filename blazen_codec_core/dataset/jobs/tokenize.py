@@ -20,12 +20,12 @@ import numpy as np
 
 from ... import transcode
 from ...audio import AudioReader, Truncated, loudness
-from ...checks import Pcm
 from ...errors import InvalidInput, WeightsUnavailable
 from ...forks import cached_property
 from ...provider import DynCodecProvider
 from ...tokens.tokens import CodecTokens
 from ...transcode import Recording
+from ...validation import Pcm
 from .. import plan, run_state, shards
 from ..destination import Destination
 from ..executors.processes import cores

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from transformers import MimiConfig, MimiModel
 
 from blazen_codec_core import CodecTokens, DecoderSession, NotYetImplemented, WeightsUnavailable
-from blazen_codec_core.checks import Pcm
 from blazen_codec_core.nn import State, StreamSetup
 from blazen_codec_core.torch_backend.backend import TorchCodecBackend
 from blazen_codec_core.torch_backend.guard import running
 from blazen_codec_core.torch_backend.sessions import audio
+from blazen_codec_core.validation import Pcm
 from blazen_codec_core.weights import RandomWeights, WeightFile
 
 from .specs import SPEC

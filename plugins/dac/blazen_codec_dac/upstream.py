@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from blazen_codec_core import CodecTokens, EngineNotAvailable
-from blazen_codec_core.checks import Pcm
 from blazen_codec_core.torch_backend.upstream import UpstreamBackend, stand_ins
+from blazen_codec_core.validation import Pcm
 from blazen_codec_core.weights import RandomWeights, WeightFile
 
 from .backend import DacBackend

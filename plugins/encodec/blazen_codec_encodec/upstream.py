@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from blazen_codec_core import CodecTokens, EngineNotAvailable
-from blazen_codec_core.checks import Pcm
 from blazen_codec_core.torch_backend.segments import coded
 from blazen_codec_core.torch_backend.upstream import UpstreamBackend, stand_in
+from blazen_codec_core.validation import Pcm
 from blazen_codec_core.weights import RandomWeights, WeightFile
 
 from .backend import EncodecBackend

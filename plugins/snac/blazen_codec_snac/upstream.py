@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from blazen_codec_core import CodecTokens, EngineNotAvailable
-from blazen_codec_core.checks import Pcm
 from blazen_codec_core.nn import StreamSetup
 from blazen_codec_core.nn.checkpoints import conversion, state_dicts
 from blazen_codec_core.torch_backend.upstream import UpstreamBackend
+from blazen_codec_core.validation import Pcm
 from blazen_codec_core.weights import RandomWeights, WeightFile
 
 from .backend import SnacBackend
