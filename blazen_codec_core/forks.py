@@ -17,15 +17,15 @@ LONGEST_WAIT = 180.0
 """Seconds that a fork waits for what other threads do. Longer than that, they may be waiting for the fork."""
 GIVE_WAY = 10.0
 """Seconds that what would hold forks off waits for one that is waiting."""
-_LOOK = 0.1
-"""Seconds after which a fork looks again, since a thread that was interrupted may not have said that it is done."""
+_LOOK = 0.001
+"""Seconds after which either looks again. No lock is held meanwhile: an interrupt at the wrong moment would leave it locked."""
 _LONGEST_END = 1.0
 """Seconds that a fork waits for threads that have ended, and whose libraries tidy up."""
 _TASKS = Path("/proc/self/task")
 _forked = False
-_gate = threading.Condition()
-_waiting = 0
-_busy: weakref.WeakSet[_Busy] = weakref.WeakSet()
+_forks: dict[int, float] = {}
+"""Threads that are about to fork, and until when others give way to them."""
+_busy: dict[int, weakref.ref[_Busy]] = {}
 _were_busy: set[int] = set()
 """Threads, as the system numbers them."""
 
@@ -34,7 +34,12 @@ class _Busy:
     """A thread is where no other may fork. It lives as long as the frame that holds it, however that is left."""
 
     def __init__(self) -> None:
-        self.thread = threading.get_ident()
+        self.thread, key = threading.get_ident(), id(self)
+        _busy[key] = weakref.ref(self, lambda _: _busy.pop(key, None))
+
+    def end(self) -> None:
+        """Let others fork."""
+        _busy.pop(id(self), None)
 
 
 class Anew(Generic[T]):
@@ -103,33 +108,35 @@ def held_off() -> Iterator[None]:
     A child can never import what was being imported, nor take a lock that a thread of its parent had. A fork that waits already
     goes first.
     """
-    with _gate:
-        if not _are_busy(own=True):
-            _gate.wait_for(lambda: not _waiting, GIVE_WAY)
+    _were_busy.add(threading.current_thread().native_id or 0)
+    inside = _are_busy(own=True)
+    busy = _Busy()
+    while not inside and _must_give_way():  # either a fork sees that we are busy, or we see that it is about to be
+        busy.end()
+        time.sleep(_LOOK)
         busy = _Busy()
-        _busy.add(busy)
-        _were_busy.add(threading.current_thread().native_id or 0)
     try:
         yield
     finally:
-        with _gate:
-            _busy.discard(busy)
-            _gate.notify_all()
+        busy.end()
 
 
 def _are_busy(own: bool) -> bool:
     """Whether this thread is, or any other."""
     me = threading.get_ident()
-    return any((busy.thread == me) is own for busy in _busy)
+    return any(busy is not None and (busy.thread == me) is own for busy in [known() for known in list(_busy.values())])
+
+
+def _must_give_way() -> bool:
+    now = time.monotonic()
+    return any(now < until for until in list(_forks.values()))
 
 
 def _before() -> None:
-    global _waiting  # noqa: PLW0603
-    _gate.acquire()
-    _waiting += 1
-    end = time.monotonic() + LONGEST_WAIT
-    while _are_busy(own=False) and time.monotonic() < end:
-        _gate.wait(_LOOK)
+    now = time.monotonic()
+    _forks[threading.get_ident()] = now + GIVE_WAY
+    while _are_busy(own=False) and time.monotonic() < now + LONGEST_WAIT:
+        time.sleep(_LOOK)
     _wait_for_ended_threads()
 
 
@@ -138,22 +145,22 @@ def _wait_for_ended_threads() -> None:
     ended = _were_busy - {thread.native_id for thread in threading.enumerate()}
     end = time.monotonic() + _LONGEST_END
     while any((_TASKS / str(thread)).exists() for thread in ended) and time.monotonic() < end:
-        time.sleep(0.001)
+        time.sleep(_LOOK)
     _were_busy.difference_update(ended)
 
 
 def _after_in_parent() -> None:
-    global _waiting  # noqa: PLW0603
-    _waiting -= 1
-    _gate.notify_all()
-    _gate.release()
+    _forks.pop(threading.get_ident(), None)
 
 
 def _after_in_child() -> None:
-    global _forked, _gate, _waiting
-    _forked, _gate, _waiting = True, threading.Condition(), 0
-    for busy in [busy for busy in _busy if busy.thread != threading.get_ident()]:
-        _busy.discard(busy)
+    global _forked  # noqa: PLW0603
+    _forked = True
+    _forks.clear()
+    for key, known in list(_busy.items()):
+        busy = known()
+        if busy is None or busy.thread != threading.get_ident():
+            _busy.pop(key, None)
     for thing in list(_all):
         thing.forget()
 

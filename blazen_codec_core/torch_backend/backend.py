@@ -401,10 +401,10 @@ class TorchCodecBackend(CodecBackend):
     def _encode_group(self, items: list[Pcm], books: int) -> list[CodecTokens]:
         if len(items) == 1:
             return [self.encode_whole(items[0], books)]
-        loaded = self.loaded()
+        loaded, coder = self.loaded(), self._coder()
         with running():
             if self.spec.segment:
-                return encode_segments(self._coder(), items, books, loaded.weights)
+                return encode_segments(coder, items, books, loaded.weights)
             setup = self.setup(sum(len(item) for item in items) // self.channels)
             codes = encode_together(self.spec, loaded.network, setup, items, books, whole_tile(self, setup.batch))
         return [
@@ -415,11 +415,12 @@ class TorchCodecBackend(CodecBackend):
     def _decode_group(self, items: list[CodecTokens]) -> list[Pcm]:
         if len(items) == 1:
             return [self.decode_whole(items[0])]
+        loaded, coder = self.loaded(), self._coder()
         with running():
             if self.spec.segment:
-                return decode_segments(self._coder(), items)
+                return decode_segments(coder, items)
             setup = self.setup(sum(item.streams for item in items))
-            return decode_together(self.spec, self.loaded().network, setup, items, whole_tile(self, setup.batch))
+            return decode_together(self.spec, loaded.network, setup, items, whole_tile(self, setup.batch))
 
     def _tile(self, asked: int | None) -> int:
         if asked is None:
