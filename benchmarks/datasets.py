@@ -22,7 +22,7 @@ from blazen_codec_core.dataset import plan, run_state
 from blazen_codec_core.dataset.executors import processes
 from blazen_codec_core.dataset.items import Fault
 from blazen_codec_core.dataset.jobs.base import Job
-from blazen_codec_core.dataset.run_state import Done
+from blazen_codec_core.dataset.run_state import ShardResult
 from blazen_codec_core.transcode import Recording
 
 from . import timing
@@ -52,7 +52,7 @@ def generate(folder: Path, files: int, broken: int) -> None:
 
 @dataclass(frozen=True)
 class Alone(Job):
-    """The shards of a dataset through `encode_batch`, from memory: `Done.took` is of that alone, `Done.seconds` of streams."""
+    """The shards of a dataset through `encode_batch`, from memory. `took` of a result is of that alone, `seconds` of streams."""
 
     out: Path
     verb: ClassVar[str] = "measuring"
@@ -61,7 +61,7 @@ class Alone(Job):
         planned = plan.read(self.out / run_state.FOLDER)
         assert planned is not None
 
-        def work(number: int) -> Done:
+        def work(number: int) -> ShardResult:
             audio = []
             for item in planned.items(number):
                 if isinstance(item, Fault):
@@ -73,13 +73,13 @@ class Alone(Job):
             started = time.perf_counter()
             codec.encode_batch(audio, codec.sample_rate)
             took = time.perf_counter() - started
-            return Done(number, len(audio), sum(pcm.size for pcm in audio) / codec.sample_rate / codec.channels, took)
+            return ShardResult(number, len(audio), sum(pcm.size for pcm in audio) / codec.sample_rate / codec.channels, took)
 
         return work
 
 
 @contextmanager
-def watched() -> Iterator[dict[str, float]]:
+def peak_memory() -> Iterator[dict[str, float]]:
     """The most memory, in MiB, that any process of this one holds meanwhile: its own as `parent`, a child's as `worker`."""
     peaks, over = {"parent": 0.0, "worker": 0.0}, threading.Event()
     this = psutil.Process()
@@ -112,7 +112,7 @@ def run(name: str, files: int, broken: int, workers: int, device: str) -> dict[s
         if codec.device != "cpu":
             codec.encode_batch([timing.voices(codec, seconds) for seconds in (0.3, 1.0, 4.0)], codec.sample_rate)  # compiles
         started = time.perf_counter()
-        with watched() as peaks:
+        with peak_memory() as peaks:
             summary = bc.tokenize_dataset(source, codec, out, engine=bc.Engine(workers=workers))
         elapsed = time.perf_counter() - started
         streams = sum(tokens.seconds * tokens.streams for _, tokens in bc.read_tokens(out))

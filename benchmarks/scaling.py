@@ -21,9 +21,9 @@ from blazen_codec_core.audio import AudioReader
 from blazen_codec_core.conformance.signals import voice
 from blazen_codec_core.dataset import plan, run_state
 from blazen_codec_core.dataset.executors.processes import cores
-from blazen_codec_core.dataset.items import Item
+from blazen_codec_core.dataset.items import AudioItem
 from blazen_codec_core.dataset.jobs.tokenize import in_threads
-from blazen_codec_core.dataset.run_state import Done
+from blazen_codec_core.dataset.run_state import ShardResult
 from blazen_codec_core.dataset.sources import Source, find
 from blazen_codec_core.transcode import Recording
 
@@ -33,7 +33,7 @@ START_UP = 15.0
 """Seconds from starting a worker to its first shard."""
 
 
-class Far(Item):
+class RemoteItem(AudioItem):
     """A recording on storage that takes its time."""
 
     def seconds(self, root: Path) -> float:
@@ -70,7 +70,7 @@ def headers(count: int = 4_000) -> float:
     """Recordings a second whose headers are read from storage that answers after `ROUND_TRIP`."""
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        items: Iterator[Item] = (Far(str(number), f"{number}.wav") for number in range(count))
+        items: Iterator[AudioItem] = (RemoteItem(str(number), f"{number}.wav") for number in range(count))
         plan.make(Path(folder), Source(Path(folder), items), shard_seconds=None, planned=lambda _: None)
         return count / (time.perf_counter() - started)
 
@@ -80,7 +80,7 @@ def journal(count: int = 500) -> float:
     with tempfile.TemporaryDirectory() as folder, run_state.open_books(Path(folder)) as kept:
         started = time.perf_counter()
         for number in range(count):
-            kept.note(Done(number, 100, 3600.0, 60.0, (), ("eJxjYBBggAEmKO0AxAoMHGA2hwMjTFoBiBmhyjnAipA=",) * 8))
+            kept.note(ShardResult(number, 100, 3600.0, 60.0, (), ("eJxjYBBggAEmKO0AxAoMHGA2hwMjTFoBiBmhyjnAipA=",) * 8))
         return count / (time.perf_counter() - started)
 
 
@@ -101,7 +101,7 @@ def reading(seconds: float = 20.0, files: int = 24) -> list[dict[str, Any]]:
     return rows
 
 
-class NoTime:
+class InstantNetwork:
     """A network that takes none to encode: its tokens are zeros."""
 
     def __init__(self, network: Any, strides: tuple[int, ...]) -> None:
@@ -120,8 +120,8 @@ def around(lengths: tuple[float, ...] = (2.0, 10.0, 30.0), total: float = 7200.0
     each keeps the thread busy that also runs the network."""
     codec, rows = bc.load("snac_24khz", device="cpu", weights="random:0"), []
     backend = codec._handle.backend
-    backend._loaded = dataclasses.replace(backend.loaded(), network=NoTime(backend.loaded().network, codec.spec.strides))
-    backend.batch_streams, type(backend).frames_at_once = {"cpu": 32}, 2**25
+    backend._loaded = dataclasses.replace(backend.loaded(), network=InstantNetwork(backend.loaded().network, codec.spec.strides))
+    backend.batch_streams, type(backend).max_frames_per_step = {"cpu": 32}, 2**25
     for length in lengths:
         with tempfile.TemporaryDirectory() as folder:
             source, out, count = Path(folder) / "in", Path(folder) / "out", int(total / length)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 import blazen_codec_core as bc
-from blazen_codec_core.nn.kernels.aten.conv import library_precision
+from blazen_codec_core.nn.kernels.aten.conv import tf32_scope
 
 from . import peers, timing
 
@@ -127,7 +127,7 @@ def _peer(
         for module in model.modules():
             if isinstance(module, torch.nn.LSTM):
                 module.flatten_parameters()
-        with torch.inference_mode(), library_precision(where, rough):
+        with torch.inference_mode(), tf32_scope(where, rough):
             return work()
 
     def encode() -> list[Array]:

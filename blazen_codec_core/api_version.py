@@ -10,7 +10,7 @@ API_VERSION = 1
 """The generation of what core and plugins ask of each other: specs, hooks, the trait. It goes up when plugins have to change."""
 
 
-class OtherGeneration(PluginError):
+class IncompatiblePlugin(PluginError):
     """A plugin was built for another generation of the interface than this core has."""
 
     def __init__(self, model: str, built_for: object) -> None:

@@ -90,19 +90,19 @@ class DecoderSession(ABC):
         """The most audio whose tokens can have been pushed without it having come out, in samples."""
 
 
-class Tiled(Protocol):
+class HasTiles(Protocol):
     """What a tile depends on."""
 
     @property
     def spec(self) -> CodecSpec: ...
     @property
-    def frames_at_once(self) -> int: ...
+    def max_frames_per_step(self) -> int: ...
 
 
-def whole_tile(codec: Tiled, streams: int) -> int:
+def offline_tile_frames(codec: HasTiles, streams: int) -> int:
     """Frames at a time of a session of so many streams that are all there, which does not have to answer early."""
     tile = codec.spec.tile_frames
-    return tile if codec.spec.segment else max(tile, codec.frames_at_once // max(1, streams) // tile * tile)
+    return tile if codec.spec.segment else max(tile, codec.max_frames_per_step // max(1, streams) // tile * tile)
 
 
 class CodecBackend(AudioBackend):
@@ -161,23 +161,23 @@ class CodecBackend(AudioBackend):
         return self.spec.frame_rate
 
     @property
-    def piece_frames(self) -> int:
+    def preferred_chunk_frames(self) -> int:
         """How many frames at once a session is fastest with; whole tiles."""
         return self.spec.tile_frames
 
     @property
-    def frames_at_once(self) -> int:
-        """How many frames, of all streams together, run best at once where all of a signal is there; see `whole_tile`."""
+    def max_frames_per_step(self) -> int:
+        """How many frames, of all streams together, run best at once where all of it is there; see `offline_tile_frames`."""
         return self.spec.tile_frames
 
     @property
-    def batch_signals(self) -> int:
+    def max_batch_size(self) -> int:
         """How many signals run side by side on its device; 1 if a batch is no faster than one after the other."""
         return 1
 
     @property
     def short_samples(self) -> int:
-        """Up to how many samples a signal is so short that several share a tile in a batch, whatever `batch_signals` is."""
+        """Up to how many samples a signal is so short that several share a tile in a batch, whatever `max_batch_size` is."""
         return 0
 
     @property
@@ -250,7 +250,7 @@ class CodecBackend(AudioBackend):
 
     def encode_whole(self, pcm: Pcm, books: int) -> CodecTokens:
         """Checked audio to tokens of the first so many codebooks."""
-        tile = whole_tile(self, pcm.shape[0] // self.channels)
+        tile = offline_tile_frames(self, pcm.shape[0] // self.channels)
         session = self.encoder_session(pcm.shape[0], num_codebooks=books, tile_frames=tile)
         return CodecTokens.concat([session.push(pcm), session.finish()])
 
@@ -301,7 +301,7 @@ class CodecBackend(AudioBackend):
 
     def _played(self, tokens: CodecTokens) -> Iterator[Pcm]:
         """The audio of checked tokens: in pieces, where the codec decodes in pieces."""
-        tile = whole_tile(self, tokens.streams)
+        tile = offline_tile_frames(self, tokens.streams)
         try:
             session = self.decoder_session(tile_frames=tile)
         except NotYetImplemented:
@@ -309,7 +309,7 @@ class CodecBackend(AudioBackend):
                 raise
             yield self.decode_whole(tokens)
             return
-        for part in tokens.parts(max(tile, self.piece_frames)):
+        for part in tokens.parts(max(tile, self.preferred_chunk_frames)):
             cancellation.check()
             yield session.push(part)
         yield session.finish()

@@ -13,7 +13,7 @@ _given_up: ContextVar[threading.Event | None] = ContextVar("given_up", default=N
 
 
 @contextmanager
-def unless(given_up: threading.Event) -> Iterator[None]:
+def cancel_scope(given_up: threading.Event) -> Iterator[None]:
     """Around work that is wanted until the event is set."""
     token = _given_up.set(given_up)
     try:

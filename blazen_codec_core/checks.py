@@ -10,7 +10,7 @@ import numpy as np
 from .errors import InvalidInput, InvalidTokens
 from .specs import CodecSpec
 from .tokens.tokens import CodecTokens
-from .validation import MAX_CHANNELS, Pcm, check_audio, check_few, is_whole
+from .validation import MAX_CHANNELS, Pcm, check_audio, check_few, is_int
 
 
 def check_pcm(spec: CodecSpec, pcm: Any, sample_rate: int, *, empty: bool = False) -> Pcm:
@@ -20,7 +20,7 @@ def check_pcm(spec: CodecSpec, pcm: Any, sample_rate: int, *, empty: bool = Fals
         InvalidInput: It is not audio for this model.
     """
     array = check_audio(pcm, empty=empty)
-    if not is_whole(sample_rate) or sample_rate != spec.sample_rate:
+    if not is_int(sample_rate) or sample_rate != spec.sample_rate:
         raise InvalidInput(
             f"{spec.name} takes audio at {spec.sample_rate} Hz, not {sample_rate!r}; "
             "resample it first, for instance with blazen_codec_core.resample"
@@ -46,7 +46,7 @@ def check_piece(spec: CodecSpec, pcm: Any, channels: int) -> Pcm:
 
 def check_channels(spec: CodecSpec, channels: int) -> None:
     """Raises `InvalidInput` unless this model takes so many channels."""
-    if not is_whole(channels):
+    if not is_int(channels):
         raise InvalidInput(f"a number of channels is a whole number, not {channels!r}")
     if spec.channels == 1:
         check_few(channels, least=1)

@@ -81,7 +81,7 @@ class DynCodecProvider:
         given_up = threading.Event()
 
         def work() -> R:
-            with cancellation.unless(given_up):
+            with cancellation.cancel_scope(given_up):
                 cancellation.check()
                 return function(*args, **kwargs)
 
@@ -133,16 +133,16 @@ class DynCodecProvider:
         return self.spec.frame_rate
 
     @property
-    def piece_frames(self) -> int:
-        return self._backend.piece_frames
+    def preferred_chunk_frames(self) -> int:
+        return self._backend.preferred_chunk_frames
 
     @property
-    def frames_at_once(self) -> int:
-        return self._backend.frames_at_once
+    def max_frames_per_step(self) -> int:
+        return self._backend.max_frames_per_step
 
     @property
-    def batch_signals(self) -> int:
-        return self._backend.batch_signals
+    def max_batch_size(self) -> int:
+        return self._backend.max_batch_size
 
     @property
     def short_samples(self) -> int:

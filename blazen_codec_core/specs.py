@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 
-from .api_version import API_VERSION, OtherGeneration
+from .api_version import API_VERSION, IncompatiblePlugin
 from .errors import InvalidInput, reason
 
 Positive = Annotated[int, Field(gt=0)]
@@ -204,7 +204,7 @@ class CodecSpec(_Frozen):
     def _of_this_generation(cls, fields: Any) -> Any:
         """Asked first, since the fields of another generation may be others."""
         if isinstance(fields, dict) and fields.get("api_version", API_VERSION) != API_VERSION:
-            raise OtherGeneration(str(fields.get("name")), fields["api_version"])
+            raise IncompatiblePlugin(str(fields.get("name")), fields["api_version"])
         return fields
 
     @model_validator(mode="after")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from .audio import AudioReader, Resampler, Truncated, loudness, writing
-from .backend import whole_tile
+from .backend import offline_tile_frames
 from .errors import InvalidInput, InvalidTokens, NotYetImplemented
 from .provider import DynCodecProvider
 from .tokens.tokens import CodecTokens, Source
@@ -32,7 +32,7 @@ def silent(_what: str, _seconds: float | None) -> AbstractContextManager[Advance
 
 
 @dataclasses.dataclass(frozen=True)
-class Channels:
+class ChannelMap:
     """How the channels of a recording are made to suit a codec.
 
     Attributes:
@@ -93,7 +93,7 @@ class Recording:
             self.name = str(reader.path)
             self.sample_rate = reader.sample_rate
             self.seconds = None if reader.num_samples is None else reader.num_samples / reader.sample_rate
-            self.channels = Channels(reader.channels, mono, codec.channels)
+            self.channels = ChannelMap(reader.channels, mono, codec.channels)
         self.read = 0
         """Samples that there were."""
         self.found: list[str] = []
@@ -191,7 +191,7 @@ def level_of(
 def encode_pieces(codec: DynCodecProvider, pieces: Iterator[Pcm], channels: int, bandwidth: float | None) -> CodecTokens:
     """The tokens of audio that comes in pieces."""
     try:
-        tile = whole_tile(codec, channels // codec.channels)
+        tile = offline_tile_frames(codec, channels // codec.channels)
         session = codec.encoder_session(channels, bandwidth=bandwidth, tile_frames=tile)
     except NotYetImplemented:
         return codec.encode(np.concatenate(list(pieces), axis=1), codec.sample_rate, bandwidth=bandwidth)
@@ -200,19 +200,19 @@ def encode_pieces(codec: DynCodecProvider, pieces: Iterator[Pcm], channels: int,
 
 def decode_pieces(codec: DynCodecProvider, tokens: CodecTokens, advance: Advance = lambda _: None) -> Iterator[Pcm]:
     """The audio that tokens stand for, at the codec's rate."""
-    tile = whole_tile(codec, tokens.streams)
+    tile = offline_tile_frames(codec, tokens.streams)
     try:
         session = codec.decoder_session(tile_frames=tile)
     except NotYetImplemented:
         yield codec.decode(tokens)
         return
-    for part in tokens.parts(max(tile, codec.piece_frames)):
+    for part in tokens.parts(max(tile, codec.preferred_chunk_frames)):
         yield session.push(part)
         advance(part.seconds)
     yield session.finish()
 
 
-class WayBack:
+class OutputAligner:
     """Decoded audio, piece by piece, to the rate and the channels that a recording had, and in the end as long as it.
 
     Args:
@@ -221,7 +221,7 @@ class WayBack:
         channels: How those that are decoded are made its own.
     """
 
-    def __init__(self, sample_rate: int, recorded_rate: int, channels: Channels) -> None:
+    def __init__(self, sample_rate: int, recorded_rate: int, channels: ChannelMap) -> None:
         self._channels = channels
         self._resampler = Resampler(sample_rate, recorded_rate, channels.count)
         self._made = 0
@@ -241,7 +241,7 @@ class WayBack:
         return pcm
 
 
-class Restoring:
+class SourceRestorer:
     """What becomes of decoded audio so that it has the rate, length and channels of the audio its tokens were made from.
 
     Raises:
@@ -255,7 +255,7 @@ class Restoring:
         if abs(seconds - tokens.seconds) > SOURCE_SECONDS:
             made = f"{self.num_samples} samples at {self.sample_rate} Hz"
             raise InvalidTokens(f"these tokens are {tokens.seconds:.2f} s, but say they were made from {made}")
-        self.channels = Channels(tokens.channels, mixed=source.channels == 1 < tokens.channels, codec=1)
+        self.channels = ChannelMap(tokens.channels, mixed=source.channels == 1 < tokens.channels, codec=1)
         self._of_tokens = tokens.sample_rate
 
     @property
@@ -266,7 +266,7 @@ class Restoring:
         return [*resampled, *self.channels.remarks]
 
     def __call__(self, pieces: Iterator[Pcm]) -> Iterator[Pcm]:
-        back = WayBack(self._of_tokens, self.sample_rate, self.channels)
+        back = OutputAligner(self._of_tokens, self.sample_rate, self.channels)
         for piece in pieces:
             yield back.push(piece, self.num_samples)
         yield back.finish(self.num_samples)
@@ -289,7 +289,7 @@ def decode_to_file(
         InvalidTokens: They say that they were made from audio of another length than theirs.
         InvalidInput: The file cannot be written.
     """
-    for text in Restoring(tokens).remarks:
+    for text in SourceRestorer(tokens).remarks:
         remark(f"{path}: {text}")
     factors: Pcm | None = None
     plain = dataclasses.replace(tokens, loudness=None)
@@ -302,7 +302,7 @@ def decode_to_file(
 
 def restore_to_file(tokens: CodecTokens, pieces: Iterator[Pcm], path: str | PathLike[str]) -> None:
     """Writes what tokens decoded to as `decode_to_file` does; raises as it does."""
-    restoring = Restoring(tokens)
+    restoring = SourceRestorer(tokens)
     sizes = (restoring.sample_rate, restoring.channels.count)
     with writing(Path(path), *sizes, num_samples=restoring.num_samples) as out:
         for piece in restoring(pieces):

@@ -17,14 +17,14 @@ MAX_AMPLITUDE = 1000.0
 """Audio is nominally -1 … 1. Far beyond that it is something else, such as integers that were never scaled."""
 
 
-def is_whole(value: object) -> TypeGuard[int]:
+def is_int(value: object) -> TypeGuard[int]:
     """Whether this is a whole number; `True` is none."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def check_count(name: str, value: object, least: int) -> int:
     """Raises `InvalidTokens` unless what is called so is a whole number from `least` on."""
-    if not is_whole(value) or value < least:
+    if not is_int(value) or value < least:
         raise InvalidTokens(f"{name} is a whole number from {least} on, not {value!r}")
     return int(value)
 
@@ -80,6 +80,6 @@ def check_few(channels: int, least: int = 0) -> None:
 
 def check_rate(sample_rate: Any) -> int:
     """Raises `InvalidInput` unless this is a sample rate that audio may have, in hertz."""
-    if not is_whole(sample_rate) or not LOWEST_RATE <= sample_rate <= HIGHEST_RATE:
+    if not is_int(sample_rate) or not LOWEST_RATE <= sample_rate <= HIGHEST_RATE:
         raise InvalidInput(f"a sample rate is from {LOWEST_RATE} to {HIGHEST_RATE} Hz, not {sample_rate!r}")
     return int(sample_rate)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from blazen_codec_core.nn.kernels.epilogue import ELU, SNAKE, After
+from blazen_codec_core.nn.kernels.epilogue import ELU, SNAKE, Epilogue
 
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -13,10 +13,10 @@ def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator("cpu").manual_seed(seed), device="cpu").to(torch.get_default_device())
 
 
-def after_of(kind: int, scaled: bool, added: bool, batch: int, frames: int, channels: int, held: int = 0) -> After:
+def after_of(kind: int, scaled: bool, added: bool, batch: int, frames: int, channels: int, held: int = 0) -> Epilogue:
     """One of these, for so many frames, of which some are held."""
     alpha = 0.5 + drawn(channels, seed=7).abs()
-    return After(
+    return Epilogue(
         scale=drawn(frames, seed=8) if scaled else None,
         kind=kind,
         parameters=(alpha, 1 / alpha) if kind == SNAKE else None,
@@ -25,7 +25,7 @@ def after_of(kind: int, scaled: bool, added: bool, batch: int, frames: int, chan
     )
 
 
-def finished(y: torch.Tensor, after: After) -> torch.Tensor:
+def finished(y: torch.Tensor, after: Epilogue) -> torch.Tensor:
     """What `after` is."""
     if after.scale is not None:
         y = y * after.scale.double()[:, None]

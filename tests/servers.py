@@ -19,12 +19,12 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from blazen_codec_core import LoadOptions
-from blazen_codec_core.comparison.aligned_roundtrip import Trip
+from blazen_codec_core.comparison.aligned_roundtrip import AlignedRoundtrip
 from blazen_codec_core.conformance.signals import voice
-from blazen_codec_core.evaluation.evaluate import Judge
+from blazen_codec_core.evaluation.evaluate import Scorer
 from blazen_codec_core.server import door
 from blazen_codec_core.server.app import application
-from blazen_codec_core.server.catalog import House, Limits
+from blazen_codec_core.server.catalog import CodecCatalog, Limits
 from blazen_codec_core.server.hosts import Hosts
 
 CHUNK = 1 << 20
@@ -36,13 +36,13 @@ TINY = ("encodec_tiny", "snac_tiny", "dac_tiny")
 @contextlib.contextmanager
 def serving(
     names: tuple[str, ...] = TINY,
-    judge: Judge | None = None,
+    judge: Scorer | None = None,
     hosts: Hosts | None = None,
     entering: dict[str, Any] | None = None,
     **limits: Any,
 ) -> Iterator[str]:
     """Where it can be reached, such as `127.0.0.1:34567`; `entering` is for `door.config`."""
-    house = House(names, LoadOptions(device="cpu"), Limits(**limits), judge or Judge([]))
+    house = CodecCatalog(names, LoadOptions(device="cpu"), Limits(**limits), judge or Scorer([]))
     config = door.config(application(house, hosts), port=0, **(entering or {}))
     server = uvicorn.Server(config)
     socket = config.bind_socket()
@@ -63,13 +63,13 @@ def serving(
 def seconds_finished(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Of each recording that has been through a codec to its end, from now on."""
     finished: list[float] = []
-    finish = Trip.finish
+    finish = AlignedRoundtrip.finish
 
-    def noted(trip: Trip) -> Any:
+    def noted(trip: AlignedRoundtrip) -> Any:
         finished.append(trip.seconds)
         return finish(trip)
 
-    monkeypatch.setattr(Trip, "finish", noted)
+    monkeypatch.setattr(AlignedRoundtrip, "finish", noted)
     return finished
 
 

@@ -22,14 +22,14 @@ COMPRESSED = 0.3
 """To what power magnitudes are taken, so that what is faint counts too."""
 
 
-class Judgement(NamedTuple):
+class DiscriminatorOutput(NamedTuple):
     score: Tensor
     """`(batch, 1, frames, bands)`, above 0 for real."""
     features: list[Tensor]
     """Of the layers before it."""
 
 
-class SpectrogramJudge(nn.Module):
+class STFTDiscriminator(nn.Module):
     """Convolutions over a complex spectrogram, of one window length."""
 
     def __init__(self, window: int) -> None:
@@ -40,7 +40,7 @@ class SpectrogramJudge(nn.Module):
         self.layers = nn.ModuleList([_conv(2, CHANNELS, (3, 9), (1, 2)), *inner, _conv(CHANNELS, CHANNELS, (3, 3))])
         self.score = _conv(CHANNELS, 1, (3, 3))
 
-    def forward(self, audio: Tensor) -> Judgement:
+    def forward(self, audio: Tensor) -> DiscriminatorOutput:
         spectrum = torch.stft(
             audio, self.window, self.window // 4, window=self.get_buffer("hann"), normalized=True, return_complex=True
         )
@@ -50,7 +50,7 @@ class SpectrogramJudge(nn.Module):
         for layer in self.layers:
             x = F.leaky_relu(layer(x), 0.2)
             features.append(x)
-        return Judgement(self.score(x), features)
+        return DiscriminatorOutput(self.score(x), features)
 
 
 class Discriminator(nn.Module):
@@ -61,9 +61,9 @@ class Discriminator(nn.Module):
 
     def __init__(self, windows: tuple[int, ...] = WINDOWS) -> None:
         super().__init__()
-        self.judges = nn.ModuleList([SpectrogramJudge(window) for window in windows])
+        self.judges = nn.ModuleList([STFTDiscriminator(window) for window in windows])
 
-    def forward(self, audio: Tensor) -> list[Judgement]:
+    def forward(self, audio: Tensor) -> list[DiscriminatorOutput]:
         return [judge(audio) for judge in self.judges]
 
     def loss(self, made: Tensor, wanted: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ class Discriminator(nn.Module):
         return taken, torch.stack(apart).mean()
 
 
-class Adversary:
+class AdversarialLoss:
     """A discriminator in training, and what it asks of a codec.
 
     Args:

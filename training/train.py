@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from blazen_codec_core.nn import CodecNetwork, StreamSetup, reset_parameters
 
 from . import codebook_init, synthetic_audio
-from .discriminator import Adversary
+from .discriminator import AdversarialLoss
 from .losses import EnvelopeLoss, SpectralLoss, waveform_loss
 from .optimizer import Optimizer
 from .recipes import RECIPES, Recipe
@@ -157,7 +157,7 @@ class Run:
         self.optimizer = Optimizer(self.network)
         self.usage = codebook_init.Usage(self.network.quantizer)
         self.spectral, self.envelope = (loss(SAMPLE_RATE).to(self.device) for loss in (SpectralLoss, EnvelopeLoss))
-        self.adversary = Adversary(plan.seed, self.device)
+        self.adversary = AdversarialLoss(plan.seed, self.device)
         if self.checkpoint.exists():
             self.resume()
 

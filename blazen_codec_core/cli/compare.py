@@ -39,7 +39,7 @@ def command(
     output: Path | None,
     pictures: Path | None,
     seconds: float | None,
-    judge: evaluate.Judge,
+    judge: evaluate.Scorer,
     mono: bool,
     quiet: bool,
     as_json: bool,
@@ -68,7 +68,7 @@ def command(
         for system in systems:
             system.prepare()
         for number, path in enumerate(paths, 1):
-            excerpt = compare.Excerpt(path, seconds=seconds, mono=mono)
+            excerpt = compare.Clip(path, seconds=seconds, mono=mono)
             for remark in excerpt.remarks:
                 say(remark, quiet)
             one = compare.compare(excerpt, systems, judge)
@@ -93,7 +93,7 @@ def command(
         print_json(serialize.summary(facts))
 
 
-def check(judge: evaluate.Judge, *, pictures: bool) -> None:
+def check(judge: evaluate.Scorer, *, pictures: bool) -> None:
     """Fails before the work rather than after it, where a package is missing."""
     judge.check_available()
     loudness.check_available()

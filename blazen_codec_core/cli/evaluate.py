@@ -42,7 +42,7 @@ def command(
     names: tuple[str, ...],
     sources: tuple[Path, ...],
     against: str | None,
-    judge: evaluate.Judge,
+    judge: evaluate.Scorer,
     plot: Path | None,
     bandwidth: float | None,
     mono: bool,

@@ -19,7 +19,7 @@ from ..audio import AudioReader, Truncated, check_format
 from ..errors import CodecError, InvalidInput, reason
 from ..provider import DynCodecProvider
 from ..tokens.tokens import CodecTokens
-from ..transcode import Channels, Recording, Restoring
+from ..transcode import ChannelMap, Recording, SourceRestorer
 from .options import say
 from .progress import progress
 
@@ -27,7 +27,7 @@ from .progress import progress
 def channels_of(path: Path, codec: int, mono: bool) -> int:
     """How many channels the tokens of a file will have, for a codec of so many."""
     with AudioReader(path) as reader:
-        return Channels(reader.channels, mono, codec).count
+        return ChannelMap(reader.channels, mono, codec).count
 
 
 def encode_file(
@@ -108,7 +108,7 @@ def _to_standard(file: BinaryIO) -> None:
 
 def check_audio_fits(path: Path, tokens: CodecTokens) -> None:
     """Fails before the work where a file of that name cannot hold the audio of tokens."""
-    restoring = Restoring(tokens)
+    restoring = SourceRestorer(tokens)
     check_format(path.suffix, restoring.sample_rate, restoring.channels.count)
 
 

@@ -53,11 +53,11 @@ strict_weights = click.option(
 def _judge(ctx: click.Context, parameter: click.Parameter, without_pesq: bool) -> Any:
     from ..evaluation import evaluate  # which listing codecs does not need
 
-    return evaluate.Judge([name for name in evaluate.QUALITIES if name != "pesq" or not without_pesq])
+    return evaluate.Scorer([name for name in evaluate.QUALITIES if name != "pesq" or not without_pesq])
 
 
 judging = click.option("--no-pesq", "judge", is_flag=True, callback=_judge, help="leave out PESQ, which is for speech")
-"""The command is given an `evaluation.Judge`."""
+"""The command is given an `evaluation.Scorer`."""
 codec_name = click.option("-c", "--codec", "name", required=True, metavar="NAME", help="a model; see blazen-codec list")
 bandwidth = click.option("-b", "--bandwidth", type=float, metavar="KBPS", help="where the codec has a choice")
 mono = click.option("--mono", is_flag=True, help="mix the channels down to one")

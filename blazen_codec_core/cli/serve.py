@@ -49,7 +49,7 @@ def command(
     max_minutes: float,
     jobs: int,
     waiting: int,
-    judge: evaluate.Judge,
+    judge: evaluate.Scorer,
     **options: Any,
 ) -> None:
     """A page to compare codecs on: drop or record audio, hear each as it is made, see it, download its tokens.
@@ -63,12 +63,12 @@ def command(
     import uvicorn
 
     from ..server.app import application
-    from ..server.catalog import House, Limits
+    from ..server.catalog import CodecCatalog, Limits
     from ..server.door import config
     from ..server.hosts import Hosts
 
     limits = Limits(bytes=int(max_mb * 1e6), seconds=max_minutes * 60, at_once=jobs, waiting=waiting)
-    house = House(names, LoadOptions.of(**options), limits, judge)
+    house = CodecCatalog(names, LoadOptions.of(**options), limits, judge)
     hosts = Hosts(host, allowed)
     if hosts.is_public:
         click.echo(f"{host} lets others in, who are asked for no password and spend this machine's time", err=True)

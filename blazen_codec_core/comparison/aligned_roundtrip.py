@@ -8,12 +8,12 @@ import numpy as np
 
 from ..audio import Resampler
 from ..tokens.tokens import CodecTokens, Source
-from ..transcode import Channels, WayBack
+from ..transcode import ChannelMap, OutputAligner
 from ..validation import Pcm
 from .roundtrip import Way
 
 
-class Trip:
+class AlignedRoundtrip:
     """A recording on its way, piece by piece. What comes out is aligned with what goes in, and in the end as long.
 
     Args:
@@ -22,10 +22,10 @@ class Trip:
         channels: How those of the recording are made to suit the way.
     """
 
-    def __init__(self, way: Way, sample_rate: int, channels: Channels) -> None:
+    def __init__(self, way: Way, sample_rate: int, channels: ChannelMap) -> None:
         self.way, self.sample_rate, self._channels = way, sample_rate, channels
         self._there = Resampler(sample_rate, way.sample_rate, channels.count)
-        self._back = WayBack(way.sample_rate, sample_rate, Channels(channels.count, channels.copied, 1))
+        self._back = OutputAligner(way.sample_rate, sample_rate, ChannelMap(channels.count, channels.copied, 1))
         self._read = 0
 
     def push(self, pcm: Pcm) -> Pcm:

@@ -13,12 +13,12 @@ import numpy as np
 from .. import cancellation
 from ..audio import AudioReader, Resampler, loudness
 from ..errors import InvalidInput
-from ..evaluation.evaluate import SHORTEST_SECONDS, Codebook, Judge, codebooks, counts
+from ..evaluation.evaluate import SHORTEST_SECONDS, Codebook, Scorer, codebooks, counts
 from ..forks import cached_property
 from ..tokens.tokens import CodecTokens
-from ..transcode import Channels
+from ..transcode import ChannelMap
 from ..validation import Pcm
-from .aligned_roundtrip import Trip
+from .aligned_roundtrip import AlignedRoundtrip
 from .render import png
 from .systems import System
 
@@ -31,7 +31,7 @@ MOST_GAIN_DB = 20.0
 """By which what came back is made louder or quieter, at most, so that it is as loud as the original."""
 
 
-class Excerpt:
+class Clip:
     """A recording, or the beginning of it, as it is compared.
 
     Args:
@@ -57,7 +57,7 @@ class Excerpt:
         self.name = self._reader.path.name
         self.file_rate = self._reader.sample_rate
         self.sample_rate = min(max(self.file_rate, LOWEST_RATE), HIGHEST_RATE)
-        self._mixed = Channels(self._reader.channels, mono, 1)
+        self._mixed = ChannelMap(self._reader.channels, mono, 1)
         self.channels = self._mixed.count
         self.seconds = self._reader.count() / self.file_rate
         if wrong := self._wrong():
@@ -89,7 +89,7 @@ class Excerpt:
 
 
 @dataclass(frozen=True)
-class Version:
+class Rendition:
     """What one system made of a recording.
 
     Attributes:
@@ -113,15 +113,15 @@ class Version:
 
 
 @dataclass(frozen=True)
-class Compared:
+class Comparison:
     """A recording with what became of it; the original is the first version."""
 
     name: str
     sample_rate: int
-    versions: tuple[Version, ...]
+    versions: tuple[Rendition, ...]
 
     @property
-    def original(self) -> Version:
+    def original(self) -> Rendition:
         return self.versions[0]
 
     @property
@@ -143,24 +143,24 @@ class Compared:
         return float(self.levels[0].max())
 
 
-Heard = Callable[[int, Pcm], object]
+OnAudio = Callable[[int, Pcm], object]
 """Told of each piece of audio as soon as it is there: the number of the version, 0 for the original, and the piece."""
 
 
 def compare(
-    excerpt: Excerpt,
+    excerpt: Clip,
     systems: Sequence[System],
-    judge: Judge | None = None,
+    judge: Scorer | None = None,
     *,
-    heard: Heard = lambda _number, _pcm: None,
+    heard: OnAudio = lambda _number, _pcm: None,
     ended: Callable[[], object] = lambda: None,
-) -> Compared:
+) -> Comparison:
     """A recording through systems, all of them piece by piece side by side.
 
     Args:
         ended: Told when all has been heard, and only judging is left.
     """
-    judge = judge or Judge()
+    judge = judge or Scorer()
     trips = [system.trip(excerpt.sample_rate, excerpt.channels) for system in systems]
     made: list[list[Pcm]] = [[] for _ in (ORIGINAL, *systems)]
 
@@ -179,11 +179,11 @@ def compare(
     ended()
     original, *decoded = (joined(pieces) for pieces in made)
     levels = gains([original, *decoded], excerpt.sample_rate)
-    versions = [Version(ORIGINAL, original, levels[0])]
+    versions = [Rendition(ORIGINAL, original, levels[0])]
     for system, trip, pcm, gain in zip(systems, trips, decoded, levels[1:], strict=True):
         cancellation.check()
         versions.append(judged(system, trip, original, pcm, gain, judge))
-    return Compared(excerpt.name, excerpt.sample_rate, tuple(versions))
+    return Comparison(excerpt.name, excerpt.sample_rate, tuple(versions))
 
 
 def joined(pieces: list[Pcm]) -> Pcm:
@@ -193,10 +193,10 @@ def joined(pieces: list[Pcm]) -> Pcm:
     return whole
 
 
-def judged(system: System, trip: Trip, original: Pcm, decoded: Pcm, gain_db: float, judge: Judge) -> Version:
+def judged(system: System, trip: AlignedRoundtrip, original: Pcm, decoded: Pcm, gain_db: float, judge: Scorer) -> Rendition:
     """What a trip that has ended has made of a recording."""
     tokens = trip.tokens
-    return Version(
+    return Rendition(
         name=system.name,
         pcm=decoded,
         gain_db=gain_db,

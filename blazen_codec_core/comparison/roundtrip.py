@@ -52,7 +52,7 @@ class Way(ABC):
         self.decode_seconds += time.perf_counter() - started
 
 
-class Streamed(Way):
+class StreamingRoundtrip(Way):
     """Through a codec's sessions: tokens are decoded as soon as they are there.
 
     Raises:
@@ -81,7 +81,7 @@ class Streamed(Way):
         return rest
 
 
-class Gathered(Way):
+class OfflineRoundtrip(Way):
     """What works on whole signals only: all is done at the end."""
 
     def __init__(self, sample_rate: int, channels: int) -> None:
@@ -101,7 +101,7 @@ class Gathered(Way):
     def _whole(self, pcm: Pcm) -> Pcm: ...
 
 
-class Whole(Gathered):
+class Whole(OfflineRoundtrip):
     """Through a codec that has no sessions."""
 
     def __init__(self, codec: DynCodecProvider, channels: int, bandwidth: float | None) -> None:
@@ -116,7 +116,7 @@ class Whole(Gathered):
             return self._codec.decode(self.tokens)
 
 
-class Opus(Gathered):
+class Opus(OfflineRoundtrip):
     """Through libopus, at a bitrate in kbps for all channels together."""
 
     def __init__(self, sample_rate: int, channels: int, kbps: float) -> None:
@@ -132,6 +132,6 @@ class Opus(Gathered):
 def through(codec: DynCodecProvider, channels: int, bandwidth: float | None) -> Way:
     """Through a codec, in sessions where it has them."""
     try:
-        return Streamed(codec, channels, bandwidth)
+        return StreamingRoundtrip(codec, channels, bandwidth)
     except NotYetImplemented:
         return Whole(codec, channels, bandwidth)

@@ -13,10 +13,10 @@ import soundfile
 
 from ..evaluation import evaluate
 from ..validation import Pcm
-from .compare import Compared, Excerpt, Version
+from .compare import Clip, Comparison, Rendition
 from .render import png
 
-MEASURES: dict[str, dict[str, Any]] = {
+METRICS: dict[str, dict[str, Any]] = {
     "kbps": {"label": "kbps", "better": "low", "digits": 2},
     "si_sdr_db": {"label": "SI-SDR, dB", "better": "high", "digits": 2},
     "log_mel_distance": {"label": "log-mel dist.", "better": "low", "digits": 3},
@@ -28,23 +28,23 @@ MEASURES: dict[str, dict[str, Any]] = {
 """What is said of a version in numbers, in the order of the columns."""
 
 
-def numbers(version: Version) -> dict[str, float | None]:
-    """The `MEASURES` of a version; what could not be judged is `None`."""
+def numbers(version: Rendition) -> dict[str, float | None]:
+    """The `METRICS` of a version; what could not be judged is `None`."""
     known = {
         "kbps": version.kbps,
         **(version.scores or {}),
         "encode_factor": version.encode_factor,
         "decode_factor": version.decode_factor,
     }
-    return evaluate.without_nan({name: known.get(name) for name in MEASURES})
+    return evaluate.without_nan({name: known.get(name) for name in METRICS})
 
 
-def books(version: Version) -> list[dict[str, float]]:
+def books(version: Rendition) -> list[dict[str, float]]:
     """How each codebook was used."""
     return [{"used": book.used, "entropy": book.entropy, "bits": book.bits} for book in version.books]
 
 
-def facts(compared: Compared) -> dict[str, Any]:
+def facts(compared: Comparison) -> dict[str, Any]:
     """A comparison in numbers."""
     return {
         **heading(compared),
@@ -60,7 +60,7 @@ def means(all_facts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     rows = []
     for number, system in enumerate(all_facts[0]["systems"]):
         row: dict[str, Any] = {"system": system["system"]}
-        for name in MEASURES:
+        for name in METRICS:
             values = ((fact["systems"][number][name], fact["seconds"]) for fact in all_facts)
             row[name] = evaluate.weighted((math.nan if v is None else v, weight) for v, weight in values)
         rows.append(evaluate.without_nan(row))
@@ -72,7 +72,7 @@ def summary(all_facts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"systems": means(all_facts), "recordings": list(all_facts)}
 
 
-def heading(recording: Excerpt | Compared) -> dict[str, Any]:
+def heading(recording: Clip | Comparison) -> dict[str, Any]:
     """What a recording is."""
     return {
         "name": recording.name,
@@ -82,7 +82,7 @@ def heading(recording: Excerpt | Compared) -> dict[str, Any]:
     }
 
 
-def shown(compared: Compared, *, audio: bool = True) -> dict[str, Any]:
+def shown(compared: Comparison, *, audio: bool = True) -> dict[str, Any]:
     """A comparison as the page takes it: numbers, pictures, and, if `audio`, the sound as FLAC; bytes in base64."""
     original, loudest = compared.levels[0], compared.loudest
     versions = []
@@ -103,7 +103,7 @@ def shown(compared: Compared, *, audio: bool = True) -> dict[str, Any]:
     return {**heading(compared), "ticks": png.mel_ticks(compared.sample_rate), "versions": versions}
 
 
-def _tokens(version: Version, seconds: float) -> dict[str, Any] | None:
+def _tokens(version: Rendition, seconds: float) -> dict[str, Any] | None:
     tokens = version.tokens
     if tokens is None:
         return None

@@ -13,9 +13,9 @@ from ..evaluation import opus
 from ..plugins.registry import Registry
 from ..provider import DynCodecProvider
 from ..specs import LoadOptions
-from ..transcode import Channels
+from ..transcode import ChannelMap
 from . import roundtrip
-from .aligned_roundtrip import Trip
+from .aligned_roundtrip import AlignedRoundtrip
 
 OPUS = "opus"
 AT = "@"
@@ -35,7 +35,7 @@ class System(ABC):
         """Does what would otherwise be done, and timed, with the first recording."""
 
     @abstractmethod
-    def trip(self, sample_rate: int, channels: int) -> Trip:
+    def trip(self, sample_rate: int, channels: int) -> AlignedRoundtrip:
         """For a recording of that rate and so many channels."""
 
 
@@ -51,9 +51,9 @@ class CodecSystem(System):
         silence = np.zeros((self.codec.channels, self.codec.sample_rate), np.float32)
         self.codec.decode(self.codec.encode(silence, self.codec.sample_rate, bandwidth=self.bandwidth))
 
-    def trip(self, sample_rate: int, channels: int) -> Trip:
-        suited = Channels(channels, False, self.codec.channels)
-        return Trip(roundtrip.through(self.codec, suited.count, self.bandwidth), sample_rate, suited)
+    def trip(self, sample_rate: int, channels: int) -> AlignedRoundtrip:
+        suited = ChannelMap(channels, False, self.codec.channels)
+        return AlignedRoundtrip(roundtrip.through(self.codec, suited.count, self.bandwidth), sample_rate, suited)
 
 
 class OpusSystem(System):
@@ -67,8 +67,10 @@ class OpusSystem(System):
     def prepare(self) -> None:
         opus.check_available()
 
-    def trip(self, sample_rate: int, channels: int) -> Trip:
-        return Trip(roundtrip.Opus(sample_rate, channels, self._kbps), sample_rate, Channels(channels, False, channels))
+    def trip(self, sample_rate: int, channels: int) -> AlignedRoundtrip:
+        return AlignedRoundtrip(
+            roundtrip.Opus(sample_rate, channels, self._kbps), sample_rate, ChannelMap(channels, False, channels)
+        )
 
 
 Provide = Callable[[str], DynCodecProvider]

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from .items import Item
+from .items import AudioItem
 from .seals import digest_of
 
 Verify = Literal["times", "content"]
@@ -31,7 +31,7 @@ class Fingerprints:
         self._root, self._verify = root, verify
         self._known: dict[str, str] = {}
 
-    def of(self, item: Item) -> str:
+    def of(self, item: AudioItem) -> str:
         """Return that of a recording: of the file that it is, or that it is in."""
         if item.member is None and item.cell is None:
             return self._look(item.path)

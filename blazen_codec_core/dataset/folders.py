@@ -11,7 +11,7 @@ from .. import files
 from ..audio import SUFFIXES, Container, container_of, identify
 from ..errors import CodecError, InvalidInput
 from . import tar_member
-from .items import Entry, Fault, Item, printable
+from .items import AudioItem, Entry, Fault, printable
 from .passed_over import PassedOver
 
 
@@ -81,7 +81,7 @@ def _tar_below(path: Path, name: str, passed: PassedOver) -> Iterator[Entry]:
 
 def _file(folder: Path, name: str, passed: PassedOver) -> list[Entry]:
     """The file as an entry, none if it is passed over."""
-    item = Item(printable(name), name)
+    item = AudioItem(printable(name), name)
     if Path(name).suffix.lower() in SUFFIXES:
         return [item]
     path = folder / name
@@ -106,7 +106,7 @@ def _members(path: Path, name: str, prefix: str, passed: PassedOver) -> Iterator
             elif member.problem:
                 passed.add(member.name)
             elif known or _is_taken(member.name, identify(member.content(tar))[0], passed):
-                yield Item(printable(f"{prefix}{member.name}"), name, member.name, member.offset, member.size)
+                yield AudioItem(printable(f"{prefix}{member.name}"), name, member.name, member.offset, member.size)
 
 
 def _opened(path: Path) -> BinaryIO:

@@ -23,7 +23,7 @@ BYTES_A_SECOND = 16_000
 
 
 @dataclass(frozen=True)
-class Item:
+class AudioItem:
     """A recording, or a part of one.
 
     Attributes:
@@ -135,7 +135,7 @@ class Fault:
         return [self.id, self.path, self.error]
 
 
-Entry = Item | Fault
+Entry = AudioItem | Fault
 
 
 def entry_of(line: list[Any]) -> Entry:
@@ -148,7 +148,7 @@ def entry_of(line: list[Any]) -> Entry:
         if len(line) == 3:
             return Fault(*(_text(value) for value in line))
         id, path, member, offset, size, start, end, lasts, cell, carried = line
-        return Item(
+        return AudioItem(
             _text(id), _text(path), member if member is None else _text(member), check_count("offset", offset, 0),
             check_count("size", size, 0), _time(start), end if end is None else _time(end),
             lasts if lasts is None else _time(lasts),            cell if cell is None else _cell(cell), dict(carried),

@@ -21,7 +21,7 @@ from ..files import opened, replacing
 from ..foreign_json import NotJson, parse
 from .carried import Column, Survey, plain, stored
 from .ids import Ids
-from .items import Entry, Fault, Item, encoded, entry_of
+from .items import AudioItem, Entry, Fault, encoded, entry_of
 from .seals import LARGEST, sealed, unsealed
 from .seals import digest_of as file_digest
 from .sources import Source
@@ -40,7 +40,7 @@ READERS = 16
 
 
 @dataclass(frozen=True)
-class Cut:
+class ShardRange:
     """A shard in the file of items.
 
     Attributes:
@@ -75,7 +75,7 @@ class Plan:
     folder: Path
     root: Path
     digest: str
-    cuts: tuple[Cut, ...]
+    cuts: tuple[ShardRange, ...]
     columns: tuple[Column, ...] = ()
     is_guess: bool = False
     content: str = ""
@@ -157,7 +157,7 @@ def make(
     with tempfile.TemporaryFile(prefix=".", dir=folder) as draft, Ids(folder) as ids:
         for number, (entry, seconds, guessed) in enumerate(_measured(source.entries, root), 1):
             digest.update(encoded(entry))
-            if isinstance(entry, Item):
+            if isinstance(entry, AudioItem):
                 ids.add(entry.id)
                 survey.add(entry.carried)
             draft.write(_line(entry, seconds))
@@ -194,7 +194,7 @@ def read(folder: Path) -> Plan | None:
     except (OSError, ValueError) as error:
         raise CorruptFile(f"{path} cannot be read: {reason(error)}; {ELSEWHERE}") from error
     columns = tuple(Column(**asdict(column)) for column in written.columns)
-    cuts = tuple(Cut(*cut) for cut in written.cuts)
+    cuts = tuple(ShardRange(*cut) for cut in written.cuts)
     return Plan(folder, Path(written.root), written.digest, cuts, columns, written.is_guess, written.content)
 
 
@@ -235,7 +235,7 @@ def _measured(entries: Iterable[Entry], root: Path) -> Iterator[tuple[Entry, flo
             yield first()
 
 
-def _seconds(item: Item, root: Path) -> tuple[float, bool]:
+def _seconds(item: AudioItem, root: Path) -> tuple[float, bool]:
     seconds = item.seconds(root)
     return (item.guessed_seconds(root), True) if seconds is None else (seconds, False)
 
@@ -245,26 +245,26 @@ def _final(draft: IO[bytes], is_repeat: Callable[[str], bool], columns: tuple[Co
     draft.seek(0)
     for line in draft:
         entry, seconds = _parsed(line)
-        if isinstance(entry, Item) and is_repeat(entry.id):
+        if isinstance(entry, AudioItem) and is_repeat(entry.id):
             twice = InvalidInput(f"another recording before this one has the id {entry.id!r}; ids must differ")
             yield Fault.of(entry.id, entry.name, twice), 0.0
-        elif columns and isinstance(entry, Item):
+        elif columns and isinstance(entry, AudioItem):
             yield dataclasses.replace(entry, carried=stored(columns, entry.carried)), seconds
         else:
             yield entry, seconds
 
 
-def _written(entries: Iterable[tuple[Entry, float]], lines: IO[bytes], target: float) -> Iterator[Cut]:
+def _written(entries: Iterable[tuple[Entry, float]], lines: IO[bytes], target: float) -> Iterator[ShardRange]:
     """Write entries and yield the shards of neighbours, each of at most so many seconds of work, or of a single entry."""
     begin = at = count = 0
     seconds = 0.0
     for entry, own in entries:
         if count and (seconds + own + SECONDS_A_FILE * (count + 1) > target or count >= MOST_ITEMS):
-            yield Cut(begin, count, round(seconds, 3))
+            yield ShardRange(begin, count, round(seconds, 3))
             begin, count, seconds = at, 0, 0.0
         at += lines.write(_line(entry, own))
         count, seconds = count + 1, seconds + own
-    yield Cut(begin, count, round(seconds, 3))
+    yield ShardRange(begin, count, round(seconds, 3))
 
 
 def _line(entry: Entry, seconds: float) -> bytes:

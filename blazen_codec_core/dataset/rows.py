@@ -33,7 +33,7 @@ import numpy as np
 from ..errors import CorruptFile, reason
 from ..tokens import container
 from ..tokens.tokens import CodecTokens
-from ..validation import is_whole
+from ..validation import is_int
 
 VERSION = "1"
 NAMES = (
@@ -44,7 +44,7 @@ NAMES = (
 _Kind = tuple[str, Callable[[Any], bool]]
 _TEXT: _Kind = ("text", lambda value: isinstance(value, str))
 _TIME: _Kind = ("a number from 0 on", lambda value: isinstance(value, int | float) and 0 <= value < math.inf)
-_COUNT: _Kind = ("a whole number from 0 on", lambda value: is_whole(value) and value >= 0)
+_COUNT: _Kind = ("a whole number from 0 on", lambda value: is_int(value) and value >= 0)
 _TEXTS: _Kind = (
     "a list of texts",
     lambda value: value is None or (isinstance(value, list | tuple) and all(isinstance(own, str) for own in value)),

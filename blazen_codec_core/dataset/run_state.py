@@ -25,7 +25,7 @@ from pydantic import ConfigDict, Field, TypeAdapter
 from ..errors import CorruptFile, EngineNotAvailable, InvalidInput, reason
 from ..files import opened, replaced_by, replacing, unwritten
 from ..foreign_json import NotJson, parse_object
-from ..validation import is_whole
+from ..validation import is_int
 from . import plan, shards
 from .destination import BOOKS
 from .seals import sealed, unsealed
@@ -57,7 +57,7 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Done:
+class ShardResult:
     """What became of a shard.
 
     Attributes:
@@ -85,12 +85,12 @@ class Done:
     seen: str = ""
 
     @classmethod
-    def of(cls, written: Mapping[str, Any]) -> Done:
+    def of(cls, written: Mapping[str, Any]) -> ShardResult:
         """From what `dataclasses.asdict` made of it, and JSON of that; raises `ValueError` where it is something else."""
         return _DONE.validate_python(dict(written))
 
 
-_DONE = TypeAdapter(Done)
+_DONE = TypeAdapter(ShardResult)
 
 
 ANEW = "Write elsewhere, or remove the journal, and all shards are made again"
@@ -150,7 +150,7 @@ class Totals:
     seconds: float = 0.0
     shards: set[int] = field(default_factory=set)
 
-    def add(self, done: Done) -> None:
+    def add(self, done: ShardResult) -> None:
         self.shards.add(done.shard)
         self.rows += done.rows
         self.failed += len(done.failures)
@@ -159,7 +159,7 @@ class Totals:
         self.usage.add_packed(done.used)
 
 
-class Books:
+class RunState:
     """The folder `.run` of a dataset, while a run has it to itself; made by `open_books`."""
 
     def __init__(self, out: Path) -> None:
@@ -210,7 +210,7 @@ class Books:
             temporary.write_text(json.dumps(dict(asked), indent=2) + "\n")
         self._key = _key(asked)
 
-    def journal(self, count: int | None = None) -> Iterator[Done]:
+    def journal(self, count: int | None = None) -> Iterator[ShardResult]:
         """The shards that are done, each as its latest line says.
 
         Args:
@@ -222,11 +222,11 @@ class Books:
         latest = {done.shard: number for number, done in self._lines(count)}
         yield from (done for number, done in self._lines(count) if latest[done.shard] == number)
 
-    def _lines(self, count: int | None) -> Iterator[tuple[int, Done]]:
+    def _lines(self, count: int | None) -> Iterator[tuple[int, ShardResult]]:
         path = self.folder / JOURNAL
         for number, line in enumerate(self._whole_lines(), 1):
             try:
-                done = Done.of(unsealed(line, self._key))
+                done = ShardResult.of(unsealed(line, self._key))
             except ValueError as error:  # NotJson is one
                 why = f"it {error}" if isinstance(error, NotJson) else reason(error)
                 raise CorruptFile(f"{path}, line {number}, was not written by this run, or was changed: {why}. {ANEW}") from error
@@ -248,7 +248,7 @@ class Books:
         except OSError as error:
             raise CorruptFile(f"{path} cannot be read: {error.strerror or error}. {ANEW}") from error
 
-    def note(self, done: Done) -> None:
+    def note(self, done: ShardResult) -> None:
         """Adds a line to the journal, for good. Only once the shard itself is."""
         path = self.folder / JOURNAL
         try:
@@ -325,11 +325,11 @@ def _is_asked(path: Path) -> bool:
             noted = parse_object(file.read(), lenient=True)  # paths may be no Unicode
     except (OSError, NotJson):
         return False
-    return is_whole(noted.get("version")) and isinstance(noted.get("codec"), str)
+    return is_int(noted.get("version")) and isinstance(noted.get("codec"), str)
 
 
 @contextmanager
-def open_books(out: Path) -> Iterator[Books]:
+def open_books(out: Path) -> Iterator[RunState]:
     """The books of a dataset, which no other run can have meanwhile.
 
     Raises:
@@ -358,7 +358,7 @@ def open_books(out: Path) -> Iterator[Books]:
             raise
         raise InvalidInput(f"{out} cannot be written: {getattr(error, 'strerror', None) or error}") from error
     try:
-        yield Books(out)
+        yield RunState(out)
     finally:
         if not (folder / ASKED).exists() and not os.path.lexists(folder / JOURNAL):  # nothing came of it
             _remove_ours(folder)

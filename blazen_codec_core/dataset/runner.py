@@ -28,7 +28,7 @@ from .items import Fault
 from .jobs.base import Job
 from .jobs.detokenize import DetokenizeJob
 from .jobs.tokenize import TokenizeJob
-from .run_state import Books, Done, Totals, Usage
+from .run_state import RunState, ShardResult, Totals, Usage
 
 VERSION = 3
 """Of what runs keep in `.run`: one that another version began is not gone on with."""
@@ -84,7 +84,7 @@ class Engine:
     threads: int = 1
     cluster: Cluster | None = None
 
-    def run(self, job: Job, numbers: Sequence[int], codec: DynCodecProvider) -> Iterator[Done]:
+    def run(self, job: Job, numbers: Sequence[int], codec: DynCodecProvider) -> Iterator[ShardResult]:
         """What became of the shards, as they are done."""
         if not numbers:
             return iter(())
@@ -261,7 +261,7 @@ def detokenize_dataset(
         return _do(kept, before, seconds, job, codec, engine or Engine(), progress)
 
 
-def _before(kept: Books, job: Job, count: int, retry_failed: bool, progress: Progress) -> list[Done]:
+def _before(kept: RunState, job: Job, count: int, retry_failed: bool, progress: Progress) -> list[ShardResult]:
     """What was done before, as far as it is there and is not to be done again.
 
     Args:
@@ -277,12 +277,12 @@ def _before(kept: Books, job: Job, count: int, retry_failed: bool, progress: Pro
     return there
 
 
-def _check_unchanged(before: Sequence[Done], planned: plan.Plan, verify: Verify, out: Path, progress: Progress) -> None:
+def _check_unchanged(before: Sequence[ShardResult], planned: plan.Plan, verify: Verify, out: Path, progress: Progress) -> None:
     """Raises `InvalidInput` where a recording that has a row is another by now."""
 
     known = Fingerprints(planned.root, verify)
 
-    def changed(done: Done) -> str | None:
+    def changed(done: ShardResult) -> str | None:
         for number, entry in enumerate(planned.items(done.shard)):
             seen = done.seen[number * LENGTH : (number + 1) * LENGTH]
             if seen != NONE and (isinstance(entry, Fault) or known.of(entry) != seen):
@@ -312,8 +312,8 @@ def _check_own_shards(out: Path, count: int, format: str) -> None:
 
 
 def _do(
-    kept: Books,
-    before: Sequence[Done],
+    kept: RunState,
+    before: Sequence[ShardResult],
     planned: Sequence[float],
     job: Job,
     codec: DynCodecProvider,
@@ -399,7 +399,7 @@ def _made_by(files: Sequence[Path], options: LoadOptions) -> DynCodecProvider:
     raise InvalidInput("these shards hold no rows")
 
 
-def _planned_before(kept: Books, found: sources.Source, source: str | PathLike[str], progress: Progress) -> plan.Plan:
+def _planned_before(kept: RunState, found: sources.Source, source: str | PathLike[str], progress: Progress) -> plan.Plan:
     """The plan of a run that was begun; raises `InvalidInput` if the recordings are others by now."""
     planned = plan.read(kept.folder)
     with progress("listing", 0):

@@ -11,7 +11,7 @@ from ..audio import SUFFIXES, container_of
 from ..errors import InvalidInput
 from . import tar_member
 from .folders import in_folder, in_tar
-from .items import Entry, Item, printable
+from .items import AudioItem, Entry, printable
 from .lists import kaldi, listing
 from .passed_over import PassedOver
 
@@ -63,7 +63,7 @@ def find(source: str | PathLike[str], columns: Collection[str] = ()) -> Source:
     if tar_member.is_tar(path.name):
         return Source(path.parent, in_tar(path, passed), passed)
     if path.suffix.lower() in SUFFIXES or _is_audio(path):
-        return Source(path.parent, iter([Item(printable(path.name), path.name)]), passed)
+        return Source(path.parent, iter([AudioItem(printable(path.name), path.name)]), passed)
     kinds = sorted((*listing.READERS, listing.KALDI))
     raise InvalidInput(f"{path} is not audio; a list is called {', '.join(kinds)}, a tar .tar")
 

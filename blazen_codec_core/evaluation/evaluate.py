@@ -26,13 +26,13 @@ from . import metrics, opus
 PIECE_SECONDS = 30.0
 """Of a recording that is judged at a time, so that memory does not grow with its length."""
 SHORTEST_SECONDS = 0.1
-MEASURES: dict[str, Callable[[Pcm, Pcm, int], float]] = {
+METRICS: dict[str, Callable[[Pcm, Pcm, int], float]] = {
     "si_sdr_db": lambda original, decoded, _: metrics.si_sdr(original, decoded),
     "log_mel_distance": metrics.log_mel_distance,
     "stoi": metrics.stoi,
     "pesq": metrics.pesq,
 }
-QUALITIES = tuple(MEASURES)
+QUALITIES = tuple(METRICS)
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def recordings(paths: Iterable[str | PathLike[str]]) -> list[Path]:
 
 
 @dataclass(frozen=True)
-class Judge:
+class Scorer:
     """Compares recordings with what became of them. Metrics whose package is missing fail before the work, not after."""
 
     names: Sequence[str] = QUALITIES
@@ -134,13 +134,13 @@ class Judge:
         """Raises `EngineNotAvailable` where a metric's package is missing."""
         noise = np.random.default_rng(0).standard_normal((1, metrics.PESQ_RATE), np.float32)
         for name in self.names:
-            MEASURES[name](noise, noise, metrics.PESQ_RATE)
+            METRICS[name](noise, noise, metrics.PESQ_RATE)
 
     def __call__(self, original: Pcm, decoded: Pcm, sample_rate: int) -> dict[str, float]:
         pieces = list(in_pieces(original.shape[1], int(PIECE_SECONDS * sample_rate)))
         scores: dict[str, float] = {}
         for name in QUALITIES:
-            measure = MEASURES[name]
+            measure = METRICS[name]
             scores[name] = (
                 weighted((measure(original[:, at], decoded[:, at], sample_rate), at.stop - at.start) for at in pieces)
                 if name in self.names
@@ -172,7 +172,7 @@ def read(path: Path, codec: DynCodecProvider, mono: bool = False) -> Pcm:
 def evaluate(
     codec: DynCodecProvider,
     paths: Iterable[Path],
-    judge: Judge | None = None,
+    judge: Scorer | None = None,
     *,
     mono: bool = False,
     bandwidth: float | None = None,
@@ -185,7 +185,7 @@ def evaluate(
         bandwidth: In kbps, where the codec has a choice.
         done: Called after each recording.
     """
-    judge, results = judge or Judge(), []
+    judge, results = judge or Scorer(), []
     codec.load()
     codec.decode(codec.encode(np.zeros((codec.channels, codec.sample_rate), np.float32), codec.sample_rate))  # warms it up
     counted: list[NDArray[np.int64]] = []
@@ -216,13 +216,13 @@ def evaluate(
 def evaluate_opus(
     codec: DynCodecProvider,
     of_codec: Report,
-    judge: Judge | None = None,
+    judge: Scorer | None = None,
     *,
     mono: bool = False,
     done: Callable[[], object] = lambda: None,
 ) -> Report:
     """Opus over the very signals that a codec was given, each at the bitrate nearest to the codec's that Opus has."""
-    judge, results = judge or Judge(), []
+    judge, results = judge or Scorer(), []
     for result in of_codec.results:
         pcm = read(Path(result.recording), codec, mono)
         seconds = pcm.shape[1] / codec.sample_rate

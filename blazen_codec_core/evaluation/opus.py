@@ -22,7 +22,7 @@ HEADERS = 2
 
 
 @dataclass(frozen=True)
-class Coded:
+class OpusResult:
     """What came back.
 
     Attributes:
@@ -49,7 +49,7 @@ def check_available() -> None:
     _commands(Path(), Path(), Path(), 0, 0)
 
 
-def roundtrip(pcm: Pcm, sample_rate: int, kbps: float) -> Coded:
+def roundtrip(pcm: Pcm, sample_rate: int, kbps: float) -> OpusResult:
     """A signal through Opus at a bitrate, in kbps, that is aimed at.
 
     Raises:
@@ -70,7 +70,7 @@ def roundtrip(pcm: Pcm, sample_rate: int, kbps: float) -> Coded:
         decoded, rate = audio.read(back)
     decoded = audio.resample(decoded, rate, sample_rate)[:, : pcm.shape[1]]
     decoded = np.pad(decoded, ((0, 0), (0, pcm.shape[1] - decoded.shape[1])))
-    return Coded(decoded, 8 * sum(packet_sizes(content)[HEADERS:]), 8 * len(content), *seconds)
+    return OpusResult(decoded, 8 * sum(packet_sizes(content)[HEADERS:]), 8 * len(content), *seconds)
 
 
 def _commands(source: Path, coded: Path, back: Path, kbps: float, sample_rate: int) -> list[list[str]]:

@@ -4,38 +4,36 @@ from .codec_network import CodecNetwork
 from .layers.activation import ELU, Snake, Tanh
 from .layers.attention import LocalAttention
 from .layers.base import (
-    Chain,
-    InTiles,
     Layer,
     NoiseSource,
     Pointwise,
     Residual,
-    Seeded,
+    Sequential,
     State,
+    StreamingModule,
     StreamSetup,
+    Tiling,
     prepare,
     reset_parameters,
 )
-from .layers.conv import Conv1d, Convolving, ConvTranspose1d
+from .layers.conv import Conv1d, ConvBase, ConvTranspose1d
 from .layers.lstm import LSTM
 from .layers.noise import CounterNoise, NoiseBlock
-from .layers.norm import TimeNorm
+from .layers.norm import TimeGroupNorm
 from .layers.padding import Crop, EdgePadding, ReflectPadding, ZeroPadding, same_padding
 from .layers.quantization import FactorizedQuantizer, Quantized, ResidualVectorQuantizer, VectorQuantizer
 
 __all__ = [
     "ELU",
     "LSTM",
-    "Chain",
     "CodecNetwork",
     "Conv1d",
+    "ConvBase",
     "ConvTranspose1d",
-    "Convolving",
     "CounterNoise",
     "Crop",
     "EdgePadding",
     "FactorizedQuantizer",
-    "InTiles",
     "Layer",
     "LocalAttention",
     "NoiseBlock",
@@ -45,12 +43,14 @@ __all__ = [
     "ReflectPadding",
     "Residual",
     "ResidualVectorQuantizer",
-    "Seeded",
+    "Sequential",
     "Snake",
     "State",
     "StreamSetup",
+    "StreamingModule",
     "Tanh",
-    "TimeNorm",
+    "Tiling",
+    "TimeGroupNorm",
     "VectorQuantizer",
     "ZeroPadding",
     "prepare",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .layers.base import Layer, State, StreamSetup
-from .layers.conv import Convolving
+from .layers.conv import ConvBase
 from .layers.lstm import LSTM
 from .layers.quantization import QuantizerState, ResidualVectorQuantizer
 
@@ -37,9 +37,9 @@ class CodecNetwork(nn.Module):
         for part in (self.encoder, self.decoder):
             part.to(dtype)
             for module in part.modules():
-                if isinstance(module, Convolving | LSTM):
+                if isinstance(module, ConvBase | LSTM):
                     module.rough = rough
-                if isinstance(module, Convolving):
+                if isinstance(module, ConvBase):
                     module.careful = part is self.encoder
 
     def encoder_state(self, setup: StreamSetup, books: int | None = None) -> EncoderState:
@@ -52,7 +52,7 @@ class CodecNetwork(nn.Module):
 
     def encode_each(self, xs: Sequence[Tensor], states: Sequence[EncoderState], last: bool) -> list[list[Tensor]]:
         """`encode_step` of several streams, each as if it were alone."""
-        latents = self.encoder.step_each(xs, [state.encoder for state in states], last)
+        latents = self.encoder.step_many(xs, [state.encoder for state in states], last)
         return [self.quantizer.step(z.to(self.quantizer.dtype), own.quantizer) for z, own in zip(latents, states, strict=True)]
 
     def frames_encoded(self, samples: int, last: bool) -> int:
@@ -68,7 +68,7 @@ class CodecNetwork(nn.Module):
 
     def decode_each(self, indices: Sequence[Sequence[Tensor]], states: Sequence[State], last: bool) -> list[Tensor]:
         """`decode_step` of several streams, each as if it were alone."""
-        return self.decoder.step_each([self.latent(own) for own in indices], states, last)
+        return self.decoder.step_many([self.latent(own) for own in indices], states, last)
 
     def latent(self, indices: Sequence[Tensor]) -> Tensor:
         """What the decoder is given for indices, `(batch, frames, channels)`."""

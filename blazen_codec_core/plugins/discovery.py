@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import importlib_metadata
 import pluggy
 
-from ..api_version import OtherGeneration
+from ..api_version import IncompatiblePlugin
 from ..errors import PluginError, reason
 from ..forks import cached_property, held_off
 from ..specs import CodecSpec
@@ -172,6 +172,6 @@ def _checked_specs(items: Iterable[Any]) -> tuple[CodecSpec, ...]:
 
 
 def _reason(error: BaseException, distribution: str) -> str:
-    if isinstance(error, OtherGeneration):
+    if isinstance(error, IncompatiblePlugin):
         return error.sentence(distribution)
     return f"{type(error).__name__}: {reason(error)}"

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-Told = Callable[[int], Awaitable[object]]
+OnPosition = Callable[[int], Awaitable[object]]
 """Told the place in the line, 1 being the next, each time it changes."""
 
 
-class Full(Exception):
+class QueueFull(Exception):
     """The line is as long as it may be."""
 
 
@@ -23,14 +23,14 @@ class Line:
         self._waiting: list[asyncio.Event] = []
 
     @asynccontextmanager
-    async def turn(self, told: Told) -> AsyncIterator[None]:
+    async def turn(self, told: OnPosition) -> AsyncIterator[None]:
         """A turn: waits for it, and ends it.
 
         Raises:
             Full: Too many wait already.
         """
         if self._served >= self._at_once and len(self._waiting) >= self._most:
-            raise Full(f"{self._served} are served and {self._most} wait already: try again in a while")
+            raise QueueFull(f"{self._served} are served and {self._most} wait already: try again in a while")
         moved = asyncio.Event()
         self._waiting.append(moved)
         try:

@@ -13,8 +13,8 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from ..comparison.render.html import page, source
-from .catalog import House
-from .connection import Visit
+from .catalog import CodecCatalog
+from .connection import Connection
 from .hosts import Hosts, OurHostsOnly
 
 POLICY = (
@@ -25,7 +25,7 @@ SCRIPTS = ("wave.js", "run.js", "live.js")
 HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 
 
-def application(house: House, hosts: Hosts | None = None) -> Starlette:
+def application(house: CodecCatalog, hosts: Hosts | None = None) -> Starlette:
     """The application.
 
     Args:
@@ -42,7 +42,7 @@ def application(house: House, hosts: Hosts | None = None) -> Starlette:
         if not answered.may_come_from(socket.headers.getlist("origin"), socket.headers.get("host")):
             await socket.close()  # 403
             return
-        await Visit(socket, house).run()
+        await Connection(socket, house).run()
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:

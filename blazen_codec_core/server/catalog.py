@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, ValidationError
 from ..comparison import serialize, systems
 from ..errors import EngineNotAvailable, InvalidInput, reason
 from ..evaluation import opus
-from ..evaluation.evaluate import Judge
+from ..evaluation.evaluate import Scorer
 from ..plugins.registry import Registry
 from ..specs import CodecSpec, LoadOptions
 from .admission import Line
@@ -43,7 +43,7 @@ class Limits:
     patience: float = 30.0
 
 
-class Asked(BaseModel):
+class CompareRequest(BaseModel):
     """What a visitor asks for: these systems, for a file of that size, which follows."""
 
     systems: Annotated[list[Annotated[str, Field(max_length=200)]], Field(min_length=1)]
@@ -52,19 +52,19 @@ class Asked(BaseModel):
     mono: bool = False
 
 
-def asked(said: str) -> Asked:
+def asked(said: str) -> CompareRequest:
     """What a visitor says, as JSON.
 
     Raises:
         InvalidInput: It is nothing that can be asked for.
     """
     try:
-        return Asked.model_validate_json(said)
+        return CompareRequest.model_validate_json(said)
     except ValidationError as error:
         raise InvalidInput(f"that cannot be asked for: {reason(error)}") from error
 
 
-class House:
+class CodecCatalog:
     """The codecs that are offered, with their weights, and the threads that run them; all visitors share it.
 
     Args:
@@ -79,9 +79,9 @@ class House:
         names: Sequence[str] = (),
         options: LoadOptions | None = None,
         limits: Limits | None = None,
-        judge: Judge | None = None,
+        judge: Scorer | None = None,
     ) -> None:
-        self.limits, self.judge = limits or Limits(), judge or Judge()
+        self.limits, self.judge = limits or Limits(), judge or Scorer()
         registry = Registry()
         self._specs = {name: registry.find(name).spec for name in (names or [entry.spec.name for entry in registry])}
         self._provide = systems.of(registry, options)
@@ -89,7 +89,7 @@ class House:
         self.line = Line(self.limits.at_once, self.limits.waiting)
         self.workers = ThreadPoolExecutor(self.limits.at_once, thread_name_prefix="comparing")
 
-    def check(self, asked: Asked) -> None:
+    def check(self, asked: CompareRequest) -> None:
         """Raises `CodecError` where that cannot be done, or is more than is allowed; the message says why. Nothing is loaded."""
         if asked.size > self.limits.bytes:
             raise InvalidInput(f"the file is larger than {self.limits.bytes / 1e6:g} MB, the most that is taken here")
@@ -118,7 +118,7 @@ class House:
         return {
             "systems": offered,
             "limits": {"bytes": self.limits.bytes, "seconds": self.limits.seconds, "systems": self.limits.systems},
-            "measures": serialize.MEASURES,
+            "measures": serialize.METRICS,
             "scales": serialize.scales(),
         }
 

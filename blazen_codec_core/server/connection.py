@@ -1,6 +1,6 @@
 """One visit over a WebSocket: what is asked for, the file, and then audio as it is made, pictures, numbers and tokens.
 
-The visitor says `house.Asked` as JSON, is told its place in the line (`{"type": "waiting", "place": 2}`), sends the file in
+The visitor says a `CompareRequest` as JSON, is told its place in the line (`{"type": "waiting", "place": 2}`), sends the file in
 binary messages once it is told `{"type": "ready"}`, and hears:
 
 - `{"type": "loading"}`: the file is there, and models are made ready;
@@ -31,12 +31,12 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from .. import cancellation
 from ..comparison import compare, serialize
-from ..comparison.compare import Compared, Excerpt
+from ..comparison.compare import Clip, Comparison
 from ..errors import CodecError, InvalidInput
 from ..validation import Pcm
 from . import catalog
-from .admission import Full
-from .catalog import Asked, House
+from .admission import QueueFull
+from .catalog import CodecCatalog, CompareRequest
 
 log = logging.getLogger(__name__)
 AUDIO, TOKENS = 0, 1
@@ -48,10 +48,10 @@ CHUNKS = 4
 """Of a file, that wait to be written."""
 
 
-class Visit:
+class Connection:
     """One visitor. What is raised while it is served is said to them."""
 
-    def __init__(self, socket: WebSocket, at: House) -> None:
+    def __init__(self, socket: WebSocket, at: CodecCatalog) -> None:
         self._socket, self._house = socket, at
         self._chunks: asyncio.Queue[bytes] = asyncio.Queue(CHUNKS)
         self._gone = threading.Event()
@@ -64,7 +64,7 @@ class Visit:
                 await self._serve(tasks)
                 await self._say("done")
             await self._socket.close()
-        except* (CodecError, Full) as errors:
+        except* (CodecError, QueueFull) as errors:
             await self._end(str(errors.exceptions[0]))
         except* TimeoutError:
             await self._end("nothing was heard for too long: try again")
@@ -87,7 +87,7 @@ class Visit:
                 await self._in_thread(self._work, asked, file)
         listening.cancel()
 
-    async def _asked(self) -> Asked:
+    async def _asked(self) -> CompareRequest:
         async with asyncio.timeout(self._house.limits.patience):
             return catalog.asked(await self._heard("text"))
 
@@ -123,7 +123,7 @@ class Visit:
         self._loop = asyncio.get_running_loop()
 
         def wanted() -> None:
-            with cancellation.unless(self._gone):
+            with cancellation.cancel_scope(self._gone):
                 cancellation.check()
                 work(*arguments)
 
@@ -135,10 +135,10 @@ class Visit:
             await asyncio.gather(working, return_exceptions=True)  # it still reads the file
             raise
 
-    def _work(self, asked: Asked, file: BinaryIO) -> None:
+    def _work(self, asked: CompareRequest, file: BinaryIO) -> None:
         """All that takes long, in a thread."""
         most = self._house.limits.seconds
-        excerpt = Excerpt(PurePath(asked.name).name or asked.name, content=file, mono=asked.mono, seconds=most + 1)
+        excerpt = Clip(PurePath(asked.name).name or asked.name, content=file, mono=asked.mono, seconds=most + 1)
         if excerpt.seconds > most:
             raise InvalidInput(f"{excerpt.name} is over {most:.0f} s of audio, and {most:.0f} s at most are taken here")
         self._now(self._say("loading"))
@@ -152,7 +152,7 @@ class Visit:
     def _play(self, number: int, pcm: Pcm) -> None:
         self._now(self._send(AUDIO, number, np.ascontiguousarray(pcm, "<f4").tobytes()))
 
-    def _give_tokens(self, made: Compared) -> None:
+    def _give_tokens(self, made: Comparison) -> None:
         for number, version in enumerate(made.versions):
             if version.tokens:
                 self._now(self._send(TOKENS, number, version.tokens.to_bytes()))

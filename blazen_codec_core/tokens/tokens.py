@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import CorruptFile, InvalidInput, InvalidTokens, reason
 from ..specs import Segment
-from ..validation import as_array, check_count, is_whole
+from ..validation import as_array, check_count, is_int
 from . import code_arrays, container, flat
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ class CodecTokens:
         for name, kind in KINDS.items():
             if not isinstance(getattr(self, name), kind):
                 raise InvalidTokens(f"{name} cannot be {getattr(self, name)!r}")
-        if not isinstance(self.strides, Sequence) or not all(is_whole(stride) and stride > 0 for stride in self.strides):
+        if not isinstance(self.strides, Sequence) or not all(is_int(stride) and stride > 0 for stride in self.strides):
             raise InvalidTokens(f"strides are positive whole numbers, not {self.strides!r}")
         self.__dict__["strides"] = tuple(map(int, self.strides))
         if not isinstance(self.__dict__["codes"], Sequence | np.ndarray):
@@ -252,7 +252,7 @@ class CodecTokens:
 
     def stream(self, number: int) -> CodecTokens:
         """One stream alone."""
-        if not is_whole(number) or not 0 <= number < self.streams:
+        if not is_int(number) or not 0 <= number < self.streams:
             raise InvalidTokens(f"there is no stream {number!r}; there are {self.streams}")
         codes = tuple(code[number : number + 1] for code in self.codes)
         channels = self.channels // self.streams
@@ -302,7 +302,7 @@ class CodecTokens:
             frames: A multiple of every stride, and whole segments where there are any.
         """
         unit = self.segment.length // self.hop_length if self.segment else math.lcm(*self.strides)
-        if not is_whole(frames) or frames < 1 or frames % unit:
+        if not is_int(frames) or frames < 1 or frames % unit:
             raise InvalidTokens(f"pieces of {frames!r} frames cut what belongs together apart; take a multiple of {unit}")
         most, samples = frames // unit, self.segment.stride if self.segment else unit * self.hop_length
         units = self.segment_frames if self.segment else [unit] * (self.frames // unit)

@@ -16,7 +16,7 @@ import torch
 
 from .. import weights
 from ..architectures import Architecture, check_config
-from ..backend import CodecBackend, DecoderSession, EncoderSession, whole_tile
+from ..backend import CodecBackend, DecoderSession, EncoderSession, offline_tile_frames
 from ..checks import check_channels, check_items
 from ..errors import DeviceUnavailable, InvalidInput, NotYetImplemented, WeightsUnavailable
 from ..forks import Anew
@@ -27,9 +27,9 @@ from ..nn.layers.base import StreamSetup, prepare, reset_parameters
 from ..nn.layers.noise import CounterNoise
 from ..specs import CodecSpec, LoadOptions
 from ..tokens.tokens import CodecTokens
-from ..validation import Pcm, is_whole
-from .cuda_graphs import RecordedNetwork, recorder_for
-from .guard import running
+from ..validation import Pcm, is_int
+from .cuda_graphs import GraphedNetwork, capture_fn_for
+from .guard import inference_guard
 from .ragged_batch import decode_together, encode_together
 from .segments import SegmentCoder, SegmentDecoderSession, SegmentEncoderSession, decode_segments, encode_segments
 from .sessions import TileDecoderSession, TileEncoderSession
@@ -233,7 +233,7 @@ class TorchCodecBackend(CodecBackend):
             if self._loaded is None:
                 device, dtype = torch.device(self.device), self.dtype
                 found = weights.locate(self.spec, self.options)
-                with running(inference=False):
+                with inference_guard(inference=False):
                     network = self.build(found).requires_grad_(False).eval()
                     if isinstance(network, CodecNetwork):
                         network.place(device, dtype, self.is_rough)
@@ -298,7 +298,7 @@ class TorchCodecBackend(CodecBackend):
     def _for_session(self, network: CodecNetwork) -> CodecNetwork:
         if not self.options.graphs:
             return network
-        return cast(CodecNetwork, RecordedNetwork(network, recorder_for(torch.device(self.device))))
+        return cast(CodecNetwork, GraphedNetwork(network, capture_fn_for(torch.device(self.device))))
 
     def encode_batch(
         self,
@@ -342,7 +342,7 @@ class TorchCodecBackend(CodecBackend):
 
         As many as the device takes are together, and of those of up to `short` as many as fill a tile, four times as long.
         """
-        limit = self.batch_signals
+        limit = self.max_batch_size
         length = [item.shape[1] if isinstance(item, np.ndarray) else item.frames for item in items]
         groups: list[list[int]] = []
         count = 0
@@ -360,7 +360,7 @@ class TorchCodecBackend(CodecBackend):
         return results
 
     @property
-    def batch_signals(self) -> int:
+    def max_batch_size(self) -> int:
         if not self.spec.capabilities.batches:
             return 1
         return self.batch_streams.get(torch.device(self.device).type, 32)
@@ -368,21 +368,21 @@ class TorchCodecBackend(CodecBackend):
     @property
     def short_samples(self) -> int:
         """On a CPU a quarter of a tile: what calling its layers takes is then most of the time."""
-        if self.spec.segment or self.batch_signals > 1 or not self.spec.capabilities.batches:
+        if self.spec.segment or self.max_batch_size > 1 or not self.spec.capabilities.batches:
             return 0
         return self.spec.tile_frames * self.spec.hop_length // SHORT_A_TILE
 
     @property
-    def piece_frames(self) -> int:
+    def preferred_chunk_frames(self) -> int:
         """As many segments as run together, or a tile."""
-        return self.spec.tile_frames * (self.batch_signals * self._batches if self.spec.segment else 1)
+        return self.spec.tile_frames * (self.max_batch_size * self._batches if self.spec.segment else 1)
 
     @property
     def _batches(self) -> int:
         return self.batches_at_once.get(torch.device(self.device).type, 1)
 
     @property
-    def frames_at_once(self) -> int:
+    def max_frames_per_step(self) -> int:
         """On a GPU as many as its memory takes; what is computed is the same."""
         most = min(self._samples_at_once, LONGEST_TILE * self.sample_rate)
         return max(self.spec.tile_frames, most // self.spec.hop_length)
@@ -395,18 +395,18 @@ class TorchCodecBackend(CodecBackend):
 
     def _coder(self) -> SegmentCoder:
         segment = self.spec.segment
-        rows = max(self.batch_signals, self._samples_at_once // segment.length if segment else 0)
+        rows = max(self.max_batch_size, self._samples_at_once // segment.length if segment else 0)
         return SegmentCoder(self.spec, self.loaded().network, self.setup, rows, self._batches)
 
     def _encode_group(self, items: list[Pcm], books: int) -> list[CodecTokens]:
         if len(items) == 1:
             return [self.encode_whole(items[0], books)]
         loaded, coder = self.loaded(), self._coder()
-        with running():
+        with inference_guard():
             if self.spec.segment:
                 return encode_segments(coder, items, books, loaded.weights)
             setup = self.setup(sum(len(item) for item in items) // self.channels)
-            codes = encode_together(self.spec, loaded.network, setup, items, books, whole_tile(self, setup.batch))
+            codes = encode_together(self.spec, loaded.network, setup, items, books, offline_tile_frames(self, setup.batch))
         return [
             CodecTokens.from_codes(self.spec, own, num_samples=item.shape[1], weights=loaded.weights)
             for item, own in zip(items, codes, strict=True)
@@ -416,17 +416,17 @@ class TorchCodecBackend(CodecBackend):
         if len(items) == 1:
             return [self.decode_whole(items[0])]
         loaded, coder = self.loaded(), self._coder()
-        with running():
+        with inference_guard():
             if self.spec.segment:
                 return decode_segments(coder, items)
             setup = self.setup(sum(item.streams for item in items))
-            return decode_together(self.spec, loaded.network, setup, items, whole_tile(self, setup.batch))
+            return decode_together(self.spec, loaded.network, setup, items, offline_tile_frames(self, setup.batch))
 
     def _tile(self, asked: int | None) -> int:
         if asked is None:
             return self.spec.tile_frames
         group = self.spec.tile_frames if self.spec.segment else self.spec.block_frames
-        if not is_whole(asked) or asked < 1 or asked % group:
+        if not is_int(asked) or asked < 1 or asked % group:
             raise InvalidInput(f"tile_frames is a positive multiple of {group} for {self.spec.name}, not {asked!r}")
         if asked * self.spec.hop_length > LONGEST_TILE * self.sample_rate:
             raise InvalidInput(f"tile_frames is at most {LONGEST_TILE} s of audio, which {asked} frames are not")

@@ -38,7 +38,7 @@ RECORDERS: Mapping[str, Recorder] = {"cuda": cuda_graph}
 """By device type."""
 
 
-def recorder_for(device: torch.device) -> Recorder:
+def capture_fn_for(device: torch.device) -> Recorder:
     """What records steps on a device.
 
     Raises:
@@ -50,7 +50,7 @@ def recorder_for(device: torch.device) -> Recorder:
 
 
 @dataclass(frozen=True)
-class _Place:
+class _StateSlot:
     """Where a state keeps a value."""
 
     owner: Any
@@ -67,12 +67,12 @@ class _Place:
             setattr(self.owner, self.name, value)
 
 
-def _places(owner: Any) -> Iterator[_Place]:
+def _places(owner: Any) -> Iterator[_StateSlot]:
     """Of all values in a state and those in it, in their order."""
     if isinstance(owner, list):
-        named = [_Place(owner, number, counts=False) for number in range(len(owner))]
+        named = [_StateSlot(owner, number, counts=False) for number in range(len(owner))]
     else:
-        named = [_Place(owner, field.name, COUNTS in field.metadata) for field in dataclasses.fields(owner)]
+        named = [_StateSlot(owner, field.name, COUNTS in field.metadata) for field in dataclasses.fields(owner)]
     for place in named:
         value = place.get()
         if isinstance(value, State | list):
@@ -85,7 +85,7 @@ def _looks(value: Any) -> Any:
     return (value.shape, value.dtype) if isinstance(value, Tensor) else value
 
 
-class RecordedNoise:
+class StaticNoise:
     """Noise in fixed places, which are filled before a step is played."""
 
     def __init__(self, noise: NoiseSource) -> None:
@@ -115,7 +115,7 @@ class RecordedNoise:
         self._drawn = None
 
 
-class RecordedStep:
+class GraphedStep:
     """A step that is recorded where it finds inputs and a state of the same shapes as the one before, and then played as long as
     it does.
 
@@ -123,7 +123,7 @@ class RecordedStep:
         noise: Where the step draws noise from, if it does.
     """
 
-    def __init__(self, step: Step, recorder: Recorder, noise: RecordedNoise | None = None) -> None:
+    def __init__(self, step: Step, recorder: Recorder, noise: StaticNoise | None = None) -> None:
         self._step, self._recorder, self._noise = step, recorder, noise
         self._before: Any = None
         self._play: Callable[[], None] | None = None
@@ -146,7 +146,7 @@ class RecordedStep:
         if self._noise:
             self._noise.end()
 
-    def _record(self, inputs: Sequence[Tensor], state: State, places: Sequence[_Place]) -> None:
+    def _record(self, inputs: Sequence[Tensor], state: State, places: Sequence[_StateSlot]) -> None:
         self._inputs = [each.clone() for each in inputs]
         fixed = [(place, value) for place in places if isinstance(value := place.get(), Tensor)]
         counts = [place for place in places if place.counts]
@@ -183,13 +183,13 @@ class RecordedStep:
         return self._made
 
 
-class RecordedNetwork:
+class GraphedNetwork:
     """A network as one session has it: its steps are recorded, but for the last one. All else is the network's own."""
 
     def __init__(self, network: CodecNetwork, recorder: Recorder) -> None:
         self._network, self._recorder = network, recorder
-        self._encode = RecordedStep(lambda x, state: network.encode_step(x[0], state, False), recorder)
-        self._decode = RecordedStep(self._decoded, recorder)
+        self._encode = GraphedStep(lambda x, state: network.encode_step(x[0], state, False), recorder)
+        self._decode = GraphedStep(self._decoded, recorder)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._network, name)
@@ -201,9 +201,9 @@ class RecordedNetwork:
 
     def decoder_state(self, setup: StreamSetup) -> State:
         if setup.noise:
-            noise = RecordedNoise(setup.noise)
+            noise = StaticNoise(setup.noise)
             setup = dataclasses.replace(setup, noise=noise)
-            self._decode = RecordedStep(self._decoded, self._recorder, noise)
+            self._decode = GraphedStep(self._decoded, self._recorder, noise)
         return self._network.decoder_state(setup)
 
     def decode_step(self, indices: Sequence[Tensor], state: State, last: bool) -> Tensor:

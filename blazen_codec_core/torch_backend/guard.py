@@ -14,7 +14,7 @@ from .host_settings import own_settings
 
 
 @contextmanager
-def running(inference: bool = True) -> Iterator[None]:
+def inference_guard(inference: bool = True) -> Iterator[None]:
     """Inference mode, or certainly not, and settings of our own, whatever the caller's; torch's errors become `InferenceError`.
 
     Not even begun where the task that asked for it was cancelled. Forks of other threads wait.

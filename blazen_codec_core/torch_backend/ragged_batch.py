@@ -20,7 +20,7 @@ from ..specs import CodecSpec
 from ..tokens.tokens import CodecTokens
 from ..validation import Pcm
 from .sessions import audio, signals
-from .transfers import fetched_codes, sent
+from .transfers import codes_to_host, to_device
 
 S = TypeVar("S", bound=State)
 
@@ -95,7 +95,7 @@ def encode_together(
         FEWEST_FRAMES * spec.hop_length,
         network.encoder_state(_ending(setup, lengths), books),
         cut,
-        lambda x, state, last: fetched_codes(network.encode_step(x[0], state, last)),
+        lambda x, state, last: codes_to_host(network.encode_step(x[0], state, last)),
     )
     frames = {length: network.frames_encoded(length, True) for length in set(lengths)}
     codes = [
@@ -116,7 +116,7 @@ def decode_together(
     def cut(chosen: Sequence[int], start: int, end: int) -> list[Tensor]:
         books = zip(*(rows[row] for row in chosen), strict=True)
         parts = ([code[None, start // s : end // s] for code in book] for book, s in zip(books, strides, strict=True))
-        return [sent(part, (end - start) // s, setup.device) for part, s in zip(parts, strides, strict=True)]
+        return [to_device(part, (end - start) // s, setup.device) for part, s in zip(parts, strides, strict=True)]
 
     def step(indices: list[Tensor], state: Any, last: bool) -> list[Pcm]:
         made = audio(network.decode_step(indices, state, last))

@@ -20,14 +20,14 @@ from ..nn.layers.base import StreamSetup
 from ..specs import CodecSpec, Segment
 from ..tokens.tokens import CodecTokens
 from ..validation import Pcm
-from .sessions import OnePlayback, OneSignal, audio, signals
-from .transfers import fetched_codes
+from .sessions import DecoderSessionBase, SessionBase, audio, signals
+from .transfers import codes_to_host
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Coded:
+class EncodedSegment:
     """The tokens of one segment: codes `(streams, frames)` a codebook, and scales `(streams,)` where there are any."""
 
     codes: list[NDArray[np.int32]]
@@ -67,15 +67,15 @@ class SegmentCoder:
         """How many segments of so many streams may run side by side."""
         return max(1, self.most // streams)
 
-    def encode(self, pieces: Sequence[Pcm], books: int) -> list[Coded]:
+    def encode(self, pieces: Sequence[Pcm], books: int) -> list[EncodedSegment]:
         """Segments `(channels, samples)` of any lengths to the tokens of each."""
         return _in_groups(pieces, self.most, lambda piece: piece.shape[1], lambda group: self._encode(group, books))
 
-    def decode(self, pieces: Sequence[Coded]) -> list[Pcm]:
+    def decode(self, pieces: Sequence[EncodedSegment]) -> list[Pcm]:
         """The tokens of segments to `(channels, frames * hop_length)` of each."""
         return _in_groups(pieces, self.most, lambda piece: piece.codes[0].shape[1], self._decode)
 
-    def _encode(self, pieces: Sequence[Pcm], books: int) -> list[Coded]:
+    def _encode(self, pieces: Sequence[Pcm], books: int) -> list[EncodedSegment]:
         batches = list(grouped(pieces, self.rows))
         inputs = [self._input(batch) for batch in batches]
         whole = pieces[0].shape[1] == self.segment.length
@@ -99,12 +99,14 @@ class SegmentCoder:
         scale = wide.mean(2, keepdim=True).square().mean(1, keepdim=True).sqrt().float() + 1e-8
         return (x / scale).to(setup.dtype), scale.flatten().cpu().numpy()
 
-    def _coded(self, pieces: Sequence[Pcm], scales: NDArray[np.float32] | None, indices: Sequence[Tensor]) -> list[Coded]:
-        codes = fetched_codes(indices)
+    def _coded(
+        self, pieces: Sequence[Pcm], scales: NDArray[np.float32] | None, indices: Sequence[Tensor]
+    ) -> list[EncodedSegment]:
+        codes = codes_to_host(indices)
         rows = _rows([piece.shape[0] // self.spec.channels for piece in pieces])
-        return [Coded([code[own] for code in codes], None if scales is None else scales[own]) for own in rows]
+        return [EncodedSegment([code[own] for code in codes], None if scales is None else scales[own]) for own in rows]
 
-    def _decode(self, pieces: Sequence[Coded]) -> list[Pcm]:
+    def _decode(self, pieces: Sequence[EncodedSegment]) -> list[Pcm]:
         batches = list(grouped(pieces, self.rows))
         whole = pieces[0].codes[0].shape[1] * self.spec.hop_length == self.segment.length
         setups = [self._setup(sum(piece.streams for piece in batch), whole) for batch in batches]
@@ -117,7 +119,7 @@ class SegmentCoder:
         made = self.network.decode_each(indices, states, last=True)
         return [piece for batch, y in zip(batches, made, strict=True) for piece in self._pcm(batch, y)]
 
-    def _pcm(self, pieces: Sequence[Coded], y: Tensor) -> list[Pcm]:
+    def _pcm(self, pieces: Sequence[EncodedSegment], y: Tensor) -> list[Pcm]:
         scales = [np.ones(piece.streams, np.float32) if piece.scales is None else piece.scales for piece in pieces]
         y = y.float() * torch.from_numpy(np.concatenate(scales)).to(y.device)[:, None, None]
         made = audio(y)
@@ -148,17 +150,17 @@ def cut(pcm: Pcm, segment: Segment) -> list[Pcm]:
     return [pcm[:, start : start + segment.length] for start in range(0, pcm.shape[1], segment.stride)]
 
 
-def coded(tokens: CodecTokens) -> Iterator[Coded]:
+def coded(tokens: CodecTokens) -> Iterator[EncodedSegment]:
     """Tokens by segment."""
     codes, scales = tokens.codes, tokens.scales
     start = 0
     for number, frames in enumerate(tokens.segment_frames):
         own = [code[:, start : start + frames].copy() for code in codes]
-        yield Coded(own, None if scales is None else scales[:, number])
+        yield EncodedSegment(own, None if scales is None else scales[:, number])
         start += frames
 
 
-def joined(spec: CodecSpec, pieces: Sequence[Coded], num_samples: int, weights: str) -> CodecTokens:
+def joined(spec: CodecSpec, pieces: Sequence[EncodedSegment], num_samples: int, weights: str) -> CodecTokens:
     """The tokens of consecutive segments."""
     codes = [np.concatenate(book, axis=1) for book in zip(*(piece.codes for piece in pieces), strict=True)]
     scales = [piece.scales for piece in pieces if piece.scales is not None]
@@ -200,7 +202,7 @@ class OverlapAdd:
         return self._tail
 
 
-class SegmentEncoderSession(OneSignal, EncoderSession):
+class SegmentEncoderSession(SessionBase, EncoderSession):
     """Audio in segments through the encoder and the quantizer."""
 
     def __init__(self, backend: CodecBackend, coder: SegmentCoder, *, channels: int, books: int, weights: str) -> None:
@@ -273,7 +275,7 @@ class SegmentEncoderSession(OneSignal, EncoderSession):
         return CodecTokens.from_codes(self._backend.spec, codes, num_samples=samples, weights=self._weights, scales=factors)
 
 
-class SegmentDecoderSession(OnePlayback, DecoderSession):
+class SegmentDecoderSession(DecoderSessionBase, DecoderSession):
     """Tokens in segments through the decoder; segments come whole, but for the last."""
 
     def __init__(self, backend: CodecBackend, coder: SegmentCoder) -> None:

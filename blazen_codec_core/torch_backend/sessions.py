@@ -19,11 +19,11 @@ from ..nn.codec_network import CodecNetwork
 from ..nn.layers.base import State, StreamSetup
 from ..tokens.tokens import CodecTokens
 from ..validation import Pcm
-from .guard import running
-from .transfers import fetched, fetched_codes, sent
+from .guard import inference_guard
+from .transfers import codes_to_host, to_device, to_host
 
 
-class Tiles:
+class TileBuffer:
     """Collects a signal of `(streams, time)` and gives it back in tiles of equal length."""
 
     def __init__(self, streams: int, length: int, dtype: np.dtype[Any]) -> None:
@@ -50,7 +50,7 @@ class Tiles:
         return self._buffer[:, : self.filled].copy()
 
 
-def worst_delay(tile: int, covered: Callable[[int], int], step: int) -> int:
+def max_latency(tile: int, covered: Callable[[int], int], step: int) -> int:
     """The most input, in its own units, that can be in and not yet covered by the output.
 
     Args:
@@ -61,7 +61,7 @@ def worst_delay(tile: int, covered: Callable[[int], int], step: int) -> int:
     return max((n + 1) * tile - step - covered(n * tile) for n in range(64))
 
 
-def first_output(tile: int, made: Callable[[int], int]) -> int:
+def samples_to_first_output(tile: int, made: Callable[[int], int]) -> int:
     """How much input is in when the first output comes out.
 
     Args:
@@ -73,16 +73,16 @@ def first_output(tile: int, made: Callable[[int], int]) -> int:
 
 def signals(pcm: Sequence[Pcm], length: int, channels: int, setup: StreamSetup) -> Tensor:
     """Audio `(streams * channels, samples)` to the `(streams, length, channels)` of a network, with zeros after it."""
-    x = sent(pcm, length, setup.device)
+    x = to_device(pcm, length, setup.device)
     return x.reshape(x.shape[0] // channels, channels, length).to(setup.dtype).transpose(1, 2)
 
 
 def audio(y: Tensor) -> Pcm:
-    """What a network made, `(streams, samples, channels)`, to audio `(streams * channels, samples)`; see `fetched`."""
-    return fetched(y.transpose(1, 2).flatten(0, 1).float())
+    """What a network made, `(streams, samples, channels)`, to audio `(streams * channels, samples)`; see `to_host`."""
+    return to_host(y.transpose(1, 2).flatten(0, 1).float())
 
 
-class OneSignal:
+class SessionBase:
     """A session is of one signal: it ends when that ends, or when the network fails half way."""
 
     _ended = False
@@ -95,14 +95,14 @@ class OneSignal:
     def _step(self) -> Iterator[None]:
         """Around a step of the network."""
         try:
-            with running():
+            with inference_guard():
                 yield
         except CodecError:
             self._ended = True
             raise
 
 
-class OnePlayback(OneSignal):
+class DecoderSessionBase(SessionBase):
     """The tokens that a decoder session is given have to belong together."""
 
     def __init__(self, backend: CodecBackend) -> None:
@@ -144,7 +144,7 @@ class OnePlayback(OneSignal):
         return made
 
 
-class TileEncoderSession(OneSignal, EncoderSession):
+class TileEncoderSession(SessionBase, EncoderSession):
     """Audio in tiles through the encoder and the quantizer.
 
     Args:
@@ -168,9 +168,9 @@ class TileEncoderSession(OneSignal, EncoderSession):
         self._backend, self._network, self._setup = backend, network, setup
         self._channels, self._tile, self._weights = channels, tile_frames * backend.spec.hop_length, weights
         self._strides = backend.spec.strides[:books]
-        self._tiles = Tiles(channels, self._tile, np.dtype(np.float32))
+        self._tiles = TileBuffer(channels, self._tile, np.dtype(np.float32))
         self._pushed = self._ran = self._frames = self._covered = 0
-        with running():
+        with inference_guard():
             self._state = network.encoder_state(setup, books)
         self._none = self._run([], 0, last=False)
 
@@ -179,11 +179,11 @@ class TileEncoderSession(OneSignal, EncoderSession):
 
     @property
     def latency_samples(self) -> int:
-        return worst_delay(self._tile, self._covered_by, 1)
+        return max_latency(self._tile, self._covered_by, 1)
 
     @property
     def first_samples(self) -> int:
-        return first_output(self._tile, self._covered_by)
+        return samples_to_first_output(self._tile, self._covered_by)
 
     def push(self, pcm: object) -> CodecTokens:
         self._check_open()
@@ -216,7 +216,7 @@ class TileEncoderSession(OneSignal, EncoderSession):
         for tile in tiles:
             with self._step():
                 x = signals([tile], tile.shape[1], spec.channels, self._setup)
-                indices = fetched_codes(network.encode_step(x, self._state, last))
+                indices = codes_to_host(network.encode_step(x, self._state, last))
                 end = at + indices[0].shape[1] * strides[0]
                 for code, index, stride in zip(codes, indices, strides, strict=True):
                     code[:, at // stride : end // stride] = index
@@ -226,7 +226,7 @@ class TileEncoderSession(OneSignal, EncoderSession):
         return CodecTokens.from_codes(spec, codes, num_samples=samples, weights=self._weights)
 
 
-class TokenPlayer(Protocol):
+class StreamingDecoder(Protocol):
     """What a session needs of a network to decode; see `CodecNetwork`."""
 
     def decoder_state(self, setup: StreamSetup) -> State: ...
@@ -234,14 +234,14 @@ class TokenPlayer(Protocol):
     def samples_decoded(self, frames: int, last: bool) -> int: ...
 
 
-class TileDecoderSession(OnePlayback, DecoderSession):
+class TileDecoderSession(DecoderSessionBase, DecoderSession):
     """Tokens in tiles through the decoder."""
 
     def __init__(
         self, backend: CodecBackend, network: CodecNetwork, setup: Callable[[int], StreamSetup], tile_frames: int
     ) -> None:
         super().__init__(backend)
-        self._network: TokenPlayer = network
+        self._network: StreamingDecoder = network
         self._setup_of, self._tile = setup, tile_frames
         self._made = 0
 
@@ -249,7 +249,7 @@ class TileDecoderSession(OnePlayback, DecoderSession):
     def latency_samples(self) -> int:
         spec = self._backend.spec
         hop = spec.hop_length
-        return worst_delay(
+        return max_latency(
             self._tile * hop, lambda samples: self._network.samples_decoded(samples // hop, False), spec.block_frames * hop
         )
 
@@ -270,8 +270,8 @@ class TileDecoderSession(OnePlayback, DecoderSession):
     def _begin(self, tokens: CodecTokens) -> None:
         """Makes ready for tokens such as these, the first."""
         self._setup = self._setup_of(tokens.streams)
-        self._tiles = [Tiles(tokens.streams, self._tile // stride, np.dtype(np.int32)) for stride in tokens.strides]
-        with running():
+        self._tiles = [TileBuffer(tokens.streams, self._tile // stride, np.dtype(np.int32)) for stride in tokens.strides]
+        with inference_guard():
             self._state = self._network.decoder_state(self._setup)
 
     def _run(self, tiles: Iterable[Sequence[NDArray[Any]]], ready: int, last: bool) -> Pcm:

@@ -16,7 +16,7 @@ def _place(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Te
     return torch.empty(tuple(shape), dtype=dtype, device="cpu", pin_memory=device.type == "cuda")
 
 
-def sent(pieces: Sequence[NDArray[Any]], length: int, device: torch.device) -> Tensor:
+def to_device(pieces: Sequence[NDArray[Any]], length: int, device: torch.device) -> Tensor:
     """Arrays of up to `length` columns, one below the other, with zeros after those that are shorter."""
     rows = sum(len(piece) for piece in pieces)
     place = _place((rows, length), torch.from_numpy(np.empty(0, pieces[0].dtype)).dtype, device)
@@ -29,7 +29,7 @@ def sent(pieces: Sequence[NDArray[Any]], length: int, device: torch.device) -> T
     return place.to(device)
 
 
-def fetched(x: Tensor) -> NDArray[Any]:
+def to_host(x: Tensor) -> NDArray[Any]:
     """A tensor as an array; what of it is kept for long is copied."""
     if x.device.type == "cpu":
         return x.numpy()
@@ -38,8 +38,8 @@ def fetched(x: Tensor) -> NDArray[Any]:
     return place.numpy()
 
 
-def fetched_codes(indices: Sequence[Tensor]) -> list[NDArray[np.int32]]:
+def codes_to_host(indices: Sequence[Tensor]) -> list[NDArray[np.int32]]:
     """Indices `(streams, frames / stride)` a codebook, all at once."""
-    together = fetched(torch.cat([index.to(torch.int32) for index in indices], dim=1))
+    together = to_host(torch.cat([index.to(torch.int32) for index in indices], dim=1))
     ends = np.cumsum([index.shape[1] for index in indices])
     return np.split(together, ends[:-1], axis=1)

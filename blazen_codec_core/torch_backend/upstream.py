@@ -17,11 +17,11 @@ import torch
 from ..backend import CodecBackend
 from ..errors import DeviceUnavailable, InferenceError, NotYetImplemented
 from ..forks import Anew
-from ..nn.kernels.aten.conv import library_precision
+from ..nn.kernels.aten.conv import tf32_scope
 from ..tokens.tokens import CodecTokens
 from ..validation import Pcm
 from .backend import TFLOAT32, Loaded, TorchCodecBackend
-from .guard import running
+from .guard import inference_guard
 
 Contents = Mapping[str, Any]
 
@@ -88,9 +88,9 @@ class UpstreamBackend(TorchCodecBackend):
         return super().loaded()
 
     @contextmanager
-    def running(self) -> Iterator[None]:
-        """`session.running`, with such products as the options say."""
-        with running(), library_precision(torch.device(self.device), self.is_rough):
+    def inference_guard(self) -> Iterator[None]:
+        """`session.inference_guard`, with such products as the options say."""
+        with inference_guard(), tf32_scope(torch.device(self.device), self.is_rough):
             yield
 
     @abstractmethod

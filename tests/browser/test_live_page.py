@@ -8,7 +8,7 @@ from servers import TINY, seconds_finished, serving
 
 import blazen_codec_core as bc
 from blazen_codec_core.conformance.signals import voice
-from blazen_codec_core.evaluation.evaluate import Judge
+from blazen_codec_core.evaluation.evaluate import Scorer
 
 DONE = "live.status.textContent === 'Done' || !live.wrong.hidden"
 GOES_ON = "views[0].player.state === 'playing' || views[0].player.position >= views[0].player.seconds - 0.01"
@@ -17,7 +17,7 @@ GOES_ON = "views[0].player.state === 'playing' || views[0].player.position >= vi
 
 @pytest.fixture(scope="module")
 def server():
-    with serving(judge=Judge(["si_sdr_db", "log_mel_distance", "stoi"])) as where:
+    with serving(judge=Scorer(["si_sdr_db", "log_mel_distance", "stoi"])) as where:
         yield f"http://{where}/"
 
 

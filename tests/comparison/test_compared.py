@@ -12,7 +12,7 @@ import pytest
 import blazen_codec_core as bc
 from blazen_codec_core import cancellation
 from blazen_codec_core.comparison import compare, serialize, systems
-from blazen_codec_core.comparison.compare import Excerpt
+from blazen_codec_core.comparison.compare import Clip
 from blazen_codec_core.comparison.render import png
 from blazen_codec_core.conformance.signals import voice
 from blazen_codec_core.evaluation import evaluate
@@ -33,7 +33,7 @@ def test_all_versions_lie_in_step_with_the_original(two, speech):
     heard: dict[int, list] = {0: [], 1: [], 2: []}
     ended = []
     made = compare.compare(
-        Excerpt(speech), two, heard=lambda number, pcm: heard[number].append(pcm), ended=lambda: ended.append(len(heard[2]))
+        Clip(speech), two, heard=lambda number, pcm: heard[number].append(pcm), ended=lambda: ended.append(len(heard[2]))
     )
     assert [version.name for version in made.versions] == ["original", "encodec_tiny@1.5", "snac_tiny"]
     pcm, _ = bc.read_audio(speech)
@@ -51,12 +51,12 @@ def test_all_versions_lie_in_step_with_the_original(two, speech):
 def test_the_first_audio_comes_before_the_last_is_encoded(two, tmp_path):
     bc.write_audio(tmp_path / "long.wav", voice(6.0, 24_000), 24_000)
     order = []
-    compare.compare(Excerpt(tmp_path / "long.wav"), two, evaluate.Judge([]), heard=lambda number, _: order.append(number))
+    compare.compare(Clip(tmp_path / "long.wav"), two, evaluate.Scorer([]), heard=lambda number, _: order.append(number))
     assert order.index(1) < order.index(2) < len(order) - 1 - order[::-1].index(0)
 
 
 def test_an_excerpt_is_the_beginning_or_mono(two, speech):
-    made = compare.compare(Excerpt(speech, seconds=0.5, mono=True), two[1:], evaluate.Judge([]))
+    made = compare.compare(Clip(speech, seconds=0.5, mono=True), two[1:], evaluate.Scorer([]))
     pcm, _ = bc.read_audio(speech)
     np.testing.assert_allclose(made.original.pcm, pcm[:, :16_000].mean(axis=0, keepdims=True), atol=1e-7)
     assert math.isnan(made.versions[1].scores["stoi"])
@@ -66,7 +66,7 @@ def test_an_excerpt_is_the_beginning_or_mono(two, speech):
 @pytest.mark.parametrize(("rate", "played"), [(4000, 8000), (96_000, 48_000), (44_100, 44_100)])
 def test_rates_that_nothing_plays_or_codes_are_resampled(tmp_path, rate, played):
     bc.write_audio(tmp_path / "a.wav", voice(0.3, rate), rate)
-    excerpt = Excerpt(tmp_path / "a.wav")
+    excerpt = Clip(tmp_path / "a.wav")
     assert excerpt.sample_rate == played
     assert bool(excerpt.remarks) == (rate != played)
     assert sum(piece.shape[1] for piece in excerpt.pieces()) == pytest.approx(0.3 * played, abs=1)
@@ -79,12 +79,12 @@ def test_rates_that_nothing_plays_or_codes_are_resampled(tmp_path, rate, played)
 def test_what_cannot_be_compared_is_said(tmp_path, seconds, channels, says):
     bc.write_audio(tmp_path / "a.wav", np.stack([voice(seconds, 16_000)] * channels), 16_000)
     with pytest.raises(bc.InvalidInput, match=rf"a\.wav .*{says}"):
-        Excerpt(tmp_path / "a.wav")
+        Clip(tmp_path / "a.wav")
 
 
 def test_text_is_no_audio():
     with pytest.raises(bc.CorruptFile, match=r"^note\.wav cannot be read as audio: Format not recognised\.$"):
-        Excerpt("note.wav", content=io.BytesIO(b"dear diary, " * 20))
+        Clip("note.wav", content=io.BytesIO(b"dear diary, " * 20))
 
 
 def test_levels_are_matched_and_nothing_clips():
@@ -105,8 +105,8 @@ def test_work_that_nobody_waits_for_ends(two, speech):
         pieces.append(number)
         gone.set()
 
-    with cancellation.unless(gone), pytest.raises(bc.InferenceError, match="cancelled"):
-        compare.compare(Excerpt(speech), two, heard=heard)
+    with cancellation.cancel_scope(gone), pytest.raises(bc.InferenceError, match="cancelled"):
+        compare.compare(Clip(speech), two, heard=heard)
     assert len(pieces) <= 3
 
 

@@ -127,7 +127,7 @@ def test_a_codec_without_sessions_is_given_all_at_the_end(codecs):
 
 def test_opus_is_there_and_back_at_its_own_pace(provide, monkeypatch):
     def roundtrip(pcm, sample_rate, kbps):
-        return opus.Coded(0.5 * pcm, int(1000 * kbps * pcm.shape[1] / sample_rate), 9999, 0.1, 0.2)
+        return opus.OpusResult(0.5 * pcm, int(1000 * kbps * pcm.shape[1] / sample_rate), 9999, 0.1, 0.2)
 
     monkeypatch.setattr(opus, "roundtrip", roundtrip)
     trip = systems.system("opus@12", provide).trip(48_000, 2)

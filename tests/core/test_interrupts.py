@@ -42,9 +42,9 @@ def in_a_finalizer():
     del late
     time.sleep(600)
 def where_exceptions_are_swallowed():
-    class Ends:
+    class SignalLengths:
         pass
-    ends = Ends()
+    ends = SignalLengths()
     def told(_):
         begun()
         time.sleep(3600)

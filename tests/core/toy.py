@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import blazen_codec_core as bc
-from blazen_codec_core.nn import Chain, CodecNetwork, Conv1d, ConvTranspose1d, FactorizedQuantizer, ResidualVectorQuantizer, Tanh
+from blazen_codec_core.nn import (
+    CodecNetwork,
+    Conv1d,
+    ConvTranspose1d,
+    FactorizedQuantizer,
+    ResidualVectorQuantizer,
+    Sequential,
+    Tanh,
+)
 from blazen_codec_core.nn.checkpoints import state_dicts
 from blazen_codec_core.torch_backend.backend import TorchCodecBackend
 
@@ -27,9 +35,9 @@ SPEC = bc.CodecSpec(
 class ToyNetwork(CodecNetwork):
     def __init__(self) -> None:
         super().__init__()
-        self.encoder = Chain([Conv1d(1, 8, 8, stride=4, padding=2)])
+        self.encoder = Sequential([Conv1d(1, 8, 8, stride=4, padding=2)])
         self.quantizer = ResidualVectorQuantizer(8, [FactorizedQuantizer(8, 16, 4, stride) for stride in (2, 1)])
-        self.decoder = Chain([ConvTranspose1d(8, 1, 8, stride=4, crop=(2, 2)), Tanh()])
+        self.decoder = Sequential([ConvTranspose1d(8, 1, 8, stride=4, crop=(2, 2)), Tanh()])
 
 
 class ToyBackend(TorchCodecBackend):

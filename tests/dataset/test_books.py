@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 import blazen_codec_core as bc
 from blazen_codec_core.dataset import run_state
-from blazen_codec_core.dataset.run_state import Done, Failure, Totals, Usage
+from blazen_codec_core.dataset.run_state import Failure, ShardResult, Totals, Usage
 from blazen_codec_core.foreign_json import parse_object
 
 
-def done(shard: int, rows: int = 1, failures: int = 0) -> Done:
-    return Done(shard, rows, 2.0, 0.5, tuple(Failure(f"{shard}/{n}", "a.wav", "CorruptFile: no") for n in range(failures)))
+def done(shard: int, rows: int = 1, failures: int = 0) -> ShardResult:
+    return ShardResult(shard, rows, 2.0, 0.5, tuple(Failure(f"{shard}/{n}", "a.wav", "CorruptFile: no") for n in range(failures)))
 
 
 @given(st.lists(st.lists(st.integers(0, 99), max_size=20), min_size=1, max_size=4), st.integers(0, 3))
@@ -77,7 +77,7 @@ def test_what_another_version_began_is_not_gone_on_with(tmp_path):
 
 def test_what_a_machine_of_a_cluster_says_is_what_it_did():
     one = dataclasses.replace(done(3, failures=2), used=("AAAA",), size=9, digest="ab", seen="-" * 16)
-    assert Done.of(parse_object(json.dumps(dataclasses.asdict(one)).encode())) == one
+    assert ShardResult.of(parse_object(json.dumps(dataclasses.asdict(one)).encode())) == one
 
 
 def test_two_runs_cannot_have_the_same_books(tmp_path):

@@ -17,7 +17,7 @@ from corpora import sound
 import blazen_codec_core as bc
 from blazen_codec_core.conformance.signals import voice
 from blazen_codec_core.dataset import plan, run_state, seals, shards
-from blazen_codec_core.dataset.run_state import Done, Totals, Usage
+from blazen_codec_core.dataset.run_state import ShardResult, Totals, Usage
 
 HERE = bc.Engine(workers=1)
 
@@ -201,7 +201,7 @@ def test_an_end_that_a_kill_or_a_crash_left_is_no_harm(source, tmp_path, rest):
 def test_wrong_types_and_numbers_are_refused_whatever_the_checksum(tmp_path, wrong, says):
     with run_state.open_books(tmp_path) as kept:
         kept.note_asked({})
-        kept.note(Done(0, 1, 2.0, 0.5))
+        kept.note(ShardResult(0, 1, 2.0, 0.5))
         path = kept.folder / "journal.jsonl"
         right = json.loads(path.read_text())
         right.pop("check")
@@ -217,7 +217,7 @@ def test_wrong_types_and_numbers_are_refused_whatever_the_checksum(tmp_path, wro
 )
 def test_codebooks_of_a_journal_that_are_damaged_or_too_large_are_refused(packed):
     with pytest.raises(bc.CorruptFile, match="a journal"):
-        Totals(Usage(100)).add(Done(0, 1, 2.0, 0.5, used=(packed,)))
+        Totals(Usage(100)).add(ShardResult(0, 1, 2.0, 0.5, used=(packed,)))
 
 
 @pytest.mark.parametrize("name", ["items.jsonl", "plan.json", "dataset.json"])

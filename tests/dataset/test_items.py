@@ -16,7 +16,7 @@ from corpora import sound, tar_of
 import blazen_codec_core as bc
 from blazen_codec_core.audio import AudioReader
 from blazen_codec_core.dataset import sources
-from blazen_codec_core.dataset.items import Item
+from blazen_codec_core.dataset.items import AudioItem
 
 
 def ids(source) -> list[str]:
@@ -82,10 +82,10 @@ ROWS = [
     {"path": "b.wav", "duration": 7},
 ]
 EXPECTED = [
-    Item("a.wav", "a.wav"),
-    Item("a.wav#1.5-2", "a.wav", start=1.5, end=2.0, lasts=0.5),
-    Item("part", "a.wav", start=1.5, end=1.75, lasts=0.25),
-    Item("b.wav", "b.wav", lasts=7.0),
+    AudioItem("a.wav", "a.wav"),
+    AudioItem("a.wav#1.5-2", "a.wav", start=1.5, end=2.0, lasts=0.5),
+    AudioItem("part", "a.wav", start=1.5, end=1.75, lasts=0.25),
+    AudioItem("b.wav", "b.wav", lasts=7.0),
 ]
 
 
@@ -113,7 +113,7 @@ def test_lists_give_files_and_parts_of_them(tmp_path, suffix):
 
 def test_the_column_may_be_called_as_others_call_it(tmp_path):
     (tmp_path / "nemo.json").write_text('{"audio_filepath": "x/y.wav", "duration": 3.5, "text": "hello"}\n')
-    assert list(sources.find(tmp_path / "nemo.json").entries) == [Item("x/y.wav", "x/y.wav", lasts=3.5)]
+    assert list(sources.find(tmp_path / "nemo.json").entries) == [AudioItem("x/y.wav", "x/y.wav", lasts=3.5)]
 
 
 @pytest.mark.parametrize(
@@ -146,10 +146,10 @@ def test_nothing_is_an_error(tmp_path):
 def test_a_part_of_a_file_is_those_samples(tmp_path):
     audio = sound(2.0, 8000, 2)
     soundfile.write(tmp_path / "a.wav", audio, 8000, subtype="FLOAT")
-    with Item("", "a.wav", start=0.5, end=1.25).open(tmp_path) as reader:
+    with AudioItem("", "a.wav", start=0.5, end=1.25).open(tmp_path) as reader:
         assert reader.num_samples == 6000
         assert np.array_equal(np.concatenate(list(reader.blocks(999)), axis=1), audio[4000:10_000].T)
-    with Item("", "a.wav", start=1.5).open(tmp_path) as reader:
+    with AudioItem("", "a.wav", start=1.5).open(tmp_path) as reader:
         assert np.array_equal(np.concatenate(list(reader.blocks()), axis=1), audio[12_000:].T)
     with pytest.raises(bc.InvalidInput, match="holds no audio from 3"):
-        Item("", "a.wav", start=3.0).open(tmp_path)
+        AudioItem("", "a.wav", start=3.0).open(tmp_path)

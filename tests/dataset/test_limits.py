@@ -21,7 +21,7 @@ import soundfile
 import blazen_codec_core as bc
 from blazen_codec_core.conformance.signals import voice
 from blazen_codec_core.dataset import shards, sources, tar_member
-from blazen_codec_core.dataset.items import Fault, Item
+from blazen_codec_core.dataset.items import AudioItem, Fault
 from blazen_codec_core.dataset.rows import Row
 
 MOST = 900
@@ -43,14 +43,14 @@ LISTING = """
     import sys, pathlib
     import blazen_codec_core as bc
     from blazen_codec_core.dataset import sources
-    from blazen_codec_core.dataset.items import Item
+    from blazen_codec_core.dataset.items import AudioItem
     from blazen_codec_core.dataset.parquet_cells import ParquetCells
     root, count, faults, cells = pathlib.Path(sys.argv[1]), 0, [], ParquetCells()
     try:
         found = sources.find(root, sys.argv[2:])
         for entry in found.entries:
             count += 1
-            if isinstance(entry, Item):
+            if isinstance(entry, AudioItem):
                 try:
                     entry.open(found.root, cells)
                 except bc.CodecError as error:
@@ -311,8 +311,8 @@ def test_a_member_of_a_tar_that_is_not_what_it_says_costs_a_row(tmp_path, middle
     (tmp_path / "a.tar").write_bytes(GOOD + middle + header("last.flac", content=flac()) + END)
     summary = bc.tokenize_dataset(tmp_path / "a.tar", "snac_tiny", tmp_path / "out", engine=bc.Engine(workers=1))
     assert says in summary.failures.read_text()
-    is_whole = "s.wav" in summary.failures.read_text() or "has the id" in says
-    assert (summary.rows, summary.failed) == ((2, 1) if is_whole else (1, 1))
+    is_int = "s.wav" in summary.failures.read_text() or "has the id" in says
+    assert (summary.rows, summary.failed) == ((2, 1) if is_int else (1, 1))
 
 
 def test_ten_thousand_headers_that_extend_each_other_are_read_in_order(tmp_path):
@@ -359,7 +359,7 @@ def test_a_tar_of_tokens_has_no_holes_and_no_links(tmp_path, tokens):
 def test_faults_are_what_is_yielded_for_links(tmp_path):
     (tmp_path / "a.tar").write_bytes(GOOD + header("s.wav", tarfile.SYMTYPE, linkname="x") + END)
     found = list(sources.find(tmp_path / "a.tar").entries)
-    assert [type(entry) for entry in found] == [Item, Fault]
+    assert [type(entry) for entry in found] == [AudioItem, Fault]
 
 
 FOOTERS = """

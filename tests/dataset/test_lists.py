@@ -15,18 +15,18 @@ from corpora import sound
 
 import blazen_codec_core as bc
 from blazen_codec_core.dataset import sources
-from blazen_codec_core.dataset.items import Fault, Item
+from blazen_codec_core.dataset.items import AudioItem, Fault
 from blazen_codec_core.dataset.lists import columns
 from blazen_codec_core.dataset.lists.columns import Kind, Meaning
 
 
-def entries(path: Path, *names: str) -> list[Item | Fault]:
+def entries(path: Path, *names: str) -> list[AudioItem | Fault]:
     return list(sources.find(path, names).entries)
 
 
-def only(path: Path) -> Item:
+def only(path: Path) -> AudioItem:
     (item,) = entries(path)
-    assert isinstance(item, Item), item
+    assert isinstance(item, AudioItem), item
     return item
 
 
@@ -49,42 +49,42 @@ RECORDING = {"id": "r1", "sources": [SOURCE], "sampling_rate": 16000, "num_sampl
 CUT = {"id": "c1", "start": 0.25, "duration": 0.5, "channel": 0, "supervisions": [], "recording": RECORDING, "type": "MonoCut"}
 
 SHAPES = {
-    "Hugging Face's AudioFolder": ("metadata.csv", "file_name,transcription\na.flac,hi\n", Item("a.flac", "a.flac")),
-    "Hugging Face's struct": ("a.jsonl", {"audio": {"path": "a.flac", "bytes": None}}, Item("a.flac", "a.flac")),
-    "Hugging Face's audio as text": ("a.jsonl", {"audio": "a.flac"}, Item("a.flac", "a.flac")),
-    "JSON array": ("a.json", '[{"path": "a.flac"}]', Item("a.flac", "a.flac")),
-    "JSON array over lines": ("a.json", '[\n {\n  "path": "a.flac"\n }\n]\n', Item("a.flac", "a.flac")),
-    "JSON array of names": ("a.json", '["a.flac"]', Item("a.flac", "a.flac")),
-    "SpeechBrain": ("a.json", {"u": {"wav": "a.flac", "length": 3.5, "words": "x"}}, Item("u", "a.flac")),
-    "SpeechBrain over lines": ("a.json", '{\n "u": {\n  "wav": "a.flac"\n }\n}\n', Item("u", "a.flac")),
-    "JSON with a list in it": ("a.json", '{"version": 1,\n "data": [{"path": "a.flac"}]}', Item("a.flac", "a.flac")),
+    "Hugging Face's AudioFolder": ("metadata.csv", "file_name,transcription\na.flac,hi\n", AudioItem("a.flac", "a.flac")),
+    "Hugging Face's struct": ("a.jsonl", {"audio": {"path": "a.flac", "bytes": None}}, AudioItem("a.flac", "a.flac")),
+    "Hugging Face's audio as text": ("a.jsonl", {"audio": "a.flac"}, AudioItem("a.flac", "a.flac")),
+    "JSON array": ("a.json", '[{"path": "a.flac"}]', AudioItem("a.flac", "a.flac")),
+    "JSON array over lines": ("a.json", '[\n {\n  "path": "a.flac"\n }\n]\n', AudioItem("a.flac", "a.flac")),
+    "JSON array of names": ("a.json", '["a.flac"]', AudioItem("a.flac", "a.flac")),
+    "SpeechBrain": ("a.json", {"u": {"wav": "a.flac", "length": 3.5, "words": "x"}}, AudioItem("u", "a.flac")),
+    "SpeechBrain over lines": ("a.json", '{\n "u": {\n  "wav": "a.flac"\n }\n}\n', AudioItem("u", "a.flac")),
+    "JSON with a list in it": ("a.json", '{"version": 1,\n "data": [{"path": "a.flac"}]}', AudioItem("a.flac", "a.flac")),
     "NeMo": (
         "a.json",
         {"audio_filepath": "a.flac", "offset": 5.0, "duration": 2.5, "text": "x"},
-        Item("a.flac#5-7.5", "a.flac", start=5.0, end=7.5, lasts=2.5),
+        AudioItem("a.flac#5-7.5", "a.flac", start=5.0, end=7.5, lasts=2.5),
     ),
-    "Lhotse's recording": ("a.jsonl", RECORDING, Item("r1", "a.flac", lasts=1.0)),
-    "Lhotse's cut": ("a.jsonl", CUT, Item("c1", "a.flac", start=0.25, end=0.75, lasts=0.5)),
-    "wenet": ("data.list", {"key": "u", "wav": "a.flac", "txt": "x"}, Item("u", "a.flac")),
-    "wenet's JSON": ("a.jsonl", {"key": "u", "wav": "a.flac", "txt": "x"}, Item("u", "a.flac")),
-    "fairseq": ("a.tsv", ".\na.flac\t16000\n", Item("a.flac", "a.flac")),
-    "semicolons": ("a.csv", "path;text\na.flac;x\n", Item("a.flac", "a.flac")),
-    "pipes": ("a.csv", 'path|text\na.flac|he said "x\n', Item("a.flac", "a.flac")),
-    "tabs": ("a.tsv", 'id\tpath\ttext\nu\ta.flac\t"x\n', Item("u", "a.flac")),
-    "names in any case, with blanks": ("a.csv", " Wav Path , Text\n a.flac , x\n\n", Item("a.flac", "a.flac")),
+    "Lhotse's recording": ("a.jsonl", RECORDING, AudioItem("r1", "a.flac", lasts=1.0)),
+    "Lhotse's cut": ("a.jsonl", CUT, AudioItem("c1", "a.flac", start=0.25, end=0.75, lasts=0.5)),
+    "wenet": ("data.list", {"key": "u", "wav": "a.flac", "txt": "x"}, AudioItem("u", "a.flac")),
+    "wenet's JSON": ("a.jsonl", {"key": "u", "wav": "a.flac", "txt": "x"}, AudioItem("u", "a.flac")),
+    "fairseq": ("a.tsv", ".\na.flac\t16000\n", AudioItem("a.flac", "a.flac")),
+    "semicolons": ("a.csv", "path;text\na.flac;x\n", AudioItem("a.flac", "a.flac")),
+    "pipes": ("a.csv", 'path|text\na.flac|he said "x\n', AudioItem("a.flac", "a.flac")),
+    "tabs": ("a.tsv", 'id\tpath\ttext\nu\ta.flac\t"x\n', AudioItem("u", "a.flac")),
+    "names in any case, with blanks": ("a.csv", " Wav Path , Text\n a.flac , x\n\n", AudioItem("a.flac", "a.flac")),
     "names in camels": (
         "a.csv",
         "uttId,audioFilepath,startTime,endTime\nu,a.flac,1,2\n",
-        Item("u", "a.flac", start=1.0, end=2.0, lasts=1.0),
+        AudioItem("u", "a.flac", start=1.0, end=2.0, lasts=1.0),
     ),
-    "a mark of order and lines of Windows": ("a.csv", "\ufeffpath,text\r\na.flac,x\r\n", Item("a.flac", "a.flac")),
-    "text": ("a.txt", "\na.flac\n\n", Item("a.flac", "a.flac")),
-    "text with transcripts": ("a.txt", "a.flac|some words|1\n", Item("a.flac", "a.flac")),
-    "file addresses": ("a.jsonl", {"path": "file:///data/a%20b.flac"}, Item("/data/a b.flac", "/data/a b.flac")),
+    "a mark of order and lines of Windows": ("a.csv", "\ufeffpath,text\r\na.flac,x\r\n", AudioItem("a.flac", "a.flac")),
+    "text": ("a.txt", "\na.flac\n\n", AudioItem("a.flac", "a.flac")),
+    "text with transcripts": ("a.txt", "a.flac|some words|1\n", AudioItem("a.flac", "a.flac")),
+    "file addresses": ("a.jsonl", {"path": "file:///data/a%20b.flac"}, AudioItem("/data/a b.flac", "/data/a b.flac")),
     "milliseconds": (
         "a.csv",
         "path,start_ms,end_ms\na.flac,1500,2500\n",
-        Item("a.flac#1.5-2.5", "a.flac", start=1.5, end=2.5, lasts=1.0),
+        AudioItem("a.flac#1.5-2.5", "a.flac", start=1.5, end=2.5, lasts=1.0),
     ),
 }  # fmt: skip
 
@@ -125,13 +125,13 @@ def test_kaldi_data_directories(tmp_path):
     write(tmp_path / "a.flac", "")
     scp = write(tmp_path / "wav.scp", "r1 a.flac\nr2 sox a.flac -t wav - |\nr3\n")
     item, pipe, nothing = entries(scp)
-    assert item == Item("r1", "a.flac")
+    assert item == AudioItem("r1", "a.flac")
     assert "commands of lists are not run" in pipe.error
     assert (pipe.id, nothing.id) == ("r2", "r3")
     segments = write(tmp_path / "segments", "u1 r1 0.5 1.25\nu2 r1 2 -1\nu3 r9 0 1\nu4 r1 2 1\nu5 r2 0 1\nu6 r1 0\n")
     for source in (tmp_path, scp, segments):
         found = entries(source)
-        assert found[:2] == [Item("u1", "a.flac", start=0.5, end=1.25, lasts=0.75), Item("u2", "a.flac", start=2.0)]
+        assert found[:2] == [AudioItem("u1", "a.flac", start=0.5, end=1.25, lasts=0.75), AudioItem("u2", "a.flac", start=2.0)]
         said = [entry.error for entry in found[2:]]
         for words, error in zip(("r9 is not in wav.scp", "before it starts", "not run", "not 3 fields"), said, strict=True):
             assert words in error
@@ -272,9 +272,9 @@ def test_what_times_mean_together(tmp_path):
         with pytest.raises(bc.InvalidInput, match=says):
             entries(write(tmp_path / "a.jsonl", row))
     row = {"path": "a.wav", "start": 1, "end": 2, "start_ms": 1000, "num_samples": 9, "time": "in the evening", "segment": ""}
-    assert only(write(tmp_path / "a.jsonl", row)) == Item("a.wav#1-2", "a.wav", start=1.0, end=2.0, lasts=1.0)
+    assert only(write(tmp_path / "a.jsonl", row)) == AudioItem("a.wav#1-2", "a.wav", start=1.0, end=2.0, lasts=1.0)
     row = {"path": "a.wav", "onset": 1, "offset": 2}  # of events
-    assert only(write(tmp_path / "a.jsonl", row)) == Item("a.wav#1-2", "a.wav", start=1.0, end=2.0, lasts=1.0)
+    assert only(write(tmp_path / "a.jsonl", row)) == AudioItem("a.wav#1-2", "a.wav", start=1.0, end=2.0, lasts=1.0)
     pa.parquet.write_table(pa.Table.from_pylist([{"audio": b"RIFF", "begin_time": 7.0}]), tmp_path / "p.parquet")
     with pytest.raises(bc.InvalidInput, match="the column 'begin_time' names a time"):
         entries(tmp_path / "p.parquet")  # of what its audio was cut from, perhaps
@@ -305,7 +305,7 @@ def test_other_ways_to_write_a_part_are_refused(tmp_path, row):
 
 @pytest.mark.parametrize("names", ["start(ms),end(ms)", "Start [ms],End [ms]", "starts_ms,ends_ms"])
 def test_units_are_read_in_whatever_brackets(tmp_path, names):
-    expected = Item("a.wav#0.5-1.5", "a.wav", start=0.5, end=1.5, lasts=1.0)
+    expected = AudioItem("a.wav#0.5-1.5", "a.wav", start=0.5, end=1.5, lasts=1.0)
     assert only(write(tmp_path / "a.csv", f"path,{names}\na.wav,500,1500\n")) == expected
     assert only(write(tmp_path / "b.csv", "path,Start[s],End[s]\na.wav,0.5,1.5\n")) == expected
     assert only(write(tmp_path / "c.csv", "path,starts,ends\na.wav,0.5,1.5\n")) == expected
@@ -317,13 +317,13 @@ def test_columns_of_other_things_are_no_times(tmp_path):
         "sampling_rate": 16000, "num_samples": 16000, "snr": 20.5, "c50": 60, "text_length": 5, "word_count": 2, "split": "train",
         "segment": 7, "left": "x", "right": 3, "st": 1, "created_at": "2020-01-01 10:00:00", "time": "2020-01-01",
     }  # fmt: skip
-    expected = Item("a.wav", "a.wav", lasts=1.0, carried=row)
+    expected = AudioItem("a.wav", "a.wav", lasts=1.0, carried=row)
     expected.carried.pop("num_samples")  # of the recording, as is its duration
     (item,) = entries(write(tmp_path / "a.jsonl", {"path": "a.wav", "duration": 1.0, "num_samples": 16000, **row}), "all")
     assert item == expected
-    assert only(write(tmp_path / "b.tsv", "path\tsegment\tsentence\na.wav\t\tx\n")) == Item("a.wav", "a.wav")
-    assert only(write(tmp_path / "c.tsv", "path\tsegment\tsentence\na.wav\tBenchmark\tx\n")) == Item("a.wav", "a.wav")
-    assert only(write(tmp_path / "d.csv", "path,text\n001-002,x\n")) == Item("001-002", "001-002")
+    assert only(write(tmp_path / "b.tsv", "path\tsegment\tsentence\na.wav\t\tx\n")) == AudioItem("a.wav", "a.wav")
+    assert only(write(tmp_path / "c.tsv", "path\tsegment\tsentence\na.wav\tBenchmark\tx\n")) == AudioItem("a.wav", "a.wav")
+    assert only(write(tmp_path / "d.csv", "path,text\n001-002,x\n")) == AudioItem("001-002", "001-002")
 
 
 @pytest.mark.parametrize("depth", [150, 900, 100_000])
@@ -352,12 +352,12 @@ UNCLOSED = {
 @pytest.mark.parametrize("case", UNCLOSED)
 def test_a_quotation_mark_that_is_not_closed_costs_its_row(tmp_path, case):
     found = entries(write(tmp_path / "a.csv", UNCLOSED[case]))
-    assert [entry.path for entry in found if isinstance(entry, Item)] == ["s.wav"]
+    assert [entry.path for entry in found if isinstance(entry, AudioItem)] == ["s.wav"]
     (fault,) = (entry.error for entry in found if isinstance(entry, Fault))
     assert "a quotation mark is not closed: " in fault
     many = write(tmp_path / "b.csv", UNCLOSED[case] + "".join(f"{number}.wav,x\n" for number in range(20_000)))
     if case == "a text":
-        assert [sum(isinstance(entry, kind) for entry in entries(many)) for kind in (Item, Fault)] == [20_001, 1]
+        assert [sum(isinstance(entry, kind) for entry in entries(many)) for kind in (AudioItem, Fault)] == [20_001, 1]
 
 
 def test_line_breaks_within_quotation_marks_are_part_of_a_field(tmp_path):
@@ -380,7 +380,7 @@ def test_an_element_that_is_nested_too_deeply_is_a_fault_within_an_array(tmp_pat
     for depth in (150, 100_000):
         deep = '{"path": "m.wav", "x]": "\\"]", "y": ' + "[" * depth + "]" * depth + "}"
         found = entries(write(tmp_path / "a.json", f'[{{"path": "r.wav"}}, {deep}, {{"path": "s.wav"}}]'))
-        assert [entry.path for entry in found if isinstance(entry, Item)] == ["r.wav", "s.wav"]
+        assert [entry.path for entry in found if isinstance(entry, AudioItem)] == ["r.wav", "s.wav"]
         assert "nested too deeply: more than 100 levels" in found[1].error
 
 

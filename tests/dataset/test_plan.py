@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from blazen_codec_core.dataset import plan
 from blazen_codec_core.dataset.ids import Ids
-from blazen_codec_core.dataset.items import Item
+from blazen_codec_core.dataset.items import AudioItem
 from blazen_codec_core.dataset.sources import Source
 
 
 def made(folder: Path, seconds: list[float], shard_seconds: float | None) -> plan.Plan:
-    listed = [Item(f"utterance {number} ä", "a.wav", lasts=own) for number, own in enumerate(seconds)]
+    listed = [AudioItem(f"utterance {number} ä", "a.wav", lasts=own) for number, own in enumerate(seconds)]
     return plan.make(folder, Source(folder, iter(listed)), shard_seconds=shard_seconds, planned=lambda _: None)
 
 
@@ -58,7 +58,7 @@ def test_an_id_that_comes_twice_is_known_again(names):
 
 
 def test_another_list_has_another_digest():
-    one, other = Item("a", "a.wav"), Item("a", "a.wav", start=0.5)
+    one, other = AudioItem("a", "a.wav"), AudioItem("a", "a.wav", start=0.5)
     assert plan.digest_of([one]) == plan.digest_of([one])
     assert len({plan.digest_of(items) for items in ([one], [other], [one, other], [])}) == 4
 
@@ -68,7 +68,7 @@ def test_tiny_recordings_are_some_hundreds_a_shard(tmp_path):
     assert {cut.items for cut in cuts[:-1]} <= set(range(100, 500))
 
 
-class Unsaid(Item):
+class Unsaid(AudioItem):
     """A recording whose container does not say how long it is."""
 
     def seconds(self, root: Path) -> None:

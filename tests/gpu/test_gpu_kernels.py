@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blazen_codec_core.nn.kernels import triton
-from blazen_codec_core.nn.kernels.aten.conv import ShiftedProducts
-from blazen_codec_core.nn.kernels.epilogue import ELU, NONE, SNAKE, After
+from blazen_codec_core.nn.kernels.aten.conv import GemmPerTapConv1d
+from blazen_codec_core.nn.kernels.epilogue import ELU, NONE, SNAKE, Epilogue
 from blazen_codec_core.nn.layers import noise
 
 pytestmark = pytest.mark.gpu
@@ -49,7 +49,7 @@ def a_convolution(batch, frames, channels, columns, taps, step, kind, scaled, ad
     offset = drawn(columns, seed=1) if bias else None
     x = drawn(batch, (frames + (taps - 1) * dilation) * stride, channels, seed=2)
     after = after_of(kind, scaled, added, batch, frames, columns, held)
-    wanted = ShiftedProducts(weight.double().unbind(), None if offset is None else offset.double(), stride, dilation)
+    wanted = GemmPerTapConv1d(weight.double().unbind(), None if offset is None else offset.double(), stride, dilation)
     return weight, offset, x, after, finished(wanted(x.double(), frames), after)
 
 
@@ -57,7 +57,7 @@ def a_convolution(batch, frames, channels, columns, taps, step, kind, scaled, ad
 @given(SHAPES)
 def test_products_are_those_of_float32(shape):
     weight, bias, x, after, wanted = a_convolution(**shape)
-    got = triton.Products(weight, bias, *shape["step"], rough=False)(x, shape["frames"], after)
+    got = triton.GemmConv1d(weight, bias, *shape["step"], rough=False)(x, shape["frames"], after)
     assert got.shape == wanted.shape
     assert (got - wanted).abs().max() < 1e-5 * wanted.abs().max().clamp(min=1)
 
@@ -69,8 +69,8 @@ def test_products_that_may_be_less_exact_are_near(shape, kind):
     if kind == "half":
         weight, x = weight.half(), x.half()
         added = None if after.added is None else after.all_added().half()
-        after = After(after.scale, after.kind, after.parameters, added)
-    got = triton.Products(weight, bias, *shape["step"], rough=kind == "rough")(x, shape["frames"], after)
+        after = Epilogue(after.scale, after.kind, after.parameters, added)
+    got = triton.GemmConv1d(weight, bias, *shape["step"], rough=kind == "rough")(x, shape["frames"], after)
     assert got.dtype == x.dtype
     assert (got - wanted).abs().max() < 2e-2 * wanted.abs().max().clamp(min=1)
 
@@ -79,7 +79,7 @@ def test_products_that_may_be_less_exact_are_near(shape, kind):
     ("channels", "columns", "taps", "dilation"), [(48, 48, 7, 3), (64, 128, 2, 1), (96, 96, 7, 9), (1, 32, 7, 1)]
 )
 def test_products_do_not_depend_on_the_length_or_the_neighbours(channels, columns, taps, dilation, same):
-    product = triton.Products(drawn(taps, channels, columns), drawn(columns), 1, dilation, rough=False)
+    product = triton.GemmConv1d(drawn(taps, channels, columns), drawn(columns), 1, dilation, rough=False)
     reach = (taps - 1) * dilation
     x = drawn(3, 200 + reach, channels, seed=3)
     whole = product(x, 200)
@@ -131,7 +131,7 @@ def test_joining(tail, left, frames, right, ends):
 
 def test_a_function_is_written_where_it_is_asked_for():
     x, out = drawn(2, 50, 24), torch.full((2, 60, 24), 7.0)
-    triton.apply(After(kind=ELU), x, out[:, 5:55])
+    triton.apply(Epilogue(kind=ELU), x, out[:, 5:55])
     assert torch.allclose(out[:, 5:55], F.elu(x), atol=1e-6)
     assert (out[:, :5] == 7).all()
     assert (out[:, 55:] == 7).all()

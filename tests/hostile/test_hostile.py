@@ -28,11 +28,11 @@ from blazen_codec_core.conformance import strategies
 from blazen_codec_core.conformance.signals import voice
 from blazen_codec_core.dataset import plan, run_state, seals, shards, sources
 from blazen_codec_core.dataset.destination import Destination
-from blazen_codec_core.dataset.items import Item
+from blazen_codec_core.dataset.items import AudioItem
 from blazen_codec_core.dataset.rows import Row
 from blazen_codec_core.evaluation import evaluate
 from blazen_codec_core.nn.checkpoints.state_dicts import read_config
-from blazen_codec_core.server.catalog import House, asked
+from blazen_codec_core.server.catalog import CodecCatalog, asked
 from blazen_codec_core.tokens import container, flat
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
@@ -338,7 +338,7 @@ class TestFiles:
             path.write_bytes(data)
             found = sources.find(path, ["all"])
             for item in found.entries:
-                if isinstance(item, Item):
+                if isinstance(item, AudioItem):
                     item.seconds(found.root)
                     with item.open(found.root) as reader:
                         list(reader.blocks())
@@ -355,7 +355,7 @@ class TestFiles:
             found = sources.find(path, ["all"])
             planned = plan.make(tmp_path, found, columns=["all"], shard_seconds=None, planned=lambda _: None)
             for item in planned.items(0):
-                if isinstance(item, Item):
+                if isinstance(item, AudioItem):
                     item.open(found.root)
 
         throw("rows of lists", 400, st.lists(st.one_of(rows, JUNK.filter(is_json)), max_size=3), work)
@@ -433,7 +433,7 @@ class TestWhatFilesSay:
             planned = plan.make(tmp_path, found, columns=["all"], shard_seconds=None, planned=lambda _: None)
             list(plan.read(tmp_path).items(0))
             for item in planned.items(0):
-                if isinstance(item, Item):
+                if isinstance(item, AudioItem):
                     item.open(found.root)
 
         cases = st.tuples(st.lists(row, min_size=1, max_size=3), st.sampled_from([".json", ".jsonl"]), st.booleans())
@@ -443,7 +443,7 @@ class TestWhatFilesSay:
         with run_state.open_books(tmp_path / "out") as kept:
             kept.note_asked({})
             for number in range(3):
-                kept.note(run_state.Done(number, 1, 2.0, 0.5, (run_state.Failure("a", "b", "c"),), ("AAAA",)))
+                kept.note(run_state.ShardResult(number, 1, 2.0, 0.5, (run_state.Failure("a", "b", "c"),), ("AAAA",)))
             path = kept.folder / "journal.jsonl"
             whole = path.read_bytes()
             lines = whole.splitlines(keepends=True)
@@ -507,7 +507,7 @@ class TestWhatFilesSay:
         def work(data):
             path.write_bytes(data)
             for entry in sources.find(path).entries:
-                if isinstance(entry, Item):
+                if isinstance(entry, AudioItem):
                     entry.seconds(tmp_path)
             list(shards.FORMATS["tar"].listing(path))
 
@@ -587,7 +587,7 @@ class TestComparing:
     def test_recordings(self, provide, tmp_path):
         """Of any length, rate, channels and samples, infinite ones too, damaged or whole."""
         snac = [systems.system("snac_tiny", provide)]
-        judge = evaluate.Judge(["si_sdr_db", "log_mel_distance", "stoi"])
+        judge = evaluate.Scorer(["si_sdr_db", "log_mel_distance", "stoi"])
 
         @st.composite
         def recorded(draw):
@@ -601,13 +601,13 @@ class TestComparing:
             return draw(st.one_of(st.just(file.getvalue()), strategies.damaged(file.getvalue())))
 
         def work(content):
-            made = compare.compare(compare.Excerpt("a.wav", content=io.BytesIO(content)), snac, judge)
+            made = compare.compare(compare.Clip("a.wav", content=io.BytesIO(content)), snac, judge)
             json.dumps(serialize.shown(made), allow_nan=False)
 
         throw("compare", 300, recorded(), work)
 
     def test_what_visitors_say(self):
-        house = House(("snac_tiny",), bc.LoadOptions(device="cpu"))
+        house = CodecCatalog(("snac_tiny",), bc.LoadOptions(device="cpu"))
         plain = st.one_of(
             st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=9), st.lists(st.text(max_size=9), max_size=9)
         )

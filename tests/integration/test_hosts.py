@@ -15,7 +15,7 @@ import torch
 
 import blazen_codec_core as bc
 from blazen_codec_core.conformance.signals import voice
-from blazen_codec_core.torch_backend.guard import running
+from blazen_codec_core.torch_backend.guard import inference_guard
 
 TINY = ("snac_tiny", "encodec_tiny", "dac_tiny")
 
@@ -130,7 +130,7 @@ def test_no_generator_of_the_host_is_drawn_from(name):
 def test_other_threads_keep_their_settings_while_a_call_runs():
     """Autocast, devices and numbers of threads belong to a thread; a default dtype does not, and so is not touched."""
     seen = []
-    with torch.autocast("cpu", dtype=torch.bfloat16), SETTINGS["default dtype float64"](), running():
+    with torch.autocast("cpu", dtype=torch.bfloat16), SETTINGS["default dtype float64"](), inference_guard():
         assert not torch.is_autocast_enabled("cpu")
         thread = threading.Thread(target=lambda: seen.append((torch.get_default_dtype(), torch.get_default_device())))
         thread.start()

@@ -21,7 +21,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 import blazen_codec_core as bc
-from blazen_codec_core.evaluation.evaluate import Judge
+from blazen_codec_core.evaluation.evaluate import Scorer
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +192,7 @@ def test_a_fault_of_ours_is_said_and_written_down(monkeypatch, caplog):
 
 
 def test_measures_are_those_of_the_judge():
-    with serving(judge=Judge(["stoi"])) as where:
+    with serving(judge=Scorer(["stoi"])) as where:
         numbers = visit(where, wav(2.0)).of("shown")["recording"]["versions"][1]["numbers"]
     assert numbers["stoi"] is not None
     assert numbers["pesq"] is None

@@ -16,7 +16,7 @@ from blazen_codec_core.nn import FactorizedQuantizer, ResidualVectorQuantizer, V
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from training import codebook_init, losses, synthetic_audio, train
-from training.discriminator import Adversary, Discriminator
+from training.discriminator import AdversarialLoss, Discriminator
 from training.optimizer import Optimizer
 from training.recipes import RECIPES
 
@@ -103,7 +103,7 @@ def test_a_discriminator_takes_part_in_the_last_steps(start):
 def test_judges_learn_to_tell_signals_apart():
     wanted = torch.from_numpy(voice(0.4, 24_000))[None, :9600].repeat(2, 1)
     made = wanted + 0.05 * torch.randn(2, 9600, generator=torch.Generator().manual_seed(0))
-    adversary = Adversary(0, torch.device("cpu"), rate=3e-3)
+    adversary = AdversarialLoss(0, torch.device("cpu"), rate=3e-3)
     told = [float(adversary.step(made, wanted).detach()) for _ in range(60)]
     assert told[-1] < 0.5 * told[0]
 
@@ -111,7 +111,10 @@ def test_judges_learn_to_tell_signals_apart():
 def test_gradients_of_the_judges_are_as_long_as_their_shares():
     wanted = torch.from_numpy(voice(0.4, 24_000))[None, :9600]
     made = (wanted + 0.05 * torch.randn(1, 9600, generator=torch.Generator().manual_seed(0))).requires_grad_()
-    alone, both = Adversary(0, torch.device("cpu"), taken=0, apart=0), Adversary(0, torch.device("cpu"), taken=0, apart=0.5)
+    alone, both = (
+        AdversarialLoss(0, torch.device("cpu"), taken=0, apart=0),
+        AdversarialLoss(0, torch.device("cpu"), taken=0, apart=0.5),
+    )
     (plain,) = torch.autograd.grad(alone.add(made.square().sum(), made, wanted), made)
     torch.testing.assert_close(plain, 2 * made.detach())
     (more,) = torch.autograd.grad(both.add(made.square().sum(), made, wanted, say=0.8), made)

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ...evaluation import plots
-from ..compare import Compared
+from ..compare import Comparison
 from . import png
 
 
-def spectrograms(compared: Compared, path: Path) -> None:
+def spectrograms(compared: Comparison, path: Path) -> None:
     """Writes the log-mel spectrograms of all versions, those that came back with their difference to the original beside them."""
     levels, loudest = compared.levels, compared.loudest
     rows = len(levels)
@@ -39,7 +39,7 @@ def spectrograms(compared: Compared, path: Path) -> None:
     plots.save(figure, path)
 
 
-def tokens(compared: Compared, path: Path) -> None:
+def tokens(compared: Comparison, path: Path) -> None:
     """Writes the tokens of all versions that have some, with the entropy of each codebook; nothing if none has."""
     versions = [version for version in compared.versions if version.tokens]
     if not versions:

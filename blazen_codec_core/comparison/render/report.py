@@ -22,7 +22,7 @@ def html(shown: Sequence[dict[str, Any]], facts: Sequence[dict[str, Any]], title
     data = {
         "title": title,
         "made": f"blazen-codec {version('blazen-codec-core')}",
-        "measures": serialize.MEASURES,
+        "measures": serialize.METRICS,
         "scales": serialize.scales(),
         "means": serialize.means(facts),
         "recordings": list(shown),

@@ -18,7 +18,7 @@ from typing import Any
 from ...errors import InferenceError, LicenceNotice
 from ...provider import DynCodecProvider
 from ..jobs.base import Job, Work
-from ..run_state import Done
+from ..run_state import ShardResult
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -40,7 +40,7 @@ def devices(codec: DynCodecProvider) -> list[str]:
     return [codec.device] * (cores() if codec.device == "cpu" else 1)
 
 
-def run(job: Job, numbers: Iterable[int], places: Sequence[str], threads: int | None) -> Iterator[Done]:
+def run(job: Job, numbers: Iterable[int], places: Sequence[str], threads: int | None) -> Iterator[ShardResult]:
     """Does shards in processes, and gives what became of each as they are done.
 
     Args:
@@ -54,7 +54,7 @@ def run(job: Job, numbers: Iterable[int], places: Sequence[str], threads: int | 
     context = _Spawning()
     settings = (job, tuple(places), context.Value("i", 0), threads)
     pool = ProcessPoolExecutor(len(places), context, initializer=_begin, initargs=settings)
-    left, running = iter(numbers), set[Future[Done]]()
+    left, running = iter(numbers), set[Future[ShardResult]]()
     try:
         while True:
             running |= {pool.submit(_do, number) for number in itertools.islice(left, 2 * len(places) - len(running))}
@@ -113,5 +113,5 @@ def _work() -> Work:
     return job.start(_mine["device"])
 
 
-def _do(number: int) -> Done:
+def _do(number: int) -> ShardResult:
     return _work()(number)

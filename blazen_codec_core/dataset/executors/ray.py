@@ -17,7 +17,7 @@ from typing import Any
 from ...errors import CodecError, EngineNotAvailable, InferenceError, reason
 from ...foreign_json import parse_object
 from ..jobs.base import Job, Work
-from ..run_state import Done
+from ..run_state import ShardResult
 from ..seals import LARGEST
 
 ANSWERS_WITHIN = 10.0
@@ -58,7 +58,7 @@ class ShardActor:
         return {"done": results, "error": [b""] * len(results)}
 
 
-def run(job: Job, numbers: Sequence[int], cluster: Cluster) -> Iterator[Done]:
+def run(job: Job, numbers: Sequence[int], cluster: Cluster) -> Iterator[ShardResult]:
     """Does shards on a cluster, and gives what became of each as they are done.
 
     Raises:
@@ -92,7 +92,7 @@ def run(job: Job, numbers: Sequence[int], cluster: Cluster) -> Iterator[Done]:
         for row in done.iter_rows():
             if row["error"]:
                 raise pickle.loads(row["error"])
-            yield Done.of(parse_object(row["done"], largest=LARGEST, most=LARGEST, lenient=True))
+            yield ShardResult.of(parse_object(row["done"], largest=LARGEST, most=LARGEST, lenient=True))
     except ray.exceptions.RayError as error:
         raise InferenceError(f"Ray gave up: {reason(error)}; what is done is kept") from error
     finally:

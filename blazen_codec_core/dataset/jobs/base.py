@@ -12,18 +12,18 @@ from ...plugins.registry import Registry
 from ...provider import DynCodecProvider
 from ...specs import LoadOptions
 from ..items import described
-from ..run_state import Done, Failure
+from ..run_state import Failure, ShardResult
 
 T = TypeVar("T")
 R = TypeVar("R")
-Work = Callable[[int], Done]
+Work = Callable[[int], ShardResult]
 LONG = 60.0
 """Seconds from which a recording is streamed even where the device runs several side by side."""
 WINDOWS = 4
 """Batches of shorter recordings that are gathered, so that those of like length run together."""
 SHORT_TOGETHER = 32
 """Recordings shorter than a tile that are batched on a device that otherwise runs one signal at a time."""
-FOR_ALL = (DeviceUnavailable, DiskTrouble, EngineNotAvailable, WeightsUnavailable)
+FATAL_ERRORS = (DeviceUnavailable, DiskTrouble, EngineNotAvailable, WeightsUnavailable)
 """Errors of a codec or a disk that have nothing to do with a recording, and would come back with the next one."""
 
 
@@ -57,7 +57,7 @@ class Job(ABC):
     def open(self, codec: DynCodecProvider) -> Work:
         """What does a shard, given its number."""
 
-    def is_there(self, done: Done, count: int) -> bool:
+    def is_there(self, done: ShardResult, count: int) -> bool:
         """Whether what became of a shard is still there, as it was written.
 
         Args:
@@ -114,7 +114,7 @@ def each(
 
 def failure(id: str, path: str, error: Exception, strict: bool) -> Failure:
     """What is noted of an error; raises it, if it is one that ends the run."""
-    if isinstance(error, FOR_ALL):
+    if isinstance(error, FATAL_ERRORS):
         raise error
     cause = error.__cause__ if isinstance(error, Unreadable) and error.__cause__ else error
     if strict:

@@ -20,7 +20,7 @@ from ...validation import Pcm
 from .. import shards
 from ..destination import Destination, shortly
 from ..rows import Row
-from ..run_state import Done, Usage
+from ..run_state import ShardResult, Usage
 from .base import LONG, SHORT_TOGETHER, Job, Work, each, failure
 
 
@@ -46,7 +46,7 @@ class DetokenizeJob(Job):
     def open(self, codec: DynCodecProvider) -> Work:
         return Detokenizer(self, codec)
 
-    def is_there(self, done: Done, count: int) -> bool:
+    def is_there(self, done: ShardResult, count: int) -> bool:
         failed, taken = Counter(failure.id for failure in done.failures), self.taken.get(done.shard, {})
         ids = list[str]()
         for place, (id, _) in enumerate(shards.format_of(self.files[done.shard]).listing(self.files[done.shard])):
@@ -82,12 +82,12 @@ class Detokenizer:
     def __init__(self, job: DetokenizeJob, codec: DynCodecProvider) -> None:
         self.job, self.codec, self._into = job, codec, Destination(job.out)
 
-    def __call__(self, number: int) -> Done:
+    def __call__(self, number: int) -> ShardResult:
         started, path = time.perf_counter(), self.job.files[number]
         taken = self.job.taken.get(number, {})
         self._tidy(path, taken)
         usage, failures, written, seconds = Usage(self.codec.spec.codebook_size), [], list[str](), 0.0
-        together, longest = self.codec.batch_signals, LONG
+        together, longest = self.codec.max_batch_size, LONG
         if together == 1 and self.codec.short_samples:
             together, longest = SHORT_TOGETHER, self.codec.short_samples / self.codec.sample_rate
 
@@ -106,7 +106,7 @@ class Detokenizer:
             else:
                 failures.append(failure(row.id, row.path, error, self.job.strict))
         size, digest = self.job.written(written)
-        return Done(
+        return ShardResult(
             shard=number,
             rows=len(written),
             seconds=seconds,

@@ -30,16 +30,16 @@ from .. import plan, run_state, shards
 from ..destination import Destination
 from ..executors.processes import cores
 from ..fingerprints import NONE, Fingerprints, Verify
-from ..items import Fault, Item
+from ..items import AudioItem, Fault
 from ..parquet_cells import ParquetCells
 from ..rows import Row
-from ..run_state import Done, Failure, Usage
+from ..run_state import Failure, ShardResult, Usage
 from ..seals import digest_of
 from .base import LONG, SHORT_TOGETHER, Job, Unreadable, Work, each, failure
 
 T = TypeVar("T")
 R = TypeVar("R")
-AHEAD = 8
+PREFETCH = 8
 """Pieces of audio, of 6 s or so, that are read and resampled before the model asks for them."""
 MOST_READERS = 16
 
@@ -72,7 +72,7 @@ class TokenizeJob(Job):
     def open(self, codec: DynCodecProvider) -> Work:
         return Tokenizer(self, codec)
 
-    def is_there(self, done: Done, count: int) -> bool:
+    def is_there(self, done: ShardResult, count: int) -> bool:
         path = self.shard(done.shard, count)
         try:
             return path.stat().st_size == done.size and digest_of(path) == done.digest
@@ -91,7 +91,7 @@ class TokenizeJob(Job):
 
 
 @dataclass(frozen=True)
-class _Piece:
+class _Chunk:
     """Of a recording that has been read ahead; the recording itself and an error come with what is known of them.
 
     Attributes:
@@ -100,7 +100,7 @@ class _Piece:
     """
 
     number: int
-    item: Item
+    item: AudioItem
     recording: Recording | None = None
     level: loudness.Level | None = None
     pcm: Pcm | None = None
@@ -109,10 +109,10 @@ class _Piece:
 
 
 @dataclass(frozen=True)
-class _Heard:
+class _LoadedAudio:
     """A recording as the model takes it: piece by piece, once, or whole."""
 
-    first: _Piece
+    first: _Chunk
     audio: Iterator[Pcm]
     whole: Pcm | None = None
 
@@ -140,7 +140,7 @@ class Tokenizer:
     def _fingerprints(self) -> Fingerprints:
         return Fingerprints(self._plan.root, self.job.verify)
 
-    def __call__(self, number: int) -> Done:
+    def __call__(self, number: int) -> ShardResult:
         started = time.perf_counter()
         entries, usage = list(self._plan.items(number)), Usage(self.codec.spec.codebook_size)
         made: dict[int, Row] = {}
@@ -151,7 +151,7 @@ class Tokenizer:
                 if self.job.strict:
                     raise InvalidInput(f"{entry.path}: {entry.error}")
                 failures[place] = Failure(entry.id, entry.path, entry.error)
-        for piece, row in self._rows([(place, entry) for place, entry in enumerate(entries) if isinstance(entry, Item)]):
+        for piece, row in self._rows([(place, entry) for place, entry in enumerate(entries) if isinstance(entry, AudioItem)]):
             if isinstance(row, Row):
                 made[piece.number], seen[piece.number] = row, piece.seen
                 usage.add(row.tokens.codes)
@@ -162,7 +162,7 @@ class Tokenizer:
         path = self.job.shard(number, len(self._plan.cuts))
         carried = {column.stored: column.kind for column in self._plan.columns}
         kind.write(path, self.codec.spec, in_order, carried)
-        return Done(
+        return ShardResult(
             shard=number,
             rows=len(in_order),
             seconds=sum(row.tokens.seconds for row in in_order),
@@ -175,35 +175,35 @@ class Tokenizer:
             seen="".join(seen.get(place, NONE) for place in range(len(entries))),
         )
 
-    def _rows(self, items: list[tuple[int, Item]]) -> Iterator[tuple[_Piece, Row | Exception]]:
+    def _rows(self, items: list[tuple[int, AudioItem]]) -> Iterator[tuple[_Chunk, Row | Exception]]:
         """What became of each item, in any order."""
-        together = max(self.codec.batch_signals, SHORT_TOGETHER if self.codec.short_samples else 1)
+        together = max(self.codec.max_batch_size, SHORT_TOGETHER if self.codec.short_samples else 1)
         for one, row in each(self._heard(items), together, lambda one: one.whole is not None, self._stream, self._batch):
             yield one.first, row
 
-    def _heard(self, items: list[tuple[int, Item]]) -> Iterator[_Heard]:
+    def _heard(self, items: list[tuple[int, AudioItem]]) -> Iterator[_LoadedAudio]:
         """All recordings; short ones whole, if the device runs several side by side."""
-        if self.codec.batch_signals > 1:
+        if self.codec.max_batch_size > 1:
             yield from in_threads(self._read, items, readers())
             return
-        for _, group in itertools.groupby(ahead(self._pieces(items), AHEAD), key=lambda piece: piece.number):
+        for _, group in itertools.groupby(ahead(self._pieces(items), PREFETCH), key=lambda piece: piece.number):
             pieces = iter(group)
             first = next(pieces)
             every = itertools.chain([first], pieces)
             is_short = _is_shorter(first.recording, self.codec.short_samples / self.codec.sample_rate)
-            yield _whole(first, every) if is_short else _Heard(first, _audio(every))
+            yield _whole(first, every) if is_short else _LoadedAudio(first, _audio(every))
 
-    def _read(self, item: tuple[int, Item]) -> _Heard:
+    def _read(self, item: tuple[int, AudioItem]) -> _LoadedAudio:
         """A short recording whole, a long one to be streamed."""
         pieces = self._pieces([item])
         first = next(pieces)
         every = itertools.chain([first], pieces)
-        return _whole(first, every) if _is_shorter(first.recording, LONG) else _Heard(first, _audio(ahead(every, AHEAD)))
+        return _whole(first, every) if _is_shorter(first.recording, LONG) else _LoadedAudio(first, _audio(ahead(every, PREFETCH)))
 
-    def _pieces(self, items: list[tuple[int, Item]]) -> Iterator[_Piece]:
+    def _pieces(self, items: list[tuple[int, AudioItem]]) -> Iterator[_Chunk]:
         """All recordings, one after the other; each has at least one piece. Whatever goes wrong costs that recording alone."""
         for number, item in items:
-            piece = _Piece(number, item, seen=self._fingerprints.of(item))
+            piece = _Chunk(number, item, seen=self._fingerprints.of(item))
             try:
                 with _OpenedOnce(lambda item=item: item.open(self._plan.root, self._cells, self.job.truncated)) as opened:  # type: ignore[misc]
                     recording = Recording(opened, self.codec, self.job.mono)
@@ -214,17 +214,17 @@ class Tokenizer:
             except Exception as error:
                 yield dataclasses.replace(piece, error=Unreadable(error))
 
-    def _stream(self, one: _Heard) -> Row:
+    def _stream(self, one: _LoadedAudio) -> Row:
         """The row of a recording, which is read as it is encoded."""
         channels = one.first.recording.channels.count if one.first.recording else 1
         return self._row(one.first, transcode.encode_pieces(self.codec, one.audio, channels, self.job.bandwidth))
 
-    def _batch(self, some: list[_Heard]) -> list[Row]:
+    def _batch(self, some: list[_LoadedAudio]) -> list[Row]:
         audio = [one.whole for one in some]
         tokens = self.codec.encode_batch(audio, self.codec.sample_rate, bandwidth=self.job.bandwidth)
         return [self._row(one.first, own) for one, own in zip(some, tokens, strict=True)]
 
-    def _row(self, first: _Piece, tokens: CodecTokens) -> Row:
+    def _row(self, first: _Chunk, tokens: CodecTokens) -> Row:
         recording, item = first.recording, first.item
         assert recording is not None
         if None not in (self.job.weights, tokens.weights) and tokens.weights != self.job.weights:
@@ -274,16 +274,16 @@ def _is_shorter(recording: Recording | None, limit: float) -> bool:
     return seconds is not None and seconds < limit
 
 
-def _whole(first: _Piece, pieces: Iterator[_Piece]) -> _Heard:
+def _whole(first: _Chunk, pieces: Iterator[_Chunk]) -> _LoadedAudio:
     """A recording that is in memory."""
     try:
         whole = np.concatenate(list(_audio(pieces)), axis=1)
     except Exception as error:
-        return _Heard(first, _audio(iter([dataclasses.replace(first, error=error)])))
-    return _Heard(first, iter([whole]), whole)
+        return _LoadedAudio(first, _audio(iter([dataclasses.replace(first, error=error)])))
+    return _LoadedAudio(first, iter([whole]), whole)
 
 
-def _audio(pieces: Iterator[_Piece]) -> Iterator[Pcm]:
+def _audio(pieces: Iterator[_Chunk]) -> Iterator[Pcm]:
     """Raises where reading did."""
     for piece in pieces:
         if piece.error is not None:

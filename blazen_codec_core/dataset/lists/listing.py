@@ -8,7 +8,7 @@ from typing import Any
 
 from ...audio import SUFFIXES
 from ...errors import CodecError, InvalidInput
-from ..items import Entry, Fault, Item, printable
+from ..items import AudioItem, Entry, Fault, printable
 from . import kaldi
 from .columns import ColumnNotUnderstood
 from .json_records import json_records
@@ -155,13 +155,13 @@ class _Listing:
             return Fault.of(id, where, type(told)(f"{where}: {told}"))
         return item
 
-    def _item(self, record: Record, place: Place) -> Item:
+    def _item(self, record: Record, place: Place) -> AudioItem:
         path = self._resolved(place.paths, guess=self._has_no_names(record)) or place.paths[0]
         return _item(path, place, place.paths[0], self._carried(record, place))
 
-    def _embedded(self, record: Record, place: Place) -> Item:
+    def _embedded(self, record: Record, place: Place) -> AudioItem:
         name = place.id or f"{self._path.name}/{record.number - 1}{_part(place)}"
-        return Item(
+        return AudioItem(
             printable(name), self._path.name, place.paths[0] if place.paths else None, size=record.size,
             start=place.start or 0.0, end=place.end, lasts=place.lasts, cell=record.cell, carried=self._carried(record, place),
         )  # fmt: skip
@@ -209,11 +209,11 @@ def _kaldi(path: Path) -> Iterator[Entry]:
             yield Fault.of(str(record.values["id"]), where, InvalidInput(f"{where}: {error}"))
 
 
-def _item(path: str, place: Place, listed: str, carried: dict[str, Any] | None = None) -> Item:
+def _item(path: str, place: Place, listed: str, carried: dict[str, Any] | None = None) -> AudioItem:
     if "\0" in path:
         raise InvalidInput(f"a path has no NUL in it, as {path!r} has")
     name = place.id or f"{listed}{_part(place)}"
-    return Item(
+    return AudioItem(
         printable(name), path, start=place.start or 0.0, end=place.end, lasts=place.lasts, carried=carried or {}
     )  # fmt: skip
 

@@ -19,18 +19,27 @@ from torch import Tensor
 
 from . import epilogue as functions
 from .aten import prepacked_conv
-from .aten.conv import Convolution, JoinedTaps, JoinedWindows, LibraryConvolution, Picture, ShiftedProducts, add, by_length
+from .aten.conv import (
+    AtenConv1d,
+    ChannelsLastConv2d,
+    Conv1dKernel,
+    GemmPerTapConv1d,
+    Im2colConv1d,
+    Kn2rowConv1d,
+    add,
+    dispatch_by_length,
+)
 from .aten.group_norm import moments
-from .aten.winograd_conv import TAPS, FewerProducts
+from .aten.winograd_conv import TAPS, AtenWinogradConv1d
 from .backends import gpu_kernels_for, load_loops
-from .epilogue import After
+from .epilogue import Epilogue
 
 _SMALL = 16
 """Below this many channels a product per tap is too thin; the taps are joined into one."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Limits:
+class CrossoverPoints:
     """Where one way becomes faster than another, measured on one kind of processor.
 
     Attributes:
@@ -54,8 +63,8 @@ class Limits:
     pictures: bool
 
 
-PLAIN = Limits(wide=96, taps=3, rows=64, frames=1, heavy=1 << 18, brief=128, lasting=1024, pictures=False)
-PACKED = Limits(wide=128, taps=7, rows=28, frames=256, heavy=1 << 17, brief=math.inf, lasting=1, pictures=True)
+PLAIN = CrossoverPoints(wide=96, taps=3, rows=64, frames=1, heavy=1 << 18, brief=128, lasting=1024, pictures=False)
+PACKED = CrossoverPoints(wide=128, taps=7, rows=28, frames=256, heavy=1 << 17, brief=math.inf, lasting=1, pictures=True)
 """Where plain products make do with vectors of half the processor's length, and packed ones do not."""
 PICTURE_FRAMES = 128
 """From so many frames on, a picture's weight is brought into order in no time beside the work with it."""
@@ -71,7 +80,7 @@ FEW_FRAMES = 8
 
 
 @functools.cache
-def limits() -> Limits:
+def limits() -> CrossoverPoints:
     """Those of this processor, which do not change from run to run: other ways round otherwise."""
     return PACKED if torch.backends.cpu.get_cpu_capability() == "AVX512" and prepacked_conv.is_available() else PLAIN
 
@@ -86,7 +95,7 @@ def steps_are_faster(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.shape[1] < FEW_FRAMES
 
 
-def rounded(kernel: Convolution, x: Tensor, frames: int, stride: int) -> Tensor:
+def run_bucketed(kernel: Conv1dKernel, x: Tensor, frames: int, stride: int) -> Tensor:
     """What a kernel makes of the end of a signal, by way of a round number of frames.
 
     Signals end anywhere. The library prepares itself for each number of frames, which takes as long as some of the products, and
@@ -98,7 +107,7 @@ def rounded(kernel: Convolution, x: Tensor, frames: int, stride: int) -> Tensor:
     return kernel(F.pad(x, (0, 0, 0, spare * stride)), frames + spare)[:, :frames]
 
 
-def round_parts(x: Tensor) -> list[Tensor]:
+def power_of_two_chunks(x: Tensor) -> list[Tensor]:
     """The same for what goes from frame to frame: a signal in parts whose lengths are powers of two, the longest first."""
     frames = x.shape[1]
     if x.device.type != "cpu" or torch.is_grad_enabled():
@@ -116,7 +125,7 @@ def convolution(
     lasting: bool,
     rough: bool = False,
     careful: bool = True,
-) -> Convolution:
+) -> Conv1dKernel:
     """The fastest way for a shape, on the device where the weight is.
 
     Args:
@@ -128,34 +137,36 @@ def convolution(
     kernel, channels, out = weight.shape
     if lasting and (gpu := gpu_kernels_for(weight.device)):
         if stride == 1 and channels == 1 and groups == out:
-            return cast(Convolution, gpu.Depthwise(weight[:, 0], bias, dilation, rough=rough))
+            return cast(Conv1dKernel, gpu.Depthwise(weight[:, 0], bias, dilation, rough=rough))
         if groups == 1 and kernel % stride == 0 and 1 in {stride, dilation}:
             taps = weight.reshape(kernel // stride, stride * channels, out)
-            return cast(Convolution, gpu.Products(taps, bias, stride, dilation, rough=rough))
+            return cast(Conv1dKernel, gpu.GemmConv1d(taps, bias, stride, dilation, rough=rough))
     products, depthwise = products_are_faster(weight.device), stride == 1 and channels == 1 < groups == out
     if lasting and (groups == 1 or depthwise) and (made := _in_loops(weight, bias, stride, dilation, groups, careful)):
         return made
     if products and depthwise:
-        return Picture(weight[:, 0].unbind(), bias, dilation)
+        return ChannelsLastConv2d(weight[:, 0].unbind(), bias, dilation)
     if not products or groups > 1 or kernel % stride or (stride > 1 and dilation > 1):
-        return LibraryConvolution(weight, bias, stride, dilation, groups, rough)
+        return AtenConv1d(weight, bias, stride, dilation, groups, rough)
     if is_learning(lasting) or (is_half(weight.dtype) and kernel > stride):
-        return Picture(weight.reshape(kernel // stride, stride * channels, out).unbind(), bias, dilation)
+        return ChannelsLastConv2d(weight.reshape(kernel // stride, stride * channels, out).unbind(), bias, dilation)
     if kernel > 1 and channels < _SMALL:
-        return JoinedWindows(weight, bias, stride, dilation)
+        return Im2colConv1d(weight, bias, stride, dilation)
     if kernel > 1 and out < _SMALL and stride == 1:
-        return JoinedTaps(weight, bias, dilation)
-    direct = products_of(
+        return Kn2rowConv1d(weight, bias, dilation)
+    direct = gemm_conv1d(
         weight.reshape(kernel // stride, stride * channels, out).unbind(), bias, stride, dilation, lasting=lasting
     )
     least = limits()
     few = stride > 1 or kernel < least.taps or kernel % (TAPS + 1) != TAPS or min(channels, out) < least.wide
     if few or not _may_be_packed(weight, lasting):
         return direct
-    return by_length(FewerProducts(weight, bias, dilation, _product), direct, max(least.rows * dilation, least.frames))
+    return dispatch_by_length(
+        AtenWinogradConv1d(weight, bias, dilation, _product), direct, max(least.rows * dilation, least.frames)
+    )
 
 
-def products_of(
+def gemm_conv1d(
     taps: Sequence[Tensor],
     bias: Tensor | None,
     stride: int = 1,
@@ -164,27 +175,27 @@ def products_of(
     lasting: bool,
     rough: bool = False,
     careful: bool = True,
-) -> Convolution:
-    """The fastest way to compute `ShiftedProducts` of these."""
+) -> Conv1dKernel:
+    """The fastest way to compute `GemmPerTapConv1d` of these."""
     if lasting and (gpu := gpu_kernels_for(taps[0].device)):
-        return cast(Convolution, gpu.Products(torch.stack(list(taps)), bias, stride, dilation, rough=rough))
+        return cast(Conv1dKernel, gpu.GemmConv1d(torch.stack(list(taps)), bias, stride, dilation, rough=rough))
     if lasting and stride == 1 and (made := _in_loops(torch.stack(list(taps)), bias, 1, dilation, 1, careful)):
         return made
     if is_learning(lasting) or (is_half(taps[0].dtype) and len(taps) > 1):
-        return Picture(taps, bias, dilation)
-    direct, least = ShiftedProducts(taps, bias, stride, dilation), limits()
+        return ChannelsLastConv2d(taps, bias, dilation)
+    direct, least = GemmPerTapConv1d(taps, bias, stride, dilation), limits()
     single, heavy = len(taps) == 1, sum(tap.numel() for tap in taps) >= least.heavy
     if not (single or heavy or least.pictures) or not _may_be_packed(taps[0], lasting) or not prepacked_conv.is_available():
         return direct
-    product = prepacked_conv.PackedProduct(taps, bias, dilation)
+    product = prepacked_conv.PrepackedConv1d(taps, bias, dilation)
     if single:
-        return by_length(product, direct, 1 if heavy else least.lasting)
+        return dispatch_by_length(product, direct, 1 if heavy else least.lasting)
     if heavy:
-        return by_length(direct, product, least.brief)
-    return by_length(Picture(taps, bias, dilation), product, PICTURE_FRAMES)
+        return dispatch_by_length(direct, product, least.brief)
+    return dispatch_by_length(ChannelsLastConv2d(taps, bias, dilation), product, PICTURE_FRAMES)
 
 
-def _in_loops(weight: Tensor, bias: Tensor | None, stride: int, dilation: int, groups: int, careful: bool) -> Convolution | None:
+def _in_loops(weight: Tensor, bias: Tensor | None, stride: int, dilation: int, groups: int, careful: bool) -> Conv1dKernel | None:
     """Compiled loops for a weight that stays as it is, where there are any."""
     loops = load_loops() if products_are_faster(weight.device) else None
     return loops.convolution(weight, bias, stride, dilation, groups, careful=careful) if loops else None
@@ -205,11 +216,11 @@ def _may_be_packed(weight: Tensor, lasting: bool) -> bool:
     return lasting and products_are_faster(weight.device) and weight.dtype == torch.float32
 
 
-def _product(taps: Sequence[Tensor], bias: Tensor | None, dilation: int) -> Convolution:
+def _product(taps: Sequence[Tensor], bias: Tensor | None, dilation: int) -> Conv1dKernel:
     """Of few frames, as many as stay in cache with what is made of them."""
     if (taps[0].numel() >= limits().heavy or limits().pictures) and prepacked_conv.is_available():
-        return prepacked_conv.PackedProduct(taps, bias, dilation)
-    return ShiftedProducts(taps, bias, dilation=dilation)
+        return prepacked_conv.PrepackedConv1d(taps, bias, dilation)
+    return GemmPerTapConv1d(taps, bias, dilation=dilation)
 
 
 Search = Callable[[Tensor], Tensor]
@@ -225,13 +236,13 @@ def search(table: Tensor, offset: Tensor | None, *, lasting: bool) -> Search:
     """
     if lasting and (gpu := gpu_kernels_for(table.device)):
         return cast(Search, gpu.Search(table, offset))
-    if lasting and products_are_faster(table.device) and (loops := load_loops()) and loops.suits_blocks(table):
+    if lasting and products_are_faster(table.device) and (loops := load_loops()) and loops.supports_direct_conv(table):
         made: Search = loops.Search(table, offset)
         return made
     return lambda codes: add(torch.matmul(codes, table), offset).argmax(-1)
 
 
-def keep_memory() -> None:
+def retain_malloc_arena() -> None:
     """Lets the C library keep what tensors leave free, instead of fetching it anew from the system, page by page, at every step.
 
     glibc takes the largest block that it was ever given back, up to 32 MiB, for the size from which on blocks are the system's,
@@ -251,7 +262,7 @@ def pointwise_for(*signals: Tensor) -> Any:
 def snake(x: Tensor, alpha: Tensor, inverse: Tensor, out: Tensor) -> None:
     """`x + sin(alpha x)^2 * inverse`."""
     if by := pointwise_for(x, out):
-        by.apply(After(kind=functions.SNAKE, parameters=(alpha, inverse)), x, out)
+        by.apply(Epilogue(kind=functions.SNAKE, parameters=(alpha, inverse)), x, out)
     else:
         wave = torch.mul(x, alpha, out=out).sin_()
         torch.addcmul(x, wave.mul_(wave), inverse, out=out)
@@ -260,7 +271,7 @@ def snake(x: Tensor, alpha: Tensor, inverse: Tensor, out: Tensor) -> None:
 def elu(x: Tensor, out: Tensor) -> None:
     """`exp(x) - 1` below zero, x above; the library's own takes the exponential in a slower and there needlessly exact way."""
     if by := pointwise_for(x, out):
-        by.apply(After(kind=functions.ELU), x, out)
+        by.apply(Epilogue(kind=functions.ELU), x, out)
     elif x.device.type != "cpu" or x.numel() < MANY_VALUES:
         out.copy_(F.elu(x))
     else:
@@ -275,7 +286,7 @@ def norm(weight: Tensor, bias: Tensor, epsilon: float) -> Norm | None:
     """What normalizes and finishes signals with weights that stay as they are, where there is anything faster than PyTorch."""
     if gpu := gpu_kernels_for(weight.device):
         return cast(Norm, gpu.Norm(weight, bias, epsilon))
-    if products_are_faster(weight.device) and (loops := load_loops()) and loops.suits_blocks(weight):
+    if products_are_faster(weight.device) and (loops := load_loops()) and loops.supports_direct_conv(weight):
         return cast(Norm, loops.Norm(weight, bias, epsilon))
     return None
 

@@ -12,7 +12,7 @@ NONE, SNAKE, ELU = range(3)
 
 
 @dataclass(frozen=True)
-class After:
+class Epilogue:
     """In this order: a factor a frame, a function, a signal that is added.
 
     Attributes:
@@ -35,12 +35,12 @@ class After:
         return self.added if self.held is None or not self.held.shape[1] else torch.cat([self.held, self.added], dim=1)
 
 
-NOTHING = After()
+NOTHING = Epilogue()
 
 
-class Fusing:
-    """A convolution, as `ways.Convolution`, that finishes what it makes. Not an ABC, which takes longer to recognise."""
+class FusedConv1d:
+    """A convolution, as `ways.Conv1dKernel`, that finishes what it makes. Not an ABC, which takes longer to recognise."""
 
-    def __call__(self, x: Tensor, frames: int, after: After = NOTHING) -> Tensor:
+    def __call__(self, x: Tensor, frames: int, after: Epilogue = NOTHING) -> Tensor:
         """See there; then `after`."""
         raise NotImplementedError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 
-def is_whole(x: Tensor) -> bool:
+def is_frame_contiguous(x: Tensor) -> bool:
     """Whether the frames of each signal lie one after the other, whatever lies between signals."""
     if x.is_contiguous():
         return True
@@ -14,4 +14,4 @@ def is_whole(x: Tensor) -> bool:
 
 def whole(x: Tensor) -> Tensor:
     """The same signals, so that they do."""
-    return x if is_whole(x) else x.contiguous()
+    return x if is_frame_contiguous(x) else x.contiguous()

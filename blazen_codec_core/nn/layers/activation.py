@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..kernels import dispatch
 from ..kernels import epilogue as functions
-from ..kernels.epilogue import After
+from ..kernels.epilogue import Epilogue
 from .base import Layer, Pointwise
 
 
@@ -22,7 +22,7 @@ class Snake(Pointwise):
         super().__init__()
         self.alpha = nn.Parameter(torch.ones(channels, dtype=torch.float32))
         self._prepared: Tensor | None = None
-        self._after: After | None = None
+        self._after: Epilogue | None = None
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         self.alpha.uniform_(0.5, 1.5, generator=generator)
@@ -39,10 +39,10 @@ class Snake(Pointwise):
         super().prepare()
         self._prepared = self._inverse()
         alpha = self.alpha.detach().float()
-        self._after = After(kind=functions.SNAKE, parameters=(alpha, (alpha + 1e-9).reciprocal()))
+        self._after = Epilogue(kind=functions.SNAKE, parameters=(alpha, (alpha + 1e-9).reciprocal()))
 
     @property
-    def after(self) -> After | None:
+    def after(self) -> Epilogue | None:
         return self._after
 
     def _inverse(self) -> Tensor:
@@ -60,8 +60,8 @@ class ELU(Pointwise):
         dispatch.elu(x, out)
 
     @property
-    def after(self) -> After:
-        return After(kind=functions.ELU)
+    def after(self) -> Epilogue:
+        return Epilogue(kind=functions.ELU)
 
 
 class Tanh(Layer):

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..kernels import dispatch
 from ..kernels.backends import load_loops
-from ..kernels.epilogue import NOTHING, After
+from ..kernels.epilogue import NOTHING, Epilogue
 
 NoiseSource = Callable[[int, int, int], Tensor]
 """`(layer, position, count)` to `(batch or 1, count, 1)` standard normal noise."""
@@ -40,7 +40,7 @@ class StreamSetup:
         device: Where the state lives.
         dtype: The floating type of the signal.
         noise: Where noise blocks draw from; `None` switches them off.
-        any_length: Whether it may end anywhere; else it is of a length that comes again and again (see `kernels.rounded`).
+        any_length: Whether it may end anywhere; else it is of a length that comes again and again (see `kernels.run_bucketed`).
         ends: How many frames each signal has in all, where some have fewer than others: what comes after them is not there.
     """
 
@@ -81,7 +81,7 @@ def _take(value: Any, rows: Sequence[int]) -> Any:
     return value
 
 
-class Seeded(nn.Module):
+class StreamingModule(nn.Module):
     """A module that draws its own weights from a generator."""
 
     def reset_parameters(self, generator: torch.Generator) -> None:
@@ -91,19 +91,19 @@ class Seeded(nn.Module):
         """Derives from the module's own weights what makes it faster. Modules work without it too."""
 
 
-class Layer(Seeded, ABC):
+class Layer(StreamingModule, ABC):
     """One stage of a network that runs whole signals and streams through the same code."""
 
-    gains_from_others: ClassVar[bool] = False
-    """Whether `step_each` is faster than a step of each, so that streams should come to it together."""
+    benefits_from_batching: ClassVar[bool] = False
+    """Whether `step_many` is faster than a step of each, so that streams should come to it together."""
 
     @property
-    def fuses(self) -> bool:
-        """Whether in `step_between` what comes after costs next to nothing."""
+    def accepts_epilogue(self) -> bool:
+        """Whether in `step_fused` what comes after costs next to nothing."""
         return False
 
     @property
-    def copies_input(self) -> bool:
+    def accepts_prologue(self) -> bool:
         """Whether it writes its input elsewhere first, where a pointwise layer before it costs nothing."""
         return False
 
@@ -125,7 +125,7 @@ class Layer(Seeded, ABC):
             last: The signal ends with `x`: right padding is added and everything held back is returned.
         """
 
-    def step_between(self, before: Pointwise | None, x: Tensor, state: Any, last: bool, after: After = NOTHING) -> Tensor:
+    def step_fused(self, before: Pointwise | None, x: Tensor, state: Any, last: bool, after: Epilogue = NOTHING) -> Tensor:
         """`step` of what another layer makes of `x`, and then what comes after.
 
         Layers that write their input elsewhere first have it made there. Only those that fuse are given anything to do after.
@@ -133,7 +133,7 @@ class Layer(Seeded, ABC):
         assert after is NOTHING
         return self.step(before.step(x, None, last) if before else x, state, last)
 
-    def step_each(self, xs: Sequence[Tensor], states: Sequence[Any], last: bool) -> list[Tensor]:
+    def step_many(self, xs: Sequence[Tensor], states: Sequence[Any], last: bool) -> list[Tensor]:
         """`step` of several streams, each as if it were alone."""
         return [self.step(x, state, last) for x, state in zip(xs, states, strict=True)]
 
@@ -155,7 +155,7 @@ class Pointwise(Layer):
         """Writes the output for `x` to `out`, of the same shape, which may be a part of what the next layer works on."""
 
     @property
-    def after(self) -> After | None:
+    def after(self) -> Epilogue | None:
         """The same as what comes after another layer, if that can be said."""
         return None
 
@@ -173,16 +173,16 @@ def reset_parameters(network: nn.Module, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for module in network.modules():
-            if isinstance(module, Seeded):
+            if isinstance(module, StreamingModule):
                 module.reset_parameters(generator)
 
 
 def prepare(network: nn.Module) -> None:
     """Makes ready for many runs: the weights will stay as they are, and where they are."""
-    dispatch.keep_memory()
+    dispatch.retain_malloc_arena()
     with torch.no_grad():
         for module in network.modules():
-            if isinstance(module, Seeded):
+            if isinstance(module, StreamingModule):
                 module.prepare()
 
 
@@ -194,7 +194,7 @@ class ChainState(State):
 
 
 @dataclasses.dataclass(frozen=True)
-class InTiles:
+class Tiling:
     """Which layers of a chain are given so many frames of their input at a time, so that what they work on stays in cache,
     however many frames the layers before and after them take."""
 
@@ -202,10 +202,10 @@ class InTiles:
     frames: int
 
 
-class Chain(Layer):
+class Sequential(Layer):
     """Layers one after the other, some of them in tiles."""
 
-    def __init__(self, layers: Iterable[Layer], tiled: InTiles | None = None) -> None:
+    def __init__(self, layers: Iterable[Layer], tiled: Tiling | None = None) -> None:
         super().__init__()
         self._order = tuple(layers)
         self.layers = nn.ModuleList(self._order)  # gives them their names
@@ -215,12 +215,12 @@ class Chain(Layer):
         return iter(self._order)
 
     @property
-    def fuses(self) -> bool:
-        return self.tiled is None and self._order[-1].fuses
+    def accepts_epilogue(self) -> bool:
+        return self.tiled is None and self._order[-1].accepts_epilogue
 
     @property
-    def copies_input(self) -> bool:
-        return self._order[0].copies_input
+    def accepts_prologue(self) -> bool:
+        return self._order[0].accepts_prologue
 
     def _in_tiles(self, x: Tensor, state: ChainState) -> bool:
         """On a GPU there is no cache for a tile to stay in."""
@@ -237,39 +237,39 @@ class Chain(Layer):
 
     def step(self, x: Tensor, state: ChainState, last: bool) -> Tensor:
         if self.tiled is None or not self._in_tiles(x, state):
-            return self._through(slice(None), x, state, last)
+            return self._run_slice(slice(None), x, state, last)
         start, stop, _ = self.tiled.layers.indices(len(self._order))
-        x = self._through(slice(start), x, state, last)
+        x = self._run_slice(slice(start), x, state, last)
         tiles = torch.split(x, self.tiled.frames, dim=1)
         parts = [
-            self._through(self.tiled.layers, tile, state, last and number == len(tiles)) for number, tile in enumerate(tiles, 1)
+            self._run_slice(self.tiled.layers, tile, state, last and number == len(tiles)) for number, tile in enumerate(tiles, 1)
         ]
-        return self._through(slice(stop, None), torch.cat(parts, dim=1) if len(parts) > 1 else parts[0], state, last)
+        return self._run_slice(slice(stop, None), torch.cat(parts, dim=1) if len(parts) > 1 else parts[0], state, last)
 
-    def step_each(self, xs: Sequence[Tensor], states: Sequence[ChainState], last: bool) -> list[Tensor]:
+    def step_many(self, xs: Sequence[Tensor], states: Sequence[ChainState], last: bool) -> list[Tensor]:
         """Layer by layer only where that gains; in between, each stream by itself stays in cache."""
         if self.tiled or len(xs) == 1:
-            return super().step_each(xs, states, last)
+            return super().step_many(xs, states, last)
         made = list(xs)
-        for together, run in groupby(enumerate(self), lambda numbered: numbered[1].gains_from_others):
+        for together, run in groupby(enumerate(self), lambda numbered: numbered[1].benefits_from_batching):
             numbers, layers = zip(*run, strict=True)
             if together:
                 for number, layer in zip(numbers, layers, strict=True):
-                    made = layer.step_each(made, [state.states[number] for state in states], last)
+                    made = layer.step_many(made, [state.states[number] for state in states], last)
             else:
                 part = slice(numbers[0], numbers[-1] + 1)
-                made = _side_by_side(
-                    (self._through(part, x, state, last) for x, state in zip(made, states, strict=True)), len(made)
+                made = _pack_contiguous(
+                    (self._run_slice(part, x, state, last) for x, state in zip(made, states, strict=True)), len(made)
                 )
         return made
 
-    def step_between(self, before: Pointwise | None, x: Tensor, state: ChainState, last: bool, after: After = NOTHING) -> Tensor:
+    def step_fused(self, before: Pointwise | None, x: Tensor, state: ChainState, last: bool, after: Epilogue = NOTHING) -> Tensor:
         if self._in_tiles(x, state):
-            return super().step_between(before, x, state, last, after)
-        return self._through(slice(None), x, state, last, before, after)
+            return super().step_fused(before, x, state, last, after)
+        return self._run_slice(slice(None), x, state, last, before, after)
 
-    def _through(
-        self, part: slice, x: Tensor, state: ChainState, last: bool, before: Pointwise | None = None, after: After = NOTHING
+    def _run_slice(
+        self, part: slice, x: Tensor, state: ChainState, last: bool, before: Pointwise | None = None, after: Epilogue = NOTHING
     ) -> Tensor:
         """Some of the layers. Pointwise ones are left to those around them, where that saves passes over memory."""
         layers, states, place = self._order[part], state.states[part], 0
@@ -277,12 +277,12 @@ class Chain(Layer):
         while place < len(layers):
             layer, own = layers[place], states[place]
             place += 1
-            fuses = fusing and layer.fuses
-            if before or fuses:
+            accepts_epilogue = fusing and layer.accepts_epilogue
+            if before or accepts_epilogue:
                 then = after if place == len(layers) else NOTHING
-                if fuses and then is NOTHING and (made := _made_by(layers[place : place + 2])):
+                if accepts_epilogue and then is NOTHING and (made := _epilogue_from(layers[place : place + 2])):
                     place, then = place + 1, made
-                x, before = layer.step_between(before, x, own, last, then), None
+                x, before = layer.step_fused(before, x, own, last, then), None
             elif fusing and isinstance(layer, Pointwise):
                 before = layer
             else:
@@ -295,14 +295,14 @@ class Chain(Layer):
         return frames
 
 
-def _made_by(following: Sequence[Layer]) -> After | None:
+def _epilogue_from(following: Sequence[Layer]) -> Epilogue | None:
     """What the next layer is to the one before it, unless the one after it would make it at no cost."""
-    if not following or not isinstance(following[0], Pointwise) or any(layer.copies_input for layer in following[1:]):
+    if not following or not isinstance(following[0], Pointwise) or any(layer.accepts_prologue for layer in following[1:]):
         return None
     return following[0].after
 
 
-def _side_by_side(signals: Iterator[Tensor], count: int) -> list[Tensor]:
+def _pack_contiguous(signals: Iterator[Tensor], count: int) -> list[Tensor]:
     """So many signals, those of like shape in one block of memory: small ones, left between what the making of large ones
     allocates and frees, would break the heap up."""
     block: Tensor | None = None
@@ -343,11 +343,11 @@ class Residual(Layer):
 
     def step(self, x: Tensor, state: ResidualState, last: bool) -> Tensor:
         branch = self.branch
-        if torch.is_grad_enabled() or not branch.fuses:
+        if torch.is_grad_enabled() or not branch.accepts_epilogue:
             y = branch.step(x, state.branch, last)
             return self._add(y, self._past(x, state, last), state)
         past, held = self._past(x, state, last), state.skip.shape[1]
-        y = branch.step_between(None, x, state.branch, last, After(added=past, held=state.skip))
+        y = branch.step_fused(None, x, state.branch, last, Epilogue(added=past, held=state.skip))
         left = y.shape[1] - held
         state.skip = past[:, left:].clone() if left >= 0 else torch.cat([state.skip[:, left:], past], dim=1)
         return y

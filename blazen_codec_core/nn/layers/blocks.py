@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 
 from .activation import Snake
-from .base import Chain, Layer, Residual
+from .base import Layer, Residual, Sequential
 from .conv import Conv1d, ConvTranspose1d
 from .padding import Crop
 
@@ -29,16 +29,16 @@ def residual_unit(channels: int, dilation: int, *, depthwise: bool = False, padd
         Snake(channels),
         Conv1d(channels, channels, 1, gain=0.3),
     ]
-    return Residual(channels, Chain(branch), shortcut=None if padded else Crop(channels, reach, reach))
+    return Residual(channels, Sequential(branch), shortcut=None if padded else Crop(channels, reach, reach))
 
 
 def residual_units(channels: int, *, depthwise: bool = False, padded: bool = True) -> list[Residual]:
     return [residual_unit(channels, dilation, depthwise=depthwise, padded=padded) for dilation in DILATIONS]
 
 
-def downsampling(channels: int, stride: int, *, depthwise: bool = False) -> Chain:
+def downsampling(channels: int, stride: int, *, depthwise: bool = False) -> Sequential:
     """`channels` to twice as many, at a rate `stride` times lower."""
-    return Chain(
+    return Sequential(
         [
             *residual_units(channels, depthwise=depthwise),
             Snake(channels),
@@ -55,7 +55,7 @@ def upsampling(
     after: Sequence[Layer] = (),
     depthwise: bool = False,
     padded: bool = True,
-) -> Chain:
+) -> Sequential:
     """`channels` to half as many, at a rate `stride` times higher.
 
     Args:
@@ -64,4 +64,4 @@ def upsampling(
     """
     out = channels // 2
     transposed = ConvTranspose1d(channels, out, 2 * stride, stride=stride, crop=crop if padded else (0, 0))
-    return Chain([Snake(channels), transposed, *after, *residual_units(out, depthwise=depthwise, padded=padded)])
+    return Sequential([Snake(channels), transposed, *after, *residual_units(out, depthwise=depthwise, padded=padded)])

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from ..kernels import dispatch
-from ..kernels.aten.conv import Convolution
-from ..kernels.epilogue import NOTHING, After, Fusing
+from ..kernels.aten.conv import Conv1dKernel
+from ..kernels.epilogue import NOTHING, Epilogue, FusedConv1d
 from .base import Layer, Pointwise, State, StreamSetup
-from .padding import EndingState, Ends, Padding, ZeroPadding, counted
+from .padding import LengthState, Padding, SignalLengths, ZeroPadding, counted
 
 
 @dataclasses.dataclass
@@ -71,7 +71,7 @@ def behind(
     return joined
 
 
-class Convolving(Layer):
+class ConvBase(Layer):
     """A layer that is a convolution, computed in the way that suits its shape and device."""
 
     weight: nn.Parameter
@@ -79,37 +79,37 @@ class Convolving(Layer):
     """Whether TF32 will do for float32, on devices that have it."""
     careful = True
     """Whether tokens depend on it, so that it rounds about as little as a plain sum."""
-    _prepared: Convolution | None = None
+    _prepared: Conv1dKernel | None = None
 
     @abstractmethod
-    def make_kernel(self, lasting: bool) -> Convolution:
+    def select_kernel(self, lasting: bool) -> Conv1dKernel:
         """The way, for the weights as they are; `lasting` if they stay so."""
 
     def prepare(self) -> None:
-        self._prepared = self.make_kernel(lasting=True)
+        self._prepared = self.select_kernel(lasting=True)
 
-    def adopt(self, other: Convolving) -> None:
+    def share_kernel_with(self, other: ConvBase) -> None:
         """Is prepared as a layer with the same weights is."""
         self._prepared = other._prepared
 
     @abstractmethod
-    def step_between(self, before: Pointwise | None, x: Tensor, state: Any, last: bool, after: After = NOTHING) -> Tensor:
-        """See `Layer.step_between`."""
+    def step_fused(self, before: Pointwise | None, x: Tensor, state: Any, last: bool, after: Epilogue = NOTHING) -> Tensor:
+        """See `Layer.step_fused`."""
 
     def step(self, x: Tensor, state: Any, last: bool) -> Tensor:
-        return self.step_between(None, x, state, last)
+        return self.step_fused(None, x, state, last)
 
-    def convolve(self, x: Tensor, frames: int, stride: int, anywhere: bool, after: After = NOTHING) -> Tensor:
+    def run_kernel(self, x: Tensor, frames: int, stride: int, anywhere: bool, after: Epilogue = NOTHING) -> Tensor:
         """What the kernel makes of frames, which are the end, anywhere, of a signal, or are not."""
         if not frames:  # which the library refuses
             return x.new_zeros(x.shape[0], 0, self.weight.shape[-1])
-        kernel = self._prepared or self.make_kernel(lasting=False)
-        if isinstance(kernel, Fusing):
+        kernel = self._prepared or self.select_kernel(lasting=False)
+        if isinstance(kernel, FusedConv1d):
             return kernel(x, frames, after)
-        return dispatch.rounded(kernel, x, frames, stride) if anywhere else kernel(x, frames)
+        return dispatch.run_bucketed(kernel, x, frames, stride) if anywhere else kernel(x, frames)
 
 
-class Conv1d(Convolving):
+class Conv1d(ConvBase):
     """A convolution.
 
         left padding | x x x x x x x x x | right padding
@@ -166,7 +166,7 @@ class Conv1d(Convolving):
         if self.bias is not None:
             self.bias.uniform_(-0.05, 0.05, generator=generator)
 
-    def make_kernel(self, lasting: bool) -> Convolution:
+    def select_kernel(self, lasting: bool) -> Conv1dKernel:
         return dispatch.convolution(
             self.weight,
             self.bias,
@@ -179,11 +179,11 @@ class Conv1d(Convolving):
         )
 
     @property
-    def fuses(self) -> bool:
-        return isinstance(self._prepared, Fusing)
+    def accepts_epilogue(self) -> bool:
+        return isinstance(self._prepared, FusedConv1d)
 
     @property
-    def copies_input(self) -> bool:
+    def accepts_prologue(self) -> bool:
         return self.span > 1
 
     def init_state(self, setup: StreamSetup) -> ConvState:
@@ -195,7 +195,7 @@ class Conv1d(Convolving):
     def frames_out(self, frames: int, last: bool) -> int:
         return self._windows(self.padding.frames_out(frames, last))
 
-    def step_between(self, before: Pointwise | None, x: Tensor, state: ConvState, last: bool, after: After = NOTHING) -> Tensor:
+    def step_fused(self, before: Pointwise | None, x: Tensor, state: ConvState, last: bool, after: Epilogue = NOTHING) -> Tensor:
         ends = state.padding.left() if last and self.span > 1 else None
         if isinstance(self.padding, ZeroPadding):
             left, right = self.padding.now(x.shape[1], state.padding, last)
@@ -212,10 +212,10 @@ class Conv1d(Convolving):
         if self.span > 1:  # else nothing is left over
             state.tail = x[:, frames * self.stride :].clone()
             x = x[:, : (frames - 1) * self.stride + self.span]
-        return self.convolve(x, frames, self.stride, last and state.any_length, after)
+        return self.run_kernel(x, frames, self.stride, last and state.any_length, after)
 
 
-class ConvTranspose1d(Convolving):
+class ConvTranspose1d(ConvBase):
     """A transposed convolution whose kernel is a whole number of strides.
 
     With `taps = kernel / stride`, each input frame adds to `taps` consecutive blocks of `stride` output samples, so the
@@ -262,39 +262,39 @@ class ConvTranspose1d(Convolving):
         if self.bias is not None:
             self.bias.uniform_(-0.05, 0.05, generator=generator)
 
-    def make_kernel(self, lasting: bool) -> Convolution:
+    def select_kernel(self, lasting: bool) -> Conv1dKernel:
         bias = None if self.bias is None else self.bias.repeat(self.stride)
-        return dispatch.products_of(self.weight.unbind()[::-1], bias, lasting=lasting, rough=self.rough, careful=self.careful)
+        return dispatch.gemm_conv1d(self.weight.unbind()[::-1], bias, lasting=lasting, rough=self.rough, careful=self.careful)
 
     @property
-    def copies_input(self) -> bool:
+    def accepts_prologue(self) -> bool:
         return self.taps > 1
 
     def init_state(self, setup: StreamSetup) -> TransposeState:
         tail = setup.zeros(self.taps - 1, self.in_channels)
-        return TransposeState(Ends(setup.ends), 0, tail, self.crop[0], setup.any_length)
+        return TransposeState(SignalLengths(setup.ends), 0, tail, self.crop[0], setup.any_length)
 
     def frames_out(self, frames: int, last: bool) -> int:
         if last:
             return max(0, (frames + self.taps - 1) * self.stride - sum(self.crop))
         return max(0, frames * self.stride - self.crop[0])
 
-    def step_between(
-        self, before: Pointwise | None, x: Tensor, state: TransposeState, last: bool, after: After = NOTHING
+    def step_fused(
+        self, before: Pointwise | None, x: Tensor, state: TransposeState, last: bool, after: Epilogue = NOTHING
     ) -> Tensor:
         ends, right = (state.left(), self.taps - 1) if last else (None, 0)
         state.seen += x.shape[1]
         x = behind(state.tail, x, 0, right, before, ends=ends, rough=self.rough)
         blocks = x.shape[1] - self.taps + 1
         state.tail = x[:, blocks:].clone()
-        y = self.convolve(x, blocks, 1, last and state.any_length).reshape(x.shape[0], -1, self.out_channels)
+        y = self.run_kernel(x, blocks, 1, last and state.any_length).reshape(x.shape[0], -1, self.out_channels)
         drop = min(state.to_drop, y.shape[1])
         state.to_drop -= drop
         return y[:, drop : y.shape[1] - (self.crop[1] if last else 0)]
 
 
 @dataclasses.dataclass
-class TransposeState(EndingState):
+class TransposeState(LengthState):
     tail: Tensor
     """The end of the input."""
     to_drop: int

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..kernels import dispatch
-from ..kernels.aten.conv import library_precision
+from ..kernels.aten.conv import tf32_scope
 from ..kernels.backends import gpu_kernels_for, load_loops
 from .base import Layer, State, StreamSetup
 
@@ -26,23 +26,23 @@ class LSTMState(State):
     any_length: bool
 
 
-Prepared = Callable[[Tensor, Tensor, Tensor, bool], Tensor]
+LSTMKernel = Callable[[Tensor, Tensor, Tensor, bool], Tensor]
 """One layer: `(rows, frames, channels)`, its output and its cell before them, which is changed, and whether they end a signal, to
 its outputs, the first of which is the one before."""
 
 
-class _Looped:
-    """`Prepared` as the loops' own."""
+class CpuLSTMLayer:
+    """`LSTMKernel` as the loops' own."""
 
     def __init__(self, of_input: Tensor, of_hidden: Tensor, bias: Tensor) -> None:
         self._entry = dispatch.convolution(of_input.t()[None], bias, lasting=True)
-        self._weight = load_loops().in_blocks(of_hidden)
+        self._weight = load_loops().pack_recurrent_weight(of_hidden)
 
     def __call__(self, x: Tensor, hidden: Tensor, cell: Tensor, last: bool) -> Tensor:
         rows, frames, channels = x.shape
         outputs = x.new_empty(rows, 1 + frames, channels)
         outputs[:, 0] = hidden
-        entry = partial(dispatch.rounded, self._entry, stride=1) if last else self._entry
+        entry = partial(dispatch.run_bucketed, self._entry, stride=1) if last else self._entry
         gates = _joined([entry(row, frames) for row in torch.split(x, 1)])  # one by one, as if there were no others
         load_loops().recur(gates, self._weight, cell, outputs)
         return outputs
@@ -63,7 +63,7 @@ class _Undrawn(nn.LSTM):
 class LSTM(Layer):
     """Long short-term memory (Hochreiter & Schmidhuber 1997), layers one above the other, added to their input."""
 
-    gains_from_others = True
+    benefits_from_batching = True
     rough = False
     """Whether TF32 will do for float32, on devices that have it."""
 
@@ -71,7 +71,7 @@ class LSTM(Layer):
         super().__init__()
         self.channels, self.layers = channels, layers
         self.lstm = _Undrawn(channels, channels, layers, batch_first=True, dtype=torch.float32)
-        self._prepared: list[Prepared] = []
+        self._prepared: list[LSTMKernel] = []
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         for parameter in self.lstm.parameters():
@@ -84,10 +84,10 @@ class LSTM(Layer):
 
     def prepare(self) -> None:
         gpu = gpu_kernels_for(self.lstm.weight_ih_l0.device)
-        if gpu and gpu.suits_recurrence(self._weights(0)[1]):
+        if gpu and gpu.supports_lstm(self._weights(0)[1]):
             self._prepared = [gpu.Recurrence(*self._weights(layer), rough=self.rough) for layer in range(self.layers)]
-        elif (loops := load_loops()) and loops.suits_recurrence(self._weights(0)[1]):
-            self._prepared = [_Looped(*self._weights(layer)) for layer in range(self.layers)]
+        elif (loops := load_loops()) and loops.supports_lstm(self._weights(0)[1]):
+            self._prepared = [CpuLSTMLayer(*self._weights(layer)) for layer in range(self.layers)]
 
     def _weights(self, layer: int) -> tuple[Tensor, Tensor, Tensor]:
         """Of the input and of the output before, `(4 * channels, channels)`, and the bias of both."""
@@ -95,9 +95,9 @@ class LSTM(Layer):
         return of_input, of_hidden, getattr(self.lstm, f"bias_ih_l{layer}") + getattr(self.lstm, f"bias_hh_l{layer}")
 
     def step(self, x: Tensor, state: LSTMState, last: bool) -> Tensor:
-        return self.step_each([x], [state], last)[0]
+        return self.step_many([x], [state], last)[0]
 
-    def step_each(self, xs: Sequence[Tensor], states: Sequence[LSTMState], last: bool) -> list[Tensor]:
+    def step_many(self, xs: Sequence[Tensor], states: Sequence[LSTMState], last: bool) -> list[Tensor]:
         if not self._prepared or torch.is_grad_enabled():
             return [self._alone(x, state, last) for x, state in zip(xs, states, strict=True)]
         if len({x.shape[1] for x in xs}) > 1:
@@ -122,7 +122,9 @@ class LSTM(Layer):
     def _alone(self, x: Tensor, state: LSTMState, last: bool) -> Tensor:
         if not x.shape[1]:
             return x
-        y = _joined([self._part(part, state) for part in (dispatch.round_parts(x) if last and state.any_length else [x])], dim=1)
+        y = _joined(
+            [self._part(part, state) for part in (dispatch.power_of_two_chunks(x) if last and state.any_length else [x])], dim=1
+        )
         return y + x if torch.is_grad_enabled() else y.add_(x)
 
     def _part(self, x: Tensor, state: LSTMState) -> Tensor:
@@ -130,7 +132,7 @@ class LSTM(Layer):
             return self._step_by_step(x, state)
         before = (state.hidden.transpose(0, 1).contiguous(), state.cell.transpose(0, 1).to(x.dtype).contiguous())
         y: Tensor
-        with library_precision(x.device, self.rough):
+        with tf32_scope(x.device, self.rough):
             y, (hidden, cell) = self.lstm(x, before)
         state.hidden, state.cell = hidden.transpose(0, 1), cell.transpose(0, 1).float()
         return y

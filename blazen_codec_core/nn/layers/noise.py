@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..kernels.backends import gpu_kernels_for, load_loops
-from ..kernels.epilogue import After
+from ..kernels.epilogue import Epilogue
 from .base import COUNTS, Layer, NoiseSource, State, StreamSetup
 from .conv import Conv1d
 
@@ -75,7 +75,7 @@ class NoiseBlock(Layer):
             return x
         noise = state.noise(self.layer, state.position, frames)
         state.position += frames
-        if self.linear.fuses and not torch.is_grad_enabled():
-            return self.linear.convolve(x, frames, 1, False, After(scale=noise.reshape(frames), added=x))
+        if self.linear.accepts_epilogue and not torch.is_grad_enabled():
+            return self.linear.run_kernel(x, frames, 1, False, Epilogue(scale=noise.reshape(frames), added=x))
         change = self.linear(x)
         return torch.addcmul(x, change, noise) if torch.is_grad_enabled() else torch.addcmul(x, change, noise, out=change)

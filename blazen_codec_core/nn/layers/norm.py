@@ -8,16 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from ..kernels import dispatch
-from ..kernels.epilogue import NOTHING, After
+from ..kernels.epilogue import NOTHING, Epilogue
 from .base import Layer, Pointwise, State, StreamSetup
 
 
 @dataclasses.dataclass
-class WholeState(State):
+class BufferedState(State):
     held: Tensor
 
 
-class TimeNorm(Layer):
+class TimeGroupNorm(Layer):
     """Mean 0 and variance 1 over all frames and channels of the signal, then a gain and a bias a channel.
 
     Group normalisation with one group (Wu & He 2018, "Group normalization"). It needs the whole signal, so all of it is held
@@ -42,19 +42,21 @@ class TimeNorm(Layer):
         self._prepared = dispatch.norm(self.weight, self.bias, self.epsilon)
 
     @property
-    def fuses(self) -> bool:
+    def accepts_epilogue(self) -> bool:
         return self._prepared is not None
 
-    def init_state(self, setup: StreamSetup) -> WholeState:
-        return WholeState(setup.zeros(0, self.channels))
+    def init_state(self, setup: StreamSetup) -> BufferedState:
+        return BufferedState(setup.zeros(0, self.channels))
 
     def frames_out(self, frames: int, last: bool) -> int:
         return frames if last else 0
 
-    def step(self, x: Tensor, state: WholeState, last: bool) -> Tensor:
-        return self.step_between(None, x, state, last)
+    def step(self, x: Tensor, state: BufferedState, last: bool) -> Tensor:
+        return self.step_fused(None, x, state, last)
 
-    def step_between(self, before: Pointwise | None, x: Tensor, state: WholeState, last: bool, after: After = NOTHING) -> Tensor:
+    def step_fused(
+        self, before: Pointwise | None, x: Tensor, state: BufferedState, last: bool, after: Epilogue = NOTHING
+    ) -> Tensor:
         x = before.step(x, None, last) if before else x
         if state.held.shape[1]:
             x = torch.cat([state.held, x], dim=1)

@@ -14,20 +14,20 @@ from .base import COUNTS, Layer, State, StreamSetup
 
 
 @dataclasses.dataclass
-class Ends(State):
+class SignalLengths(State):
     """How many frames each signal of a batch has in all; `None` if as many as the others."""
 
     frames: tuple[int, ...] | None
 
-    def take(self, rows: Sequence[int]) -> Ends:
-        return self if self.frames is None else Ends(tuple(self.frames[row] for row in rows))
+    def take(self, rows: Sequence[int]) -> SignalLengths:
+        return self if self.frames is None else SignalLengths(tuple(self.frames[row] for row in rows))
 
 
 @dataclasses.dataclass
-class EndingState(State):
+class LengthState(State):
     """Of a layer that must know where each signal ends."""
 
-    ends: Ends
+    ends: SignalLengths
     seen: int = dataclasses.field(metadata={COUNTS: True})
 
     def left(self) -> tuple[int, ...] | None:
@@ -42,7 +42,7 @@ def counted(frames: tuple[int, ...], x: Tensor) -> Tensor:
 
 
 @dataclasses.dataclass
-class ZeroState(EndingState):
+class ZeroState(LengthState):
     begun: bool
 
 
@@ -54,7 +54,7 @@ class ZeroPadding(Layer):
         self.left, self.right = left, right
 
     def init_state(self, setup: StreamSetup) -> ZeroState:
-        return ZeroState(Ends(setup.ends), 0, begun=False)
+        return ZeroState(SignalLengths(setup.ends), 0, begun=False)
 
     def now(self, frames: int, state: ZeroState, last: bool) -> tuple[int, int]:
         """How many zeros come before and after the frames of this step."""
@@ -71,7 +71,7 @@ class ZeroPadding(Layer):
 
 
 @dataclasses.dataclass
-class ReflectState(EndingState):
+class ReflectState(LengthState):
     """`waiting` is the signal until there is enough of it to reflect; `recent` its last frames from then on."""
 
     waiting: Tensor
@@ -104,7 +104,9 @@ class ReflectPadding(Layer):
         """Frames that must be in before any come out."""
 
     def init_state(self, setup: StreamSetup) -> ReflectState:
-        return ReflectState(Ends(setup.ends), 0, setup.zeros(0, self.channels), setup.zeros(0, self.channels), begun=False)
+        return ReflectState(
+            SignalLengths(setup.ends), 0, setup.zeros(0, self.channels), setup.zeros(0, self.channels), begun=False
+        )
 
     def after(self, frames: int) -> int:
         """How many frames follow a signal of so many."""

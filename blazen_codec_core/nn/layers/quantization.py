@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from ..kernels import dispatch
 from .attention import WindowState
-from .base import Seeded, StreamSetup
+from .base import StreamingModule, StreamSetup
 from .conv import Conv1d
 
 
-class VectorQuantizer(Seeded):
+class VectorQuantizer(StreamingModule):
     """One codebook of `entries` vectors, of which the nearest is taken.
 
     A frame of this codebook covers `stride` frames of the latent signal, which are averaged on the way in and repeated

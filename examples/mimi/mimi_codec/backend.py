@@ -14,7 +14,7 @@ from transformers import MimiConfig, MimiModel
 from blazen_codec_core import CodecTokens, DecoderSession, NotYetImplemented, WeightsUnavailable
 from blazen_codec_core.nn import State, StreamSetup
 from blazen_codec_core.torch_backend.backend import TorchCodecBackend
-from blazen_codec_core.torch_backend.guard import running
+from blazen_codec_core.torch_backend.guard import inference_guard
 from blazen_codec_core.torch_backend.sessions import audio
 from blazen_codec_core.validation import Pcm
 from blazen_codec_core.weights import RandomWeights, WeightFile
@@ -90,7 +90,7 @@ class MimiBackend(TorchCodecBackend):
 
     def decode_whole(self, tokens: CodecTokens) -> Pcm:
         model: Any = self.loaded().network
-        with running():
+        with inference_guard():
             codes = torch.tensor(np.stack(tokens.codes, axis=1), dtype=torch.long, device=self.device)
             made = model.model.decode(codes).audio_values
             return np.ascontiguousarray(audio(made.transpose(1, 2))[:, : tokens.num_samples])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from blazen_codec_core import CodecTokens
-from blazen_codec_core.nn import CodecNetwork, Convolving, Layer, State, StreamSetup
+from blazen_codec_core.nn import CodecNetwork, ConvBase, Layer, State, StreamSetup
 from blazen_codec_core.torch_backend.sessions import TileDecoderSession
 
 from .chunks import Windows
@@ -64,12 +64,12 @@ def alone(network: CodecNetwork, windows: Windows) -> Layer:
         twin = decoder(windows.architecture, padded=windows.padded, mirrored=False)
     twin.load_state_dict(network.decoder.state_dict(), assign=True)
     for own, given in zip(_convolutions(twin), _convolutions(network.decoder), strict=True):
-        own.adopt(given)
+        own.share_kernel_with(given)
     return twin.requires_grad_(False)
 
 
-def _convolutions(layer: Layer) -> list[Convolving]:
-    return [module for module in layer.modules() if isinstance(module, Convolving)]
+def _convolutions(layer: Layer) -> list[ConvBase]:
+    return [module for module in layer.modules() if isinstance(module, ConvBase)]
 
 
 class DacDecoderSession(TileDecoderSession):

@@ -6,16 +6,16 @@ import math
 from typing import TYPE_CHECKING
 
 from blazen_codec_core.nn import (
-    Chain,
     CodecNetwork,
     Conv1d,
     FactorizedQuantizer,
-    InTiles,
     Layer,
     ReflectPadding,
     ResidualVectorQuantizer,
+    Sequential,
     Snake,
     Tanh,
+    Tiling,
 )
 from blazen_codec_core.nn.layers import blocks
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .specs import DacArchitecture
 
 
-TILED = InTiles(slice(3, None), 1024)
+TILED = Tiling(slice(3, None), 1024)
 """The last blocks of the decoder, where a tile of tokens has become so long that its half is as fast and takes less memory."""
 
 
@@ -40,17 +40,17 @@ class DacNetwork(CodecNetwork):
         self.decoder = decoder(a)
 
 
-def encoder(a: DacArchitecture) -> Chain:
+def encoder(a: DacArchitecture) -> Sequential:
     """Audio `(batch, samples, 1)` to the latent `(batch, samples / hop, latent)`."""
     channels = a.encoder_dim
     layers: list[Layer] = [Conv1d(1, channels, 7, padding=3)]
     for stride in a.encoder_rates:
         layers.append(blocks.downsampling(channels, stride))
         channels *= 2
-    return Chain([*layers, Snake(channels), Conv1d(channels, a.latent_channels, 3, padding=1)])
+    return Sequential([*layers, Snake(channels), Conv1d(channels, a.latent_channels, 3, padding=1)])
 
 
-def decoder(a: DacArchitecture, *, padded: bool = True, mirrored: bool = True) -> Chain:
+def decoder(a: DacArchitecture, *, padded: bool = True, mirrored: bool = True) -> Sequential:
     """The latent `(batch, frames, latent)` to audio `(batch, frames * hop, 1)`.
 
     The published models make a few samples less where a stride is odd; the missing ones continue the signal as its mirror image.
@@ -68,4 +68,4 @@ def decoder(a: DacArchitecture, *, padded: bool = True, mirrored: bool = True) -
     layers += [Snake(channels), Conv1d(channels, 1, 7, padding=3 if padded else 0, gain=0.05), Tanh()]
     if mirrored and a.missing_samples:
         layers.append(ReflectPadding(1, 0, a.missing_samples))
-    return Chain(layers, TILED)
+    return Sequential(layers, TILED)

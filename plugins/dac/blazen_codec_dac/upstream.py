@@ -67,7 +67,7 @@ class UpstreamDacBackend(UpstreamBackend, DacBackend):
     def encode_whole(self, pcm: Pcm, books: int) -> CodecTokens:
         loaded, setup = self.loaded(), self.setup(1)
         theirs = cast(Any, loaded.network)
-        with self.running():
+        with self.inference_guard():
             x = torch.tensor(pcm, device=setup.device, dtype=setup.dtype)[:, None]
             codes = theirs.encode(theirs.preprocess(x, self.sample_rate), books)[1].cpu().numpy()
         return CodecTokens.from_codes(
@@ -78,7 +78,7 @@ class UpstreamDacBackend(UpstreamBackend, DacBackend):
         loaded, setup = self.loaded(), self.setup(1)
         theirs, windows = cast(Any, loaded.network), Windows.of(self.spec, tokens)
         codes = torch.tensor(np.stack(tokens.codes, axis=1), dtype=torch.long, device=setup.device)
-        with self._alone.own, self.running():
+        with self._alone.own, self.inference_guard():
             parts = torch.split(codes, windows.frames if windows else tokens.frames, dim=2)
             theirs.padding = windows.padded if windows else True
             try:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from blazen_codec_core import LoadOptions
 from blazen_codec_core.nn.checkpoints import state_dicts
 from blazen_codec_core.nn.kernels.thread_counts import one_thread
-from blazen_codec_core.torch_backend.guard import running
+from blazen_codec_core.torch_backend.guard import inference_guard
 from blazen_codec_core.weights import RandomWeights, locate_file
 
 from .specs import LanguageModelSpec
@@ -85,7 +85,7 @@ class Predictor:
         """
         model, context = self._model, self._model.spec.context
         ids = [0] * codebooks if before is None else [1 + code for code in before]
-        with running(), self._alone():
+        with inference_guard(), self._alone():
             x = sum(model.emb[k](torch.tensor([[id]])) for k, id in enumerate(ids))
             x = model.transformer.norm_in(x) + _position(self._step)
             for number, layer in enumerate(model.transformer.layers):
@@ -137,7 +137,7 @@ def load(spec: LanguageModelSpec, name: str, weights: str | None, loading: LoadO
         WeightsUnavailable: They cannot be had, or are of another model.
     """
     found = locate_file((spec.weights,), f"the language model of {name}", loading.model_copy(update={"weights": weights}))
-    with running(inference=False):
+    with inference_guard(inference=False):
         with torch.device("meta"):  # where nothing is drawn
             model = LanguageModel(spec).eval().requires_grad_(False)
         model.to_empty(device="cpu")

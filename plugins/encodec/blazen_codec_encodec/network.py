@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 from blazen_codec_core.nn import (
     ELU,
     LSTM,
-    Chain,
     CodecNetwork,
     Conv1d,
     ConvTranspose1d,
     Crop,
     EdgePadding,
-    InTiles,
     Layer,
     ReflectPadding,
     Residual,
     ResidualVectorQuantizer,
-    TimeNorm,
+    Sequential,
+    Tiling,
+    TimeGroupNorm,
     VectorQuantizer,
     same_padding,
 )
@@ -51,7 +51,7 @@ class EncodecNetwork(CodecNetwork):
         self.decoder = decoder(a)
 
 
-def encoder(a: EncodecArchitecture) -> Chain:
+def encoder(a: EncodecArchitecture) -> Sequential:
     """Audio `(batch, samples, channels)` to the latent `(batch, samples / hop, hidden)`."""
     channels = a.num_filters
     layers: list[Layer] = [convolution(a, a.audio_channels, channels, a.kernel_size)]
@@ -64,10 +64,10 @@ def encoder(a: EncodecArchitecture) -> Chain:
         channels *= 2
     tail = [*recurrent(a, channels), ELU(), convolution(a, channels, a.hidden_size, a.last_kernel_size)]
     near = min(2, len(a.upsampling_ratios))
-    return Chain([*layers, *tail], in_tiles(a, slice(1 + near * stage(a)), TILE_FRAMES * a.hop_length))
+    return Sequential([*layers, *tail], in_tiles(a, slice(1 + near * stage(a)), TILE_FRAMES * a.hop_length))
 
 
-def decoder(a: EncodecArchitecture) -> Chain:
+def decoder(a: EncodecArchitecture) -> Sequential:
     """The latent `(batch, frames, hidden)` to audio `(batch, frames * hop, channels)`."""
     channels = a.num_filters * 2 ** len(a.upsampling_ratios)
     layers: list[Layer] = [convolution(a, a.hidden_size, channels, a.kernel_size), *recurrent(a, channels)]
@@ -78,12 +78,12 @@ def decoder(a: EncodecArchitecture) -> Chain:
     layers += [ELU(), convolution(a, channels, a.audio_channels, a.last_kernel_size, gain=0.3)]
     far = max(0, len(a.upsampling_ratios) - 2)
     late = slice(head + far * stage(a), None)
-    return Chain(layers, in_tiles(a, late, TILE_FRAMES * math.prod(a.upsampling_ratios[:far])))
+    return Sequential(layers, in_tiles(a, late, TILE_FRAMES * math.prod(a.upsampling_ratios[:far])))
 
 
-def in_tiles(a: EncodecArchitecture, layers: slice, frames: int) -> InTiles | None:
+def in_tiles(a: EncodecArchitecture, layers: slice, frames: int) -> Tiling | None:
     """With a norm over time there are no tiles."""
-    return None if a.norm_type == "time_group_norm" else InTiles(layers, frames)
+    return None if a.norm_type == "time_group_norm" else Tiling(layers, frames)
 
 
 def recurrent(a: EncodecArchitecture, channels: int) -> list[Layer]:
@@ -104,18 +104,18 @@ def residual_unit(a: EncodecArchitecture, channels: int, dilation: int) -> Resid
         convolution(a, hidden, channels, 1),
     ]
     shortcut = convolution(a, channels, channels, 1) if a.use_conv_shortcut else None
-    return Residual(channels, Chain(branch), shortcut=shortcut)
+    return Residual(channels, Sequential(branch), shortcut=shortcut)
 
 
 def convolution(
     a: EncodecArchitecture, channels: int, out: int, kernel: int, stride: int = 1, *, dilation: int = 1, gain: float = 1.25
-) -> Chain:
+) -> Sequential:
     """A convolution that continues the signal at its ends, and its norm."""
     span = (kernel - 1) * dilation + 1
     left, right = same_padding(span, stride, a.use_causal_conv)
     padding = ends(a, channels, left, right, stride) if kernel > 1 else 0
     layer = Conv1d(channels, out, kernel, stride=stride, dilation=dilation, padding=padding, gain=gain)
-    return Chain([layer, *norm(a, out)])
+    return Sequential([layer, *norm(a, out)])
 
 
 def ends(a: EncodecArchitecture, channels: int, left: int, right: int, stride: int) -> ReflectPadding:
@@ -125,17 +125,17 @@ def ends(a: EncodecArchitecture, channels: int, left: int, right: int, stride: i
     return EdgePadding(channels, left, right, stride, silent=a.pad_mode == "constant")
 
 
-def upsampling(a: EncodecArchitecture, channels: int, out: int, stride: int) -> Chain:
+def upsampling(a: EncodecArchitecture, channels: int, out: int, stride: int) -> Sequential:
     """A transposed convolution and its norm, which sees the samples that are cropped."""
     kernel = 2 * stride
     total = kernel - stride
     right = math.ceil(total * a.trim_right_ratio) if a.use_causal_conv else total // 2
     crop = (total - right, right)
     if not (after := norm(a, out)):
-        return Chain([ConvTranspose1d(channels, out, kernel, stride=stride, crop=crop)])
-    return Chain([ConvTranspose1d(channels, out, kernel, stride=stride), *after, Crop(out, *crop)])
+        return Sequential([ConvTranspose1d(channels, out, kernel, stride=stride, crop=crop)])
+    return Sequential([ConvTranspose1d(channels, out, kernel, stride=stride), *after, Crop(out, *crop)])
 
 
 def norm(a: EncodecArchitecture, channels: int) -> list[Layer]:
     """Weight normalisation is in the weights once they are loaded; group normalisation is a layer."""
-    return [TimeNorm(channels, inplace=True)] if a.norm_type == "time_group_norm" else []
+    return [TimeGroupNorm(channels, inplace=True)] if a.norm_type == "time_group_norm" else []

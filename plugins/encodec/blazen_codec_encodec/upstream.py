@@ -79,7 +79,7 @@ class UpstreamEncodecBackend(UpstreamBackend, EncodecBackend):
     def encode_whole(self, pcm: Pcm, books: int) -> CodecTokens:
         loaded, setup = self.loaded(), self.setup(1)
         theirs = cast(Any, loaded.network)
-        with self._alone.own, self.running():
+        with self._alone.own, self.inference_guard():
             theirs.set_target_bandwidth(theirs.target_bandwidths[self.spec.usable_codebooks.index(books)])
             x = torch.tensor(pcm, device=setup.device, dtype=setup.dtype).reshape(-1, self.channels, pcm.shape[1])
             frames = theirs.encode(x)
@@ -95,7 +95,7 @@ class UpstreamEncodecBackend(UpstreamBackend, EncodecBackend):
 
     def decode_whole(self, tokens: CodecTokens) -> Pcm:
         loaded, setup = self.loaded(), self.setup(1)
-        with self.running():
+        with self.inference_guard():
             frames = [
                 (
                     torch.from_numpy(np.stack(piece.codes, axis=1)).long().to(setup.device),

@@ -6,17 +6,17 @@ import math
 from typing import TYPE_CHECKING
 
 from blazen_codec_core.nn import (
-    Chain,
     CodecNetwork,
     Conv1d,
     FactorizedQuantizer,
-    InTiles,
     Layer,
     LocalAttention,
     NoiseBlock,
     ResidualVectorQuantizer,
+    Sequential,
     Snake,
     Tanh,
+    Tiling,
 )
 from blazen_codec_core.nn.layers import blocks
 
@@ -42,7 +42,7 @@ class SnacNetwork(CodecNetwork):
         self.decoder = decoder(a)
 
 
-def encoder(a: SnacArchitecture) -> Chain:
+def encoder(a: SnacArchitecture) -> Sequential:
     """Audio `(batch, samples, 1)` to the latent `(batch, samples / hop, latent)`."""
     channels = a.encoder_dim
     layers: list[Layer] = [Conv1d(1, channels, 7, padding=3)]
@@ -52,10 +52,10 @@ def encoder(a: SnacArchitecture) -> Chain:
     if a.attn_window_size:
         layers.append(LocalAttention(channels, a.attn_window_size))
     layers.append(Conv1d(channels, channels, 7, padding=3, groups=channels if a.depthwise else 1))
-    return Chain(layers)
+    return Sequential(layers)
 
 
-def decoder(a: SnacArchitecture) -> Chain:
+def decoder(a: SnacArchitecture) -> Sequential:
     """The latent `(batch, frames, latent)` to audio `(batch, frames * hop, 1)`."""
     channels, latent = a.decoder_dim, a.latent_channels
     layers: list[Layer] = (
@@ -71,5 +71,5 @@ def decoder(a: SnacArchitecture) -> Chain:
         noise = [NoiseBlock(channels // 2, number)] if a.noise else []
         layers.append(blocks.upsampling(channels, stride, crop=crop, after=noise, depthwise=a.depthwise))
         channels //= 2
-    late = InTiles(slice(len(layers) - 2, None), LATE_FRAMES)
-    return Chain([*layers, Snake(channels), Conv1d(channels, 1, 7, padding=3, gain=0.05), Tanh()], late)
+    late = Tiling(slice(len(layers) - 2, None), LATE_FRAMES)
+    return Sequential([*layers, Snake(channels), Conv1d(channels, 1, 7, padding=3, gain=0.05), Tanh()], late)

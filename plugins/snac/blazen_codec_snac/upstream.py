@@ -72,14 +72,14 @@ class UpstreamSnacBackend(UpstreamBackend, SnacBackend):
 
     def encode_whole(self, pcm: Pcm, books: int) -> CodecTokens:
         loaded, setup = self.loaded(), self.setup(pcm.shape[0])
-        with self.running():
+        with self.inference_guard():
             x = torch.tensor(pcm, device=setup.device, dtype=setup.dtype)[:, None]
             codes = [code.cpu().numpy() for code in cast(Any, loaded.network).encode(x)]
         return CodecTokens.from_codes(self.spec, codes, num_samples=pcm.shape[1], weights=loaded.weights)
 
     def decode_whole(self, tokens: CodecTokens) -> Pcm:
         loaded, setup = self.loaded(), self.setup(tokens.streams)
-        with self._alone.own, self.running():
+        with self._alone.own, self.inference_guard():
             for block in self._noise:
                 block.setup = setup
             codes = [torch.tensor(code, dtype=torch.long, device=setup.device) for code in tokens.codes]

@@ -9,26 +9,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import blazen_codec_core as bc
-from blazen_codec_core.backend import whole_tile
+from blazen_codec_core.backend import offline_tile_frames
 from blazen_codec_core.conformance.signals import voice
 from blazen_codec_core.errors import InferenceError
 from blazen_codec_core.nn import (
     ELU,
     LSTM,
-    Chain,
     Conv1d,
     ConvTranspose1d,
     Layer,
     ReflectPadding,
     Residual,
-    Seeded,
+    Sequential,
     Snake,
+    StreamingModule,
     StreamSetup,
     reset_parameters,
 )
 from blazen_codec_core.nn.layers import blocks
 from blazen_codec_core.torch_backend.backend import TorchCodecBackend
-from blazen_codec_core.torch_backend.transfers import fetched_codes, sent
+from blazen_codec_core.torch_backend.transfers import codes_to_host, to_device
 
 CHANNELS = 4
 
@@ -47,10 +47,10 @@ LAYERS = {
     "transposed": lambda: ConvTranspose1d(CHANNELS, CHANNELS, 6, stride=3, crop=(2, 1)),
     "residual": lambda: blocks.residual_unit(CHANNELS, 3),
     "with a shortcut": lambda: Residual(
-        CHANNELS, Chain([ELU(), mirroring(3, 1, 2, 0), ELU(), Conv1d(CHANNELS, CHANNELS, 1)]), Conv1d(CHANNELS, CHANNELS, 1)
+        CHANNELS, Sequential([ELU(), mirroring(3, 1, 2, 0), ELU(), Conv1d(CHANNELS, CHANNELS, 1)]), Conv1d(CHANNELS, CHANNELS, 1)
     ),
     "recurrent": lambda: LSTM(CHANNELS, 2),
-    "down and up": lambda: Chain(
+    "down and up": lambda: Sequential(
         [
             *blocks.residual_units(CHANNELS),
             Snake(CHANNELS),
@@ -73,7 +73,7 @@ def test_what_lies_behind_the_end_of_a_signal_is_not_heard(name, lengths, first,
     with torch.inference_mode():
         if prepared:
             for module in layer.modules():
-                if isinstance(module, Seeded):
+                if isinstance(module, StreamingModule):
                     module.prepare()
         state = layer.init_state(StreamSetup(len(lengths), x.device, ends=tuple(lengths)))
         y = torch.cat([layer.step(x[:, :first], state, False), layer.step(x[:, first:], state, True)], dim=1)
@@ -126,9 +126,9 @@ def test_whole_signals_run_in_large_tiles_where_there_is_no_cache_to_stay_in(nam
     audio = codec.decode(tokens)
     monkeypatch.setattr(TorchCodecBackend, "_samples_at_once", 1 << 17)
     tile = codec.spec.tile_frames
-    assert whole_tile(codec, 1) > tile
-    assert whole_tile(codec, 1) % tile == 0
-    assert whole_tile(codec, 1 << 20) == tile
+    assert offline_tile_frames(codec, 1) > tile
+    assert offline_tile_frames(codec, 1) % tile == 0
+    assert offline_tile_frames(codec, 1 << 20) == tile
     again = codec.encode(pcm, codec.sample_rate)
     assert min(np.mean(one == other) for one, other in zip(again.codes, tokens.codes, strict=True)) > 0.99
     np.testing.assert_allclose(codec.decode(tokens), audio, atol=1e-5)
@@ -136,8 +136,8 @@ def test_whole_signals_run_in_large_tiles_where_there_is_no_cache_to_stay_in(nam
 
 def test_arrays_go_to_a_device_at_once():
     pieces = [np.arange(6, dtype=np.float32).reshape(2, 3), np.full((1, 2), 7, np.float32)]
-    assert sent(pieces, 4, torch.device("cpu")).tolist() == [[0, 1, 2, 0], [3, 4, 5, 0], [7, 7, 0, 0]]
-    codes = fetched_codes([torch.tensor([[1, 2]]), torch.tensor([[3, 4, 5, 6]])])
+    assert to_device(pieces, 4, torch.device("cpu")).tolist() == [[0, 1, 2, 0], [3, 4, 5, 0], [7, 7, 0, 0]]
+    codes = codes_to_host([torch.tensor([[1, 2]]), torch.tensor([[3, 4, 5, 6]])])
     assert [code.tolist() for code in codes] == [[[1, 2]], [[3, 4, 5, 6]]]
     assert {code.dtype for code in codes} == {np.dtype(np.int32)}
 

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from processors import blocks
 
 from blazen_codec_core.nn import CodecNetwork, Conv1d, ResidualVectorQuantizer, prepare, reset_parameters
-from blazen_codec_core.nn.kernels.epilogue import ELU, NONE, SNAKE, After
-from blazen_codec_core.nn.kernels.winograd import OF_SEVEN, OF_SEVEN_ROUGHLY, OF_THREE, OF_TWO, OF_TWO_HEAVY
+from blazen_codec_core.nn.kernels.epilogue import ELU, NONE, SNAKE, Epilogue
+from blazen_codec_core.nn.kernels.winograd import F_3_2, F_4_3, F_5_2, F_8_7, F_8_7_FAST
 
 fused = pytest.importorskip("blazen_codec_core.nn.kernels.cpu", reason="numba, which compiles the blocks, is not installed")
 from blazen_codec_core.nn.kernels.cpu.direct_conv import Blocks  # noqa: E402
-from blazen_codec_core.nn.kernels.cpu.kn2row_conv import JoinedTaps  # noqa: E402
+from blazen_codec_core.nn.kernels.cpu.kn2row_conv import Kn2rowConv1d  # noqa: E402
 from blazen_codec_core.nn.kernels.cpu.simd import LANES  # noqa: E402
-from blazen_codec_core.nn.kernels.cpu.winograd_conv import BlocksByPoints  # noqa: E402
+from blazen_codec_core.nn.kernels.cpu.winograd_conv import WinogradConv1d  # noqa: E402
 
 pytestmark = blocks
 
@@ -28,7 +28,7 @@ def written_out(x, weight, bias, frames, stride=1, dilation=1):
     return y.transpose(1, 2)[:, :frames]
 
 
-FILTERS = [OF_TWO, OF_TWO_HEAVY, OF_THREE, OF_SEVEN, OF_SEVEN_ROUGHLY]
+FILTERS = [F_5_2, F_3_2, F_4_3, F_8_7, F_8_7_FAST]
 
 
 @given(
@@ -59,11 +59,11 @@ def test_blocks_are_the_convolution(kernel, stride, dilation, channels, frames, 
     bias=st.booleans(),
 )
 def test_blocks_by_points_are_the_convolution(own, dilation, channels, frames, batch, more, bias):
-    kernel = own.of_taps.shape[1]
+    kernel = own.filter_transform.shape[1]
     weight = drawn(kernel, *channels) / (kernel * channels[0]) ** 0.5
     offset = drawn(channels[1], seed=1) if bias else torch.zeros(channels[1])
     x = drawn(batch, frames + (kernel - 1) * dilation + more, channels[0], seed=frames)
-    got = BlocksByPoints(own, weight, offset if bias else None, dilation)(x, frames)
+    got = WinogradConv1d(own, weight, offset if bias else None, dilation)(x, frames)
     torch.testing.assert_close(got.double(), written_out(x, weight, offset, frames, 1, dilation), rtol=0, atol=2e-5)
 
 
@@ -99,7 +99,7 @@ def test_taps_together_are_the_convolution(kernel, dilation, channels, frames, b
     offset = drawn(channels[1], seed=1) if bias else torch.zeros(channels[1])
     x = drawn(batch, frames + (kernel - 1) * dilation + more, channels[0], seed=frames)
     way = fused.convolution(weight, offset if bias else None, dilation=dilation)
-    assert type(way) is JoinedTaps
+    assert type(way) is Kn2rowConv1d
     got = way(x, frames)
     assert got.shape == (batch, frames, channels[1])
     torch.testing.assert_close(got.double(), written_out(x, weight, offset, frames, 1, dilation), rtol=0, atol=1e-5)
@@ -110,13 +110,13 @@ def test_other_types_are_refused(dtype):
     x, right = drawn(1, 70, 64), drawn(1, 64, 64)
     for way in (
         Blocks(right, None),
-        BlocksByPoints(OF_TWO, drawn(2, 64, 64), None),
+        WinogradConv1d(F_5_2, drawn(2, 64, 64), None),
         fused.convolution(drawn(7, 1, 64), None, groups=64),
     ):
         with pytest.raises(TypeError):
             way(x.to(dtype), 60)
         with pytest.raises(TypeError):
-            way(x, 60, After(added=x.to(dtype)))
+            way(x, 60, Epilogue(added=x.to(dtype)))
     with pytest.raises(TypeError):
         fused.Norm(drawn(64), drawn(64), 1e-5)(x.to(dtype))
 
@@ -179,7 +179,7 @@ def test_a_stride_is_a_frame_of_frames(taps):
     weight, bias = drawn(4 * taps, 48, 224) / (200 * taps) ** 0.5, drawn(224, seed=1)
     x = drawn(1, 4 * (76 + taps), 48, seed=2)
     way = fused.convolution(weight, bias, 4)
-    assert type(way) is BlocksByPoints
+    assert type(way) is WinogradConv1d
     torch.testing.assert_close(way(x, 77).double(), written_out(x, weight, bias, 77, 4), rtol=0, atol=2e-5)
 
 
@@ -191,8 +191,8 @@ def test_rounding_is_that_of_the_library():
     least = (of_library - exact).square().mean().sqrt()
     for way, most in (
         (Blocks(weight, bias), 1.5),
-        (BlocksByPoints(OF_SEVEN, weight, bias), 3),
-        (BlocksByPoints(OF_SEVEN_ROUGHLY, weight, bias), 6),
+        (WinogradConv1d(F_8_7, weight, bias), 3),
+        (WinogradConv1d(F_8_7_FAST, weight, bias), 6),
     ):
         assert (way(x, 2048) - exact).square().mean().sqrt() < most * least
 
@@ -220,7 +220,7 @@ def test_what_tokens_depend_on_rounds_less_than_what_they_do_not():
     [
         (lambda w: Blocks(w, None, 1, 3), 1),
         (lambda w: Blocks(w, None, 2), 2),
-        (lambda w: JoinedTaps(w[..., :2].contiguous(), None, 1), 1),
+        (lambda w: Kn2rowConv1d(w[..., :2].contiguous(), None, 1), 1),
     ],
     ids=["dilated", "strided", "taps together"],
 )
@@ -234,7 +234,7 @@ def test_a_frame_does_not_depend_on_how_many_are_computed(way, stride):
 
 @pytest.mark.parametrize(
     "kernel",
-    [Blocks(drawn(3, 96, 96), None), BlocksByPoints(OF_SEVEN, drawn(7, 96, 96), None), JoinedTaps(drawn(7, 96, 1), None, 1)],
+    [Blocks(drawn(3, 96, 96), None), WinogradConv1d(F_8_7, drawn(7, 96, 96), None), Kn2rowConv1d(drawn(7, 96, 1), None, 1)],
 )
 def test_the_number_of_threads_changes_nothing(kernel):
     x, results, before = drawn(1, 4000, 96), [], torch.get_num_threads()
@@ -249,11 +249,11 @@ def test_the_number_of_threads_changes_nothing(kernel):
 
 def test_signals_that_do_not_lie_together_are_taken_as_they_are():
     weight, bias, x = drawn(7, 2, 32), drawn(32, seed=1), drawn(2, 2, 300, seed=2)
-    for way in (Blocks(weight, bias), BlocksByPoints(OF_SEVEN, weight, bias)):
+    for way in (Blocks(weight, bias), WinogradConv1d(F_8_7, weight, bias)):
         got = way(x.transpose(1, 2), 290)
         torch.testing.assert_close(got.double(), written_out(x.transpose(1, 2), weight, bias, 290), rtol=0, atol=2e-5)
     x = drawn(2, 32, 300, seed=2).transpose(1, 2)
-    for way in (JoinedTaps(drawn(7, 32, 1), None, 1), lambda x, frames: fused.Norm(bias, bias, 1e-5)(x)):
+    for way in (Kn2rowConv1d(drawn(7, 32, 1), None, 1), lambda x, frames: fused.Norm(bias, bias, 1e-5)(x)):
         assert torch.equal(way(x, 290), way(x.contiguous(), 290))
 
 
@@ -265,7 +265,7 @@ def test_recurrence_is_the_librarys_and_rows_do_not_meet(rows):
             parameter.uniform_(-0.3, 0.3, generator=torch.Generator().manual_seed(1))
         x = drawn(rows, 40, 64)
         gates = F.linear(x, lstm.weight_ih_l0, lstm.bias_ih_l0 + lstm.bias_hh_l0)
-        weight = fused.in_blocks(lstm.weight_hh_l0)
+        weight = fused.pack_recurrent_weight(lstm.weight_hh_l0)
 
         def run(part):
             outputs, cell = torch.zeros(len(part), 41, 64), torch.zeros(len(part), 64)

@@ -17,14 +17,14 @@ from streams import CPU, sizes, streamed, whole
 from blazen_codec_core.nn import (
     ELU,
     LSTM,
-    Chain,
     Conv1d,
     Crop,
     ReflectPadding,
     Residual,
+    Sequential,
     State,
     StreamSetup,
-    TimeNorm,
+    TimeGroupNorm,
     ZeroPadding,
     prepare,
     reset_parameters,
@@ -110,8 +110,8 @@ def test_what_loops_remember_depends_on_the_signal_alone(channels, rows, frames)
     prepare(layer)
     states = [layer.init_state(StreamSetup(count, CPU)) for count in rows]
     with torch.inference_mode():
-        first = layer.step_each([x[:, :frames] for x in xs], states, False)
-        then = layer.step_each([x[:, frames:] for x in xs], states, True)
+        first = layer.step_many([x[:, :frames] for x in xs], states, False)
+        then = layer.step_many([x[:, frames:] for x in xs], states, True)
         with one_thread():
             for x, *made in zip(xs, first, then, strict=True):
                 assert torch.equal(torch.cat(made, dim=1), torch.cat([whole(layer, row[None]) for row in x]))
@@ -128,14 +128,14 @@ def one_thread():
 
 
 def test_streams_that_meet_in_some_layers_are_as_if_alone():
-    chain = Chain([Conv1d(1, 16, 3, padding=1), ELU(), LSTM(16, 1), ELU(), Conv1d(16, 2, 3, padding=1)])
+    chain = Sequential([Conv1d(1, 16, 3, padding=1), ELU(), LSTM(16, 1), ELU(), Conv1d(16, 2, 3, padding=1)])
     reset_parameters(chain, 0)
     prepare(chain)
     xs = [signal(length, 1, 1) for length in (30, 30, 41, 30, 30)]
     for same in (xs, [x[:, :30] for x in xs]):  # in the first, the recurrent layer cannot take them together
         states = [chain.init_state(StreamSetup(1, CPU)) for _ in same]
         with torch.inference_mode():
-            made = chain.step_each(same, states, True)
+            made = chain.step_many(same, states, True)
         for x, y in zip(same, made, strict=True):
             torch.testing.assert_close(y, whole(chain, x), atol=0, rtol=0)
 
@@ -152,7 +152,7 @@ def test_rows_of_a_recurrent_state_go_on_alone():
 
 @given(length=st.integers(1, 50), sizes=sizes)
 def test_a_norm_over_time_is_torchs_and_waits_for_the_end(length, sizes):
-    layer, x = TimeNorm(6), 3 * signal(length, 6) + 1
+    layer, x = TimeGroupNorm(6), 3 * signal(length, 6) + 1
     reset_parameters(layer, 0)
     wanted = F.group_norm(x.transpose(1, 2), 1, layer.weight, layer.bias).transpose(1, 2)
     for got in (whole(layer, x), streamed(layer, x, sizes)):
@@ -162,12 +162,14 @@ def test_a_norm_over_time_is_torchs_and_waits_for_the_end(length, sizes):
 
 @given(length=st.integers(1, 60), causal=st.booleans(), norm=st.booleans(), sizes=sizes)
 def test_a_network_of_them_streams(length, causal, norm, sizes):
-    def conv(channels: int, out: int, kernel: int, stride: int = 1) -> Chain:
+    def conv(channels: int, out: int, kernel: int, stride: int = 1) -> Sequential:
         padding = ReflectPadding(channels, *same_padding(kernel, stride, causal), stride) if kernel > 1 else 0
-        return Chain([Conv1d(channels, out, kernel, stride=stride, padding=padding), *([TimeNorm(out)] if norm else [])])
+        return Sequential(
+            [Conv1d(channels, out, kernel, stride=stride, padding=padding), *([TimeGroupNorm(out)] if norm else [])]
+        )
 
-    unit = Residual(8, Chain([ELU(), conv(8, 4, 3), ELU(), conv(4, 8, 1)]), shortcut=conv(8, 8, 1))
-    chain = Chain([conv(1, 8, 7), unit, ELU(), conv(8, 16, 8, 4), LSTM(16, 2), ELU(), conv(16, 4, 7)])
+    unit = Residual(8, Sequential([ELU(), conv(8, 4, 3), ELU(), conv(4, 8, 1)]), shortcut=conv(8, 8, 1))
+    chain = Sequential([conv(1, 8, 7), unit, ELU(), conv(8, 16, 8, 4), LSTM(16, 2), ELU(), conv(16, 4, 7)])
     reset_parameters(chain, 0)
     x = signal(length, 1)
     got = streamed(chain, x, sizes)
@@ -176,8 +178,8 @@ def test_a_network_of_them_streams(length, causal, norm, sizes):
 
 
 def test_every_parameter_of_them_trains():
-    unit = Residual(4, Chain([ELU(), Conv1d(4, 4, 3, padding=ReflectPadding(4, 2, 0))]), shortcut=Conv1d(4, 4, 1))
-    chain = Chain([unit, TimeNorm(4), LSTM(4, 1)])
+    unit = Residual(4, Sequential([ELU(), Conv1d(4, 4, 3, padding=ReflectPadding(4, 2, 0))]), shortcut=Conv1d(4, 4, 1))
+    chain = Sequential([unit, TimeGroupNorm(4), LSTM(4, 1)])
     reset_parameters(chain, 0)
     chain(signal(20, 4)).square().mean().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in chain.parameters())

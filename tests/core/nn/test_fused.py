@@ -17,14 +17,14 @@ from processors import loops as fused
 from blazen_codec_core.nn import ELU, Snake
 from blazen_codec_core.nn.kernels import dispatch, epilogue
 from blazen_codec_core.nn.kernels.aten import group_norm
-from blazen_codec_core.nn.kernels.epilogue import After
+from blazen_codec_core.nn.kernels.epilogue import Epilogue
 
 ROUNDING = 2.0**-23
-ELU_AFTER = After(kind=epilogue.ELU)
+ELU_AFTER = Epilogue(kind=epilogue.ELU)
 
 
-def snake_after(alpha: torch.Tensor) -> After:
-    return After(kind=epilogue.SNAKE, parameters=(alpha, 1 / alpha))
+def snake_after(alpha: torch.Tensor) -> Epilogue:
+    return Epilogue(kind=epilogue.SNAKE, parameters=(alpha, 1 / alpha))
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -94,8 +94,8 @@ import torch
 torch.set_num_threads({threads})
 from blazen_codec_core.nn.kernels.backends import load_loops
 fused = load_loops()
-from blazen_codec_core.nn.kernels.epilogue import ELU, After
-fused.apply(After(kind=ELU), x := torch.randn(1, 4000, 40), torch.empty_like(x))
+from blazen_codec_core.nn.kernels.epilogue import ELU, Epilogue
+fused.apply(Epilogue(kind=ELU), x := torch.randn(1, 4000, 40), torch.empty_like(x))
 assert torch.get_num_threads() == {threads}
 """
     subprocess.run([sys.executable, "-c", program], check=True)
@@ -131,12 +131,12 @@ def test_without_threads_to_share_or_a_cache(setting):
 import torch
 from blazen_codec_core.nn.kernels.backends import load_loops
 fused = load_loops()
-from blazen_codec_core.nn.kernels.epilogue import ELU, After
+from blazen_codec_core.nn.kernels.epilogue import ELU, Epilogue
 from blazen_codec_core.nn.kernels.cpu import jit
 x = torch.randn(1, 4000, 40)
-fused.apply(After(kind=ELU), x, out := torch.empty_like(x))
+fused.apply(Epilogue(kind=ELU), x, out := torch.empty_like(x))
 torch.testing.assert_close(out, torch.nn.functional.elu(x))
-print(jit.parts_for(x.numel()))
+print(jit.num_threads_for(x.numel()))
 """
     environment = {**os.environ, name: value}
     run = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, env=environment)

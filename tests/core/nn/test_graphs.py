@@ -83,7 +83,7 @@ def test_a_step_of_other_shapes_is_run_and_recorded_anew(recorder):
     codec = bc.load("snac_tiny", noise=False)
     network = codec._handle.backend.loaded().network
     setup = codec._handle.backend.setup(1)
-    recorded = cuda_graphs.RecordedNetwork(network, recorder)
+    recorded = cuda_graphs.GraphedNetwork(network, recorder)
     states = [each.decoder_state(setup) for each in (network, recorded)]
     group, generator = codec.spec.block_frames, torch.Generator().manual_seed(0)
     for blocks in (1, 1, 1, 1, 2, 2, 2, 1, 1, 1, 3):
@@ -99,7 +99,7 @@ def test_noise_comes_from_where_the_stream_is(recorder):
     def source(layer: int, position: int, count: int) -> torch.Tensor:
         return (100.0 * layer + position + torch.arange(count)).reshape(1, count, 1)
 
-    noise = cuda_graphs.RecordedNoise(source)
+    noise = cuda_graphs.StaticNoise(source)
     assert noise(1, 7, 2).flatten().tolist() == [107, 108]
     noise.begin()
     places = [noise(1, 10, 2), noise(2, 5, 1), noise(1, 12, 2)]

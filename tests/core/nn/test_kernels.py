@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from processors import HAS_VECTORS, blocks, loops, packing
 from streams import sizes, streamed, whole
 
-from blazen_codec_core.nn import Chain, Conv1d, ConvTranspose1d, FactorizedQuantizer, StreamSetup, VectorQuantizer, prepare
+from blazen_codec_core.nn import Conv1d, ConvTranspose1d, FactorizedQuantizer, Sequential, StreamSetup, VectorQuantizer, prepare
 from blazen_codec_core.nn import reset_parameters as reset
 from blazen_codec_core.nn.kernels import dispatch
 from blazen_codec_core.nn.kernels.aten import conv, prepacked_conv
-from blazen_codec_core.nn.kernels.aten.winograd_conv import FewerProducts
+from blazen_codec_core.nn.kernels.aten.winograd_conv import AtenWinogradConv1d
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -24,7 +24,7 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def fewer_products(weight, bias, dilation, **options):
-    return FewerProducts(weight, bias, dilation, lambda taps, b, d: conv.ShiftedProducts(taps, b, dilation=d), **options)
+    return AtenWinogradConv1d(weight, bias, dilation, lambda taps, b, d: conv.GemmPerTapConv1d(taps, b, dilation=d), **options)
 
 
 @given(
@@ -51,8 +51,8 @@ def test_fewer_products_are_the_convolution_to_a_few_roundings(kernel, dilation,
 
 def test_fewer_products_round_about_twice_as_much_as_the_sum():
     x, weight = torch.randn(1, 2048 + 6, 192, generator=seeded(0)), torch.randn(7, 192, 192, generator=seeded(1)) / 40
-    exact = conv.ShiftedProducts(weight.double().unbind(), None)(x.double(), 2048)
-    of_sum = (conv.ShiftedProducts(weight.unbind(), None)(x, 2048) - exact).square().mean().sqrt()
+    exact = conv.GemmPerTapConv1d(weight.double().unbind(), None)(x.double(), 2048)
+    of_sum = (conv.GemmPerTapConv1d(weight.unbind(), None)(x, 2048) - exact).square().mean().sqrt()
     of_fewer = (fewer_products(weight, None, 1)(x, 2048) - exact).square().mean().sqrt()
     assert of_fewer < 3 * of_sum < 3e-6
 
@@ -70,21 +70,26 @@ def limits(request, monkeypatch):
 @pytest.mark.parametrize(
     ("shape", "options", "on_plain", "on_packed"),
     [
-        ((7, 128, 128), {}, "FewerProducts or ShiftedProducts", "FewerProducts or Picture or PackedProduct"),
-        ((7, 96, 96), {}, "FewerProducts or ShiftedProducts", "Picture or PackedProduct"),
-        ((7, 96, 96), {"lasting": False}, "Picture", "Picture"),
-        ((3, 256, 256), {}, "FewerProducts or ShiftedProducts", "PackedProduct"),
-        ((7, 48, 96), {}, "ShiftedProducts", "Picture or PackedProduct"),
-        ((1, 96, 96), {}, "PackedProduct or ShiftedProducts", "PackedProduct"),
-        ((1, 512, 512), {}, "PackedProduct", "PackedProduct"),
-        ((2, 512, 512), {}, "ShiftedProducts or PackedProduct", "PackedProduct"),
-        ((2, 96, 96), {}, "ShiftedProducts", "Picture or PackedProduct"),
-        ((8, 48, 96), {"stride": 4}, "ShiftedProducts", "Picture or PackedProduct"),
-        ((7, 1, 64), {}, "JoinedWindows", "JoinedWindows"),
-        ((7, 64, 1), {}, "JoinedTaps", "JoinedTaps"),
-        ((7, 1, 64), {"groups": 64}, "Picture", "Picture"),
-        ((7, 2, 64), {"groups": 32}, "LibraryConvolution", "LibraryConvolution"),
-        ((7, 32, 64), {"stride": 2}, "LibraryConvolution", "LibraryConvolution"),
+        (
+            (7, 128, 128),
+            {},
+            "AtenWinogradConv1d or GemmPerTapConv1d",
+            "AtenWinogradConv1d or ChannelsLastConv2d or PrepackedConv1d",
+        ),
+        ((7, 96, 96), {}, "AtenWinogradConv1d or GemmPerTapConv1d", "ChannelsLastConv2d or PrepackedConv1d"),
+        ((7, 96, 96), {"lasting": False}, "ChannelsLastConv2d", "ChannelsLastConv2d"),
+        ((3, 256, 256), {}, "AtenWinogradConv1d or GemmPerTapConv1d", "PrepackedConv1d"),
+        ((7, 48, 96), {}, "GemmPerTapConv1d", "ChannelsLastConv2d or PrepackedConv1d"),
+        ((1, 96, 96), {}, "PrepackedConv1d or GemmPerTapConv1d", "PrepackedConv1d"),
+        ((1, 512, 512), {}, "PrepackedConv1d", "PrepackedConv1d"),
+        ((2, 512, 512), {}, "GemmPerTapConv1d or PrepackedConv1d", "PrepackedConv1d"),
+        ((2, 96, 96), {}, "GemmPerTapConv1d", "ChannelsLastConv2d or PrepackedConv1d"),
+        ((8, 48, 96), {"stride": 4}, "GemmPerTapConv1d", "ChannelsLastConv2d or PrepackedConv1d"),
+        ((7, 1, 64), {}, "Im2colConv1d", "Im2colConv1d"),
+        ((7, 64, 1), {}, "Kn2rowConv1d", "Kn2rowConv1d"),
+        ((7, 1, 64), {"groups": 64}, "ChannelsLastConv2d", "ChannelsLastConv2d"),
+        ((7, 2, 64), {"groups": 32}, "AtenConv1d", "AtenConv1d"),
+        ((7, 32, 64), {"stride": 2}, "AtenConv1d", "AtenConv1d"),
     ],
 )
 def test_the_way_is_chosen_by_shape(limits, shape, options, on_plain, on_packed):
@@ -94,47 +99,47 @@ def test_the_way_is_chosen_by_shape(limits, shape, options, on_plain, on_packed)
 
 @torch.no_grad()
 def test_weights_that_may_change_are_not_brought_into_order(limits):
-    assert names(dispatch.convolution(torch.zeros(7, 96, 96), None, lasting=False)) == ["ShiftedProducts"]
+    assert names(dispatch.convolution(torch.zeros(7, 96, 96), None, lasting=False)) == ["GemmPerTapConv1d"]
 
 
 @blocks
 @pytest.mark.parametrize(
     ("shape", "options", "way"),
     [
-        ((7, 128, 128), {"dilation": 9}, "BlocksByPoints"),
-        ((3, 128, 64), {}, "BlocksByPoints"),
-        ((3, 64, 32), {}, "BlocksByPoints"),
+        ((7, 128, 128), {"dilation": 9}, "WinogradConv1d"),
+        ((3, 128, 64), {}, "WinogradConv1d"),
+        ((3, 64, 32), {}, "WinogradConv1d"),
         ((3, 32, 16), {}, "Blocks"),
-        ((10, 128, 256), {"stride": 5}, "BlocksByPoints"),
-        ((16, 256, 512), {"stride": 8}, "BlocksByPoints or Blocks"),
-        ((7, 512, 512), {"dilation": 3}, "BlocksByPoints or Blocks"),
-        ((4, 32, 64), {"stride": 2}, "BlocksByPoints"),
+        ((10, 128, 256), {"stride": 5}, "WinogradConv1d"),
+        ((16, 256, 512), {"stride": 8}, "WinogradConv1d or Blocks"),
+        ((7, 512, 512), {"dilation": 3}, "WinogradConv1d or Blocks"),
+        ((4, 32, 64), {"stride": 2}, "WinogradConv1d"),
         ((4, 16, 64), {"stride": 2}, "Blocks"),
         ((7, 32, 64), {"stride": 2}, "Blocks"),
         ((1, 96, 96), {}, "Blocks"),
         ((2, 1536, 6144), {}, "Blocks"),
         ((7, 1, 64), {}, "Blocks"),
-        ((7, 64, 1), {}, "JoinedTaps"),
+        ((7, 64, 1), {}, "Kn2rowConv1d"),
         ((7, 1, 64), {"groups": 64}, "Depthwise"),
     ],
 )
 def test_loops_multiply_wherever_there_are_channels_for_a_vector(shape, options, way):
     assert " or ".join(names(dispatch.convolution(torch.zeros(shape), None, lasting=True, **options))) == way
     double = dispatch.convolution(torch.zeros(1, 4, 32, dtype=torch.float64), None, lasting=True)
-    assert names(double) == ["ShiftedProducts"]
+    assert names(double) == ["GemmPerTapConv1d"]
 
 
 @pytest.mark.skipif(HAS_VECTORS, reason="this processor has AVX2 or AVX-512; nox -s processors runs this as if it had not")
 def test_other_processors_are_left_to_the_library():
     if loops:
-        assert not loops.suits_blocks(torch.zeros(1, 64, 64))
-        assert not loops.suits_recurrence(torch.zeros(256, 64))
-    assert names(dispatch.convolution(torch.zeros(2, 64, 64), None, lasting=True)) == ["ShiftedProducts"]
+        assert not loops.supports_direct_conv(torch.zeros(1, 64, 64))
+        assert not loops.supports_lstm(torch.zeros(256, 64))
+    assert names(dispatch.convolution(torch.zeros(2, 64, 64), None, lasting=True)) == ["GemmPerTapConv1d"]
 
 
 def names(way):
     """What a way may be, for long signals first."""
-    return [*names(way._long), *names(way._short)] if isinstance(way, conv.LongOrShort) else [type(way).__name__]
+    return [*names(way._long), *names(way._short)] if isinstance(way, conv.LengthDispatch) else [type(way).__name__]
 
 
 def test_the_limits_are_the_processors(monkeypatch):
@@ -166,13 +171,13 @@ def test_a_packed_product_is_the_convolution(taps, stride, channels, frames, bat
     x = torch.randn(batch, needed + more, channels[0], generator=seeded(2))
     wanted = F.conv1d(x.transpose(1, 2), weight.permute(2, 1, 0), offset, stride, 0, dilation).transpose(1, 2)[:, :frames]
     with torch.inference_mode():
-        got = prepacked_conv.PackedProduct(weight.reshape(count, -1, channels[1]).unbind(), offset, dilation)(x, frames)
+        got = prepacked_conv.PrepackedConv1d(weight.reshape(count, -1, channels[1]).unbind(), offset, dilation)(x, frames)
     torch.testing.assert_close(got, wanted, atol=1e-4, rtol=1e-4)
 
 
 def test_products_are_packed_where_the_library_can(limits, monkeypatch):
     monkeypatch.setattr(prepacked_conv, "is_available", lambda: False)
-    assert names(dispatch.convolution(torch.zeros(2, 512, 512), None, lasting=True)) == ["ShiftedProducts"]
+    assert names(dispatch.convolution(torch.zeros(2, 512, 512), None, lasting=True)) == ["GemmPerTapConv1d"]
 
 
 @pytest.mark.skipif(platform.machine().lower() not in {"x86_64", "amd64"}, reason="only PyTorch for x86 always has oneDNN")
@@ -191,7 +196,7 @@ def test_a_library_without_the_operators_is_found_out(monkeypatch):
 def test_a_device_without_fast_products_gets_the_librarys_convolution(monkeypatch):
     monkeypatch.setattr(dispatch, "products_are_faster", lambda device: False)
     way = dispatch.convolution(torch.zeros(7, 96, 96), None, lasting=True)
-    assert type(way) is conv.LibraryConvolution
+    assert type(way) is conv.AtenConv1d
 
 
 @pytest.mark.parametrize(
@@ -201,7 +206,7 @@ def test_a_device_without_fast_products_gets_the_librarys_convolution(monkeypatc
 @settings(max_examples=15)
 @given(length=st.integers(1, 700), batch=st.integers(1, 2), sizes=sizes, dilation=st.sampled_from([1, 3]))
 def test_prepared_layers_stream_what_others_give(limits, products, length, batch, sizes, dilation):
-    layers = Chain(
+    layers = Sequential(
         [
             Conv1d(2, 128, 7, padding=3),
             Conv1d(128, 128, 7, dilation=dilation, padding=3 * dilation),
@@ -252,9 +257,9 @@ def test_the_end_of_a_signal_is_the_same_by_way_of_a_round_number_of_frames(name
     }[name]
     reset(layer, 0)
     x = torch.randn(2, (frames - 1) * stride + span, layer.in_channels, generator=seeded(0))
-    kernel = layer.make_kernel(lasting=True)
+    kernel = layer.select_kernel(lasting=True)
     wanted = kernel(x, frames)
-    got = dispatch.rounded(kernel, x, frames, stride)
+    got = dispatch.run_bucketed(kernel, x, frames, stride)
     assert got.shape == wanted.shape
     torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-4)
 
@@ -269,9 +274,9 @@ def test_there_are_few_round_numbers_of_frames():
 
     with torch.no_grad():
         for frames in range(1, 5000):
-            assert dispatch.rounded(kernel, x, frames, 1).shape[1] == frames
+            assert dispatch.run_bucketed(kernel, x, frames, 1).shape[1] == frames
             assert max(seen) < 1.25 * 5000
-        lengths = [part.shape[1] for n in range(1, 200) for part in dispatch.round_parts(torch.zeros(1, n, 1))]
+        lengths = [part.shape[1] for n in range(1, 200) for part in dispatch.power_of_two_chunks(torch.zeros(1, n, 1))]
     assert len(seen) <= 4 * 13
     assert set(lengths) == {1 << bit for bit in range(8)}
     assert sum(lengths) == sum(range(1, 200))

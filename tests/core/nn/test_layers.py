@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from streams import CPU, sizes, streamed, whole
 
 from blazen_codec_core.nn import (
-    Chain,
     Conv1d,
     ConvTranspose1d,
     CounterNoise,
     LocalAttention,
     NoiseBlock,
     Residual,
+    Sequential,
     Snake,
     StreamSetup,
     Tanh,
@@ -87,10 +87,12 @@ def test_a_convolution_refuses_a_stride_that_skips_samples():
         Conv1d(1, 1, 2, stride=3)
 
 
-def everything() -> Chain:
+def everything() -> Sequential:
     """One of each layer, with residuals, up- and downsampling."""
-    unit = Residual(16, Chain([Snake(16), Conv1d(16, 16, 7, dilation=3, padding=9, groups=16), Snake(16), Conv1d(16, 16, 1)]))
-    chain = Chain(
+    unit = Residual(
+        16, Sequential([Snake(16), Conv1d(16, 16, 7, dilation=3, padding=9, groups=16), Snake(16), Conv1d(16, 16, 1)])
+    )
+    chain = Sequential(
         [
             Conv1d(1, 16, 7, padding=3),
             unit,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from blazen_codec_core.nn.kernels.aten.conv import library_precision
+from blazen_codec_core.nn.kernels.aten.conv import tf32_scope
 
 GPU = torch.device("cuda")
 
@@ -18,19 +18,19 @@ def allowed() -> bool:
 def test_float32_is_float32_on_a_gpu(before, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", before)
     with torch.inference_mode():
-        with library_precision(GPU, rough=False):
+        with tf32_scope(GPU, rough=False):
             assert not allowed()
         assert allowed() == before
-        with pytest.raises(RuntimeError), library_precision(GPU, rough=False):
+        with pytest.raises(RuntimeError), tf32_scope(GPU, rough=False):
             raise RuntimeError
         assert allowed() == before
 
 
 def test_elsewhere_it_is_left_alone(monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    with torch.inference_mode(), library_precision(GPU, rough=True):
+    with torch.inference_mode(), tf32_scope(GPU, rough=True):
         assert allowed()
-    with torch.inference_mode(), library_precision(torch.device("cpu"), rough=False):
+    with torch.inference_mode(), tf32_scope(torch.device("cpu"), rough=False):
         assert allowed()
-    with library_precision(GPU, rough=False):  # training
+    with tf32_scope(GPU, rough=False):  # training
         assert allowed()

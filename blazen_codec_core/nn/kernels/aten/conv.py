@@ -15,7 +15,7 @@ from torch import Tensor
 from ....forks import Anew
 
 
-class Convolution(Protocol):
+class Conv1dKernel(Protocol):
     """One way to compute a convolution with its bias. With an attribute `any_length` that is true, it does not prepare itself for
     each number of frames."""
 
@@ -27,7 +27,7 @@ _precision = Anew(threading.Lock)
 
 
 @contextmanager
-def library_precision(device: torch.device, rough: bool) -> Iterator[None]:
+def tf32_scope(device: torch.device, rough: bool) -> Iterator[None]:
     """While the library is called: whether TF32 will do for float32, as it does for training. It asks for that of the whole
     process, not of a call."""
     if device.type != "cuda" or rough or torch.is_grad_enabled():
@@ -37,7 +37,7 @@ def library_precision(device: torch.device, rough: bool) -> Iterator[None]:
         yield
 
 
-class LibraryConvolution:
+class AtenConv1d:
     """PyTorch's own."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, stride: int, dilation: int, groups: int, rough: bool = False) -> None:
@@ -45,12 +45,12 @@ class LibraryConvolution:
         self._stride, self._dilation, self._groups, self._rough = stride, dilation, groups, rough
 
     def __call__(self, x: Tensor, frames: int) -> Tensor:
-        with library_precision(x.device, self._rough):
+        with tf32_scope(x.device, self._rough):
             y = F.conv1d(x.transpose(1, 2), self._weight, self._bias, self._stride, 0, self._dilation, self._groups)
         return y.transpose(1, 2)
 
 
-class JoinedWindows:
+class Im2colConv1d:
     """One product, of the windows written out: for few channels in."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, stride: int, dilation: int) -> None:
@@ -62,7 +62,7 @@ class JoinedWindows:
         return add(torch.matmul(windows.transpose(2, 3).reshape(x.shape[0], frames, -1), self._weight), self._bias)
 
 
-class JoinedTaps:
+class Kn2rowConv1d:
     """One product with all taps, whose results are then shifted and added: for few channels out."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, dilation: int) -> None:
@@ -78,7 +78,7 @@ class JoinedTaps:
         return add(y, self._bias)
 
 
-class ShiftedProducts:
+class GemmPerTapConv1d:
     """`y[t] = sum_j x[t + j * dilation] @ taps[j]`, where with a stride `x[t]` is a block of so many frames.
 
     Args:
@@ -103,12 +103,12 @@ class ShiftedProducts:
         return add(y, self._bias)
 
 
-class Picture:
+class ChannelsLastConv2d:
     """The library's convolution of a picture of one line with its channels last, which is what a signal in our layout is to it.
     It has kernels that read each value of a picture once, and none that do so for signals.
 
     Args:
-        taps: `(stride * in, out)` each, as for `ShiftedProducts`; or `(channels,)`, where each channel has its own.
+        taps: `(stride * in, out)` each, as for `GemmPerTapConv1d`; or `(channels,)`, where each channel has its own.
         dilation: In blocks of `stride` frames.
     """
 
@@ -127,20 +127,20 @@ class Picture:
         return y.permute(0, 2, 3, 1).flatten(1, 2)
 
 
-def by_length(long: Convolution, short: Convolution, frames: float) -> Convolution:
-    """`LongOrShort`, or just one of them where it is always that one."""
+def dispatch_by_length(long: Conv1dKernel, short: Conv1dKernel, frames: float) -> Conv1dKernel:
+    """`LengthDispatch`, or just one of them where it is always that one."""
     if frames <= 1:
         return long
-    return short if math.isinf(frames) else LongOrShort(long, short, frames)
+    return short if math.isinf(frames) else LengthDispatch(long, short, frames)
 
 
-class LongOrShort:
+class LengthDispatch:
     """One way for signals of at least so many frames, another for shorter ones."""
 
-    def __init__(self, long: Convolution, short: Convolution, frames: float) -> None:
+    def __init__(self, long: Conv1dKernel, short: Conv1dKernel, frames: float) -> None:
         self._long, self._short, self._frames = long, short, frames
 
-    def way(self, frames: int) -> Convolution:
+    def way(self, frames: int) -> Conv1dKernel:
         return self._long if frames >= self._frames else self._short
 
     def __call__(self, x: Tensor, frames: int) -> Tensor:

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 
-class PackedProduct:
-    """A convolution of float32 signals on a CPU as one product, all taps of a window side by side; see `ways.Convolution`.
+class PrepackedConv1d:
+    """A convolution of float32 signals on a CPU as one product, all taps of a window side by side; see `ways.Conv1dKernel`.
 
     Args:
-        taps: `(stride * in, out)` each, copied; `ways.ShiftedProducts` says what they make.
+        taps: `(stride * in, out)` each, copied; `ways.GemmPerTapConv1d` says what they make.
         dilation: In blocks of `stride` frames.
     """
 
@@ -50,7 +50,7 @@ def is_available() -> bool:
     ones = functools.partial(torch.ones, dtype=torch.float32)
     with torch.no_grad():
         try:
-            y = PackedProduct(ones(2, 16, 8).unbind(), ones(8))(ones(1, 4, 16), 3)
+            y = PrepackedConv1d(ones(2, 16, 8).unbind(), ones(8))(ones(1, 4, 16), 3)
         except (AttributeError, RuntimeError, TypeError):  # another release may lack them, or want other arguments
             return False
         return y.shape == (1, 3, 8) and bool((y == 33).all())

@@ -26,7 +26,7 @@ BLOCK_VALUES = 1 << 20
 """So that they stay in cache, and products are still thick enough."""
 
 
-def values_of_taps(weight: Tensor) -> tuple[Tensor, ...]:
+def filter_transform(weight: Tensor) -> tuple[Tensor, ...]:
     """Three taps `(3, in, out)` as the polynomial's values at 0, ±near, ±far and infinity, each divided by what the other
     points make of it there (the Lagrange basis)."""
     first, second, third = weight.double().unbind()
@@ -41,8 +41,8 @@ def values_of_taps(weight: Tensor) -> tuple[Tensor, ...]:
     return tuple(value.to(weight.dtype).contiguous() for value in values)
 
 
-class FewerProducts:
-    """A convolution of stride 1 whose kernel is 3 taps, or 3 + 1 + 3, and so on; see `ways.Convolution`.
+class AtenWinogradConv1d:
+    """A convolution of stride 1 whose kernel is 3 taps, or 3 + 1 + 3, and so on; see `ways.Conv1dKernel`.
 
     With a dilation `d` the signal is taken as rows of `d` frames, of which four at a time are the four frames above.
 
@@ -63,7 +63,7 @@ class FewerProducts:
         kernel, self._channels, self._out = weight.shape
         self._dilation, self._block_values = dilation, block_values
         starts = range(0, kernel, TAPS + 1)
-        values = zip(*(values_of_taps(weight[start : start + TAPS]) for start in starts), strict=True)
+        values = zip(*(filter_transform(weight[start : start + TAPS]) for start in starts), strict=True)
         self._products = [product(of_point, None, dilation) for of_point in values]
         self._reach = len(starts)
         """Rows of four that a frame's window touches."""
@@ -85,8 +85,8 @@ class FewerProducts:
     def _compute(self, x: Tensor, y: Tensor) -> None:
         """Fills `y`, rows of four times `dilation` frames, from as many frames as they need."""
         d, count = self._dilation, y.shape[0] // FRAMES
-        of_signal = spread(x, d, count + (self._reach - 1) * d)
-        made = [product(values[None], count)[0] for product, values in zip(self._products, of_signal, strict=True)]
+        input_transform = spread(x, d, count + (self._reach - 1) * d)
+        made = [product(values[None], count)[0] for product, values in zip(self._products, input_transform, strict=True)]
         plain = self._plain(x[None, TAPS * d :], y.shape[0])[0] if self._plain else self._bias.expand_as(y).contiguous()
         gather(made, plain, d, y)
 

@@ -11,8 +11,8 @@ from .codebook_search import Search
 from .conv import convolution
 from .elementwise import apply, join, suits
 from .group_norm import Norm
-from .lstm import in_blocks, recur, suits_recurrence
-from .packing import suits_blocks
+from .lstm import pack_recurrent_weight, recur, supports_lstm
+from .packing import supports_direct_conv
 from .random_normal import normals
 
 __all__ = [
@@ -21,11 +21,11 @@ __all__ = [
     "apply",
     "compile_cache",
     "convolution",
-    "in_blocks",
     "join",
     "normals",
+    "pack_recurrent_weight",
     "recur",
     "suits",
-    "suits_blocks",
-    "suits_recurrence",
+    "supports_direct_conv",
+    "supports_lstm",
 ]

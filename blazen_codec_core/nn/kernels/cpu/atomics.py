@@ -32,7 +32,7 @@ def taken(typing: Any, address: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def add_one(typing: Any, address: Any) -> Any:
+def fetch_add(typing: Any, address: Any) -> Any:
     """To the int32 at an address, once all that was written before is there for whoever sees it."""
 
     def write(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

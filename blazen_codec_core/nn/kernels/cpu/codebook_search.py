@@ -9,9 +9,9 @@ import torch
 from numba import prange
 from torch import Tensor
 
-from .jit import array, in_parts, part, parts_for
-from .microkernel import address, largest_of_lanes
-from .packing import in_panels, kept, panel
+from .jit import array, jit_parallel, num_threads_for, part
+from .microkernel import address, lane_argmax
+from .packing import kept, pack_panels, panel
 from .simd import LANES
 
 _ROWS = 64
@@ -21,7 +21,7 @@ _ROWS = 64
 @part
 def _largest(values, best, where):  # type: ignore[no-untyped-def]
     """Where it is, the first of them."""
-    largest_of_lanes(address(values), values.size // LANES, address(best), address(where))
+    lane_argmax(address(values), values.size // LANES, address(best), address(where))
     lane = 0
     for i in range(1, LANES):
         if best[i] > best[lane] or (best[i] == best[lane] and where[i] < where[lane]):
@@ -29,7 +29,7 @@ def _largest(values, best, where):  # type: ignore[no-untyped-def]
     return where[lane] * LANES + lane
 
 
-@in_parts("void(f4[:, ::1], f4[:, :, ::1], f4[::1], f4[:, :, ::1], i8[::1], i8)")
+@jit_parallel("void(f4[:, ::1], f4[:, :, ::1], f4[::1], f4[:, :, ::1], i8[::1], i8)")
 def _search(rows: Any, table: Any, offset: Any, scratch: Any, indices: Any, parts: int) -> None:
     channels, entries, width = rows.shape[1], offset.size, table.shape[2]
     share, strip = -(-rows.shape[0] // parts), scratch.shape[1]
@@ -49,12 +49,12 @@ class Search:
     """The entry of a codebook that has the largest product with a vector, the first of them; see `kernels.search`."""
 
     def __init__(self, table: Tensor, offset: Tensor | None) -> None:
-        self._table, self._offset = in_panels(table.detach()), kept(offset, table)
+        self._table, self._offset = pack_panels(table.detach()), kept(offset, table)
 
     def __call__(self, codes: Tensor) -> Tensor:
         rows = codes.reshape(-1, codes.shape[-1]).contiguous()
         indices, entries = torch.empty(len(rows), dtype=torch.int64), len(self._offset)
-        parts = parts_for(len(rows) * entries)
+        parts = num_threads_for(len(rows) * entries)
         scratch = rows.new_empty(parts, min(_ROWS, max(1, len(rows))), entries)
         _search(array(rows), array(self._table), array(self._offset), array(scratch), array(indices), parts)
         return indices.reshape(codes.shape[:-1])

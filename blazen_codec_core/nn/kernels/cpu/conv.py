@@ -6,15 +6,15 @@ from typing import NamedTuple, cast
 
 from torch import Tensor
 
-from ..aten.conv import Convolution, LongOrShort
-from ..epilogue import NOTHING, After, Fusing
-from ..winograd import OF_SEVEN, OF_SEVEN_ROUGHLY, OF_THREE, OF_TWO, OF_TWO_HEAVY, Filter
+from ..aten.conv import Conv1dKernel, LengthDispatch
+from ..epilogue import NOTHING, Epilogue, FusedConv1d
+from ..winograd import F_3_2, F_4_3, F_5_2, F_8_7, F_8_7_FAST, WinogradTransform
 from .depthwise_conv import Depthwise
 from .direct_conv import Blocks
-from .kn2row_conv import JoinedTaps
+from .kn2row_conv import Kn2rowConv1d
 from .packing import suits_products
 from .simd import LANES
-from .winograd_conv import BlocksByPoints
+from .winograd_conv import WinogradConv1d
 
 _HEAVY, _MANY = 1 << 20, 1 << 23
 """Weights that are so many that reading more of them takes as long as multiplying, and longer."""
@@ -35,21 +35,21 @@ class _Filters(NamedTuple):
     """
 
     few: int
-    careful: Filter
-    rough: Filter
-    heavy: Filter | None = None
+    careful: WinogradTransform
+    rough: WinogradTransform
+    heavy: WinogradTransform | None = None
 
 
 _FILTERS = {
-    2: _Filters(48, OF_TWO, OF_TWO, OF_TWO_HEAVY),
-    3: _Filters(24, OF_THREE, OF_THREE),
-    7: _Filters(24, OF_SEVEN, OF_SEVEN_ROUGHLY),
+    2: _Filters(48, F_5_2, F_5_2, F_3_2),
+    3: _Filters(24, F_4_3, F_4_3),
+    7: _Filters(24, F_8_7, F_8_7_FAST),
 }
 
 
 def convolution(
     weight: Tensor, bias: Tensor | None, stride: int = 1, dilation: int = 1, groups: int = 1, *, careful: bool = True
-) -> Convolution | None:
+) -> Conv1dKernel | None:
     """The fastest way for a shape, whatever the signal's length, if there is one here.
 
     Args:
@@ -61,7 +61,7 @@ def convolution(
     if not suits_products(weight):
         return None
     if out % LANES:
-        return JoinedTaps(weight, bias, dilation) if stride == groups == 1 < kernel and out < LANES <= channels else None
+        return Kn2rowConv1d(weight, bias, dilation) if stride == groups == 1 < kernel and out < LANES <= channels else None
     if groups > 1:
         return Depthwise(weight[:, 0], bias, dilation)
     taps = kernel // stride
@@ -70,14 +70,14 @@ def convolution(
         if min(joined.shape[1:]) > own.few:
             filter = own.careful if careful else own.rough
             if size < _HEAVY:
-                return BlocksByPoints(filter, joined, bias, dilation)
-            by_points = BlocksByPoints(own.heavy or filter, joined, bias, dilation)
+                return WinogradConv1d(filter, joined, bias, dilation)
+            by_points = WinogradConv1d(own.heavy or filter, joined, bias, dilation)
             return _ByLength(by_points, Blocks(weight, bias, stride, dilation), _BRIEF)
     return Blocks(weight, bias, stride, dilation)
 
 
-class _ByLength(LongOrShort, Fusing):
+class _ByLength(LengthDispatch, FusedConv1d):
     any_length = True
 
-    def __call__(self, x: Tensor, frames: int, after: After = NOTHING) -> Tensor:
-        return cast(Fusing, self.way(frames))(x, frames, after)
+    def __call__(self, x: Tensor, frames: int, after: Epilogue = NOTHING) -> Tensor:
+        return cast(FusedConv1d, self.way(frames))(x, frames, after)

@@ -7,17 +7,17 @@ from typing import Any
 from numba import prange
 from torch import Tensor
 
-from ..epilogue import NOTHING, After, Fusing
-from .elementwise import FINISHING, finish, finishing
-from .jit import addressed, in_parts, parts_for
-from .packing import in_panels, kept, panel, vectors_for
+from ..epilogue import NOTHING, Epilogue, FusedConv1d
+from .elementwise import EPILOGUE_TYPE, epilogue_args, finish
+from .jit import jit_parallel, num_threads_for, require_float32_rows
+from .packing import kept, pack_panels, panel, panel_vectors
 from .simd import LANES
 
 _STRIP_VALUES = 1 << 15
 """Of a signal that are gone through for one panel of weights after the other."""
 
 
-@in_parts(f"void(i8, i8, i8, UniTuple(i8, 4), i8, i8, {FINISHING}, i8, i8, i8, i8, i8, i8)")
+@jit_parallel(f"void(i8, i8, i8, UniTuple(i8, 4), i8, i8, {EPILOGUE_TYPE}, i8, i8, i8, i8, i8, i8)")
 def _convolve(
     batch: int, x: int, x_batch: int, shape: Any, weight: int, bias: int, after: Any, out: int, frames: int, channels: int,
     strip: int, vectors: int, parts: int,
@@ -44,8 +44,8 @@ def _convolve(
                     finish(after, signal, made, channels, first, first + count, 0, channels)
 
 
-class Blocks(Fusing):
-    """A convolution of float32 signals on a CPU, of windows that are not copied; see `ways.Convolution`.
+class Blocks(FusedConv1d):
+    """A convolution of float32 signals on a CPU, of windows that are not copied; see `ways.Conv1dKernel`.
 
     Args:
         weight: `(kernel, in, out)`.
@@ -59,16 +59,16 @@ class Blocks(Fusing):
         self._row = stride * channels
         taps, depth = (1, kernel * channels) if dilation == 1 else (kernel, channels)
         self._shape = (self._row, taps, dilation * channels, depth)
-        self._weight = in_panels(weight.detach().reshape(-1, self._out))
+        self._weight = pack_panels(weight.detach().reshape(-1, self._out))
         self._bias = kept(bias, weight)
-        self._vectors = vectors_for(self._out)
+        self._vectors = panel_vectors(self._out)
 
-    def __call__(self, x: Tensor, frames: int, after: After = NOTHING) -> Tensor:
-        x = addressed(x)
+    def __call__(self, x: Tensor, frames: int, after: Epilogue = NOTHING) -> Tensor:
+        x = require_float32_rows(x)
         y = x.new_empty(x.shape[0], frames, self._out)
-        parts = parts_for(frames * max(self._row, self._out))
+        parts = num_threads_for(frames * max(self._row, self._out))
         strip = -(-frames // (parts * max(1, frames * self._row // (parts * _STRIP_VALUES))))
-        finished, _read = finishing(after)
+        finished, _read = epilogue_args(after)
         weights = (self._shape, self._weight.data_ptr(), self._bias.data_ptr())
         signals = (y.shape[0], x.data_ptr(), x.stride(0))
         _convolve(*signals, *weights, finished, y.data_ptr(), frames, self._out, strip, self._vectors, parts)

@@ -11,14 +11,14 @@ import torch
 from numba import njit, prange
 from torch import Tensor
 
-from ..epilogue import ELU, NONE, NOTHING, SNAKE, After
-from ..memory_format import is_whole
+from ..epilogue import ELU, NONE, NOTHING, SNAKE, Epilogue
+from ..memory_format import is_frame_contiguous
 from . import vecmath
-from .jit import addressed, in_parts, parts_for
-from .simd import LANES, Lanes, Loop, address_of, written
+from .jit import jit_parallel, num_threads_for, require_float32_rows
+from .simd import LANES, Loop, Vector, address_of, written
 
 
-def _each(function: Callable[[Lanes, Lanes, Lanes], Lanes], lanes: int = LANES, *, numbers: bool = False) -> Any:
+def _each(function: Callable[[Vector, Vector, Vector], Vector], lanes: int = LANES, *, numbers: bool = False) -> Any:
     """What makes vectors of one signal into those of another, or of the same.
 
     It is called with `(x, x_step, out, out_step, one, other, step, count)`: addresses, steps between vectors counted in values,
@@ -28,8 +28,8 @@ def _each(function: Callable[[Lanes, Lanes, Lanes], Lanes], lanes: int = LANES, 
     def write(builder: Any, x: Any, x_step: Any, out: Any, out_step: Any, one: Any, other: Any, step: Any, count: Any) -> None:
         loop = Loop(builder, count, [address_of(builder, each) for each in (x, out, one, other)])
         x, out, one, other = loop.carried
-        load = Lanes.load_everywhere if numbers else Lanes.load
-        function(Lanes.load(builder, x, lanes), load(builder, one, lanes), load(builder, other, lanes)).store(out)
+        load = Vector.broadcast_load if numbers else Vector.load
+        function(Vector.load(builder, x, lanes), load(builder, one, lanes), load(builder, other, lanes)).store(out)
         steps = (x_step, out_step, step, step)
         loop.next([builder.gep(each, [far]) for each, far in zip(loop.carried, steps, strict=True)])
 
@@ -43,8 +43,8 @@ _zeros, _zero = (_each(lambda x, one, other: x.like(0.0), lanes) for lanes in (L
 _sums = _each(lambda x, one, other: x + one)
 _multiples = _each(lambda x, one, other: x * one, numbers=True)
 
-FINISHING = "UniTuple(i8, 9)"
-"""In a loop's signature: what `finishing` makes."""
+EPILOGUE_TYPE = "UniTuple(i8, 9)"
+"""In a loop's signature: what `epilogue_args` makes."""
 _ZEROS = -1
 """The kind of function that makes zeros of all values."""
 _NOT_AT_ALL = (NONE, *[0] * 8)
@@ -99,23 +99,23 @@ def finish(after, signal, out, channels, first, end, left, right):  # type: igno
             _sums(own, LANES, own, LANES, other, other, LANES, vectors)
 
 
-def _parameters(function: After) -> tuple[int, ...]:
-    return tuple(addressed(each).data_ptr() for each in function.parameters) if function.parameters else (0, 0)
+def _parameters(function: Epilogue) -> tuple[int, ...]:
+    return tuple(require_float32_rows(each).data_ptr() for each in function.parameters) if function.parameters else (0, 0)
 
 
-def finishing(after: After) -> tuple[tuple[int, ...], list[Tensor]]:
+def epilogue_args(after: Epilogue) -> tuple[tuple[int, ...], list[Tensor]]:
     """The first argument of `finish`: addresses, and what lies there, which is to be kept until it has been read."""
     if after is NOTHING:
         return _NOT_AT_ALL, []
-    signals = [None if x is None or not x.shape[1] else addressed(x) for x in (after.held, after.added)]
+    signals = [None if x is None or not x.shape[1] else require_float32_rows(x) for x in (after.held, after.added)]
     (held, held_batch), (added, added_batch) = ((0, 0) if x is None else (x.data_ptr(), x.stride(0)) for x in signals)
     before = 0 if after.held is None else after.held.shape[1]
-    scale = 0 if after.scale is None else addressed(after.scale).data_ptr()
+    scale = 0 if after.scale is None else require_float32_rows(after.scale).data_ptr()
     addresses = (after.kind, *_parameters(after), scale, held, before, held_batch, added, added_batch)
     return addresses, [x for x in signals if x is not None]
 
 
-@in_parts("void(i8, i8, i8, i8, i8, i8, i8, i8, i4[::1], i8, i8, i8, i8, i8, i8, i8, i8)")
+@jit_parallel("void(i8, i8, i8, i8, i8, i8, i8, i8, i4[::1], i8, i8, i8, i8, i8, i8, i8, i8)")
 def _join(
     batch: int, tail: int, tail_batch: int, before: int, x: int, x_batch: int, left: int, frames: int, ends: Any, kind: int,
     alpha: int, inverse: int, out: int, out_batch: int, total: Any, channels: int, parts: int,
@@ -138,19 +138,19 @@ def _join(
 
 def suits(*signals: Tensor) -> bool:
     """Whether these loops work on signals `(batch, frames, channels)`."""
-    return all(x.dtype == torch.float32 and x.device.type == "cpu" and is_whole(x) for x in signals)
+    return all(x.dtype == torch.float32 and x.device.type == "cpu" and is_frame_contiguous(x) for x in signals)
 
 
-def apply(function: After, x: Tensor, out: Tensor) -> None:
+def apply(function: Epilogue, x: Tensor, out: Tensor) -> None:
     """Writes the function of a signal to another one of its shape."""
     join(x[:, :0], x, 0, function, out)
 
 
 def join(
-    tail: Tensor, x: Tensor, left: int, function: After, out: Tensor, ends: Tensor | None = None, *, rough: bool = False
+    tail: Tensor, x: Tensor, left: int, function: Epilogue, out: Tensor, ends: Tensor | None = None, *, rough: bool = False
 ) -> None:
     """Writes to `out` what `conv.behind` makes."""
     counts = _NO_ENDS if ends is None else ends.to(torch.int32).numpy()
     before, after = (tail.data_ptr(), tail.stride(0), tail.shape[1]), (x.data_ptr(), x.stride(0), left, x.shape[1])
     of_out = (out.data_ptr(), out.stride(0), out.shape[1], out.shape[2])
-    _join(x.shape[0], *before, *after, counts, function.kind, *_parameters(function), *of_out, parts_for(x.numel()))
+    _join(x.shape[0], *before, *after, counts, function.kind, *_parameters(function), *of_out, num_threads_for(x.numel()))

@@ -10,10 +10,10 @@ import torch
 from numba import njit, prange
 from torch import Tensor
 
-from ..epilogue import NOTHING, After
-from .elementwise import FINISHING, finish, finishing
-from .jit import array, in_parts, parts_for
-from .microkernel import ABREAST, address, scaled_by_lane, sums_of_lanes
+from ..epilogue import NOTHING, Epilogue
+from .elementwise import EPILOGUE_TYPE, epilogue_args, finish
+from .jit import array, jit_parallel, num_threads_for
+from .microkernel import ABREAST, address, affine_inplace, lane_sums
 from .packing import kept
 from .simd import LANES
 
@@ -29,7 +29,7 @@ def _sums(values, lanes):  # type: ignore[no-untyped-def]
     """Of at most a block of values, and of their squares."""
     groups, total, square = values.size // _WIDTH, 0.0, 0.0
     if groups:
-        sums_of_lanes(address(values), groups, address(lanes[0]), address(lanes[1]))
+        lane_sums(address(values), groups, address(lanes[0]), address(lanes[1]))
         for i in range(_WIDTH):
             total += lanes[0, i]
             square += lanes[1, i]
@@ -50,7 +50,7 @@ def _variance(values, mean, square):  # type: ignore[no-untyped-def]
     return total / values.size
 
 
-@in_parts(f"void(f4[:, ::1], f4[::1], f4[::1], f8, f8[:, ::1], f4[:, ::1], {FINISHING}, i8, i8, i8)")
+@jit_parallel(f"void(f4[:, ::1], f4[::1], f4[::1], f8, f8[:, ::1], f4[:, ::1], {EPILOGUE_TYPE}, i8, i8, i8)")
 def _normalize(
     x: Any, weight: Any, bias: Any, epsilon: float, made: Any, scale: Any, after: Any, order: int, strip: int, parts: int
 ) -> None:
@@ -72,7 +72,7 @@ def _normalize(
         for first in range(number * frames, end, strip):
             count = min(strip, end - first)
             for c in range(0, x.shape[1], LANES):
-                scaled_by_lane(address(x[first, c:]), x.shape[1], count, address(scale[0, c:]), address(scale[1, c:]))
+                affine_inplace(address(x[first, c:]), x.shape[1], count, address(scale[0, c:]), address(scale[1, c:]))
             finish(after, order, address(x), x.shape[1], first, first + count, 0, x.shape[1])
 
 
@@ -88,11 +88,11 @@ class Norm:
         self._weight, self._bias, self._epsilon = kept(weight, weight), kept(bias, weight), epsilon
         self._strip = max(1, _STRIP_VALUES // len(weight))
 
-    def __call__(self, x: Tensor, after: After = NOTHING, *, inplace: bool = False) -> Tensor:
+    def __call__(self, x: Tensor, after: Epilogue = NOTHING, *, inplace: bool = False) -> Tensor:
         y = x.contiguous() if inplace else x.clone(memory_format=torch.contiguous_format)
-        weight, bias, parts = array(self._weight), array(self._bias), parts_for(y[0].numel())
+        weight, bias, parts = array(self._weight), array(self._bias), num_threads_for(y[0].numel())
         made, scale = np.empty((-(-y[0].numel() // _BLOCK), 2)), array(y.new_empty(2, y.shape[2]))
-        finished, _read = finishing(after)
+        finished, _read = epilogue_args(after)
         for order, signal in enumerate(array(y)):
             _normalize(signal, weight, bias, self._epsilon, made, scale, finished, order, self._strip, parts)
         return y

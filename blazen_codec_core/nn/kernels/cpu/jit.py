@@ -68,7 +68,7 @@ def compiled(signature: str, *, parallel: bool = False) -> Callable[[FunctionT],
     return made
 
 
-def in_parts(signature: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def jit_parallel(signature: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Compiles a loop over parts, the last argument, twice: for one thread, and for as many as there are parts."""
 
     def made(function: Callable[..., None]) -> Callable[..., None]:
@@ -96,7 +96,7 @@ def _threads_are_shared() -> bool:
     return bool(numba.threading_layer() == "omp")
 
 
-def parts_for(values: int) -> int:
+def num_threads_for(values: int) -> int:
     """How many threads are to work on so many values, after numba was told."""
     if values < MANY_VALUES:
         return 1
@@ -116,7 +116,7 @@ def array(x: Tensor) -> Any:
     return x.detach().numpy()
 
 
-def addressed(x: Tensor) -> Tensor:
+def require_float32_rows(x: Tensor) -> Tensor:
     """A signal whose address a loop may be given: its frames one after the other. What lies at an address has no type, so that is
     looked at here."""
     if x.dtype != torch.float32:

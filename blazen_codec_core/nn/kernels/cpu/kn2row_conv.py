@@ -8,16 +8,16 @@ import torch.nn.functional as F
 from numba import prange
 from torch import Tensor
 
-from .jit import array, in_parts, parts_for
-from .microkernel import address, rows_by_one
-from .packing import in_panels, kept
+from .jit import array, jit_parallel, num_threads_for
+from .microkernel import address, gemm_rows_v1
+from .packing import kept, pack_panels
 from .simd import LANES
 
 _STRIP = 128
 """Frames whose products stay in the nearest cache."""
 
 
-@in_parts("void(f4[:, ::1], i8, i8, f4[:, :, ::1], f4[::1], f4[::1], f4[:, :, ::1], f4[:, ::1], i8)")
+@jit_parallel("void(f4[:, ::1], i8, i8, f4[:, :, ::1], f4[::1], f4[::1], f4[:, :, ::1], f4[:, ::1], i8)")
 def _convolve(x: Any, taps: int, dilation: int, weight: Any, bias: Any, nothing: Any, scratch: Any, out: Any, parts: int) -> None:
     """By scratch `(parts, rows, taps * channels out)`, of whole vectors."""
     frames, channels = out.shape
@@ -30,7 +30,7 @@ def _convolve(x: Any, taps: int, dilation: int, weight: Any, bias: Any, nothing:
             count = min(strip, end - first)
             for vector in range(weight.shape[0]):
                 source, own, to = address(x[first:]), address(weight[vector]), address(made[0, vector * LANES :])
-                rows_by_one(source, depth, 1, 0, depth, own, address(nothing), 0, to, width, 0, count + reach)
+                gemm_rows_v1(source, depth, 1, 0, depth, own, address(nothing), 0, to, width, 0, count + reach)
             for t in range(count):
                 for c in range(channels):
                     total = bias[c]
@@ -39,8 +39,8 @@ def _convolve(x: Any, taps: int, dilation: int, weight: Any, bias: Any, nothing:
                     out[first + t, c] = total
 
 
-class JoinedTaps:
-    """As `ways.JoinedTaps`, of float32 signals on a CPU: what is shifted and added never leaves the cache.
+class Kn2rowConv1d:
+    """As `ways.Kn2rowConv1d`, of float32 signals on a CPU: what is shifted and added never leaves the cache.
 
     Args:
         weight: `(kernel, in, out)`.
@@ -51,12 +51,12 @@ class JoinedTaps:
     def __init__(self, weight: Tensor, bias: Tensor | None, dilation: int) -> None:
         self._kernel, channels, self._out = weight.shape
         joined = weight.detach().permute(1, 0, 2).reshape(channels, -1)
-        self._weight = in_panels(F.pad(joined, (0, -joined.shape[1] % LANES)), 1)
+        self._weight = pack_panels(F.pad(joined, (0, -joined.shape[1] % LANES)), 1)
         self._bias, self._dilation = kept(bias, weight), dilation
 
     def __call__(self, x: Tensor, frames: int) -> Tensor:
         y, nothing = x.new_empty(x.shape[0], frames, self._out), x.new_zeros(LANES)
-        parts = parts_for(x[0].numel())
+        parts = num_threads_for(x[0].numel())
         rows = min(_STRIP, -(-frames // parts)) + (self._kernel - 1) * self._dilation
         fixed = (array(each) for each in (self._weight, self._bias, nothing, x.new_empty(parts, rows, len(self._weight) * LANES)))
         weight, bias, none, scratch = fixed

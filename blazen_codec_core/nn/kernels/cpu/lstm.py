@@ -9,10 +9,10 @@ import torch
 from numba import prange
 from torch import Tensor
 
-from .atomics import add_one, taken, wait_for
-from .jit import array, in_parts, part, parts_for
-from .microkernel import address, is_available, rows_by_four
-from .simd import INDEX, LANES, Lanes, address_of, written
+from .atomics import fetch_add, taken, wait_for
+from .jit import array, jit_parallel, num_threads_for, part
+from .microkernel import address, gemm_rows_v4, is_available
+from .simd import INDEX, LANES, Vector, address_of, written
 from .vecmath import sigmoid, tanh
 
 _AHEAD = 512
@@ -21,8 +21,8 @@ _AHEAD = 512
 
 def _write_remember(builder: Any, gates: Any, cell: Any, out: Any) -> None:
     gates, cell, out = (address_of(builder, address) for address in (gates, cell, out))
-    entry, forget, new, show = (Lanes.load(builder, builder.gep(gates, [INDEX(gate * LANES)])) for gate in range(4))
-    kept = sigmoid(forget).times_and(Lanes.load(builder, cell), sigmoid(entry) * tanh(new))
+    entry, forget, new, show = (Vector.load(builder, builder.gep(gates, [INDEX(gate * LANES)])) for gate in range(4))
+    kept = sigmoid(forget).fma(Vector.load(builder, cell), sigmoid(entry) * tanh(new))
     kept.store(cell)
     (sigmoid(show) * tanh(kept)).store(out)
 
@@ -43,12 +43,12 @@ def _step(t, gates, weight, h, cell, sums, first, end):  # type: ignore[no-untyp
                 for i in range(LANES):
                     sums[row, gate * LANES + i] = gates[row, t, gate, block, i]
         source, to, step = address(h[0, t]), address(sums), h.shape[1] * channels
-        rows_by_four(source, step, 1, 0, channels, address(weight[block]), to, width, to, width, _AHEAD, rows)
+        gemm_rows_v4(source, step, 1, 0, channels, address(weight[block]), to, width, to, width, _AHEAD, rows)
         for row in range(rows):
             _remember(address(sums[row]), address(cell[row, block]), address(h[row, t + 1, block * LANES :]))
 
 
-@in_parts("void(f4[:, :, :, :, ::1], f4[:, :, ::1], f4[:, :, ::1], f4[:, :, ::1], f4[:, :, ::1], i4[:, ::1], i8)")
+@jit_parallel("void(f4[:, :, :, :, ::1], f4[:, :, ::1], f4[:, :, ::1], f4[:, :, ::1], f4[:, :, ::1], i4[:, ::1], i8)")
 def _recur(gates: Any, weight: Any, h: Any, cell: Any, scratch: Any, turns: Any, parts: int) -> None:
     """Each thread takes its own blocks of a frame, and those of others that have not come to them, so that one thread alone comes
     to the end too. `turns[t]` says which are taken and, last, how many are done."""
@@ -60,17 +60,17 @@ def _recur(gates: Any, weight: Any, h: Any, cell: Any, scratch: Any, turns: Any,
                 own = (number + other) % parts
                 if not taken(address(turns[t, own:])):
                     _step(t, gates, weight, h, cell, scratch[number], own * share, min(blocks, (own + 1) * share))
-                    add_one(address(turns[t, parts:]))
+                    fetch_add(address(turns[t, parts:]))
             wait_for(address(turns[t, parts:]), parts)
 
 
-def suits_recurrence(weight: Tensor) -> bool:
+def supports_lstm(weight: Tensor) -> bool:
     """Whether a layer with this recurrent weight `(4 * channels, channels)` can run here."""
     there = is_available() and weight.dtype == torch.float32 and weight.device.type == "cpu"
     return there and weight.shape[1] % LANES == 0
 
 
-def in_blocks(weight: Tensor) -> Tensor:
+def pack_recurrent_weight(weight: Tensor) -> Tensor:
     """The recurrent weight of an LSTM `(4 * channels, channels)` in the order in which `recur` reads it."""
     channels = weight.shape[1]
     ordered = weight.detach().reshape(4, channels // LANES, LANES, channels).permute(1, 3, 0, 2)
@@ -82,11 +82,11 @@ def recur(gates: Tensor, weight: Tensor, cell: Tensor, outputs: Tensor) -> None:
 
     Args:
         gates: The input's share of the gates, bias included, `(rows, frames, 4 * channels)`.
-        weight: From `in_blocks`.
+        weight: From `pack_recurrent_weight`.
         cell: `(rows, channels)`, before the first frame; becomes that after the last.
         outputs: `(rows, 1 + frames, channels)`, of which the first is the one before.
     """
-    (rows, frames, _), channels, parts = gates.shape, cell.shape[1], parts_for(weight.numel())
+    (rows, frames, _), channels, parts = gates.shape, cell.shape[1], num_threads_for(weight.numel())
     blocks = channels // LANES
     # PyTorch's memory begins with a line of cache, which vectors need to be fast
     sums = torch.empty(parts, rows, 4 * LANES, dtype=torch.float32)

@@ -21,7 +21,7 @@ from numba import njit
 from numba.core import cgutils
 from numpy.typing import NDArray
 
-from .simd import ALIGNED, INDEX, LANE, LANES, Lanes, Loop, address_of, vector_of, written
+from .simd import ALIGNED, INDEX, LANE, LANES, Loop, Vector, address_of, vector_of, written
 
 _HEIGHTS = {
     16: {1: (24, 8, 4, 1), 2: (14, 8, 4, 1), 4: (6, 4, 2, 1)},
@@ -68,28 +68,28 @@ def _block(rows: int, vectors: int, nearest: bool, alone: bool) -> Any:
         def at(address: Any, row: Any, number: int, vector: int) -> Any:
             return builder.gep(address, [builder.add(builder.mul(row, INDEX(number)), INDEX(vector * LANES))])
 
-        def values(sums: list[Lanes]) -> list[Any]:
+        def values(sums: list[Vector]) -> list[Any]:
             return [own.value for own in sums]
 
-        sums = [Lanes.number(builder, 0.0)] * (rows * vectors)
-        of_taps = Loop(builder, taps, [x, weight, *values(sums)])
-        x, weight, *carried = of_taps.carried
+        sums = [Vector.number(builder, 0.0)] * (rows * vectors)
+        filter_transform = Loop(builder, taps, [x, weight, *values(sums)])
+        x, weight, *carried = filter_transform.carried
         of_depth = Loop(builder, depth, [x, weight, *carried])
         value, weight, *carried = of_depth.carried
-        sums = [Lanes(builder, own) for own in carried]
-        own = [Lanes.load(builder, at(weight, INDEX(0), 0, v)) for v in range(vectors)]
+        sums = [Vector(builder, own) for own in carried]
+        own = [Vector.load(builder, at(weight, INDEX(0), 0, v)) for v in range(vectors)]
         for v in range(vectors):
             _bring(builder, at(weight, ahead, 1, v), nearest)
         for r in range(rows):
-            factor = (Lanes.load if alone else Lanes.load_everywhere)(builder, at(value, row, r, 0))
+            factor = (Vector.load if alone else Vector.broadcast_load)(builder, at(value, row, r, 0))
             for v in range(vectors):
-                sums[r * vectors + v] = factor.times_and(own[v], sums[r * vectors + v])
+                sums[r * vectors + v] = factor.fma(own[v], sums[r * vectors + v])
         value, weight = builder.gep(value, [INDEX(1)]), builder.gep(weight, [INDEX(vectors * LANES)])
         _, weight, *carried = of_depth.next([value, weight, *values(sums)])
-        of_taps.next([builder.gep(x, [tap]), weight, *carried])
+        filter_transform.next([builder.gep(x, [tap]), weight, *carried])
         for r in range(rows):
             for v in range(vectors):
-                before = Lanes.load(builder, at(start, start_row, r, v))
+                before = Vector.load(builder, at(start, start_row, r, v))
                 (before + sums[r * vectors + v]).store(at(out, out_row, r, v))
 
     return written(write)
@@ -109,7 +109,7 @@ def address(values):  # type: ignore[no-untyped-def]
     return np.int64(values.ctypes.data)
 
 
-def time_of_rows(count: int) -> int:
+def estimated_cost(count: int) -> int:
     """What so many rows of two vectors take: a block's sums take turns, of which few leave the processor waiting."""
     time = 0
     for height in _HEIGHTS[2]:
@@ -130,20 +130,20 @@ def _mixing(stages: Sequence[NDArray[np.float64]], lanes: int, from_start: bool)
             offset = builder.add(builder.mul(step, INDEX(number)), builder.mul(place, INDEX(lanes)))
             return builder.gep(address_of(builder, address), [offset])
 
-        def mixed(values: list[Lanes], factors: NDArray[np.float64], total: Lanes | None = None) -> Lanes:
+        def mixed(values: list[Vector], factors: NDArray[np.float64], total: Vector | None = None) -> Vector:
             for factor, value in zip(factors.tolist(), values, strict=True):
                 if factor:
-                    total = value * factor if total is None else value.times_and(factor, total)
+                    total = value * factor if total is None else value.fma(factor, total)
             assert total is not None
             return total
 
         loop = Loop(builder, count, [INDEX(0)])
         (place,) = loop.carried
-        values = [Lanes.load(builder, at(source, step, i, place), lanes) for i in range(stages[0].shape[1])]
+        values = [Vector.load(builder, at(source, step, i, place), lanes) for i in range(stages[0].shape[1])]
         for stage in stages[:-1]:
             values = [mixed(values, factors) for factors in stage]
         for j, factors in enumerate(stages[-1]):
-            before = Lanes.load(builder, at(start, start_step, j, place), lanes) if from_start else None
+            before = Vector.load(builder, at(start, start_step, j, place), lanes) if from_start else None
             mixed(values, factors, before).store(at(out, out_step, j, place))
         loop.next([builder.add(place, INDEX(1))])
 
@@ -167,32 +167,32 @@ def mixing(stages: Sequence[NDArray[np.float64]], *, from_start: bool) -> Any:
 
 def _sums_of_lanes(builder: Any, values: Any, count: Any, sums: Any, squares: Any) -> None:
     values, sums, squares = (address_of(builder, address) for address in (values, sums, squares))
-    loop = Loop(builder, count, [values, *[Lanes.number(builder, 0.0).value] * (2 * ABREAST)])
+    loop = Loop(builder, count, [values, *[Vector.number(builder, 0.0).value] * (2 * ABREAST)])
     source, *carried = loop.carried
-    total = [Lanes(builder, value) for value in carried]
+    total = [Vector(builder, value) for value in carried]
     for v in range(ABREAST):
-        own = Lanes.load(builder, builder.gep(source, [INDEX(v * LANES)]))
-        total[v], total[ABREAST + v] = total[v] + own, own.times_and(own, total[ABREAST + v])
+        own = Vector.load(builder, builder.gep(source, [INDEX(v * LANES)]))
+        total[v], total[ABREAST + v] = total[v] + own, own.fma(own, total[ABREAST + v])
     loop.next([builder.gep(source, [INDEX(ABREAST * LANES)]), *(own.value for own in total)])
     for v in range(ABREAST):
         total[v].store(builder.gep(sums, [INDEX(v * LANES)]))
         total[ABREAST + v].store(builder.gep(squares, [INDEX(v * LANES)]))
 
 
-sums_of_lanes = written(_sums_of_lanes)
+lane_sums = written(_sums_of_lanes)
 """`(values, count, sums, squares)`: the sum of `count` groups of `ABREAST` vectors of values, and that of their squares, for each
 of the group's lanes, to the addresses `sums` and `squares`."""
 
 
 def _scaled_by_lane(builder: Any, x: Any, step: Any, rows: Any, factor: Any, offset: Any) -> None:
-    own_factor, own_offset = (Lanes.load(builder, address_of(builder, each)) for each in (factor, offset))
+    own_factor, own_offset = (Vector.load(builder, address_of(builder, each)) for each in (factor, offset))
     loop = Loop(builder, rows, [address_of(builder, x)])
     (place,) = loop.carried
-    Lanes.load(builder, place).times_and(own_factor, own_offset).store(place)
+    Vector.load(builder, place).fma(own_factor, own_offset).store(place)
     loop.next([builder.gep(place, [step])])
 
 
-scaled_by_lane = written(_scaled_by_lane)
+affine_inplace = written(_scaled_by_lane)
 """`(x, step, rows, factor, offset)`: `x * factor + offset` of a vector of channels, in its place, in rows that are `step` values
 apart."""
 
@@ -200,18 +200,18 @@ apart."""
 def _largest_of_lanes(builder: Any, values: Any, count: Any, best: Any, where: Any) -> None:
     numbers = vector_of(LANES, LANE)
     zero, one = (ir.Constant(numbers, [number] * LANES) for number in (0, 1))
-    lowest = Lanes.number(builder, float("-inf"))
+    lowest = Vector.number(builder, float("-inf"))
     loop = Loop(builder, count, [address_of(builder, values), zero, lowest.value, zero])
     source, number, most, place = loop.carried
-    own = Lanes.load(builder, source).value
+    own = Vector.load(builder, source).value
     larger = builder.fcmp_ordered(">", own, most)
     most, place = builder.select(larger, own, most), builder.select(larger, number, place)
     loop.next([builder.gep(source, [INDEX(LANES)]), builder.add(number, one), most, place])
-    Lanes(builder, most).store(address_of(builder, best))
+    Vector(builder, most).store(address_of(builder, best))
     builder.store(place, builder.inttoptr(where, numbers.as_pointer()), align=ALIGNED)
 
 
-largest_of_lanes = written(_largest_of_lanes)
+lane_argmax = written(_largest_of_lanes)
 """`(values, count, best, where)`: for each lane the largest of `count` vectors, and which vector it is in, the first of them, to
 the addresses `best` and `where` (int32)."""
 
@@ -242,7 +242,7 @@ def _any_rows(vectors: int, *, nearest: bool = False, alone: bool = False) -> An
     return rows
 
 
-rows_by_one, rows_by_two, rows_by_four = _any_rows(1), _any_rows(2), _any_rows(4, nearest=True)
+gemm_rows_v1, gemm_rows_v2, gemm_rows_v4 = _any_rows(1), _any_rows(2), _any_rows(4, nearest=True)
 """Of one, two and four vectors of channels out, whose weights `(taps * depth, vectors * LANES)` lie together."""
-rows_alone = _any_rows(1, alone=True)
+depthwise_rows = _any_rows(1, alone=True)
 """Of one vector of channels, each with a filter of its own."""

@@ -6,7 +6,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from .microkernel import is_available, rows_by_one, rows_by_two
+from .microkernel import gemm_rows_v1, gemm_rows_v2, is_available
 from .simd import LANES
 
 _TERMS = 128
@@ -23,14 +23,14 @@ def panel(vectors, x, row, taps, tap, depth, weight, bias, out, out_row, count):
             own_x, own_taps, own_depth = x + 4 * (j * tap + k), min(some_taps, taps - j), min(some_depth, depth - k)
             size = own_taps * own_depth * vectors * LANES
             if vectors == 1:
-                rows_by_one(own_x, row, own_taps, tap, own_depth, weight, start, start_row, out, out_row, size, count)
+                gemm_rows_v1(own_x, row, own_taps, tap, own_depth, weight, start, start_row, out, out_row, size, count)
             else:
-                rows_by_two(own_x, row, own_taps, tap, own_depth, weight, start, start_row, out, out_row, size, count)
+                gemm_rows_v2(own_x, row, own_taps, tap, own_depth, weight, start, start_row, out, out_row, size, count)
             weight += 4 * size
             start, start_row = out, out_row
 
 
-def vectors_for(channels: int) -> int:
+def panel_vectors(channels: int) -> int:
     """Of a panel of weights, for so many channels out."""
     return 1 if channels % (2 * LANES) else 2
 
@@ -40,15 +40,15 @@ def suits_products(weight: Tensor) -> bool:
     return is_available() and weight.dtype == torch.float32 and weight.device.type == "cpu"
 
 
-def suits_blocks(weight: Tensor) -> bool:
+def supports_direct_conv(weight: Tensor) -> bool:
     """Whether blocks are made for a weight `(..., out)`: of channels that fill vectors."""
     return suits_products(weight) and weight.shape[-1] % LANES == 0
 
 
-def in_panels(weight: Tensor, vectors: int | None = None) -> Tensor:
+def pack_panels(weight: Tensor, vectors: int | None = None) -> Tensor:
     """A weight `(terms, out)` in panels `(panels, terms, width)`, of so many vectors or as many as `panel` takes."""
     terms, channels = weight.shape
-    width = (vectors or vectors_for(channels)) * LANES
+    width = (vectors or panel_vectors(channels)) * LANES
     return weight.reshape(terms, channels // width, width).transpose(0, 1).contiguous()
 
 

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from .jit import in_parts, parts_for
+from .jit import jit_parallel, num_threads_for
 
 _TURN, _STEP = 2 * math.pi * 2.0**-32, 2.0**-32
 _COST = 16
 """Values that could be copied while one word is worked on."""
 
 
-@in_parts("void(u8[::1], f4[:, ::1], i8)")
+@jit_parallel("void(u8[::1], f4[:, ::1], i8)")
 def _normals(words: Any, out: Any, parts: int) -> None:
     share = -(-words.size // parts)
     for number in prange(parts):
@@ -28,5 +28,5 @@ def _normals(words: Any, out: Any, parts: int) -> None:
 def normals(words: Any) -> Any:
     """Two float32 values of a standard normal distribution, by the Box-Muller transform, of each uint64: `(words, 2)`."""
     out = np.empty((words.size, 2), np.float32)
-    _normals(words, out, parts_for(words.size * _COST))
+    _normals(words, out, num_threads_for(words.size * _COST))
     return out

@@ -27,24 +27,24 @@ def vector_of(lanes: int, values: Any = FLOAT) -> Any:
     return ir.VectorType(values, lanes)
 
 
-class Lanes:
+class Vector:
     """A vector; operators take others of as many lanes, and numbers."""
 
     def __init__(self, builder: Any, value: Any) -> None:
         self._builder, self.value = builder, value
 
     @classmethod
-    def number(cls, builder: Any, number: float, lanes: int = LANES) -> Lanes:
+    def number(cls, builder: Any, number: float, lanes: int = LANES) -> Vector:
         """The same number everywhere."""
         return cls(builder, ir.Constant(vector_of(lanes), [number] * lanes))
 
     @classmethod
-    def load(cls, builder: Any, address: Any, lanes: int = LANES) -> Lanes:
+    def load(cls, builder: Any, address: Any, lanes: int = LANES) -> Vector:
         """From the address of a float32."""
         return cls(builder, builder.load(builder.bitcast(address, vector_of(lanes).as_pointer()), align=ALIGNED))
 
     @classmethod
-    def load_everywhere(cls, builder: Any, address: Any, lanes: int = LANES) -> Lanes:
+    def broadcast_load(cls, builder: Any, address: Any, lanes: int = LANES) -> Vector:
         """The one value at an address."""
         nothing = ir.Constant(vector_of(lanes), ir.Undefined)
         first = builder.insert_element(nothing, builder.load(address), LANE(0))
@@ -57,63 +57,63 @@ class Lanes:
     def lanes(self) -> int:
         return int(self.value.type.count)
 
-    def like(self, number: float) -> Lanes:
+    def like(self, number: float) -> Vector:
         """The same number everywhere, in a vector like this."""
-        return Lanes.number(self._builder, number, self.lanes)
+        return Vector.number(self._builder, number, self.lanes)
 
-    def _other(self, other: Lanes | float) -> Any:
-        return (other if isinstance(other, Lanes) else self.like(other)).value
+    def _other(self, other: Vector | float) -> Any:
+        return (other if isinstance(other, Vector) else self.like(other)).value
 
-    def _made(self, value: Any) -> Lanes:
-        return Lanes(self._builder, value)
+    def _made(self, value: Any) -> Vector:
+        return Vector(self._builder, value)
 
-    def _called(self, name: str, *others: Lanes | float) -> Lanes:
+    def _called(self, name: str, *others: Vector | float) -> Vector:
         """What one of LLVM's own functions makes."""
         values = [self.value, *map(self._other, others)]
         function = ir.FunctionType(self.value.type, [self.value.type] * len(values))
         called = cgutils.get_or_insert_function(self._builder.module, function, f"llvm.{name}.v{self.lanes}f32")
         return self._made(self._builder.call(called, values))
 
-    def __add__(self, other: Lanes | float) -> Lanes:
+    def __add__(self, other: Vector | float) -> Vector:
         return self._made(self._builder.fadd(self.value, self._other(other)))
 
-    def __sub__(self, other: Lanes | float) -> Lanes:
+    def __sub__(self, other: Vector | float) -> Vector:
         return self._made(self._builder.fsub(self.value, self._other(other)))
 
-    def __mul__(self, other: Lanes | float) -> Lanes:
+    def __mul__(self, other: Vector | float) -> Vector:
         return self._made(self._builder.fmul(self.value, self._other(other)))
 
-    def __truediv__(self, other: Lanes | float) -> Lanes:
+    def __truediv__(self, other: Vector | float) -> Vector:
         return self._made(self._builder.fdiv(self.value, self._other(other)))
 
-    def __neg__(self) -> Lanes:
+    def __neg__(self) -> Vector:
         return self._made(self._builder.fneg(self.value))
 
-    def times_and(self, factor: Lanes | float, more: Lanes | float) -> Lanes:
+    def fma(self, factor: Vector | float, more: Vector | float) -> Vector:
         """`self * factor + more`, rounded once where the processor can."""
         return self._called("fmuladd", factor, more)
 
-    def nearest(self) -> Lanes:
+    def nearest(self) -> Vector:
         """Whole numbers."""
         return self._called("rint")
 
-    def at_most(self, other: Lanes | float) -> Lanes:
+    def minimum(self, other: Vector | float) -> Vector:
         """The other, where this is larger or not a number."""
         return self._select("<", other, self, other)
 
-    def at_least(self, other: Lanes | float) -> Lanes:
+    def maximum(self, other: Vector | float) -> Vector:
         """The other, where this is smaller or not a number."""
         return self._select(">", other, self, other)
 
-    def unless_positive(self, other: Lanes) -> Lanes:
+    def where_positive(self, other: Vector) -> Vector:
         """The other, where this is zero or less."""
         return self._select("<=", 0.0, other, self)
 
-    def _select(self, sign: str, against: Lanes | float, then: Lanes | float, otherwise: Lanes | float) -> Lanes:
+    def _select(self, sign: str, against: Vector | float, then: Vector | float, otherwise: Vector | float) -> Vector:
         holds = self._builder.fcmp_ordered(sign, self.value, self._other(against))
         return self._made(self._builder.select(holds, self._other(then), self._other(otherwise)))
 
-    def power_of_two(self) -> Lanes:
+    def exp2(self) -> Vector:
         """Two to the power of this, which is a whole number."""
         numbers = vector_of(self.lanes, LANE)
         power = self._builder.fptosi(self.value, numbers)

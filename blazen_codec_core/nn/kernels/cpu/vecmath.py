@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from .simd import Lanes
+from .simd import Vector
 
 _PI_HIGH, _PI_LOW = 3.140625, math.pi - 3.140625
 _LN2_HIGH, _LN2_LOW = 0.693359375, math.log(2) - 0.693359375
@@ -23,44 +23,44 @@ _STEEP = 80.0
 """From here on a sigmoid is 0 or 1 in float32, and the exponential still has a float32."""
 
 
-def _polynomial(x: Lanes, factors: Sequence[float]) -> Lanes:
+def _polynomial(x: Vector, factors: Sequence[float]) -> Vector:
     """Horner's scheme, the factor of the lowest power first."""
     total = x.like(factors[-1])
     for factor in reversed(factors[:-1]):
-        total = total.times_and(x, factor)
+        total = total.fma(x, factor)
     return total
 
 
-def _reduced(x: Lanes, high: float, low: float) -> tuple[Lanes, Lanes]:
+def _reduced(x: Vector, high: float, low: float) -> tuple[Vector, Vector]:
     """The nearest multiple of a number that is given as a sum, and what is left."""
     count = (x * (1 / (high + low))).nearest()
-    return count, count.times_and(-low, count.times_and(-high, x))
+    return count, count.fma(-low, count.fma(-high, x))
 
 
-def snake(x: Lanes, alpha: Lanes, inverse: Lanes) -> Lanes:
+def snake(x: Vector, alpha: Vector, inverse: Vector) -> Vector:
     """`x + sin(alpha x)^2 * inverse`."""
     _, angle = _reduced(x * alpha, _PI_HIGH, _PI_LOW)
-    square = (angle * angle).at_most(_LARGEST)  # so that it stays one of a sine where the angle is too large for the reduction
+    square = (angle * angle).minimum(_LARGEST)  # so that it stays one of a sine where the angle is too large for the reduction
     sine = _polynomial(square, _SINE)
-    return (square * sine * sine).times_and(inverse, x)
+    return (square * sine * sine).fma(inverse, x)
 
 
-def _exponential_less_one(x: Lanes) -> Lanes:
+def _exponential_less_one(x: Vector) -> Vector:
     power, x = _reduced(x, _LN2_HIGH, _LN2_LOW)
-    less_one = (x * x).times_and(_polynomial(x, _EXPONENTIAL), x)
-    factor = power.power_of_two()
-    return factor.times_and(less_one, factor - 1.0)
+    less_one = (x * x).fma(_polynomial(x, _EXPONENTIAL), x)
+    factor = power.exp2()
+    return factor.fma(less_one, factor - 1.0)
 
 
-def elu(x: Lanes) -> Lanes:
+def elu(x: Vector) -> Vector:
     """`x` where it is positive, `exp(x) - 1` where it is not."""
-    return x.unless_positive(_exponential_less_one(x.at_most(0.0).at_least(_FLAT)))
+    return x.where_positive(_exponential_less_one(x.minimum(0.0).maximum(_FLAT)))
 
 
-def sigmoid(x: Lanes) -> Lanes:
-    return x.like(1.0) / (_exponential_less_one((-x).at_most(_STEEP).at_least(-_STEEP)) + 2.0)
+def sigmoid(x: Vector) -> Vector:
+    return x.like(1.0) / (_exponential_less_one((-x).minimum(_STEEP).maximum(-_STEEP)) + 2.0)
 
 
-def tanh(x: Lanes) -> Lanes:
-    less_one = _exponential_less_one((x + x).at_most(_STEEP).at_least(-_STEEP))
+def tanh(x: Vector) -> Vector:
+    less_one = _exponential_less_one((x + x).minimum(_STEEP).maximum(-_STEEP))
     return less_one / (less_one + 2.0)

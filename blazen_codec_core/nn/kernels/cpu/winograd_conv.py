@@ -12,12 +12,12 @@ import torch
 from numba import njit, prange
 from torch import Tensor
 
-from ..epilogue import NOTHING, After, Fusing
-from ..winograd import OF_SEVEN, OF_SEVEN_ROUGHLY, OF_THREE, OF_TWO, OF_TWO_HEAVY, Filter, plain
-from .elementwise import FINISHING, finish, finishing
-from .jit import array, in_parts, parts_for
-from .microkernel import address, mixing, time_of_rows
-from .packing import in_panels, kept, panel
+from ..epilogue import NOTHING, Epilogue, FusedConv1d
+from ..winograd import F_3_2, F_4_3, F_5_2, F_8_7, F_8_7_FAST, WinogradTransform, plain
+from .elementwise import EPILOGUE_TYPE, epilogue_args, finish
+from .jit import array, jit_parallel, num_threads_for
+from .microkernel import address, estimated_cost, mixing
+from .packing import kept, pack_panels, panel
 from .simd import LANES
 
 _ZERO = np.float32(0)
@@ -25,7 +25,7 @@ _FEWEST, _MOST, _VALUES = 36, 96, 1 << 17
 """Rows of frames computed together that are worked on at a time; and what the signal becomes for them, which stays in cache."""
 _PAGE, _LINES = 1024, 32
 """Values whose addresses have lines of cache of their own; and two such lines."""
-_BY_NUMBER: tuple[Filter, ...] = (OF_TWO, OF_TWO_HEAVY, OF_THREE, OF_SEVEN, OF_SEVEN_ROUGHLY)
+_BY_NUMBER: tuple[WinogradTransform, ...] = (F_5_2, F_3_2, F_4_3, F_8_7, F_8_7_FAST)
 
 
 def _chosen(functions: Sequence[Any]) -> Any:
@@ -42,8 +42,8 @@ def _chosen(functions: Sequence[Any]) -> Any:
     return call
 
 
-_of_signal = _chosen([mixing(each.of_signal, from_start=False) for each in _BY_NUMBER])
-_to_frames = _chosen([mixing(each.to_frames, from_start=True) for each in _BY_NUMBER])
+_of_signal = _chosen([mixing(each.input_transform, from_start=False) for each in _BY_NUMBER])
+_to_frames = _chosen([mixing(each.output_transform, from_start=True) for each in _BY_NUMBER])
 
 
 @njit
@@ -108,16 +108,16 @@ def _products(  # type: ignore[no-untyped-def]
         finish(after, order, address(y), y.shape[1], start, stop, column, column + width)
 
 
-@in_parts("void(i8, f4[:, ::1], i8, i8, f4[:, ::1], f4[:, :, ::1], i8, i8)")
+@jit_parallel("void(i8, f4[:, ::1], i8, i8, f4[:, ::1], f4[:, :, ::1], i8, i8)")
 def _spread_all(number: int, x: Any, dilation: int, rows: int, signal: Any, edge: Any, frames: int, parts: int) -> None:
     share = -(-rows // parts)
     for part in prange(parts):
         _spread(number, frames, x, dilation, part * share, min(rows, (part + 1) * share), signal, 0, edge[part])
 
 
-@in_parts(
+@jit_parallel(
     "void(UniTuple(i8, 2), f4[:, ::1], i8, f4[:, :, :, ::1], f4[:, :, ::1], f4[::1], i8, i8, f4[:, :, ::1], "
-    f"f4[:, :, ::1], f4[:, :, ::1], f4[:, :, ::1], f4[::1], {FINISHING}, i8, f4[:, ::1], i8)"
+    f"f4[:, :, ::1], f4[:, :, ::1], f4[:, :, ::1], f4[::1], {EPILOGUE_TYPE}, i8, f4[:, ::1], i8)"
 )
 def _convolve_by_points(
     filter: Any, x: Any, dilation: int, weight: Any, plain: Any, bias: Any, rows: int, strip: int, signal: Any, made: Any,
@@ -143,7 +143,7 @@ def _convolve_by_points(
             )  # fmt: skip
 
 
-class BlocksByPoints(Fusing):
+class WinogradConv1d(FusedConv1d):
     """A convolution of as many taps as a filter, in its fewer products.
 
     With a dilation `d` the signal is taken as blocks of `d` frames, of which `own.frames` at a time are computed together: row
@@ -155,23 +155,23 @@ class BlocksByPoints(Fusing):
 
     any_length = True
 
-    def __init__(self, own: Filter, weight: Tensor, bias: Tensor | None, dilation: int = 1) -> None:
+    def __init__(self, own: WinogradTransform, weight: Tensor, bias: Tensor | None, dilation: int = 1) -> None:
         _, self._channels, self._out = weight.shape
-        self._dilation, self._frames, self._needed = dilation, own.frames, own.of_signal[0].shape[1]
-        of_points = torch.einsum("pk,kio->pio", torch.from_numpy(own.of_taps), weight.detach().double()).float()
-        by_panel, tap = torch.stack([in_panels(each) for each in of_points], dim=1).contiguous(), _plain_tap(own)
+        self._dilation, self._frames, self._needed = dilation, own.frames, own.input_transform[0].shape[1]
+        of_points = torch.einsum("pk,kio->pio", torch.from_numpy(own.filter_transform), weight.detach().double()).float()
+        by_panel, tap = torch.stack([pack_panels(each) for each in of_points], dim=1).contiguous(), _plain_tap(own)
         self._points, self._width = by_panel.shape[1], by_panel.shape[3]
         self._filter = (_BY_NUMBER.index(own), tap)
-        self._weights = [array(each) for each in (by_panel, in_panels(weight.detach()[tap]), kept(bias, weight))]
+        self._weights = [array(each) for each in (by_panel, pack_panels(weight.detach()[tap]), kept(bias, weight))]
         self._nothing = array(weight.new_zeros(self._width))
 
-    def __call__(self, x: Tensor, frames: int, after: After = NOTHING) -> Tensor:
+    def __call__(self, x: Tensor, frames: int, after: Epilogue = NOTHING) -> Tensor:
         d, count, width = self._dilation, self._points, self._width
         blocks, over = divmod(frames, self._frames * d)
         rows = blocks * d + min(d, over)
-        parts = parts_for(rows * self._channels * width)
+        parts = num_threads_for(rows * self._channels * width)
         strip = _strip(rows, d, parts, max(_FEWEST, min(_MOST, _VALUES // (count * self._channels))))
-        y, (finished, _read) = x.new_empty(x.shape[0], frames, self._out), finishing(after)  # below what is soon let go
+        y, (finished, _read) = x.new_empty(x.shape[0], frames, self._out), epilogue_args(after)  # below what is soon let go
         signal = array(x.new_empty(parts if strip < rows else 1, count, _apart(strip * self._channels)))
         made, edge = x.new_empty(parts, count, _apart(strip * width)), x.new_empty(parts, self._needed, self._channels)
         scratch = [signal, *(array(each) for each in (made, edge, x.new_empty(parts, self._frames, width)))]
@@ -185,7 +185,7 @@ class BlocksByPoints(Fusing):
         return y
 
 
-def _plain_tap(own: Filter) -> int:
+def _plain_tap(own: WinogradTransform) -> int:
     """Its number, or -1."""
     tap = plain(own)
     return -1 if tap is None else tap
@@ -206,6 +206,6 @@ def _strip(rows: int, dilation: int, parts: int, most: int) -> int:
 
     def time(count: int) -> int:
         strips = math.ceil(rows / count)
-        return math.ceil(strips / parts) * (4 + time_of_rows(count))
+        return math.ceil(strips / parts) * (4 + estimated_cost(count))
 
     return min(choices, key=time)

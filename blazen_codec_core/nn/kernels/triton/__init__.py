@@ -8,21 +8,21 @@ With `TRITON_INTERPRET=1` they run on the CPU, slowly, to be tested without a GP
 
 from .depthwise_conv import Depthwise
 from .elementwise import apply, join
-from .gemm_conv import Products, Search
+from .gemm_conv import GemmConv1d, Search
 from .group_norm import Norm
 from .launch import runs_on
-from .lstm import Recurrence, suits_recurrence
+from .lstm import Recurrence, supports_lstm
 from .philox import normals
 
 __all__ = [
     "Depthwise",
+    "GemmConv1d",
     "Norm",
-    "Products",
     "Recurrence",
     "Search",
     "apply",
     "join",
     "normals",
     "runs_on",
-    "suits_recurrence",
+    "supports_lstm",
 ]

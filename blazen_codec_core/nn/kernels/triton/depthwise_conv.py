@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..epilogue import NOTHING, After, Fusing
+from ..epilogue import NOTHING, Epilogue, FusedConv1d
 from ..memory_format import whole
 from .launch import launch
 from .vecmath import finished, to_tf32
@@ -47,8 +47,8 @@ def _depthwise(  # type: ignore[no-untyped-def]
     tl.store(out + signal * frames * channels + begin + place, total.to(out.dtype.element_ty), mask=filled)
 
 
-class Depthwise(Fusing):
-    """See `ways.Convolution`.
+class Depthwise(FusedConv1d):
+    """See `ways.Conv1dKernel`.
 
     Args:
         taps: `(kernel, channels)`.
@@ -59,7 +59,7 @@ class Depthwise(Fusing):
         self._taps, self._dilation, self._rough = taps.detach().float().contiguous(), dilation, rough
         self._bias = None if bias is None else bias.detach().float().contiguous()
 
-    def __call__(self, x: Tensor, frames: int, after: After = NOTHING) -> Tensor:
+    def __call__(self, x: Tensor, frames: int, after: Epilogue = NOTHING) -> Tensor:
         x = whole(x)
         batch, _, channels = x.shape
         out = x.new_empty(batch, frames, channels)

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..epilogue import After
+from ..epilogue import Epilogue
 from ..memory_format import whole
 from .launch import launch
 from .vecmath import NONE, function_of, to_tf32
@@ -39,13 +39,13 @@ def _join(  # type: ignore[no-untyped-def]
     tl.store(out + signal * out_batch + place, value.to(out.dtype.element_ty), mask=place < total)
 
 
-def apply(function: After, x: Tensor, out: Tensor) -> None:
+def apply(function: Epilogue, x: Tensor, out: Tensor) -> None:
     """Writes the function of a signal to another one of its shape, of whole frames."""
     join(x[:, :0], x, 0, function, out)
 
 
 def join(
-    tail: Tensor, x: Tensor, left: int, function: After, out: Tensor, ends: Tensor | None = None, *, rough: bool = False
+    tail: Tensor, x: Tensor, left: int, function: Epilogue, out: Tensor, ends: Tensor | None = None, *, rough: bool = False
 ) -> None:
     """Writes to `out` what `conv.behind` makes."""
     first = tail.shape[1] + left

@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..epilogue import NOTHING, After, Fusing
+from ..epilogue import NOTHING, Epilogue, FusedConv1d
 from ..memory_format import whole
 from .launch import launch, stages
 from .vecmath import finished, to_tf32
@@ -126,11 +126,11 @@ MOST_SPARE = 0.06
 """Of a window, that may be multiplied by zeros."""
 
 
-class Products(Fusing):
-    """A convolution; see `ways.Convolution`. Windows of one tap after the other are read as one where they lie so.
+class GemmConv1d(FusedConv1d):
+    """A convolution; see `ways.Conv1dKernel`. Windows of one tap after the other are read as one where they lie so.
 
     Args:
-        taps: `(stride * in, out)` each, as for `ways.ShiftedProducts`.
+        taps: `(stride * in, out)` each, as for `ways.GemmPerTapConv1d`.
         dilation: In blocks of `stride` frames.
         rough: TF32 will do for float32.
     """
@@ -154,7 +154,7 @@ class Products(Fusing):
         loaded = weight.element_size() * depth * (blocks.rows + columns * (1 + self._exact))
         self._blocks = replace(blocks, columns=columns, depth=depth, stages=stages(blocks.stages, loaded, weight.device))
 
-    def __call__(self, x: Tensor, frames: int, after: After = NOTHING) -> Tensor:
+    def __call__(self, x: Tensor, frames: int, after: Epilogue = NOTHING) -> Tensor:
         x = whole(x)
         batch, columns = x.shape[0], self._columns
         out = x.new_empty(batch, frames, columns)
@@ -189,7 +189,7 @@ class Search:
     """The entry of a codebook whose product with a vector, and its own offset, make the most; see `kernels.search`."""
 
     def __init__(self, table: Tensor, offset: Tensor | None) -> None:
-        self._products = Products(table[None].contiguous(), offset, 1, 1, rough=False)
+        self._products = GemmConv1d(table[None].contiguous(), offset, 1, 1, rough=False)
 
     def __call__(self, codes: Tensor) -> Tensor:
         rows = codes.reshape(1, -1, codes.shape[-1])

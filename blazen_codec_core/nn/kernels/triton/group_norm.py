@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..epilogue import NOTHING, After
+from ..epilogue import NOTHING, Epilogue
 from ..memory_format import whole
 from .elementwise import BLOCK
 from .launch import launch
@@ -52,7 +52,7 @@ class Norm:
     def __init__(self, weight: Tensor, bias: Tensor, epsilon: float) -> None:
         self._weight, self._bias, self._epsilon = weight.detach().double(), bias.detach().double(), epsilon
 
-    def __call__(self, x: Tensor, after: After = NOTHING, *, inplace: bool = False) -> Tensor:
+    def __call__(self, x: Tensor, after: Epilogue = NOTHING, *, inplace: bool = False) -> Tensor:
         x = whole(x)
         batch, frames, channels = x.shape
         total = frames * channels

@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..memory_format import whole
-from .gemm_conv import Products, rounded
+from .gemm_conv import GemmConv1d, rounded
 from .launch import INTERPRETED, launch, stages
 from .vecmath import exponential_less_one, to_tf32
 
@@ -113,7 +113,7 @@ def _units(channels: int, device: torch.device) -> int | None:
     return next((units for units in shares if channels % units == 0 and channels // units <= most), None)
 
 
-def suits_recurrence(of_hidden: Tensor) -> bool:
+def supports_lstm(of_hidden: Tensor) -> bool:
     """Whether the kernel runs a layer with these weights, `(4 * channels, channels)`."""
     channels = of_hidden.shape[1]
     return channels % DEPTH == 0 and _units(channels, of_hidden.device) is not None
@@ -135,7 +135,7 @@ class Recurrence:
         self._units, self._programs = units, channels // units
         of_programs = torch.arange(4 * channels, device=bias.device).reshape(4, self._programs, self._units)
         order = of_programs.transpose(0, 1).flatten()
-        self._entry = Products(of_input[order].t()[None], bias[order], 1, 1, rough=rough)
+        self._entry = GemmConv1d(of_input[order].t()[None], bias[order], 1, 1, rough=rough)
         weight = of_hidden.detach()[order].contiguous()
         self._exact = weight.dtype == torch.float32 and not rough
         self._weight = rounded(weight) if weight.dtype == torch.float32 else weight
