@@ -113,7 +113,7 @@ def run(name: str, files: int, broken: int, workers: int, device: str) -> dict[s
             codec.encode_batch([timing.voices(codec, seconds) for seconds in (0.3, 1.0, 4.0)], codec.sample_rate)  # compiles
         started = time.perf_counter()
         with peak_memory() as peaks:
-            summary = bc.tokenize_dataset(source, codec, out, engine=bc.Engine(workers=workers))
+            summary = bc.tokenize_dataset(source, codec, out, executor=bc.Executor(workers=workers))
         elapsed = time.perf_counter() - started
         streams = sum(tokens.seconds * tokens.streams for _, tokens in bc.read_tokens(out))
         alone = Alone(codec.name, codec.options, out)
@@ -148,7 +148,7 @@ def short(name: str, files: int = 2_000, seconds: float = 0.02) -> dict[str, Any
             noise = 0.2 * rng.standard_normal(int(seconds * codec.sample_rate))
             soundfile.write(source / f"{number:05d}.wav", noise, codec.sample_rate)
         cpu, started = time.process_time(), time.perf_counter()
-        summary = bc.tokenize_dataset(source, codec, out, engine=bc.Engine(workers=1))
+        summary = bc.tokenize_dataset(source, codec, out, executor=bc.Executor(workers=1))
         cpu, elapsed = time.process_time() - cpu, time.perf_counter() - started
     return {
         "codec": name,

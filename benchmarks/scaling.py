@@ -130,7 +130,7 @@ def around(lengths: tuple[float, ...] = (2.0, 10.0, 30.0), total: float = 7200.0
             for number in range(1, count):
                 (source / f"{number}.wav").symlink_to(source / "0.wav")
             started, used = time.perf_counter(), time.thread_time()
-            bc.tokenize_dataset(source, codec, out, shard_minutes=60, engine=bc.Engine(workers=1))
+            bc.tokenize_dataset(source, codec, out, shard_minutes=60, executor=bc.Executor(workers=1))
             took, used = time.perf_counter() - started, time.thread_time() - used
         rows.append({"seconds": length, "recordings": count / took, "times": total / took, "thread_ms": 1000 * used / count})
     return rows

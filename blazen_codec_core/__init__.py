@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .backend import AudioBackend, CodecBackend, DecoderSession, EncoderSession
     from .dataset.executors.ray import Cluster
     from .dataset.rows import tokens_from_row
-    from .dataset.runner import Engine, Summary, detokenize_dataset, tokenize_dataset
+    from .dataset.runner import Executor, Summary, detokenize_dataset, tokenize_dataset
     from .dataset.shards import read_tokens
     from .errors import (
         AmbiguousCodec,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
         InferenceError,
         InvalidInput,
         InvalidTokens,
-        LicenceNotice,
+        LicenseNotice,
         NotYetImplemented,
         OtherWeightsNotice,
         PluginError,
@@ -71,12 +71,12 @@ __all__ = [
     "DiskTrouble",
     "DynCodecProvider",
     "EncoderSession",
-    "Engine",
     "EngineNotAvailable",
+    "Executor",
     "InferenceError",
     "InvalidInput",
     "InvalidTokens",
-    "LicenceNotice",
+    "LicenseNotice",
     "LoadOptions",
     "NotYetImplemented",
     "OtherWeightsNotice",
@@ -115,7 +115,7 @@ _MODULES = {
     "backend": ("AudioBackend", "CodecBackend", "DecoderSession", "EncoderSession"),
     "dataset.executors.ray": ("Cluster",),
     "dataset.rows": ("tokens_from_row",),
-    "dataset.runner": ("Engine", "Summary", "detokenize_dataset", "tokenize_dataset"),
+    "dataset.runner": ("Executor", "Summary", "detokenize_dataset", "tokenize_dataset"),
     "dataset.shards": ("read_tokens",),
     "plugins.discovery": ("PluginRecord", "Plugins", "discover"),
     "plugins.hookspecs": ("hookimpl",),

@@ -1,4 +1,4 @@
-"""What most users call."""
+"""Entry points: `load` a codec by name, and list what is installed."""
 
 from __future__ import annotations
 

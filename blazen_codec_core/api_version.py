@@ -1,4 +1,4 @@
-"""Which generation of the interface between core and plugins this is."""
+"""Version of the interface between core and plugins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The trait: what every codec does, whatever runs it."""
+"""The codec trait: the interface of every backend."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class EncoderSession(ABC):
     @property
     @abstractmethod
     def first_samples(self) -> int:
-        """How many samples must have been pushed when the first tokens come out."""
+        """Number of samples that must have been pushed when the first tokens come out."""
 
 
 class DecoderSession(ABC):
@@ -162,7 +162,7 @@ class CodecBackend(AudioBackend):
 
     @property
     def preferred_chunk_frames(self) -> int:
-        """How many frames at once a session is fastest with; whole tiles."""
+        """Number of frames that at once a session is fastest with; whole tiles."""
         return self.spec.tile_frames
 
     @property
@@ -172,7 +172,7 @@ class CodecBackend(AudioBackend):
 
     @property
     def max_batch_size(self) -> int:
-        """How many signals run side by side on its device; 1 if a batch is no faster than one after the other."""
+        """Number of signals that run side by side on its device; 1 if a batch is no faster than one after the other."""
         return 1
 
     @property
@@ -274,7 +274,7 @@ class CodecBackend(AudioBackend):
         return audio[:, : tokens.num_samples]
 
     def decoded_samples(self, tokens: CodecTokens) -> int:
-        """How many samples a channel the decoder makes of tokens, before those beyond the end of the audio are cut off."""
+        """Number of samples a channel that the decoder makes of tokens, before those beyond the end of the audio are cut off."""
         return longest(tokens.frames, tokens.hop_length, tokens.segment)
 
     def _everything(self, tokens: CodecTokens) -> CodecTokens:

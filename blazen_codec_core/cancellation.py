@@ -1,4 +1,4 @@
-"""Work that nobody waits for any more: threads cannot be stopped from outside, so it asks whether it is still wanted."""
+"""Cooperative cancellation: long work polls a flag between steps, because threads cannot be interrupted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What may come in: audio that a model can encode, and tokens that it can decode."""
+"""Validation against a model: audio that it can encode, and tokens that it can decode."""
 
 from __future__ import annotations
 

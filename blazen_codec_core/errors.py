@@ -14,7 +14,7 @@
     ├── InferenceError          the network failed while running
     └── NotYetImplemented       the codec cannot do this
 
-Each message says what was wrong and what to do about it. Notices are warnings, for `warnings.filterwarnings`: `LicenceNotice`,
+Each message says what was wrong and what to do about it. Notices are warnings, for `warnings.filterwarnings`: `LicenseNotice`,
 `OtherWeightsNotice`, `UnknownSettingsNotice`, `SlowerNotice`.
 """
 
@@ -86,7 +86,7 @@ class NotYetImplemented(CodecError, NotImplementedError):
     """The codec does not offer this."""
 
 
-class LicenceNotice(UserWarning):
+class LicenseNotice(UserWarning):
     """What a user should know about the licence of weights; shown once for each model."""
 
 

@@ -1,4 +1,4 @@
-"""What a forked child of a process may not share with it. Of the threads of its parent only the one that forked is there."""
+"""Forked children: things that they may not share with their parent, of whose threads only the one that forked is there."""
 
 from __future__ import annotations
 
@@ -92,12 +92,12 @@ class cached_property(Generic[T]):  # noqa: N801 as Python's own
 
 
 def is_forked_child() -> bool:
-    """Whether this process is the fork of one that had loaded this package, and has not begun another program since."""
+    """Tell whether this process is the fork of one that had loaded this package, and has not begun another program since."""
     return _forked
 
 
 def are_held_off() -> bool:
-    """Whether a fork of another thread than the busy ones would wait now."""
+    """Tell whether a fork of another thread than the busy ones would wait now."""
     return bool(_busy)
 
 
@@ -122,7 +122,7 @@ def held_off() -> Iterator[None]:
 
 
 def _are_busy(own: bool) -> bool:
-    """Whether this thread is, or any other."""
+    """Tell whether this thread is, or any other."""
     me = threading.get_ident()
     return any(busy is not None and (busy.thread == me) is own for busy in [known() for known in list(_busy.values())])
 

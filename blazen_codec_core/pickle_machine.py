@@ -62,7 +62,7 @@ class Machine:
         raise ValueError("a pickle asks for what is kept elsewhere")
 
     def is_key(self, key: Any) -> bool:
-        """Whether a dictionary may have such a key. Hashing what is nested deeply would end the process."""
+        """Tell whether a dictionary may have such a key. Hashing what is nested deeply would end the process."""
         return isinstance(key, str)
 
     def unknown(self, text: str) -> Name:

@@ -1,4 +1,4 @@
-"""The two ways to hold a codec: typed, for code that knows its backend, and erased, for code that does not."""
+"""Handle and provider: a codec for code that knows its backend's class, and for code that does not."""
 
 from __future__ import annotations
 

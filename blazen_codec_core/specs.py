@@ -48,7 +48,7 @@ LAYERS = DeviceCapabilities(devices=("cuda", "mps", "cpu"), dtypes=("float32", "
 
 
 def is_commit(revision: str | None) -> bool:
-    """Whether a revision of a repository names one state of it for ever."""
+    """Tell whether a revision of a repository names one state of it for ever."""
     return revision is not None and re.fullmatch(r"[0-9a-f]{40}", revision) is not None
 
 
@@ -84,7 +84,7 @@ class WeightSource(_Frozen):
 
     @property
     def is_pinned(self) -> bool:
-        """Whether it is known which file it is: it ships with a package, or has a digest or a commit."""
+        """Tell whether it is known which file it is: it ships with a package, or has a digest or a commit."""
         return bool(self.package or self.sha256 or (self.repo and is_commit(self.revision)))
 
     @property
@@ -165,8 +165,8 @@ class CodecSpec(_Frozen):
         weights: Where its weights are.
         file_names: Other names that a folder's weights may have, such as a trainer's.
         mirrors: Other places that have them, tried in this order.
-        licence: Of the weights, as their publisher states it.
-        licence_notice: What a user has to be told once about it, such as that it is non-commercial.
+        license: Of the weights, as their publisher states it.
+        license_notice: What a user has to be told once about it, such as that it is non-commercial.
         architecture: What decides the network's shape; a config published beside the weights is held against it.
     """
 
@@ -193,8 +193,8 @@ class CodecSpec(_Frozen):
     weights: WeightSource
     file_names: tuple[str, ...] = ()
     mirrors: tuple[WeightSource, ...] = ()
-    licence: str
-    licence_notice: str | None = None
+    license: str
+    license_notice: str | None = None
     homepage: str | None = None
     capabilities: DeviceCapabilities = DeviceCapabilities()
     architecture: SerializeAsAny[BaseModel] | None = None

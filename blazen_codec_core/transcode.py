@@ -1,4 +1,4 @@
-"""Recordings through a codec, piece by piece, so that memory does not grow with their length."""
+"""Recordings through a codec in chunks, in memory that does not grow with their length."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class ChannelMap:
 
     @property
     def copied(self) -> bool:
-        """Whether they have to be mixed down again when the tokens are decoded."""
+        """Tell whether they have to be mixed down again when the tokens are decoded."""
         return self.count > 1 and (self.mixed or self.recorded == 1)
 
     def __call__(self, pcm: Pcm) -> Pcm:

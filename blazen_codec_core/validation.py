@@ -18,7 +18,7 @@ MAX_AMPLITUDE = 1000.0
 
 
 def is_int(value: object) -> TypeGuard[int]:
-    """Whether this is a whole number; `True` is none."""
+    """Tell whether this is a whole number; `True` is none."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 

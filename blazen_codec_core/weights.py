@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .errors import InvalidInput, LicenceNotice, WeightsUnavailable, reason
+from .errors import InvalidInput, LicenseNotice, WeightsUnavailable, reason
 from .files import replacing
 from .forks import cached_property, held_off
 from .pickle_machine import PICKLES
@@ -50,7 +50,7 @@ class WeightFile:
     path: Path
     config: Path | None = None
     published: bool = False
-    """Whether these are the weights that the spec's licence is about."""
+    """Tell whether these are the weights that the spec's licence is about."""
 
     @property
     def described_by(self) -> Path | None:
@@ -143,12 +143,12 @@ def published(sources: Sequence[WeightSource], name: str, options: LoadOptions) 
 
 def give_notice(spec: CodecSpec, id: str, found: RandomWeights | WeightFile) -> None:
     """Warns of the licence of published weights, where it restricts what may be done with them."""
-    if spec.licence_notice and isinstance(found, WeightFile) and found.published:
-        warnings.warn(f"{id}: {spec.licence_notice}", LicenceNotice, stacklevel=1)  # once for each text
+    if spec.license_notice and isinstance(found, WeightFile) and found.published:
+        warnings.warn(f"{id}: {spec.license_notice}", LicenseNotice, stacklevel=1)  # once for each text
 
 
 def is_offline() -> bool:
-    """Whether the environment forbids the network, with the Hub's own `HF_HUB_OFFLINE`."""
+    """Tell whether the environment forbids the network, with the Hub's own `HF_HUB_OFFLINE`."""
     with held_off():
         from huggingface_hub import constants
 
@@ -156,7 +156,7 @@ def is_offline() -> bool:
 
 
 def _is_safe(name: str) -> bool:
-    """Whether a file is called as safetensors are."""
+    """Tell whether a file is called as safetensors are."""
     return name.endswith(".safetensors")
 
 

@@ -54,7 +54,7 @@ class _Data:
 
 
 def _was_never_written(size: int) -> bool:
-    """Whether a size of 32 bits is what programs write to a pipe."""
+    """Tell whether a size of 32 bits is what programs write to a pipe."""
     return any(low <= size < high for low, high in _NEVER_WRITTEN)
 
 
@@ -165,7 +165,7 @@ def _meant(file: BinaryIO, start: int, said: int, order: str, size: int) -> int 
 
 
 def _are_chunks(file: BinaryIO, at: int, order: str, size: int) -> bool:
-    """Whether chunks follow one another from here to the end of a file."""
+    """Tell whether chunks follow one another from here to the end of a file."""
     chunks = _chunks(file, at, order, size)
     if not chunks:
         return False

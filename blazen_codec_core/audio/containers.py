@@ -40,7 +40,7 @@ class Container:
 
     @property
     def is_available(self) -> bool:
-        """Whether what reads it is installed."""
+        """Tell whether what reads it is installed."""
         return self.extra is None or find_spec(self.extra) is not None
 
 
@@ -133,7 +133,7 @@ def container_of(path: Path) -> Container | None:
 
 
 def is_audio(path: Path) -> bool:
-    """Whether a file is called as audio is, or is audio that can be read here."""
+    """Tell whether a file is called as audio is, or is audio that can be read here."""
     if path.suffix.lower() in SUFFIXES:
         return True
     try:

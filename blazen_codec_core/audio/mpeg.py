@@ -86,7 +86,7 @@ def frame_at(data: bytes, at: int) -> Frame | None:
 
 
 def begins(head: bytes) -> bool:
-    """Whether a file begins with frames, or with other bytes and then frames."""
+    """Tell whether a file begins with frames, or with other bytes and then frames."""
     for found in _SYNC.finditer(head):
         at = found.start()
         frame = frame_at(head, at)
@@ -102,7 +102,7 @@ def first_frame(file: BinaryIO) -> int | None:
 
 
 def _goes_on(data: bytes, at: int, frame: Frame, frames: int = 2) -> bool:
-    """Whether a frame is followed by others of its stream, so that there are so many, or by the end."""
+    """Tell whether a frame is followed by others of its stream, so that there are so many, or by the end."""
     for _ in range(frames - 1):
         at += frame.size
         if at == len(data):
@@ -115,7 +115,7 @@ def _goes_on(data: bytes, at: int, frame: Frame, frames: int = 2) -> bool:
 
 
 def is_adts(head: bytes) -> bool:
-    """Whether a file begins with two frames of AAC."""
+    """Tell whether a file begins with two frames of AAC."""
     at = 0
     for _ in range(2):
         if at + 6 > len(head) or head[at] != 0xFF or head[at + 1] & 0xF6 != 0xF0:
@@ -181,7 +181,7 @@ def layout(file: BinaryIO) -> Layout:
 
 
 def says_length(file: BinaryIO) -> bool:
-    """Whether a header frame says how many frames there are."""
+    """Tell whether a header frame says how many frames there are."""
     first = next(_frames(file), None)
     return first is not None and _header_fields(first[2], first[1]) is not None and _count(first[2]) is not None
 
@@ -237,7 +237,7 @@ def _frames(file: BinaryIO) -> Iterator[tuple[Span, Frame, bytes]]:
 
 
 def _is_followed(data: bytes, at: int, frame: Frame) -> bool:
-    """Whether a frame is as long as it says: the next one follows, or the end, with or without tags."""
+    """Tell whether a frame is as long as it says: the next one follows, or the end, with or without tags."""
     end = at + frame.size
     following = frame_at(data, end)
     if following is not None:
@@ -273,7 +273,7 @@ def _header_fields(data: bytes, frame: Frame) -> dict[int, int] | None:
 
 
 def _count(data: bytes) -> int | None:
-    """How many frames follow a header frame, as it says."""
+    """Number of frames that follow a header frame, as it says."""
     frame = frame_at(data, 0)
     fields = _header_fields(data, frame) if frame else None
     if fields is None:

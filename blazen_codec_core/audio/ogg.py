@@ -127,7 +127,7 @@ def checksum(data: bytes) -> int:
 
 
 def is_multiplexed(head: bytes) -> bool:
-    """Whether several streams begin at once, as with video, by the first bytes of a file."""
+    """Tell whether several streams begin at once, as with video, by the first bytes of a file."""
     first = _page(head, 0, 0)
     second = _page(head, first.span.stop, 0) if first else None
     return bool(first and second and second.flags & BEGINS and not first.flags & ENDS)

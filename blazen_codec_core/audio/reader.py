@@ -156,7 +156,7 @@ class AudioReader:
             self._check_whole(at, checked=layout.missing is not None)
 
     def count(self) -> int:
-        """How many samples a channel there are. Where the container does not say, or may be wrong, they are decoded."""
+        """Number of samples a channel that there are. Where the container does not say, or may be wrong, they are decoded."""
         if self.num_samples is not None and self._is_exact:
             return self.num_samples
         return sum(block.shape[1] for block in self.blocks())

@@ -38,7 +38,7 @@ class _Sequential(soundfile.SoundFile):  # type: ignore[misc]  # untyped
         return False
 
     def can_seek(self) -> bool:
-        """Whether libsndfile seeks in it."""
+        """Tell whether libsndfile seeks in it."""
         return bool(super().seekable())
 
 

@@ -1,4 +1,4 @@
-"""What the commands on datasets share: engines, progress, the report at the end."""
+"""What the commands on datasets share: executors, progress, the report at the end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from ..dataset.executors.ray import Cluster
-from ..dataset.runner import Engine, Summary
+from ..dataset.runner import Executor, Summary
 from ..foreign_json import parse_object
 from ..transcode import Advance, Progress
 from .options import print_json, say
@@ -24,13 +24,13 @@ output = click.option(
 )
 
 
-def engine(function: F) -> F:
-    """Who does the work, and what happens to failures; the command takes an `Engine` as `engine`."""
+def executor(function: F) -> F:
+    """Who does the work, and what happens to failures; the command takes an `Executor` as `executor`."""
 
     @functools.wraps(function)
     def command(
         *,
-        engine: str,
+        executor: str,
         workers: int | None,
         threads: int,
         address: str | None,
@@ -39,12 +39,12 @@ def engine(function: F) -> F:
         **others: Any,
     ) -> Any:
         cluster = None
-        if engine == "ray":
+        if executor == "ray":
             most = Cluster.workers[1] if workers is None else workers
             cluster = Cluster(address, (min(Cluster.workers[0], most), most), cpus, gpus)
         elif address is not None:
-            raise click.UsageError("--address is for --engine ray")
-        return function(engine=Engine(workers, threads, cluster), **others)
+            raise click.UsageError("--address is for --executor ray")
+        return function(executor=Executor(workers, threads, cluster), **others)
 
     for option in reversed(
         (
@@ -52,7 +52,7 @@ def engine(function: F) -> F:
             click.option("--retry-failed", is_flag=True, help="do what failed again"),
             click.option("--workers", type=click.IntRange(min=1), help="processes; on Ray, the most that it may scale to"),
             click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="of each, on a CPU"),
-            click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True),
+            click.option("--executor", type=click.Choice(["local", "ray"]), default="local", show_default=True),
             click.option("--address", metavar="HOST:PORT", help="of a Ray cluster"),
             click.option("--cpus", type=float, default=Cluster.cpus, show_default=True, help="cores of a worker on Ray"),
             click.option("--gpus", type=float, default=Cluster.gpus, show_default=True, help="GPUs of a worker on Ray"),

@@ -5,11 +5,11 @@ from typing import Any
 
 import click
 
-from ..dataset.runner import Engine, detokenize_dataset
+from ..dataset.runner import Executor, detokenize_dataset
 from ..plugins.registry import Registry
 from ..specs import LoadOptions
 from . import datasets
-from .options import as_json, model, quiet, strict_weights
+from .options import as_json, loading, quiet, strict_weights
 
 
 @click.command("detokenize")
@@ -17,8 +17,8 @@ from .options import as_json, model, quiet, strict_weights
 @click.option("-c", "--codec", "name", metavar="NAME", help="a model, in place of the one that made the tokens")
 @datasets.output
 @click.option("--suffix", default=".wav", show_default=True, help="of the files, which says their format")
-@datasets.engine
-@model
+@datasets.executor
+@loading
 @strict_weights
 @quiet
 @as_json
@@ -29,7 +29,7 @@ def command(
     suffix: str,
     strict: bool,
     retry_failed: bool,
-    engine: Engine,
+    executor: Executor,
     quiet: bool,
     as_json: bool,
     **options: Any,
@@ -46,7 +46,7 @@ def command(
         suffix=suffix,
         strict=strict,
         retry_failed=retry_failed,
-        engine=engine,
+        executor=executor,
         progress=datasets.progress(quiet),
     )
     return datasets.report(summary, output, quiet, as_json)

@@ -25,7 +25,7 @@ from .progress import progress
 
 
 def channels_of(path: Path, codec: int, mono: bool) -> int:
-    """How many channels the tokens of a file will have, for a codec of so many."""
+    """Number of channels that the tokens of a file will have, for a codec of so many."""
     with AudioReader(path) as reader:
         return ChannelMap(reader.channels, mono, codec).count
 

@@ -40,8 +40,8 @@ def command(name: str, as_json: bool) -> None:
         "can": ", ".join([*(f"{direction} streams" for direction in can.streams), *(["batch"] if can.batches else [])]),
         "engines": "native" + (", upstream" if spec.upstream else ""),
         "weights": " or ".join(source.place + (" (installed)" if source.package else "") for source in spec.sources),
-        "licence": spec.licence,
-        "notice": spec.licence_notice,
+        "license": spec.license,
+        "notice": spec.license_notice,
         "homepage": spec.homepage,
     }
     for key, value in rows.items():

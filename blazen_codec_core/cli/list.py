@@ -52,5 +52,5 @@ FIELDS = {
     "codebook_size",
     "codebook_choices",
     "default_codebooks",
-    "licence",
+    "license",
 }

@@ -57,7 +57,7 @@ def _judge(ctx: click.Context, parameter: click.Parameter, without_pesq: bool) -
 
 
 judging = click.option("--no-pesq", "judge", is_flag=True, callback=_judge, help="leave out PESQ, which is for speech")
-"""The command is given an `evaluation.Scorer`."""
+"""The command is given an `evaluate.Scorer`."""
 codec_name = click.option("-c", "--codec", "name", required=True, metavar="NAME", help="a model; see blazen-codec list")
 bandwidth = click.option("-b", "--bandwidth", type=float, metavar="KBPS", help="where the codec has a choice")
 mono = click.option("--mono", is_flag=True, help="mix the channels down to one")

@@ -7,11 +7,11 @@ import click
 
 from ..audio import Truncated
 from ..dataset.fingerprints import Verify
-from ..dataset.runner import Engine, tokenize_dataset
+from ..dataset.runner import Executor, tokenize_dataset
 from ..plugins.registry import Registry
 from ..specs import LoadOptions
 from . import datasets
-from .options import as_json, bandwidth, codec_name, model, mono, normalize_db, quiet, truncated
+from .options import as_json, bandwidth, codec_name, loading, mono, normalize_db, quiet, truncated
 
 
 def _names(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
@@ -38,8 +38,8 @@ def _names(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
     show_default=True,
     help="how a run that is gone on with knows recordings again: by size and time, or by all that is in them",
 )
-@datasets.engine
-@model
+@datasets.executor
+@loading
 @quiet
 @as_json
 def command(
@@ -56,7 +56,7 @@ def command(
     verify: Verify,
     strict: bool,
     retry_failed: bool,
-    engine: Engine,
+    executor: Executor,
     quiet: bool,
     as_json: bool,
     **options: Any,
@@ -85,7 +85,7 @@ def command(
         verify=verify,
         strict=strict,
         retry_failed=retry_failed,
-        engine=engine,
+        executor=executor,
         progress=datasets.progress(quiet),
     )
     return datasets.report(summary, output, quiet, as_json)

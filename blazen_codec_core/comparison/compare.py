@@ -96,7 +96,7 @@ class Rendition:
         pcm: Float32, of the rate, channels and length of the original.
         gain_db: That makes it as loud as the original, and lets neither clip.
         kbps: `None` for the original itself, like all that follows.
-        scores: As `evaluation.Result` has them; NaN for what was not or could not be judged.
+        scores: As `evaluate.Result` has them; NaN for what was not or could not be judged.
         encode_factor, decode_factor: Seconds of work a second of audio.
         books: How each codebook was used.
     """
@@ -134,7 +134,7 @@ class Comparison:
 
     @cached_property
     def levels(self) -> list[png.Decibels]:
-        """The spectrogram of each version; see `images.mel_levels`."""
+        """The spectrogram of each version; see `png.mel_levels`."""
         return [png.mel_levels(version.pcm, self.sample_rate) for version in self.versions]
 
     @property

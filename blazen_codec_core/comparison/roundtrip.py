@@ -1,4 +1,4 @@
-"""What audio goes through to be compared: a codec in sessions, a codec that takes it whole, Opus."""
+"""Round trips to compare: a codec in sessions, a codec that takes the audio whole, Opus."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be compared, by the name it is asked for: a codec, perhaps at a bandwidth, or Opus at a bitrate."""
+"""Systems to compare, by name: a codec, perhaps at a bandwidth, or Opus at a bitrate."""
 
 from __future__ import annotations
 

@@ -43,10 +43,10 @@ def played(codec: DynCodecProvider, parts: Iterable[CodecTokens], **options: int
 
 class Exact:
     side_by_side: ClassVar[tuple[int, ...]] = (5, 32)
-    """How many signals of a batch are made to run together, where the backend lets itself be told."""
+    """Number of signals that of a batch are made to run together, where the backend lets itself be told."""
 
     def differing_frames(self, codec: DynCodecProvider, pcm: Pcm, a: CodecTokens, b: CodecTokens) -> int:
-        """How many frames differ. A plugin's own tests may look closer here, and fail where a difference is no tie that float32
+        """Number of frames that differ. A plugin's own tests may look closer here, and fail where a difference is no tie that float32
         rounding broke."""
         assert [code.shape for code in a.codes] == [code.shape for code in b.codes]
         each = [np.repeat(x != y, s, axis=1) for x, y, s in zip(a.codes, b.codes, a.strides, strict=True)]

@@ -141,7 +141,7 @@ class Declared:
 
 
 def is_there(device: str) -> bool:
-    """Whether a PyTorch device is there; the CPU is, with or without PyTorch."""
+    """Tell whether a PyTorch device is there; the CPU is, with or without PyTorch."""
     if device == "cpu":
         return True
     try:

@@ -1,4 +1,4 @@
-"""Where what a dataset becomes goes: names are mapped into a folder here, before any of them touches the disk."""
+"""Output names, mapped into a folder before any of them touches the disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the columns of a Parquet file lie. Asked for that, Arrow ends the process where the footer is damaged or encrypted."""
+"""Places of the columns of a Parquet file. Asked for these, Arrow ends the process where the footer is damaged or encrypted."""
 
 from __future__ import annotations
 

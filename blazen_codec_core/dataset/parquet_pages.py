@@ -1,4 +1,4 @@
-"""How much of a Parquet file is read at a time, by the pages that are in it.
+"""Reading of Parquet in bounded amounts, by the pages that are in the file.
 
 What a file says of its own size is not to be relied on, nor on what it takes on the disk: a page of a few bytes may stand for a
 hundred million values, and a text in a dictionary for as many copies as there are rows. So the header of each page is read before

@@ -1,4 +1,4 @@
-"""How much the values of a page of Parquet repeat of those before them, where they are encoded as DELTA_BYTE_ARRAY.
+"""Size of DELTA_BYTE_ARRAY pages once decoded, where values repeat parts of those before them.
 
 Such a page has first the number of bytes that each value begins with as the one before does, as DELTA_BINARY_PACKED numbers.
 They are summed here without the values, so that a page is known to be large before it is.

@@ -1,4 +1,4 @@
-"""Which recordings go into which shard, worked out once and written down, a shard's worth in memory at a time."""
+"""Assignment of recordings to shards, worked out once and written down, a shard's worth in memory at a time."""
 
 from __future__ import annotations
 

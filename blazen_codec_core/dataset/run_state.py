@@ -1,4 +1,4 @@
-"""What a run keeps beside its shards, in `.run`: what was asked for, the plan, and a journal of what is done.
+"""State of a run, kept beside its shards in `.run`: the request, the plan, and a journal of what is done.
 
 Only what a run made there itself is ever removed, and a journal is believed only where it is whole.
 """
@@ -167,7 +167,7 @@ class RunState:
         self._key = b""
 
     def agrees(self, asked: Mapping[str, Any]) -> bool:
-        """Whether a dataset was begun, and so; `False` if none was.
+        """Tell whether a dataset was begun, and so; `False` if none was.
 
         Raises:
             InvalidInput: It was begun otherwise; the message says what differs. Or what was asked for is gone.
@@ -305,7 +305,7 @@ def _check_ours(folder: Path) -> None:
 
 
 def _is_something(path: Path) -> bool:
-    """Whether it is more than the empty mark of a run that died before it had written it."""
+    """Tell whether it is more than the empty mark of a run that died before it had written it."""
     return path.name != MARK or path.stat().st_size > 0
 
 
@@ -319,7 +319,7 @@ def _is_marked(path: Path) -> bool:
 
 
 def _is_asked(path: Path) -> bool:
-    """Whether a run of an earlier version noted there what it was asked for."""
+    """Tell whether a run of an earlier version noted there what it was asked for."""
     try:
         with opened(path) as file:
             noted = parse_object(file.read(), lenient=True)  # paths may be no Unicode

@@ -1,4 +1,4 @@
-"""Runs over datasets: planned once, done shard by shard by one of the engines, gone on with after an interruption."""
+"""Runs over datasets: planned once, done shard by shard by one of the executors, gone on with after an interruption."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Summary:
 
 
 @dataclass(frozen=True)
-class Engine:
+class Executor:
     """Who does the shards.
 
     Attributes:
@@ -113,7 +113,7 @@ def tokenize_dataset(
     verify: Verify = "times",
     strict: bool = False,
     retry_failed: bool = False,
-    engine: Engine | None = None,
+    executor: Executor | None = None,
     progress: Progress = silent,
 ) -> Summary:
     """Recordings to shards of tokens.
@@ -138,7 +138,7 @@ def tokenize_dataset(
             their whole `content`, which takes reading them.
         strict: Stop at the first recording that fails, instead of noting it and going on.
         retry_failed: Do the shards again that had failures.
-        engine: This machine's cores or GPUs if not given.
+        executor: This machine's cores or GPUs if not given.
         progress: Told what begins, and of audio that is done.
 
     Raises:
@@ -193,9 +193,9 @@ def tokenize_dataset(
         )
         seconds_planned = [cut.seconds for cut in planned.cuts]
         work = [cut.work for cut in planned.cuts]
-        engine, before = engine or Engine(), _before(kept, job, len(work), retry_failed, progress)
+        executor, before = executor or Executor(), _before(kept, job, len(work), retry_failed, progress)
         _check_unchanged(before, planned, verify, out, progress)
-        summary = _do(kept, before, seconds_planned, job, codec, engine, progress, work, planned.is_guess)
+        summary = _do(kept, before, seconds_planned, job, codec, executor, progress, work, planned.is_guess)
         return replace(summary, passed_over=found.passed.counts, remark=str(found.passed))
 
 
@@ -208,7 +208,7 @@ def detokenize_dataset(
     suffix: str = ".wav",
     strict: bool = False,
     retry_failed: bool = False,
-    engine: Engine | None = None,
+    executor: Executor | None = None,
     progress: Progress = silent,
 ) -> Summary:
     """Shards of tokens back to audio files, each named by its row's id, with its original's sample rate, length and channels.
@@ -221,7 +221,7 @@ def detokenize_dataset(
         codec: What decodes; the model that made the tokens if not given,
         options: loaded so; with its weights, where those were `random:SEED` and no others are asked for.
         suffix: Of the files, which says their format; it is added to ids that do not end so.
-        strict, retry_failed, engine, progress: As for `tokenize_dataset`.
+        strict, retry_failed, executor, progress: As for `tokenize_dataset`.
 
     Raises:
         InvalidInput: There is nothing to do, or `out` is of another run, in use, or takes no more (`DiskTrouble`).
@@ -258,7 +258,7 @@ def detokenize_dataset(
             taken=taken,
         )
         before = _before(kept, job, len(files), retry_failed, progress)
-        return _do(kept, before, seconds, job, codec, engine or Engine(), progress)
+        return _do(kept, before, seconds, job, codec, executor or Executor(), progress)
 
 
 def _before(kept: RunState, job: Job, count: int, retry_failed: bool, progress: Progress) -> list[ShardResult]:
@@ -317,7 +317,7 @@ def _do(
     planned: Sequence[float],
     job: Job,
     codec: DynCodecProvider,
-    engine: Engine,
+    executor: Executor,
     progress: Progress,
     work: Sequence[float] | None = None,
     is_guess: bool = False,
@@ -337,7 +337,7 @@ def _do(
     left = sorted(set(range(len(planned))) - totals.shards, key=lambda number: (-work[number], number))
     started, seconds_before = time.perf_counter(), totals.seconds
     with progress(f"{job.verb} about" if is_guess else job.verb, sum(planned[number] for number in left)) as advance:
-        for done in engine.run(job, left, codec):
+        for done in executor.run(job, left, codec):
             kept.note(done)
             totals.add(done)
             advance(planned[done.shard])
@@ -443,6 +443,6 @@ def _weights(codec: DynCodecProvider) -> str | None:
     if not codec.spec.sources and codec.options.weights is None:
         return None
     found = weights.locate(codec.spec, codec.options)
-    if codec.spec.licence_notice:  # else there is no need for the backend, which imports what the workers need
+    if codec.spec.license_notice:  # else there is no need for the backend, which imports what the workers need
         weights.give_notice(codec.spec, codec.id, found)
     return found.label

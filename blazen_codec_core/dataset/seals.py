@@ -1,4 +1,4 @@
-"""What a run notes for itself, with a checksum: read back, it is what was written, or an error."""
+"""Records with a checksum: read back, each is what was written, or an error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where recordings to tokenise come from: a folder, a tar, a list, a file."""
+"""Sources of recordings: a folder, a tar, a list, a file."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class Member(NamedTuple):
 
 
 def is_tar(name: str) -> bool:
-    """Whether a file is called as a tar is, compressed or not."""
+    """Tell whether a file is called as a tar is, compressed or not."""
     return name.lower().endswith((SUFFIX, *COMPRESSED_SUFFIXES))
 
 

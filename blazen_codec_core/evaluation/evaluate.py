@@ -1,4 +1,4 @@
-"""How good a codec is on recordings: quality, bitrate, use of its codebooks, speed; also of Opus, to compare with."""
+"""Evaluation of codecs on recordings: quality, bitrate, use of codebooks, speed; also of Opus, to compare with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a decoded signal is from the original."""
+"""Distances between a decoded signal and the original."""
 
 from __future__ import annotations
 

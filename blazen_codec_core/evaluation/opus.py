@@ -90,7 +90,7 @@ def _commands(source: Path, coded: Path, back: Path, kbps: float, sample_rate: i
 
 
 def packet_sizes(content: bytes) -> list[int]:
-    """How many bytes each packet of an Ogg file has (RFC 3533, section 6): pages list the sizes of their segments, and a packet
+    """Number of bytes that each packet of an Ogg file has (RFC 3533, section 6): pages list the sizes of their segments, and a packet
     ends with the first segment of less than 255 bytes.
 
     Raises:

@@ -56,7 +56,7 @@ class CodecNetwork(nn.Module):
         return [self.quantizer.step(z.to(self.quantizer.dtype), own.quantizer) for z, own in zip(latents, states, strict=True)]
 
     def frames_encoded(self, samples: int, last: bool) -> int:
-        """How many frames have come out once `samples` have gone in."""
+        """Number of frames that have come out once `samples` have gone in."""
         return self.quantizer.frames_out(self.encoder.frames_out(samples, last))
 
     def decoder_state(self, setup: StreamSetup) -> State:
@@ -75,5 +75,5 @@ class CodecNetwork(nn.Module):
         return self.quantizer.decode(indices).to(next(self.decoder.parameters()).dtype)
 
     def samples_decoded(self, frames: int, last: bool) -> int:
-        """How many samples have come out once `frames` have gone in."""
+        """Number of samples that have come out once `frames` have gone in."""
         return self.decoder.frames_out(frames, last)

@@ -183,7 +183,7 @@ class Registry:
 
 
 def mentions(plugin: str, name: str) -> bool:
-    """Whether a codec's name is one that a plugin of this name would have: `fam`, `fam_24khz`, `owner/fam_24khz`."""
+    """Tell whether a codec's name is one that a plugin of this name would have: `fam`, `fam_24khz`, `owner/fam_24khz`."""
     return re.search(rf"(^|[/_-]){re.escape(plugin.lower())}($|[_-])", name.lower()) is not None
 
 

@@ -1,4 +1,4 @@
-"""Who is served, and who waits for a turn."""
+"""Admission: one visitor is served, others wait for their turn or are refused."""
 
 from __future__ import annotations
 

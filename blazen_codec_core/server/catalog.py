@@ -1,4 +1,4 @@
-"""What a server offers, and what it allows."""
+"""The codecs that a server offers, and its limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One visit over a WebSocket: what is asked for, the file, and then audio as it is made, pictures, numbers and tokens.
+"""A WebSocket connection: the request, the file, and then audio as it is made, pictures, numbers and tokens.
 
 The visitor says a `CompareRequest` as JSON, is told its place in the line (`{"type": "waiting", "place": 2}`), sends the file in
 binary messages once it is told `{"type": "ready"}`, and hears:

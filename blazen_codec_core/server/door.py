@@ -1,4 +1,4 @@
-"""Who comes in: how long a connection may take to say what it wants, how much it may say at once, and how many there may be."""
+"""Limits on connections: time to send a request, its size, and their number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""By which names a server is spoken to, and which pages may: so that no page from elsewhere can be made to point here.
+"""Names that a server answers to, and pages that may speak to it, so that no page from elsewhere can be made to point here.
 
 A page that was loaded from elsewhere reaches this machine under its own name (DNS rebinding), so names are held against those
 that are meant. An address cannot be taken over in that way.
@@ -37,7 +37,7 @@ def authority(text: str) -> tuple[str, int | None] | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine is reached under a name or an address."""
+    """Tell whether only this machine is reached under a name or an address."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -60,11 +60,11 @@ class Hosts:
         self._names = {name.lower() for name in names}
 
     def is_named(self, host: str) -> bool:
-        """Whether it is one of the additional names."""
+        """Tell whether it is one of the additional names."""
         return host in self._names or any(name.startswith("*.") and host.endswith(name[1:]) for name in self._names)
 
     def is_ours(self, said: str | None) -> bool:
-        """Whether a `Host` header is one of them; the port may be a proxy's."""
+        """Tell whether a `Host` header is one of them; the port may be a proxy's."""
         found = authority(said or "")
         if found is None:
             return False
@@ -72,7 +72,7 @@ class Hosts:
         return host in self._own or self.is_named(host) or is_loopback(host) or (self.is_public and _is_address(host))
 
     def may_come_from(self, origins: Sequence[str], said: str | None) -> bool:
-        """Whether a page may open a connection: ours, one of an additional name, or what is no browser and says no origin.
+        """Tell whether a page may open a connection: ours, one of an additional name, or what is no browser and says no origin.
 
         Args:
             origins: The `Origin` headers.

@@ -223,7 +223,7 @@ class CodecTokens:
 
     @property
     def continues(self) -> bool:
-        """Whether audio can go on after these tokens: they fill all that their frames, or segments, stand for."""
+        """Tell whether audio can go on after these tokens: they fill all that their frames, or segments, stand for."""
         if self.segment is None:
             return self.num_samples == self.frames * self.hop_length
         whole, rest = divmod(self.frames * self.hop_length, self.segment.length)

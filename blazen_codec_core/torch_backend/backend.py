@@ -93,7 +93,7 @@ class TorchCodecBackend(CodecBackend):
     """A codec that runs on PyTorch. A plugin says what its network is and how published weights are named; the rest is here."""
 
     batch_streams: ClassVar[Mapping[str, int]] = {"cpu": 1}
-    """How many signals run side by side, by device type; on a CPU a second one would only push the first out of cache."""
+    """Number of signals that run side by side, by device type; on a CPU a second one would only push the first out of cache."""
 
     batches_at_once: ClassVar[Mapping[str, int]] = {"cpu": 8}
     """How many batches of segments run layer by layer where that gains, by device type: recurrent layers on a CPU read their
@@ -200,7 +200,7 @@ class TorchCodecBackend(CodecBackend):
                 name=f"custom_{architecture.digest}",
                 description=f"A {spec.family} of other settings",
                 weights=spec.weights,
-                licence="as the publisher of its weights says",
+                license="as the publisher of its weights says",
             )
 
     @property

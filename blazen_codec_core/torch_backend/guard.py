@@ -1,4 +1,4 @@
-"""What every run of a network is wrapped in."""
+"""The guard around every run of a network: inference mode, the settings of the host, errors, and forks."""
 
 from __future__ import annotations
 

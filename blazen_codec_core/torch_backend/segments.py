@@ -1,4 +1,4 @@
-"""Codecs that treat the signal in segments: each is encoded and decoded as a signal of its own, so they can run as a batch."""
+"""Codecs that work in segments: each is encoded and decoded as a signal of its own, so they can run as a batch."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class SegmentCoder:
         return self.rows * self.batches
 
     def together(self, streams: int) -> int:
-        """How many segments of so many streams may run side by side."""
+        """Number of segments that of so many streams may run side by side."""
         return max(1, self.most // streams)
 
     def encode(self, pieces: Sequence[Pcm], books: int) -> list[EncodedSegment]:

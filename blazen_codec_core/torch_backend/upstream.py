@@ -46,7 +46,7 @@ def stand_in(name: str, contents: Contents | None = None) -> Iterator[None]:
 
 
 def _loads(name: str) -> bool:
-    """Whether a module can be imported; nothing of it is left behind if not."""
+    """Tell whether a module can be imported; nothing of it is left behind if not."""
     try:
         importlib.import_module(name)
     except (ImportError, OSError, RuntimeError):
@@ -89,7 +89,7 @@ class UpstreamBackend(TorchCodecBackend):
 
     @contextmanager
     def inference_guard(self) -> Iterator[None]:
-        """`session.inference_guard`, with such products as the options say."""
+        """`inference_guard`, with such products as the options say."""
         with inference_guard(), tf32_scope(torch.device(self.device), self.is_rough):
             yield
 

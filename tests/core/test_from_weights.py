@@ -110,7 +110,7 @@ def published(family: str, settings: dict, folder, seed: int = 0):
 FIELDS = {
     "name": "mine",
     "description": "Mine",
-    "licence": "MIT",
+    "license": "MIT",
     "weights": bc.WeightSource(repo="me/mine", file="model.safetensors"),
 }
 

@@ -22,7 +22,7 @@ def spec(**changes) -> bc.CodecSpec:
         "block_frames": 2,
         "tile_frames": 8,
         "weights": bc.WeightSource(repo="me/toy", file="model.safetensors"),
-        "licence": "MIT",
+        "license": "MIT",
     }
     return bc.CodecSpec(**{**fields, **changes})
 

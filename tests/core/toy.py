@@ -28,7 +28,7 @@ SPEC = bc.CodecSpec(
     block_frames=2,
     tile_frames=16,
     weights=bc.WeightSource(repo="me/toy", file="model.safetensors"),
-    licence="MIT",
+    license="MIT",
 )
 
 

@@ -21,7 +21,7 @@ def memory_of_tokenizing(tmp_path):
     def measured(source: Path) -> float:
         script = (
             "import resource, sys, blazen_codec_core as bc;"
-            "bc.tokenize_dataset(sys.argv[1], 'snac_tiny', sys.argv[2], engine=bc.Engine(workers=1), shard_minutes=1);"
+            "bc.tokenize_dataset(sys.argv[1], 'snac_tiny', sys.argv[2], executor=bc.Executor(workers=1), shard_minutes=1);"
             "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
         )
         command = [sys.executable, "-c", script, str(source), str(tmp_path / f"of {source.name}")]

@@ -21,7 +21,7 @@ import blazen_codec_core as bc
 from blazen_codec_core.audio import AudioReader
 from blazen_codec_core.dataset import shards
 
-HERE = bc.Engine(workers=1)
+HERE = bc.Executor(workers=1)
 ONE = ["--workers", "1", "--device", "cpu"]
 
 
@@ -47,7 +47,7 @@ def tar(path: Path, *names: str, mode: str = "w") -> Path:
 
 def tokenize(source, out, **options) -> tuple[bc.Summary, list[dict]]:
     """The summary, and the lines of failures."""
-    summary = bc.tokenize_dataset(source, "snac_tiny", out, engine=HERE, **options)
+    summary = bc.tokenize_dataset(source, "snac_tiny", out, executor=HERE, **options)
     lines = summary.failures.read_text().splitlines() if summary.failures else []
     return summary, [json.loads(line) for line in lines]
 
@@ -90,7 +90,7 @@ def without_av(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "error", [ValueError("of no use"), TypeError("?"), MemoryError(), OSError(5, "gone"), bc.EngineNotAvailable("needs av")]
+    "error", [ValueError("of no use"), TypeError("?"), MemoryError(), OSError(5, "gone"), bc.ExecutorNotAvailable("needs av")]
 )
 def test_whatever_reading_a_recording_raises_costs_that_recording(tmp_path, monkeypatch, error):
     for name in ("a.flac", "b.flac", "c.flac"):
@@ -413,7 +413,7 @@ def test_columns_of_other_types_are_errors_of_their_file(tmp_path):
     import pyarrow as pa
 
     audio(tmp_path / "a.flac")
-    bc.tokenize_dataset(tmp_path / "a.flac", "snac_tiny", tmp_path / "tokens", engine=HERE)
+    bc.tokenize_dataset(tmp_path / "a.flac", "snac_tiny", tmp_path / "tokens", executor=HERE)
     (file,) = shards.files(tmp_path / "tokens")
     table = pq.read_table(file)
     others = {
@@ -443,4 +443,4 @@ def test_columns_of_other_types_are_errors_of_their_file(tmp_path):
     ):
         pq.write_table(changed, tmp_path / "changed.parquet")
         with pytest.raises(bc.CorruptFile, match=says):
-            bc.detokenize_dataset(tmp_path / "changed.parquet", tmp_path / "out", engine=HERE)
+            bc.detokenize_dataset(tmp_path / "changed.parquet", tmp_path / "out", executor=HERE)

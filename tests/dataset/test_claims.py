@@ -19,11 +19,11 @@ from blazen_codec_core.conformance.signals import voice
 from blazen_codec_core.dataset import plan, run_state, seals, shards
 from blazen_codec_core.dataset.run_state import ShardResult, Totals, Usage
 
-HERE = bc.Engine(workers=1)
+HERE = bc.Executor(workers=1)
 
 
 def tokenize(source, out, **options) -> bc.Summary:
-    return bc.tokenize_dataset(source, "snac_tiny", out, **{"engine": HERE, "shard_minutes": 0.05, **options})
+    return bc.tokenize_dataset(source, "snac_tiny", out, **{"executor": HERE, "shard_minutes": 0.05, **options})
 
 
 def contents(out: Path) -> dict[str, bytes]:
@@ -293,18 +293,18 @@ def test_a_plan_of_wrong_types_is_refused(tmp_path):
 def test_audio_that_is_gone_or_changed_is_decoded_again(source, tmp_path):
     out = tmp_path / "out"
     tokenize(source, tmp_path / "tokens")
-    bc.detokenize_dataset(tmp_path / "tokens", out, engine=HERE)
+    bc.detokenize_dataset(tmp_path / "tokens", out, executor=HERE)
     before = {path: path.read_bytes() for path in out.rglob("*.wav")}
     gone, short, *_ = before
     gone.unlink()
     short.write_bytes(b"")
-    summary = bc.detokenize_dataset(tmp_path / "tokens", out, engine=HERE)
+    summary = bc.detokenize_dataset(tmp_path / "tokens", out, executor=HERE)
     assert summary.new_seconds > 0
     assert {path: path.read_bytes() for path in out.rglob("*.wav")} == before
-    assert bc.detokenize_dataset(tmp_path / "tokens", out, engine=HERE).new_seconds == 0
+    assert bc.detokenize_dataset(tmp_path / "tokens", out, executor=HERE).new_seconds == 0
     os.utime(shards.files(tmp_path / "tokens")[0], (1, 1))
     with pytest.raises(bc.InvalidInput, match="begun otherwise: tokens was"):
-        bc.detokenize_dataset(tmp_path / "tokens", out, engine=HERE)
+        bc.detokenize_dataset(tmp_path / "tokens", out, executor=HERE)
 
 
 def test_hundreds_of_shards_are_looked_at_in_no_more_time_than_they_take(tmp_path):
@@ -312,7 +312,7 @@ def test_hundreds_of_shards_are_looked_at_in_no_more_time_than_they_take(tmp_pat
     soundfile.write(tmp_path / "a.wav", voice(0.1, 24_000), 24_000)
     (tmp_path / "a.jsonl").write_text("\n".join(listed))
     out = tmp_path / "out"
-    tokenize(tmp_path / "a.jsonl", out, shard_minutes=0.0001, engine=bc.Engine(workers=1))
+    tokenize(tmp_path / "a.jsonl", out, shard_minutes=0.0001, executor=bc.Executor(workers=1))
     assert len(shards.files(out)) == 600
     started = time.process_time()
     assert tokenize(tmp_path / "a.jsonl", out, shard_minutes=0.0001).new_seconds == 0

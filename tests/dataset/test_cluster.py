@@ -41,7 +41,7 @@ def source(tmp_path_factory):
 @pytest.fixture(scope="module")
 def whole(source, tmp_path_factory):
     out = tmp_path_factory.mktemp("whole") / "out"
-    bc.tokenize_dataset(source, "snac_tiny", out, shard_minutes=SHORT, engine=bc.Engine(workers=1))
+    bc.tokenize_dataset(source, "snac_tiny", out, shard_minutes=SHORT, executor=bc.Executor(workers=1))
     return out
 
 
@@ -63,8 +63,8 @@ def test_a_node_that_is_lost_leaves_the_same_dataset(cluster, source, whole, tmp
 
     killer = threading.Thread(target=lose)
     killer.start()
-    engine = bc.Engine(cluster=bc.Cluster(workers=(2, 2)))
-    summary = bc.tokenize_dataset(source, "snac_tiny", out, shard_minutes=SHORT, engine=engine, progress=progress)
+    executor = bc.Executor(cluster=bc.Cluster(workers=(2, 2)))
+    summary = bc.tokenize_dataset(source, "snac_tiny", out, shard_minutes=SHORT, executor=executor, progress=progress)
     killer.join()
     assert lost.is_set()
     assert len([node for node in ray.nodes() if node["Alive"]]) == 1
@@ -75,19 +75,19 @@ def test_a_node_that_is_lost_leaves_the_same_dataset(cluster, source, whole, tmp
 
 
 def test_errors_come_back_as_they_are_and_a_run_can_be_gone_on_with(cluster, source, whole, tmp_path):
-    engine = bc.Engine(cluster=bc.Cluster())
+    executor = bc.Executor(cluster=bc.Cluster())
     with pytest.raises(bc.CorruptFile, match="cannot be read as audio"):
-        bc.tokenize_dataset(source, "snac_tiny", tmp_path / "out", shard_minutes=SHORT, strict=True, engine=engine)
-    bc.tokenize_dataset(source, "snac_tiny", tmp_path / "out", shard_minutes=SHORT, engine=engine)
+        bc.tokenize_dataset(source, "snac_tiny", tmp_path / "out", shard_minutes=SHORT, strict=True, executor=executor)
+    bc.tokenize_dataset(source, "snac_tiny", tmp_path / "out", shard_minutes=SHORT, executor=executor)
     assert contents(tmp_path / "out") == contents(whole)
 
 
 def test_audio_comes_back_from_a_cluster_too(cluster, whole, tmp_path):
-    summary = bc.detokenize_dataset(whole, tmp_path / "out", engine=bc.Engine(cluster=bc.Cluster()))
+    summary = bc.detokenize_dataset(whole, tmp_path / "out", executor=bc.Executor(cluster=bc.Cluster()))
     assert summary.rows == 58 == len(list((tmp_path / "out").rglob("*.wav")))
 
 
 def test_a_cluster_that_is_not_there_is_an_error(source, tmp_path):
-    engine = bc.Engine(cluster=bc.Cluster(address="127.0.0.1:1"))
-    with pytest.raises(bc.EngineNotAvailable, match=r"127\.0\.0\.1:1 cannot be used: .*refused"):
-        bc.tokenize_dataset(source, "snac_tiny", tmp_path / "out", engine=engine)
+    executor = bc.Executor(cluster=bc.Cluster(address="127.0.0.1:1"))
+    with pytest.raises(bc.ExecutorNotAvailable, match=r"127\.0\.0\.1:1 cannot be used: .*refused"):
+        bc.tokenize_dataset(source, "snac_tiny", tmp_path / "out", executor=executor)

@@ -15,7 +15,7 @@ from corpora import sound
 import blazen_codec_core as bc
 from blazen_codec_core.dataset import shards
 
-HERE = bc.Engine(workers=1)
+HERE = bc.Executor(workers=1)
 ROWS = [
     {"path": "a.wav", "id": "1", "text": "hello", "speaker": 7, "snr": 3, "ok": True, "tags": ["x", {"y": 1}], "age": "20"},
     {
@@ -41,7 +41,7 @@ def folder(tmp_path) -> Path:
 
 
 def tokenize(source: Path, out: Path, columns, **options) -> bc.Summary:
-    return bc.tokenize_dataset(source, "snac_tiny", out, columns=columns, engine=HERE, **options)
+    return bc.tokenize_dataset(source, "snac_tiny", out, columns=columns, executor=HERE, **options)
 
 
 def carried(out: Path) -> list[dict]:

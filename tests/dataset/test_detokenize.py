@@ -20,13 +20,13 @@ from blazen_codec_core.dataset.jobs import detokenize
 from blazen_codec_core.files import replaced_by
 from blazen_codec_core.torch_backend.backend import TorchCodecBackend
 
-HERE = bc.Engine(workers=1)
+HERE = bc.Executor(workers=1)
 
 
 @pytest.fixture(scope="module", params=["parquet", "tar"])
 def dataset(recordings, tmp_path_factory, request):
     out = tmp_path_factory.mktemp(request.param) / "out"
-    bc.tokenize_dataset(recordings, "snac_tiny", out, format=request.param, shard_minutes=0.05, engine=HERE)
+    bc.tokenize_dataset(recordings, "snac_tiny", out, format=request.param, shard_minutes=0.05, executor=HERE)
     return out
 
 
@@ -35,7 +35,7 @@ def files(folder):
 
 
 def test_every_file_is_what_decode_makes_of_its_row_at_the_rate_and_length_of_the_original(recordings, dataset, tmp_path):
-    summary = bc.detokenize_dataset(dataset, tmp_path / "out", engine=HERE)
+    summary = bc.detokenize_dataset(dataset, tmp_path / "out", executor=HERE)
     codec = bc.load("snac_tiny", device="cpu")
     rows = dict(bc.read_tokens(dataset))
     assert (summary.rows, summary.failed, summary.shards) == (10, 0, len(shards.files(dataset)))
@@ -49,10 +49,10 @@ def test_every_file_is_what_decode_makes_of_its_row_at_the_rate_and_length_of_th
 
 
 def test_batches_and_processes_write_the_same(dataset, tmp_path, monkeypatch):
-    bc.detokenize_dataset(dataset, tmp_path / "one", suffix=".flac", engine=HERE)
-    bc.detokenize_dataset(dataset, tmp_path / "two", suffix=".flac", engine=bc.Engine(workers=2))
+    bc.detokenize_dataset(dataset, tmp_path / "one", suffix=".flac", executor=HERE)
+    bc.detokenize_dataset(dataset, tmp_path / "two", suffix=".flac", executor=bc.Executor(workers=2))
     monkeypatch.setattr(TorchCodecBackend, "batch_streams", {"cpu": 4})
-    bc.detokenize_dataset(dataset, tmp_path / "together", suffix=".flac", engine=HERE)
+    bc.detokenize_dataset(dataset, tmp_path / "together", suffix=".flac", executor=HERE)
     assert files(tmp_path / "one") == files(tmp_path / "two") == files(tmp_path / "together")
     for name in files(tmp_path / "one"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
@@ -73,17 +73,17 @@ def test_it_goes_on_where_it_was(dataset, tmp_path, monkeypatch):
     with monkeypatch.context() as rigged:
         rigged.setattr(detokenize.Detokenizer, "__call__", dies)
         with pytest.raises(KeyboardInterrupt):
-            bc.detokenize_dataset(dataset, tmp_path / "out", engine=HERE)
-    summary = bc.detokenize_dataset(dataset, tmp_path / "out", engine=HERE)
+            bc.detokenize_dataset(dataset, tmp_path / "out", executor=HERE)
+    summary = bc.detokenize_dataset(dataset, tmp_path / "out", executor=HERE)
     assert summary.rows == 10 == len(files(tmp_path / "out"))
     assert summary.new_seconds < summary.seconds
     with pytest.raises(bc.InvalidInput, match=r"suffix was '\.wav', is '\.flac'"):
-        bc.detokenize_dataset(dataset, tmp_path / "out", suffix=".flac", engine=HERE)
+        bc.detokenize_dataset(dataset, tmp_path / "out", suffix=".flac", executor=HERE)
 
 
 def test_what_a_kill_left_half_written_goes_away_and_nothing_else(dataset, tmp_path):
     out = tmp_path / "out"
-    bc.detokenize_dataset(dataset, out, engine=HERE)
+    bc.detokenize_dataset(dataset, out, executor=HERE)
     (out / ".run" / "journal.jsonl").unlink()  # as if nothing had been noted yet
     before = files(out)
     whole = next(path for path in out.rglob("*.wav"))
@@ -91,7 +91,7 @@ def test_what_a_kill_left_half_written_goes_away_and_nothing_else(dataset, tmp_p
     for path in (half, other):
         path.write_bytes(b"RIFF")
     assert replaced_by(half) == whole
-    bc.detokenize_dataset(dataset, out, engine=HERE)
+    bc.detokenize_dataset(dataset, out, executor=HERE)
     assert not half.exists()
     assert other.exists()
     assert files(out) == before | {other.relative_to(out).as_posix()}
@@ -99,8 +99,8 @@ def test_what_a_kill_left_half_written_goes_away_and_nothing_else(dataset, tmp_p
 
 def test_random_weights_are_those_that_made_the_tokens(recordings, tmp_path):
     codec = bc.load("snac_tiny", weights="random:3", device="cpu")
-    bc.tokenize_dataset(recordings, codec, tmp_path / "tokens", engine=HERE)
-    bc.detokenize_dataset(tmp_path / "tokens", tmp_path / "out", engine=HERE)
+    bc.tokenize_dataset(recordings, codec, tmp_path / "tokens", executor=HERE)
+    bc.detokenize_dataset(tmp_path / "tokens", tmp_path / "out", executor=HERE)
     (identity,) = (name for name, tokens in bc.read_tokens(tmp_path / "tokens") if name.endswith("0002.ogg"))
     tokens = dict(bc.read_tokens(tmp_path / "tokens"))[identity]
     assert np.allclose(audio.read(tmp_path / "out" / f"{identity}.wav")[0], np.clip(codec.decode(tokens), -1, 1), atol=1e-4)
@@ -125,28 +125,28 @@ def renamed(dataset, tmp_path):
 
 @pytest.mark.parametrize("name", ["../outside", "/etc/outside", "a/../../outside", "", "nul\0"])
 def test_an_id_that_leads_elsewhere_is_a_failure(renamed, tmp_path, name):
-    summary = bc.detokenize_dataset(renamed(name, "fine"), tmp_path / "out", engine=HERE)
+    summary = bc.detokenize_dataset(renamed(name, "fine"), tmp_path / "out", executor=HERE)
     assert (summary.rows, summary.failed) == (1, 1)
     assert "cannot be the name of a file" in summary.failures.read_text()
     assert files(tmp_path / "out") == {"fine.wav"}
     assert not (tmp_path / "outside.wav").exists()
     shutil.rmtree(tmp_path / "out")
     with pytest.raises(bc.InvalidInput, match="cannot be the name of a file"):
-        bc.detokenize_dataset(tmp_path / "renamed", tmp_path / "out", engine=HERE, strict=True)
+        bc.detokenize_dataset(tmp_path / "renamed", tmp_path / "out", executor=HERE, strict=True)
 
 
 def test_ids_that_would_be_one_file_cost_the_second_its_row(renamed, tmp_path):
     folder, out = renamed("a", "a.wav", "b", "b", "../x", "c"), tmp_path / "out"
-    summary = bc.detokenize_dataset(folder, out, engine=HERE)
+    summary = bc.detokenize_dataset(folder, out, executor=HERE)
     assert (summary.rows, summary.failed) == (3, 3)
     assert files(out) == {"a.wav", "b.wav", "c.wav"}
     said = summary.failures.read_text()
     assert "the ids 'a', of a row before this one, and 'a.wav' would have the same file" in said
-    again = bc.detokenize_dataset(folder, out, engine=HERE)
+    again = bc.detokenize_dataset(folder, out, executor=HERE)
     assert (again.rows, again.failed, again.new_seconds, again.failures.read_text()) == (3, 3, 0, said)
-    assert bc.detokenize_dataset(folder, out, engine=HERE, retry_failed=True).failures.read_text() == said
+    assert bc.detokenize_dataset(folder, out, executor=HERE, retry_failed=True).failures.read_text() == said
     with pytest.raises(bc.InvalidInput, match="would have the same file"):
-        bc.detokenize_dataset(folder, tmp_path / "strict", engine=HERE, strict=True)
+        bc.detokenize_dataset(folder, tmp_path / "strict", executor=HERE, strict=True)
 
 
 @pytest.mark.parametrize("batched", [False, True])
@@ -163,10 +163,10 @@ def test_a_full_disk_ends_the_run_and_is_gone_on_with(renamed, tmp_path, monkeyp
     monkeypatch.setattr(os, "replace", replace)
     for _ in range(2):
         with pytest.raises(bc.DiskTrouble, match=r"b\.wav cannot be written: No space left"):
-            bc.detokenize_dataset(folder, out, engine=HERE)
+            bc.detokenize_dataset(folder, out, executor=HERE)
         assert not (out / ".run/journal.jsonl").exists()
     full = False
-    summary = bc.detokenize_dataset(folder, out, engine=HERE)
+    summary = bc.detokenize_dataset(folder, out, executor=HERE)
     assert (summary.rows, summary.failed) == (3, 0)
     assert files(out) == {"a.wav", "b.wav", "c.wav"}
 
@@ -195,7 +195,7 @@ def test_a_folder_that_cannot_be_made_for_want_of_room_ends_the_run(renamed, tmp
 
     monkeypatch.setattr(Path, "mkdir", mkdir)
     with pytest.raises(bc.DiskTrouble, match="cannot hold 'a/b': Disk quota exceeded"):
-        bc.detokenize_dataset(folder, tmp_path / "out", engine=HERE)
+        bc.detokenize_dataset(folder, tmp_path / "out", executor=HERE)
 
 
 @pytest.mark.parametrize("name", ["zz.parquet", "zz.tar"])
@@ -203,7 +203,7 @@ def test_a_pipe_among_shards_is_refused(renamed, tmp_path, name):
     folder = renamed("a")
     os.mkfifo(folder / name)
     with pytest.raises(bc.CodecError, match=rf"{name}.* is (not a|no regular) file"):
-        bc.detokenize_dataset(folder, tmp_path / "out", engine=HERE)
+        bc.detokenize_dataset(folder, tmp_path / "out", executor=HERE)
 
 
 def test_what_is_no_dataset_is_refused(tmp_path):
@@ -214,12 +214,12 @@ def test_what_is_no_dataset_is_refused(tmp_path):
         bc.detokenize_dataset(tmp_path / "a.parquet", tmp_path / "out", suffix=".doc")
     for name in ("a.parquet", "a.tar"):
         with pytest.raises(bc.CorruptFile, match="cannot be read"):
-            bc.detokenize_dataset(tmp_path / name, tmp_path / "out", engine=HERE)
+            bc.detokenize_dataset(tmp_path / name, tmp_path / "out", executor=HERE)
     with pytest.raises(bc.InvalidInput, match="no shard"):
-        bc.detokenize_dataset(tmp_path / "b.csv", tmp_path / "out", engine=HERE)
+        bc.detokenize_dataset(tmp_path / "b.csv", tmp_path / "out", executor=HERE)
     (tmp_path / "empty").mkdir()
     with pytest.raises(bc.InvalidInput, match="holds no shards"):
-        bc.detokenize_dataset(tmp_path / "empty", tmp_path / "out", engine=HERE)
+        bc.detokenize_dataset(tmp_path / "empty", tmp_path / "out", executor=HERE)
 
 
 @pytest.mark.parametrize(

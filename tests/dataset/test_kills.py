@@ -51,7 +51,7 @@ def source(tmp_path_factory, kills) -> Path:
 @pytest.mark.parametrize("with_signal", ENDS, ids=["killed", "interrupted"])
 def test_kills_and_a_resume_give_the_dataset_of_a_run_without(source, tmp_path, kills, with_signal):
     out = tmp_path / "out"
-    bc.tokenize_dataset(source, "snac_tiny", tmp_path / "whole", shard_minutes=0.05, engine=bc.Engine(workers=1))
+    bc.tokenize_dataset(source, "snac_tiny", tmp_path / "whole", shard_minutes=0.05, executor=bc.Executor(workers=1))
     whole = contents(tmp_path / "whole")
     assert len(whole) > 2 * kills
     chance = random.Random(0)

@@ -309,7 +309,7 @@ END = bytes(1024)
 )  # fmt: skip
 def test_a_member_of_a_tar_that_is_not_what_it_says_costs_a_row(tmp_path, middle, says):
     (tmp_path / "a.tar").write_bytes(GOOD + middle + header("last.flac", content=flac()) + END)
-    summary = bc.tokenize_dataset(tmp_path / "a.tar", "snac_tiny", tmp_path / "out", engine=bc.Engine(workers=1))
+    summary = bc.tokenize_dataset(tmp_path / "a.tar", "snac_tiny", tmp_path / "out", executor=bc.Executor(workers=1))
     assert says in summary.failures.read_text()
     is_int = "s.wav" in summary.failures.read_text() or "has the id" in says
     assert (summary.rows, summary.failed) == ((2, 1) if is_int else (1, 1))

@@ -16,7 +16,7 @@ from blazen_codec_core.dataset import destination, run_state, shards
 from blazen_codec_core.dataset.destination import Destination
 from blazen_codec_core.dataset.rows import Row
 
-HERE = bc.Engine(workers=1)
+HERE = bc.Executor(workers=1)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def dataset(tmp_path, row):
 
 
 def detokenize(source: Path, out: Path, **options) -> bc.Summary:
-    return bc.detokenize_dataset(source, out, engine=HERE, **options)
+    return bc.detokenize_dataset(source, out, executor=HERE, **options)
 
 
 def test_nothing_outside_is_removed_for_an_id_that_is_refused(dataset, tmp_path):
@@ -159,7 +159,7 @@ def test_a_folder_with_an_empty_mark_is_of_somebody_else(recordings, tmp_path):
     (own / "made-by").touch()
     (own / "plan.json").write_text("mine")
     with pytest.raises(bc.InvalidInput, match=r"\.run was not made by blazen-codec, and is left alone"):
-        bc.tokenize_dataset(recordings, "snac_tiny", tmp_path / "out", engine=HERE)
+        bc.tokenize_dataset(recordings, "snac_tiny", tmp_path / "out", executor=HERE)
     assert {path.name: path.read_text() for path in own.iterdir()} == {"made-by": "", "plan.json": "mine"}
 
 
@@ -175,7 +175,7 @@ def test_a_mark_that_was_not_written_yet_is_no_hindrance(tmp_path):
 def test_books_that_are_pipes_are_refused(dataset, recordings, tmp_path, name):
     for folder, go_on in (
         ("audio", lambda out: detokenize(dataset("a"), out)),
-        ("shards", lambda out: bc.tokenize_dataset(recordings, "snac_tiny", out, engine=HERE)),
+        ("shards", lambda out: bc.tokenize_dataset(recordings, "snac_tiny", out, executor=HERE)),
     ):
         out = tmp_path / folder
         go_on(out)
@@ -208,7 +208,7 @@ def test_a_folder_of_somebody_else_that_is_called_as_ours_is_left_alone(recordin
     own.parent.mkdir(parents=True)
     own.write_text('{"mine": 1}\n')
     with pytest.raises(bc.InvalidInput, match=r"\.run was not made by blazen-codec, and is left alone"):
-        bc.tokenize_dataset(recordings, "snac_tiny", tmp_path / "out", engine=HERE)
+        bc.tokenize_dataset(recordings, "snac_tiny", tmp_path / "out", executor=HERE)
     assert own.read_text() == '{"mine": 1}\n'
     assert list(own.parent.iterdir()) == [own]
 
@@ -255,22 +255,22 @@ def test_only_shards_that_are_half_written_are_tidied_away(tmp_path):
 
 def test_a_shard_is_not_written_through_a_link(recordings, tmp_path):
     out = tmp_path / "out"
-    bc.tokenize_dataset(recordings, "snac_tiny", out, engine=HERE)
+    bc.tokenize_dataset(recordings, "snac_tiny", out, executor=HERE)
     shard = shards.files(out)[0]
     shard.rename(tmp_path / "moved.parquet")
     (tmp_path / "mine.parquet").write_bytes(b"mine")
     shard.symlink_to(tmp_path / "mine.parquet")
     with pytest.raises(bc.InvalidInput, match="is a link, which"):
-        bc.tokenize_dataset(recordings, "snac_tiny", out, engine=HERE)
+        bc.tokenize_dataset(recordings, "snac_tiny", out, executor=HERE)
     assert (tmp_path / "mine.parquet").read_bytes() == b"mine"
 
 
 def test_a_pipe_in_the_place_of_a_shard_is_refused(recordings, tmp_path):
     out = tmp_path / "out"
-    bc.tokenize_dataset(recordings, "snac_tiny", out, engine=HERE)
+    bc.tokenize_dataset(recordings, "snac_tiny", out, executor=HERE)
     shard = shards.files(out)[0]
     shard.unlink()
     os.mkfifo(shard)
     with pytest.raises(bc.InvalidInput, match="no regular file"):
-        bc.tokenize_dataset(recordings, "snac_tiny", out, engine=HERE)
+        bc.tokenize_dataset(recordings, "snac_tiny", out, executor=HERE)
     assert shard.is_fifo()

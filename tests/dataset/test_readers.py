@@ -18,7 +18,7 @@ def dataset(recordings, tmp_path_factory, request):
     """Its folder, and what `bc.read_tokens` makes of it."""
     out = tmp_path_factory.mktemp(request.param) / "out"
     codec = bc.load(request.param, weights="random:0", device="cpu")
-    bc.tokenize_dataset(recordings, codec, out, shard_minutes=0.05, engine=bc.Engine(workers=1))
+    bc.tokenize_dataset(recordings, codec, out, shard_minutes=0.05, executor=bc.Executor(workers=1))
     return out, dict(bc.read_tokens(out))
 
 
@@ -73,7 +73,7 @@ def test_webdataset_style_tars(recordings, tmp_path):
     """Through `datasets`, which reads them as WebDataset does."""
     datasets = pytest.importorskip("datasets")
 
-    bc.tokenize_dataset(recordings, "snac_tiny", tmp_path / "out", format="tar", engine=bc.Engine(workers=1))
+    bc.tokenize_dataset(recordings, "snac_tiny", tmp_path / "out", format="tar", executor=bc.Executor(workers=1))
     expected = dict(bc.read_tokens(tmp_path / "out"))
     files = [str(path) for path in shards.files(tmp_path / "out")]
     for sample in datasets.load_dataset("webdataset", data_files=files, split="train", streaming=True):

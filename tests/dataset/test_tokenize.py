@@ -25,14 +25,14 @@ from blazen_codec_core.dataset.jobs import tokenize as job
 from blazen_codec_core.dataset.rows import Row
 from blazen_codec_core.torch_backend.backend import TorchCodecBackend
 
-HERE = bc.Engine(workers=1)
+HERE = bc.Executor(workers=1)
 SMALL = ("snac_tiny", bc.LoadOptions())
 SHORT = 0.05
 """Minutes a shard, so that there are several."""
 
 
 def tokenize(source, out, codec="snac_tiny", **options) -> bc.Summary:
-    return bc.tokenize_dataset(source, codec, out, **{"engine": HERE, "shard_minutes": SHORT, **options})
+    return bc.tokenize_dataset(source, codec, out, **{"executor": HERE, "shard_minutes": SHORT, **options})
 
 
 def rows(out) -> dict[str, Row]:
@@ -101,7 +101,7 @@ def test_columns_say_what_was_asked_for(recordings, tmp_path):
 
 
 def test_two_processes_write_the_same_bytes_as_this_one(recordings, whole, tmp_path):
-    tokenize(recordings, tmp_path / "out", engine=bc.Engine(workers=2))
+    tokenize(recordings, tmp_path / "out", executor=bc.Executor(workers=2))
     assert contents(tmp_path / "out") == contents(whole)
 
 

@@ -150,7 +150,7 @@ class TestTheAuthorsCache:
     def test_it_is_used_and_the_licence_is_said(self, spec):
         codec = EncodecBackend(spec, bc.LoadOptions(offline=True, device="cpu"))
         with pytest.warns(
-            bc.LicenceNotice, match=r"encodec:facebook/encodec_24khz: the weights were published under CC BY-NC 4\.0"
+            bc.LicenseNotice, match=r"encodec:facebook/encodec_24khz: the weights were published under CC BY-NC 4\.0"
         ):
             codec.load()
 
@@ -193,7 +193,7 @@ for _ in range(3):
 def test_the_licence_is_said_once(theirs, tmp_path):
     torch.save(theirs["encodec_24khz"], tmp_path / "a.th")
     run = subprocess.run([sys.executable, "-c", ONCE, str(tmp_path / "a.th")], capture_output=True, text=True, check=True)
-    assert run.stderr.count("LicenceNotice: encodec:facebook/encodec_24khz") == 1
+    assert run.stderr.count("LicenseNotice: encodec:facebook/encodec_24khz") == 1
 
 
 @pytest.mark.parametrize("name", NAMES)

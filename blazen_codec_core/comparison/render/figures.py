@@ -63,7 +63,7 @@ def tokens(compared: Comparison, path: Path) -> None:
 
 
 def rate_quality(means: Sequence[dict[str, Any]], path: Path) -> None:
-    """Writes each quality over the bitrate, a point a system, those of one codec joined; of `document.means`."""
+    """Writes each quality over the bitrate, a point a system, those of one codec joined; of `serialize.means`."""
     figure, axes = plots.figure((11, 8), 2, 2)
     for axis, (title, name, note) in zip(axes.reshape(-1), plots.PANELS, strict=True):
         families: dict[str, list[dict[str, Any]]] = {}

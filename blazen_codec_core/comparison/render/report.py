@@ -16,8 +16,8 @@ def html(shown: Sequence[dict[str, Any]], facts: Sequence[dict[str, Any]], title
     """The report, as text.
 
     Args:
-        shown: What `document.shown` made of each recording.
-        facts: What `document.facts` made of each.
+        shown: What `serialize.shown` made of each recording.
+        facts: What `serialize.facts` made of each.
     """
     data = {
         "title": title,

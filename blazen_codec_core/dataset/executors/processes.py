@@ -15,7 +15,7 @@ from functools import cache
 from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any
 
-from ...errors import InferenceError, LicenceNotice
+from ...errors import InferenceError, LicenseNotice
 from ...provider import DynCodecProvider
 from ..jobs.base import Job, Work
 from ..run_state import ShardResult
@@ -91,7 +91,7 @@ _mine: dict[str, Any] = {}
 def _begin(job: Job, places: tuple[str, ...], count: Any, threads: int | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to answer
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    warnings.simplefilter("ignore", LicenceNotice)  # which the parent has given
+    warnings.simplefilter("ignore", LicenseNotice)  # which the parent has given
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if threads is not None:
         os.environ.update(dict.fromkeys(THREADS, str(threads)))  # read when torch is imported, which is later

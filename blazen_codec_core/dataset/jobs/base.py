@@ -58,7 +58,7 @@ class Job(ABC):
         """What does a shard, given its number."""
 
     def is_there(self, done: ShardResult, count: int) -> bool:
-        """Whether what became of a shard is still there, as it was written.
+        """Tell whether what became of a shard is still there, as it was written.
 
         Args:
             count: Of shards that there are.

@@ -52,7 +52,7 @@ class TokenizeJob(Job):
         out: The folder of the dataset.
         format: Of its shards; one of `shards.FORMATS`.
         weights: That the tokens must be of, where that is known.
-        bandwidth, mono, normalize_db: As for `recordings.encode`.
+        bandwidth, mono, normalize_db: As for `transcode.encode`.
         strict: A recording that cannot be tokenised ends the run.
         truncated: What becomes of a recording that is shorter than its container says.
         verify: How recordings are known again.
@@ -269,7 +269,7 @@ class _OpenedOnce:
 
 
 def _is_shorter(recording: Recording | None, limit: float) -> bool:
-    """Whether a recording is known to be shorter than so many seconds."""
+    """Tell whether a recording is known to be shorter than so many seconds."""
     seconds: float | None = None if recording is None else recording.seconds
     return seconds is not None and seconds < limit
 

@@ -137,13 +137,13 @@ def _split(word: str) -> tuple[str, ...]:
 
 
 def _counts(words: list[str]) -> bool:
-    """Whether a number of samples is meant, and not the place of one."""
+    """Tell whether a number of samples is meant, and not the place of one."""
     plural = any(word in COUNTED and word.endswith("s") for word in words)
     return all(word in COUNTED | COUNTING | NEUTRAL for word in words) and (plural or any(word in COUNTING for word in words))
 
 
 def is_given(value: Any) -> bool:
-    """Whether a field of a list holds something."""
+    """Tell whether a field of a list holds something."""
     return value is not None and not (isinstance(value, str) and not value.strip())
 
 
@@ -155,14 +155,14 @@ def _shortly(value: Any) -> str:
 
 
 def looks_like_time(value: Any) -> bool:
-    """Whether a value is a number, a time of a clock, or several."""
+    """Tell whether a value is a number, a time of a clock, or several."""
     if isinstance(value, str):
         return looks_like_stretch(value) or (len(value) <= LONGEST_TIME and TIME.fullmatch(value) is not None)
     return looks_like_stretch(value) or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
 def looks_like_stretch(value: Any) -> bool:
-    """Whether a value is several times, or fields for a start or an end."""
+    """Tell whether a value is several times, or fields for a start or an end."""
     if isinstance(value, list | tuple):
         return bool(value) and all(map(looks_like_time, value))
     if isinstance(value, Mapping):

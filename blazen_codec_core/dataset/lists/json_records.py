@@ -53,7 +53,7 @@ def _begin(text: TextIO, path: Path) -> Iterator[str]:
 
 
 def _is_document(first: str) -> bool:
-    """Whether a file whose first line is this is one object."""
+    """Tell whether a file whose first line is this is one object."""
     try:
         value = parse(first, deepest=IN_A_DOCUMENT, most=MOST_OF_OBJECT, lenient=True)
         return isinstance(value, dict) and _rows_of(value) != [value]

@@ -20,7 +20,7 @@ BESIDE = (SEGMENTS, "utt2spk", "spk2utt")
 
 
 def is_data_directory(folder: Path) -> bool:
-    """Whether a folder is one of Kaldi's."""
+    """Tell whether a folder is one of Kaldi's."""
     return (folder / SCRIPT).is_file() and any((folder / name).is_file() for name in BESIDE)
 
 

@@ -43,12 +43,12 @@ def suffix_of(path: Path) -> str:
 
 
 def is_list(path: Path) -> bool:
-    """Whether a file is called as a list is."""
+    """Tell whether a file is called as a list is."""
     return suffix_of(path) in READERS or suffix_of(path) == KALDI or path.name == kaldi.SEGMENTS
 
 
 def is_typed(path: Path) -> bool:
-    """Whether the values of a list have types, beyond text."""
+    """Tell whether the values of a list have types, beyond text."""
     return READERS.get(suffix_of(path)) not in UNTYPED
 
 
@@ -128,7 +128,7 @@ class _Listing:
             raise InvalidInput(f"{self._path} has no column {', '.join(map(repr, missing))}; its columns are {there}")
 
     def _is_plausible(self, record: Record, shape: Shape) -> bool:
-        """Whether a list names recordings: by the name of a column, or because what it names is there."""
+        """Tell whether a list names recordings: by the name of a column, or because what it names is there."""
         if not self._has_no_names(record) or self._reader is line_records:
             return True
         return self._resolved((str(record.values[FIRST]),), guess=True) is not None

@@ -211,7 +211,7 @@ def _leaves(field: Any, within: str = "") -> list[str]:
 
 
 def _has_binary(kind: Any) -> bool:
-    """Whether a type is bytes, or is of them."""
+    """Tell whether a type is bytes, or is of them."""
     if not arrow().types.is_nested(kind):
         return _is_binary(kind)
     return any(_has_binary(kind.field(number).type) for number in range(kind.num_fields))

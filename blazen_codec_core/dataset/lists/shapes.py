@@ -24,7 +24,7 @@ class Shape(ABC):
 
     @abstractmethod
     def matches(self, record: Record) -> bool:
-        """Whether a row is written so, be it well or badly."""
+        """Tell whether a row is written so, be it well or badly."""
 
     @abstractmethod
     def place(self, record: Record) -> Place:

@@ -157,7 +157,7 @@ def _fields(every: Iterator[str], separator: str, columns: int | None = None, pa
 
 
 def _is_unclosed(row: list[str], rows: _Lines, separator: str, columns: int | None, path: int) -> bool:
-    """Whether a quotation mark took lines into a row that are rows of their own."""
+    """Tell whether a quotation mark took lines into a row that are rows of their own."""
     if rows.is_at_end:
         return True
     if len(rows.taken) == 1:
@@ -169,7 +169,7 @@ def _is_unclosed(row: list[str], rows: _Lines, separator: str, columns: int | No
 
 
 def _is_strict(lines: list[str], separator: str) -> bool:
-    """Whether quotation marks stand at the ends of fields only."""
+    """Tell whether quotation marks stand at the ends of fields only."""
     try:
         return bool(list(csv.reader((f"{line}\n" for line in lines), delimiter=separator, skipinitialspace=True, strict=True)))
     except csv.Error:
@@ -177,7 +177,7 @@ def _is_strict(lines: list[str], separator: str) -> bool:
 
 
 def _is_row(line: str, separator: str, columns: int, path: int) -> bool:
-    """Whether a line within a row names a recording by itself."""
+    """Tell whether a line within a row names a recording by itself."""
     try:
         row = next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])
     except csv.Error:

@@ -1,4 +1,4 @@
-"""What a file is that should hold weights, by its first bytes: so that it can be called that, with what to do."""
+"""Kinds of files found in the place of weights, told by their first bytes, with advice."""
 
 from __future__ import annotations
 

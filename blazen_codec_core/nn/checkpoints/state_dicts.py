@@ -110,7 +110,7 @@ def check_held(state: Mapping[Any, Tensor], origin: str) -> None:
 
 
 def is_weight(tensor: Tensor) -> bool:
-    """Whether a tensor is of a type that weights are published in, and not sparse."""
+    """Tell whether a tensor is of a type that weights are published in, and not sparse."""
     return tensor.dtype in FLOATS and tensor.layout == torch.strided
 
 

@@ -1,4 +1,4 @@
-"""Whether there are compiled loops, and kernels for GPUs."""
+"""Kernel back ends that can be imported here: numba's for CPUs, and Triton's for GPUs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a convolution is computed. The layers choose one of these by shape and device; all give the same sums.
+"""Kernel selection by shape, device and processor; all choices give the same sums.
 
 Matrix products on shifted views of a `(time, channels)` signal need no copy of it and run near the speed of the
 machine's own matrix product; `conv1d` on a CPU does not. For GPUs there are kernels of our own, if Triton is there to
@@ -86,12 +86,12 @@ def limits() -> CrossoverPoints:
 
 
 def products_are_faster(device: torch.device) -> bool:
-    """Whether this device runs matrix products on views faster than the library's convolution."""
+    """Tell whether this device runs matrix products on views faster than the library's convolution."""
     return device.type == "cpu"
 
 
 def steps_are_faster(x: Tensor) -> bool:
-    """Whether this device runs a recurrent layer over so few frames faster step by step than through the library's call."""
+    """Tell whether this device runs a recurrent layer over so few frames faster step by step than through the library's call."""
     return x.device.type == "cpu" and x.shape[1] < FEW_FRAMES
 
 
@@ -202,13 +202,13 @@ def _in_loops(weight: Tensor, bias: Tensor | None, stride: int, dilation: int, g
 
 
 def is_learning(lasting: bool) -> bool:
-    """Whether gradients will be asked for; the library takes those of a picture's convolution several times as fast as those of
+    """Tell whether gradients will be asked for; the library takes those of a picture's convolution several times as fast as those of
     products on shifted views."""
     return torch.is_grad_enabled() and not lasting
 
 
 def is_half(dtype: torch.dtype) -> bool:
-    """Whether sums in this type would lose what each of their terms has: they are left to kernels that add up in float32."""
+    """Tell whether sums in this type would lose what each of their terms has: they are left to kernels that add up in float32."""
     return dtype.itemsize < torch.float32.itemsize
 
 
@@ -252,7 +252,7 @@ def retain_malloc_arena() -> None:
 
 
 def pointwise_for(*signals: Tensor) -> Any:
-    """`gpu` or `fused`, if it does to such signals what is done to each value by itself: `apply` and `join`."""
+    """`triton` or `cpu`, if it does to such signals what is done to each value by itself: `apply` and `join`."""
     if gpu := gpu_kernels_for(signals[0].device):
         return gpu
     loops = load_loops()

@@ -1,4 +1,4 @@
-"""What becomes of a layer's output before anything else reads it, which the kernel that makes it may do on the way."""
+"""Epilogue of a layer: scale, activation and residual add, which a kernel may fuse into its store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How signals `(batch, frames, channels)` lie in memory."""
+"""Memory formats of signals `(batch, frames, channels)`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def is_frame_contiguous(x: Tensor) -> bool:
-    """Whether the frames of each signal lie one after the other, whatever lies between signals."""
+    """Tell whether the frames of each signal lie one after the other, whatever lies between signals."""
     if x.is_contiguous():
         return True
     return (x.shape[2] == 1 or x.stride(2) == 1) and (x.shape[1] == 1 or x.stride(1) == x.shape[2])

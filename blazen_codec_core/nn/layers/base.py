@@ -40,7 +40,7 @@ class StreamSetup:
         device: Where the state lives.
         dtype: The floating type of the signal.
         noise: Where noise blocks draw from; `None` switches them off.
-        any_length: Whether it may end anywhere; else it is of a length that comes again and again (see `kernels.run_bucketed`).
+        any_length: Whether it may end anywhere; else it is of a length that comes again and again (see `dispatch.run_bucketed`).
         ends: How many frames each signal has in all, where some have fewer than others: what comes after them is not there.
     """
 
@@ -95,16 +95,16 @@ class Layer(StreamingModule, ABC):
     """One stage of a network that runs whole signals and streams through the same code."""
 
     benefits_from_batching: ClassVar[bool] = False
-    """Whether `step_many` is faster than a step of each, so that streams should come to it together."""
+    """Tell whether `step_many` is faster than a step of each, so that streams should come to it together."""
 
     @property
     def accepts_epilogue(self) -> bool:
-        """Whether in `step_fused` what comes after costs next to nothing."""
+        """Tell whether in `step_fused` what comes after costs next to nothing."""
         return False
 
     @property
     def accepts_prologue(self) -> bool:
-        """Whether it writes its input elsewhere first, where a pointwise layer before it costs nothing."""
+        """Tell whether it writes its input elsewhere first, where a pointwise layer before it costs nothing."""
         return False
 
     if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class Layer(StreamingModule, ABC):
         return [self.step(x, state, last) for x, state in zip(xs, states, strict=True)]
 
     def frames_out(self, frames: int, last: bool) -> int:
-        """How many frames have come out once `frames` have gone in."""
+        """Number of frames that have come out once `frames` have gone in."""
         return frames
 
     def forward(self, x: Tensor) -> Tensor:
@@ -190,7 +190,7 @@ def prepare(network: nn.Module) -> None:
 class ChainState(State):
     states: list[State]
     ragged: bool
-    """Whether some signals end before others."""
+    """Tell whether some signals end before others."""
 
 
 @dataclasses.dataclass(frozen=True)

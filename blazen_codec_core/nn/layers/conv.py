@@ -78,7 +78,7 @@ class ConvBase(Layer):
     rough = False
     """Whether TF32 will do for float32, on devices that have it."""
     careful = True
-    """Whether tokens depend on it, so that it rounds about as little as a plain sum."""
+    """Tell whether tokens depend on it, so that it rounds about as little as a plain sum."""
     _prepared: Conv1dKernel | None = None
 
     @abstractmethod

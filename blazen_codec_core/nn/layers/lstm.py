@@ -1,4 +1,4 @@
-"""Recurrent layers."""
+"""LSTM layers that stream."""
 
 from __future__ import annotations
 

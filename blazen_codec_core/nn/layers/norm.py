@@ -1,4 +1,4 @@
-"""Normalisation over time."""
+"""Normalization over time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a convolution is given before the signal begins and after it has ended."""
+"""Padding before a signal begins and after it has ended."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .base import COUNTS, Layer, State, StreamSetup
 
 @dataclasses.dataclass
 class SignalLengths(State):
-    """How many frames each signal of a batch has in all; `None` if as many as the others."""
+    """Number of frames that each signal of a batch has in all; `None` if as many as the others."""
 
     frames: tuple[int, ...] | None
 
@@ -31,7 +31,7 @@ class LengthState(State):
     seen: int = dataclasses.field(metadata={COUNTS: True})
 
     def left(self) -> tuple[int, ...] | None:
-        """How many frames of each signal are still to come, if some have fewer than others."""
+        """Number of frames that of each signal are still to come, if some have fewer than others."""
         frames = self.ends.frames
         return None if frames is None or len(set(frames)) == 1 else tuple(count - self.seen for count in frames)
 
@@ -57,7 +57,7 @@ class ZeroPadding(Layer):
         return ZeroState(SignalLengths(setup.ends), 0, begun=False)
 
     def now(self, frames: int, state: ZeroState, last: bool) -> tuple[int, int]:
-        """How many zeros come before and after the frames of this step."""
+        """Number of zeros that come before and after the frames of this step."""
         left, right = 0 if state.begun else self.left, self.right if last else 0
         state.begun, state.seen = True, state.seen + frames
         return left, right
@@ -109,7 +109,7 @@ class ReflectPadding(Layer):
         )
 
     def after(self, frames: int) -> int:
-        """How many frames follow a signal of so many."""
+        """Number of frames that follow a signal of so many."""
         return self.right + -frames % self.stride
 
     def frames_out(self, frames: int, last: bool) -> int:
@@ -137,12 +137,12 @@ class ReflectPadding(Layer):
         return torch.cat(parts, dim=1) if len(parts) > 1 else x
 
     def plain(self, frames: int, state: ReflectState, last: bool) -> bool:
-        """Whether the next frames come out at once, and hold all that is to be mirrored around them."""
+        """Tell whether the next frames come out at once, and hold all that is to be mirrored around them."""
         begins = state.begun or (not state.seen and frames >= self.needed)
         return begins and (not last or frames > self.most)
 
     def now(self, frames: int, state: ReflectState, last: bool) -> tuple[int, int]:
-        """How many frames come before and after plain ones."""
+        """Number of frames that come before and after plain ones."""
         left = 0 if state.begun else self.left
         state.begun, state.seen = True, state.seen + frames
         return left, self.after(state.seen) if last else 0

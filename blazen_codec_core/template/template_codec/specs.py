@@ -21,7 +21,7 @@ SPECS = (
         block_frames=1,
         tile_frames=50,
         weights=WeightSource(package="template_codec", file="weights.safetensors"),
-        licence="MIT",
+        license="MIT",
         capabilities=DeviceCapabilities(devices=("cuda", "mps", "cpu")),
     ),
 )

@@ -24,7 +24,7 @@ SPEC = CodecSpec(
         file="model.safetensors",
         config_file="config.json",
     ),
-    licence="CC BY 4.0",
+    license="CC BY 4.0",
     homepage="https://github.com/kyutai-labs/moshi",
     capabilities=DeviceCapabilities(devices=("cuda", "cpu"), streams=("encode",), batches=False),
 )

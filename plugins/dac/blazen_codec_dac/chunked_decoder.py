@@ -1,4 +1,4 @@
-"""Decoding of tokens that were coded window by window; see `windows`."""
+"""Decoding of tokens that were coded window by window; see `chunks`."""
 
 from __future__ import annotations
 

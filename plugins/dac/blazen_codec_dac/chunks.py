@@ -36,7 +36,7 @@ class Windows:
         return cls(spec.architecture, frames, padded)
 
     def samples(self, frames: int) -> int:
-        """How many samples come out of so many frames in all; none of windows too short to be decoded without padding."""
+        """Number of samples that come out of so many frames in all; none of windows too short to be decoded without padding."""
         whole, rest = divmod(frames, self.frames)
         counts = ((whole, self.frames), (1, rest) if rest else (0, 0))
         return sum(count * max(0, self.architecture.window_samples(each, padded=self.padded)) for count, each in counts)

@@ -118,7 +118,7 @@ class DacArchitecture(Architecture):
         return math.prod(self.encoder_rates)
 
     def window_samples(self, frames: int, *, padded: bool) -> int:
-        """How many samples the decoder itself makes of so many frames.
+        """Number of samples that the decoder itself makes of so many frames.
 
         With padding, a transposed convolution of odd stride makes one sample less than its stride for each frame. Without, there
         may be none, which is 0 or less.
@@ -174,7 +174,7 @@ def _spec(name: str, architecture: DacArchitecture, **fields: Any) -> DacSpec:
         capabilities=LAYERS,
         architecture=a,
         file_names=FILE_NAMES,
-        **{"licence": "MIT", **fields},
+        **{"license": "MIT", **fields},
     )
 
 

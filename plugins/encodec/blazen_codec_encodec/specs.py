@@ -219,8 +219,8 @@ def _published(
         aliases=(repo,),
         weights=_source(file, sha256),
         mirrors=(_on_the_hub(name),),
-        licence="CC BY-NC 4.0 as first published; the authors' code is MIT since",
-        licence_notice=NOTICE,
+        license="CC BY-NC 4.0 as first published; the authors' code is MIT since",
+        license_notice=NOTICE,
         homepage="https://github.com/facebookresearch/encodec",
         language_model=LanguageModelSpec(
             codebooks=a.num_codebooks,
@@ -306,8 +306,8 @@ SPECS = (
         description="Music at 32 kHz, as MusicGen's tokens",
         aliases=("facebook/encodec_32khz",),
         weights=_on_the_hub("encodec_32khz"),
-        licence="CC BY-NC 4.0",
-        licence_notice=MUSICGEN_NOTICE,
+        license="CC BY-NC 4.0",
+        license_notice=MUSICGEN_NOTICE,
         homepage="https://github.com/facebookresearch/audiocraft",
     ),
     _spec(
@@ -315,7 +315,7 @@ SPECS = (
         ENCODEC_TINY,
         description="A small model that ships with the plugin",
         weights=WeightSource(package="blazen_codec_encodec", file="tiny.safetensors"),
-        licence="MIT",
+        license="MIT",
     ),
 )
 

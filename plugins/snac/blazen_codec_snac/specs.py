@@ -109,7 +109,7 @@ def _spec(name: str, architecture: SnacArchitecture, **fields: Any) -> SnacSpec:
         block_frames=architecture.padding_frames,
         capabilities=LAYERS,
         architecture=architecture,
-        **{"licence": "MIT", **fields},
+        **{"license": "MIT", **fields},
     )
 
 

@@ -17,7 +17,7 @@ SPEC = bc.CodecSpec(
     tile_frames=1024,
     capabilities=bc.DeviceCapabilities(batches=False),
     weights=bc.WeightSource(package="fake_codec", file="none"),
-    licence="MIT",
+    license="MIT",
 )
 
 

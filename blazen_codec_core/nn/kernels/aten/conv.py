@@ -1,4 +1,4 @@
-"""Ways to compute a convolution with PyTorch's own operations. All give the same sums; `kernels` chooses."""
+"""Convolution algorithms on PyTorch's own operations. All give the same sums; `dispatch` chooses."""
 
 from __future__ import annotations
 

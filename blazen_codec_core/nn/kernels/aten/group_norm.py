@@ -1,4 +1,4 @@
-"""Mean and variance of whole signals."""
+"""Accurate mean and variance of whole signals."""
 
 from __future__ import annotations
 

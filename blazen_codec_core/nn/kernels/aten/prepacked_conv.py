@@ -44,7 +44,7 @@ def _operators() -> tuple[Any, Any]:
 
 @functools.cache
 def is_available() -> bool:
-    """Whether this PyTorch has the operators, and they do what they are expected to."""
+    """Tell whether this PyTorch has the operators, and they do what they are expected to."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     ones = functools.partial(torch.ones, dtype=torch.float32)

@@ -1,4 +1,4 @@
-"""Loops of our own, compiled by numba: the extra `fast`. Nothing else imports numba.
+"""CPU kernels compiled by numba: the extra `fast`. Nothing else imports numba.
 
 Activations pass over a signal once instead of four times, and convolutions and recurrent layers are blocks of sums that stay in
 registers.

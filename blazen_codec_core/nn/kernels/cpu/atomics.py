@@ -1,4 +1,4 @@
-"""How threads inside one loop wait for each other, which takes a tenth of the time of beginning a loop for every step."""
+"""Atomics and a spin-wait for threads inside one loop, a tenth of the cost of starting a loop for every step."""
 
 from __future__ import annotations
 

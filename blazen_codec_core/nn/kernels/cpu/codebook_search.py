@@ -1,4 +1,4 @@
-"""The nearest entry of a codebook."""
+"""Search for the nearest entry of a codebook."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _search(rows: Any, table: Any, offset: Any, scratch: Any, indices: Any, part
 
 
 class Search:
-    """The entry of a codebook that has the largest product with a vector, the first of them; see `kernels.search`."""
+    """The entry of a codebook that has the largest product with a vector, the first of them; see `dispatch.search`."""
 
     def __init__(self, table: Tensor, offset: Tensor | None) -> None:
         self._table, self._offset = pack_panels(table.detach()), kept(offset, table)

@@ -1,4 +1,4 @@
-"""Which loops compute a convolution."""
+"""Selection of the convolution algorithm on CPUs."""
 
 from __future__ import annotations
 

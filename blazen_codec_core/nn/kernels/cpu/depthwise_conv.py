@@ -1,4 +1,4 @@
-"""Convolutions in which each channel has a filter of its own."""
+"""Depthwise convolutions: a filter of its own for each channel."""
 
 from __future__ import annotations
 

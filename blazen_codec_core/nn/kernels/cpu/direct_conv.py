@@ -1,4 +1,4 @@
-"""Convolutions as they are written down."""
+"""Direct convolution: no im2col buffer, accumulators in registers."""
 
 from __future__ import annotations
 

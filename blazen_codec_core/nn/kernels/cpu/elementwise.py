@@ -137,7 +137,7 @@ def _join(
 
 
 def suits(*signals: Tensor) -> bool:
-    """Whether these loops work on signals `(batch, frames, channels)`."""
+    """Tell whether these loops work on signals `(batch, frames, channels)`."""
     return all(x.dtype == torch.float32 and x.device.type == "cpu" and is_frame_contiguous(x) for x in signals)
 
 

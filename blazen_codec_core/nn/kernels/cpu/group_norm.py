@@ -1,4 +1,4 @@
-"""Norms over time: one reading for the sums of values and of their squares, and one more to write what is made of them."""
+"""Group norm with one group over time: one pass for sums and squares, and one that writes."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Norm:
     after. What is summed in single precision does not depend on the number of threads.
 
     Args:
-        weight: Of channels that fill vectors, as `bias`; see `kernels.norm`.
+        weight: Of channels that fill vectors, as `bias`; see `dispatch.norm`.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, epsilon: float) -> None:

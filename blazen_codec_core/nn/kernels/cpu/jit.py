@@ -1,4 +1,4 @@
-"""How loops are compiled, and in how many threads they run.
+"""Compilation of loops with numba, and the number of threads that they run in.
 
 They run in the OpenMP threads of PyTorch's own operations, so that neither waits while the other's are still spinning; where
 numba would bring threads of its own, one thread runs them.
@@ -91,7 +91,7 @@ def _touch(values: Any, parts: int) -> None:
 
 @functools.cache
 def _threads_are_shared() -> bool:
-    """Whether numba's threads are OpenMP's, which is known once they have run."""
+    """Tell whether numba's threads are OpenMP's, which is known once they have run."""
     _touch(np.zeros(1, np.float32), 1)
     return bool(numba.threading_layer() == "omp")
 

@@ -1,4 +1,4 @@
-"""Convolutions to so few channels that all taps together fill a vector."""
+"""kn2row (Vasudevan et al. 2017): one GEMM for all taps, then shift and add, where they fill a vector together."""
 
 from __future__ import annotations
 

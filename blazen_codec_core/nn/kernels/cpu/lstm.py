@@ -1,4 +1,4 @@
-"""Recurrent layers: all weights are read for every frame, but only once for all signals that are there."""
+"""Persistent LSTM: weights are read once a frame for all signals together."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _recur(gates: Any, weight: Any, h: Any, cell: Any, scratch: Any, turns: Any,
 
 
 def supports_lstm(weight: Tensor) -> bool:
-    """Whether a layer with this recurrent weight `(4 * channels, channels)` can run here."""
+    """Tell whether a layer with this recurrent weight `(4 * channels, channels)` can run here."""
     there = is_available() and weight.dtype == torch.float32 and weight.device.type == "cpu"
     return there and weight.shape[1] % LANES == 0
 

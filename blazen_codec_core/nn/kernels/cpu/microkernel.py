@@ -36,7 +36,7 @@ _PAGE = 512
 
 
 def is_available() -> bool:
-    """Whether this processor has vectors that blocks are made for."""
+    """Tell whether this processor has vectors that blocks are made for."""
     return torch.backends.cpu.get_cpu_capability() in {"AVX2", "AVX512"}
 
 

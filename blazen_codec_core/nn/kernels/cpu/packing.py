@@ -1,4 +1,4 @@
-"""Products of a signal's rows with weights that lie in panels, one block of registers wide."""
+"""Packing of weights into panels one block of registers wide, and products of rows with these (BLIS's packm)."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def panel_vectors(channels: int) -> int:
 
 
 def suits_products(weight: Tensor) -> bool:
-    """Whether there are products with such weights at all."""
+    """Tell whether there are products with such weights at all."""
     return is_available() and weight.dtype == torch.float32 and weight.device.type == "cpu"
 
 
 def supports_direct_conv(weight: Tensor) -> bool:
-    """Whether blocks are made for a weight `(..., out)`: of channels that fill vectors."""
+    """Tell whether blocks are made for a weight `(..., out)`: of channels that fill vectors."""
     return suits_products(weight) and weight.shape[-1] % LANES == 0
 
 

@@ -1,4 +1,4 @@
-"""The noise of `nn.noise`, of the words of its generator."""
+"""Normal random numbers (Box and Muller) from the words of the noise's generator."""
 
 from __future__ import annotations
 

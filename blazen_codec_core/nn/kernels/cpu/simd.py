@@ -1,4 +1,4 @@
-"""Vectors of float32 values while LLVM's instructions are put together: arithmetic with them is written as with numbers."""
+"""SIMD values of float32 for an LLVM IR builder: arithmetic with them is written as with numbers."""
 
 from __future__ import annotations
 

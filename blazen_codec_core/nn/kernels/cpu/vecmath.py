@@ -1,4 +1,4 @@
-"""Functions of one value, as polynomials.
+"""Vectorized elementary functions, by range reduction and polynomials.
 
 Taylor's, of as many terms as float32 can tell apart after Cody and Waite's reduction of the argument ("Software Manual for the
 Elementary Functions", 1980). Errors are tested to be at most three roundings.

@@ -1,4 +1,4 @@
-"""Convolutions in fewer products than they have taps; see `points`."""
+"""Winograd convolutions F(m, r): fewer products than taps times outputs; see `winograd`."""
 
 from __future__ import annotations
 

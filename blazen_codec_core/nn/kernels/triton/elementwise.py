@@ -1,4 +1,4 @@
-"""What is done to each value by itself, while it is put where the next layer reads it."""
+"""Elementwise operations, written where the next layer reads."""
 
 from __future__ import annotations
 

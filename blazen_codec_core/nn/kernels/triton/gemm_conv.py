@@ -186,7 +186,7 @@ def _depth(width: int, most: int) -> int:
 
 
 class Search:
-    """The entry of a codebook whose product with a vector, and its own offset, make the most; see `kernels.search`."""
+    """The entry of a codebook whose product with a vector, and its own offset, make the most; see `dispatch.search`."""
 
     def __init__(self, table: Tensor, offset: Tensor | None) -> None:
         self._products = GemmConv1d(table[None].contiguous(), offset, 1, 1, rough=False)

@@ -1,4 +1,4 @@
-"""Norms over whole signals."""
+"""Group norm with one group over whole signals."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _scale(  # type: ignore[no-untyped-def]
 
 
 class Norm:
-    """See `kernels.norm`; signals may be of any floating type."""
+    """See `dispatch.norm`; signals may be of any floating type."""
 
     def __init__(self, weight: Tensor, bias: Tensor, epsilon: float) -> None:
         self._weight, self._bias, self._epsilon = weight.detach().double(), bias.detach().double(), epsilon

@@ -1,4 +1,4 @@
-"""Where these kernels run, and how they are started."""
+"""Devices that run these kernels, and how they are launched."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _nothing(x):  # type: ignore[no-untyped-def]
 
 @functools.cache
 def runs_on(device: torch.device) -> bool:
-    """Whether a device is one that these kernels are for, and they can be compiled for it here."""
+    """Tell whether a device is one that these kernels are for, and they can be compiled for it here."""
     if device.type != "cuda":
         return INTERPRETED and device.type == "cpu"
     if torch.version.cuda is None or torch.cuda.get_device_capability(device) < OLDEST:

@@ -114,7 +114,7 @@ def _units(channels: int, device: torch.device) -> int | None:
 
 
 def supports_lstm(of_hidden: Tensor) -> bool:
-    """Whether the kernel runs a layer with these weights, `(4 * channels, channels)`."""
+    """Tell whether the kernel runs a layer with these weights, `(4 * channels, channels)`."""
     channels = of_hidden.shape[1]
     return channels % DEPTH == 0 and _units(channels, of_hidden.device) is not None
 
