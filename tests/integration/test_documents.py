@@ -17,12 +17,15 @@ def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
-def test_the_readmes_python_runs(root, tmp_path, monkeypatch):
+def test_the_python_of_the_readme_and_then_of_the_pages_runs(root, tmp_path, monkeypatch):
     (tmp_path / "examples").symlink_to(root / "examples")
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
-    for block in blocks((root / "README.md").read_text(), "python"):
-        exec(compile(block, "README.md", "exec"), names)
+    for page in ("README.md", "docs/guide.md", "docs/datasets.md"):
+        found = blocks((root / page).read_text(), "python")
+        assert found
+        for block in found:
+            exec(compile(block, page, "exec"), names)
     assert len(names["heard"]) == len(names["parts"]) + 1
 
 
@@ -38,11 +41,22 @@ def test_the_readmes_table_is_the_specs(root):
             assert f"({', '.join(f'{kbps:g}' for kbps in spec.bandwidths)})" in row
 
 
-def test_the_readmes_commands_exist(root):
+def test_the_commands_of_the_pages_exist(root):
     from blazen_codec_core.cli.main import COMMANDS
 
-    named = set(re.findall(r"^blazen-codec ([\w-]+)", (root / "README.md").read_text(), re.MULTILINE))
-    assert named == set(COMMANDS)
+    named = {
+        page: set(re.findall(r"^blazen-codec ([\w-]+)", (root / page).read_text(), re.MULTILINE))
+        for page in ("README.md", "docs/command-line.md", "docs/datasets.md", "docs/compare.md")
+    }
+    assert named["docs/command-line.md"] == set(COMMANDS)
+    assert all(those and those <= set(COMMANDS) for those in named.values())
+
+
+def test_the_readme_is_short_and_links_lead_somewhere(root):
+    assert len((root / "README.md").read_text().splitlines()) <= 150
+    for page in [root / "README.md", root / "CONTRIBUTING.md", root / "SECURITY.md", *(root / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), (page.name, target)
 
 
 @pytest.mark.parametrize("heading", ["Install and try it", "Install and run the tests"])
