@@ -119,10 +119,11 @@ def as_lines(arguments: list[str]) -> list[str]:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """ruff, both ways, and the layers: what may import what."""
+    """ruff, both ways, first lines of docstrings, and the layers: what may import what."""
     install(session, groups=("lint",))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+    session.run("python", "tests/docstrings.py")
     roots = [Path(), *(Path("plugins", plugin) for plugin in ALONE)]
     session.run("lint-imports", "--no-cache", env={"PYTHONPATH": os.pathsep.join(str(root.resolve()) for root in roots)})
 
@@ -141,6 +142,23 @@ def alone(session: nox.Session, plugin: str) -> None:
     install(session, ".", f"plugins/{plugin}", *BESIDE.get(plugin, ()))
     session.run("uv", "pip", "check")
     session.run("python", "tests/alone.py", *ALONE[plugin])
+
+
+@nox.session(name="build")
+def build_distributions(session: nox.Session) -> None:
+    """Wheels and sdists of every distribution in `dist/`, checked, and installed from the wheels alone; see RELEASING."""
+    install(session, groups=("release",))
+    folder, place = Path("dist").resolve(), Path(session.create_tmp()).resolve() / "venv"
+    shutil.rmtree(folder, ignore_errors=True)
+    for project in (".", *(f"plugins/{plugin}" for plugin in ALONE)):
+        session.run("python", "-m", "build", "--installer", "uv", "--outdir", str(folder), project)
+    session.run("twine", "check", "--strict", *map(str, sorted(folder.iterdir())))
+    session.run("uv", "venv", "--clear", "--quiet", str(place))
+    python = place / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    session.run("uv", "pip", "install", "--python", str(python), *CONSTRAINTS, *map(str, sorted(folder.glob("*.whl"))))
+    for plugin, models in ALONE.items():
+        session.run(str(python), str(Path("tests/alone.py").resolve()), *models, external=True)
+        session.log(f"{plugin} works")
 
 
 @nox.session

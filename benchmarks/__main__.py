@@ -152,7 +152,7 @@ def short_files(names: tuple[str, ...], files: int, seconds: float, output: Path
 @click.option("--speed", default=1_000.0, show_default=True, help="of a worker in the simulations, times real time")
 @OUTPUT
 def scale(names: tuple[str, ...], speed: float, output: Path | None) -> None:
-    """What large datasets cost beyond the model: plans, journals and short recordings measured, clusters simulated."""
+    """Measure the costs of large datasets beyond the model: plans, journals and short recordings; simulate clusters."""
     result = scaling.run(names, speed)
     show(result, *scaling.tables(result))
     keep(result, output, "scaling")

@@ -43,7 +43,7 @@ class Engine:
 
 @dataclass(frozen=True)
 class Job:
-    """What every engine is given."""
+    """Input of every engine: both codecs, the audio, and its tokens."""
 
     ours: bc.DynCodecProvider
     theirs: bc.DynCodecProvider
@@ -121,7 +121,7 @@ def folded(model: nn.Module) -> Any:
 
 
 def own_tensors(model: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """What each module itself holds, in their order, but for what is for training."""
+    """Yield the tensors of each module itself, in the modules' order, without those for training only."""
     for module in model.modules():
         own = {name: tensor for name, tensor in module.state_dict().items() if "." not in name and name not in TRAINING}
         if own:

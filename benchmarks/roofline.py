@@ -1,4 +1,4 @@
-"""How much arithmetic a codec is, and how fast this machine does arithmetic."""
+"""Arithmetic that a codec needs, and this machine's rate of arithmetic."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What datasets cost beyond the model, measured where one machine can, and simulated where it cannot."""
+"""Costs of datasets beyond the model, measured where one machine can, and simulated where it cannot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long it takes until there is something to work with."""
+"""Start-up times of the package and its command line, as whole processes."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ class _Sessions:
         return self.codec.encoder_session(self.codec.channels) if self.what == "encode" else self.codec.decoder_session()
 
     def pieces(self, length: str, seconds: int) -> list[Any]:
-        """Of about a second each, of the `long` or the `short` signal."""
+        """Pieces of about a second each, of the `long` or the `short` signal."""
         if self.what == "encode":
             return [self._second] * seconds
         return list(bc.CodecTokens.open(self.folder / length).parts(self._frames))

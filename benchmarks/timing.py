@@ -1,4 +1,4 @@
-"""What all measurements share."""
+"""Helpers that all measurements share."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def machine() -> dict[str, object]:
 
 
 class Memory:
-    """What this process holds above what it held when this was made, in MiB. Linux alone lets the peak be set back."""
+    """Memory that this process has gained since the object was made, in MiB. Linux alone lets the peak be set back."""
 
     def __init__(self) -> None:
         self._before = self._of("VmRSS")

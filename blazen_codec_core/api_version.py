@@ -18,7 +18,7 @@ class IncompatiblePlugin(PluginError):
         super().__init__(self.sentence("the plugin that offers it"))
 
     def sentence(self, plugin: str) -> str:
-        """What to upgrade; `plugin` is the distribution to name."""
+        """Describe the mismatch, and what to upgrade; `plugin` is the distribution to name."""
         newer = isinstance(self._built_for, int) and self._built_for > API_VERSION
         return (
             f"{self._model} is built for generation {self._built_for!r} of the codec interface, but this {CORE} has "

@@ -143,7 +143,7 @@ def complaint(error: ValueError) -> str:
 
 
 def read_architecture(kind: type[BaseModel], described: Any, origin: str, name: str, names: Names = tuple) -> BaseModel:
-    """What a published description says of a model.
+    """Read the architecture of a model from a published description.
 
     Args:
         kind: Its fields are named as there, or have aliases that are.

@@ -21,7 +21,7 @@ from .validation import Pcm, audio_array
 
 
 class EncodeOptions(TypedDict, total=False):
-    """What `CodecBackend.encode` can be told."""
+    """Options of `CodecBackend.encode`."""
 
     bandwidth: float | None
     num_codebooks: int | None
@@ -91,7 +91,7 @@ class DecoderSession(ABC):
 
 
 class HasTiles(Protocol):
-    """What a tile depends on."""
+    """Properties that the size of a tile depends on."""
 
     @property
     def spec(self) -> CodecSpec: ...
@@ -162,12 +162,12 @@ class CodecBackend(AudioBackend):
 
     @property
     def preferred_chunk_frames(self) -> int:
-        """Number of frames that at once a session is fastest with; whole tiles."""
+        """Number of frames per push that a session is fastest with; whole tiles."""
         return self.spec.tile_frames
 
     @property
     def max_frames_per_step(self) -> int:
-        """How many frames, of all streams together, run best at once where all of it is there; see `offline_tile_frames`."""
+        """Number of frames, over all streams, that one step runs best with if all input is there; see `offline_tile_frames`."""
         return self.spec.tile_frames
 
     @property
@@ -182,13 +182,13 @@ class CodecBackend(AudioBackend):
 
     @property
     def weights_label(self) -> str | None:
-        """Which weights it decodes with, as `CodecTokens.weights` says it; `None` if that is not known. Loads them."""
+        """Label of the weights that it decodes with, as in `CodecTokens.weights`; `None` if that is not known. Loads them."""
         return None
 
     @property
     @abstractmethod
     def device(self) -> str:
-        """What it runs on, such as `cpu` or `cuda:0`; `DeviceUnavailable` if it cannot."""
+        """Device that it runs on, such as `cpu` or `cuda:0`; `DeviceUnavailable` if it cannot."""
 
     @abstractmethod
     def encoder_session(
@@ -244,7 +244,7 @@ class CodecBackend(AudioBackend):
         return dataclasses.replace(self.encode_whole(pcm * level.factors, books), loudness=level.loudness)
 
     def _level(self, pcm: Pcm, normalize_db: float) -> loudness.Level:
-        """How checked audio is brought to a loudness."""
+        """Level that brings checked audio to a loudness of `normalize_db` LUFS."""
         target = loudness.check_target(normalize_db)
         return loudness.Level.to(target, loudness.measure([pcm], self.sample_rate, pcm.shape[0]))
 
@@ -274,7 +274,7 @@ class CodecBackend(AudioBackend):
         return audio[:, : tokens.num_samples]
 
     def decoded_samples(self, tokens: CodecTokens) -> int:
-        """Number of samples a channel that the decoder makes of tokens, before those beyond the end of the audio are cut off."""
+        """Number of samples per channel that the decoder makes of tokens, before those beyond the audio's end are cut off."""
         return longest(tokens.frames, tokens.hop_length, tokens.segment)
 
     def _everything(self, tokens: CodecTokens) -> CodecTokens:
@@ -282,7 +282,7 @@ class CodecBackend(AudioBackend):
         return dataclasses.replace(tokens, loudness=None, num_samples=self.decoded_samples(tokens))
 
     def decoded_loudness(self, tokens: CodecTokens) -> tuple[float, ...]:
-        """How loud, in LUFS, each channel of what tokens decode to is before it is brought to the loudness that they say.
+        """Loudness in LUFS of each channel of the decoded audio, before it is brought to the loudness that the tokens say.
 
         Raises:
             InvalidTokens, EngineNotAvailable, CodecError: As `decode`.

@@ -87,11 +87,11 @@ class NotYetImplemented(CodecError, NotImplementedError):
 
 
 class LicenseNotice(UserWarning):
-    """What a user should know about the licence of weights; shown once for each model."""
+    """Notice about the licence of weights; shown once for each model."""
 
 
 class SlowerNotice(UserWarning):
-    """What keeps a codec from being as fast as it could be here; shown once."""
+    """Notice of what keeps a codec from being as fast as it could be here; shown once."""
 
 
 class OtherWeightsNotice(UserWarning):

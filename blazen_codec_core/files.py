@@ -66,7 +66,7 @@ def unwritten(path: str | PathLike[str], error: OSError, what: str = "cannot be 
 
 
 def _replaceable(path: str | PathLike[str]) -> Path:
-    """Where a file is written: what a symbolic link points to, and never a device, a pipe or a folder.
+    """Resolve the path of a file to write, through symbolic links; never a device, a pipe or a folder.
 
     Raises:
         InvalidInput: It is one of those, or no path at all.

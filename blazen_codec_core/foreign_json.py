@@ -26,7 +26,7 @@ LENIENT = json.JSONDecoder()
 
 
 class NotJson(ValueError):
-    """What is wrong with a text, as a predicate: "is no JSON: …". Whoever reads a file makes the error of that file of it."""
+    """Error in a text, as a predicate: "is no JSON: …". Callers that read a file turn it into an error of that file."""
 
 
 class TooMuch(NotJson):

@@ -58,7 +58,7 @@ class Anew(Generic[T]):
 
     @property
     def own(self) -> T:
-        """That of this process, the same for all of its threads."""
+        """Instance of this process, the same for all of its threads."""
         made = self._made.get("own")
         return self._made.setdefault("own", self._make()) if made is None else made
 
@@ -68,7 +68,10 @@ class Anew(Generic[T]):
 
 
 class cached_property(Generic[T]):  # noqa: N801 as Python's own
-    """That of Python 3.12 and later: kept in the object, and computed without a lock, which a fork would find locked for ever."""
+    """Property as `functools.cached_property` of Python 3.12: kept in the object, and computed without a lock.
+
+    A fork would find such a lock locked for ever.
+    """
 
     def __init__(self, compute: Callable[[Any], T]) -> None:
         self._compute = compute

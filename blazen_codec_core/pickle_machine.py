@@ -50,7 +50,7 @@ class Machine:
         self.memo: dict[int, Any] = {}
 
     def make(self, name: str, arguments: tuple[Any, ...]) -> Any:
-        """What is made by calling what is named so; `ValueError` where that does not take these arguments."""
+        """Call a maker by its name and return the result; `ValueError` if it does not take these arguments."""
         raise ValueError(f"it calls {name!r} with what that does not take")
 
     def change(self, target: Any, state: Any) -> None:
@@ -58,7 +58,7 @@ class Machine:
         raise ValueError("a pickle changes what cannot be changed")
 
     def kept_elsewhere(self, said: Any) -> Any:
-        """What is kept outside the pickle under this identifier; `ValueError` where nothing is."""
+        """Return what is kept outside the pickle under this identifier; `ValueError` if nothing is."""
         raise ValueError("a pickle asks for what is kept elsewhere")
 
     def is_key(self, key: Any) -> bool:
@@ -118,7 +118,7 @@ class Machine:
         target.update(zip(items[::2], items[1::2], strict=True))
 
     def run(self, data: bytes, start: int = 0) -> tuple[Any, int]:
-        """What a pickle says, and where it ends.
+        """Run a pickle, and return its value and the offset of its end.
 
         Raises:
             ValueError: It breaks off, is too long, or holds or asks for anything else than `names`.

@@ -1,4 +1,4 @@
-"""What a plugin says about its models, as frozen data. Importing this costs no more than pydantic."""
+"""Descriptions of models that plugins give, as frozen data. Importing this costs no more than pydantic."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _Frozen(BaseModel):
 
 
 class DeviceCapabilities(_Frozen):
-    """What a model runs on, and how.
+    """Devices and floating types that a model runs on, and its ways to run.
 
     Attributes:
         devices: PyTorch device types, best first.
@@ -53,7 +53,7 @@ def is_commit(revision: str | None) -> bool:
 
 
 class WeightSource(_Frozen):
-    """Where the weights of a model are: inside an installed package, on the Hugging Face Hub, or at an address.
+    """Place of a model's weights: inside an installed package, on the Hugging Face Hub, or at an address.
 
     Attributes:
         file: The file's name.
@@ -89,12 +89,12 @@ class WeightSource(_Frozen):
 
     @property
     def place(self) -> str:
-        """Where it is, for people."""
+        """Place of the file, for people."""
         return f"{self.url}{self.file}" if self.url else f"{self.file} in {self.package or self.repo}"
 
 
 class Segment(_Frozen):
-    """How a codec cuts the signal into segments that it treats one by one; the last may be shorter.
+    """Segments that a codec cuts the signal into and treats one by one; the last may be shorter.
 
     Attributes:
         length: Samples of a segment.
@@ -230,7 +230,7 @@ class CodecSpec(_Frozen):
 
     @property
     def usable_codebooks(self) -> tuple[int, ...]:
-        """How many of the first codebooks can be used, in rising order."""
+        """Numbers of codebooks that can be used, in rising order; a number stands for the first codebooks."""
         return tuple(sorted(self.codebook_choices)) or (self.num_codebooks,)
 
     @property
@@ -243,7 +243,7 @@ class CodecSpec(_Frozen):
 
     @property
     def used_codebooks(self) -> int:
-        """How many are used where nothing else is asked for."""
+        """Number of codebooks that are used by default."""
         return self.default_codebooks or self.num_codebooks
 
     @property
@@ -284,7 +284,7 @@ class CodecSpec(_Frozen):
         return self.tokens_a_second(codebooks) * math.log2(self.codebook_size) / 1000
 
     def codebooks_for(self, bandwidth: float | None = None, num_codebooks: int | None = None) -> int:
-        """How many codebooks are meant.
+        """Number of codebooks for a bandwidth or a number; the default if neither is given.
 
         Args:
             bandwidth: Kilobits a second and stream; the nearest that can be had is taken, if it is within 5 %.
@@ -317,7 +317,7 @@ def _either(values: Iterable[object]) -> str:
 
 
 class LoadOptions(_Frozen):
-    """How a codec is loaded.
+    """Options for loading a codec.
 
     Attributes:
         device: `auto` for the best that is there, or a PyTorch device such as `cpu` or `cuda:1`.

@@ -33,12 +33,12 @@ def silent(_what: str, _seconds: float | None) -> AbstractContextManager[Advance
 
 @dataclasses.dataclass(frozen=True)
 class ChannelMap:
-    """How the channels of a recording are made to suit a codec.
+    """Conversion of a recording's channels to those that a codec takes.
 
     Attributes:
-        recorded: There are.
+        recorded: Channels of the recording.
         mixed: They are averaged to one first.
-        codec: The codec's; a single one is copied to as many.
+        codec: Channels of the codec; a single channel is copied to as many.
     """
 
     recorded: int
@@ -47,7 +47,7 @@ class ChannelMap:
 
     @property
     def count(self) -> int:
-        """How many come out."""
+        """Number of channels after the conversion."""
         mono = self.mixed or self.recorded == 1
         return self.codec if mono else self.recorded
 
@@ -63,7 +63,7 @@ class ChannelMap:
 
     @property
     def remarks(self) -> list[str]:
-        """What is done, in words."""
+        """Changes to the channels, in words."""
         made = []
         if self.mixed and self.recorded > 1:
             made.append(f"{self.recorded} channels mixed down to one")
@@ -108,7 +108,7 @@ class Recording:
 
     @property
     def remarks(self) -> list[str]:
-        """What is done to it, in words."""
+        """Changes to the recording, in words."""
         changed = self.sample_rate != self._rate
         resampled = [f"resampled from {self.sample_rate} to {self._rate} Hz"] if changed else []
         return [f"{self.name}: {remark}" for remark in (*resampled, *self.channels.remarks)]
@@ -149,7 +149,7 @@ class Recording:
 
     @property
     def source(self) -> Source | None:
-        """What decoding has to undo, once all has been read; `None` if nothing."""
+        """Source that decoding has to restore, once all has been read; `None` if nothing was changed."""
         if self.sample_rate == self._rate and not self.channels.copied:
             return None
         return Source(self.sample_rate, self.read, 1 if self.channels.copied else None)
@@ -179,7 +179,7 @@ def encode(
 def level_of(
     recording: Recording, codec: DynCodecProvider, normalize_db: float | None, progress: Progress = silent
 ) -> loudness.Level | None:
-    """How a recording, which is read once for that, is brought to a loudness; `None` if it is not."""
+    """Measure a recording, which is read once for that, and return its level; `None` if `normalize_db` is."""
     if normalize_db is None:
         return None
     target = loudness.check_target(normalize_db)
@@ -242,7 +242,7 @@ class OutputAligner:
 
 
 class SourceRestorer:
-    """What becomes of decoded audio so that it has the rate, length and channels of the audio its tokens were made from.
+    """Conversion of decoded audio to the rate, length and channels of the audio that its tokens were made from.
 
     Raises:
         InvalidTokens: They say that they were made from audio of another length than theirs.
@@ -260,7 +260,7 @@ class SourceRestorer:
 
     @property
     def remarks(self) -> list[str]:
-        """What is done, in words."""
+        """Changes to the decoded audio, in words."""
         changed = self.sample_rate != self._of_tokens
         resampled = [f"resampled from {self._of_tokens} back to {self.sample_rate} Hz"] if changed else []
         return [*resampled, *self.channels.remarks]

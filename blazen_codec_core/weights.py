@@ -1,5 +1,7 @@
-"""Where the weights of a model come from: its package, a path, the Hub, or an address. Only files are found here; reading them
-is the backend's."""
+"""Sources of a model's weights: its package, a path, the Hub, or an address.
+
+Only files are found here; reading them is the backend's part.
+"""
 
 from __future__ import annotations
 
@@ -114,7 +116,9 @@ def locate_file(
 
 
 def published(sources: Sequence[WeightSource], name: str, options: LoadOptions) -> WeightFile:
-    """What is published in these places, checked. Safetensors come first, and pickles only where there is nothing else.
+    """Find the published weights of these sources, and check them.
+
+    Safetensors come first, and pickles only where there is nothing else.
 
     Args:
         name: Of what it is, for messages.
@@ -161,7 +165,7 @@ def _is_safe(name: str) -> bool:
 
 
 def _trusted(source: WeightSource, options: LoadOptions) -> WeightFile:
-    """What a source has, unless it is a pickle that nothing pins and nobody said to trust."""
+    """Find the file of a source; `WeightsUnavailable` if it is a pickle that nothing pins and nobody said to trust."""
     if source.repo and options.revision:
         source = source.model_copy(update={"revision": options.revision})
     if source.is_pinned or options.trust_pickle:
@@ -226,7 +230,7 @@ def _config_beside(path: Path) -> Path | None:
 
 
 def cache_folder(options: LoadOptions) -> Path:
-    """Where downloads from addresses are kept, each below the folders of its own address."""
+    """Folder of downloads from addresses; each lies below the folders of its own address."""
     return home(options.cache_dir or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "blazen_codec")
 
 
@@ -259,7 +263,7 @@ def _from_url(source: WeightSource, options: LoadOptions) -> WeightFile:
 
 
 def _fetched(address: str) -> Iterator[bytes]:
-    """What is at an address, piece by piece."""
+    """Yield the content at an address, piece by piece."""
     try:
         with urllib.request.urlopen(address, timeout=TIMEOUT) as reply:
             wanted, came = reply.headers.get("Content-Length"), 0

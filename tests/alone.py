@@ -23,7 +23,7 @@ print(f"{tokens} -> {audio.shape}")
 refused = ""
 try:
     bc.load(name, engine="upstream").load()
-except bc.ExecutorNotAvailable as error:
+except bc.EngineNotAvailable as error:
     refused = str(error)
 assert "pip install" in refused, "the authors' package is not installed, yet its engine loads, or does not say why not"
 print(refused)

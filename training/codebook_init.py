@@ -83,7 +83,7 @@ def _drawn(vectors: Tensor, count: int, generator: torch.Generator, *, distinct:
 
 
 def spherical_k_means(points: Tensor, count: int, generator: torch.Generator, rounds: int = 25) -> Tensor:
-    """Which of `count` directions each of `points` `(n, width)` belongs to; empty clusters restart at a random point."""
+    """Assign each of `points` `(n, width)` to one of `count` directions; empty clusters restart at a random point."""
     directions = F.normalize(points, dim=1)
     centres = _drawn(directions, count, generator, distinct=True)
     for _ in range(rounds):
@@ -119,7 +119,7 @@ def split(quantizer: ResidualVectorQuantizer, latents: Tensor, generator: torch.
 
 
 class Usage:
-    """How often each entry is chosen, as a running mean, to bring back those that no longer are."""
+    """Running mean of how often each entry is chosen, to bring back those that no longer are."""
 
     def __init__(self, quantizer: ResidualVectorQuantizer, decay: float = 0.995) -> None:
         self.decay = decay

@@ -1,4 +1,4 @@
-"""What a codec is trained to keep."""
+"""Losses that a codec is trained with."""
 
 from __future__ import annotations
 
@@ -49,9 +49,11 @@ def waveform_loss(made: Tensor, wanted: Tensor) -> Tensor:
 
 
 class EnvelopeLoss(torch.nn.Module):
-    """What short-time objective intelligibility misses: one minus the correlation of the envelopes of third-octave bands over
-    the cut (Taal et al. 2011, "An Algorithm for Intelligibility Prediction of Time-Frequency Weighted Noisy Speech"), of signals
-    as they are, at their own rate."""
+    """Shortfall of short-time objective intelligibility: one minus the correlation of third-octave band envelopes over the cut.
+
+    Taal et al. 2011, "An Algorithm for Intelligibility Prediction of Time-Frequency Weighted Noisy Speech"; here of signals as
+    they are, at their own rate.
+    """
 
     BANDS, LOWEST, WINDOW_MS, BINS = 15, 150.0, 25.6, 1024
     FAINTEST = 1e-2

@@ -1,4 +1,4 @@
-"""What the synthetic voices say, and which voices there are; held-out ones are for measuring only."""
+"""Sentences and voices of the synthetic speech; held-out ones are for measuring only."""
 
 from __future__ import annotations
 

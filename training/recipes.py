@@ -1,4 +1,4 @@
-"""Which models are trained, out of the plugins' own networks."""
+"""Recipes of the models that are trained, out of the plugins' own networks."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ Signal = NDArray[np.float32]
 
 
 def espeak(text: str, voice: str, *, speed: int, pitch: int, word_gap: int = 0) -> Signal:
-    """What espeak-ng says, as float32 (samples,) at 24 kHz."""
+    """Speak a text with espeak-ng, as float32 (samples,) at 24 kHz."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "speech.wav"
         command = ["espeak-ng", "-v", voice, "-s", str(speed), "-p", str(pitch), "-g", str(word_gap), "-w", str(path), text]
@@ -222,7 +222,7 @@ def equalise(rng: np.random.Generator, pcm: Signal) -> Signal:
 
 
 def treat(rng: np.random.Generator, pcm: Signal) -> Signal:
-    """What happens to a sound between the source and the file."""
+    """Treat a sound as if between source and file: room, equaliser, noise, level and clipping, at random."""
     if rng.random() < 0.5:
         pcm = room(rng, pcm)
     if rng.random() < 0.7:

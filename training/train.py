@@ -250,7 +250,7 @@ class Run:
         torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - share)
 
     def latents(self, batches: int) -> Tensor:
-        """Of batches that no step uses."""
+        """Encode batches that no step uses, and return their latents."""
         return torch.cat([self.network.encoder(self.batches(10**6 + number)) for number in range(batches)])
 
     @torch.no_grad()

@@ -35,7 +35,7 @@ _EXTENSIBLE = 0xFFFE
 
 @dataclass(frozen=True)
 class _Data:
-    """Where the audio lies.
+    """Position of the audio in a file, with the size that the header says.
 
     Attributes:
         start: Its first byte.
@@ -48,7 +48,7 @@ class _Data:
     align: int = 1
 
     def there(self, size: int) -> int:
-        """Bytes that there are, in a file of such a size, if all that follows is audio."""
+        """Number of bytes of audio in a file of `size` bytes, if all that follows the header is audio."""
         left = max(0, size - self.start)
         return left - left % self.align
 
@@ -79,7 +79,7 @@ def _checked(file: BinaryIO, data: _Data, put_right: Callable[[int], bytes]) -> 
 
 
 def _more(file: BinaryIO, end: int, said: int, size: int) -> str | None:
-    """What is wrong with a size that leaves much behind the audio, which is no chunk; `None` if nothing is."""
+    """Complaint about a size that leaves many bytes after the audio which are no chunk; `None` if there is none."""
     rest = size - end
     if rest <= _MOST_JUNK and rest <= said:
         return None
@@ -153,7 +153,7 @@ def wav(file: BinaryIO) -> Layout:
 
 
 def _meant(file: BinaryIO, start: int, said: int, order: str, size: int) -> int | None:
-    """What a size of 32 bits means: itself, itself and some times 4 GiB, or nothing (`None`)."""
+    """Size in bytes that a 32-bit field stands for: its value, or that and a multiple of 4 GiB; `None` if it says nothing."""
     left = size - start
     if _was_never_written(said) and said != left:
         return None
@@ -179,7 +179,7 @@ def _others(file: BinaryIO, chunks: list[tuple[bytes, int, int]]) -> bytes:
 
 
 def _wav_head(order: str, fmt: bytes, others: bytes, count: int, align: int) -> bytes:
-    """What comes before so many bytes of audio; RF64 where a WAV could not hold them."""
+    """Header of a WAV file with `count` bytes of audio; that of an RF64 file where a WAV could not hold them."""
     body = b"WAVE"
     chunk = struct.pack(f"{order}4sI", b"fmt ", len(fmt)) + fmt + others
     total = 4 + len(chunk) + 8 + count

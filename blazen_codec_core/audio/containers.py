@@ -1,4 +1,4 @@
-"""Which container a file of audio is, told by its content."""
+"""Recognition of the container of an audio file by its content."""
 
 from __future__ import annotations
 

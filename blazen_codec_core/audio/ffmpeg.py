@@ -1,4 +1,4 @@
-"""What libsndfile cannot read (AAC, MP4, WebM, WMA …), through PyAV, whose wheels bring FFmpeg. The extra `av`."""
+"""Decoder of files that libsndfile cannot read (AAC, MP4, WebM, WMA …). Needs PyAV, whose wheels bring FFmpeg: the extra `av`."""
 
 from __future__ import annotations
 

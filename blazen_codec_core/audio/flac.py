@@ -32,7 +32,7 @@ CHECKSUM = 2
 
 @dataclass(frozen=True)
 class _Info:
-    """What the beginning of a stream says."""
+    """Beginning of a FLAC stream: its position, its first frame, and its STREAMINFO."""
 
     start: int
     frames_at: int
@@ -102,7 +102,7 @@ def _link(file: BinaryIO, start: int, stop: int) -> tuple[BinaryIO | None, str |
 
 
 def _info(file: BinaryIO, at: int) -> _Info | None:
-    """What the beginning of a stream says; `None` where none begins."""
+    """Read the beginning of a FLAC stream at a position; `None` where none begins."""
     start = at
     head = read_at(file, at, 8 + STREAMINFO)
     if len(head) < 8 + STREAMINFO or head[:4] != MAGIC or head[4] & 0x7F or int.from_bytes(head[5:8]) != STREAMINFO:
@@ -192,16 +192,17 @@ def _coded_length(byte: int) -> int:
 
 
 def _without_zeros(data: bytes) -> int:
-    """How long a frame is that zeros may follow, over which its checksum stays 0.
+    """Length in bytes of a FLAC frame that zeros may follow, with up to two of these zeros.
 
-    The checksum's own bytes may be such zeros, and nothing tells; decoders pass over one or two that do not belong to it.
+    The checksum stays 0 over such zeros, and its own bytes may be zeros, too. Nothing tells these apart; decoders pass over one
+    or two that do not belong to the frame.
     """
     least = len(data.rstrip(b"\0"))
     return min(len(data), next(size for size in range(least, len(data) + 1) if crc16(data[:size]) == 0) + CHECKSUM)
 
 
 def _ends_after(data: bytes) -> int:
-    """After how many bytes a frame, with its checksum, seems to end, where something else follows; 0 if nowhere."""
+    """Number of bytes after which a FLAC frame, with its checksum, seems to end before other data; 0 if it ends nowhere."""
     table, value = _table(16, 0x8005), 0
     for number, byte in enumerate(data, 1):
         value = value << 8 & 0xFFFF ^ table[value >> 8 ^ byte]
@@ -213,7 +214,7 @@ def _ends_after(data: bytes) -> int:
 
 @cache
 def _table(width: int, polynomial: int) -> tuple[int, ...]:
-    """Of a checksum, most significant bit first, for each byte."""
+    """Lookup table of a checksum for each value of a byte, most significant bit first."""
     top, mask, table = 1 << width - 1, (1 << width) - 1, []
     for byte in range(256):
         value = byte << width - 8
@@ -224,7 +225,7 @@ def _table(width: int, polynomial: int) -> tuple[int, ...]:
 
 
 def crc8(data: bytes) -> int:
-    """Of a frame's header; 0 over a header with its checksum."""
+    """8-bit checksum of a FLAC frame's header; 0 over a header with its checksum."""
     table, value = _table(8, 0x07), 0
     for byte in data:
         value = table[value ^ byte]
@@ -232,7 +233,7 @@ def crc8(data: bytes) -> int:
 
 
 def crc16(data: bytes) -> int:
-    """Of a frame; 0 over a frame with its checksum."""
+    """16-bit checksum of a FLAC frame; 0 over a frame with its checksum."""
     table, value = _table(16, 0x8005), 0
     for byte in data:
         value = value << 8 & 0xFFFF ^ table[value >> 8 ^ byte]

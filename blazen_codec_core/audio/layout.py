@@ -1,4 +1,4 @@
-"""How an audio file is laid out: what a decoder is given of it, and what is missing."""
+"""Layout of an audio file: the parts that a decoder is given, and the audio that is missing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 @dataclass(frozen=True)
 class Layout:
-    """What there is to decode in a file.
+    """Parts of an audio file to decode, and the audio that it lacks.
 
     Attributes:
         links: Files for a decoder, whose audio follows one upon the other; `None` for the file as it is.

@@ -1,4 +1,4 @@
-"""How loud audio is (ITU-R BS.1770-4), piece by piece, and bringing it to a level. Needs the extra `loudness`."""
+"""Loudness of audio (ITU-R BS.1770-4), measured piece by piece, and gains to reach a level. Needs the extra `loudness`."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class LoudnessMeter:
         return tuple(integrated(energies[:, channel : channel + 1], (1.0,)) for channel in range(len(self.peaks)))
 
     def _all_energies(self) -> NDArray[np.float64]:
-        """Of all blocks, `(blocks, channels)`."""
+        """Energies of all blocks, `(blocks, channels)`; zeros fill the last block."""
         if padding := max(0, int(SHORTEST_SECONDS * self._rate) - self.samples):
             self.samples += padding
             self._measure(np.zeros((len(self.peaks), padding), np.float32))
@@ -107,7 +107,7 @@ class LoudnessMeter:
         self._rest = self._blocks(np.concatenate([self._rest, x * x], axis=1))
 
     def _missing(self) -> int:
-        """How much the last block lacks; none if all samples are in some block."""
+        """Number of samples that the last block lacks; 0 if every sample is in some block."""
         left = self._rest.shape[1] - (self._block - self._hop if self._energies else 0)
         return self._block - self._rest.shape[1] if left > 0 else 0
 
@@ -151,7 +151,7 @@ def integrated_loudness(pcm: Pcm, sample_rate: int) -> float:
 
 
 def gains(change: Iterable[float]) -> Pcm:
-    """The factors of so many decibels for each channel, `(channels, 1)`."""
+    """Factors for the decibels of each channel, `(channels, 1)`."""
     return np.array([10 ** (decibels / 20) for decibels in change], np.float32)[:, None]
 
 
@@ -162,7 +162,7 @@ def changes(wanted: Iterable[float], is_now: Iterable[float]) -> Pcm:
 
 @dataclass(frozen=True)
 class Level:
-    """How a recording is brought to a level.
+    """Gains that bring a recording to a loudness, and the loudness that it has without them.
 
     Attributes:
         loudness: That each of its channels has alone, in LUFS.
@@ -174,7 +174,7 @@ class Level:
 
     @classmethod
     def to(cls, target: float, meter: LoudnessMeter) -> Level:
-        """From what was measured to `target` LUFS of all channels together."""
+        """Return the gains that bring measured audio, all channels together, to `target` LUFS."""
         factor = gains([target - meter.finish()])
         peaks = np.maximum(meter.peaks[:, None] * factor, FULL_SCALE)
         return cls(meter.finish_each(), np.asarray(factor * FULL_SCALE / peaks, np.float32))

@@ -44,7 +44,7 @@ _GAPS_AT = 21
 
 @dataclass(frozen=True)
 class Frame:
-    """What a frame's header says.
+    """Header of an MPEG audio frame.
 
     Attributes:
         version, layer, sample_rate: The same for all frames of a stream; the version as the header has it.
@@ -64,7 +64,7 @@ class Frame:
 
     @property
     def stream(self) -> tuple[int, int, int]:
-        """What frames of one stream share."""
+        """Version, layer and sample rate, which all frames of one stream share."""
         return self.version, self.layer, self.sample_rate
 
 
@@ -96,13 +96,13 @@ def begins(head: bytes) -> bool:
 
 
 def first_frame(file: BinaryIO) -> int | None:
-    """Where the first frame is; `None` where there is none."""
+    """Position of the first MPEG frame, in bytes; `None` where there is none."""
     found = next(_frames(file), None)
     return None if found is None else found[0].start
 
 
 def _goes_on(data: bytes, at: int, frame: Frame, frames: int = 2) -> bool:
-    """Tell whether a frame is followed by others of its stream, so that there are so many, or by the end."""
+    """Tell whether a frame begins a run of `frames` frames of one stream, or a shorter one up to the end of the data."""
     for _ in range(frames - 1):
         at += frame.size
         if at == len(data):
@@ -125,14 +125,14 @@ def is_adts(head: bytes) -> bool:
 
 
 def after_tags(file: BinaryIO, at: int) -> int:
-    """Where what follows ID3v2 tags begins."""
+    """Position after the ID3v2 tags that begin at `at`, in bytes."""
     while (tag := read_at(file, at, 10))[:3] == b"ID3" and len(tag) == 10:
         at += _tag_size(tag)
     return at
 
 
 def _tag_size(tag: bytes) -> int:
-    """Of an ID3v2 tag, by its first ten bytes."""
+    """Size of an ID3v2 tag in bytes, from its first ten bytes."""
     size = tag[6] << 21 | tag[7] << 14 | tag[8] << 7 | tag[9]
     return 10 + size + (10 if tag[5] & 0x10 else 0)
 
@@ -187,7 +187,7 @@ def says_length(file: BinaryIO) -> bool:
 
 
 def _wrong_count(link: _Link) -> str | None:
-    """What a header frame says, where there are fewer frames."""
+    """Complaint about a header frame that counts more frames than follow it; `None` if there is none."""
     said = _count(link.header) if link.header else None
     frame = frame_at(link.first, 0)
     if said is None or frame is None or said <= link.frames:
@@ -260,7 +260,9 @@ def _tag(data: bytes, at: int) -> int:
 
 
 def _header_fields(data: bytes, frame: Frame) -> dict[int, int] | None:
-    """Where the fields of a Xing or Info header lie in its frame, by flag; at 0, what follows them. `None` if there is none."""
+    """Positions of the fields of a Xing or Info header in its frame, by flag. Key 0 has the end of the fields.
+
+    Empty for a VBRI header; `None` if the frame holds no header."""
     at = frame.side_info
     if frame.layer != 3 or data[at : at + 4] not in (b"Xing", b"Info"):
         return {} if frame.layer == 3 and data[36:40] == b"VBRI" else None
@@ -273,7 +275,7 @@ def _header_fields(data: bytes, frame: Frame) -> dict[int, int] | None:
 
 
 def _count(data: bytes) -> int | None:
-    """Number of frames that follow a header frame, as it says."""
+    """Number of frames after a header frame, as its header says; `None` if it does not say."""
     frame = frame_at(data, 0)
     fields = _header_fields(data, frame) if frame else None
     if fields is None:
@@ -283,7 +285,7 @@ def _count(data: bytes) -> int | None:
 
 
 def _header(link: _Link) -> bytes:
-    """What goes before the frames, so that the decoder knows how many there are."""
+    """Header frame that tells the decoder the number of frames after it; empty for layers 1 and 2."""
     frame = frame_at(link.first, 0)
     assert frame is not None
     if frame.layer != 3:  # whose decoder knows no header frames; the bitrate is constant
@@ -324,7 +326,7 @@ def _new_header(first: bytes, frame: Frame, frames: int, sizes: int) -> bytes:
 
 
 def _silent(first: bytes, least: int) -> bytearray:
-    """A frame of silence, like another but for its size, which is so many bytes at least."""
+    """Frame of silence of at least `least` bytes, otherwise like the frame that `first` begins."""
     start = bytearray(first[:4])
     start[1] |= 1  # no checksum
     for bitrate in range(1, 15):

@@ -35,7 +35,7 @@ class Spliced(io.RawIOBase):
 
     @property
     def size(self) -> int:
-        """Of the whole, in bytes."""
+        """Size of the whole, in bytes."""
         return self._ends[-1] if self._ends else 0
 
     def readable(self) -> bool:
@@ -81,13 +81,13 @@ def size_of(file: BinaryIO) -> int:
 
 
 def read_at(file: BinaryIO, at: int, count: int) -> bytes:
-    """At most so many bytes from somewhere in a file."""
+    """Read at most `count` bytes from a position in a file."""
     file.seek(at)
     return file.read(count)
 
 
 def find(file: BinaryIO, wanted: bytes, start: int, stop: int, block: int = 1 << 20) -> Iterator[int]:
-    """Where some bytes begin in a part of a file, in order."""
+    """Yield the positions of some bytes in a part of a file, in order."""
     while start < stop:
         data = read_at(file, start, min(block, stop - start) + len(wanted) - 1)
         at = data.find(wanted)

@@ -29,7 +29,7 @@ FFMPEG_SLACK_SECONDS, FFMPEG_SLACK_SHARE = 0.5, 0.01
 
 
 class _Decoder(Protocol):
-    """What reads a file."""
+    """Decoder of one audio file: its rate, its channels, its length and its samples in blocks."""
 
     sample_rate: int
     channels: int
@@ -93,7 +93,7 @@ class AudioReader:
             self._opened = opened.pop_all()
 
     def _open(self, content: BinaryIO | None, opened: ExitStack) -> _Decoder:
-        """What reads the file, which is closed with the rest."""
+        """Open the file and return its decoder; `opened` closes the file with the rest."""
         file = content or opened.enter_context(self.path.open("rb"))
         container, begin = containers.identify(file)
         self._is_exact = container is not None and container.is_exact
@@ -104,7 +104,7 @@ class AudioReader:
         return sndfile.Decoder(where, splice(file, Span(begin, size_of(file))), name, container)
 
     def _choose(self, start: float, end: float | None, at_most: bool) -> None:
-        """What part of it is read, in samples."""
+        """Choose the part of the file to read, in samples."""
         total, rate = self._decoder.total, self.sample_rate
         for time in (start, end):
             if time is not None and not abs(time) <= FURTHEST:
@@ -156,7 +156,7 @@ class AudioReader:
             self._check_whole(at, checked=layout.missing is not None)
 
     def count(self) -> int:
-        """Number of samples a channel that there are. Where the container does not say, or may be wrong, they are decoded."""
+        """Number of samples of each channel. They are decoded where the container does not say it, or may be wrong."""
         if self.num_samples is not None and self._is_exact:
             return self.num_samples
         return sum(block.shape[1] for block in self.blocks())

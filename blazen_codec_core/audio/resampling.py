@@ -25,7 +25,7 @@ class Resampler:
         return np.ascontiguousarray(out.reshape(-1, self._channels).T, dtype=np.float32)
 
     def finish(self) -> Pcm:
-        """What is left once the signal has ended."""
+        """End the signal and return the last samples."""
         return self.push(np.zeros((self._channels, 0), np.float32), last=True)
 
 

@@ -1,4 +1,4 @@
-"""What libsndfile reads: WAV, FLAC, Ogg, MP3 and some twenty others."""
+"""Decoder of the files that libsndfile reads: WAV, FLAC, Ogg, MP3 and some twenty other formats."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Decoder:
         return splice(self._file, Span(found, size_of(self._file)))
 
     def survey(self) -> Layout:
-        """How the file is laid out, for which all of it may be read."""
+        """Return the layout of the file; this may read the whole file."""
         if self._layout is None:
             look = self._container.layout if self._container else None
             self._layout = look(self._file) if look else AS_IT_IS
@@ -162,5 +162,5 @@ class Decoder:
 
 
 def said(error: BaseException) -> str:
-    """What libsndfile says, without what it calls the file."""
+    """Message of an error of libsndfile, without the name that it gives the file."""
     return str(getattr(error, "error_string", "")) or reason(error)

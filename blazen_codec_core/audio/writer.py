@@ -60,7 +60,7 @@ class AudioWriter:
 
 
 def _format(suffix: str) -> tuple[str, str | None]:
-    """What libsndfile calls the format and the coding of files with a suffix."""
+    """libsndfile's names of the format and the coding of files with a suffix; a coding of `None` is the default one."""
     kind, coding = FORMATS.get(suffix.lower(), (suffix[1:].upper(), None))
     if kind not in soundfile.available_formats() or kind == "RAW":
         raise InvalidInput(f"audio is not written as {suffix}; use .wav, .flac or .ogg")

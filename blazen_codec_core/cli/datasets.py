@@ -1,4 +1,4 @@
-"""What the commands on datasets share: executors, progress, the report at the end."""
+"""Options, progress and final report of the commands on datasets."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ output = click.option(
 
 
 def executor(function: F) -> F:
-    """Who does the work, and what happens to failures; the command takes an `Executor` as `executor`."""
+    """Add the options for workers and failures to a command, which takes an `Executor` as `executor`."""
 
     @functools.wraps(function)
     def command(
@@ -90,7 +90,7 @@ def progress(quiet: bool) -> Progress:
 
 
 def report(summary: Summary, output: Path, quiet: bool, as_json: bool) -> int:
-    """What came of a run: JSON on stdout, or a few lines on stderr. The exit code: 1 where nothing succeeded."""
+    """Print the result of a run: JSON on stdout, or lines on stderr. Return the exit code, 1 if nothing succeeded."""
     if as_json:
         print_json(
             {

@@ -50,7 +50,7 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """How good models are on recordings: SI-SDR, log-mel distance, STOI, PESQ, bitrate, use of the codebooks, speed.
+    """Measure models on recordings: SI-SDR, log-mel distance, STOI, PESQ, bitrate, use of the codebooks, speed.
 
     Recordings are resampled to each model's rate. Needs the extra `evaluate`.
     """

@@ -25,7 +25,7 @@ from .progress import progress
 
 
 def channels_of(path: Path, codec: int, mono: bool) -> int:
-    """Number of channels that the tokens of a file will have, for a codec of so many."""
+    """Number of channels of a file's tokens, for a codec of `codec` channels."""
     with AudioReader(path) as reader:
         return ChannelMap(reader.channels, mono, codec).count
 
@@ -62,7 +62,7 @@ STANDARD = Path("-")
 
 @contextmanager
 def from_standard(path: Path, suffix: str = "") -> Iterator[Path]:
-    """Where a file can be read that is given as `-`: standard input, kept in a temporary file. Others are where they are."""
+    """Yield a path to read: for `-` a temporary file with standard input, else the path itself."""
     if path != STANDARD:
         yield path
         return
@@ -81,7 +81,7 @@ def from_standard(path: Path, suffix: str = "") -> Iterator[Path]:
 
 @contextmanager
 def to_standard(path: Path, suffix: str) -> Iterator[Path]:
-    """Where a file can be written that goes to standard output, `-`, once it is whole. Others go where they go."""
+    """Yield a path to write: for `-` a temporary file that goes to standard output once it is whole, else the path itself."""
     if path != STANDARD:
         yield path
         return

@@ -16,7 +16,7 @@ AUDIO = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
 
 
 def model(function: F) -> F:
-    """How a codec of our own is loaded; the command takes them as `**options` for `LoadOptions`."""
+    """Add the options that load a native codec; the command takes them as `**options` for `LoadOptions`."""
     for option in reversed(
         (
             click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps"),
@@ -40,7 +40,7 @@ def model(function: F) -> F:
 
 
 def loading(function: F) -> F:
-    """The same for any codec, those that run on their authors' code included."""
+    """Add the options that load any codec, those that run on their authors' code included."""
     engine = click.option("--engine", type=click.Choice(["native", "upstream"]), default="native", show_default=True)
     return engine(model(function))
 

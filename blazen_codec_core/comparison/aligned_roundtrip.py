@@ -40,12 +40,12 @@ class AlignedRoundtrip:
 
     @property
     def seconds(self) -> float:
-        """Of audio so far."""
+        """Seconds of audio pushed so far."""
         return self._read / self.sample_rate
 
     @property
     def tokens(self) -> CodecTokens | None:
-        """Of the whole recording, once it has ended; they say what it was made of, as those of `blazen-codec encode` do."""
+        """Tokens and source of the whole recording, as from `blazen-codec encode`; `None` before it ends or without a codec."""
         tokens = self.way.tokens
         if tokens is None or (self.sample_rate == self.way.sample_rate and not self._channels.copied):
             return tokens

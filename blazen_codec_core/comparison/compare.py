@@ -65,7 +65,7 @@ class Clip:
             raise InvalidInput(f"{self.name} {wrong}")
 
     def _wrong(self) -> str | None:
-        """Why it cannot be compared."""
+        """Reason that the recording cannot be compared; `None` if it can."""
         if self.seconds < SHORTEST_SECONDS:
             return f"is {self.seconds:.2f} s of audio; {SHORTEST_SECONDS} s at least can be compared"
         if self.channels > MOST_CHANNELS:
@@ -74,7 +74,7 @@ class Clip:
 
     @property
     def remarks(self) -> list[str]:
-        """What is done to it, in words."""
+        """Changes to the audio before it is compared, in words."""
         changed = self.file_rate != self.sample_rate
         resampled = [f"resampled from {self.file_rate} to {self.sample_rate} Hz"] if changed else []
         return [f"{self.name}: {remark}" for remark in (*resampled, *self._mixed.remarks)]
@@ -90,7 +90,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Rendition:
-    """What one system made of a recording.
+    """Version of a recording: its original audio, or what one system made of it, with scores.
 
     Attributes:
         pcm: Float32, of the rate, channels and length of the original.
@@ -139,7 +139,7 @@ class Comparison:
 
     @property
     def loudest(self) -> float:
-        """Of the original, in dB, what the levels of all versions are shown against."""
+        """Loudest level of the original in dB, against which the levels of all versions are shown."""
         return float(self.levels[0].max())
 
 
@@ -194,7 +194,7 @@ def joined(pieces: list[Pcm]) -> Pcm:
 
 
 def judged(system: System, trip: AlignedRoundtrip, original: Pcm, decoded: Pcm, gain_db: float, judge: Scorer) -> Rendition:
-    """What a trip that has ended has made of a recording."""
+    """Score a roundtrip that has ended, and return its version of the recording."""
     tokens = trip.tokens
     return Rendition(
         name=system.name,
@@ -210,7 +210,7 @@ def judged(system: System, trip: AlignedRoundtrip, original: Pcm, decoded: Pcm, 
 
 
 def gains(versions: Sequence[Pcm], sample_rate: int) -> list[float]:
-    """In dB, that bring signals to the loudness of the first, or as near to it as can be without any of them clipping."""
+    """Gains in dB that bring signals to the loudness of the first, all lowered alike where one would clip."""
     meters = [loudness.measure([pcm], sample_rate, pcm.shape[0]) for pcm in versions]
     levels = [meter.finish() for meter in meters]
     wanted = [_towards(levels[0], level) for level in levels]

@@ -82,7 +82,7 @@ class StreamingRoundtrip(Way):
 
 
 class OfflineRoundtrip(Way):
-    """What works on whole signals only: all is done at the end."""
+    """Roundtrip of a system that works on whole signals only: all work is done at the end."""
 
     def __init__(self, sample_rate: int, channels: int) -> None:
         super().__init__(sample_rate)

@@ -40,7 +40,7 @@ def numbers(version: Rendition) -> dict[str, float | None]:
 
 
 def books(version: Rendition) -> list[dict[str, float]]:
-    """How each codebook was used."""
+    """Use of each codebook: the share of its entries, the entropy and the bits of an index."""
     return [{"used": book.used, "entropy": book.entropy, "bits": book.bits} for book in version.books]
 
 
@@ -56,7 +56,7 @@ def facts(compared: Comparison) -> dict[str, Any]:
 
 
 def means(all_facts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of each system over all recordings, weighted by their length, without those that could not be judged."""
+    """Means of each system's scores over all recordings, weighted by their length, without those that could not be judged."""
     rows = []
     for number, system in enumerate(all_facts[0]["systems"]):
         row: dict[str, Any] = {"system": system["system"]}
@@ -73,7 +73,7 @@ def summary(all_facts: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def heading(recording: Clip | Comparison) -> dict[str, Any]:
-    """What a recording is."""
+    """Name, length, sample rate and channels of a recording."""
     return {
         "name": recording.name,
         "seconds": recording.seconds,

@@ -83,7 +83,7 @@ def of(registry: Registry, options: LoadOptions | None = None) -> Provide:
 
 
 def system(asked: str, provide: Provide) -> System:
-    """What a name such as `snac_24khz`, `encodec_24khz@6` or `opus@16` means; the number is in kbps.
+    """Return the system with a name such as `snac_24khz`, `encodec_24khz@6` or `opus@16`; the number is in kbps.
 
     Raises:
         InvalidInput: It is no such name, or there is no such bandwidth.

@@ -1,4 +1,4 @@
-"""What every codec plugin is held to, as a pytest plugin: `pytest --codec NAME`, or `Contracts` among a plugin's own tests.
+"""Contracts for every codec plugin, as a pytest plugin: `pytest --codec NAME`, or `Contracts` among a plugin's own tests.
 
 Needs the extra `conformance`.
 """

@@ -30,24 +30,26 @@ def needs_streams(codec: DynCodecProvider, *directions: Direction) -> None:
 
 
 def encoded(codec: DynCodecProvider, pcm: Pcm, cuts: Iterable[slice], **options: int) -> list[CodecTokens]:
-    """What a session gives, piece by piece."""
+    """Encode audio with a session, and return the tokens of each piece."""
     session = codec.encoder_session(pcm.shape[0], **options)
     return [*(session.push(pcm[:, cut]) for cut in cuts), session.finish()]
 
 
 def played(codec: DynCodecProvider, parts: Iterable[CodecTokens], **options: int) -> Pcm:
-    """What a session plays of tokens in pieces."""
+    """Decode pieces of tokens with a session, and return the audio."""
     session = codec.decoder_session(**options)
     return np.concatenate([*(session.push(part) for part in parts), session.finish()], axis=1)
 
 
 class Exact:
     side_by_side: ClassVar[tuple[int, ...]] = (5, 32)
-    """Number of signals that of a batch are made to run together, where the backend lets itself be told."""
+    """Number of signals of a batch that are made to run together, where the backend lets itself be told."""
 
     def differing_frames(self, codec: DynCodecProvider, pcm: Pcm, a: CodecTokens, b: CodecTokens) -> int:
-        """Number of frames that differ. A plugin's own tests may look closer here, and fail where a difference is no tie that float32
-        rounding broke."""
+        """Number of frames that differ.
+
+        A plugin's own tests may look closer here, and fail where a difference is no tie that float32 rounding broke.
+        """
         assert [code.shape for code in a.codes] == [code.shape for code in b.codes]
         each = [np.repeat(x != y, s, axis=1) for x, y, s in zip(a.codes, b.codes, a.strides, strict=True)]
         return int(np.logical_or.reduce(each).sum())

@@ -22,7 +22,7 @@ THREADS = 16
 
 
 def there_and_back(codec: DynCodecProvider, pcm: Pcm) -> tuple[CodecTokens, Pcm]:
-    """What another process does with a provider that it was sent."""
+    """Encode and decode audio, as another process does with a provider that it was sent."""
     tokens = codec.encode(pcm, codec.sample_rate)
     return tokens, codec.decode(tokens)
 

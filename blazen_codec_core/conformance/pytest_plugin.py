@@ -48,7 +48,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """What the report calls a contract: what its docstring begins with."""
+    """Name a contract in the report by the first line of its docstring."""
     if isinstance(item, pytest.Function) and item.cls and item.config.getoption("--codec"):
         from .contracts import Contracts
 

@@ -80,12 +80,12 @@ junk: st.SearchStrategy[Any] = st.one_of(
 
 
 def pcm(spec: CodecSpec) -> st.SearchStrategy[Any]:
-    """What may be passed as audio."""
+    """Strategy for the audio argument: valid audio, other arrays, and junk."""
     return st.one_of(audio(spec, 600), audio(spec, 600), arrays(), arrays(), junk)
 
 
 def sample_rates(spec: CodecSpec) -> st.SearchStrategy[Any]:
-    """What may be passed as a sample rate, mostly the right one."""
+    """Strategy for the sample-rate argument, mostly the right one."""
     return st.one_of(*[st.just(spec.sample_rate)] * 8, st.integers(-1, 10**6), junk)
 
 
@@ -144,7 +144,7 @@ def tokens(draw: st.DrawFn, spec: CodecSpec) -> CodecTokens | None:
 
 @st.composite
 def flat(draw: st.DrawFn, spec: CodecSpec) -> Any:
-    """What may be passed as flat tokens."""
+    """Draw an argument for flat tokens, valid or not."""
     rng = np.random.default_rng(draw(seeds))
     count = draw(st.integers(0, 3 * sum(spec.block_frames // stride for stride in spec.strides)))
     values = rng.integers(0, spec.codebook_size, count).astype(draw(st.sampled_from(["uint32", "int64", "uint8", "float32"])))

@@ -1,4 +1,4 @@
-"""What is held to the contracts."""
+"""Subject of the contracts: a model with its weights and device."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Subject:
 
     @property
     def seconds(self) -> float:
-        """How much audio is enough to try it on: two tiles and something."""
+        """Length in seconds of the audio that it is tried on: somewhat more than two tiles, and at least a second."""
         return max(2.4 * self.spec.tile_frames * self.spec.hop_length / self.spec.sample_rate, 1.0)
 
     @property

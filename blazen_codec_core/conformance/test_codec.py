@@ -1,4 +1,4 @@
-"""What `pytest --codec NAME` runs."""
+"""Tests that `pytest --codec NAME` runs."""
 
 from __future__ import annotations
 

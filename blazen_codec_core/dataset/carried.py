@@ -106,7 +106,7 @@ class Survey:
 
 
 def _kind_of_text(text: str) -> str:
-    """What text is that, read and written again, is the same."""
+    """Choose the kind of value that a text can be read as and written back from unchanged."""
     if text in ("true", "false"):
         return BOOL
     if len(text) > LONGEST or not NUMBER.fullmatch(text):

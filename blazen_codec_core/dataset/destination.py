@@ -58,7 +58,7 @@ class Destination:
         return self._inside(name, id)
 
     def _complaint(self, id: str, name: PurePosixPath) -> str:
-        """What is wrong with an id, empty if nothing is."""
+        """Reason that an id cannot be the name of a file; empty if it can."""
         windows = PureWindowsPath(id)
         if not id:
             return "it is empty"

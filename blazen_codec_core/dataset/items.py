@@ -103,7 +103,7 @@ class AudioItem:
 
     @property
     def line(self) -> list[Any]:
-        """As a plan has it."""
+        """Fields of the item, as a plan lists them."""
         return [
             self.id, self.path, self.member, self.offset, self.size, self.start, self.end, self.lasts,
             self.cell and list(self.cell), dict(self.carried),
@@ -112,7 +112,7 @@ class AudioItem:
 
 @dataclass(frozen=True)
 class Fault:
-    """What was listed as a recording and cannot be one, or cannot be looked into.
+    """Item of a list that cannot be a recording, or cannot be looked into.
 
     Attributes:
         id: Of the recording, or where it was listed.
@@ -126,12 +126,12 @@ class Fault:
 
     @classmethod
     def of(cls, id: str, path: str, error: Exception) -> Fault:
-        """From what went wrong."""
+        """Make a fault from the error that occurred."""
         return cls(printable(id), printable(path), described(error))
 
     @property
     def line(self) -> list[Any]:
-        """As a plan has it."""
+        """Fields of the item, as a plan lists them."""
         return [self.id, self.path, self.error]
 
 

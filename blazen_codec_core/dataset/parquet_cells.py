@@ -19,7 +19,7 @@ BATCHES = 4
 
 
 class Cell(NamedTuple):
-    """Where a recording is in a Parquet file.
+    """Location of a recording in a Parquet file.
 
     Attributes:
         column: Of the bytes, as `audio.bytes`.

@@ -85,11 +85,11 @@ class Column:
 
     @property
     def values(self) -> int:
-        """Of all pages."""
+        """Number of values in all pages."""
         return sum(page.values for page in self.pages)
 
     def most(self, rows: int) -> int:
-        """Return how many bytes so many rows in a row may become, without the numbers that a list is of."""
+        """Return the bytes that `rows` neighbouring rows may become, without the numbers in lists."""
         if not self.is_bytes:
             return 0 if self.is_nested else rows * WIDEST
         if self.is_nested:
@@ -99,7 +99,7 @@ class Column:
         return rows * max(self.longest if from_dictionary else 0, repeated) + self._in_pages(rows)
 
     def _in_pages(self, rows: int) -> int:
-        """Bytes of the pages that so many rows in a row may lie in."""
+        """Bytes of the pages in which `rows` neighbouring rows may lie."""
         most = begin = size = values = 0
         for page in self.pages:
             size, values = size + page.size, values + page.values

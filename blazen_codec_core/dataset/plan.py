@@ -116,7 +116,7 @@ class _Column:
 
 @dataclass(frozen=True)
 class _Written:
-    """What the file of a plan says."""
+    """Content of the file of a plan."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
@@ -255,7 +255,7 @@ def _final(draft: IO[bytes], is_repeat: Callable[[str], bool], columns: tuple[Co
 
 
 def _written(entries: Iterable[tuple[Entry, float]], lines: IO[bytes], target: float) -> Iterator[ShardRange]:
-    """Write entries and yield the shards of neighbours, each of at most so many seconds of work, or of a single entry."""
+    """Write entries and yield the shards of neighbours, each of at most `target` seconds of work, or of a single entry."""
     begin = at = count = 0
     seconds = 0.0
     for entry, own in entries:

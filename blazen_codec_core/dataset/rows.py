@@ -114,7 +114,7 @@ class Row:
 
     @property
     def columns(self) -> dict[str, Any]:
-        """What Parquet has of it."""
+        """Values of the row for the columns of Parquet."""
         tokens = self.tokens
         kind = np.uint16 if tokens.codebook_size <= LARGEST_SHORT else np.uint32
         return {

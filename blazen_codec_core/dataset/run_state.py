@@ -58,7 +58,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class ShardResult:
-    """What became of a shard.
+    """Result of the work on a shard.
 
     Attributes:
         rows: Recordings in it,
@@ -86,7 +86,7 @@ class ShardResult:
 
     @classmethod
     def of(cls, written: Mapping[str, Any]) -> ShardResult:
-        """From what `dataclasses.asdict` made of it, and JSON of that; raises `ValueError` where it is something else."""
+        """Read the result from the JSON of its `dataclasses.asdict`; raise `ValueError` where it is something else."""
         return _DONE.validate_python(dict(written))
 
 
@@ -97,7 +97,7 @@ ANEW = "Write elsewhere, or remove the journal, and all shards are made again"
 
 
 class Usage:
-    """Which entries of each codebook were ever chosen."""
+    """Record of the entries of each codebook that were ever chosen."""
 
     def __init__(self, entries: int) -> None:
         self.entries = entries
@@ -110,7 +110,7 @@ class Usage:
             used[code.reshape(-1)] = True
 
     def add_packed(self, packed: Sequence[str]) -> None:
-        """What `packed` was elsewhere; raises `CorruptFile` where it is of another codebook, or of none."""
+        """Add the entries that `packed` gave elsewhere; raise `CorruptFile` where they are damaged or of other codebook sizes."""
         self._grow(len(packed))
         for book, text in enumerate(packed):
             self._used[book] |= np.unpackbits(self._bits(text), count=self.entries).astype(bool)
@@ -132,7 +132,7 @@ class Usage:
 
     @property
     def shares(self) -> tuple[float, ...]:
-        """Of the entries, a codebook."""
+        """Share of the entries that were chosen, for each codebook."""
         return tuple(float(used.mean()) for used in self._used)
 
     def _grow(self, books: int) -> None:
@@ -279,7 +279,7 @@ class RunState:
 
 
 def _key(asked: Mapping[str, Any]) -> bytes:
-    """What the checksums of a journal depend on, so that no line of another dataset is taken for one of this."""
+    """Key of a journal's checksums, made from the settings, so that lines of another dataset are refused."""
     return hashlib.blake2b(json.dumps(dict(asked), sort_keys=True).encode(), digest_size=32).digest()
 
 

@@ -36,7 +36,7 @@ VERSION = 3
 
 @dataclass(frozen=True)
 class Summary:
-    """What a dataset holds at the end of a run.
+    """Contents and failures of a dataset at the end of a run.
 
     Attributes:
         rows: Recordings tokenised,
@@ -72,7 +72,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Executor:
-    """Who does the shards.
+    """Workers that do the shards: processes on this machine, or actors on Ray.
 
     Attributes:
         workers: Processes on this machine; one a core, or one a GPU, if not given. A single one is this process.
@@ -85,7 +85,7 @@ class Executor:
     cluster: Cluster | None = None
 
     def run(self, job: Job, numbers: Sequence[int], codec: DynCodecProvider) -> Iterator[ShardResult]:
-        """What became of the shards, as they are done."""
+        """Yield the results of the shards, as they are done."""
         if not numbers:
             return iter(())
         if self.cluster is not None:
@@ -262,7 +262,7 @@ def detokenize_dataset(
 
 
 def _before(kept: RunState, job: Job, count: int, retry_failed: bool, progress: Progress) -> list[ShardResult]:
-    """What was done before, as far as it is there and is not to be done again.
+    """Results of shards done before that are still there and are not to be done again.
 
     Args:
         count: Of shards that there are.
@@ -381,7 +381,7 @@ def _taken(files: Sequence[Path], suffix: str, scratch: Path) -> dict[int, dict[
 
 
 def _told(files: Sequence[Path]) -> str:
-    """What tells shards from others of the same names."""
+    """Digest of sizes and times, which tells shards from others of the same names."""
     told = hashlib.blake2b(digest_size=8)
     for file in files:
         status = file.stat()
@@ -439,7 +439,7 @@ def _provider(codec: str | DynCodecProvider) -> DynCodecProvider:
 
 
 def _weights(codec: DynCodecProvider) -> str | None:
-    """Which weights there are, without loading them; `None` for a codec that has none to look for."""
+    """Label of the weights, which are found without loading them; `None` for a codec that has none to look for."""
     if not codec.spec.sources and codec.options.weights is None:
         return None
     found = weights.locate(codec.spec, codec.options)

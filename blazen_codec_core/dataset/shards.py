@@ -152,12 +152,12 @@ FORMATS: dict[str, ShardFormat] = {"parquet": ParquetShards(), "tar": TarShards(
 
 
 def name_of(number: int, count: int, suffix: str) -> str:
-    """Of a shard's file."""
+    """Name of a shard's file, given its number and the number of shards."""
     return f"{PREFIX}{number:05d}-of-{count:05d}{suffix}"
 
 
 def format_of(path: Path) -> ShardFormat:
-    """By the suffix of a shard; raises `InvalidInput` where none has it."""
+    """Return the format of a shard by its suffix; raise `InvalidInput` where no format has it."""
     for kind in FORMATS.values():
         if path.suffix == kind.suffix:
             return kind
@@ -222,7 +222,9 @@ def schema(spec: CodecSpec, carried: Mapping[str, str] = NOTHING) -> Any:
 
 
 def _packing(rows: Sequence[Row]) -> dict[str, Any]:
-    """How Parquet packs them. What takes little room and says it is much is not read, so rows that are much take their room."""
+    """Settings with which Parquet compresses rows.
+
+    Readers refuse small data that claims to be large. Rows with very many values are therefore stored uncompressed."""
     if any(row.values > parquet_pages.MOST_VALUES for row in rows):
         return {"compression": "none", "use_dictionary": False}
     return {"compression": "zstd"}
@@ -243,7 +245,7 @@ def _groups(rows: Iterable[Row]) -> Iterator[list[Row]]:
 
 
 def _value(scalar: Any) -> Any:
-    """Of a column, in Python; lists of lists of numbers as arrays."""
+    """Convert a value of a column to Python; lists of lists of numbers become lists of arrays."""
     if not arrow().types.is_list(scalar.type) or scalar.values is None:
         return scalar.as_py()
     values = scalar.values

@@ -146,7 +146,7 @@ def _length(told: dict[str, str], info: tarfile.TarInfo) -> int:
 
 
 def _problem(info: tarfile.TarInfo, told: dict[str, str], is_sparse: bool) -> str:
-    """Why the bytes of a member are not its content."""
+    """Reason that the bytes of a member are not its content; empty if they are."""
     if is_sparse:
         return "it is stored with holes (sparse), which are not filled in: write the tar without --sparse"
     if info.islnk() or info.issym():
@@ -158,7 +158,7 @@ def _problem(info: tarfile.TarInfo, told: dict[str, str], is_sparse: bool) -> st
 
 
 def _extension(kind: bytes, text: bytes) -> dict[str, str]:
-    """What an extension of a header says of names, sizes and holes."""
+    """Names, sizes and holes that an extension of a header gives, by keyword."""
     if kind in (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK):
         key = "path" if kind == tarfile.GNUTYPE_LONGNAME else "linkpath"
         return {key: text.partition(b"\0")[0].decode("utf-8", "surrogateescape")}

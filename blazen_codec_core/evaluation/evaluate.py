@@ -37,7 +37,7 @@ QUALITIES = tuple(METRICS)
 
 @dataclass(frozen=True)
 class Result:
-    """What one system made of one recording.
+    """Scores, bitrate and speed of one system on one recording.
 
     Attributes:
         seconds: Of audio.
@@ -60,7 +60,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Codebook:
-    """How often the entries of a codebook were chosen, over all recordings."""
+    """Use of the entries of a codebook, over all recordings."""
 
     used: float
     """The share of its entries that were, 0 to 1."""
@@ -79,7 +79,7 @@ class Report:
     codebooks: tuple[Codebook, ...] = ()
 
     def mean(self, quality: str) -> float:
-        """Of a field of `Result`, weighted by the recordings' length, without those that could not be judged."""
+        """Mean of a field of `Result`, weighted by the recordings' length, without those that could not be judged."""
         pairs = [(getattr(result, quality), result.seconds) for result in self.results]
         return weighted((float("nan") if value is None else value, weight) for value, weight in pairs)
 
@@ -96,12 +96,12 @@ def without_nan(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def counts(tokens: CodecTokens) -> list[NDArray[np.int64]]:
-    """How often each entry of each codebook was chosen, over all streams."""
+    """Counts of the choices of each entry of each codebook, over all streams."""
     return [np.bincount(codes.reshape(-1), minlength=tokens.codebook_size) for codes in tokens.codes]
 
 
 def codebooks(counted: Iterable[NDArray[np.int64]]) -> tuple[Codebook, ...]:
-    """How codebooks were used, from `counts`."""
+    """Use of each codebook, computed from `counts`."""
     return tuple(Codebook(*metrics.usage(count), math.log2(len(count))) for count in counted)
 
 

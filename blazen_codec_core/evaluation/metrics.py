@@ -131,7 +131,7 @@ def _mean_over_channels(original: Signal, decoded: Signal, score: Callable[[Sign
 
 
 def usage(counts: NDArray[np.int64]) -> tuple[float, float]:
-    """How a codebook is used: the share of its entries that are, and the entropy of the choice in bits.
+    """Use of a codebook: the share of its entries that were chosen, and the entropy of the choice in bits.
 
     Args:
         counts: How often each entry was chosen.

@@ -23,7 +23,7 @@ HEADERS = 2
 
 @dataclass(frozen=True)
 class OpusResult:
-    """What came back.
+    """Audio that came back from Opus, with its sizes and the time it took.
 
     Attributes:
         pcm: Float32 `(channels, samples)`, of the length and rate of what went in.
@@ -74,7 +74,7 @@ def roundtrip(pcm: Pcm, sample_rate: int, kbps: float) -> OpusResult:
 
 
 def _commands(source: Path, coded: Path, back: Path, kbps: float, sample_rate: int) -> list[list[str]]:
-    """What encodes, and what decodes."""
+    """Command lines that encode and that decode, in this order."""
     if ffmpeg := shutil.which("ffmpeg"):
         quiet = [ffmpeg, "-v", "error", "-y", "-i"]
         return [
@@ -90,8 +90,9 @@ def _commands(source: Path, coded: Path, back: Path, kbps: float, sample_rate: i
 
 
 def packet_sizes(content: bytes) -> list[int]:
-    """Number of bytes that each packet of an Ogg file has (RFC 3533, section 6): pages list the sizes of their segments, and a packet
-    ends with the first segment of less than 255 bytes.
+    """Sizes in bytes of the packets of an Ogg file (RFC 3533, section 6).
+
+    Pages list the sizes of their segments. A packet ends with the first segment of less than 255 bytes.
 
     Raises:
         CorruptFile: There is no page where one has to begin.

@@ -71,7 +71,7 @@ class CodecNetwork(nn.Module):
         return self.decoder.step_many([self.latent(own) for own in indices], states, last)
 
     def latent(self, indices: Sequence[Tensor]) -> Tensor:
-        """What the decoder is given for indices, `(batch, frames, channels)`."""
+        """Latent that the decoder reads for indices, `(batch, frames, channels)`."""
         return self.quantizer.decode(indices).to(next(self.decoder.parameters()).dtype)
 
     def samples_decoded(self, frames: int, last: bool) -> int:

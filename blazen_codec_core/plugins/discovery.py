@@ -27,7 +27,7 @@ DISABLE = "BLAZEN_CODEC_DISABLE"
 
 @dataclass(frozen=True)
 class PluginRecord:
-    """What became of one entry point."""
+    """Outcome of loading one entry point."""
 
     name: str
     distribution: str
@@ -93,7 +93,7 @@ class Plugins:
             yield from items
 
     def _call(self, hook: str, name: str) -> list[Any]:
-        """What one plugin alone returns from a hook."""
+        """Call a hook of one plugin alone, and return its items."""
         others = [plugin for other, plugin in self._manager.list_name_plugin() if other != name]
         results = self._manager.subset_hook_caller(hook, others)()
         return [item for result in results for item in result]

@@ -1,4 +1,4 @@
-"""What a plugin may implement. Each hook is optional; the docstrings are the contract."""
+"""Hooks that a plugin may implement. Each hook is optional; the docstrings are the contract."""
 
 from __future__ import annotations
 

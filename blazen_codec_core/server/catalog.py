@@ -25,7 +25,7 @@ KEPT = 64
 
 @dataclass(frozen=True)
 class Limits:
-    """What a visitor may ask for. A visit holds its recording and what each system makes of it: of these at most 0.6 GB.
+    """Limits of a visitor's request. A visit holds its recording and the version of each system, at most 0.6 GB together.
 
     Attributes:
         bytes: Of a file.
@@ -44,7 +44,7 @@ class Limits:
 
 
 class CompareRequest(BaseModel):
-    """What a visitor asks for: these systems, for a file of that size, which follows."""
+    """Request of a visitor: the systems, and the name and size of the file that follows."""
 
     systems: Annotated[list[Annotated[str, Field(max_length=200)]], Field(min_length=1)]
     name: Annotated[str, Field(min_length=1, max_length=255)]
@@ -53,7 +53,7 @@ class CompareRequest(BaseModel):
 
 
 def asked(said: str) -> CompareRequest:
-    """What a visitor says, as JSON.
+    """Read the request of a visitor from JSON.
 
     Raises:
         InvalidInput: It is nothing that can be asked for.
@@ -110,7 +110,7 @@ class CodecCatalog:
         return made
 
     def offer(self) -> dict[str, Any]:
-        """What the page has to know."""
+        """Systems, limits, measures and scales that the page has to know."""
         offered = [_offer(name, spec) for name, spec in self._specs.items()]
         if _has_opus():
             rates = [float(kbps) for kbps in OPUS_KBPS]

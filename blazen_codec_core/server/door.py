@@ -82,7 +82,7 @@ class Prompt(H11Protocol):
 def config(
     application: ASGIApp, *, connections: int = CONNECTIONS, head_seconds: float = HEAD_SECONDS, **more: Any
 ) -> uvicorn.Config:
-    """How uvicorn runs an application, within these limits."""
+    """Configuration with which uvicorn runs an application, within limits on its connections."""
     return uvicorn.Config(
         application,
         http=type("Prompt", (Prompt,), {"seconds": head_seconds}),

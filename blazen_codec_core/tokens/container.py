@@ -30,7 +30,7 @@ SCALES = "scales"
 
 @dataclass(frozen=True)
 class Contents:
-    """What a container holds.
+    """Content of a container.
 
     Attributes:
         fields: All but the arrays; `source` is a mapping.

@@ -246,7 +246,7 @@ class CodecTokens:
 
     @property
     def bits(self) -> float:
-        """What the tokens carry, at log2(codebook_size) bits each, and 32 for each scale."""
+        """Size of the tokens' information in bits: log2(codebook_size) for each token, and 32 for each scale."""
         codes = sum(code.size for code in self.codes) * math.log2(self.codebook_size)
         return codes + (0 if self.scales is None else 32 * self.scales.size)
 

@@ -113,7 +113,7 @@ class TorchCodecBackend(CodecBackend):
 
     @abstractmethod
     def from_published(self, network: CodecNetwork, content: Any, origin: str) -> Mapping[str, torch.Tensor]:
-        """What a published file holds, as `state_dicts.read` gives it, under the network's own names.
+        """Convert the content of a published file, as `state_dicts.read` gives it, to the network's own names.
 
         Args:
             origin: The file, for messages.
@@ -167,7 +167,7 @@ class TorchCodecBackend(CodecBackend):
 
     @classmethod
     def described_by(cls, found: weights.WeightFile) -> tuple[Any, str]:
-        """What says the settings of weights, and where it is. Plugins whose files say it themselves look there first.
+        """Find the settings of weights, and return them and their origin. Plugins whose files hold settings look there first.
 
         Raises:
             WeightsUnavailable: Nothing does.
@@ -218,7 +218,7 @@ class TorchCodecBackend(CodecBackend):
 
     @property
     def is_rough(self) -> bool:
-        """Whether TF32 will do for float32."""
+        """Tell whether TF32 will do for float32."""
         return self.options.dtype == TFLOAT32
 
     def load(self) -> None:
@@ -259,7 +259,7 @@ class TorchCodecBackend(CodecBackend):
         return self._loaded is not None
 
     def setup(self, streams: int) -> StreamSetup:
-        """What a stream's state is made from, with the noise that the options ask for."""
+        """Setup for the state of `streams` streams, with the noise that the options ask for."""
         device, dtype = torch.device(self.device), self.dtype
         seed = secrets.randbits(64) if self.options.noise_seed is None else self.options.noise_seed
         return StreamSetup(streams, device, dtype, CounterNoise(seed, device, dtype) if self.options.noise else None)
@@ -389,7 +389,7 @@ class TorchCodecBackend(CodecBackend):
 
     @property
     def _samples_at_once(self) -> int:
-        """Of all signals that run side by side, where there is no cache that they should stay in."""
+        """Number of samples, over all signals that run side by side, that a GPU's memory takes; 0 where cache is the limit."""
         device = torch.device(self.device)
         return torch.cuda.get_device_properties(device).total_memory // BYTES_A_SAMPLE if device.type == "cuda" else 0
 

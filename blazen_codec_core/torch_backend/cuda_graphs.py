@@ -39,7 +39,7 @@ RECORDERS: Mapping[str, Recorder] = {"cuda": cuda_graph}
 
 
 def capture_fn_for(device: torch.device) -> Recorder:
-    """What records steps on a device.
+    """Choose the function that records steps on a device.
 
     Raises:
         DeviceUnavailable: Nothing does.
@@ -51,7 +51,7 @@ def capture_fn_for(device: torch.device) -> Recorder:
 
 @dataclass(frozen=True)
 class _StateSlot:
-    """Where a state keeps a value."""
+    """Slot of a value in a state: its owner, and its name or index there."""
 
     owner: Any
     name: Any
@@ -68,7 +68,7 @@ class _StateSlot:
 
 
 def _places(owner: Any) -> Iterator[_StateSlot]:
-    """Of all values in a state and those in it, in their order."""
+    """Yield the slots of all values in a state and in its inner states, in order."""
     if isinstance(owner, list):
         named = [_StateSlot(owner, number, counts=False) for number in range(len(owner))]
     else:

@@ -64,7 +64,7 @@ class SegmentCoder:
         return self.rows * self.batches
 
     def together(self, streams: int) -> int:
-        """Number of segments that of so many streams may run side by side."""
+        """Number of segments of `streams` streams each that may run side by side."""
         return max(1, self.most // streams)
 
     def encode(self, pieces: Sequence[Pcm], books: int) -> list[EncodedSegment]:
@@ -85,7 +85,7 @@ class SegmentCoder:
         return [piece for batch, (_, scales), indices in each for piece in self._coded(batch, scales, indices)]
 
     def _setup(self, rows: int, whole: bool) -> StreamSetup:
-        """Of whole segments, or of those at the end of a signal, which have any length."""
+        """Setup for whole segments, or for those at the end of a signal, which have any length."""
         return replace(self.setup(rows), any_length=not whole)
 
     def _input(self, pieces: Sequence[Pcm]) -> tuple[Tensor, NDArray[np.float32] | None]:
@@ -127,7 +127,7 @@ class SegmentCoder:
 
 
 def _rows(counts: Sequence[int]) -> list[slice]:
-    """Of consecutive pieces of so many rows each."""
+    """Slices of the rows of consecutive pieces, whose numbers of rows are `counts`."""
     ends = np.cumsum(counts)
     return [slice(end - count, end) for end, count in zip(ends, counts, strict=True)]
 

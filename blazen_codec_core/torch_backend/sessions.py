@@ -46,7 +46,7 @@ class TileBuffer:
         self.filled += piece.shape[1]
 
     def rest(self) -> NDArray[Any]:
-        """What is left at the end of the signal."""
+        """Copy of the incomplete tile that is left at the end of the signal."""
         return self._buffer[:, : self.filled].copy()
 
 
@@ -62,7 +62,7 @@ def max_latency(tile: int, covered: Callable[[int], int], step: int) -> int:
 
 
 def samples_to_first_output(tile: int, made: Callable[[int], int]) -> int:
-    """How much input is in when the first output comes out.
+    """Amount of input that is in when the first output comes out.
 
     Args:
         tile: How much runs at a time.
@@ -78,7 +78,7 @@ def signals(pcm: Sequence[Pcm], length: int, channels: int, setup: StreamSetup) 
 
 
 def audio(y: Tensor) -> Pcm:
-    """What a network made, `(streams, samples, channels)`, to audio `(streams * channels, samples)`; see `to_host`."""
+    """Convert a network's output `(streams, samples, channels)` to audio `(streams * channels, samples)`; see `to_host`."""
     return to_host(y.transpose(1, 2).flatten(0, 1).float())
 
 
@@ -227,7 +227,7 @@ class TileEncoderSession(SessionBase, EncoderSession):
 
 
 class StreamingDecoder(Protocol):
-    """What a session needs of a network to decode; see `CodecNetwork`."""
+    """Network methods that a session needs to decode; see `CodecNetwork`."""
 
     def decoder_state(self, setup: StreamSetup) -> State: ...
     def decode_step(self, indices: Sequence[Tensor], state: Any, last: bool) -> Tensor: ...

@@ -43,7 +43,7 @@ class TestMetrics:
     @pytest.mark.parametrize(("metric", "package"), [(metrics.stoi, "pystoi"), (metrics.pesq, "pesq")])
     def test_a_missing_package_is_named(self, monkeypatch, metric, package):
         monkeypatch.setitem(sys.modules, package, None)
-        with pytest.raises(bc.ExecutorNotAvailable, match=rf"{package}.*blazen-codec-core\[evaluate\]"):
+        with pytest.raises(bc.EngineNotAvailable, match=rf"{package}.*blazen-codec-core\[evaluate\]"):
             metric(np.zeros((1, 4000), np.float32), np.zeros((1, 4000), np.float32), 16_000)
 
     def test_usage_of_a_codebook(self):
@@ -98,7 +98,7 @@ class TestOpus:
 
     def test_neither_program_says_what_to_install(self, monkeypatch):
         monkeypatch.setenv("PATH", "")
-        with pytest.raises(bc.ExecutorNotAvailable, match="ffmpeg"):
+        with pytest.raises(bc.EngineNotAvailable, match="ffmpeg"):
             opus.check_available()
 
     def test_a_program_that_fails_is_quoted(self, tmp_path, monkeypatch):

@@ -211,12 +211,12 @@ class TestHandles:
 
     def test_an_engine_that_is_not_there(self):
         registry = look(EntryPoint("toy", plugin(SPEC)))
-        with pytest.raises(bc.ExecutorNotAvailable, match="upstream"):
+        with pytest.raises(bc.EngineNotAvailable, match="upstream"):
             registry.provider("toy_8khz", bc.LoadOptions(engine="upstream")).load()
 
     @pytest.mark.parametrize(
         ("path", "error"),
-        [("no_such_module:X", bc.ExecutorNotAvailable), ("json:NoSuchClass", bc.PluginError)],
+        [("no_such_module:X", bc.EngineNotAvailable), ("json:NoSuchClass", bc.PluginError)],
     )
     def test_a_backend_that_is_not_there(self, path, error):
         registry = look(EntryPoint("toy", plugin(renamed("toy_8khz", backend=path))))

@@ -90,7 +90,7 @@ def without_av(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "error", [ValueError("of no use"), TypeError("?"), MemoryError(), OSError(5, "gone"), bc.ExecutorNotAvailable("needs av")]
+    "error", [ValueError("of no use"), TypeError("?"), MemoryError(), OSError(5, "gone"), bc.EngineNotAvailable("needs av")]
 )
 def test_whatever_reading_a_recording_raises_costs_that_recording(tmp_path, monkeypatch, error):
     for name in ("a.flac", "b.flac", "c.flac"):

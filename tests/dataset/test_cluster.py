@@ -89,5 +89,5 @@ def test_audio_comes_back_from_a_cluster_too(cluster, whole, tmp_path):
 
 def test_a_cluster_that_is_not_there_is_an_error(source, tmp_path):
     executor = bc.Executor(cluster=bc.Cluster(address="127.0.0.1:1"))
-    with pytest.raises(bc.ExecutorNotAvailable, match=r"127\.0\.0\.1:1 cannot be used: .*refused"):
+    with pytest.raises(bc.EngineNotAvailable, match=r"127\.0\.0\.1:1 cannot be used: .*refused"):
         bc.tokenize_dataset(source, "snac_tiny", tmp_path / "out", executor=executor)

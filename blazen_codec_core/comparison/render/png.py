@@ -37,7 +37,7 @@ Decibels = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Scale:
-    """How values become colours: `low` to `high` over a map of matplotlib's."""
+    """Colour scale for values from `low` to `high`, over a colour map of matplotlib."""
 
     colours: str
     low: float
@@ -94,7 +94,7 @@ def _window(sample_rate: int) -> int:
 
 
 def _power(signal: metrics.Signal, start: int, stop: int, window: int, hop: int) -> NDArray[np.float64]:
-    """Of frames of one channel, each centred on a multiple of `hop`."""
+    """Power spectra of the frames `start` to `stop` of one channel, each centred on a multiple of `hop`."""
     first, last = start * hop - window // 2, (stop - 1) * hop + window // 2
     inside = signal[max(0, first) : last]
     padded = np.pad(inside, (max(0, -first), last - max(0, first) - len(inside)))
@@ -118,7 +118,7 @@ def level_image(levels: Decibels, loudest: float) -> bytes:
 
 
 def difference(original: Decibels, decoded: Decibels, loudest: float) -> Decibels:
-    """By how much a spectrogram is above another one, what counts as silence being alike."""
+    """Decibels by which the decoded spectrogram is above the original; levels of silence count as equal."""
     floor = loudest - RANGE_DB
     return np.maximum(decoded, floor) - np.maximum(original, floor)
 

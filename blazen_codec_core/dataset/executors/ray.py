@@ -26,7 +26,7 @@ ANSWERS_WITHIN = 10.0
 
 @dataclass(frozen=True)
 class Cluster:
-    """How to run on Ray.
+    """Settings of a run on Ray.
 
     Attributes:
         address: Of the cluster; `None` for the one that this process is connected to, or else a new one on this machine.

@@ -55,7 +55,7 @@ class Job(ABC):
 
     @abstractmethod
     def open(self, codec: DynCodecProvider) -> Work:
-        """What does a shard, given its number."""
+        """Return a function that does a shard, given its number."""
 
     def is_there(self, done: ShardResult, count: int) -> bool:
         """Tell whether what became of a shard is still there, as it was written.
@@ -66,7 +66,7 @@ class Job(ABC):
         return True
 
     def start(self, device: str | None = None) -> Work:
-        """The same, with a codec of its own, which is loaded.
+        """Load a codec of the job's own and return a function that does a shard with it.
 
         Args:
             device: In place of the one in the options.
@@ -80,7 +80,7 @@ class Job(ABC):
 def each(
     things: Iterable[T], together: int, short: Callable[[T], bool], one: Callable[[T], R], several: Callable[[list[T]], list[R]]
 ) -> Iterator[tuple[T, R | Exception]]:
-    """What becomes of things, or the error that it ends in, in any order.
+    """Yield each thing with its result, or with the error that it ends in, in any order.
 
     Args:
         together: How many the device runs side by side; more than 1 to have short ones done so.
@@ -113,7 +113,7 @@ def each(
 
 
 def failure(id: str, path: str, error: Exception, strict: bool) -> Failure:
-    """What is noted of an error; raises it, if it is one that ends the run."""
+    """Return the failure to note for an error, or raise the error if it ends the run."""
     if isinstance(error, FATAL_ERRORS):
         raise error
     cause = error.__cause__ if isinstance(error, Unreadable) and error.__cause__ else error

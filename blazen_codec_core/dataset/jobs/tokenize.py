@@ -80,19 +80,19 @@ class TokenizeJob(Job):
             return False
 
     def shard(self, number: int, count: int) -> Path:
-        """Where a shard is written."""
+        """Path that a shard is written to."""
         return Destination(self.out).shard(shards.name_of(number, count, shards.FORMATS[self.format].suffix))
 
     @property
     def asked(self) -> str:
-        """What every row says was asked for, beside the bandwidth."""
+        """Settings of the run, besides the bandwidth, as JSON that every row carries."""
         named = {"mono": self.mono, "normalize_db": self.normalize_db, "engine": self.options.engine, "dtype": self.options.dtype}
         return json.dumps(named, sort_keys=True)
 
 
 @dataclass(frozen=True)
 class _Chunk:
-    """Of a recording that has been read ahead; the recording itself and an error come with what is known of them.
+    """Chunk of a recording that was read ahead, with the recording and an error as far as they are known.
 
     Attributes:
         number: Of the recording in the shard.
@@ -176,7 +176,7 @@ class Tokenizer:
         )
 
     def _rows(self, items: list[tuple[int, AudioItem]]) -> Iterator[tuple[_Chunk, Row | Exception]]:
-        """What became of each item, in any order."""
+        """Yield the first chunk of each item with its row, or with the error that it ended in, in any order."""
         together = max(self.codec.max_batch_size, SHORT_TOGETHER if self.codec.short_samples else 1)
         for one, row in each(self._heard(items), together, lambda one: one.whole is not None, self._stream, self._batch):
             yield one.first, row
@@ -269,7 +269,7 @@ class _OpenedOnce:
 
 
 def _is_shorter(recording: Recording | None, limit: float) -> bool:
-    """Tell whether a recording is known to be shorter than so many seconds."""
+    """Tell whether a recording is known to be shorter than `limit` seconds."""
     seconds: float | None = None if recording is None else recording.seconds
     return seconds is not None and seconds < limit
 
@@ -300,7 +300,7 @@ def readers() -> int:
 
 
 def in_threads(work: Callable[[T], R], things: Iterable[T], threads: int) -> Iterator[R]:
-    """What is made of things, in their order, in threads that are at most twice as many things ahead as they are."""
+    """Yield the results of `work` for things, in their order. At most `2 * threads` of them are in work or ahead."""
     left, running = iter(things), deque[Future[R]]()
     with ThreadPoolExecutor(threads, "blazen-codec reader") as pool:
         try:

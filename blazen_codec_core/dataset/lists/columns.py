@@ -73,7 +73,7 @@ LONGEST_TIME = 80
 
 
 class Kind(Enum):
-    """What a column is, as far as its name says."""
+    """Kind of a column, as far as its name tells."""
 
     OTHER = "other"
     START = "start"
@@ -86,7 +86,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Meaning:
-    """What a column means.
+    """Meaning of a column: its kind and the unit of its times.
 
     Attributes:
         scale: Seconds of a unit of its values; `None` where the name does not say.
@@ -192,7 +192,7 @@ def seconds(name: str, value: Any, scale: float) -> float | None:
 
 @dataclass(frozen=True)
 class Part:
-    """Which part of a recording a row means, and how long the recording is if it means the whole; in seconds."""
+    """Part of a recording that a row means, in seconds; `lasts` is the length of the part, or of the whole."""
 
     start: float | None
     end: float | None
@@ -247,7 +247,7 @@ def part(values: Mapping[str, Any], *, is_cut: bool = False, carried: frozenset[
 
 @dataclass(frozen=True)
 class Names:
-    """What the names of the columns of a row say.
+    """Meanings of the column names of a row.
 
     Attributes:
         by_normal: The first of each, as `normal` has it.
@@ -291,7 +291,7 @@ _names_of_many = lru_cache(2)(_names_of)
 
 
 def _agreeing(values: Mapping[str, Any], names: list[str]) -> float | None:
-    """What columns for the same time say, in seconds; those whose unit is not known say nothing."""
+    """Time in seconds that columns agree on; `None` if none gives it in a known unit."""
     if not names:
         return None
     found: dict[str, float] = {}

@@ -59,7 +59,7 @@ def _whole(record: Record) -> Place | InvalidInput:
 
 
 def _paths(value: str) -> tuple[str, ...]:
-    """Where a file may be: Kaldi runs where its recipe is, and means from there."""
+    """Paths of a file: as Kaldi's list has it, and from the current folder, since Kaldi runs where its recipe is."""
     path = address(value)
     return (path, os.path.abspath(path))
 

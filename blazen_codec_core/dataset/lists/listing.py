@@ -174,7 +174,7 @@ class _Listing:
         return {name: value for name, value in record.values.items() if name in self._columns}
 
     def _resolved(self, paths: tuple[str, ...], guess: bool) -> str | None:
-        """Where a file is: beside the list, or in one of the folders there; with a guess, whatever its suffix."""
+        """Find a file beside the list or in a folder there; with `guess`, under any suffix of audio. `None` if it is missing."""
         if len(paths) == 1 and not guess and not self._folders:
             return paths[0]
         for path in paths:
@@ -219,7 +219,7 @@ def _item(path: str, place: Place, listed: str, carried: dict[str, Any] | None =
 
 
 def _part(place: Place) -> str:
-    """What tells parts of a recording apart."""
+    """Suffix of an id that tells parts of a recording apart; empty for the whole."""
     if place.start is None and place.end is None:
         return ""
     return f"#{place.start or 0:.12g}-{'' if place.end is None else f'{place.end:.12g}'}"

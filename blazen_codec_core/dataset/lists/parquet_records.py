@@ -36,7 +36,7 @@ class _Unread:
 
 @dataclass(frozen=True)
 class _Told:
-    """What there is to say of a value that Python has no type for; no text, so that it is not taken for a path or a time."""
+    """Text about a value that Python has no type for. It is no `str`, so that it is not taken for a path or a time."""
 
     text: str
 

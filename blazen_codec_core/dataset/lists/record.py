@@ -37,7 +37,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a recording is, and which part of it is meant.
+    """Location of a recording, and the part of it that is meant.
 
     Attributes:
         paths: Where the file may be, the likeliest first.

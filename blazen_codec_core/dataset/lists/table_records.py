@@ -115,7 +115,7 @@ class _Lines:
         return f"{line}\n"
 
     def go_back(self, kept: int) -> None:
-        """Go on after so many lines of the row, whatever was read since."""
+        """Go on after the first `kept` lines of the row, whatever was read since."""
         self._waiting.extendleft(reversed(self.taken[kept:]))
 
     def row(self, reader: Iterator[list[str]]) -> list[str] | None:

@@ -87,7 +87,7 @@ def check_stored(path: Path, found: dict[str, Record]) -> None:
 
 
 def start_of(file: BinaryIO, record: Record, size: int) -> int:
-    """Where the bytes of a record begin in a file of that size; `ValueError` where they do not lie in it."""
+    """Offset of a record's first byte in a file of `size` bytes; `ValueError` if the record does not lie within the file."""
     file.seek(record.header)
     head = file.read(LOCAL_HEADER)
     if len(head) != LOCAL_HEADER or head[:4] != b"PK\x03\x04":

@@ -37,7 +37,7 @@ OTHERS: tuple[tuple[Test, str], ...] = (
 
 
 def kind_of(path: Path) -> Kind:
-    """How a file of weights is to be read, whatever its suffix.
+    """Tell the kind of a file of weights from its content, whatever its suffix.
 
     Raises:
         WeightsUnavailable: It is something else; the message says what, and what to do.

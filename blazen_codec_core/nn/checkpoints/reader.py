@@ -1,5 +1,6 @@
-"""What `torch.save` writes, read on a machine that knows tensors and plain values: what a file claims is looked at before memory
-is taken for it, and nothing that it names is ever called.
+"""Reader of files that `torch.save` wrote, for tensors and plain values only.
+
+What a file claims is checked before memory is taken for it, and nothing that it names is ever called.
 
 A checkpoint is a pickle, and the bytes of its storages. In an archive these are records beside the pickle; in files of PyTorch
 before 1.6 they follow it. A storage is made once the file is known to hold as much, and tensors are views of storages, so that
@@ -244,7 +245,7 @@ def _counts(values: Any, what: str) -> tuple[int, ...]:
 
 
 def read(path: Path) -> Any:
-    """What a checkpoint holds: tensors, and plain values.
+    """Read a checkpoint of tensors and plain values.
 
     Raises:
         WeightsUnavailable: It is an archive that is damaged or compressed.

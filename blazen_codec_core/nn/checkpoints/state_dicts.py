@@ -81,7 +81,7 @@ def tensors(found: Any, origin: str) -> dict[str, Tensor]:
 
 
 def _odd(tensor: Tensor | reader.OddTensor) -> str | None:
-    """What a tensor is that holds no plain values; `None` where it does."""
+    """Describe a tensor that holds no plain values; `None` if it holds them."""
     if isinstance(tensor, reader.OddTensor):
         return tensor.kind
     if tensor.is_nested:
@@ -124,7 +124,7 @@ def check_weight(name: str, tensor: Tensor, origin: str) -> None:
 
 
 def read_config(path: Path) -> Any:
-    """What a published `config.json` says.
+    """Read a published `config.json`.
 
     Raises:
         WeightsUnavailable: It cannot be read, is no JSON, or is nested too deeply.

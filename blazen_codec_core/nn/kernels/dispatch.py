@@ -40,7 +40,7 @@ _SMALL = 16
 
 @dataclasses.dataclass(frozen=True)
 class CrossoverPoints:
-    """Where one way becomes faster than another, measured on one kind of processor.
+    """Crossover points between algorithms, measured on one kind of processor.
 
     Attributes:
         wide: From so many channels on, products cost so much more than additions that fewer of them pay,
@@ -96,7 +96,7 @@ def steps_are_faster(x: Tensor) -> bool:
 
 
 def run_bucketed(kernel: Conv1dKernel, x: Tensor, frames: int, stride: int) -> Tensor:
-    """What a kernel makes of the end of a signal, by way of a round number of frames.
+    """Run a kernel on the end of a signal, padded to a round number of frames, and cut the output to `frames`.
 
     Signals end anywhere. The library prepares itself for each number of frames, which takes as long as some of the products, and
     keeps what it has prepared, which is hundreds of megabytes in the end. Of round numbers there are few.
@@ -202,8 +202,10 @@ def _in_loops(weight: Tensor, bias: Tensor | None, stride: int, dilation: int, g
 
 
 def is_learning(lasting: bool) -> bool:
-    """Tell whether gradients will be asked for; the library takes those of a picture's convolution several times as fast as those of
-    products on shifted views."""
+    """Tell whether gradients will be asked for.
+
+    The library computes those of a picture's convolution several times as fast as those of products on shifted views.
+    """
     return torch.is_grad_enabled() and not lasting
 
 
@@ -217,7 +219,7 @@ def _may_be_packed(weight: Tensor, lasting: bool) -> bool:
 
 
 def _product(taps: Sequence[Tensor], bias: Tensor | None, dilation: int) -> Conv1dKernel:
-    """Of few frames, as many as stay in cache with what is made of them."""
+    """Choose the kernel for few frames, as many as stay in cache with their output."""
     if (taps[0].numel() >= limits().heavy or limits().pictures) and prepacked_conv.is_available():
         return prepacked_conv.PrepackedConv1d(taps, bias, dilation)
     return GemmPerTapConv1d(taps, bias, dilation=dilation)
@@ -228,7 +230,7 @@ Search = Callable[[Tensor], Tensor]
 
 
 def search(table: Tensor, offset: Tensor | None, *, lasting: bool) -> Search:
-    """What finds the entry of a codebook whose product with a vector, and its own offset, make the most.
+    """Choose the search for the codebook entry with the largest sum of its product with a vector and its own offset.
 
     Args:
         table: `(channels, entries)`.
@@ -283,7 +285,7 @@ Norm = Callable[..., Tensor]
 
 
 def norm(weight: Tensor, bias: Tensor, epsilon: float) -> Norm | None:
-    """What normalizes and finishes signals with weights that stay as they are, where there is anything faster than PyTorch."""
+    """Choose a kernel that normalizes and finishes signals, with constant weights; `None` if nothing is faster than PyTorch."""
     if gpu := gpu_kernels_for(weight.device):
         return cast(Norm, gpu.Norm(weight, bias, epsilon))
     if products_are_faster(weight.device) and (loops := load_loops()) and loops.supports_direct_conv(weight):

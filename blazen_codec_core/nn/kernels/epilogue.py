@@ -30,7 +30,7 @@ class Epilogue:
     held: Tensor | None = None
 
     def all_added(self) -> Tensor:
-        """What is added, in one place."""
+        """Signal that is added, as one tensor: the held frames, then the others."""
         assert self.added is not None
         return self.added if self.held is None or not self.held.shape[1] else torch.cat([self.held, self.added], dim=1)
 
@@ -39,7 +39,7 @@ NOTHING = Epilogue()
 
 
 class FusedConv1d:
-    """A convolution, as `ways.Conv1dKernel`, that finishes what it makes. Not an ABC, which takes longer to recognise."""
+    """A convolution, as `aten.conv.Conv1dKernel`, that finishes what it makes. Not an ABC, which takes longer to recognise."""
 
     def __call__(self, x: Tensor, frames: int, after: Epilogue = NOTHING) -> Tensor:
         """See there; then `after`."""

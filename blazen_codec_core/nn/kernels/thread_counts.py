@@ -24,7 +24,7 @@ LIBRARIES = {"linux": "libtorch_cpu.so", "darwin": "libtorch_cpu.dylib", "win32"
 
 @dataclass(frozen=True)
 class OpenMP:
-    """What PyTorch's own OpenMP, and MKL, offer; MKL is `None` in builds without."""
+    """Functions of PyTorch's own OpenMP and of MKL that concern threads; MKL's is `None` in builds without MKL."""
 
     set_threads: Callable[[int], Any]
     is_dynamic: Callable[[], int]
@@ -58,7 +58,7 @@ def threads(count: int) -> Iterator[None]:
 
 
 def threads_to_be_had() -> int:
-    """How many of its threads the caller is sure to get; OpenMP may give fewer than asked for, and says so only inside.
+    """Number of threads that the caller is sure to get. OpenMP may give fewer than asked for, and says so only inside.
 
     oneDNN shares work out before it knows (`OMP_THREAD_LIMIT`, `OMP_DYNAMIC`), and what nobody does then stays undone.
     """

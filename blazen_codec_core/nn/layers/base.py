@@ -33,7 +33,7 @@ COUNTS = "counts"
 
 @dataclasses.dataclass(frozen=True)
 class StreamSetup:
-    """What the state of a new stream depends on.
+    """Settings that the state of a new stream depends on.
 
     Attributes:
         batch: Signals that run side by side.
@@ -63,7 +63,7 @@ class StreamSetup:
 
 @dataclasses.dataclass
 class State:
-    """What a layer remembers between steps: tensors with the batch first, other states, and plain values."""
+    """Values that a layer keeps between steps: tensors with the batch first, other states, and plain values."""
 
     def take(self: StateT, rows: Sequence[int]) -> StateT:
         """The state of some signals of the batch, in the order of `rows`; this one stays as it is."""
@@ -195,8 +195,10 @@ class ChainState(State):
 
 @dataclasses.dataclass(frozen=True)
 class Tiling:
-    """Which layers of a chain are given so many frames of their input at a time, so that what they work on stays in cache,
-    however many frames the layers before and after them take."""
+    """Layers of a chain that run on `frames` frames of their input at a time, so that their work stays in cache.
+
+    The layers before and after them may take any number of frames.
+    """
 
     layers: slice
     frames: int
@@ -296,7 +298,7 @@ class Sequential(Layer):
 
 
 def _epilogue_from(following: Sequence[Layer]) -> Epilogue | None:
-    """What the next layer is to the one before it, unless the one after it would make it at no cost."""
+    """Epilogue that the next layer can be; `None` if it can be none, or the layer after it takes it as a prologue."""
     if not following or not isinstance(following[0], Pointwise) or any(layer.accepts_prologue for layer in following[1:]):
         return None
     return following[0].after

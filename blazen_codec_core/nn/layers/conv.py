@@ -100,7 +100,7 @@ class ConvBase(Layer):
         return self.step_fused(None, x, state, last)
 
     def run_kernel(self, x: Tensor, frames: int, stride: int, anywhere: bool, after: Epilogue = NOTHING) -> Tensor:
-        """What the kernel makes of frames, which are the end, anywhere, of a signal, or are not."""
+        """Run the kernel for `frames` output frames; `anywhere` if they may end a signal of any length."""
         if not frames:  # which the library refuses
             return x.new_zeros(x.shape[0], 0, self.weight.shape[-1])
         kernel = self._prepared or self.select_kernel(lasting=False)

@@ -19,7 +19,7 @@ from .base import Layer, State, StreamSetup
 
 @dataclasses.dataclass
 class LSTMState(State):
-    """Of every layer: its output and its cell, which stays in float32, `(batch, layers, channels)`."""
+    """State of every layer: its output, and its cell in float32, both `(batch, layers, channels)`."""
 
     hidden: Tensor
     cell: Tensor
@@ -90,7 +90,7 @@ class LSTM(Layer):
             self._prepared = [CpuLSTMLayer(*self._weights(layer)) for layer in range(self.layers)]
 
     def _weights(self, layer: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Of the input and of the output before, `(4 * channels, channels)`, and the bias of both."""
+        """Weights of the input and of the previous output, `(4 * channels, channels)`, and the sum of both biases."""
         of_input, of_hidden = (getattr(self.lstm, f"weight_{kind}_l{layer}") for kind in ("ih", "hh"))
         return of_input, of_hidden, getattr(self.lstm, f"bias_ih_l{layer}") + getattr(self.lstm, f"bias_hh_l{layer}")
 

@@ -15,7 +15,7 @@ from .base import COUNTS, Layer, State, StreamSetup
 
 @dataclasses.dataclass
 class SignalLengths(State):
-    """Number of frames that each signal of a batch has in all; `None` if as many as the others."""
+    """Total number of frames of each signal in a batch; `None` if all signals have the same."""
 
     frames: tuple[int, ...] | None
 
@@ -25,13 +25,13 @@ class SignalLengths(State):
 
 @dataclasses.dataclass
 class LengthState(State):
-    """Of a layer that must know where each signal ends."""
+    """State of a layer that must know where each signal ends."""
 
     ends: SignalLengths
     seen: int = dataclasses.field(metadata={COUNTS: True})
 
     def left(self) -> tuple[int, ...] | None:
-        """Number of frames that of each signal are still to come, if some have fewer than others."""
+        """Number of frames still to come of each signal; `None` if all signals have the same."""
         frames = self.ends.frames
         return None if frames is None or len(set(frames)) == 1 else tuple(count - self.seen for count in frames)
 
@@ -57,7 +57,7 @@ class ZeroPadding(Layer):
         return ZeroState(SignalLengths(setup.ends), 0, begun=False)
 
     def now(self, frames: int, state: ZeroState, last: bool) -> tuple[int, int]:
-        """Number of zeros that come before and after the frames of this step."""
+        """Numbers of zeros before and after the frames of this step."""
         left, right = 0 if state.begun else self.left, self.right if last else 0
         state.begun, state.seen = True, state.seen + frames
         return left, right
@@ -109,7 +109,7 @@ class ReflectPadding(Layer):
         )
 
     def after(self, frames: int) -> int:
-        """Number of frames that follow a signal of so many."""
+        """Number of mirrored frames after a signal of `frames` frames."""
         return self.right + -frames % self.stride
 
     def frames_out(self, frames: int, last: bool) -> int:
@@ -142,7 +142,7 @@ class ReflectPadding(Layer):
         return begins and (not last or frames > self.most)
 
     def now(self, frames: int, state: ReflectState, last: bool) -> tuple[int, int]:
-        """Number of frames that come before and after plain ones."""
+        """Numbers of mirrored frames before and after the frames of this step."""
         left = 0 if state.begun else self.left
         state.begun, state.seen = True, state.seen + frames
         return left, self.after(state.seen) if last else 0

@@ -49,8 +49,10 @@ class VectorQuantizer(StreamingModule):
         self._prepared = self.make_search(lasting=True)
 
     def make_search(self, lasting: bool) -> dispatch.Search:
-        """What finds the entry at the smallest distance: the square of it, less what is the same for all entries, is minus twice
-        what is compared here."""
+        """Choose the search for the entry at the smallest distance.
+
+        The squared distance, less what is the same for all entries, is minus twice what is compared here.
+        """
         return dispatch.search(self.codebook.t(), self.codebook.square().sum(-1) / -2, lasting=lasting)
 
     def nearest(self, codes: Tensor) -> Tensor:
@@ -91,7 +93,7 @@ class QuantizerState(WindowState):
 
 @dataclasses.dataclass
 class Quantized:
-    """What training needs of a pass through the quantizer."""
+    """Result of a pass through the quantizer in training: the quantized latent, indices and losses."""
 
     z: Tensor
     """The quantized latent, with straight-through gradients, `(batch, frames, channels)`."""
@@ -129,11 +131,11 @@ class ResidualVectorQuantizer(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """That it takes latent frames in, whatever type the network around it has."""
+        """Floating type in which it takes latent frames, whatever type the network around it has."""
         return next(iter(self)).codebook.dtype
 
     def frames_out(self, frames: int) -> int:
-        """How many latent frames are quantized once `frames` have gone in."""
+        """Number of latent frames that are quantized once `frames` have gone in."""
         return frames // self.group * self.group
 
     def step(self, z: Tensor, state: QuantizerState) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""What this plugin offers. The entry point in `pyproject.toml` names this module."""
+"""Hooks that this plugin implements. The entry point in `pyproject.toml` names this module."""
 
 from collections.abc import Iterable
 

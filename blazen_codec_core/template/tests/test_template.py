@@ -1,4 +1,4 @@
-"""What is this codec's own."""
+"""Tests of what is special to this codec."""
 
 import numpy as np
 

@@ -24,7 +24,7 @@ from .specs import SPEC
 
 @dataclasses.dataclass
 class Caches(State):
-    """What transformers remembers of a stream, and how many codebooks it uses."""
+    """State of a stream in transformers, and the number of codebooks that it uses."""
 
     books: int
     attention: Any = None

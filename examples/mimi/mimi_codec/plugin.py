@@ -1,4 +1,4 @@
-"""What this plugin offers."""
+"""Hooks that this plugin implements."""
 
 from collections.abc import Iterable
 

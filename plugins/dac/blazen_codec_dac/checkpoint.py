@@ -55,7 +55,7 @@ def own_settings(content: Any) -> Mapping[str, Any] | None:
 
 
 def from_published(spec: DacSpec, network: nn.Module, content: Any, origin: str, *, described: bool = False) -> dict[str, Tensor]:
-    """What a published file of either layout holds, under our names; weights may be factored or whole.
+    """Convert a published file of either layout to our names; weights may be factored or whole.
 
     Args:
         described: Whether the settings are known from a config, so that the file itself need not say them.

@@ -19,7 +19,7 @@ from .network import decoder
 
 @dataclass
 class WindowState(State):
-    """Where a stream is in its window, and the state of the decoder there."""
+    """State of a stream: its place in the current window, and the state of the decoder there."""
 
     setup: StreamSetup
     decoder: State

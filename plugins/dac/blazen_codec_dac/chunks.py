@@ -12,7 +12,7 @@ from .specs import WINDOW_FRAMES, WINDOW_PADDED, DacArchitecture, DacSpec
 
 @dataclass(frozen=True)
 class Windows:
-    """How tokens are cut: in windows of so many frames, padded or not; the last may be shorter."""
+    """Windows of `frames` frames that tokens are cut into, padded or not; the last may be shorter."""
 
     architecture: DacArchitecture
     frames: int
@@ -20,7 +20,7 @@ class Windows:
 
     @classmethod
     def of(cls, spec: DacSpec, tokens: CodecTokens) -> Windows | None:
-        """What the tokens say; `None` where they are of one signal.
+        """Windows that the tokens say they are cut into; `None` if they are of one signal.
 
         Raises:
             InvalidTokens: They say what no windows can be.
@@ -36,7 +36,10 @@ class Windows:
         return cls(spec.architecture, frames, padded)
 
     def samples(self, frames: int) -> int:
-        """Number of samples that come out of so many frames in all; none of windows too short to be decoded without padding."""
+        """Number of samples that are decoded from `frames` frames in all.
+
+        Windows that are too short to be decoded without padding make none.
+        """
         whole, rest = divmod(frames, self.frames)
         counts = ((whole, self.frames), (1, rest) if rest else (0, 0))
         return sum(count * max(0, self.architecture.window_samples(each, padded=self.padded)) for count, each in counts)

@@ -37,7 +37,7 @@ Count = Annotated[int, Field(strict=True, gt=0, lt=2**40)]
 
 
 class Metadata(BaseModel):
-    """What the file says of the recording; the names are the format's."""
+    """Metadata of the recording in the file; the names are the format's."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -126,7 +126,7 @@ class DacFormat(TokenFormat):
 
 
 def _artifacts(data: bytes) -> tuple[NDArray[Any], Metadata]:
-    """What is in a file, of plain types and shapes that fit together."""
+    """Read the codes and metadata of a file, of plain types and shapes that fit together."""
     found = restricted_unpickler.load(_pickled(data))
     found = found.items[0] if isinstance(found, restricted_unpickler.Array) and found.items else None
     if not isinstance(found, dict) or found.keys() != {"codes", "metadata"} or not isinstance(found["metadata"], dict):
@@ -157,14 +157,14 @@ def _pickled(data: bytes) -> bytes:
 
 
 def _windows(spec: DacSpec, codes: NDArray[Any], metadata: Metadata) -> Windows | None:
-    """How the codes are cut; `None` if they are of one signal."""
+    """Windows that the codes are cut into; `None` if they are of one signal."""
     if metadata.padding and metadata.chunk_length >= codes.shape[2]:
         return None
     return Windows(spec.architecture, metadata.chunk_length, metadata.padding)
 
 
 def _misfit(spec: DacSpec, codes: NDArray[Any], metadata: Metadata) -> str:
-    """Why the codes cannot be of this model; empty if they can."""
+    """Reason that the codes cannot be of this model; empty if they can."""
     books, frames = codes.shape[1:]
     if books > spec.num_codebooks:
         return f"it has {books} codebooks, not {spec.codebook_numbers}"
@@ -190,7 +190,7 @@ def _tokens(spec: DacSpec, codes: NDArray[Any], metadata: Metadata) -> CodecToke
 
 
 def _loudness(spec: DacSpec, tokens: CodecTokens, asked: str | None, loading: LoadOptions | None) -> tuple[float, ...]:
-    """How loud the authors' tool has to make what it decodes, for it to be what these tokens decode to."""
+    """Loudness in LUFS of each channel to which the authors' tool must bring its decoded audio, to match that of these tokens."""
     if asked is not None:
         try:
             level = float(asked)

@@ -86,7 +86,7 @@ class NumpyMachine(Machine):
 
 
 def made(name: str, arguments: tuple[Any, ...]) -> Any:
-    """What NumPy would make of these arguments, as far as plain values go."""
+    """Make what NumPy would make of these arguments, for plain values only."""
     if name == DTYPE and arguments and isinstance(arguments[0], str):
         return Dtype(arguments[0])
     if name in ARRAY_MAKERS and len(arguments) == 3 and arguments[0] == Name(ARRAY):
@@ -100,7 +100,7 @@ def made(name: str, arguments: tuple[Any, ...]) -> Any:
 
 
 def load(data: bytes) -> Any:
-    """What a pickle of a dictionary holds, its arrays as NumPy's.
+    """Read a pickle of a dictionary, with its arrays as NumPy's.
 
     Raises:
         ValueError: It is broken off, is followed by something else, or holds or asks for anything else.

@@ -64,7 +64,7 @@ class DacArchitecture(Architecture):
 
     @classmethod
     def completed(cls, described: Mapping[str, Any], names: Names) -> Mapping[str, Any]:
-        """What follows from other settings; what a config says of that itself must be the same."""
+        """Complete a config with the settings that follow from others; if it says them itself, they must agree."""
         settings = dict(described)
         for authors, hub in HUB.items():
             if authors not in settings or hub not in settings:
@@ -88,7 +88,10 @@ class DacArchitecture(Architecture):
 
     @model_validator(mode="after")
     def _whole(self) -> DacArchitecture:
-        """Where a config leaves the latent to follow from the encoder, it is as if it said so; and equal sizes are one size."""
+        """Check that the settings fit together, and fill in the latent's size where it follows from the encoder.
+
+        Equal sizes of codebooks become one size.
+        """
         if math.prod(self.encoder_rates) != math.prod(self.decoder_rates):
             raise ValueError(f"decoder_rates {self.decoder_rates} do not undo encoder_rates {self.encoder_rates}")
         check_hop(self.hop_length, f"encoder_rates {self.encoder_rates}")
@@ -118,7 +121,7 @@ class DacArchitecture(Architecture):
         return math.prod(self.encoder_rates)
 
     def window_samples(self, frames: int, *, padded: bool) -> int:
-        """Number of samples that the decoder itself makes of so many frames.
+        """Number of samples that the decoder itself makes of `frames` frames.
 
         With padding, a transposed convolution of odd stride makes one sample less than its stride for each frame. Without, there
         may be none, which is 0 or less.
@@ -135,7 +138,7 @@ class DacArchitecture(Architecture):
 
     @property
     def missing_samples(self) -> int:
-        """By how many samples the decoder falls short of whole frames."""
+        """Number of samples by which the decoder falls short of whole frames."""
         return self.hop_length - self.window_samples(1, padded=True)
 
 

@@ -23,7 +23,7 @@ from .specs import DacArchitecture
 
 
 class Model(nn.Module):
-    """What their models are built on, without the loading and saving."""
+    """Base class of the authors' models, without the loading and saving."""
 
     INTERN: ClassVar[list[str]] = []
     EXTERN: ClassVar[list[str]] = []

@@ -63,7 +63,7 @@ def shares(probabilities: Tensor) -> Tensor:
 
 
 def fewest_bits(count: int, entries: int) -> float:
-    """What so many codes take at the least, however certain the model is of them."""
+    """Smallest number of bits that `count` codes take, however certain the model is of them."""
     return count * -math.log2(1 - LEAST * (entries - 1) / RANGE)
 
 
@@ -130,7 +130,7 @@ class ArithmeticDecoder:
 
     @property
     def end(self) -> int:
-        """Where the next segment begins."""
+        """Offset of the next segment in the data, in bytes."""
         return self._at
 
     def _bit(self) -> int:

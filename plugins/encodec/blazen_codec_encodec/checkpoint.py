@@ -14,7 +14,7 @@ from blazen_codec_core.nn.checkpoints import conversion
 
 @dataclass(frozen=True)
 class Layout:
-    """How a publisher names things.
+    """Names that a publisher gives to layers and weights.
 
     Attributes:
         layers: The list of an encoder's or decoder's layers.

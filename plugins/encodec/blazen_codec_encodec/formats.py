@@ -43,7 +43,7 @@ TRUTH = {"on": True, "true": True, "yes": True, "1": True, "off": False, "false"
 
 
 class Header(BaseModel):
-    """What the file says of itself; the names are the format's."""
+    """Header of a file; the names are the format's."""
 
     model_config = ConfigDict(extra="ignore")
 

@@ -1,4 +1,4 @@
-"""What this plugin offers. Imports no torch."""
+"""Hooks that this plugin implements. Imports no torch."""
 
 from __future__ import annotations
 

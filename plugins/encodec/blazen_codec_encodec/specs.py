@@ -109,7 +109,7 @@ class EncodecArchitecture(Architecture):
 
     @property
     def codebook_choices(self) -> tuple[int, ...]:
-        """How many codebooks each bandwidth is."""
+        """Number of codebooks for each bandwidth."""
         bits = self.frame_rate * math.log2(self.codebook_size)
         return tuple(int(1000 * bandwidth // bits) for bandwidth in self.target_bandwidths)
 

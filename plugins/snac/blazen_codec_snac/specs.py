@@ -49,7 +49,7 @@ class SnacArchitecture(Architecture):
 
     @model_validator(mode="after")
     def _whole(self) -> SnacArchitecture:
-        """Where a config leaves the latent to follow from the encoder, it is as if it said so."""
+        """Check that the settings fit together, and fill in the latent's size, which follows from the encoder."""
         wide = self.encoder_dim << len(self.encoder_rates)
         if math.prod(self.encoder_rates) != math.prod(self.decoder_rates):
             raise ValueError(f"decoder_rates {self.decoder_rates} do not undo encoder_rates {self.encoder_rates}")

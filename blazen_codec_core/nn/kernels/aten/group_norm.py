@@ -33,7 +33,7 @@ def _moments(values: Tensor) -> tuple[float, float]:
 
 
 def _sums(values: Tensor) -> tuple[float, float]:
-    """Of values, and of their squares."""
+    """Sum of values, and sum of their squares."""
     total = square = 0.0
     for block in torch.split(values, BLOCK_VALUES):
         total += block.sum().item()

@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 class PrepackedConv1d:
-    """A convolution of float32 signals on a CPU as one product, all taps of a window side by side; see `ways.Conv1dKernel`.
+    """A convolution of float32 signals on a CPU as one product, all taps of a window side by side; see `aten.conv.Conv1dKernel`.
 
     Args:
         taps: `(stride * in, out)` each, copied; `ways.GemmPerTapConv1d` says what they make.
@@ -38,7 +38,7 @@ class PrepackedConv1d:
 
 
 def _operators() -> tuple[Any, Any]:
-    """What packs a weight, and what multiplies with it; neither is part of PyTorch's public interface."""
+    """Operators that pack a weight and multiply with it; neither is part of PyTorch's public interface."""
     return torch.ops.mkldnn._reorder_linear_weight, torch.ops.mkldnn._linear_pointwise
 
 

@@ -42,7 +42,7 @@ def filter_transform(weight: Tensor) -> tuple[Tensor, ...]:
 
 
 class AtenWinogradConv1d:
-    """A convolution of stride 1 whose kernel is 3 taps, or 3 + 1 + 3, and so on; see `ways.Conv1dKernel`.
+    """A convolution of stride 1 whose kernel is 3 taps, or 3 + 1 + 3, and so on; see `aten.conv.Conv1dKernel`.
 
     With a dilation `d` the signal is taken as rows of `d` frames, of which four at a time are the four frames above.
 
@@ -92,7 +92,7 @@ class AtenWinogradConv1d:
 
 
 def spread(x: Tensor, dilation: int, count: int) -> Sequence[Tensor]:
-    """What the values of the taps are multiplied with: the transposed polynomials of the points at six consecutive frames.
+    """Winograd's input transform: the transposed polynomials of the points at six consecutive frames.
 
     Args:
         x: `(frames, channels)`, at least `4 * count + 2 * dilation` frames.

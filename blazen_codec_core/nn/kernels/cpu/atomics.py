@@ -53,7 +53,7 @@ def seen(typing: Any, address: Any) -> Any:
 
 
 def _calling(symbol: str | None) -> Any:
-    """What calls a function without arguments, where there is one."""
+    """Numba intrinsic that calls the function `symbol` without arguments; it does nothing if `symbol` is `None`."""
 
     @intrinsic  # type: ignore[untyped-decorator]
     def call(typing: Any) -> Any:

@@ -20,7 +20,7 @@ _ROWS = 64
 
 @part
 def _largest(values, best, where):  # type: ignore[no-untyped-def]
-    """Where it is, the first of them."""
+    """Index of the largest value; of several, the first."""
     lane_argmax(address(values), values.size // LANES, address(best), address(where))
     lane = 0
     for i in range(1, LANES):

@@ -44,7 +44,7 @@ class KeptLoops(FunctionCache):  # type: ignore[misc]
 
 
 class _Files:
-    """What `numba.core.caching.IndexDataCacheFile` offers, with a file a key instead of an index of them."""
+    """Files of compiled loops, one for each key, with the interface of `numba.core.caching.IndexDataCacheFile`."""
 
     def __init__(self, folder: Path, base: str) -> None:
         self._folder, self._base = folder, base
@@ -54,7 +54,7 @@ class _Files:
         return self._folder / f"{self._base}.{_DIGEST(known.encode()).hexdigest()[:16]}.loop"
 
     def load(self, key: Any) -> Any:
-        """What was saved for a key; `None` if there is nothing, or not the same any more."""
+        """Load the value saved for a key; `None` if there is none, or the file cannot be read or has changed."""
         path = self._path(key)
         try:
             if not path.is_file():  # a pipe, or a device that never ends

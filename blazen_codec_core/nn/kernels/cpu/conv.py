@@ -25,7 +25,7 @@ _BRIEF = 96
 
 
 class _Filters(NamedTuple):
-    """Of a number of taps.
+    """Winograd transforms for one number of taps.
 
     Attributes:
         few: Channels that are too few for sums over points to cost little beside products.

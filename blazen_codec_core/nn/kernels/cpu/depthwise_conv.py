@@ -42,7 +42,7 @@ def _convolve(
 
 
 class Depthwise(FusedConv1d):
-    """Of float32 signals on a CPU; see `ways.Conv1dKernel`.
+    """Depthwise convolution of float32 signals on a CPU; see `aten.conv.Conv1dKernel`.
 
     Args:
         taps: `(kernel, channels)`.

@@ -45,7 +45,7 @@ def _convolve(
 
 
 class Blocks(FusedConv1d):
-    """A convolution of float32 signals on a CPU, of windows that are not copied; see `ways.Conv1dKernel`.
+    """A convolution of float32 signals on a CPU, of windows that are not copied; see `aten.conv.Conv1dKernel`.
 
     Args:
         weight: `(kernel, in, out)`.

@@ -1,5 +1,7 @@
-"""What is done to each value by itself: to a whole signal in one pass, where a chain of PyTorch's elementwise operations makes
-four, or to what a loop has just made, while it is still in the nearest cache."""
+"""Elementwise operations in one pass, where a chain of PyTorch's operations makes four.
+
+They take a whole signal, or what a loop has just made, while it is still in the nearest cache.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ from .simd import LANES, Loop, Vector, address_of, written
 
 
 def _each(function: Callable[[Vector, Vector, Vector], Vector], lanes: int = LANES, *, numbers: bool = False) -> Any:
-    """What makes vectors of one signal into those of another, or of the same.
+    """Numba intrinsic that applies a function to each vector of a signal, and writes to another signal or to the same one.
 
     It is called with `(x, x_step, out, out_step, one, other, step, count)`: addresses, steps between vectors counted in values,
     and how many there are. A vector's function is given two more, or the `numbers` at these addresses.
@@ -78,8 +80,10 @@ def _row(kind, x, alpha, inverse, out, channels):  # type: ignore[no-untyped-def
 
 @njit
 def finish(after, signal, out, channels, first, end, left, right):  # type: ignore[no-untyped-def]
-    """What comes after, of frames from `first` to `end` and whole vectors of channels from `left` to `right`, of a signal of the
-    batch whose output lies at an address."""
+    """Apply an epilogue to frames `first` to `end` and channels `left` to `right` of one output of the batch.
+
+    The channels are whole vectors. `signal` is the output's number in the batch, and `out` its address.
+    """
     kind, alpha, inverse, scale, held, before, held_batch, added, added_batch = after
     if kind == NONE and not (scale or before or added):
         return
@@ -120,7 +124,10 @@ def _join(
     batch: int, tail: int, tail_batch: int, before: int, x: int, x_batch: int, left: int, frames: int, ends: Any, kind: int,
     alpha: int, inverse: int, out: int, out_batch: int, total: Any, channels: int, parts: int,
 ) -> None:  # fmt: skip
-    """Of the next frames there are so many, or as many as `ends` says; before and after them, and after the tail, are zeros."""
+    """Join the tail of each signal, `left` zeros, and its next frames after a function of one value; zeros fill the rest.
+
+    There are `frames` next frames, or as many as `ends` says for each signal; the tail has `before` frames.
+    """
     start, share, row = before + left, -(-total // parts), 4 * channels
     for signal in range(batch):
         own_tail, own_x, made = tail + 4 * signal * tail_batch, x + 4 * signal * x_batch, out + 4 * signal * out_batch

@@ -26,7 +26,7 @@ _STRIP_VALUES = 1 << 15
 
 @njit
 def _sums(values, lanes):  # type: ignore[no-untyped-def]
-    """Of at most a block of values, and of their squares."""
+    """Sum of at most a block of values, and sum of their squares."""
     groups, total, square = values.size // _WIDTH, 0.0, 0.0
     if groups:
         lane_sums(address(values), groups, address(lanes[0]), address(lanes[1]))

@@ -32,8 +32,11 @@ MANY_VALUES = 1 << 14
 
 
 def _kind() -> str:
-    """What compiled loops depend on beyond their own file, which numba's cache does not look at: the files beside it, those whose
-    numbers are compiled in, and for which vectors instructions are put together."""
+    """Label of all that compiled loops depend on beyond their own file.
+
+    Numba's cache looks at that file alone. The label stands for the files beside it, those whose numbers are compiled in, and the
+    vector instructions.
+    """
     here = Path(__file__).parent
     files = [*sorted(here.glob("*.py")), here.parent / "epilogue.py", here.parent / "winograd.py"]
     source = b"".join(path.read_bytes() for path in files)
@@ -47,7 +50,7 @@ _ARITHMETIC: dict[str, Any] = {"fastmath": {"contract", "nsz"}, "error_model": "
 
 
 def part(function: Any) -> Any:
-    """Of a loop: compiled where it is called, with its arithmetic."""
+    """Compile a part of a loop, with the loop's arithmetic; it becomes code of the loops that call it."""
     return numba.njit(**_ARITHMETIC)(function)
 
 
@@ -97,7 +100,7 @@ def _threads_are_shared() -> bool:
 
 
 def num_threads_for(values: int) -> int:
-    """How many threads are to work on so many values, after numba was told."""
+    """Choose the number of threads that work on `values` values, and set it in numba."""
     if values < MANY_VALUES:
         return 1
     threads = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)

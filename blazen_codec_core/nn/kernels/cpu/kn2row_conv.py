@@ -19,7 +19,7 @@ _STRIP = 128
 
 @jit_parallel("void(f4[:, ::1], i8, i8, f4[:, :, ::1], f4[::1], f4[::1], f4[:, :, ::1], f4[:, ::1], i8)")
 def _convolve(x: Any, taps: int, dilation: int, weight: Any, bias: Any, nothing: Any, scratch: Any, out: Any, parts: int) -> None:
-    """By scratch `(parts, rows, taps * channels out)`, of whole vectors."""
+    """Convolve one signal by kn2row, with scratch `(parts, rows, taps * channels out)` of whole vectors."""
     frames, channels = out.shape
     depth, width = x.shape[1], scratch.shape[2]
     reach, share = (taps - 1) * dilation, -(-frames // parts)

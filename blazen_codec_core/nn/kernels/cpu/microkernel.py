@@ -41,11 +41,11 @@ def is_available() -> bool:
 
 
 def _block(rows: int, vectors: int, nearest: bool, alone: bool) -> Any:
-    """What computes a block of so many rows and vectors.
+    """Microkernel as a numba intrinsic: it computes a block of `rows` rows and `vectors` vectors.
 
     It is called with `(x, row, taps, tap, depth, weight, start, start_row, out, out_row, ahead)`: addresses of float32 values and
     steps between them counted in values. `out[r, o] = start[r, o] + sum over j, k of x[r * row + j * tap + k] * weight[j, k, o]`,
-    with at least one tap and one value deep. Weights that are so far `ahead` are brought near on the way. If channels are
+    with at least one tap and one value deep. Weights that lie `ahead` values on are prefetched. If channels are
     `alone`, each has a filter of its own: the sum is that over j of `x[r * row + j * tap + o] * weight[j, o]`.
     """
 
@@ -96,7 +96,7 @@ def _block(rows: int, vectors: int, nearest: bool, alone: bool) -> Any:
 
 
 def _bring(builder: Any, address: Any, nearest: bool) -> None:
-    """What lies at an address into the nearest cache, or the next."""
+    """Prefetch the value at an address into the nearest cache, or else into the next."""
     byte = ir.IntType(8).as_pointer()
     kind = ir.FunctionType(ir.VoidType(), [byte, LANE, LANE, LANE])
     prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
@@ -105,12 +105,12 @@ def _bring(builder: Any, address: Any, nearest: bool) -> None:
 
 @njit
 def address(values):  # type: ignore[no-untyped-def]
-    """Of an array's first value."""
+    """Address of an array's first value."""
     return np.int64(values.ctypes.data)
 
 
 def estimated_cost(count: int) -> int:
-    """What so many rows of two vectors take: a block's sums take turns, of which few leave the processor waiting."""
+    """Estimated cost of `count` rows of two vectors; a block of fewer than four rows costs as much as one of four."""
     time = 0
     for height in _HEIGHTS[2]:
         time, count = time + count // height * max(height, 4), count % height
@@ -118,11 +118,12 @@ def estimated_cost(count: int) -> int:
 
 
 def _mixing(stages: Sequence[NDArray[np.float64]], lanes: int, from_start: bool) -> Any:
-    """What computes a few signals out of a few others, value by value: `out[j] = sum over i of matrix[j][i] * source[i]`, and
-    from those, with the next matrix, the next ones.
+    """Numba intrinsic that applies matrices one after the other to a few signals, value by value.
 
-    It is called with `(source, step, start, start_step, out, out_step, count)`: so many vectors of `lanes`, of signals whose
-    addresses are so many values apart. The last sums may begin `from_start`, which may be `out`.
+    For each matrix `out[j] = sum over i of matrix[j][i] * source[i]`, and `out` is the next one's source.
+
+    It is called with `(source, step, start, start_step, out, out_step, count)`: `count` vectors of `lanes` values,
+    of signals whose addresses are `step` values apart. The last sums may begin `from_start`, which may be `out`.
     """
 
     def write(builder: Any, source: Any, step: Any, start: Any, start_step: Any, out: Any, out_step: Any, count: Any) -> None:

@@ -31,7 +31,7 @@ def panel(vectors, x, row, taps, tap, depth, weight, bias, out, out_row, count):
 
 
 def panel_vectors(channels: int) -> int:
-    """Of a panel of weights, for so many channels out."""
+    """Width of a panel of weights in vectors, for `channels` output channels."""
     return 1 if channels % (2 * LANES) else 2
 
 

@@ -68,7 +68,7 @@ class Vector:
         return Vector(self._builder, value)
 
     def _called(self, name: str, *others: Vector | float) -> Vector:
-        """What one of LLVM's own functions makes."""
+        """Call one of LLVM's own functions on this vector and others, and return its result."""
         values = [self.value, *map(self._other, others)]
         function = ir.FunctionType(self.value.type, [self.value.type] * len(values))
         called = cgutils.get_or_insert_function(self._builder.module, function, f"llvm.{name}.v{self.lanes}f32")
@@ -154,7 +154,7 @@ def address_of(builder: Any, address: Any) -> Any:
 
 
 def written(write: Callable[..., None]) -> Any:
-    """What compiled loops call with int64 arguments, of the instructions that `write(builder, *arguments)` puts together."""
+    """Numba intrinsic with int64 arguments, of the instructions that `write(builder, *arguments)` puts together."""
 
     def call(typing: Any, *arguments: Any) -> Any:
         def put(context: Any, builder: Any, signature: Any, values: Any) -> Any:

@@ -48,8 +48,10 @@ _to_frames = _chosen([mixing(each.output_transform, from_start=True) for each in
 
 @njit
 def _spread(number, frames, x, dilation, first, end, out, offset, edge):  # type: ignore[no-untyped-def]
-    """What the products are of, of rows `first` to `end`, to `(points, (row - offset) * channels)`; frames past the end of the
-    signal are zeros."""
+    """Apply the input transform to rows `first` to `end`, and write `(points, (row - offset) * channels)` to `out`.
+
+    Frames past the end of the signal are zeros.
+    """
     needed, channels = edge.shape[0], x.shape[1]
     for q in range(first, end):
         at = q // dilation * frames * dilation + q % dilation

@@ -48,7 +48,7 @@ def _depthwise(  # type: ignore[no-untyped-def]
 
 
 class Depthwise(FusedConv1d):
-    """See `ways.Conv1dKernel`.
+    """See `aten.conv.Conv1dKernel`.
 
     Args:
         taps: `(kernel, channels)`.

@@ -81,8 +81,9 @@ def _products(  # type: ignore[no-untyped-def]
 
 @dataclass(frozen=True)
 class Blocks:
-    """What one program makes, and how: chosen by measurement. But for the depth, which a weight has once and for all, it makes no
-    difference to what is computed.
+    """Block sizes and pipelining of one program, chosen by measurement.
+
+    Only the depth, which is fixed for each weight, makes a difference to what is computed.
 
     Attributes:
         rows: At a time.
@@ -127,7 +128,7 @@ MOST_SPARE = 0.06
 
 
 class GemmConv1d(FusedConv1d):
-    """A convolution; see `ways.Conv1dKernel`. Windows of one tap after the other are read as one where they lie so.
+    """A convolution; see `aten.conv.Conv1dKernel`. Windows of one tap after the other are read as one where they lie so.
 
     Args:
         taps: `(stride * in, out)` each, as for `ways.GemmPerTapConv1d`.

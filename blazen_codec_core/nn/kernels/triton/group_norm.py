@@ -16,7 +16,7 @@ from .vecmath import finished
 
 @triton.jit
 def _moments(x, parts, total, x_batch, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Of a block of values: how many, their mean, and the squares of their distances from it in all."""
+    """Compute the number of values in a block, their mean, and the sum of their squared distances from it."""
     signal = tl.program_id(1).to(tl.int64)
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     there = place < total

@@ -50,7 +50,7 @@ def launch(kernel: Any, grid: tuple[int, ...], x: torch.Tensor, *arguments: Any,
 
 @functools.cache
 def stages(most: int, bytes_of_one: int, device: torch.device) -> int:
-    """How many stages of loading ahead have a place in shared memory."""
+    """Number of pipeline stages whose loads fit into shared memory, at most `most`."""
     if device.type != "cuda":
         return most
     properties = torch.cuda.get_device_properties(device)

@@ -107,7 +107,7 @@ def _most_programs(device: torch.device) -> int:
 
 
 def _units(channels: int, device: torch.device) -> int | None:
-    """Of a program, if channels can be shared out: a power of two."""
+    """Number of units of one program, a power of two; `None` if the channels cannot be shared out."""
     most = _most_programs(device)
     shares = (LEAST_UNITS << more for more in range(channels.bit_length()))
     return next((units for units in shares if channels % units == 0 and channels // units <= most), None)

@@ -53,7 +53,10 @@ def finished(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def exponential_less_one(x):  # type: ignore[no-untyped-def]
-    """Of values that are not positive; near zero as a series, where the exponential would lose the digits that count."""
+    """Compute exp(x) - 1 for values that are not positive.
+
+    Near zero it is a series, where the exponential would lose the digits that count.
+    """
     near = x * (1 + x * (0.5 + x * (0.16666667 + x * (0.041666668 + x * (0.008333334 + x * 0.0013888889)))))
     return tl.where(x > -0.3, near, tl.exp(x) - 1)
 
