@@ -1,4 +1,4 @@
-"""python tests/docstrings.py: lists docstrings whose first line does not stand alone, and fails if there are any; in `nox -s lint`."""
+"""python tests/docstrings.py: list docstrings whose first line does not stand alone; fails if there are any (`nox -s lint`)."""
 
 from __future__ import annotations
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
+
 import blazen_codec_core as bc
 from blazen_codec_core.dataset import shards
 
@@ -45,3 +47,17 @@ def test_exit_codes_and_messages(run, recordings, tmp_path):
 def test_shards_can_be_tars(run, recordings, tmp_path):
     assert run("tokenize", recordings, "-c", "snac_tiny", "-o", "out", "--format", "tar", "--shard-minutes", "0.05", *ONE)[0] == 0
     assert {path.suffix for path in shards.files(tmp_path / "out")} == {".tar"}
+
+
+def test_the_authors_package_tokenises_too(run, recordings, tmp_path):
+    """`--engine` is who computes, `--executor` who runs shards."""
+    made = []
+    for engine in ("native", "upstream"):
+        assert (
+            run("tokenize", recordings, "-c", "snac_tiny", "-o", engine, "--engine", engine, "--executor", "local", *ONE)[0] == 0
+        )
+        made.append({name: tokens.codes for name, tokens in bc.read_tokens(tmp_path / engine)})
+    native, upstream = made
+    assert native.keys() == upstream.keys()
+    pairs = [pair for name in native for pair in zip(native[name], upstream[name], strict=True)]
+    assert np.mean(np.concatenate([np.ravel(mine == theirs) for mine, theirs in pairs])) > 0.999
