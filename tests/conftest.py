@@ -25,7 +25,7 @@ settings.register_profile(
 )
 settings.load_profile("default")
 
-ALIKE = {"dac_16khz", "dac_24khz", "encodec_32khz", "dac_44khz", "dac_44khz_16kbps", "snac_44khz"}
+ALIKE = {"dac_16khz", "dac_24khz", "dac_44khz", "dac_44khz_16kbps", "encodec_32khz", "snac_32khz", "snac_44khz"}
 """Models that differ from another one in numbers only: tests of these are among the slow ones."""
 
 LOADED = 64_000_000

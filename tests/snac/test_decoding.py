@@ -27,6 +27,7 @@ class TestNoise:
         assert not np.array_equal(codec.decode(tokens), codec.decode(tokens))
 
 
+@pytest.mark.slow
 def test_attention_decodes_whole_windows_only(codecs):
     codec = codecs("snac_32khz")
     short = bc.CodecTokens.from_codes(codec.spec, [np.zeros(8 // s, int) for s in codec.spec.strides])
