@@ -8,7 +8,7 @@ import torch
 from blazen_codec_core.nn.kernels import dispatch
 from blazen_codec_core.nn.kernels.aten import prepacked_conv
 
-loops = dispatch.load_loops()
+loops = dispatch.load_cpu_kernels()
 HAS_VECTORS = torch.backends.cpu.get_cpu_capability() in {"AVX2", "AVX512"}
 compiled = pytest.mark.skipif(loops is None, reason="numba, which compiles the loops, is not installed")
 blocks = pytest.mark.skipif(loops is None or not HAS_VECTORS, reason="blocks of registers want numba, and AVX2 or AVX-512")

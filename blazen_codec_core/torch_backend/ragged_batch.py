@@ -133,8 +133,8 @@ def _joined(parts: Sequence[NDArray[Any]], axis: int = -1) -> NDArray[Any]:
 
 
 def _ending(setup: StreamSetup, lengths: Sequence[int]) -> StreamSetup:
-    """For signals of these lengths."""
-    return setup if len(set(lengths)) == 1 else replace(setup, ends=tuple(lengths))
+    """Setup for signals of these lengths."""
+    return setup if len(set(lengths)) == 1 else replace(setup, lengths=tuple(lengths))
 
 
 def _by_item(rows: Sequence[Any], counts: Sequence[int]) -> list[Sequence[Any]]:

@@ -80,13 +80,13 @@ class SegmentCoder:
         inputs = [self._input(batch) for batch in batches]
         whole = pieces[0].shape[1] == self.segment.length
         states = [self.network.encoder_state(self._setup(len(x), whole), books) for x, _ in inputs]
-        made = self.network.encode_each([x for x, _ in inputs], states, last=True)
+        made = self.network.encode_many([x for x, _ in inputs], states, last=True)
         each = zip(batches, inputs, made, strict=True)
         return [piece for batch, (_, scales), indices in each for piece in self._coded(batch, scales, indices)]
 
     def _setup(self, rows: int, whole: bool) -> StreamSetup:
         """Setup for whole segments, or for those at the end of a signal, which have any length."""
-        return replace(self.setup(rows), any_length=not whole)
+        return replace(self.setup(rows), dynamic_length=not whole)
 
     def _input(self, pieces: Sequence[Pcm]) -> tuple[Tensor, NDArray[np.float32] | None]:
         """Segments as a batch, and their scales where there are any."""
@@ -116,7 +116,7 @@ class SegmentCoder:
             for own, setup in zip(books, setups, strict=True)
         ]
         states = [self.network.decoder_state(setup) for setup in setups]
-        made = self.network.decode_each(indices, states, last=True)
+        made = self.network.decode_many(indices, states, last=True)
         return [piece for batch, y in zip(batches, made, strict=True) for piece in self._pcm(batch, y)]
 
     def _pcm(self, pieces: Sequence[EncodedSegment], y: Tensor) -> list[Pcm]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from afters import after_of, drawn, finished
+from afters import apply_epilogue, drawn, epilogue_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -48,29 +48,29 @@ def a_convolution(batch, frames, channels, columns, taps, step, kind, scaled, ad
     weight = drawn(taps, stride * channels, columns) / (taps * stride * channels) ** 0.5
     offset = drawn(columns, seed=1) if bias else None
     x = drawn(batch, (frames + (taps - 1) * dilation) * stride, channels, seed=2)
-    after = after_of(kind, scaled, added, batch, frames, columns, held)
+    after = epilogue_for(kind, scaled, added, batch, frames, columns, held)
     wanted = GemmPerTapConv1d(weight.double().unbind(), None if offset is None else offset.double(), stride, dilation)
-    return weight, offset, x, after, finished(wanted(x.double(), frames), after)
+    return weight, offset, x, after, apply_epilogue(wanted(x.double(), frames), after)
 
 
 @BUDGET
 @given(SHAPES)
 def test_products_are_those_of_float32(shape):
     weight, bias, x, after, wanted = a_convolution(**shape)
-    got = triton.GemmConv1d(weight, bias, *shape["step"], rough=False)(x, shape["frames"], after)
+    got = triton.GemmConv1d(weight, bias, *shape["step"], allow_tf32=False)(x, shape["frames"], after)
     assert got.shape == wanted.shape
     assert (got - wanted).abs().max() < 1e-5 * wanted.abs().max().clamp(min=1)
 
 
 @BUDGET
-@given(SHAPES, st.sampled_from(["rough", "half"]))
+@given(SHAPES, st.sampled_from(["allow_tf32", "half"]))
 def test_products_that_may_be_less_exact_are_near(shape, kind):
     weight, bias, x, after, wanted = a_convolution(**shape)
     if kind == "half":
         weight, x = weight.half(), x.half()
-        added = None if after.added is None else after.all_added().half()
-        after = Epilogue(after.scale, after.kind, after.parameters, added)
-    got = triton.GemmConv1d(weight, bias, *shape["step"], rough=kind == "rough")(x, shape["frames"], after)
+        added = None if after.residual is None else after.full_residual().half()
+        after = Epilogue(after.scale, after.activation, after.parameters, added)
+    got = triton.GemmConv1d(weight, bias, *shape["step"], allow_tf32=kind == "allow_tf32")(x, shape["frames"], after)
     assert got.dtype == x.dtype
     assert (got - wanted).abs().max() < 2e-2 * wanted.abs().max().clamp(min=1)
 
@@ -79,7 +79,7 @@ def test_products_that_may_be_less_exact_are_near(shape, kind):
     ("channels", "columns", "taps", "dilation"), [(48, 48, 7, 3), (64, 128, 2, 1), (96, 96, 7, 9), (1, 32, 7, 1)]
 )
 def test_products_do_not_depend_on_the_length_or_the_neighbours(channels, columns, taps, dilation, same):
-    product = triton.GemmConv1d(drawn(taps, channels, columns), drawn(columns), 1, dilation, rough=False)
+    product = triton.GemmConv1d(drawn(taps, channels, columns), drawn(columns), 1, dilation, allow_tf32=False)
     reach = (taps - 1) * dilation
     x = drawn(3, 200 + reach, channels, seed=3)
     whole = product(x, 200)
@@ -99,10 +99,10 @@ def test_products_do_not_depend_on_the_length_or_the_neighbours(channels, column
 )
 def test_depthwise_convolutions(frames, channels, dilation, kind, scaled, added):
     weight, bias, x = drawn(7, channels), drawn(channels, seed=1), drawn(2, frames + 6 * dilation, channels, seed=2)
-    after = after_of(kind, scaled, added, 2, frames, channels)
+    after = epilogue_for(kind, scaled, added, 2, frames, channels)
     wanted = F.conv1d(x.double().transpose(1, 2), weight.double().t()[:, None], bias.double(), dilation=dilation, groups=channels)
-    got = triton.Depthwise(weight, bias, dilation, rough=False)(x, frames, after)
-    wanted = finished(wanted.transpose(1, 2), after)
+    got = triton.DepthwiseConv1d(weight, bias, dilation, allow_tf32=False)(x, frames, after)
+    wanted = apply_epilogue(wanted.transpose(1, 2), after)
     assert (got - wanted).abs().max() < 1e-5 * wanted.abs().max().clamp(min=1)
 
 
@@ -112,16 +112,16 @@ def test_depthwise_convolutions(frames, channels, dilation, kind, scaled, added)
     left=st.integers(0, 5),
     frames=st.integers(0, 60),
     right=st.integers(0, 5),
-    ends=st.none() | st.tuples(st.integers(0, 60), st.integers(0, 60)),
+    lengths=st.none() | st.tuples(st.integers(0, 60), st.integers(0, 60)),
 )
-def test_joining(tail, left, frames, right, ends):
+def test_joining(tail, left, frames, right, lengths):
     before, x = drawn(2, tail, 24), drawn(2, frames, 24, seed=1)
-    after = after_of(SNAKE, False, False, 2, frames, 24)
-    counts = None if ends is None else torch.tensor(ends, dtype=torch.int32)
+    after = epilogue_for(SNAKE, False, False, 2, frames, 24)
+    counts = None if lengths is None else torch.tensor(lengths, dtype=torch.int32)
     got = x.new_empty(2, tail + left + frames + right, 24)
-    triton.join(before, x, left, after, got, counts)
-    made = finished(x.double(), after)
-    for row, end in enumerate(ends or ()):
+    triton.assemble_input(before, x, left, after, got, counts)
+    made = apply_epilogue(x.double(), after)
+    for row, end in enumerate(lengths or ()):
         made[row, end:] = 0
     wanted = torch.cat([before.double(), torch.zeros(2, left, 24), made, torch.zeros(2, right, 24)], dim=1)
     assert got.shape == wanted.shape
@@ -131,7 +131,7 @@ def test_joining(tail, left, frames, right, ends):
 
 def test_a_function_is_written_where_it_is_asked_for():
     x, out = drawn(2, 50, 24), torch.full((2, 60, 24), 7.0)
-    triton.apply(Epilogue(kind=ELU), x, out[:, 5:55])
+    triton.elementwise(Epilogue(activation=ELU), x, out[:, 5:55])
     assert torch.allclose(out[:, 5:55], F.elu(x), atol=1e-6)
     assert (out[:, :5] == 7).all()
     assert (out[:, 55:] == 7).all()
@@ -141,7 +141,7 @@ def test_a_function_is_written_where_it_is_asked_for():
 @pytest.mark.parametrize(("layer", "position", "count"), [(0, 0, 1), (1, 13, 1000), (3, 8, 8), (2, 123_456_789_012, 77)])
 def test_noise_is_that_of_other_devices(seed, layer, position, count, device):
     wanted = noise.CounterNoise(seed)(layer, position, count).flatten()
-    got = triton.normals(seed, layer, position, count, device, torch.float32).cpu()
+    got = triton.random_normal(seed, layer, position, count, device, torch.float32).cpu()
     assert torch.allclose(got, wanted, rtol=0, atol=1e-6)
 
 
@@ -155,11 +155,11 @@ def test_norms(mean, spread, kind, scaled, held, inplace):
     exact = x.double()
     away = exact - exact.mean((1, 2), keepdim=True)
     wanted = away * torch.rsqrt(away.square().mean((1, 2), keepdim=True) + 1e-5) * weight + bias
-    after = after_of(kind, scaled, held is not None, 3, 700, 24, held or 0)
-    got = triton.Norm(weight, bias, 1e-5)(x, after, inplace=inplace)
+    after = epilogue_for(kind, scaled, held is not None, 3, 700, 24, held or 0)
+    got = triton.GroupNorm(weight, bias, 1e-5)(x, after, inplace=inplace)
     assert (got.data_ptr() == x.data_ptr()) is inplace
     most = (1e-3 if scaled else 2e-4) if mean else 1e-5  # a factor of a frame multiplies rounding too
-    assert (got - finished(wanted, after)).abs().max() < most
+    assert (got - apply_epilogue(wanted, after)).abs().max() < most
 
 
 @pytest.mark.parametrize(("rows", "frames"), [(1, 1), (3, 9), (35, 4)])
@@ -168,7 +168,7 @@ def test_recurrent_layers(rows, frames, same):
     x, hidden, cell = drawn(rows, frames, 64), drawn(rows, 64, seed=1), drawn(rows, 64, seed=2)
     wanted, (_, after) = lstm(x, (hidden[None], cell[None]))
     bias = (lstm.bias_ih_l0 + lstm.bias_hh_l0).detach()
-    layer = triton.Recurrence(lstm.weight_ih_l0, lstm.weight_hh_l0, bias, rough=False)
+    layer = triton.PersistentLSTM(lstm.weight_ih_l0, lstm.weight_hh_l0, bias, allow_tf32=False)
     own = cell.clone()
     got = layer(x, hidden, own, True)
     assert torch.equal(got[:, 0], hidden)
@@ -182,8 +182,8 @@ def test_recurrent_layers(rows, frames, same):
 def test_the_nearest_entry():
     table, offset, codes = drawn(8, 300), drawn(300, seed=1), drawn(2, 70, 8, seed=2)
     wanted = (codes.double() @ table.double() + offset.double()).argmax(-1)
-    assert torch.equal(triton.Search(table, offset)(codes), wanted)
-    assert triton.Search(table, None)(codes[:, :0]).shape == (2, 0)
+    assert torch.equal(triton.CodebookSearch(table, offset)(codes), wanted)
+    assert triton.CodebookSearch(table, None)(codes[:, :0]).shape == (2, 0)
 
 
 def test_without_a_compiler_a_gpu_is_left_to_pytorch(monkeypatch):

@@ -28,7 +28,7 @@ def codec(request, device):
     modules = made._handle.backend.loaded().network.modules()
     kinds = [type(module._prepared) for module in modules if isinstance(module, conv.ConvBase)]
     assert kinds
-    assert {kind.__module__ for kind in kinds} <= {triton.GemmConv1d.__module__, triton.Depthwise.__module__}, kinds
+    assert {kind.__module__ for kind in kinds} <= {triton.GemmConv1d.__module__, triton.DepthwiseConv1d.__module__}, kinds
     return made
 
 

@@ -16,18 +16,18 @@ from .thread_counts import threads_kept
 
 
 @functools.cache
-def load_loops() -> Any:
-    """`cpu`, its loops compiled, where numba is installed to compile them; the first time it takes a second."""
-    with threads_kept():  # loading a parallel loop takes all that there are
-        fused = _optional("cpu", "numba")
-    if fused and (troubles := fused.compile_cache.troubles):
+def load_cpu_kernels() -> Any:
+    """The module `cpu` with its kernels compiled; `None` without numba. Loading takes a second the first time."""
+    with threads_kept():  # loading a parallel kernel sets the process's number
+        cpu = _optional("cpu", "numba")
+    if cpu and (troubles := cpu.compile_cache.troubles):
         warnings.warn(
-            f"compiled loops cannot be kept, so every process compiles them again, for a minute: {troubles[0]}. Make room there, "
-            "delete what is damaged, or set NUMBA_CACHE_DIR to a folder that can be written",
+            f"compiled kernels cannot be cached, so every process compiles them for a minute: {troubles[0]}. Free disk space, "
+            "delete damaged files, or set NUMBA_CACHE_DIR to a writable folder",
             SlowerNotice,
             stacklevel=2,
         )
-    return fused
+    return cpu
 
 
 @functools.cache
@@ -36,7 +36,7 @@ def _load_gpu_kernels() -> Any:
 
 
 def _optional(module: str, needed: str) -> Any:
-    """A module beside this one, where what it needs is installed. That it does not work costs speed and nothing else."""
+    """Import a module beside this one; `None` if the package it needs is missing, or broken, which is warned of."""
     try:
         with held_off():
             return importlib.import_module(f".{module}", __package__)
@@ -44,11 +44,10 @@ def _optional(module: str, needed: str) -> Any:
         if error.name in {needed, "llvmlite"}:  # which numba brings
             return None
         reason: Exception = error
-    except Exception as error:  # whatever compiling raises
+    except Exception as error:  # compiling may raise anything
         reason = error
     warnings.warn(
-        f"plain PyTorch runs, several times slower than with {needed}, which does not work here: {reason}. "
-        f"Set right what that says, or uninstall {needed}",
+        f"{needed} does not work here, so plain PyTorch runs, several times slower: {reason}. Repair or uninstall {needed}",
         SlowerNotice,
         stacklevel=3,
     )
@@ -57,8 +56,8 @@ def _optional(module: str, needed: str) -> Any:
 
 @functools.cache
 def gpu_kernels_for(device: torch.device) -> Any:
-    """`triton`, where there is Triton to compile it, and the device is one that it is for."""
+    """The module `triton` if Triton is installed and the device is one of its own, else `None`."""
     if device.type != "cuda" and not os.environ.get("TRITON_INTERPRET"):
-        return None  # without asking, as importing Triton takes time
+        return None  # importing Triton takes time
     kernels = _load_gpu_kernels()
     return kernels if kernels and kernels.runs_on(device) else None

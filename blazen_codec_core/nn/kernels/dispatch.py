@@ -1,8 +1,7 @@
-"""Kernel selection by shape, device and processor; all choices give the same sums.
+"""Kernel selection by shape, device and processor; all kernels compute the same sums.
 
-Matrix products on shifted views of a `(time, channels)` signal need no copy of it and run near the speed of the
-machine's own matrix product; `conv1d` on a CPU does not. For GPUs there are kernels of our own, if Triton is there to
-compile them.
+GEMMs on shifted views of a `(time, channels)` signal need no copy of it and run near the processor's GEMM rate; `conv1d` on a CPU
+does not. GPUs have kernels of their own where Triton can compile them.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import epilogue as functions
+from . import epilogue as activations
 from .aten import prepacked_conv
 from .aten.conv import (
     AtenConv1d,
@@ -26,16 +25,16 @@ from .aten.conv import (
     GemmPerTapConv1d,
     Im2colConv1d,
     Kn2rowConv1d,
-    add,
+    add_bias,
     dispatch_by_length,
 )
-from .aten.group_norm import moments
+from .aten.group_norm import var_mean
 from .aten.winograd_conv import TAPS, AtenWinogradConv1d
-from .backends import gpu_kernels_for, load_loops
+from .backends import gpu_kernels_for, load_cpu_kernels
 from .epilogue import Epilogue
 
-_SMALL = 16
-"""Below this many channels a product per tap is too thin; the taps are joined into one."""
+_MIN_GEMM_CHANNELS = 16
+"""Below this many channels, a GEMM for each tap is too thin; one GEMM takes all taps."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,127 +42,142 @@ class CrossoverPoints:
     """Crossover points between algorithms, measured on one kind of processor.
 
     Attributes:
-        wide: From so many channels on, products cost so much more than additions that fewer of them pay,
-        taps: for at least so many taps,
-        rows: of a signal of at least so many frames a dilation,
-        frames: and so many frames in all.
-        heavy: A weight of so many values is worth bringing into the product's own order,
-        brief: below so many frames.
-        lasting: From so many frames on, one tap is faster with its bias than before it.
-        pictures: Weights that are not heavy are faster as a picture's than as a product's, where the signal is not brief.
+        winograd_min_channels: Winograd's F(4, 3) pays from this many channels, in and out.
+        winograd_min_taps: Winograd's F(4, 3) pays from this many taps.
+        winograd_min_rows: Winograd's F(4, 3) pays from this many frames for each frame of dilation.
+        winograd_min_frames: Winograd's F(4, 3) pays from this many frames in all.
+        prepack_min_weights: A weight of this many values is worth prepacking for short signals.
+        prepack_max_frames: Signals shorter than this many frames are short.
+        prepacked_1x1_min_frames: A kernel of one tap is faster prepacked, with its bias fused, from this many frames.
+        prefer_conv2d: Lighter weights run as `ChannelsLastConv2d` from `CONV2D_MIN_FRAMES` frames.
     """
 
-    wide: int
-    taps: int
-    rows: int
-    frames: int
-    heavy: int
-    brief: float
-    lasting: int
-    pictures: bool
+    winograd_min_channels: int
+    winograd_min_taps: int
+    winograd_min_rows: int
+    winograd_min_frames: int
+    prepack_min_weights: int
+    prepack_max_frames: float
+    prepacked_1x1_min_frames: int
+    prefer_conv2d: bool
 
 
-PLAIN = CrossoverPoints(wide=96, taps=3, rows=64, frames=1, heavy=1 << 18, brief=128, lasting=1024, pictures=False)
-PACKED = CrossoverPoints(wide=128, taps=7, rows=28, frames=256, heavy=1 << 17, brief=math.inf, lasting=1, pictures=True)
-"""Where plain products make do with vectors of half the processor's length, and packed ones do not."""
-PICTURE_FRAMES = 128
-"""From so many frames on, a picture's weight is brought into order in no time beside the work with it."""
+GENERIC = CrossoverPoints(
+    winograd_min_channels=96,
+    winograd_min_taps=3,
+    winograd_min_rows=64,
+    winograd_min_frames=1,
+    prepack_min_weights=1 << 18,
+    prepack_max_frames=128,
+    prepacked_1x1_min_frames=1024,
+    prefer_conv2d=False,
+)
+AVX512 = CrossoverPoints(
+    winograd_min_channels=128,
+    winograd_min_taps=7,
+    winograd_min_rows=28,
+    winograd_min_frames=256,
+    prepack_min_weights=1 << 17,
+    prepack_max_frames=math.inf,
+    prepacked_1x1_min_frames=1,
+    prefer_conv2d=True,
+)
+"""For processors on which PyTorch's GEMM uses half of a vector, and oneDNN's prepacked one all of it."""
+CONV2D_MIN_FRAMES = 128
+"""From this many frames, reordering the weight costs little beside the convolution."""
 
-MANY_VALUES = 1 << 14
-"""From here on a few plain passes over memory cost less than one slow one."""
-KEPT_BYTES = (32 << 20) - (64 << 10)
-"""The largest block that glibc learns from, with room for its own header."""
-ROUND_BITS = 3
-"""Of a round number of frames; all after them are zero."""
-FEW_FRAMES = 8
-"""Below this many, preparing the library's recurrent kernel costs more than it saves."""
+MIN_FUSED_VALUES = 1 << 14
+"""From this many values, several vectorized passes over memory cost less than one slow pass."""
+MAX_MMAP_THRESHOLD = (32 << 20) - (64 << 10)
+"""Largest block that glibc adapts its threshold to, less room for its header."""
+BUCKET_BITS = 3
+"""Significant bits of a bucketed length."""
+MIN_LSTM_FRAMES = 8
+"""Below this many frames, setting up PyTorch's LSTM kernel costs more than it saves."""
 
 
 @functools.cache
-def limits() -> CrossoverPoints:
-    """Those of this processor, which do not change from run to run: other ways round otherwise."""
-    return PACKED if torch.backends.cpu.get_cpu_capability() == "AVX512" and prepacked_conv.is_available() else PLAIN
+def crossover_points() -> CrossoverPoints:
+    """Crossover points of this processor. They are fixed, not measured at run time, since kernels round differently."""
+    return AVX512 if torch.backends.cpu.get_cpu_capability() == "AVX512" and prepacked_conv.is_available() else GENERIC
 
 
-def products_are_faster(device: torch.device) -> bool:
-    """Tell whether this device runs matrix products on views faster than the library's convolution."""
+def prefers_gemm(device: torch.device) -> bool:
+    """Tell whether this device runs GEMMs on views faster than PyTorch's convolution."""
     return device.type == "cpu"
 
 
-def steps_are_faster(x: Tensor) -> bool:
-    """Tell whether this device runs a recurrent layer over so few frames faster step by step than through the library's call."""
-    return x.device.type == "cpu" and x.shape[1] < FEW_FRAMES
+def prefers_lstm_steps(x: Tensor) -> bool:
+    """Tell whether an LSTM runs faster over these few frames step by step than in PyTorch's kernel."""
+    return x.device.type == "cpu" and x.shape[1] < MIN_LSTM_FRAMES
 
 
 def run_bucketed(kernel: Conv1dKernel, x: Tensor, frames: int, stride: int) -> Tensor:
-    """Run a kernel on the end of a signal, padded to a round number of frames, and cut the output to `frames`.
+    """Run a kernel on the last chunk of a signal, zero-padded to a bucketed length, and cut the output to `frames`.
 
-    Signals end anywhere. The library prepares itself for each number of frames, which takes as long as some of the products, and
-    keeps what it has prepared, which is hundreds of megabytes in the end. Of round numbers there are few.
+    oneDNN caches a primitive for each shape. Building one takes as long as some convolutions, and the cache grows by hundreds of
+    megabytes; bucketed lengths are few.
     """
-    spare = -frames % (1 << max(0, frames.bit_length() - ROUND_BITS))
-    if not spare or x.device.type != "cpu" or torch.is_grad_enabled() or getattr(kernel, "any_length", False):
+    padding = -frames % (1 << max(0, frames.bit_length() - BUCKET_BITS))
+    if not padding or x.device.type != "cpu" or torch.is_grad_enabled() or getattr(kernel, "dynamic_length", False):
         return kernel(x, frames)
-    return kernel(F.pad(x, (0, 0, 0, spare * stride)), frames + spare)[:, :frames]
+    return kernel(F.pad(x, (0, 0, 0, padding * stride)), frames + padding)[:, :frames]
 
 
 def power_of_two_chunks(x: Tensor) -> list[Tensor]:
-    """The same for what goes from frame to frame: a signal in parts whose lengths are powers of two, the longest first."""
+    """Split a signal into chunks whose lengths are powers of two, longest first: `run_bucketed` for recurrent layers."""
     frames = x.shape[1]
     if x.device.type != "cpu" or torch.is_grad_enabled():
         return [x]
     return list(torch.split(x, [1 << bit for bit in reversed(range(frames.bit_length())) if frames >> bit & 1], dim=1))
 
 
-def convolution(
+def select_conv1d(
     weight: Tensor,
     bias: Tensor | None,
     *,
     stride: int = 1,
     dilation: int = 1,
     groups: int = 1,
-    lasting: bool,
-    rough: bool = False,
-    careful: bool = True,
+    frozen: bool,
+    allow_tf32: bool = False,
+    high_accuracy: bool = True,
 ) -> Conv1dKernel:
-    """The fastest way for a shape, on the device where the weight is.
+    """Choose the fastest kernel for a shape, on the weight's device.
 
     Args:
         weight: `(kernel, in / groups, out)`.
-        lasting: The weight stays as it is, so that it may be brought into another form at some expense.
-        rough: TF32 will do for float32, on devices that have it.
-        careful: It rounds about as little as a plain sum.
+        frozen: The weight will not change, so a kernel may transform or repack it.
+        allow_tf32: Float32 may be computed in TF32, on devices that have it.
+        high_accuracy: Use algorithms that round about as little as a plain sum.
     """
     kernel, channels, out = weight.shape
-    if lasting and (gpu := gpu_kernels_for(weight.device)):
+    if frozen and (gpu := gpu_kernels_for(weight.device)):
         if stride == 1 and channels == 1 and groups == out:
-            return cast(Conv1dKernel, gpu.Depthwise(weight[:, 0], bias, dilation, rough=rough))
+            return cast(Conv1dKernel, gpu.DepthwiseConv1d(weight[:, 0], bias, dilation, allow_tf32=allow_tf32))
         if groups == 1 and kernel % stride == 0 and 1 in {stride, dilation}:
             taps = weight.reshape(kernel // stride, stride * channels, out)
-            return cast(Conv1dKernel, gpu.GemmConv1d(taps, bias, stride, dilation, rough=rough))
-    products, depthwise = products_are_faster(weight.device), stride == 1 and channels == 1 < groups == out
-    if lasting and (groups == 1 or depthwise) and (made := _in_loops(weight, bias, stride, dilation, groups, careful)):
-        return made
-    if products and depthwise:
+            return cast(Conv1dKernel, gpu.GemmConv1d(taps, bias, stride, dilation, allow_tf32=allow_tf32))
+    gemm, depthwise = prefers_gemm(weight.device), stride == 1 and channels == 1 < groups == out
+    if frozen and (groups == 1 or depthwise) and (found := _cpu_kernel(weight, bias, stride, dilation, groups, high_accuracy)):
+        return found
+    if gemm and depthwise:
         return ChannelsLastConv2d(weight[:, 0].unbind(), bias, dilation)
-    if not products or groups > 1 or kernel % stride or (stride > 1 and dilation > 1):
-        return AtenConv1d(weight, bias, stride, dilation, groups, rough)
-    if is_learning(lasting) or (is_half(weight.dtype) and kernel > stride):
+    if not gemm or groups > 1 or kernel % stride or (stride > 1 and dilation > 1):
+        return AtenConv1d(weight, bias, stride, dilation, groups, allow_tf32)
+    if needs_gradients(frozen) or (is_half(weight.dtype) and kernel > stride):
         return ChannelsLastConv2d(weight.reshape(kernel // stride, stride * channels, out).unbind(), bias, dilation)
-    if kernel > 1 and channels < _SMALL:
+    if kernel > 1 and channels < _MIN_GEMM_CHANNELS:
         return Im2colConv1d(weight, bias, stride, dilation)
-    if kernel > 1 and out < _SMALL and stride == 1:
+    if kernel > 1 and out < _MIN_GEMM_CHANNELS and stride == 1:
         return Kn2rowConv1d(weight, bias, dilation)
-    direct = gemm_conv1d(
-        weight.reshape(kernel // stride, stride * channels, out).unbind(), bias, stride, dilation, lasting=lasting
-    )
-    least = limits()
-    few = stride > 1 or kernel < least.taps or kernel % (TAPS + 1) != TAPS or min(channels, out) < least.wide
-    if few or not _may_be_packed(weight, lasting):
+    direct = gemm_conv1d(weight.reshape(kernel // stride, stride * channels, out).unbind(), bias, stride, dilation, frozen=frozen)
+    crossover = crossover_points()
+    has_transform = stride == 1 and kernel >= crossover.winograd_min_taps and kernel % (TAPS + 1) == TAPS
+    if not has_transform or min(channels, out) < crossover.winograd_min_channels or not _can_prepack(weight, frozen):
         return direct
-    return dispatch_by_length(
-        AtenWinogradConv1d(weight, bias, dilation, _product), direct, max(least.rows * dilation, least.frames)
-    )
+    min_frames = max(crossover.winograd_min_rows * dilation, crossover.winograd_min_frames)
+    return dispatch_by_length(AtenWinogradConv1d(weight, bias, dilation, _gemm_for_tile), direct, min_frames)
 
 
 def gemm_conv1d(
@@ -172,135 +186,138 @@ def gemm_conv1d(
     stride: int = 1,
     dilation: int = 1,
     *,
-    lasting: bool,
-    rough: bool = False,
-    careful: bool = True,
+    frozen: bool,
+    allow_tf32: bool = False,
+    high_accuracy: bool = True,
 ) -> Conv1dKernel:
-    """The fastest way to compute `GemmPerTapConv1d` of these."""
-    if lasting and (gpu := gpu_kernels_for(taps[0].device)):
-        return cast(Conv1dKernel, gpu.GemmConv1d(torch.stack(list(taps)), bias, stride, dilation, rough=rough))
-    if lasting and stride == 1 and (made := _in_loops(torch.stack(list(taps)), bias, 1, dilation, 1, careful)):
-        return made
-    if is_learning(lasting) or (is_half(taps[0].dtype) and len(taps) > 1):
+    """Choose the fastest kernel that computes `GemmPerTapConv1d`; arguments as for `select_conv1d`."""
+    if frozen and (gpu := gpu_kernels_for(taps[0].device)):
+        return cast(Conv1dKernel, gpu.GemmConv1d(torch.stack(list(taps)), bias, stride, dilation, allow_tf32=allow_tf32))
+    if frozen and stride == 1 and (found := _cpu_kernel(torch.stack(list(taps)), bias, 1, dilation, 1, high_accuracy)):
+        return found
+    if needs_gradients(frozen) or (is_half(taps[0].dtype) and len(taps) > 1):
         return ChannelsLastConv2d(taps, bias, dilation)
-    direct, least = GemmPerTapConv1d(taps, bias, stride, dilation), limits()
-    single, heavy = len(taps) == 1, sum(tap.numel() for tap in taps) >= least.heavy
-    if not (single or heavy or least.pictures) or not _may_be_packed(taps[0], lasting) or not prepacked_conv.is_available():
+    direct, crossover = GemmPerTapConv1d(taps, bias, stride, dilation), crossover_points()
+    is_pointwise, is_heavy = len(taps) == 1, sum(tap.numel() for tap in taps) >= crossover.prepack_min_weights
+    pays = is_pointwise or is_heavy or crossover.prefer_conv2d
+    if not pays or not _can_prepack(taps[0], frozen) or not prepacked_conv.is_available():
         return direct
-    product = prepacked_conv.PrepackedConv1d(taps, bias, dilation)
-    if single:
-        return dispatch_by_length(product, direct, 1 if heavy else least.lasting)
-    if heavy:
-        return dispatch_by_length(direct, product, least.brief)
-    return dispatch_by_length(ChannelsLastConv2d(taps, bias, dilation), product, PICTURE_FRAMES)
+    prepacked = prepacked_conv.PrepackedConv1d(taps, bias, dilation)
+    if is_pointwise:
+        return dispatch_by_length(prepacked, direct, 1 if is_heavy else crossover.prepacked_1x1_min_frames)
+    if is_heavy:
+        return dispatch_by_length(direct, prepacked, crossover.prepack_max_frames)
+    return dispatch_by_length(ChannelsLastConv2d(taps, bias, dilation), prepacked, CONV2D_MIN_FRAMES)
 
 
-def _in_loops(weight: Tensor, bias: Tensor | None, stride: int, dilation: int, groups: int, careful: bool) -> Conv1dKernel | None:
-    """Compiled loops for a weight that stays as it is, where there are any."""
-    loops = load_loops() if products_are_faster(weight.device) else None
-    return loops.convolution(weight, bias, stride, dilation, groups, careful=careful) if loops else None
+def _cpu_kernel(
+    weight: Tensor, bias: Tensor | None, stride: int, dilation: int, groups: int, high_accuracy: bool
+) -> Conv1dKernel | None:
+    """Compiled kernel for a frozen weight, if there is one."""
+    cpu = load_cpu_kernels() if prefers_gemm(weight.device) else None
+    return cpu.select_conv1d(weight, bias, stride, dilation, groups, high_accuracy=high_accuracy) if cpu else None
 
 
-def is_learning(lasting: bool) -> bool:
-    """Tell whether gradients will be asked for.
-
-    The library computes those of a picture's convolution several times as fast as those of products on shifted views.
-    """
-    return torch.is_grad_enabled() and not lasting
+def needs_gradients(frozen: bool) -> bool:
+    """Tell whether gradients will be asked for: those of `ChannelsLastConv2d` are several times as fast as a GEMM's per tap."""
+    return torch.is_grad_enabled() and not frozen
 
 
 def is_half(dtype: torch.dtype) -> bool:
-    """Tell whether sums in this type would lose what each of their terms has: they are left to kernels that add up in float32."""
+    """Tell whether a dtype is too short to accumulate in: such sums are left to kernels that accumulate in float32."""
     return dtype.itemsize < torch.float32.itemsize
 
 
-def _may_be_packed(weight: Tensor, lasting: bool) -> bool:
-    return lasting and products_are_faster(weight.device) and weight.dtype == torch.float32
+def _can_prepack(weight: Tensor, frozen: bool) -> bool:
+    return frozen and prefers_gemm(weight.device) and weight.dtype == torch.float32
 
 
-def _product(taps: Sequence[Tensor], bias: Tensor | None, dilation: int) -> Conv1dKernel:
-    """Choose the kernel for few frames, as many as stay in cache with their output."""
-    if (taps[0].numel() >= limits().heavy or limits().pictures) and prepacked_conv.is_available():
+def _gemm_for_tile(taps: Sequence[Tensor], bias: Tensor | None, dilation: int) -> Conv1dKernel:
+    """Choose the GEMM for the frames of one tile, which are few."""
+    crossover = crossover_points()
+    pays = taps[0].numel() >= crossover.prepack_min_weights or crossover.prefer_conv2d
+    if pays and prepacked_conv.is_available():
         return prepacked_conv.PrepackedConv1d(taps, bias, dilation)
     return GemmPerTapConv1d(taps, bias, dilation=dilation)
 
 
-Search = Callable[[Tensor], Tensor]
-"""Vectors `(..., channels)` to the indices of entries."""
+CodebookSearch = Callable[[Tensor], Tensor]
+"""From vectors `(..., channels)` to indices of entries `(...)`."""
 
 
-def search(table: Tensor, offset: Tensor | None, *, lasting: bool) -> Search:
-    """Choose the search for the codebook entry with the largest sum of its product with a vector and its own offset.
+def codebook_search(table: Tensor, offset: Tensor | None, *, frozen: bool) -> CodebookSearch:
+    """Choose the kernel for the argmax over entries of `vector @ table + offset`.
 
     Args:
         table: `(channels, entries)`.
-        lasting: The entries stay as they are.
+        offset: `(entries,)`.
+        frozen: The entries will not change.
     """
-    if lasting and (gpu := gpu_kernels_for(table.device)):
-        return cast(Search, gpu.Search(table, offset))
-    if lasting and products_are_faster(table.device) and (loops := load_loops()) and loops.supports_direct_conv(table):
-        made: Search = loops.Search(table, offset)
-        return made
-    return lambda codes: add(torch.matmul(codes, table), offset).argmax(-1)
+    if frozen and (gpu := gpu_kernels_for(table.device)):
+        return cast(CodebookSearch, gpu.CodebookSearch(table, offset))
+    if frozen and prefers_gemm(table.device) and (cpu := load_cpu_kernels()) and cpu.supports_direct_conv(table):
+        return cast(CodebookSearch, cpu.CodebookSearch(table, offset))
+    return lambda codes: add_bias(torch.matmul(codes, table), offset).argmax(-1)
 
 
 def retain_malloc_arena() -> None:
-    """Lets the C library keep what tensors leave free, instead of fetching it anew from the system, page by page, at every step.
+    """Raise glibc's mmap threshold, so that freed tensors stay in the arena and their pages are not faulted in at every step.
 
-    glibc takes the largest block that it was ever given back, up to 32 MiB, for the size from which on blocks are the system's,
-    and twice that for what it keeps (mallopt(3), M_MMAP_THRESHOLD). This block is never written, so it costs no memory.
+    glibc sets the threshold to the largest block that was ever freed, up to 32 MiB, and keeps twice that (mallopt(3),
+    M_MMAP_THRESHOLD). This block is never written, so it costs no memory.
     """
-    torch.empty(KEPT_BYTES, dtype=torch.uint8)
+    torch.empty(MAX_MMAP_THRESHOLD, dtype=torch.uint8)
 
 
-def pointwise_for(*signals: Tensor) -> Any:
-    """`triton` or `cpu`, if it does to such signals what is done to each value by itself: `apply` and `join`."""
+def elementwise_kernels_for(*signals: Tensor) -> Any:
+    """The module `triton` or `cpu` if its `elementwise` and `assemble_input` run on such signals, else `None`."""
     if gpu := gpu_kernels_for(signals[0].device):
         return gpu
-    loops = load_loops()
-    return loops if loops and loops.suits(*signals) else None
+    cpu = load_cpu_kernels()
+    return cpu if cpu and cpu.supports(*signals) else None
 
 
 def snake(x: Tensor, alpha: Tensor, inverse: Tensor, out: Tensor) -> None:
     """`x + sin(alpha x)^2 * inverse`."""
-    if by := pointwise_for(x, out):
-        by.apply(Epilogue(kind=functions.SNAKE, parameters=(alpha, inverse)), x, out)
+    if kernels := elementwise_kernels_for(x, out):
+        kernels.elementwise(Epilogue(activation=activations.SNAKE, parameters=(alpha, inverse)), x, out)
     else:
         wave = torch.mul(x, alpha, out=out).sin_()
         torch.addcmul(x, wave.mul_(wave), inverse, out=out)
 
 
 def elu(x: Tensor, out: Tensor) -> None:
-    """`exp(x) - 1` below zero, x above; the library's own takes the exponential in a slower and there needlessly exact way."""
-    if by := pointwise_for(x, out):
-        by.apply(Epilogue(kind=functions.ELU), x, out)
-    elif x.device.type != "cpu" or x.numel() < MANY_VALUES:
+    """`exp(x) - 1` where x is negative, else x. PyTorch's own uses an exponential that is slower and more exact than needed."""
+    if kernels := elementwise_kernels_for(x, out):
+        kernels.elementwise(Epilogue(activation=activations.ELU), x, out)
+    elif x.device.type != "cpu" or x.numel() < MIN_FUSED_VALUES:
         out.copy_(F.elu(x))
     else:
         torch.maximum(x, torch.clamp(x, max=0, out=out).exp_().sub_(1), out=out)
 
 
-Norm = Callable[..., Tensor]
-"""`(x, after, inplace=...)`: `normalize`, of float32 signals `(batch, frames, channels)`, and what comes after it."""
+GroupNorm = Callable[..., Tensor]
+"""`(x, epilogue, inplace=...)`: `normalize` of float32 signals `(batch, frames, channels)`, then an epilogue."""
 
 
-def norm(weight: Tensor, bias: Tensor, epsilon: float) -> Norm | None:
-    """Choose a kernel that normalizes and finishes signals, with constant weights; `None` if nothing is faster than PyTorch."""
+def group_norm(weight: Tensor, bias: Tensor, epsilon: float) -> GroupNorm | None:
+    """Choose a kernel for `normalize` with frozen weights and an epilogue; `None` if PyTorch is fastest."""
     if gpu := gpu_kernels_for(weight.device):
-        return cast(Norm, gpu.Norm(weight, bias, epsilon))
-    if products_are_faster(weight.device) and (loops := load_loops()) and loops.supports_direct_conv(weight):
-        return cast(Norm, loops.Norm(weight, bias, epsilon))
+        return cast(GroupNorm, gpu.GroupNorm(weight, bias, epsilon))
+    if prefers_gemm(weight.device) and (cpu := load_cpu_kernels()) and cpu.supports_direct_conv(weight):
+        return cast(GroupNorm, cpu.GroupNorm(weight, bias, epsilon))
     return None
 
 
 def normalize(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, *, inplace: bool) -> Tensor:
-    """Each signal with mean 0 and variance 1 over its frames and channels, times a weight a channel and added to a bias.
+    """Normalize each signal to mean 0 and variance 1 over its frames and channels, then multiply by `weight` and add `bias`.
 
     Args:
-        inplace: The signal may be written over.
+        weight: `(channels,)`, as `bias`.
+        inplace: `x` may be overwritten.
     """
     inplace = inplace and not torch.is_grad_enabled()
-    mean, variance = moments(x)
+    mean, variance = var_mean(x)
     factor = (weight * torch.rsqrt(variance + epsilon)).to(x.dtype)
     offset = torch.addcmul(bias, mean.to(x.dtype), factor, value=-1)
     return torch.addcmul(offset, x, factor, out=x if inplace else None)

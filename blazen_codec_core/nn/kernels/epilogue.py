@@ -8,39 +8,41 @@ import torch
 from torch import Tensor
 
 NONE, SNAKE, ELU = range(3)
-"""Functions of one value."""
+"""Activations."""
 
 
 @dataclass(frozen=True)
 class Epilogue:
-    """In this order: a factor a frame, a function, a signal that is added.
+    """`activation(y * scale) + residual`, for the output y of a kernel.
 
     Attributes:
-        scale: `(frames,)`, the same for all signals of the batch.
-        kind: Of the function.
-        parameters: Two float32 values a channel, where the function has any.
-        added: `(batch, frames, channels)`.
-        held: Its frames before those, where they lie elsewhere. Both together have at least as many as the output.
+        scale: One factor a frame, `(frames,)`, for all signals of the batch.
+        activation: `NONE`, `SNAKE` or `ELU`.
+        parameters: Parameters of the activation, if it has any: two float32 tensors `(channels,)`.
+        residual: Signal that is added, `(batch, frames, channels)`.
+        residual_head: Leading residual frames, when they are in another buffer.
+            `len(residual_head) + len(residual) >= frames` of the output.
     """
 
     scale: Tensor | None = None
-    kind: int = NONE
+    activation: int = NONE
     parameters: tuple[Tensor, Tensor] | None = None
-    added: Tensor | None = None
-    held: Tensor | None = None
+    residual: Tensor | None = None
+    residual_head: Tensor | None = None
 
-    def all_added(self) -> Tensor:
-        """Signal that is added, as one tensor: the held frames, then the others."""
-        assert self.added is not None
-        return self.added if self.held is None or not self.held.shape[1] else torch.cat([self.held, self.added], dim=1)
+    def full_residual(self) -> Tensor:
+        """The residual as one tensor: its head, then the rest."""
+        assert self.residual is not None
+        head = self.residual_head
+        return self.residual if head is None or not head.shape[1] else torch.cat([head, self.residual], dim=1)
 
 
-NOTHING = Epilogue()
+IDENTITY = Epilogue()
 
 
 class FusedConv1d:
-    """A convolution, as `aten.conv.Conv1dKernel`, that finishes what it makes. Not an ABC, which takes longer to recognise."""
+    """An `aten.conv.Conv1dKernel` that applies an `Epilogue`. A plain class, as `isinstance` against an ABC is slower."""
 
-    def __call__(self, x: Tensor, frames: int, after: Epilogue = NOTHING) -> Tensor:
-        """See there; then `after`."""
+    def __call__(self, x: Tensor, frames: int, epilogue: Epilogue = IDENTITY) -> Tensor:
+        """Compute `frames` output frames of `x`, and apply the epilogue."""
         raise NotImplementedError

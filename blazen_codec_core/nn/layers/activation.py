@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..kernels import dispatch
-from ..kernels import epilogue as functions
+from ..kernels import epilogue as activations
 from ..kernels.epilogue import Epilogue
 from .base import Layer, Pointwise
 
@@ -22,7 +22,7 @@ class Snake(Pointwise):
         super().__init__()
         self.alpha = nn.Parameter(torch.ones(channels, dtype=torch.float32))
         self._prepared: Tensor | None = None
-        self._after: Epilogue | None = None
+        self._epilogue: Epilogue | None = None
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         self.alpha.uniform_(0.5, 1.5, generator=generator)
@@ -32,18 +32,18 @@ class Snake(Pointwise):
             return torch.addcmul(x, torch.sin(x * self.alpha).square(), self._inverse())
         return super().step(x, state, last)
 
-    def into(self, x: Tensor, out: Tensor) -> None:
+    def write_to(self, x: Tensor, out: Tensor) -> None:
         dispatch.snake(x, self.alpha, self._inverse() if self._prepared is None else self._prepared, out)
 
     def prepare(self) -> None:
         super().prepare()
         self._prepared = self._inverse()
         alpha = self.alpha.detach().float()
-        self._after = Epilogue(kind=functions.SNAKE, parameters=(alpha, (alpha + 1e-9).reciprocal()))
+        self._epilogue = Epilogue(activation=activations.SNAKE, parameters=(alpha, (alpha + 1e-9).reciprocal()))
 
     @property
-    def after(self) -> Epilogue | None:
-        return self._after
+    def as_epilogue(self) -> Epilogue | None:
+        return self._epilogue
 
     def _inverse(self) -> Tensor:
         return (self.alpha + 1e-9).reciprocal()
@@ -56,16 +56,16 @@ class ELU(Pointwise):
     def step(self, x: Tensor, state: Any, last: bool) -> Tensor:
         return F.elu(x) if torch.is_grad_enabled() else super().step(x, state, last)
 
-    def into(self, x: Tensor, out: Tensor) -> None:
+    def write_to(self, x: Tensor, out: Tensor) -> None:
         dispatch.elu(x, out)
 
     @property
-    def after(self) -> Epilogue:
-        return Epilogue(kind=functions.ELU)
+    def as_epilogue(self) -> Epilogue:
+        return Epilogue(activation=activations.ELU)
 
 
 class Tanh(Layer):
-    """The final squashing to -1 … 1."""
+    """Hyperbolic tangent, which bounds the output to -1 … 1."""
 
     def step(self, x: Tensor, state: Any, last: bool) -> Tensor:
         return torch.tanh(x)

@@ -21,8 +21,10 @@ class WindowState(State):
 
 
 class LocalAttention(Layer):
-    """Multi-head attention within windows of `window` frames, with rotary positions (Su et al. 2021, "RoFormer"),
-    layer norm before it and a skip around it. The signal must be a whole number of windows."""
+    """Multi-head attention within windows of `window` frames, with rotary positions (Su et al. 2021, "RoFormer").
+
+    It has a layer norm before it and a residual connection around it. The signal must be an integer number of windows.
+    """
 
     def __init__(self, channels: int, window: int, head_channels: int = 64) -> None:
         super().__init__()
@@ -36,7 +38,7 @@ class LocalAttention(Layer):
 
     @property
     def frequencies(self) -> Tensor:
-        """Radians a frame by which each pair of a head's channels turns."""
+        """Angular frequencies of the channel pairs of a head, in radians a frame."""
         return LONGEST_PERIOD ** -(torch.arange(0, self.head_channels, 2, dtype=torch.float32) / self.head_channels)
 
     def reset_parameters(self, generator: torch.Generator) -> None:
@@ -53,7 +55,8 @@ class LocalAttention(Layer):
             x = torch.cat([state.pending, x], dim=1)
         frames = x.shape[1] // self.window * self.window
         if last and frames != x.shape[1]:
-            raise InvalidInput(f"attention runs in windows of {self.window} frames; {x.shape[1] - frames} are left over")
+            over = x.shape[1] - frames
+            raise InvalidInput(f"signal has {over} frames too many; attention needs a multiple of {self.window} frames")
         state.pending = x[:, frames:].clone()
         return self._attend(x[:, :frames]) if frames else x[:, :0]
 

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from ..kernels import dispatch
-from ..kernels.backends import load_loops
-from ..kernels.epilogue import NOTHING, Epilogue
+from ..kernels.backends import load_cpu_kernels
+from ..kernels.epilogue import IDENTITY, Epilogue
 
 NoiseSource = Callable[[int, int, int], Tensor]
 """`(layer, position, count)` to `(batch or 1, count, 1)` standard normal noise."""
@@ -28,7 +28,7 @@ StateT = TypeVar("StateT", bound="State")
 
 
 COUNTS = "counts"
-"""In the metadata of a state's field: it counts from step to step, and how is the same for each until the signal ends."""
+"""Metadata key of a state's field that counts: it grows by the same amount at every step until the signal ends."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,28 +36,29 @@ class StreamSetup:
     """Settings that the state of a new stream depends on.
 
     Attributes:
-        batch: Signals that run side by side.
-        device: Where the state lives.
-        dtype: The floating type of the signal.
-        noise: Where noise blocks draw from; `None` switches them off.
-        any_length: Whether it may end anywhere; else it is of a length that comes again and again (see `dispatch.run_bucketed`).
-        ends: How many frames each signal has in all, where some have fewer than others: what comes after them is not there.
+        batch: Number of signals.
+        device: Device of the state and the signal.
+        dtype: Floating dtype of the signal.
+        noise: Source of noise blocks; `None` switches them off.
+        dynamic_length: The signal may have any length; else its length recurs (see `dispatch.run_bucketed`).
+        lengths: Frames of each signal, if they differ; what follows a signal's end is padding.
     """
 
     batch: int
     device: torch.device
     dtype: torch.dtype = torch.float32
     noise: NoiseSource | None = None
-    any_length: bool = True
-    ends: tuple[int, ...] | None = None
+    dynamic_length: bool = True
+    lengths: tuple[int, ...] | None = None
 
-    def after(self, layer: Layer) -> StreamSetup:
-        """The setup for what follows a layer."""
-        if self.ends is None:
+    def next_setup(self, layer: Layer) -> StreamSetup:
+        """Setup for the layer that follows `layer`."""
+        if self.lengths is None:
             return self
-        return dataclasses.replace(self, ends=tuple(layer.frames_out(frames, True) for frames in self.ends))
+        return dataclasses.replace(self, lengths=tuple(layer.frames_out(frames, True) for frames in self.lengths))
 
     def zeros(self, frames: int, channels: int) -> Tensor:
+        """Zeros `(batch, frames, channels)`."""
         return torch.zeros(self.batch, frames, channels, device=self.device, dtype=self.dtype)
 
 
@@ -66,7 +67,7 @@ class State:
     """Values that a layer keeps between steps: tensors with the batch first, other states, and plain values."""
 
     def take(self: StateT, rows: Sequence[int]) -> StateT:
-        """The state of some signals of the batch, in the order of `rows`; this one stays as it is."""
+        """State of some signals of the batch, in the order of `rows`; a copy."""
         fields = {field.name: _take(getattr(self, field.name), rows) for field in dataclasses.fields(self)}
         return type(self)(**fields)
 
@@ -85,26 +86,26 @@ class StreamingModule(nn.Module):
     """A module that draws its own weights from a generator."""
 
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """Draws the module's own weights; the activations keep about unit scale through a deep network."""
+        """Draw the module's own weights so that activations keep about unit scale through a deep network."""
 
     def prepare(self) -> None:
-        """Derives from the module's own weights what makes it faster. Modules work without it too."""
+        """Derive faster forms of the module's own weights, which must not change afterwards. Optional."""
 
 
 class Layer(StreamingModule, ABC):
     """One stage of a network that runs whole signals and streams through the same code."""
 
     benefits_from_batching: ClassVar[bool] = False
-    """Tell whether `step_many` is faster than a step of each, so that streams should come to it together."""
+    """`step_many` is faster than a `step` of each stream."""
 
     @property
     def accepts_epilogue(self) -> bool:
-        """Tell whether in `step_fused` what comes after costs next to nothing."""
+        """Tell whether `step_fused` applies an epilogue at next to no cost."""
         return False
 
     @property
     def accepts_prologue(self) -> bool:
-        """Tell whether it writes its input elsewhere first, where a pointwise layer before it costs nothing."""
+        """Tell whether `step_fused` copies its input first, so that a pointwise layer before it costs nothing."""
         return False
 
     if TYPE_CHECKING:
@@ -112,29 +113,29 @@ class Layer(StreamingModule, ABC):
         def __call__(self, x: Tensor) -> Tensor: ...
 
     def init_state(self, setup: StreamSetup) -> State:
-        """The state before the first frame. Layers without memory have none to add."""
+        """State before the first frame; empty for layers without memory."""
         return State()
 
     @abstractmethod
     def step(self, x: Tensor, state: Any, last: bool) -> Tensor:
-        """Feeds the next frames.
+        """Process the next frames.
 
         Args:
             x: `(batch, frames, channels)`; `frames` may be 0.
-            state: From `init_state` of this layer; changed in place.
-            last: The signal ends with `x`: right padding is added and everything held back is returned.
+            state: From `init_state` of this layer; updated in place.
+            last: The signal ends with `x`: right padding is added, and all frames held back are returned.
         """
 
-    def step_fused(self, before: Pointwise | None, x: Tensor, state: Any, last: bool, after: Epilogue = NOTHING) -> Tensor:
-        """`step` of what another layer makes of `x`, and then what comes after.
+    def step_fused(self, prologue: Pointwise | None, x: Tensor, state: Any, last: bool, epilogue: Epilogue = IDENTITY) -> Tensor:
+        """`step` of the prologue's output for `x`, then the epilogue; these may be fused into this layer's kernel.
 
-        Layers that write their input elsewhere first have it made there. Only those that fuse are given anything to do after.
+        Only layers with `accepts_epilogue` are given one.
         """
-        assert after is NOTHING
-        return self.step(before.step(x, None, last) if before else x, state, last)
+        assert epilogue is IDENTITY
+        return self.step(prologue.step(x, None, last) if prologue else x, state, last)
 
     def step_many(self, xs: Sequence[Tensor], states: Sequence[Any], last: bool) -> list[Tensor]:
-        """`step` of several streams, each as if it were alone."""
+        """`step` of several streams; the output of each is the same as by itself."""
         return [self.step(x, state, last) for x, state in zip(xs, states, strict=True)]
 
     def frames_out(self, frames: int, last: bool) -> int:
@@ -142,34 +143,34 @@ class Layer(StreamingModule, ABC):
         return frames
 
     def forward(self, x: Tensor) -> Tensor:
-        """The whole signal at once, without noise: `(batch, frames, channels)` in and out."""
+        """Process whole signals `(batch, frames, channels)` at once, without noise."""
         setup = StreamSetup(x.shape[0], x.device, x.dtype)
         return self.step(x, self.init_state(setup), last=True)
 
 
 class Pointwise(Layer):
-    """A layer whose every output frame depends on the same input frame alone."""
+    """A layer whose output frames each depend on the same input frame alone."""
 
     @abstractmethod
-    def into(self, x: Tensor, out: Tensor) -> None:
-        """Writes the output for `x` to `out`, of the same shape, which may be a part of what the next layer works on."""
+    def write_to(self, x: Tensor, out: Tensor) -> None:
+        """Write the output for `x` to `out`, of the same shape, which may be part of the next layer's input buffer."""
 
     @property
-    def after(self) -> Epilogue | None:
-        """The same as what comes after another layer, if that can be said."""
+    def as_epilogue(self) -> Epilogue | None:
+        """This layer as an epilogue of the layer before it; `None` if it has no such form."""
         return None
 
     def step(self, x: Tensor, state: Any, last: bool) -> Tensor:
         out = torch.empty_like(x)
-        self.into(x, out)
+        self.write_to(x, out)
         return out
 
     def prepare(self) -> None:
-        load_loops()
+        load_cpu_kernels()
 
 
 def reset_parameters(network: nn.Module, seed: int) -> None:
-    """Draws every module's weights from one seed, in the order of `network.modules()`."""
+    """Draw every module's weights from one seed, in the order of `network.modules()`."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for module in network.modules():
@@ -178,7 +179,7 @@ def reset_parameters(network: nn.Module, seed: int) -> None:
 
 
 def prepare(network: nn.Module) -> None:
-    """Makes ready for many runs: the weights will stay as they are, and where they are."""
+    """Prepare all modules for inference: their weights must keep their values and device afterwards."""
     dispatch.retain_malloc_arena()
     with torch.no_grad():
         for module in network.modules():
@@ -187,30 +188,27 @@ def prepare(network: nn.Module) -> None:
 
 
 @dataclasses.dataclass
-class ChainState(State):
+class SequentialState(State):
     states: list[State]
     ragged: bool
-    """Tell whether some signals end before others."""
+    """Signals of the batch differ in length."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Tiling:
-    """Layers of a chain that run on `frames` frames of their input at a time, so that their work stays in cache.
-
-    The layers before and after them may take any number of frames.
-    """
+    """Cache blocking: these layers of a `Sequential` run on tiles of `frames` input frames."""
 
     layers: slice
     frames: int
 
 
 class Sequential(Layer):
-    """Layers one after the other, some of them in tiles."""
+    """Layers in sequence, some of them in tiles."""
 
     def __init__(self, layers: Iterable[Layer], tiled: Tiling | None = None) -> None:
         super().__init__()
         self._order = tuple(layers)
-        self.layers = nn.ModuleList(self._order)  # gives them their names
+        self.layers = nn.ModuleList(self._order)  # for the names of their weights
         self.tiled = tiled
 
     def __iter__(self) -> Iterator[Layer]:
@@ -224,21 +222,21 @@ class Sequential(Layer):
     def accepts_prologue(self) -> bool:
         return self._order[0].accepts_prologue
 
-    def _in_tiles(self, x: Tensor, state: ChainState) -> bool:
-        """On a GPU there is no cache for a tile to stay in."""
-        return (
-            self.tiled is not None and not state.ragged and not torch.is_grad_enabled() and dispatch.products_are_faster(x.device)
-        )
+    def _runs_tiled(self, x: Tensor, state: SequentialState) -> bool:
+        """Tell whether to run in tiles: on a GPU no cache would hold a tile."""
+        if self.tiled is None or state.ragged or torch.is_grad_enabled():
+            return False
+        return dispatch.prefers_gemm(x.device)
 
-    def init_state(self, setup: StreamSetup) -> ChainState:
-        states, ragged = [], setup.ends is not None
+    def init_state(self, setup: StreamSetup) -> SequentialState:
+        states, ragged = [], setup.lengths is not None
         for layer in self:
             states.append(layer.init_state(setup))
-            setup = setup.after(layer)
-        return ChainState(states, ragged)
+            setup = setup.next_setup(layer)
+        return SequentialState(states, ragged)
 
-    def step(self, x: Tensor, state: ChainState, last: bool) -> Tensor:
-        if self.tiled is None or not self._in_tiles(x, state):
+    def step(self, x: Tensor, state: SequentialState, last: bool) -> Tensor:
+        if self.tiled is None or not self._runs_tiled(x, state):
             return self._run_slice(slice(None), x, state, last)
         start, stop, _ = self.tiled.layers.indices(len(self._order))
         x = self._run_slice(slice(start), x, state, last)
@@ -248,48 +246,55 @@ class Sequential(Layer):
         ]
         return self._run_slice(slice(stop, None), torch.cat(parts, dim=1) if len(parts) > 1 else parts[0], state, last)
 
-    def step_many(self, xs: Sequence[Tensor], states: Sequence[ChainState], last: bool) -> list[Tensor]:
-        """Layer by layer only where that gains; in between, each stream by itself stays in cache."""
+    def step_many(self, xs: Sequence[Tensor], states: Sequence[SequentialState], last: bool) -> list[Tensor]:
+        """Layer by layer only where layers benefit; between them, stream by stream, whose data stays in cache."""
         if self.tiled or len(xs) == 1:
             return super().step_many(xs, states, last)
-        made = list(xs)
-        for together, run in groupby(enumerate(self), lambda numbered: numbered[1].benefits_from_batching):
+        signals = list(xs)
+        for is_batched, run in groupby(enumerate(self), lambda numbered: numbered[1].benefits_from_batching):
             numbers, layers = zip(*run, strict=True)
-            if together:
+            if is_batched:
                 for number, layer in zip(numbers, layers, strict=True):
-                    made = layer.step_many(made, [state.states[number] for state in states], last)
+                    signals = layer.step_many(signals, [state.states[number] for state in states], last)
             else:
                 part = slice(numbers[0], numbers[-1] + 1)
-                made = _pack_contiguous(
-                    (self._run_slice(part, x, state, last) for x, state in zip(made, states, strict=True)), len(made)
-                )
-        return made
+                outputs = (self._run_slice(part, x, state, last) for x, state in zip(signals, states, strict=True))
+                signals = _pack_contiguous(outputs, len(signals))
+        return signals
 
-    def step_fused(self, before: Pointwise | None, x: Tensor, state: ChainState, last: bool, after: Epilogue = NOTHING) -> Tensor:
-        if self._in_tiles(x, state):
-            return super().step_fused(before, x, state, last, after)
-        return self._run_slice(slice(None), x, state, last, before, after)
+    def step_fused(
+        self, prologue: Pointwise | None, x: Tensor, state: SequentialState, last: bool, epilogue: Epilogue = IDENTITY
+    ) -> Tensor:
+        if self._runs_tiled(x, state):
+            return super().step_fused(prologue, x, state, last, epilogue)
+        return self._run_slice(slice(None), x, state, last, prologue, epilogue)
 
     def _run_slice(
-        self, part: slice, x: Tensor, state: ChainState, last: bool, before: Pointwise | None = None, after: Epilogue = NOTHING
+        self,
+        part: slice,
+        x: Tensor,
+        state: SequentialState,
+        last: bool,
+        prologue: Pointwise | None = None,
+        epilogue: Epilogue = IDENTITY,
     ) -> Tensor:
-        """Some of the layers. Pointwise ones are left to those around them, where that saves passes over memory."""
-        layers, states, place = self._order[part], state.states[part], 0
+        """Run some of the layers. Pointwise ones become prologues or epilogues of others, which saves passes over memory."""
+        layers, states, index = self._order[part], state.states[part], 0
         fusing = not torch.is_grad_enabled()
-        while place < len(layers):
-            layer, own = layers[place], states[place]
-            place += 1
+        while index < len(layers):
+            layer, layer_state = layers[index], states[index]
+            index += 1
             accepts_epilogue = fusing and layer.accepts_epilogue
-            if before or accepts_epilogue:
-                then = after if place == len(layers) else NOTHING
-                if accepts_epilogue and then is NOTHING and (made := _epilogue_from(layers[place : place + 2])):
-                    place, then = place + 1, made
-                x, before = layer.step_fused(before, x, own, last, then), None
+            if prologue or accepts_epilogue:
+                fused = epilogue if index == len(layers) else IDENTITY
+                if accepts_epilogue and fused is IDENTITY and (found := _epilogue_from(layers[index : index + 2])):
+                    index, fused = index + 1, found
+                x, prologue = layer.step_fused(prologue, x, layer_state, last, fused), None
             elif fusing and isinstance(layer, Pointwise):
-                before = layer
+                prologue = layer
             else:
-                x = layer.step(x, own, last)
-        return before.step(x, None, last) if before else x
+                x = layer.step(x, layer_state, last)
+        return prologue.step(x, None, last) if prologue else x
 
     def frames_out(self, frames: int, last: bool) -> int:
         for layer in self:
@@ -297,39 +302,39 @@ class Sequential(Layer):
         return frames
 
 
-def _epilogue_from(following: Sequence[Layer]) -> Epilogue | None:
-    """Epilogue that the next layer can be; `None` if it can be none, or the layer after it takes it as a prologue."""
-    if not following or not isinstance(following[0], Pointwise) or any(layer.accepts_prologue for layer in following[1:]):
+def _epilogue_from(next_layers: Sequence[Layer]) -> Epilogue | None:
+    """Next layer as an epilogue; `None` if it has no such form, or the layer after it takes it as a prologue."""
+    if not next_layers or not isinstance(next_layers[0], Pointwise) or any(layer.accepts_prologue for layer in next_layers[1:]):
         return None
-    return following[0].after
+    return next_layers[0].as_epilogue
 
 
 def _pack_contiguous(signals: Iterator[Tensor], count: int) -> list[Tensor]:
-    """So many signals, those of like shape in one block of memory: small ones, left between what the making of large ones
-    allocates and frees, would break the heap up."""
+    """Collect `count` signals, those of equal shape in one block of memory, so that the heap does not fragment."""
     block: Tensor | None = None
-    made: list[Tensor] = []
+    packed: list[Tensor] = []
     for number, signal in enumerate(signals):
         if block is None:
             block = signal.new_empty(count, *signal.shape)
-        own = block[number]
-        made.append(own.copy_(signal) if signal.shape == own.shape else signal)
-    return made
+        row = block[number]
+        packed.append(row.copy_(signal) if signal.shape == row.shape else signal)
+    return packed
 
 
 @dataclasses.dataclass
 class ResidualState(State):
     branch: State
     shortcut: State
-    skip: Tensor
+    held: Tensor
+    """Frames of the shortcut that the branch has not reached yet."""
 
 
 class Residual(Layer):
     """`shortcut(x) + branch(x)`, holding the shortcut back until the branch has caught up.
 
     Args:
-        channels: Out.
-        branch: Keeps the length of its input.
+        channels: Output channels.
+        branch: A layer that keeps the length of its input.
         shortcut: A pointwise layer; `None` for x itself.
     """
 
@@ -347,27 +352,27 @@ class Residual(Layer):
         branch = self.branch
         if torch.is_grad_enabled() or not branch.accepts_epilogue:
             y = branch.step(x, state.branch, last)
-            return self._add(y, self._past(x, state, last), state)
-        past, held = self._past(x, state, last), state.skip.shape[1]
-        y = branch.step_fused(None, x, state.branch, last, Epilogue(added=past, held=state.skip))
-        left = y.shape[1] - held
-        state.skip = past[:, left:].clone() if left >= 0 else torch.cat([state.skip[:, left:], past], dim=1)
+            return self._add(y, self._shortcut(x, state, last), state)
+        shortcut, held_frames = self._shortcut(x, state, last), state.held.shape[1]
+        y = branch.step_fused(None, x, state.branch, last, Epilogue(residual=shortcut, residual_head=state.held))
+        used = y.shape[1] - held_frames
+        state.held = shortcut[:, used:].clone() if used >= 0 else torch.cat([state.held[:, used:], shortcut], dim=1)
         return y
 
-    def _past(self, x: Tensor, state: ResidualState, last: bool) -> Tensor:
+    def _shortcut(self, x: Tensor, state: ResidualState, last: bool) -> Tensor:
         shortcut = self.shortcut
         return shortcut.step(x, state.shortcut, last) if shortcut else x
 
     def _add(self, y: Tensor, x: Tensor, state: ResidualState) -> Tensor:
-        """`y` and as many frames of what was held back and then `x`, without a copy of them."""
-        frames, held = y.shape[1], state.skip.shape[1]
-        if torch.is_grad_enabled() or frames < held:
-            both = torch.cat([state.skip, x], dim=1)
-            state.skip = both[:, frames:].clone()
-            return y + both[:, :frames]
-        y[:, :held].add_(state.skip)
-        y[:, held:].add_(x[:, : frames - held])
-        state.skip = x[:, frames - held :].clone()
+        """Add as many frames of `[held | x]` to `y`, without copying them."""
+        frames, held_frames = y.shape[1], state.held.shape[1]
+        if torch.is_grad_enabled() or frames < held_frames:
+            shortcut = torch.cat([state.held, x], dim=1)
+            state.held = shortcut[:, frames:].clone()
+            return y + shortcut[:, :frames]
+        y[:, :held_frames].add_(state.held)
+        y[:, held_frames:].add_(x[:, : frames - held_frames])
+        state.held = x[:, frames - held_frames :].clone()
         return y
 
     def frames_out(self, frames: int, last: bool) -> int:

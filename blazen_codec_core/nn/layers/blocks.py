@@ -1,8 +1,8 @@
 """The blocks of convolutional codecs with Snake activations (Kumar et al. 2023, "High-Fidelity Audio Compression with Improved
 RVQGAN"; with depthwise convolutions, Siuzdak et al. 2024, "SNAC: Multi-Scale Neural Audio Codec").
 
-Without padding (`padded=False`) each gives only what its windows cover, and less than it was given: for signals of which a
-piece was cut out with context around it.
+Without padding (`padded=False`) the output is shorter than the input, by what the windows reach beyond it: for chunks that were
+cut out with context.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ KERNEL = 7
 
 
 def residual_unit(channels: int, dilation: int, *, depthwise: bool = False, padded: bool = True) -> Residual:
-    """A dilated convolution and a pointwise one, around which the signal passes."""
+    """Residual unit: a dilated convolution, a pointwise one, and a shortcut."""
     reach = (KERNEL - 1) * dilation // 2
     groups = channels if depthwise else 1
     branch = [
@@ -37,7 +37,7 @@ def residual_units(channels: int, *, depthwise: bool = False, padded: bool = Tru
 
 
 def downsampling(channels: int, stride: int, *, depthwise: bool = False) -> Sequential:
-    """`channels` to twice as many, at a rate `stride` times lower."""
+    """Downsampling block: twice the channels at a rate `stride` times lower."""
     return Sequential(
         [
             *residual_units(channels, depthwise=depthwise),
@@ -52,16 +52,16 @@ def upsampling(
     stride: int,
     *,
     crop: tuple[int, int],
-    after: Sequence[Layer] = (),
+    tail_layers: Sequence[Layer] = (),
     depthwise: bool = False,
     padded: bool = True,
 ) -> Sequential:
-    """`channels` to half as many, at a rate `stride` times higher.
+    """Upsampling block: half the channels at a rate `stride` times higher.
 
     Args:
-        crop: Of the transposed convolution, where the block is padded.
-        after: What follows that convolution.
+        crop: Crop of the transposed convolution, if the block is padded.
+        tail_layers: Layers after that convolution.
     """
     out = channels // 2
     transposed = ConvTranspose1d(channels, out, 2 * stride, stride=stride, crop=crop if padded else (0, 0))
-    return Sequential([Snake(channels), transposed, *after, *residual_units(out, depthwise=depthwise, padded=padded)])
+    return Sequential([Snake(channels), transposed, *tail_layers, *residual_units(out, depthwise=depthwise, padded=padded)])

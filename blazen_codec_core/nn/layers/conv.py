@@ -12,14 +12,18 @@ from torch import Tensor, nn
 
 from ..kernels import dispatch
 from ..kernels.aten.conv import Conv1dKernel
-from ..kernels.epilogue import NOTHING, Epilogue, FusedConv1d
+from ..kernels.epilogue import IDENTITY, Epilogue, FusedConv1d
 from .base import Layer, Pointwise, State, StreamSetup
-from .padding import LengthState, Padding, SignalLengths, ZeroPadding, counted
+from .padding import LengthState, Padding, SignalLengths, ZeroPadding, length_tensor
 
 
 @dataclasses.dataclass
 class TailState(State):
-    """The end of the input, which the next frames still need."""
+    """State of a convolution.
+
+    Attributes:
+        tail: Last frames of the input, which the next windows still cover.
+    """
 
     tail: Tensor
 
@@ -27,86 +31,87 @@ class TailState(State):
 @dataclasses.dataclass
 class ConvState(TailState):
     padding: Any
-    any_length: bool
+    dynamic_length: bool
 
 
-def behind(
+def assemble_input(
     tail: Tensor,
     x: Tensor,
     left: int,
     right: int,
-    before: Pointwise | None,
+    prologue: Pointwise | None,
     *,
-    ends: tuple[int, ...] | None = None,
-    rough: bool = False,
+    lengths: tuple[int, ...] | None = None,
+    allow_tf32: bool = False,
 ) -> Tensor:
-    """The tail of what was before, so many zeros, the next frames, and zeros again.
+    """`[tail | left zeros | prologue(x) | right zeros]` in one buffer.
 
     Args:
-        before: Makes the next frames, in their place.
-        ends: After how many of the next frames each signal has ended, so that all is zeros.
-        rough: They are rounded to what TF32 has, where that is of use.
+        lengths: Frames of `x` that each signal still has; the rest of its row is zeros.
+        allow_tf32: The frames of `x` are rounded to TF32, where kernels gain from it.
     """
     start = tail.shape[1] + left
-    if not start + right and ends is None:
-        return before.step(x, None, False) if before else x
+    if not start + right and lengths is None:
+        return prologue.step(x, None, False) if prologue else x
     frames, end = x.shape[1], start + x.shape[1]
-    joined = x.new_empty(x.shape[0], end + right, x.shape[2])
-    function = before.after if before else NOTHING
-    if function and not torch.is_grad_enabled() and (by := dispatch.pointwise_for(tail, x)):
-        by.join(tail, x, left, function, joined, None if ends is None else counted(ends, x), rough=rough)
-        return joined
-    if before:
-        before.into(x, joined[:, start:end])
+    out = x.new_empty(x.shape[0], end + right, x.shape[2])
+    activation = prologue.as_epilogue if prologue else IDENTITY
+    if activation and not torch.is_grad_enabled() and (kernels := dispatch.elementwise_kernels_for(tail, x)):
+        counts = None if lengths is None else length_tensor(lengths, x)
+        kernels.assemble_input(tail, x, left, activation, out, counts, allow_tf32=allow_tf32)
+        return out
+    if prologue:
+        prologue.write_to(x, out[:, start:end])
     elif frames:
-        joined[:, start:end] = x
+        out[:, start:end] = x
     if tail.shape[1]:
-        joined[:, : tail.shape[1]] = tail
+        out[:, : tail.shape[1]] = tail
     if left:
-        joined[:, tail.shape[1] : start] = 0
+        out[:, tail.shape[1] : start] = 0
     if right:
-        joined[:, end:] = 0
-    if ends is not None:
-        joined.masked_fill_((torch.arange(end + right, device=x.device) >= start + counted(ends, x)[:, None])[:, :, None], 0)
-    return joined
+        out[:, end:] = 0
+    if lengths is not None:
+        frame = torch.arange(end + right, device=x.device)
+        out.masked_fill_((frame >= start + length_tensor(lengths, x)[:, None])[:, :, None], 0)
+    return out
 
 
 class ConvBase(Layer):
-    """A layer that is a convolution, computed in the way that suits its shape and device."""
+    """A convolution, computed by the fastest kernel for its shape and device."""
 
     weight: nn.Parameter
-    rough = False
-    """Whether TF32 will do for float32, on devices that have it."""
-    careful = True
-    """Tell whether tokens depend on it, so that it rounds about as little as a plain sum."""
+    allow_tf32 = False
+    """Float32 may be computed in TF32, on devices that have it."""
+    high_accuracy = True
+    """Tokens depend on this layer, so its kernel must round about as little as a plain sum."""
     _prepared: Conv1dKernel | None = None
 
     @abstractmethod
-    def select_kernel(self, lasting: bool) -> Conv1dKernel:
-        """The way, for the weights as they are; `lasting` if they stay so."""
+    def select_kernel(self, frozen: bool) -> Conv1dKernel:
+        """Choose a kernel for the current weights; `frozen` if they will not change."""
 
     def prepare(self) -> None:
-        self._prepared = self.select_kernel(lasting=True)
+        self._prepared = self.select_kernel(frozen=True)
 
     def share_kernel_with(self, other: ConvBase) -> None:
-        """Is prepared as a layer with the same weights is."""
+        """Use the prepared kernel of a layer with the same weights."""
         self._prepared = other._prepared
 
     @abstractmethod
-    def step_fused(self, before: Pointwise | None, x: Tensor, state: Any, last: bool, after: Epilogue = NOTHING) -> Tensor:
+    def step_fused(self, prologue: Pointwise | None, x: Tensor, state: Any, last: bool, epilogue: Epilogue = IDENTITY) -> Tensor:
         """See `Layer.step_fused`."""
 
     def step(self, x: Tensor, state: Any, last: bool) -> Tensor:
         return self.step_fused(None, x, state, last)
 
-    def run_kernel(self, x: Tensor, frames: int, stride: int, anywhere: bool, after: Epilogue = NOTHING) -> Tensor:
-        """Run the kernel for `frames` output frames; `anywhere` if they may end a signal of any length."""
-        if not frames:  # which the library refuses
+    def run_kernel(self, x: Tensor, frames: int, stride: int, dynamic_length: bool, epilogue: Epilogue = IDENTITY) -> Tensor:
+        """Run the kernel for `frames` output frames; `dynamic_length` if these end a signal of any length."""
+        if not frames:  # PyTorch refuses an empty convolution
             return x.new_zeros(x.shape[0], 0, self.weight.shape[-1])
-        kernel = self._prepared or self.select_kernel(lasting=False)
+        kernel = self._prepared or self.select_kernel(frozen=False)
         if isinstance(kernel, FusedConv1d):
-            return kernel(x, frames, after)
-        return dispatch.run_bucketed(kernel, x, frames, stride) if anywhere else kernel(x, frames)
+            return kernel(x, frames, epilogue)
+        return dispatch.run_bucketed(kernel, x, frames, stride) if dynamic_length else kernel(x, frames)
 
 
 class Conv1d(ConvBase):
@@ -114,12 +119,13 @@ class Conv1d(ConvBase):
 
         left padding | x x x x x x x x x | right padding
         [ kernel ]
-          stride -> [ kernel ]                                 the tail is what the next window still needs
+          stride -> [ kernel ]                                 the tail is what the next window still covers
 
     Args:
-        channels: In, and out.
-        padding: Zeros before and after the signal; one number for both. Causal means `(dilation * (kernel - 1), 0)`. Or
-            another kind of padding.
+        in_channels, out_channels: Numbers of channels.
+        kernel: Taps.
+        padding: Zeros before and after the signal, one number for both, or a padding layer. Causal is
+            `(dilation * (kernel - 1), 0)`.
         groups: 1, or `channels` for a depthwise convolution, or any common divisor.
 
     The weight is `(kernel, in / groups, out)`: PyTorch's order reversed, so that a tap is a matrix. `pack` and
@@ -166,16 +172,16 @@ class Conv1d(ConvBase):
         if self.bias is not None:
             self.bias.uniform_(-0.05, 0.05, generator=generator)
 
-    def select_kernel(self, lasting: bool) -> Conv1dKernel:
-        return dispatch.convolution(
+    def select_kernel(self, frozen: bool) -> Conv1dKernel:
+        return dispatch.select_conv1d(
             self.weight,
             self.bias,
             stride=self.stride,
             dilation=self.dilation,
             groups=self.groups,
-            lasting=lasting,
-            rough=self.rough,
-            careful=self.careful,
+            frozen=frozen,
+            allow_tf32=self.allow_tf32,
+            high_accuracy=self.high_accuracy,
         )
 
     @property
@@ -187,7 +193,7 @@ class Conv1d(ConvBase):
         return self.span > 1
 
     def init_state(self, setup: StreamSetup) -> ConvState:
-        return ConvState(setup.zeros(0, self.in_channels), self.padding.init_state(setup), setup.any_length)
+        return ConvState(setup.zeros(0, self.in_channels), self.padding.init_state(setup), setup.dynamic_length)
 
     def _windows(self, frames: int) -> int:
         return max(0, (frames - self.span) // self.stride + 1)
@@ -195,24 +201,26 @@ class Conv1d(ConvBase):
     def frames_out(self, frames: int, last: bool) -> int:
         return self._windows(self.padding.frames_out(frames, last))
 
-    def step_fused(self, before: Pointwise | None, x: Tensor, state: ConvState, last: bool, after: Epilogue = NOTHING) -> Tensor:
-        ends = state.padding.left() if last and self.span > 1 else None
+    def step_fused(
+        self, prologue: Pointwise | None, x: Tensor, state: ConvState, last: bool, epilogue: Epilogue = IDENTITY
+    ) -> Tensor:
+        lengths = state.padding.remaining() if last and self.span > 1 else None
         if isinstance(self.padding, ZeroPadding):
-            left, right = self.padding.now(x.shape[1], state.padding, last)
-            x = behind(state.tail, x, left, right, before, ends=ends, rough=self.rough)
-        elif ends is None and self.padding.plain(x.shape[1], state.padding, last) and not torch.is_grad_enabled():
-            frames, (left, right) = x.shape[1], self.padding.now(x.shape[1], state.padding, last)
-            x = behind(state.tail, x, left, right, before, rough=self.rough)
+            left, right = self.padding.pads_for_step(x.shape[1], state.padding, last)
+            x = assemble_input(state.tail, x, left, right, prologue, lengths=lengths, allow_tf32=self.allow_tf32)
+        elif lengths is None and self.padding.reflects_at_once(x.shape[1], state.padding, last) and not torch.is_grad_enabled():
+            frames, (left, right) = x.shape[1], self.padding.pads_for_step(x.shape[1], state.padding, last)
+            x = assemble_input(state.tail, x, left, right, prologue, allow_tf32=self.allow_tf32)
             end = x.shape[1] - right
             self.padding.mirror(x, slice(end - frames, end), left, right, state.padding)
         else:
-            x = before.step(x, None, last) if before else x
-            x = behind(state.tail, self.padding.step(x, state.padding, last), 0, 0, None)
+            x = prologue.step(x, None, last) if prologue else x
+            x = assemble_input(state.tail, self.padding.step(x, state.padding, last), 0, 0, None)
         frames = self._windows(x.shape[1])
-        if self.span > 1:  # else nothing is left over
+        if self.span > 1:  # else there is no tail
             state.tail = x[:, frames * self.stride :].clone()
             x = x[:, : (frames - 1) * self.stride + self.span]
-        return self.run_kernel(x, frames, self.stride, last and state.any_length, after)
+        return self.run_kernel(x, frames, self.stride, last and state.dynamic_length, epilogue)
 
 
 class ConvTranspose1d(ConvBase):
@@ -262,9 +270,11 @@ class ConvTranspose1d(ConvBase):
         if self.bias is not None:
             self.bias.uniform_(-0.05, 0.05, generator=generator)
 
-    def select_kernel(self, lasting: bool) -> Conv1dKernel:
+    def select_kernel(self, frozen: bool) -> Conv1dKernel:
         bias = None if self.bias is None else self.bias.repeat(self.stride)
-        return dispatch.gemm_conv1d(self.weight.unbind()[::-1], bias, lasting=lasting, rough=self.rough, careful=self.careful)
+        return dispatch.gemm_conv1d(
+            self.weight.unbind()[::-1], bias, frozen=frozen, allow_tf32=self.allow_tf32, high_accuracy=self.high_accuracy
+        )
 
     @property
     def accepts_prologue(self) -> bool:
@@ -272,7 +282,7 @@ class ConvTranspose1d(ConvBase):
 
     def init_state(self, setup: StreamSetup) -> TransposeState:
         tail = setup.zeros(self.taps - 1, self.in_channels)
-        return TransposeState(SignalLengths(setup.ends), 0, tail, self.crop[0], setup.any_length)
+        return TransposeState(SignalLengths(setup.lengths), 0, tail, self.crop[0], setup.dynamic_length)
 
     def frames_out(self, frames: int, last: bool) -> int:
         if last:
@@ -280,14 +290,14 @@ class ConvTranspose1d(ConvBase):
         return max(0, frames * self.stride - self.crop[0])
 
     def step_fused(
-        self, before: Pointwise | None, x: Tensor, state: TransposeState, last: bool, after: Epilogue = NOTHING
+        self, prologue: Pointwise | None, x: Tensor, state: TransposeState, last: bool, epilogue: Epilogue = IDENTITY
     ) -> Tensor:
-        ends, right = (state.left(), self.taps - 1) if last else (None, 0)
+        lengths, right = (state.remaining(), self.taps - 1) if last else (None, 0)
         state.seen += x.shape[1]
-        x = behind(state.tail, x, 0, right, before, ends=ends, rough=self.rough)
+        x = assemble_input(state.tail, x, 0, right, prologue, lengths=lengths, allow_tf32=self.allow_tf32)
         blocks = x.shape[1] - self.taps + 1
         state.tail = x[:, blocks:].clone()
-        y = self.run_kernel(x, blocks, 1, last and state.any_length).reshape(x.shape[0], -1, self.out_channels)
+        y = self.run_kernel(x, blocks, 1, last and state.dynamic_length).reshape(x.shape[0], -1, self.out_channels)
         drop = min(state.to_drop, y.shape[1])
         state.to_drop -= drop
         return y[:, drop : y.shape[1] - (self.crop[1] if last else 0)]
@@ -296,7 +306,7 @@ class ConvTranspose1d(ConvBase):
 @dataclasses.dataclass
 class TransposeState(LengthState):
     tail: Tensor
-    """The end of the input."""
+    """Last frames of the input, which the next outputs still depend on."""
     to_drop: int
-    """Output samples of the left crop that are still to come."""
-    any_length: bool
+    """Output samples of the left crop still to be dropped."""
+    dynamic_length: bool

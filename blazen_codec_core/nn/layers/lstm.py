@@ -13,47 +13,56 @@ from torch import Tensor, nn
 
 from ..kernels import dispatch
 from ..kernels.aten.conv import tf32_scope
-from ..kernels.backends import gpu_kernels_for, load_loops
+from ..kernels.backends import gpu_kernels_for, load_cpu_kernels
 from .base import Layer, State, StreamSetup
 
 
 @dataclasses.dataclass
 class LSTMState(State):
-    """State of every layer: its output, and its cell in float32, both `(batch, layers, channels)`."""
+    """State of all layers.
+
+    Attributes:
+        hidden: Outputs, `(batch, layers, channels)`.
+        cell: Cells in float32, `(batch, layers, channels)`.
+        dynamic_length: See `StreamSetup`.
+    """
 
     hidden: Tensor
     cell: Tensor
-    any_length: bool
+    dynamic_length: bool
 
 
 LSTMKernel = Callable[[Tensor, Tensor, Tensor, bool], Tensor]
-"""One layer: `(rows, frames, channels)`, its output and its cell before them, which is changed, and whether they end a signal, to
-its outputs, the first of which is the one before."""
+"""One layer: `(x, hidden, cell, last)` to outputs `(rows, 1 + frames, channels)`, the first of which is `hidden`.
+
+`x` is `(rows, frames, channels)`, the states are `(rows, channels)`; `cell` is updated in place. `last` tells that a
+signal of any length ends.
+"""
 
 
 class CpuLSTMLayer:
-    """`LSTMKernel` as the loops' own."""
+    """`LSTMKernel` with the compiled CPU kernels."""
 
-    def __init__(self, of_input: Tensor, of_hidden: Tensor, bias: Tensor) -> None:
-        self._entry = dispatch.convolution(of_input.t()[None], bias, lasting=True)
-        self._weight = load_loops().pack_recurrent_weight(of_hidden)
+    def __init__(self, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor) -> None:
+        self._input_kernel = dispatch.select_conv1d(weight_ih.t()[None], bias, frozen=True)
+        self._weight = load_cpu_kernels().pack_recurrent_weight(weight_hh)
 
     def __call__(self, x: Tensor, hidden: Tensor, cell: Tensor, last: bool) -> Tensor:
         rows, frames, channels = x.shape
         outputs = x.new_empty(rows, 1 + frames, channels)
         outputs[:, 0] = hidden
-        entry = partial(dispatch.run_bucketed, self._entry, stride=1) if last else self._entry
-        gates = _joined([entry(row, frames) for row in torch.split(x, 1)])  # one by one, as if there were no others
-        load_loops().recur(gates, self._weight, cell, outputs)
+        kernel = partial(dispatch.run_bucketed, self._input_kernel, stride=1) if last else self._input_kernel
+        gates = _concat([kernel(row, frames) for row in torch.split(x, 1)])  # row by row, so that none depends on the others
+        load_cpu_kernels().lstm_forward(gates, self._weight, cell, outputs)
         return outputs
 
 
-def _joined(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
+def _concat(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim)
 
 
-class _Undrawn(nn.LSTM):
-    """PyTorch's own, whose weights are not drawn from the host's generator when it is made."""
+class _UninitializedLSTM(nn.LSTM):
+    """`nn.LSTM` that does not draw its weights from PyTorch's global generator, which is the host's."""
 
     def reset_parameters(self) -> None:
         for parameter in self.parameters():
@@ -61,16 +70,16 @@ class _Undrawn(nn.LSTM):
 
 
 class LSTM(Layer):
-    """Long short-term memory (Hochreiter & Schmidhuber 1997), layers one above the other, added to their input."""
+    """Stacked LSTM layers (Hochreiter & Schmidhuber 1997), with a residual connection around all of them."""
 
     benefits_from_batching = True
-    rough = False
-    """Whether TF32 will do for float32, on devices that have it."""
+    allow_tf32 = False
+    """Float32 may be computed in TF32, on devices that have it."""
 
     def __init__(self, channels: int, layers: int) -> None:
         super().__init__()
         self.channels, self.layers = channels, layers
-        self.lstm = _Undrawn(channels, channels, layers, batch_first=True, dtype=torch.float32)
+        self.lstm = _UninitializedLSTM(channels, channels, layers, batch_first=True, dtype=torch.float32)
         self._prepared: list[LSTMKernel] = []
 
     def reset_parameters(self, generator: torch.Generator) -> None:
@@ -80,74 +89,78 @@ class LSTM(Layer):
 
     def init_state(self, setup: StreamSetup) -> LSTMState:
         hidden = setup.zeros(self.layers, self.channels)
-        return LSTMState(hidden, hidden.float(), setup.any_length)
+        return LSTMState(hidden, hidden.float(), setup.dynamic_length)
 
     def prepare(self) -> None:
         gpu = gpu_kernels_for(self.lstm.weight_ih_l0.device)
         if gpu and gpu.supports_lstm(self._weights(0)[1]):
-            self._prepared = [gpu.Recurrence(*self._weights(layer), rough=self.rough) for layer in range(self.layers)]
-        elif (loops := load_loops()) and loops.supports_lstm(self._weights(0)[1]):
+            self._prepared = [
+                gpu.PersistentLSTM(*self._weights(layer), allow_tf32=self.allow_tf32) for layer in range(self.layers)
+            ]
+        elif (cpu := load_cpu_kernels()) and cpu.supports_lstm(self._weights(0)[1]):
             self._prepared = [CpuLSTMLayer(*self._weights(layer)) for layer in range(self.layers)]
 
     def _weights(self, layer: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Weights of the input and of the previous output, `(4 * channels, channels)`, and the sum of both biases."""
-        of_input, of_hidden = (getattr(self.lstm, f"weight_{kind}_l{layer}") for kind in ("ih", "hh"))
-        return of_input, of_hidden, getattr(self.lstm, f"bias_ih_l{layer}") + getattr(self.lstm, f"bias_hh_l{layer}")
+        """Input and recurrent weights, `(4 * channels, channels)` each, and the sum of both biases."""
+        weight_ih, weight_hh = (getattr(self.lstm, f"weight_{kind}_l{layer}") for kind in ("ih", "hh"))
+        return weight_ih, weight_hh, getattr(self.lstm, f"bias_ih_l{layer}") + getattr(self.lstm, f"bias_hh_l{layer}")
 
     def step(self, x: Tensor, state: LSTMState, last: bool) -> Tensor:
         return self.step_many([x], [state], last)[0]
 
     def step_many(self, xs: Sequence[Tensor], states: Sequence[LSTMState], last: bool) -> list[Tensor]:
         if not self._prepared or torch.is_grad_enabled():
-            return [self._alone(x, state, last) for x, state in zip(xs, states, strict=True)]
+            return [self._fallback(x, state, last) for x, state in zip(xs, states, strict=True)]
         if len({x.shape[1] for x in xs}) > 1:
             return [self.step(x, state, last) for x, state in zip(xs, states, strict=True)]
-        return self._recur(xs, states, last) if xs[0].shape[1] else list(xs)
+        return self._run_prepared(xs, states, last) if xs[0].shape[1] else list(xs)
 
-    def _recur(self, xs: Sequence[Tensor], states: Sequence[LSTMState], last: bool) -> list[Tensor]:
-        """All signals frame by frame, with loops of our own, which read the weights once for all."""
-        x, hidden, cell = (_joined(parts) for parts in (xs, [s.hidden for s in states], [s.cell for s in states]))
-        y, hiddens, cells = x, [], []
-        for layer, prepared in enumerate(self._prepared):
-            y = prepared(y, hidden[:, layer], after := cell[:, layer].clone(), last and states[0].any_length)
-            hiddens.append(y[:, -1])
-            cells.append(after)
+    def _run_prepared(self, xs: Sequence[Tensor], states: Sequence[LSTMState], last: bool) -> list[Tensor]:
+        """Run all streams together, so that the weights are read once a frame for all of them."""
+        x, hidden, cell = (_concat(parts) for parts in (xs, [s.hidden for s in states], [s.cell for s in states]))
+        y, next_hidden, next_cells = x, [], []
+        for layer, kernel in enumerate(self._prepared):
+            next_cell = cell[:, layer].clone()
+            y = kernel(y, hidden[:, layer], next_cell, last and states[0].dynamic_length)
+            next_hidden.append(y[:, -1])
+            next_cells.append(next_cell)
             y = y[:, 1:]
-        sizes = [each.shape[0] for each in xs]
-        after_each = (torch.split(torch.stack(parts, dim=1), sizes) for parts in (hiddens, cells))
-        for state, h, c in zip(states, *after_each, strict=True):
+        sizes = [x.shape[0] for x in xs]
+        next_states = (torch.split(torch.stack(parts, dim=1), sizes) for parts in (next_hidden, next_cells))
+        for state, h, c in zip(states, *next_states, strict=True):
             state.hidden, state.cell = h, c
         return list(torch.split(y.add_(x), sizes))
 
-    def _alone(self, x: Tensor, state: LSTMState, last: bool) -> Tensor:
+    def _fallback(self, x: Tensor, state: LSTMState, last: bool) -> Tensor:
         if not x.shape[1]:
             return x
-        y = _joined(
-            [self._part(part, state) for part in (dispatch.power_of_two_chunks(x) if last and state.any_length else [x])], dim=1
-        )
+        chunks = dispatch.power_of_two_chunks(x) if last and state.dynamic_length else [x]
+        y = _concat([self._run_chunk(chunk, state) for chunk in chunks], dim=1)
         return y + x if torch.is_grad_enabled() else y.add_(x)
 
-    def _part(self, x: Tensor, state: LSTMState) -> Tensor:
-        if dispatch.steps_are_faster(x):
+    def _run_chunk(self, x: Tensor, state: LSTMState) -> Tensor:
+        if dispatch.prefers_lstm_steps(x):
             return self._step_by_step(x, state)
-        before = (state.hidden.transpose(0, 1).contiguous(), state.cell.transpose(0, 1).to(x.dtype).contiguous())
+        initial = (state.hidden.transpose(0, 1).contiguous(), state.cell.transpose(0, 1).to(x.dtype).contiguous())
         y: Tensor
-        with tf32_scope(x.device, self.rough):
-            y, (hidden, cell) = self.lstm(x, before)
+        with tf32_scope(x.device, self.allow_tf32):
+            y, (hidden, cell) = self.lstm(x, initial)
         state.hidden, state.cell = hidden.transpose(0, 1), cell.transpose(0, 1).float()
         return y
 
     def _step_by_step(self, x: Tensor, state: LSTMState) -> Tensor:
-        """The same without the library's preparation, which costs as much as a dozen frames. The input's share of all gates is
-        one product for all frames."""
+        """Run a few frames without PyTorch's kernel, whose setup costs as much as a dozen frames.
+
+        The input's contribution to all gates is one GEMM for all frames.
+        """
         hidden, cell = list(state.hidden.unbind(1)), list(state.cell.to(x.dtype).unbind(1))
         for layer in range(self.layers):
-            of_input, of_hidden, bias = self._weights(layer)
+            weight_ih, weight_hh, bias = self._weights(layer)
             h, c, outputs = hidden[layer], cell[layer], []
-            for gates in F.linear(x, of_input, bias).unbind(1):
-                entry, forget, new, out = torch.addmm(gates, h, of_hidden.t()).chunk(4, dim=1)
-                c = torch.addcmul(torch.sigmoid(forget) * c, torch.sigmoid(entry), torch.tanh(new))
-                h = torch.sigmoid(out) * torch.tanh(c)
+            for gates in F.linear(x, weight_ih, bias).unbind(1):
+                i, f, g, o = torch.addmm(gates, h, weight_hh.t()).chunk(4, dim=1)
+                c = torch.addcmul(torch.sigmoid(f) * c, torch.sigmoid(i), torch.tanh(g))
+                h = torch.sigmoid(o) * torch.tanh(c)
                 outputs.append(h)
             hidden[layer], cell[layer], x = h, c, torch.stack(outputs, dim=1)
         state.hidden, state.cell = torch.stack(hidden, dim=1), torch.stack(cell, dim=1).float()

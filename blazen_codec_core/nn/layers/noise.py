@@ -1,4 +1,4 @@
-"""Noise that depends on the seed and the place in the signal alone, so that any cut of a stream hears the same."""
+"""Counter-based noise: it depends on the seed and the position alone, so every chunking of a stream gets the same."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.random import Philox
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..kernels.backends import gpu_kernels_for, load_loops
+from ..kernels.backends import gpu_kernels_for, load_cpu_kernels
 from ..kernels.epilogue import Epilogue
 from .base import COUNTS, Layer, NoiseSource, State, StreamSetup
 from .conv import Conv1d
@@ -20,8 +20,8 @@ class CounterNoise:
     """Standard normal noise from Philox, a counter-based generator (Salmon et al. 2011, "Parallel random numbers:
     as easy as 1, 2, 3"), through the Box-Muller transform.
 
-    The key is `(seed, layer)`, the counter the position, so a value can be had without those before it. All signals
-    of a batch hear the same noise: equal channels stay equal, and a signal does not depend on its neighbours.
+    The key is `(seed, layer)` and the counter the position, so any value is computed without those before it. All signals of a
+    batch get the same noise: equal channels stay equal, and a signal does not depend on its neighbours.
     """
 
     _PER_COUNTER = 8
@@ -32,20 +32,20 @@ class CounterNoise:
 
     def __call__(self, layer: int, position: int, count: int) -> Tensor:
         if self.device and (gpu := gpu_kernels_for(self.device)):
-            made: Tensor = gpu.normals(self.seed & (2**64 - 1), layer, position, count, self.device, self.dtype)
-            return made.reshape(1, count, 1)
+            noise: Tensor = gpu.random_normal(self.seed & (2**64 - 1), layer, position, count, self.device, self.dtype)
+            return noise.reshape(1, count, 1)
         first, skip = divmod(position, self._PER_COUNTER)
         blocks = -(-(skip + count) // self._PER_COUNTER)
         generator = Philox(key=np.array([self.seed & (2**64 - 1), layer], np.uint64), counter=first)
         words = generator.random_raw(blocks * 4)
-        loops = load_loops()
-        normals = (loops.normals if loops else _normals)(words).reshape(-1)
+        cpu = load_cpu_kernels()
+        normals = (cpu.random_normal if cpu else _box_muller)(words).reshape(-1)
         values = torch.from_numpy(normals[skip : skip + count])
         return values.to(self.device, self.dtype).reshape(1, count, 1)
 
 
-def _normals(words: NDArray[np.uint64]) -> NDArray[np.float32]:
-    """`(words, 2)`: what the Box-Muller transform makes of the halves of each word."""
+def _box_muller(words: NDArray[np.uint64]) -> NDArray[np.float32]:
+    """Box-Muller transform of the halves of each word, `(words, 2)`."""
     uniform = ((words >> np.uint64(32)).astype(np.float64) + 0.5) * 2.0**-32
     angle = (words & np.uint64(0xFFFFFFFF)).astype(np.float64) * (2 * np.pi * 2.0**-32)
     radius = np.sqrt(-2 * np.log(uniform))
@@ -59,7 +59,7 @@ class NoiseState(State):
 
 
 class NoiseBlock(Layer):
-    """`x + noise * linear(x)`, as in SNAC's decoder; `layer` tells the blocks of a network apart."""
+    """`x + noise * linear(x)`, as in SNAC's decoder; `layer` is the number of the block in its network."""
 
     def __init__(self, channels: int, layer: int) -> None:
         super().__init__()
@@ -76,6 +76,6 @@ class NoiseBlock(Layer):
         noise = state.noise(self.layer, state.position, frames)
         state.position += frames
         if self.linear.accepts_epilogue and not torch.is_grad_enabled():
-            return self.linear.run_kernel(x, frames, 1, False, Epilogue(scale=noise.reshape(frames), added=x))
-        change = self.linear(x)
-        return torch.addcmul(x, change, noise) if torch.is_grad_enabled() else torch.addcmul(x, change, noise, out=change)
+            return self.linear.run_kernel(x, frames, 1, False, Epilogue(scale=noise.reshape(frames), residual=x))
+        scaled = self.linear(x)
+        return torch.addcmul(x, scaled, noise) if torch.is_grad_enabled() else torch.addcmul(x, scaled, noise, out=scaled)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..kernels import dispatch
-from ..kernels.epilogue import NOTHING, Epilogue
+from ..kernels.epilogue import IDENTITY, Epilogue
 from .base import Layer, Pointwise, State, StreamSetup
 
 
@@ -18,13 +18,13 @@ class BufferedState(State):
 
 
 class TimeGroupNorm(Layer):
-    """Mean 0 and variance 1 over all frames and channels of the signal, then a gain and a bias a channel.
+    """Group normalisation with one group over time (Wu & He 2018, "Group normalization"), then a gain and a bias a channel.
 
-    Group normalisation with one group (Wu & He 2018, "Group normalization"). It needs the whole signal, so all of it is held
-    back until the end: networks with it are for signals of bounded length, such as segments.
+    It needs the whole signal, which is held back until the end: networks with it are for signals of bounded length, such as
+    segments.
 
     Args:
-        inplace: The input may be written over, as what a convolution returns may.
+        inplace: The input may be overwritten, as the output of a convolution may.
     """
 
     def __init__(self, channels: int, epsilon: float = 1e-5, *, inplace: bool = False) -> None:
@@ -32,14 +32,14 @@ class TimeGroupNorm(Layer):
         self.channels, self.epsilon, self.inplace = channels, epsilon, inplace
         self.weight = nn.Parameter(torch.ones(channels, dtype=torch.float32))
         self.bias = nn.Parameter(torch.zeros(channels, dtype=torch.float32))
-        self._prepared: dispatch.Norm | None = None
+        self._prepared: dispatch.GroupNorm | None = None
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         self.weight.uniform_(0.8, 1.2, generator=generator)
         self.bias.uniform_(-0.1, 0.1, generator=generator)
 
     def prepare(self) -> None:
-        self._prepared = dispatch.norm(self.weight, self.bias, self.epsilon)
+        self._prepared = dispatch.group_norm(self.weight, self.bias, self.epsilon)
 
     @property
     def accepts_epilogue(self) -> bool:
@@ -55,14 +55,14 @@ class TimeGroupNorm(Layer):
         return self.step_fused(None, x, state, last)
 
     def step_fused(
-        self, before: Pointwise | None, x: Tensor, state: BufferedState, last: bool, after: Epilogue = NOTHING
+        self, prologue: Pointwise | None, x: Tensor, state: BufferedState, last: bool, epilogue: Epilogue = IDENTITY
     ) -> Tensor:
-        x = before.step(x, None, last) if before else x
+        x = prologue.step(x, None, last) if prologue else x
         if state.held.shape[1]:
             x = torch.cat([state.held, x], dim=1)
-        state.held = x[:, :0].clone() if last else x  # a view would keep all of it
+        state.held = x[:, :0].clone() if last else x  # a view would keep the whole buffer alive
         if not last or not x.shape[1]:
             return x[:, :0]
         if self._prepared and not torch.is_grad_enabled():
-            return self._prepared(x, after, inplace=self.inplace)
+            return self._prepared(x, epilogue, inplace=self.inplace)
         return dispatch.normalize(x, self.weight, self.bias, self.epsilon, inplace=self.inplace)

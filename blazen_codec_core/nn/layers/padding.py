@@ -15,7 +15,7 @@ from .base import COUNTS, Layer, State, StreamSetup
 
 @dataclasses.dataclass
 class SignalLengths(State):
-    """Total number of frames of each signal in a batch; `None` if all signals have the same."""
+    """Total number of frames of each signal in a batch; `None` if all have the same."""
 
     frames: tuple[int, ...] | None
 
@@ -25,19 +25,19 @@ class SignalLengths(State):
 
 @dataclasses.dataclass
 class LengthState(State):
-    """State of a layer that must know where each signal ends."""
+    """State of a layer that needs the length of each signal."""
 
-    ends: SignalLengths
+    lengths: SignalLengths
     seen: int = dataclasses.field(metadata={COUNTS: True})
 
-    def left(self) -> tuple[int, ...] | None:
-        """Number of frames still to come of each signal; `None` if all signals have the same."""
-        frames = self.ends.frames
+    def remaining(self) -> tuple[int, ...] | None:
+        """Frames still to come of each signal; `None` if all have the same."""
+        frames = self.lengths.frames
         return None if frames is None or len(set(frames)) == 1 else tuple(count - self.seen for count in frames)
 
 
-def counted(frames: tuple[int, ...], x: Tensor) -> Tensor:
-    """`(batch,)`, where the signal is."""
+def length_tensor(frames: tuple[int, ...], x: Tensor) -> Tensor:
+    """Lengths as a tensor `(batch,)` on the device of `x`."""
     return torch.tensor(frames, dtype=torch.int32, device=x.device)
 
 
@@ -47,23 +47,23 @@ class ZeroState(LengthState):
 
 
 class ZeroPadding(Layer):
-    """So many zeros before the signal and after it."""
+    """Zeros before and after the signal."""
 
     def __init__(self, left: int, right: int) -> None:
         super().__init__()
         self.left, self.right = left, right
 
     def init_state(self, setup: StreamSetup) -> ZeroState:
-        return ZeroState(SignalLengths(setup.ends), 0, begun=False)
+        return ZeroState(SignalLengths(setup.lengths), 0, begun=False)
 
-    def now(self, frames: int, state: ZeroState, last: bool) -> tuple[int, int]:
+    def pads_for_step(self, frames: int, state: ZeroState, last: bool) -> tuple[int, int]:
         """Numbers of zeros before and after the frames of this step."""
         left, right = 0 if state.begun else self.left, self.right if last else 0
         state.begun, state.seen = True, state.seen + frames
         return left, right
 
     def step(self, x: Tensor, state: ZeroState, last: bool) -> Tensor:
-        left, right = self.now(x.shape[1], state, last)
+        left, right = self.pads_for_step(x.shape[1], state, last)
         return F.pad(x, (0, 0, left, right)) if left or right else x
 
     def frames_out(self, frames: int, last: bool) -> int:
@@ -72,7 +72,13 @@ class ZeroPadding(Layer):
 
 @dataclasses.dataclass
 class ReflectState(LengthState):
-    """`waiting` is the signal until there is enough of it to reflect; `recent` its last frames from then on."""
+    """State of `ReflectPadding`.
+
+    Attributes:
+        waiting: The signal so far, until there is enough of it to mirror.
+        recent: The last frames from then on.
+        begun: Frames have come out.
+    """
 
     waiting: Tensor
     recent: Tensor
@@ -80,46 +86,46 @@ class ReflectState(LengthState):
 
 
 class ReflectPadding(Layer):
-    """The signal mirrored at its ends, after a multiple of `stride` frames.
+    """Reflection padding to a multiple of `stride` frames.
 
         3 2 1 | 0 1 2 3 4 5 6 7 8 | 7 6 5        left and right are 3
 
-    The frames that a signal lacks to a multiple of `stride` are mirrored in as well. A signal too short to be mirrored is
-    extended by zeros first, as far as the longer of the two paddings needs, and they count as padding.
+    Frames that a signal lacks to a multiple of `stride` are mirrored as well. A signal too short to be mirrored is first extended
+    by zeros, as far as the longer padding needs; these count as padding.
 
     The rule for short signals is that of Défossez et al. 2022, "High Fidelity Neural Audio Compression".
 
     Args:
-        left: Frames before the signal, which begins to come out when `left + 1` frames are in.
-        right: Frames after it.
-        stride: Of the convolution that follows.
+        left: Frames before the signal. Output begins once `left + 1` frames are in.
+        right: Frames after the signal.
+        stride: Stride of the convolution that follows.
     """
 
     def __init__(self, channels: int, left: int, right: int, stride: int = 1) -> None:
         super().__init__()
         self.channels, self.left, self.right, self.stride = channels, left, right, stride
-        self.most = right + stride - 1
-        """The most frames that can follow the signal."""
+        self.max_right = right + stride - 1
+        """Most frames of right padding."""
         self.needed = left + 1
-        """Frames that must be in before any come out."""
+        """Input frames needed before any come out."""
 
     def init_state(self, setup: StreamSetup) -> ReflectState:
         return ReflectState(
-            SignalLengths(setup.ends), 0, setup.zeros(0, self.channels), setup.zeros(0, self.channels), begun=False
+            SignalLengths(setup.lengths), 0, setup.zeros(0, self.channels), setup.zeros(0, self.channels), begun=False
         )
 
-    def after(self, frames: int) -> int:
-        """Number of mirrored frames after a signal of `frames` frames."""
+    def right_padding(self, frames: int) -> int:
+        """Frames of right padding of a signal of `frames` frames."""
         return self.right + -frames % self.stride
 
     def frames_out(self, frames: int, last: bool) -> int:
         if last:
-            return self.left + frames + self.after(frames) if frames else 0
+            return self.left + frames + self.right_padding(frames) if frames else 0
         return self.left + frames if frames >= self.needed else 0
 
     def step(self, x: Tensor, state: ReflectState, last: bool) -> Tensor:
-        if last and (frames := state.left()) is not None:
-            return self._each_end(x, frames, state)
+        if last and (frames := state.remaining()) is not None:
+            return self._pad_ragged(x, frames, state)
         state.seen += x.shape[1]
         if state.waiting.shape[1]:
             x = torch.cat([state.waiting, x], dim=1)
@@ -131,93 +137,93 @@ class ReflectPadding(Layer):
         if not state.begun:
             state.begun, state.waiting = True, x[:, :0].clone()
             if self.left and state.seen:
-                parts.insert(0, self._start(x))
-        if last and state.seen and self.after(state.seen):
-            parts.append(self._end(state))
+                parts.insert(0, self._left_part(x))
+        if last and state.seen and self.right_padding(state.seen):
+            parts.append(self._right_part(state))
         return torch.cat(parts, dim=1) if len(parts) > 1 else x
 
-    def plain(self, frames: int, state: ReflectState, last: bool) -> bool:
-        """Tell whether the next frames come out at once, and hold all that is to be mirrored around them."""
+    def reflects_at_once(self, frames: int, state: ReflectState, last: bool) -> bool:
+        """Tell whether the next frames come out at once, and contain all frames to be mirrored around them."""
         begins = state.begun or (not state.seen and frames >= self.needed)
-        return begins and (not last or frames > self.most)
+        return begins and (not last or frames > self.max_right)
 
-    def now(self, frames: int, state: ReflectState, last: bool) -> tuple[int, int]:
+    def pads_for_step(self, frames: int, state: ReflectState, last: bool) -> tuple[int, int]:
         """Numbers of mirrored frames before and after the frames of this step."""
         left = 0 if state.begun else self.left
         state.begun, state.seen = True, state.seen + frames
-        return left, self.after(state.seen) if last else 0
+        return left, self.right_padding(state.seen) if last else 0
 
-    def mirror(self, x: Tensor, plain: slice, left: int, right: int, state: ReflectState) -> None:
-        """Writes mirror images of plain frames, which are those in the slice of x, over so many before and after them."""
-        start, end = plain.start, plain.stop
+    def mirror(self, x: Tensor, signal: slice, left: int, right: int, state: ReflectState) -> None:
+        """Mirror the frames `signal` of `x` into the `left` frames before and the `right` frames after them, in place."""
+        start, end = signal.start, signal.stop
         x[:, start - left : start] = x[:, start + 1 : start + left + 1].flip(1)
         x[:, end : end + right] = x[:, end - right - 1 : end - 1].flip(1)
-        self._remember(x[:, plain], state)
+        self._remember(x[:, signal], state)
 
-    def _each_end(self, x: Tensor, frames: tuple[int, ...], state: ReflectState) -> Tensor:
-        if not self.plain(min(frames), state, True):
-            raise InferenceError("a signal too short to be mirrored cannot run beside others")
-        left, right = self.now(x.shape[1], state, True)
+    def _pad_ragged(self, x: Tensor, frames: tuple[int, ...], state: ReflectState) -> Tensor:
+        if not self.reflects_at_once(min(frames), state, True):
+            raise InferenceError("a signal too short to be mirrored cannot be batched; run it by itself")
+        left, right = self.pads_for_step(x.shape[1], state, True)
         x = F.pad(x, (0, 0, left, right))
         if left:
             x[:, :left] = x[:, left + 1 : 2 * left + 1].flip(1)
-        place, ends = torch.arange(x.shape[1], device=x.device), (counted(frames, x) + left)[:, None]
-        place = torch.where(place < ends, place, (2 * (ends - 1) - place).clamp(min=0))
-        return x.gather(1, place[:, :, None].expand_as(x))
+        frame, lengths = torch.arange(x.shape[1], device=x.device), (length_tensor(frames, x) + left)[:, None]
+        frame = torch.where(frame < lengths, frame, (2 * (lengths - 1) - frame).clamp(min=0))
+        return x.gather(1, frame[:, :, None].expand_as(x))
 
-    def _start(self, x: Tensor) -> Tensor:
-        """Frames before the signal, which begins with x."""
-        enough = F.pad(x, (0, 0, 0, max(0, self.left + 1 - x.shape[1])))
-        return enough[:, 1 : self.left + 1].flip(1)
+    def _left_part(self, x: Tensor) -> Tensor:
+        """Frames before the signal, which begins with `x`."""
+        extended = F.pad(x, (0, 0, 0, max(0, self.left + 1 - x.shape[1])))
+        return extended[:, 1 : self.left + 1].flip(1)
 
     def _remember(self, x: Tensor, state: ReflectState) -> None:
-        if self.most:
-            known = torch.cat([state.recent, x], dim=1) if x.shape[1] <= self.most else x
-            state.recent = known[:, -self.most - 1 :].clone()
+        if self.max_right:
+            recent = torch.cat([state.recent, x], dim=1) if x.shape[1] <= self.max_right else x
+            state.recent = recent[:, -self.max_right - 1 :].clone()
 
-    def _end(self, state: ReflectState) -> Tensor:
-        """The zeros of a short signal, then the mirrored end."""
-        count = self.after(state.seen)
+    def _right_part(self, state: ReflectState) -> Tensor:
+        """Zeros that extend a short signal, then the mirrored end."""
+        count = self.right_padding(state.seen)
         zeros = max(0, max(self.left, count) + 1 - state.seen)
         end = F.pad(state.recent, (0, 0, 0, zeros))
         return torch.cat([end[:, state.recent.shape[1] :], end[:, :-1].flip(1)], dim=1)[:, :count]
 
 
 class EdgePadding(ReflectPadding):
-    """The signal continued at its ends, after a multiple of `stride` frames, as `ReflectPadding` otherwise.
+    """Padding by the first and last frame, or by zeros; otherwise as `ReflectPadding`.
 
         0 0 0 | 0 1 2 3 4 5 6 7 8 | 8 8 8        left and right are 3
 
     Args:
-        silent: Zeros before and after it, in place of its first and its last frame.
+        silent: Pad with zeros.
     """
 
     def __init__(self, channels: int, left: int, right: int, stride: int = 1, *, silent: bool) -> None:
         super().__init__(channels, left, right, stride)
         self.needed, self.silent = 1, silent
 
-    def mirror(self, x: Tensor, plain: slice, left: int, right: int, state: ReflectState) -> None:
-        start, end = plain.start, plain.stop
+    def mirror(self, x: Tensor, signal: slice, left: int, right: int, state: ReflectState) -> None:
+        start, end = signal.start, signal.stop
         x[:, start - left : start] = 0 if self.silent else x[:, start : start + 1]
         x[:, end : end + right] = 0 if self.silent else x[:, end - 1 : end]
-        self._remember(x[:, plain], state)
+        self._remember(x[:, signal], state)
 
-    def _each_end(self, x: Tensor, frames: tuple[int, ...], state: ReflectState) -> Tensor:
-        if not self.plain(min(frames), state, True):
-            raise InferenceError("a signal shorter than its padding cannot run beside others")
-        left, right = self.now(x.shape[1], state, True)
-        first = self._start(x) if left else x[:, :0]
+    def _pad_ragged(self, x: Tensor, frames: tuple[int, ...], state: ReflectState) -> Tensor:
+        if not self.reflects_at_once(min(frames), state, True):
+            raise InferenceError("a signal shorter than its padding cannot be batched; run it by itself")
+        left, right = self.pads_for_step(x.shape[1], state, True)
+        first = self._left_part(x) if left else x[:, :0]
         x = F.pad(torch.cat([first, x], dim=1), (0, 0, 0, right))
-        place, ends = torch.arange(x.shape[1], device=x.device), (counted(frames, x) + left)[:, None]
+        frame, lengths = torch.arange(x.shape[1], device=x.device), (length_tensor(frames, x) + left)[:, None]
         if self.silent:
-            return x.masked_fill((place >= ends)[:, :, None], 0)
-        return x.gather(1, torch.minimum(place, ends - 1)[:, :, None].expand_as(x))
+            return x.masked_fill((frame >= lengths)[:, :, None], 0)
+        return x.gather(1, torch.minimum(frame, lengths - 1)[:, :, None].expand_as(x))
 
-    def _start(self, x: Tensor) -> Tensor:
+    def _left_part(self, x: Tensor) -> Tensor:
         return self._repeated(x[:, :1], self.left)
 
-    def _end(self, state: ReflectState) -> Tensor:
-        return self._repeated(state.recent[:, -1:], self.after(state.seen))
+    def _right_part(self, state: ReflectState) -> Tensor:
+        return self._repeated(state.recent[:, -1:], self.right_padding(state.seen))
 
     def _repeated(self, frame: Tensor, count: int) -> Tensor:
         frame = torch.zeros_like(frame) if self.silent else frame
@@ -231,7 +237,7 @@ class CropState(State):
 
 
 class Crop(Layer):
-    """Drops the first `left` frames of a signal, and its last `right`."""
+    """Drop the first `left` and the last `right` frames of a signal."""
 
     def __init__(self, channels: int, left: int, right: int) -> None:
         super().__init__()
@@ -254,7 +260,7 @@ class Crop(Layer):
 
 
 def same_padding(span: int, stride: int, causal: bool) -> tuple[int, int]:
-    """The paddings with which a convolution gives a frame for every `stride` frames: all before the signal if causal."""
+    """Left and right padding with which a convolution gives one frame for every `stride`; all on the left if causal."""
     total = span - stride
     right = 0 if causal else total // 2
     return total - right, right

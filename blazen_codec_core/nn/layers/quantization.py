@@ -22,53 +22,54 @@ from .conv import Conv1d
 
 
 class VectorQuantizer(StreamingModule):
-    """One codebook of `entries` vectors, of which the nearest is taken.
+    """One codebook: a vector is quantized to the nearest of its `entries`.
 
     A frame of this codebook covers `stride` frames of the latent signal, which are averaged on the way in and repeated
     on the way out.
 
     Args:
-        channels: Of the latent signal.
-        spread: Of the entries, when they are drawn at random.
+        channels: Channels of the latent signal.
+        init_std: Standard deviation of randomly drawn entries.
     """
 
-    def __init__(self, channels: int, entries: int, stride: int = 1, *, spread: float = 1.0) -> None:
+    def __init__(self, channels: int, entries: int, stride: int = 1, *, init_std: float = 1.0) -> None:
         super().__init__()
-        self.stride, self.spread = stride, spread
+        self.stride, self.init_std = stride, init_std
         self.codebook = nn.Parameter(torch.zeros(entries, channels, dtype=torch.float32))
-        self._prepared: dispatch.Search | None = None
+        self._prepared: dispatch.CodebookSearch | None = None
 
     def reset_parameters(self, generator: torch.Generator) -> None:
-        self.codebook.normal_(0.0, self.spread, generator=generator)
+        self.codebook.normal_(0.0, self.init_std, generator=generator)
 
     def project(self, z: Tensor) -> Tensor:
-        """`(batch, frames, channels)` to the codebook's own space and rate, `(batch, frames / stride, code_channels)`."""
+        """Project `(batch, frames, channels)` to the codebook's own space and rate, `(batch, frames / stride, code_channels)`."""
         return z.reshape(z.shape[0], -1, self.stride, z.shape[2]).mean(2) if self.stride > 1 else z
 
     def prepare(self) -> None:
-        self._prepared = self.make_search(lasting=True)
+        self._prepared = self.make_search(frozen=True)
 
-    def make_search(self, lasting: bool) -> dispatch.Search:
-        """Choose the search for the entry at the smallest distance.
+    def make_search(self, frozen: bool) -> dispatch.CodebookSearch:
+        """Choose the kernel that finds the nearest entry.
 
-        The squared distance, less what is the same for all entries, is minus twice what is compared here.
+        Minus half the squared distance, without the vector's own norm, is the inner product minus half the entry's squared norm.
         """
-        return dispatch.search(self.codebook.t(), self.codebook.square().sum(-1) / -2, lasting=lasting)
+        return dispatch.codebook_search(self.codebook.t(), self.codebook.square().sum(-1) / -2, frozen=frozen)
 
     def nearest(self, codes: Tensor) -> Tensor:
         """Indices `(batch, frames)` of the nearest entries."""
-        return (self._prepared or self.make_search(lasting=False))(codes)
+        return (self._prepared or self.make_search(frozen=False))(codes)
 
     def expand(self, codes: Tensor) -> Tensor:
-        """Vectors of the codebook's space `(batch, frames / stride, code_channels)` to `(batch, frames, channels)`."""
+        """Map vectors of the codebook's space `(batch, frames / stride, code_channels)` to `(batch, frames, channels)`."""
         return codes.repeat_interleave(self.stride, dim=1) if self.stride > 1 else codes
 
     def decode(self, indices: Tensor) -> Tensor:
+        """Latent `(batch, frames, channels)` of indices `(batch, frames / stride)`."""
         return self.expand(F.embedding(indices, self.codebook))
 
 
 class FactorizedQuantizer(VectorQuantizer):
-    """A codebook in a small space, reached and left through linear projections, in which the nearest in angle is taken."""
+    """A codebook in a low-dimensional space between linear projections, searched by cosine similarity."""
 
     def __init__(self, channels: int, entries: int, code_channels: int, stride: int = 1) -> None:
         super().__init__(code_channels, entries, stride)
@@ -78,9 +79,9 @@ class FactorizedQuantizer(VectorQuantizer):
     def project(self, z: Tensor) -> Tensor:
         return self.in_proj(super().project(z))
 
-    def make_search(self, lasting: bool) -> dispatch.Search:
-        """The same for the entry nearest in angle; the length of a vector does not matter to that."""
-        return dispatch.search(F.normalize(self.codebook, dim=1).t(), None, lasting=lasting)
+    def make_search(self, frozen: bool) -> dispatch.CodebookSearch:
+        """Choose the kernel that finds the entry of highest cosine similarity; the norm of the vector does not matter."""
+        return dispatch.codebook_search(F.normalize(self.codebook, dim=1).t(), None, frozen=frozen)
 
     def expand(self, codes: Tensor) -> Tensor:
         return super().expand(self.out_proj(codes))
@@ -88,7 +89,7 @@ class FactorizedQuantizer(VectorQuantizer):
 
 @dataclasses.dataclass
 class QuantizerState(WindowState):
-    books: int
+    num_codebooks: int
 
 
 @dataclasses.dataclass
@@ -99,16 +100,16 @@ class Quantized:
     """The quantized latent, with straight-through gradients, `(batch, frames, channels)`."""
     indices: list[Tensor]
     commitment: Tensor
-    """How far the encoder's projections are from their entries; gradients to the encoder."""
+    """Mean squared distance of the projections from their entries, with gradients to the encoder."""
     codebook: Tensor
-    """The same distance; gradients to the entries."""
+    """The same distance, with gradients to the entries."""
 
 
 class ResidualVectorQuantizer(nn.Module):
-    """Codebooks one after the other, each on what the ones before it left over.
+    """Residual vector quantizer: each codebook quantizes what those before it left over.
 
     Args:
-        channels: Of the latent signal.
+        channels: Channels of the latent signal.
         quantizers: The codebooks.
     """
 
@@ -117,7 +118,7 @@ class ResidualVectorQuantizer(nn.Module):
         self.channels = channels
         self.quantizers = nn.ModuleList(quantizers)
         self.group = math.lcm(*(quantizer.stride for quantizer in self))
-        """Latent frames that hold a whole number of tokens of every codebook."""
+        """Fewest latent frames with an integer number of tokens of every codebook."""
 
     def __len__(self) -> int:
         return len(self.quantizers)
@@ -125,21 +126,21 @@ class ResidualVectorQuantizer(nn.Module):
     def __iter__(self) -> Iterator[VectorQuantizer]:
         return iter(cast(Iterable[VectorQuantizer], self.quantizers))
 
-    def init_state(self, setup: StreamSetup, books: int | None = None) -> QuantizerState:
-        """The state of a new stream that uses the first so many codebooks; all by default."""
-        return QuantizerState(dataclasses.replace(setup, dtype=self.dtype).zeros(0, self.channels), books or len(self))
+    def init_state(self, setup: StreamSetup, num_codebooks: int | None = None) -> QuantizerState:
+        """State of a new stream that uses the first `num_codebooks` codebooks; all by default."""
+        return QuantizerState(dataclasses.replace(setup, dtype=self.dtype).zeros(0, self.channels), num_codebooks or len(self))
 
     @property
     def dtype(self) -> torch.dtype:
-        """Floating type in which it takes latent frames, whatever type the network around it has."""
+        """Floating dtype of its input, whatever dtype the network around it has."""
         return next(iter(self)).codebook.dtype
 
     def frames_out(self, frames: int) -> int:
-        """Number of latent frames that are quantized once `frames` have gone in."""
+        """Latent frames that are quantized once `frames` have gone in."""
         return frames // self.group * self.group
 
     def step(self, z: Tensor, state: QuantizerState) -> list[Tensor]:
-        """Latent frames `(batch, frames, channels)` to indices `(batch, frames / stride)` a codebook, in whole groups."""
+        """Quantize `(batch, frames, channels)` to indices `(batch, frames / stride)` of each codebook, in complete groups."""
         if state.pending.shape[1]:
             z = torch.cat([state.pending, z], dim=1)
         frames = self.frames_out(z.shape[1])
@@ -149,25 +150,25 @@ class ResidualVectorQuantizer(nn.Module):
         for quantizer in self:
             index = quantizer.nearest(quantizer.project(residual))
             indices.append(index)
-            if len(indices) == state.books:
+            if len(indices) == state.num_codebooks:
                 break
             residual -= quantizer.decode(index)
         return indices
 
     def decode(self, indices: Sequence[Tensor]) -> Tensor:
-        """Indices of the first codebooks, `(batch, frames / stride)` each, to the latent `(batch, frames, channels)`."""
+        """Latent `(batch, frames, channels)` of the indices of the first codebooks, `(batch, frames / stride)` each."""
         parts = [quantizer.decode(index) for quantizer, index in zip(self, indices, strict=False)]
         z = parts[0]
         for part in parts[1:]:
             z = z + part
         return z
 
-    def forward(self, z: Tensor, keep: Tensor | None = None) -> Quantized:
-        """The whole latent signal, for training.
+    def forward(self, z: Tensor, num_used: Tensor | None = None) -> Quantized:
+        """Quantize a whole latent signal, for training.
 
         Args:
             z: `(batch, frames, channels)`, frames a multiple of `group`.
-            keep: `(batch,)`, how many codebooks each signal uses; all by default (quantizer dropout).
+            num_used: Codebooks that each signal uses, `(batch,)`; all by default (quantizer dropout).
         """
         residual, total = z, torch.zeros_like(z)
         indices, commitment, codebook = [], z.new_zeros(()), z.new_zeros(())
@@ -175,7 +176,7 @@ class ResidualVectorQuantizer(nn.Module):
             projected = quantizer.project(residual)
             index = quantizer.nearest(projected.detach())
             chosen = F.embedding(index, quantizer.codebook)
-            used = z.new_ones(z.shape[0]) if keep is None else (keep > number).to(z.dtype)
+            used = z.new_ones(z.shape[0]) if num_used is None else (num_used > number).to(z.dtype)
             weight = used[:, None, None]
             commitment = commitment + (weight * (projected - chosen.detach()).square()).mean()
             codebook = codebook + (weight * (projected.detach() - chosen).square()).mean()

@@ -46,7 +46,7 @@ class EncodecNetwork(CodecNetwork):
         self.encoder = encoder(a)
         books = range(a.num_codebooks)
         self.quantizer = ResidualVectorQuantizer(
-            a.hidden_size, (VectorQuantizer(a.hidden_size, a.codebook_size, spread=0.3 * 0.95**book) for book in books)
+            a.hidden_size, (VectorQuantizer(a.hidden_size, a.codebook_size, init_std=0.3 * 0.95**book) for book in books)
         )
         self.decoder = decoder(a)
 

@@ -69,7 +69,7 @@ def decoder(a: SnacArchitecture) -> Sequential:
         padding = math.ceil(stride / 2)
         crop = (padding, padding - stride % 2)
         noise = [NoiseBlock(channels // 2, number)] if a.noise else []
-        layers.append(blocks.upsampling(channels, stride, crop=crop, after=noise, depthwise=a.depthwise))
+        layers.append(blocks.upsampling(channels, stride, crop=crop, tail_layers=noise, depthwise=a.depthwise))
         channels //= 2
     late = Tiling(slice(len(layers) - 2, None), LATE_FRAMES)
     return Sequential([*layers, Snake(channels), Conv1d(channels, 1, 7, padding=3, gain=0.05), Tanh()], late)

@@ -75,7 +75,7 @@ def test_what_lies_behind_the_end_of_a_signal_is_not_heard(name, lengths, first,
             for module in layer.modules():
                 if isinstance(module, StreamingModule):
                     module.prepare()
-        state = layer.init_state(StreamSetup(len(lengths), x.device, ends=tuple(lengths)))
+        state = layer.init_state(StreamSetup(len(lengths), x.device, lengths=tuple(lengths)))
         y = torch.cat([layer.step(x[:, :first], state, False), layer.step(x[:, first:], state, True)], dim=1)
         for row, length in enumerate(lengths):
             alone = layer(x[row : row + 1, :length])
@@ -85,7 +85,7 @@ def test_what_lies_behind_the_end_of_a_signal_is_not_heard(name, lengths, first,
 
 def test_signals_too_short_to_be_mirrored_are_refused_beside_longer_ones():
     layer = mirroring(7, 1, 3, 3)
-    state = layer.init_state(StreamSetup(2, torch.device("cpu"), ends=(2, 30)))
+    state = layer.init_state(StreamSetup(2, torch.device("cpu"), lengths=(2, 30)))
     with pytest.raises(InferenceError, match="too short"):
         layer.step(torch.zeros(2, 30, CHANNELS), state, True)
 
@@ -144,6 +144,6 @@ def test_arrays_go_to_a_device_at_once():
 
 @pytest.mark.parametrize("name", ["snac_tiny", "dac_tiny", "encodec_tiny"])
 def test_tf32_is_float32_where_there_is_none(name):
-    exact, rough = (bc.load(name, device="cpu", dtype=dtype) for dtype in ("float32", "tfloat32"))
+    exact, allow_tf32 = (bc.load(name, device="cpu", dtype=dtype) for dtype in ("float32", "tfloat32"))
     pcm = voice(0.5, exact.sample_rate)
-    assert rough.encode(pcm, rough.sample_rate) == exact.encode(pcm, exact.sample_rate)
+    assert allow_tf32.encode(pcm, allow_tf32.sample_rate) == exact.encode(pcm, exact.sample_rate)

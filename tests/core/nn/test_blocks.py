@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from afters import after_of, drawn, finished
+from afters import apply_epilogue, drawn, epilogue_for
 from hypothesis import given
 from hypothesis import strategies as st
 from processors import blocks
@@ -15,7 +15,7 @@ from blazen_codec_core.nn.kernels.epilogue import ELU, NONE, SNAKE, Epilogue
 from blazen_codec_core.nn.kernels.winograd import F_3_2, F_4_3, F_5_2, F_8_7, F_8_7_FAST
 
 fused = pytest.importorskip("blazen_codec_core.nn.kernels.cpu", reason="numba, which compiles the blocks, is not installed")
-from blazen_codec_core.nn.kernels.cpu.direct_conv import Blocks  # noqa: E402
+from blazen_codec_core.nn.kernels.cpu.direct_conv import DirectConv1d  # noqa: E402
 from blazen_codec_core.nn.kernels.cpu.kn2row_conv import Kn2rowConv1d  # noqa: E402
 from blazen_codec_core.nn.kernels.cpu.simd import LANES  # noqa: E402
 from blazen_codec_core.nn.kernels.cpu.winograd_conv import WinogradConv1d  # noqa: E402
@@ -45,7 +45,7 @@ def test_blocks_are_the_convolution(kernel, stride, dilation, channels, frames, 
     weight = drawn(kernel, *channels) / (kernel * channels[0]) ** 0.5
     offset = drawn(channels[1], seed=1) if bias else torch.zeros(channels[1])
     x = drawn(batch, (frames - 1) * stride + (kernel - 1) * dilation + 1 + more, channels[0], seed=frames)
-    got = Blocks(weight, offset if bias else None, stride, dilation)(x, frames)
+    got = DirectConv1d(weight, offset if bias else None, stride, dilation)(x, frames)
     torch.testing.assert_close(got.double(), written_out(x, weight, offset, frames, stride, dilation), rtol=0, atol=2e-5)
 
 
@@ -80,7 +80,7 @@ def test_filters_of_single_channels_are_the_convolution(kernel, dilation, channe
     weight = drawn(kernel, 1, channels) / kernel**0.5
     offset = drawn(channels, seed=1) if bias else None
     x = drawn(batch, frames + (kernel - 1) * dilation + more, channels, seed=frames)
-    got = fused.convolution(weight, offset, dilation=dilation, groups=channels)(x, frames)
+    got = fused.select_conv1d(weight, offset, dilation=dilation, groups=channels)(x, frames)
     wanted = sum(x[:, j * dilation : j * dilation + frames].double() * weight[j].double() for j in range(kernel))
     torch.testing.assert_close(got.double(), wanted if offset is None else wanted + offset.double(), rtol=0, atol=1e-5)
 
@@ -98,7 +98,7 @@ def test_taps_together_are_the_convolution(kernel, dilation, channels, frames, b
     weight = drawn(kernel, *channels) / (kernel * channels[0]) ** 0.5
     offset = drawn(channels[1], seed=1) if bias else torch.zeros(channels[1])
     x = drawn(batch, frames + (kernel - 1) * dilation + more, channels[0], seed=frames)
-    way = fused.convolution(weight, offset if bias else None, dilation=dilation)
+    way = fused.select_conv1d(weight, offset if bias else None, dilation=dilation)
     assert type(way) is Kn2rowConv1d
     got = way(x, frames)
     assert got.shape == (batch, frames, channels[1])
@@ -109,23 +109,23 @@ def test_taps_together_are_the_convolution(kernel, dilation, channels, frames, b
 def test_other_types_are_refused(dtype):
     x, right = drawn(1, 70, 64), drawn(1, 64, 64)
     for way in (
-        Blocks(right, None),
+        DirectConv1d(right, None),
         WinogradConv1d(F_5_2, drawn(2, 64, 64), None),
-        fused.convolution(drawn(7, 1, 64), None, groups=64),
+        fused.select_conv1d(drawn(7, 1, 64), None, groups=64),
     ):
         with pytest.raises(TypeError):
             way(x.to(dtype), 60)
         with pytest.raises(TypeError):
-            way(x, 60, Epilogue(added=x.to(dtype)))
+            way(x, 60, Epilogue(residual=x.to(dtype)))
     with pytest.raises(TypeError):
-        fused.Norm(drawn(64), drawn(64), 1e-5)(x.to(dtype))
+        fused.GroupNorm(drawn(64), drawn(64), 1e-5)(x.to(dtype))
 
 
 def test_there_is_no_way_for_some_shapes():
     """One channel out of one tap, of a stride, or of fewer channels than a vector has; channels out that leave half a vector."""
     half = 3 * LANES // 2
     for shape, options in [((1, 64, 1), {}), ((4, 64, 1), {"stride": 2}), ((7, LANES - 1, 1), {}), ((7, 64, half), {})]:
-        assert fused.convolution(torch.zeros(shape), None, **options) is None
+        assert fused.select_conv1d(torch.zeros(shape), None, **options) is None
 
 
 @given(
@@ -143,15 +143,15 @@ def test_what_comes_after_is_done_on_the_way(way, frames, channels, batch, kind,
     weight = drawn(*taps, channels) / (taps[0] * taps[1]) ** 0.5
     alone = way == "single channels"
     x = drawn(batch, frames + taps[0] - 1, channels if alone else taps[1], seed=3)
-    made_by = fused.convolution(weight, drawn(channels, seed=4), groups=channels if alone else 1)
+    made_by = fused.select_conv1d(weight, drawn(channels, seed=4), groups=channels if alone else 1)
     if way == "norm":
-        x, norm = drawn(batch, frames, channels, seed=3), fused.Norm(drawn(channels, seed=5), drawn(channels, seed=6), 1e-5)
+        x, norm = drawn(batch, frames, channels, seed=3), fused.GroupNorm(drawn(channels, seed=5), drawn(channels, seed=6), 1e-5)
 
         def made_by(x, frames, *after):
             return norm(x, *after)
 
-    after = after_of(kind, scaled, added, batch, frames, channels, held)
-    wanted = finished(made_by(x, frames).double(), after)
+    after = epilogue_for(kind, scaled, added, batch, frames, channels, held)
+    wanted = apply_epilogue(made_by(x, frames).double(), after)
     torch.testing.assert_close(made_by(x, frames, after).double(), wanted, rtol=0, atol=5e-6)
 
 
@@ -159,18 +159,18 @@ def test_what_comes_after_is_done_on_the_way(way, frames, channels, batch, kind,
     sizes=st.tuples(st.integers(0, 5), st.integers(0, 3), st.integers(0, 40) | st.just(2000), st.integers(0, 3)),
     channels=st.sampled_from([1, 3, 16, 40]),
     kind=st.sampled_from([NONE, SNAKE, ELU]),
-    ends=st.none() | st.tuples(st.integers(0, 45), st.integers(0, 45)),
+    lengths=st.none() | st.tuples(st.integers(0, 45), st.integers(0, 45)),
 )
-def test_a_signal_is_joined_to_what_was_before_it(sizes, channels, kind, ends):
+def test_a_signal_is_joined_to_what_was_before_it(sizes, channels, kind, lengths):
     tail, left, frames, right = sizes
-    after = after_of(kind, False, False, 2, frames, channels)
+    after = epilogue_for(kind, False, False, 2, frames, channels)
     before, x = drawn(2, tail, channels), drawn(2, frames, channels, seed=1)
-    made = finished(x.double(), after)
-    for row, end in enumerate(ends or ()):
+    made = apply_epilogue(x.double(), after)
+    for row, end in enumerate(lengths or ()):
         made[row, end:] = 0
     wanted = torch.cat([before.double(), torch.zeros(2, left, channels), made, torch.zeros(2, right, channels)], dim=1)
     got = torch.empty_like(wanted, dtype=x.dtype)
-    fused.join(before, x, left, after, got, None if ends is None else torch.tensor(ends))
+    fused.assemble_input(before, x, left, after, got, None if lengths is None else torch.tensor(lengths))
     torch.testing.assert_close(got.double(), wanted, rtol=0, atol=2e-6)
 
 
@@ -178,7 +178,7 @@ def test_a_signal_is_joined_to_what_was_before_it(sizes, channels, kind, ends):
 def test_a_stride_is_a_frame_of_frames(taps):
     weight, bias = drawn(4 * taps, 48, 224) / (200 * taps) ** 0.5, drawn(224, seed=1)
     x = drawn(1, 4 * (76 + taps), 48, seed=2)
-    way = fused.convolution(weight, bias, 4)
+    way = fused.select_conv1d(weight, bias, 4)
     assert type(way) is WinogradConv1d
     torch.testing.assert_close(way(x, 77).double(), written_out(x, weight, bias, 77, 4), rtol=0, atol=2e-5)
 
@@ -190,7 +190,7 @@ def test_rounding_is_that_of_the_library():
     of_library = F.conv1d(x.transpose(1, 2), weight.permute(2, 1, 0)).transpose(1, 2)
     least = (of_library - exact).square().mean().sqrt()
     for way, most in (
-        (Blocks(weight, bias), 1.5),
+        (DirectConv1d(weight, bias), 1.5),
         (WinogradConv1d(F_8_7, weight, bias), 3),
         (WinogradConv1d(F_8_7_FAST, weight, bias), 6),
     ):
@@ -218,8 +218,8 @@ def test_what_tokens_depend_on_rounds_less_than_what_they_do_not():
 @pytest.mark.parametrize(
     ("way", "stride"),
     [
-        (lambda w: Blocks(w, None, 1, 3), 1),
-        (lambda w: Blocks(w, None, 2), 2),
+        (lambda w: DirectConv1d(w, None, 1, 3), 1),
+        (lambda w: DirectConv1d(w, None, 2), 2),
         (lambda w: Kn2rowConv1d(w[..., :2].contiguous(), None, 1), 1),
     ],
     ids=["dilated", "strided", "taps together"],
@@ -234,7 +234,7 @@ def test_a_frame_does_not_depend_on_how_many_are_computed(way, stride):
 
 @pytest.mark.parametrize(
     "kernel",
-    [Blocks(drawn(3, 96, 96), None), WinogradConv1d(F_8_7, drawn(7, 96, 96), None), Kn2rowConv1d(drawn(7, 96, 1), None, 1)],
+    [DirectConv1d(drawn(3, 96, 96), None), WinogradConv1d(F_8_7, drawn(7, 96, 96), None), Kn2rowConv1d(drawn(7, 96, 1), None, 1)],
 )
 def test_the_number_of_threads_changes_nothing(kernel):
     x, results, before = drawn(1, 4000, 96), [], torch.get_num_threads()
@@ -249,11 +249,11 @@ def test_the_number_of_threads_changes_nothing(kernel):
 
 def test_signals_that_do_not_lie_together_are_taken_as_they_are():
     weight, bias, x = drawn(7, 2, 32), drawn(32, seed=1), drawn(2, 2, 300, seed=2)
-    for way in (Blocks(weight, bias), WinogradConv1d(F_8_7, weight, bias)):
+    for way in (DirectConv1d(weight, bias), WinogradConv1d(F_8_7, weight, bias)):
         got = way(x.transpose(1, 2), 290)
         torch.testing.assert_close(got.double(), written_out(x.transpose(1, 2), weight, bias, 290), rtol=0, atol=2e-5)
     x = drawn(2, 32, 300, seed=2).transpose(1, 2)
-    for way in (Kn2rowConv1d(drawn(7, 32, 1), None, 1), lambda x, frames: fused.Norm(bias, bias, 1e-5)(x)):
+    for way in (Kn2rowConv1d(drawn(7, 32, 1), None, 1), lambda x, frames: fused.GroupNorm(bias, bias, 1e-5)(x)):
         assert torch.equal(way(x, 290), way(x.contiguous(), 290))
 
 
@@ -269,7 +269,7 @@ def test_recurrence_is_the_librarys_and_rows_do_not_meet(rows):
 
         def run(part):
             outputs, cell = torch.zeros(len(part), 41, 64), torch.zeros(len(part), 64)
-            fused.recur(part, weight, cell, outputs)
+            fused.lstm_forward(part, weight, cell, outputs)
             return outputs[:, 1:]
 
         got = run(gates)

@@ -20,11 +20,11 @@ from blazen_codec_core.nn.kernels.aten import group_norm
 from blazen_codec_core.nn.kernels.epilogue import Epilogue
 
 ROUNDING = 2.0**-23
-ELU_AFTER = Epilogue(kind=epilogue.ELU)
+ELU_AFTER = Epilogue(activation=epilogue.ELU)
 
 
 def snake_after(alpha: torch.Tensor) -> Epilogue:
-    return Epilogue(kind=epilogue.SNAKE, parameters=(alpha, 1 / alpha))
+    return Epilogue(activation=epilogue.SNAKE, parameters=(alpha, 1 / alpha))
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -47,7 +47,7 @@ def test_activations_are_exact_to_a_few_roundings(loops, batch, frames, channels
     alpha = torch.rand(channels, generator=seeded(1)) + 0.5
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
         if not loops:
-            patch.setattr(dispatch, "load_loops", lambda: None)
+            patch.setattr(dispatch, "load_cpu_kernels", lambda: None)
         snake, elu = Snake(channels), ELU()
         snake.alpha.copy_(alpha)
         largest = x.abs().max().item() if x.numel() else 0.0
@@ -63,7 +63,7 @@ def test_a_value_does_not_depend_on_its_neighbours():
     for start, end in [(0, 4000), (0, 1), (1, 17), (17, 18), (18, 1333), (1333, 4000)]:
         part = slice(start, end)
         for out, function in ((whole, ELU_AFTER), (parts, snake_after(alpha))):
-            fused.apply(function, x[:, part], out[:, part])
+            fused.elementwise(function, x[:, part], out[:, part])
         if end - start == 4000:
             wanted = whole.clone(), parts.clone()
     assert torch.equal(whole, wanted[0])
@@ -79,7 +79,7 @@ def test_the_number_of_threads_changes_nothing():
         for threads in (1, 2):
             torch.set_num_threads(threads)
             out = torch.empty_like(x)
-            fused.apply(ELU_AFTER, x, out)
+            fused.elementwise(ELU_AFTER, x, out)
             results.append(out)
     finally:
         torch.set_num_threads(before)
@@ -92,10 +92,10 @@ def test_loading_the_loops_leaves_the_number_of_threads_alone(threads):
     program = f"""
 import torch
 torch.set_num_threads({threads})
-from blazen_codec_core.nn.kernels.backends import load_loops
-fused = load_loops()
+from blazen_codec_core.nn.kernels.backends import load_cpu_kernels
+fused = load_cpu_kernels()
 from blazen_codec_core.nn.kernels.epilogue import ELU, Epilogue
-fused.apply(Epilogue(kind=ELU), x := torch.randn(1, 4000, 40), torch.empty_like(x))
+fused.elementwise(Epilogue(activation=ELU), x := torch.randn(1, 4000, 40), torch.empty_like(x))
 assert torch.get_num_threads() == {threads}
 """
     subprocess.run([sys.executable, "-c", program], check=True)
@@ -105,22 +105,22 @@ assert torch.get_num_threads() == {threads}
 def test_extremes():
     x = torch.tensor([-torch.inf, -1e30, -88.0, -18.0, -0.0, 0.0, 1e-30, 1e30, torch.inf, torch.nan]).reshape(1, -1, 1)
     out = torch.empty_like(x)
-    fused.apply(ELU_AFTER, x, out)
+    fused.elementwise(ELU_AFTER, x, out)
     torch.testing.assert_close(out, F.elu(x), rtol=0, atol=2 * ROUNDING, equal_nan=True)
     large = torch.tensor([1e4, -1e6, 3e8, 1e20, -1e38]).reshape(1, -1, 1)
-    fused.apply(snake_after(torch.ones(1)), large, out := torch.empty_like(large))
+    fused.elementwise(snake_after(torch.ones(1)), large, out := torch.empty_like(large))
     assert ((out >= large) & (out <= large + 1.0001)).all()
 
 
 @compiled
 def test_other_signals_are_left_to_the_operations():
     x = torch.randn(1, 50, 8)
-    assert fused.suits(x, torch.empty_like(x))
-    assert fused.suits(x, torch.empty(2, 80, 8)[:1, 10:60])
-    assert not fused.suits(x.double(), torch.empty_like(x))
-    assert not fused.suits(x[..., :4], torch.empty(1, 50, 4))
-    assert not fused.suits(x[:, ::2], torch.empty(1, 25, 8))
-    assert not fused.suits(x.to("meta"), torch.empty_like(x))
+    assert fused.supports(x, torch.empty_like(x))
+    assert fused.supports(x, torch.empty(2, 80, 8)[:1, 10:60])
+    assert not fused.supports(x.double(), torch.empty_like(x))
+    assert not fused.supports(x[..., :4], torch.empty(1, 50, 4))
+    assert not fused.supports(x[:, ::2], torch.empty(1, 25, 8))
+    assert not fused.supports(x.to("meta"), torch.empty_like(x))
 
 
 @compiled
@@ -132,12 +132,12 @@ def test_without_threads_to_share_or_a_cache(setting, threads):
     name, value = setting.split("=")
     program = """
 import torch
-from blazen_codec_core.nn.kernels.backends import load_loops
-fused = load_loops()
+from blazen_codec_core.nn.kernels.backends import load_cpu_kernels
+fused = load_cpu_kernels()
 from blazen_codec_core.nn.kernels.epilogue import ELU, Epilogue
 from blazen_codec_core.nn.kernels.cpu import jit
 x = torch.randn(1, 4000, 40)
-fused.apply(Epilogue(kind=ELU), x, out := torch.empty_like(x))
+fused.elementwise(Epilogue(activation=ELU), x, out := torch.empty_like(x))
 torch.testing.assert_close(out, torch.nn.functional.elu(x))
 print(jit.num_threads_for(x.numel()))
 """
@@ -153,7 +153,7 @@ sys.modules["numba"] = None
 import torch
 from blazen_codec_core.nn import ELU
 from blazen_codec_core.nn.kernels import dispatch
-assert dispatch.load_loops() is None
+assert dispatch.load_cpu_kernels() is None
 with torch.no_grad():
     x = torch.randn(1, 4000, 40)
     torch.testing.assert_close(ELU()(x), torch.nn.functional.elu(x))
@@ -165,7 +165,7 @@ with torch.no_grad():
 def test_moments_are_exact_to_a_few_roundings(count, offset):
     x = torch.randn(1, count, 1, generator=seeded(count)) + offset
     with torch.no_grad():
-        mean, variance = (value.double().item() for value in group_norm.moments(x))
+        mean, variance = (value.double().item() for value in group_norm.var_mean(x))
     exact = x.double()
     assert mean == pytest.approx(exact.mean().item(), abs=1e-6 * (1 + offset))
     assert variance == pytest.approx(exact.var(unbiased=False).item(), abs=4e-6)
@@ -183,7 +183,7 @@ def test_norms_are_exact_to_a_few_roundings(loops, batch, frames, channels, offs
     x = torch.randn(batch, frames, channels, generator=seeded(frames)) * 3 + offset
     weight, bias = (torch.rand(channels, generator=seeded(number)) for number in (1, 2))
     wanted = F.group_norm(x.double().transpose(1, 2), 1, weight.double(), bias.double()).transpose(1, 2)
-    prepared = dispatch.norm(weight, bias, 1e-5)
+    prepared = dispatch.group_norm(weight, bias, 1e-5)
     by = prepared if loops else lambda x, **options: dispatch.normalize(x, weight, bias, 1e-5, **options)
     kept = by(x, inplace=False)
     made = by(x, inplace=True)

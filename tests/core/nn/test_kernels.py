@@ -43,7 +43,7 @@ def test_fewer_products_are_the_convolution_to_a_few_roundings(kernel, dilation,
     offset = torch.randn(channels[1], generator=generator, dtype=torch.float64) if bias else None
     x = torch.randn(batch, frames + (kernel - 1) * dilation + more, channels[0], generator=generator, dtype=torch.float64)
     wanted = F.conv1d(x.transpose(1, 2), weight.permute(2, 1, 0), offset, dilation=dilation).transpose(1, 2)[:, :frames]
-    way = fewer_products(weight.float(), None if offset is None else offset.float(), dilation, block_values=block)
+    way = fewer_products(weight.float(), None if offset is None else offset.float(), dilation, tile_values=block)
     got = way(x.float(), frames)
     assert got.shape == wanted.shape
     assert (got - wanted).abs().max() < 3e-6 * wanted.abs().max().clamp(min=1) * (kernel * channels[0]) ** 0.5
@@ -58,12 +58,12 @@ def test_fewer_products_round_about_twice_as_much_as_the_sum():
 
 
 @pytest.fixture(
-    params=[pytest.param(dispatch.PLAIN, marks=packing), pytest.param(dispatch.PACKED, marks=packing)], ids=["plain", "packed"]
+    params=[pytest.param(dispatch.GENERIC, marks=packing), pytest.param(dispatch.AVX512, marks=packing)], ids=["plain", "packed"]
 )
-def limits(request, monkeypatch):
+def crossover_points(request, monkeypatch):
     """What is fastest on either kind of processor without compiled loops; every way runs on both."""
-    monkeypatch.setattr(dispatch, "limits", lambda: request.param)
-    monkeypatch.setattr(dispatch, "load_loops", lambda: None)
+    monkeypatch.setattr(dispatch, "crossover_points", lambda: request.param)
+    monkeypatch.setattr(dispatch, "load_cpu_kernels", lambda: None)
     return request.param
 
 
@@ -77,7 +77,7 @@ def limits(request, monkeypatch):
             "AtenWinogradConv1d or ChannelsLastConv2d or PrepackedConv1d",
         ),
         ((7, 96, 96), {}, "AtenWinogradConv1d or GemmPerTapConv1d", "ChannelsLastConv2d or PrepackedConv1d"),
-        ((7, 96, 96), {"lasting": False}, "ChannelsLastConv2d", "ChannelsLastConv2d"),
+        ((7, 96, 96), {"frozen": False}, "ChannelsLastConv2d", "ChannelsLastConv2d"),
         ((3, 256, 256), {}, "AtenWinogradConv1d or GemmPerTapConv1d", "PrepackedConv1d"),
         ((7, 48, 96), {}, "GemmPerTapConv1d", "ChannelsLastConv2d or PrepackedConv1d"),
         ((1, 96, 96), {}, "PrepackedConv1d or GemmPerTapConv1d", "PrepackedConv1d"),
@@ -92,14 +92,14 @@ def limits(request, monkeypatch):
         ((7, 32, 64), {"stride": 2}, "AtenConv1d", "AtenConv1d"),
     ],
 )
-def test_the_way_is_chosen_by_shape(limits, shape, options, on_plain, on_packed):
-    way = dispatch.convolution(torch.zeros(shape), None, **{"lasting": True, **options})
-    assert " or ".join(names(way)) == (on_plain if limits is dispatch.PLAIN else on_packed)
+def test_the_way_is_chosen_by_shape(crossover_points, shape, options, on_plain, on_packed):
+    way = dispatch.select_conv1d(torch.zeros(shape), None, **{"frozen": True, **options})
+    assert " or ".join(names(way)) == (on_plain if crossover_points is dispatch.GENERIC else on_packed)
 
 
 @torch.no_grad()
-def test_weights_that_may_change_are_not_brought_into_order(limits):
-    assert names(dispatch.convolution(torch.zeros(7, 96, 96), None, lasting=False)) == ["GemmPerTapConv1d"]
+def test_weights_that_may_change_are_not_brought_into_order(crossover_points):
+    assert names(dispatch.select_conv1d(torch.zeros(7, 96, 96), None, frozen=False)) == ["GemmPerTapConv1d"]
 
 
 @blocks
@@ -109,23 +109,23 @@ def test_weights_that_may_change_are_not_brought_into_order(limits):
         ((7, 128, 128), {"dilation": 9}, "WinogradConv1d"),
         ((3, 128, 64), {}, "WinogradConv1d"),
         ((3, 64, 32), {}, "WinogradConv1d"),
-        ((3, 32, 16), {}, "Blocks"),
+        ((3, 32, 16), {}, "DirectConv1d"),
         ((10, 128, 256), {"stride": 5}, "WinogradConv1d"),
-        ((16, 256, 512), {"stride": 8}, "WinogradConv1d or Blocks"),
-        ((7, 512, 512), {"dilation": 3}, "WinogradConv1d or Blocks"),
+        ((16, 256, 512), {"stride": 8}, "WinogradConv1d or DirectConv1d"),
+        ((7, 512, 512), {"dilation": 3}, "WinogradConv1d or DirectConv1d"),
         ((4, 32, 64), {"stride": 2}, "WinogradConv1d"),
-        ((4, 16, 64), {"stride": 2}, "Blocks"),
-        ((7, 32, 64), {"stride": 2}, "Blocks"),
-        ((1, 96, 96), {}, "Blocks"),
-        ((2, 1536, 6144), {}, "Blocks"),
-        ((7, 1, 64), {}, "Blocks"),
+        ((4, 16, 64), {"stride": 2}, "DirectConv1d"),
+        ((7, 32, 64), {"stride": 2}, "DirectConv1d"),
+        ((1, 96, 96), {}, "DirectConv1d"),
+        ((2, 1536, 6144), {}, "DirectConv1d"),
+        ((7, 1, 64), {}, "DirectConv1d"),
         ((7, 64, 1), {}, "Kn2rowConv1d"),
-        ((7, 1, 64), {"groups": 64}, "Depthwise"),
+        ((7, 1, 64), {"groups": 64}, "DepthwiseConv1d"),
     ],
 )
 def test_loops_multiply_wherever_there_are_channels_for_a_vector(shape, options, way):
-    assert " or ".join(names(dispatch.convolution(torch.zeros(shape), None, lasting=True, **options))) == way
-    double = dispatch.convolution(torch.zeros(1, 4, 32, dtype=torch.float64), None, lasting=True)
+    assert " or ".join(names(dispatch.select_conv1d(torch.zeros(shape), None, frozen=True, **options))) == way
+    double = dispatch.select_conv1d(torch.zeros(1, 4, 32, dtype=torch.float64), None, frozen=True)
     assert names(double) == ["GemmPerTapConv1d"]
 
 
@@ -134,7 +134,7 @@ def test_other_processors_are_left_to_the_library():
     if loops:
         assert not loops.supports_direct_conv(torch.zeros(1, 64, 64))
         assert not loops.supports_lstm(torch.zeros(256, 64))
-    assert names(dispatch.convolution(torch.zeros(2, 64, 64), None, lasting=True)) == ["GemmPerTapConv1d"]
+    assert names(dispatch.select_conv1d(torch.zeros(2, 64, 64), None, frozen=True)) == ["GemmPerTapConv1d"]
 
 
 def names(way):
@@ -145,12 +145,12 @@ def names(way):
 def test_the_limits_are_the_processors(monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     monkeypatch.setattr(prepacked_conv, "is_available", lambda: True)
-    assert dispatch.limits.__wrapped__() is dispatch.PACKED
+    assert dispatch.crossover_points.__wrapped__() is dispatch.AVX512
     monkeypatch.setattr(prepacked_conv, "is_available", lambda: False)
-    assert dispatch.limits.__wrapped__() is dispatch.PLAIN
+    assert dispatch.crossover_points.__wrapped__() is dispatch.GENERIC
     monkeypatch.undo()
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
-    assert dispatch.limits.__wrapped__() is dispatch.PLAIN
+    assert dispatch.crossover_points.__wrapped__() is dispatch.GENERIC
 
 
 @packing
@@ -175,9 +175,9 @@ def test_a_packed_product_is_the_convolution(taps, stride, channels, frames, bat
     torch.testing.assert_close(got, wanted, atol=1e-4, rtol=1e-4)
 
 
-def test_products_are_packed_where_the_library_can(limits, monkeypatch):
+def test_products_are_packed_where_the_library_can(crossover_points, monkeypatch):
     monkeypatch.setattr(prepacked_conv, "is_available", lambda: False)
-    assert names(dispatch.convolution(torch.zeros(2, 512, 512), None, lasting=True)) == ["GemmPerTapConv1d"]
+    assert names(dispatch.select_conv1d(torch.zeros(2, 512, 512), None, frozen=True)) == ["GemmPerTapConv1d"]
 
 
 @pytest.mark.skipif(platform.machine().lower() not in {"x86_64", "amd64"}, reason="only PyTorch for x86 always has oneDNN")
@@ -194,18 +194,18 @@ def test_a_library_without_the_operators_is_found_out(monkeypatch):
 
 
 def test_a_device_without_fast_products_gets_the_librarys_convolution(monkeypatch):
-    monkeypatch.setattr(dispatch, "products_are_faster", lambda device: False)
-    way = dispatch.convolution(torch.zeros(7, 96, 96), None, lasting=True)
+    monkeypatch.setattr(dispatch, "prefers_gemm", lambda device: False)
+    way = dispatch.select_conv1d(torch.zeros(7, 96, 96), None, frozen=True)
     assert type(way) is conv.AtenConv1d
 
 
 @pytest.mark.parametrize(
-    "limits", [dispatch.PLAIN, pytest.param(dispatch.PACKED, marks=packing), None], ids=["plain", "packed", "loops"]
+    "crossover_points", [dispatch.GENERIC, pytest.param(dispatch.AVX512, marks=packing), None], ids=["plain", "packed", "loops"]
 )
 @pytest.mark.parametrize("products", [True, False], ids=["products", "library"])
 @settings(max_examples=15)
 @given(length=st.integers(1, 700), batch=st.integers(1, 2), sizes=sizes, dilation=st.sampled_from([1, 3]))
-def test_prepared_layers_stream_what_others_give(limits, products, length, batch, sizes, dilation):
+def test_prepared_layers_stream_what_others_give(crossover_points, products, length, batch, sizes, dilation):
     layers = Sequential(
         [
             Conv1d(2, 128, 7, padding=3),
@@ -219,10 +219,10 @@ def test_prepared_layers_stream_what_others_give(limits, products, length, batch
     x = torch.randn(batch, length, 2, generator=seeded(length))
     with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
         wanted = whole(layers, x)
-        patch.setattr(dispatch, "products_are_faster", lambda device: products)
-        if limits:
-            patch.setattr(dispatch, "limits", lambda: limits)
-            patch.setattr(dispatch, "load_loops", lambda: None)
+        patch.setattr(dispatch, "prefers_gemm", lambda device: products)
+        if crossover_points:
+            patch.setattr(dispatch, "crossover_points", lambda: crossover_points)
+            patch.setattr(dispatch, "load_cpu_kernels", lambda: None)
         prepare(layers)
         for got in (whole(layers, x), streamed(layers, x, sizes)):
             torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-4)
@@ -257,7 +257,7 @@ def test_the_end_of_a_signal_is_the_same_by_way_of_a_round_number_of_frames(name
     }[name]
     reset(layer, 0)
     x = torch.randn(2, (frames - 1) * stride + span, layer.in_channels, generator=seeded(0))
-    kernel = layer.select_kernel(lasting=True)
+    kernel = layer.select_kernel(frozen=True)
     wanted = kernel(x, frames)
     got = dispatch.run_bucketed(kernel, x, frames, stride)
     assert got.shape == wanted.shape

@@ -166,7 +166,7 @@ def test_the_kernels_for_other_devices_agree(monkeypatch):
     chain = everything()
     x = torch.randn(2, 64, 1)
     products = whole(chain, x)
-    monkeypatch.setattr(dispatch, "products_are_faster", lambda x: False)
+    monkeypatch.setattr(dispatch, "prefers_gemm", lambda x: False)
     torch.testing.assert_close(whole(chain, x), products, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(streamed(chain, x, [7]), products, atol=1e-5, rtol=1e-4)
 
@@ -198,7 +198,7 @@ class TestNoise:
 
     def test_loops_make_what_operations_make(self, monkeypatch):
         noise = CounterNoise(3)(1, 13, 100_000)
-        monkeypatch.setattr("blazen_codec_core.nn.layers.noise.load_loops", lambda: None)
+        monkeypatch.setattr("blazen_codec_core.nn.layers.noise.load_cpu_kernels", lambda: None)
         torch.testing.assert_close(CounterNoise(3)(1, 13, 100_000), noise, rtol=2e-7, atol=0)
 
     def test_none_leaves_the_signal_alone(self):

@@ -13,8 +13,8 @@ from blazen_codec_core.nn.kernels.winograd import (
     F_8_7_FAST,
     NestedToomCook,
     ToomCook,
-    plain,
-    whole,
+    compose,
+    untransformed_tap,
 )
 
 FILTERS = [F_5_2, F_3_2, F_4_3, F_8_7, F_8_7_FAST]
@@ -27,14 +27,18 @@ OTHERS = [
 ]
 
 
-@pytest.mark.parametrize("own", [*FILTERS, *OTHERS])
-def test_the_points_give_the_filter(own):
-    generator, count, needed = np.random.default_rng(0), own.filter_transform.shape[1], own.input_transform[0].shape[1]
-    taps, signal = generator.standard_normal(count), generator.standard_normal(own.frames + count - 1)
+@pytest.mark.parametrize("transform", [*FILTERS, *OTHERS])
+def test_the_points_give_the_filter(transform):
+    generator, count, needed = (
+        np.random.default_rng(0),
+        transform.filter_transform.shape[1],
+        transform.input_transform[0].shape[1],
+    )
+    taps, signal = generator.standard_normal(count), generator.standard_normal(transform.frames + count - 1)
     padded = np.pad(signal, (0, max(0, needed - len(signal))))
-    products = (own.filter_transform @ taps) * (whole(own.input_transform) @ padded[:needed])
-    made = whole(own.output_transform) @ products
-    if (tap := plain(own)) is not None:
-        made += taps[tap] * signal[tap : tap + own.frames]
+    products = (transform.filter_transform @ taps) * (compose(transform.input_transform) @ padded[:needed])
+    made = compose(transform.output_transform) @ products
+    if (tap := untransformed_tap(transform)) is not None:
+        made += taps[tap] * signal[tap : tap + transform.frames]
     np.testing.assert_allclose(made, np.correlate(signal, taps), atol=1e-12)
-    assert len(products) + (tap is not None) * own.frames < own.frames * count
+    assert len(products) + (tap is not None) * transform.frames < transform.frames * count

@@ -18,19 +18,19 @@ def allowed() -> bool:
 def test_float32_is_float32_on_a_gpu(before, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", before)
     with torch.inference_mode():
-        with tf32_scope(GPU, rough=False):
+        with tf32_scope(GPU, allow_tf32=False):
             assert not allowed()
         assert allowed() == before
-        with pytest.raises(RuntimeError), tf32_scope(GPU, rough=False):
+        with pytest.raises(RuntimeError), tf32_scope(GPU, allow_tf32=False):
             raise RuntimeError
         assert allowed() == before
 
 
 def test_elsewhere_it_is_left_alone(monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    with torch.inference_mode(), tf32_scope(GPU, rough=True):
+    with torch.inference_mode(), tf32_scope(GPU, allow_tf32=True):
         assert allowed()
-    with torch.inference_mode(), tf32_scope(torch.device("cpu"), rough=False):
+    with torch.inference_mode(), tf32_scope(torch.device("cpu"), allow_tf32=False):
         assert allowed()
-    with tf32_scope(GPU, rough=False):  # training
+    with tf32_scope(GPU, allow_tf32=False):  # training
         assert allowed()

@@ -74,7 +74,7 @@ def test_fewer_codebooks_are_the_first_ones():
 
 @pytest.mark.parametrize("stride", [1, 2])
 def test_a_plain_quantizer_takes_the_nearest(stride):
-    book = VectorQuantizer(16, 64, stride, spread=0.5)
+    book = VectorQuantizer(16, 64, stride, init_std=0.5)
     reset_parameters(book, 3)
     z = torch.randn(2, 12, 16)
     with torch.no_grad():
@@ -108,5 +108,5 @@ def test_dropped_codebooks_add_nothing():
     ours = quantizer((1, 1))
     z = torch.randn(2, 8, 24)
     with torch.no_grad():
-        result = ours(z, keep=torch.tensor([1, 2]))
+        result = ours(z, num_used=torch.tensor([1, 2]))
         torch.testing.assert_close(result.z[0], ours.decode([i[:1] for i in result.indices[:1]])[0], atol=1e-5, rtol=1e-4)

@@ -16,42 +16,48 @@ from ....forks import Anew
 
 
 class Conv1dKernel(Protocol):
-    """One way to compute a convolution with its bias. With an attribute `any_length` that is true, it does not prepare itself for
-    each number of frames."""
+    """A convolution with its bias.
+
+    A kernel with a true attribute `dynamic_length` prepares nothing for each number of frames; see `dispatch.run_bucketed`.
+    """
 
     def __call__(self, x: Tensor, frames: int) -> Tensor:
         """`(batch, (frames - 1) * stride + (kernel - 1) * dilation + 1, in)` to `(batch, frames, out)`, newly allocated."""
 
 
-_precision = Anew(threading.Lock)
+_tf32_lock = Anew(threading.Lock)
 
 
 @contextmanager
-def tf32_scope(device: torch.device, rough: bool) -> Iterator[None]:
-    """While the library is called: whether TF32 will do for float32, as it does for training. It asks for that of the whole
-    process, not of a call."""
-    if device.type != "cuda" or rough or torch.is_grad_enabled():
+def tf32_scope(device: torch.device, allow_tf32: bool) -> Iterator[None]:
+    """Context in which cuDNN computes float32 in full precision, unless TF32 is allowed or gradients are recorded.
+
+    The setting is that of the process, so a lock is held meanwhile.
+    """
+    if device.type != "cuda" or allow_tf32 or torch.is_grad_enabled():
         yield
         return
-    with _precision.own, torch.backends.cudnn.flags(allow_tf32=False):
+    with _tf32_lock.own, torch.backends.cudnn.flags(allow_tf32=False):
         yield
 
 
 class AtenConv1d:
-    """PyTorch's own."""
+    """`F.conv1d`."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, stride: int, dilation: int, groups: int, rough: bool = False) -> None:
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, stride: int, dilation: int, groups: int, allow_tf32: bool = False
+    ) -> None:
         self._weight, self._bias = weight.permute(2, 1, 0).contiguous(), bias
-        self._stride, self._dilation, self._groups, self._rough = stride, dilation, groups, rough
+        self._stride, self._dilation, self._groups, self._allow_tf32 = stride, dilation, groups, allow_tf32
 
     def __call__(self, x: Tensor, frames: int) -> Tensor:
-        with tf32_scope(x.device, self._rough):
+        with tf32_scope(x.device, self._allow_tf32):
             y = F.conv1d(x.transpose(1, 2), self._weight, self._bias, self._stride, 0, self._dilation, self._groups)
         return y.transpose(1, 2)
 
 
 class Im2colConv1d:
-    """One product, of the windows written out: for few channels in."""
+    """im2col and one GEMM, for few input channels."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, stride: int, dilation: int) -> None:
         self._kernel, self._stride, self._dilation, self._bias = weight.shape[0], stride, dilation, bias
@@ -59,11 +65,11 @@ class Im2colConv1d:
 
     def __call__(self, x: Tensor, frames: int) -> Tensor:
         windows = x.unfold(1, (self._kernel - 1) * self._dilation + 1, self._stride)[..., :: self._dilation]
-        return add(torch.matmul(windows.transpose(2, 3).reshape(x.shape[0], frames, -1), self._weight), self._bias)
+        return add_bias(torch.matmul(windows.transpose(2, 3).reshape(x.shape[0], frames, -1), self._weight), self._bias)
 
 
 class Kn2rowConv1d:
-    """One product with all taps, whose results are then shifted and added: for few channels out."""
+    """kn2row (Vasudevan et al. 2017): one GEMM for all taps, then shift-add, for few output channels."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, dilation: int) -> None:
         self._kernel, channels, self._out = weight.shape
@@ -75,11 +81,13 @@ class Kn2rowConv1d:
         y = taps[:, :frames, :out]
         for j in range(1, self._kernel):
             y = y + taps[:, j * self._dilation : j * self._dilation + frames, j * out : (j + 1) * out]
-        return add(y, self._bias)
+        return add_bias(y, self._bias)
 
 
 class GemmPerTapConv1d:
-    """`y[t] = sum_j x[t + j * dilation] @ taps[j]`, where with a stride `x[t]` is a block of so many frames.
+    """A GEMM for each tap, accumulated: `y[t] = sum over j of x[t + j * dilation] @ taps[j]`.
+
+    With stride s, `x` is viewed as blocks of s frames, and `x[t]` is a block.
 
     Args:
         taps: `(stride * in, out)` each.
@@ -92,23 +100,24 @@ class GemmPerTapConv1d:
         batch, stride, (first, *others) = x.shape[0], self._stride, self._taps
         if stride > 1:
             x = x[:, : x.shape[1] // stride * stride].reshape(batch, -1, first.shape[0])
-        if batch == 1:  # which spares the library finding out that a batch is one matrix
-            alone = torch.mm(x[0, :frames], first)
+        if batch == 1:  # a plain matrix, which PyTorch would have to find out
+            row = torch.mm(x[0, :frames], first)
             for j, tap in enumerate(others, 1):
-                alone.addmm_(x[0, j * self._dilation : j * self._dilation + frames], tap)
-            return add(alone.unsqueeze(0), self._bias)
+                row.addmm_(x[0, j * self._dilation : j * self._dilation + frames], tap)
+            return add_bias(row.unsqueeze(0), self._bias)
         y = torch.matmul(x[:, :frames], first)
         for j, tap in enumerate(others, 1):
             y.baddbmm_(x[:, j * self._dilation : j * self._dilation + frames], tap.expand(batch, -1, -1))
-        return add(y, self._bias)
+        return add_bias(y, self._bias)
 
 
 class ChannelsLastConv2d:
-    """The library's convolution of a picture of one line with its channels last, which is what a signal in our layout is to it.
-    It has kernels that read each value of a picture once, and none that do so for signals.
+    """`conv1d` run as a channels-last `conv2d` of height 1.
+
+    Our `(time, channels)` layout already is that format. For it oneDNN has single-pass kernels, and none for `conv1d`.
 
     Args:
-        taps: `(stride * in, out)` each, as for `GemmPerTapConv1d`; or `(channels,)`, where each channel has its own.
+        taps: `(stride * in, out)` each, as for `GemmPerTapConv1d`; or `(channels,)` each for a depthwise convolution.
         dilation: In blocks of `stride` frames.
     """
 
@@ -127,27 +136,29 @@ class ChannelsLastConv2d:
         return y.permute(0, 2, 3, 1).flatten(1, 2)
 
 
-def dispatch_by_length(long: Conv1dKernel, short: Conv1dKernel, frames: float) -> Conv1dKernel:
-    """`LengthDispatch`, or just one of them where it is always that one."""
-    if frames <= 1:
+def dispatch_by_length(long: Conv1dKernel, short: Conv1dKernel, min_frames: float) -> Conv1dKernel:
+    """`LengthDispatch`, or just one of the kernels where it would always be the same."""
+    if min_frames <= 1:
         return long
-    return short if math.isinf(frames) else LengthDispatch(long, short, frames)
+    return short if math.isinf(min_frames) else LengthDispatch(long, short, min_frames)
 
 
 class LengthDispatch:
-    """One way for signals of at least so many frames, another for shorter ones."""
+    """`long` for signals of at least `min_frames` frames, `short` for others."""
 
-    def __init__(self, long: Conv1dKernel, short: Conv1dKernel, frames: float) -> None:
-        self._long, self._short, self._frames = long, short, frames
+    def __init__(self, long: Conv1dKernel, short: Conv1dKernel, min_frames: float) -> None:
+        self._long, self._short, self._min_frames = long, short, min_frames
 
-    def way(self, frames: int) -> Conv1dKernel:
-        return self._long if frames >= self._frames else self._short
+    def kernel_for(self, frames: int) -> Conv1dKernel:
+        """The kernel that runs for `frames` output frames."""
+        return self._long if frames >= self._min_frames else self._short
 
     def __call__(self, x: Tensor, frames: int) -> Tensor:
-        return self.way(frames)(x, frames)
+        return self.kernel_for(frames)(x, frames)
 
 
-def add(y: Tensor, bias: Tensor | None) -> Tensor:
+def add_bias(y: Tensor, bias: Tensor | None) -> Tensor:
+    """`y + bias`, in place unless gradients are recorded."""
     if bias is None:
         return y
     return y + bias if torch.is_grad_enabled() else y.add_(bias)

@@ -6,24 +6,24 @@ import torch
 from torch import Tensor
 
 BLOCK_VALUES = 1 << 16
-"""So many are summed in single precision before their sum is added to others in double."""
+"""Values summed in float32 before their sum is added in float64."""
 
 
-def moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance of each signal of the batch over its frames and channels, `(batch, 1, 1)` each, at least in float32.
+def var_mean(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of each signal over its frames and channels, `(batch, 1, 1)`, at least in float32.
 
-    The library's own group norm loses a digit for this layout, and takes a copy of the signal where it does not. Here squares are
-    summed as they are wherever the mean is small enough for that, which is one reading of the signal.
+    PyTorch's own group norm loses a digit in this layout, or copies the signal. Here squares are summed in the same pass, wherever
+    the mean is small enough for that.
     """
     if torch.is_grad_enabled() or x.device.type != "cpu" or x.dtype != torch.float32:
         x = x.float() if x.dtype.itemsize < torch.float32.itemsize else x
         mean = x.mean((1, 2), keepdim=True)
         return mean, (x - mean).square().mean((1, 2), keepdim=True)
-    pairs = torch.tensor([_moments(row.reshape(-1)) for row in x], dtype=x.dtype, device=x.device).reshape(-1, 2, 1, 1)
+    pairs = torch.tensor([_var_mean(row.reshape(-1)) for row in x], dtype=x.dtype, device=x.device).reshape(-1, 2, 1, 1)
     return pairs[:, 0:1, 0], pairs[:, 1:2, 0]
 
 
-def _moments(values: Tensor) -> tuple[float, float]:
+def _var_mean(values: Tensor) -> tuple[float, float]:
     total, square = _sums(values)
     mean, square = total / values.numel(), square / values.numel()
     if mean * mean > square / 2:

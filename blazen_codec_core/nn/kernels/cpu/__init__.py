@@ -1,31 +1,30 @@
 """CPU kernels compiled by numba: the extra `fast`. Nothing else imports numba.
 
-Activations pass over a signal once instead of four times, and convolutions and recurrent layers are blocks of sums that stay in
-registers.
+Activations pass over a signal once instead of four times, and convolutions and LSTMs are built on one GEMM micro-kernel.
 """
 
 from __future__ import annotations
 
 from . import compile_cache
-from .codebook_search import Search
-from .conv import convolution
-from .elementwise import apply, join, suits
-from .group_norm import Norm
-from .lstm import pack_recurrent_weight, recur, supports_lstm
+from .codebook_search import CodebookSearch
+from .conv import select_conv1d
+from .elementwise import assemble_input, elementwise, supports
+from .group_norm import GroupNorm
+from .lstm import lstm_forward, pack_recurrent_weight, supports_lstm
 from .packing import supports_direct_conv
-from .random_normal import normals
+from .random_normal import random_normal
 
 __all__ = [
-    "Norm",
-    "Search",
-    "apply",
+    "CodebookSearch",
+    "GroupNorm",
+    "assemble_input",
     "compile_cache",
-    "convolution",
-    "join",
-    "normals",
+    "elementwise",
+    "lstm_forward",
     "pack_recurrent_weight",
-    "recur",
-    "suits",
+    "random_normal",
+    "select_conv1d",
+    "supports",
     "supports_direct_conv",
     "supports_lstm",
 ]

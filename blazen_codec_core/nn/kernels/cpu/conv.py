@@ -7,77 +7,84 @@ from typing import NamedTuple, cast
 from torch import Tensor
 
 from ..aten.conv import Conv1dKernel, LengthDispatch
-from ..epilogue import NOTHING, Epilogue, FusedConv1d
+from ..epilogue import IDENTITY, Epilogue, FusedConv1d
 from ..winograd import F_3_2, F_4_3, F_5_2, F_8_7, F_8_7_FAST, WinogradTransform
-from .depthwise_conv import Depthwise
-from .direct_conv import Blocks
+from .depthwise_conv import DepthwiseConv1d
+from .direct_conv import DirectConv1d
 from .kn2row_conv import Kn2rowConv1d
-from .packing import suits_products
+from .packing import supports_gemm
 from .simd import LANES
 from .winograd_conv import WinogradConv1d
 
-_HEAVY, _MANY = 1 << 20, 1 << 23
-"""Weights that are so many that reading more of them takes as long as multiplying, and longer."""
+_BANDWIDTH_BOUND_WEIGHTS = 1 << 20
+"""Weights from which reading more of them, as Winograd does, takes as long as multiplying."""
+_MAX_WINOGRAD_WEIGHTS = 1 << 23
+"""Weights from which reading them takes longer than multiplying, for signals of any length."""
+_MIN_WINOGRAD_FRAMES = 96
+"""Frames below which reading many weights takes longer than multiplying."""
 
 
-_BRIEF = 96
-"""Frames that are so few that reading weights takes longer than multiplying."""
-
-
-class _Filters(NamedTuple):
-    """Winograd transforms for one number of taps.
+class _Transforms(NamedTuple):
+    """Winograd transforms F(m, r) for one number of taps r.
 
     Attributes:
-        few: Channels that are too few for sums over points to cost little beside products.
-        careful: For what tokens depend on.
-        rough: For what they do not.
-        heavy: In place of both, where there are so many weights that reading them counts.
+        max_direct_channels: Up to this many channels, the transforms cost more than they save.
+        accurate: For layers that tokens depend on.
+        fast: For other layers.
+        bandwidth_bound: In place of both, from `_BANDWIDTH_BOUND_WEIGHTS` weights.
     """
 
-    few: int
-    careful: WinogradTransform
-    rough: WinogradTransform
-    heavy: WinogradTransform | None = None
+    max_direct_channels: int
+    accurate: WinogradTransform
+    fast: WinogradTransform
+    bandwidth_bound: WinogradTransform | None = None
 
 
-_FILTERS = {
-    2: _Filters(48, F_5_2, F_5_2, F_3_2),
-    3: _Filters(24, F_4_3, F_4_3),
-    7: _Filters(24, F_8_7, F_8_7_FAST),
+_TRANSFORMS = {
+    2: _Transforms(48, F_5_2, F_5_2, F_3_2),
+    3: _Transforms(24, F_4_3, F_4_3),
+    7: _Transforms(24, F_8_7, F_8_7_FAST),
 }
 
 
-def convolution(
-    weight: Tensor, bias: Tensor | None, stride: int = 1, dilation: int = 1, groups: int = 1, *, careful: bool = True
+def select_conv1d(
+    weight: Tensor, bias: Tensor | None, stride: int = 1, dilation: int = 1, groups: int = 1, *, high_accuracy: bool = True
 ) -> Conv1dKernel | None:
-    """The fastest way for a shape, whatever the signal's length, if there is one here.
+    """Choose the fastest kernel for a shape, for signals of any length; `None` if this back end has none.
 
     Args:
         weight: `(kernel, in / groups, out)`.
-        groups: 1, or as many as channels, in and out.
-        careful: It rounds about as little as a plain sum.
+        groups: 1, or the number of channels, in and out (depthwise).
+        high_accuracy: Use algorithms that round about as little as a plain sum.
     """
     kernel, channels, out = weight.shape
-    if not suits_products(weight):
+    if not supports_gemm(weight):
         return None
     if out % LANES:
         return Kn2rowConv1d(weight, bias, dilation) if stride == groups == 1 < kernel and out < LANES <= channels else None
     if groups > 1:
-        return Depthwise(weight[:, 0], bias, dilation)
+        return DepthwiseConv1d(weight[:, 0], bias, dilation)
     taps = kernel // stride
-    if taps in _FILTERS and kernel % stride == 0 and 1 in {stride, dilation} and (size := weight.numel()) < _MANY:
-        own, joined = _FILTERS[taps], weight.reshape(taps, stride * channels, out)
-        if min(joined.shape[1:]) > own.few:
-            filter = own.careful if careful else own.rough
-            if size < _HEAVY:
-                return WinogradConv1d(filter, joined, bias, dilation)
-            by_points = WinogradConv1d(own.heavy or filter, joined, bias, dilation)
-            return _ByLength(by_points, Blocks(weight, bias, stride, dilation), _BRIEF)
-    return Blocks(weight, bias, stride, dilation)
+    if (
+        taps in _TRANSFORMS
+        and kernel % stride == 0
+        and 1 in {stride, dilation}
+        and (size := weight.numel()) < _MAX_WINOGRAD_WEIGHTS
+    ):
+        transforms, strided = _TRANSFORMS[taps], weight.reshape(taps, stride * channels, out)
+        if min(strided.shape[1:]) > transforms.max_direct_channels:
+            transform = transforms.accurate if high_accuracy else transforms.fast
+            if size < _BANDWIDTH_BOUND_WEIGHTS:
+                return WinogradConv1d(transform, strided, bias, dilation)
+            winograd = WinogradConv1d(transforms.bandwidth_bound or transform, strided, bias, dilation)
+            return _FusedLengthDispatch(winograd, DirectConv1d(weight, bias, stride, dilation), _MIN_WINOGRAD_FRAMES)
+    return DirectConv1d(weight, bias, stride, dilation)
 
 
-class _ByLength(LengthDispatch, FusedConv1d):
-    any_length = True
+class _FusedLengthDispatch(LengthDispatch, FusedConv1d):
+    """`LengthDispatch` between kernels that take an epilogue."""
 
-    def __call__(self, x: Tensor, frames: int, after: Epilogue = NOTHING) -> Tensor:
-        return cast(FusedConv1d, self.way(frames))(x, frames, after)
+    dynamic_length = True
+
+    def __call__(self, x: Tensor, frames: int, epilogue: Epilogue = IDENTITY) -> Tensor:
+        return cast(FusedConv1d, self.kernel_for(frames))(x, frames, epilogue)

@@ -1,7 +1,7 @@
-"""Compilation of loops with numba, and the number of threads that they run in.
+"""Compilation of kernels with numba, and the number of threads that they run in.
 
-They run in the OpenMP threads of PyTorch's own operations, so that neither waits while the other's are still spinning; where
-numba would bring threads of its own, one thread runs them.
+Kernels run in the OpenMP threads of PyTorch's own operations. With threads of their own, each library would wait while the
+other's spin. Where numba would start its own, kernels run in one thread.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from numba import prange
 from torch import Tensor
 
-from ..memory_format import whole
+from ..memory_format import frame_contiguous
 from . import compile_cache
 
 if numba.config.DISABLE_JIT:
@@ -28,14 +28,14 @@ if numba.config.DISABLE_JIT:
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 MANY_VALUES = 1 << 14
-"""Below this many, waking other threads costs more than they save."""
+"""Below this many values, waking other threads costs more than they save."""
 
 
-def _kind() -> str:
-    """Label of all that compiled loops depend on beyond their own file.
+def _cache_key() -> str:
+    """Cache key: a hash of everything baked into compiled code that numba's cache index does not track.
 
-    Numba's cache looks at that file alone. The label stands for the files beside it, those whose numbers are compiled in, and the
-    vector instructions.
+    Numba tracks a function's own file alone. The key adds the files beside it, those whose constants are compiled in, and the
+    instruction set.
     """
     here = Path(__file__).parent
     files = [*sorted(here.glob("*.py")), here.parent / "epilogue.py", here.parent / "winograd.py"]
@@ -43,50 +43,50 @@ def _kind() -> str:
     return f"{torch.backends.cpu.get_cpu_capability()}_{zlib.crc32(source):08x}"
 
 
-_KIND = _kind()
+CACHE_KEY = _cache_key()
 
 
 _ARITHMETIC: dict[str, Any] = {"fastmath": {"contract", "nsz"}, "error_model": "numpy"}
 
 
-def part(function: Any) -> Any:
-    """Compile a part of a loop, with the loop's arithmetic; it becomes code of the loops that call it."""
+def inline_jit(function: Any) -> Any:
+    """Compile a function for use inside kernels, with their arithmetic; it is compiled into those that call it."""
     return numba.njit(**_ARITHMETIC)(function)
 
 
-def compiled(signature: str, *, parallel: bool = False) -> Callable[[FunctionT], FunctionT]:
-    """Compiles for one signature at once, or takes what an earlier process compiled."""
+def jit(signature: str, *, parallel: bool = False) -> Callable[[FunctionT], FunctionT]:
+    """Decorator that compiles a kernel for one signature at import, or loads what an earlier process compiled."""
 
-    def made(function: FunctionT) -> FunctionT:
-        function.__qualname__ = f"{function.__name__}_{_KIND}_{'parts' if parallel else 'one'}"
+    def decorate(function: FunctionT) -> FunctionT:
+        function.__qualname__ = f"{function.__name__}_{CACHE_KEY}_{'parts' if parallel else 'one'}"
         loop = numba.njit(nogil=True, parallel=parallel, **_ARITHMETIC)(function)
         try:
-            loop._cache = compile_cache.KeptLoops(function)
+            loop._cache = compile_cache.KernelCache(function)
         except RuntimeError as error:
             compile_cache.troubles.append(str(error))
         loop.compile(signature)
         loop.disable_compile()
         return cast(FunctionT, loop)
 
-    return made
+    return decorate
 
 
 def jit_parallel(signature: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Compiles a loop over parts, the last argument, twice: for one thread, and for as many as there are parts."""
+    """Decorator that compiles a kernel twice: for one thread, and for as many as its last argument, `parts`, says."""
 
-    def made(function: Callable[..., None]) -> Callable[..., None]:
-        alone, together = compiled(signature)(function), compiled(signature, parallel=True)(function)
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        serial, parallel_loop = jit(signature)(function), jit(signature, parallel=True)(function)
 
         @functools.wraps(function)
         def run(*arguments: Any) -> None:
-            (together if arguments[-1] > 1 else alone)(*arguments)
+            (parallel_loop if arguments[-1] > 1 else serial)(*arguments)
 
         return run
 
-    return made
+    return decorate
 
 
-@compiled("void(f4[::1], i8)", parallel=True)
+@jit("void(f4[::1], i8)", parallel=True)
 def _touch(values: Any, parts: int) -> None:
     for part in prange(parts):
         values[part] = np.float32(1)
@@ -106,13 +106,13 @@ def num_threads_for(values: int) -> int:
     threads = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
     if threads == 1 or not _threads_are_shared():
         return 1
-    if getattr(_told, "threads", None) != threads:  # each thread tells numba for itself
+    if getattr(_local, "threads", None) != threads:  # the setting is that of a thread
         numba.set_num_threads(threads)
-        _told.threads = threads
+        _local.threads = threads
     return int(threads)
 
 
-_told = threading.local()
+_local = threading.local()
 
 
 def array(x: Tensor) -> Any:
@@ -120,8 +120,11 @@ def array(x: Tensor) -> Any:
 
 
 def require_float32_rows(x: Tensor) -> Tensor:
-    """A signal whose address a loop may be given: its frames one after the other. What lies at an address has no type, so that is
-    looked at here."""
+    """Contiguous form of a signal, whose address a kernel may be given.
+
+    Raises:
+        TypeError: The dtype is not float32. An address has no type, so kernels cannot tell.
+    """
     if x.dtype != torch.float32:
-        raise TypeError(f"loops are compiled for signals of float32, not {x.dtype}")
-    return whole(x)
+        raise TypeError(f"signal is {x.dtype}; compiled kernels expect float32")
+    return frame_contiguous(x)

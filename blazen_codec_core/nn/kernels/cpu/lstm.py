@@ -1,4 +1,4 @@
-"""Persistent LSTM: weights are read once a frame for all signals together."""
+"""Persistent LSTM: the weights are read once a frame for all signals together."""
 
 from __future__ import annotations
 
@@ -9,93 +9,98 @@ import torch
 from numba import prange
 from torch import Tensor
 
-from .atomics import fetch_add, taken, wait_for
-from .jit import array, jit_parallel, num_threads_for, part
+from .atomics import fetch_add, spin_until, test_and_set
+from .jit import array, inline_jit, jit_parallel, num_threads_for
 from .microkernel import address, gemm_rows_v4, is_available
-from .simd import INDEX, LANES, Vector, address_of, written
+from .simd import INDEX, LANES, Vector, address_of, intrinsic_from
 from .vecmath import sigmoid, tanh
 
-_AHEAD = 512
-"""Weights that are brought near while those before them are multiplied."""
+_PREFETCH_DISTANCE = 512
+"""Weights that are prefetched while those before them are multiplied."""
 
 
-def _write_remember(builder: Any, gates: Any, cell: Any, out: Any) -> None:
+def _emit_lstm_cell(builder: Any, gates: Any, cell: Any, out: Any) -> None:
     gates, cell, out = (address_of(builder, address) for address in (gates, cell, out))
-    entry, forget, new, show = (Vector.load(builder, builder.gep(gates, [INDEX(gate * LANES)])) for gate in range(4))
-    kept = sigmoid(forget).fma(Vector.load(builder, cell), sigmoid(entry) * tanh(new))
-    kept.store(cell)
-    (sigmoid(show) * tanh(kept)).store(out)
+    i, f, g, o = (Vector.load(builder, builder.gep(gates, [INDEX(gate * LANES)])) for gate in range(4))
+    next_cell = sigmoid(f).fma(Vector.load(builder, cell), sigmoid(i) * tanh(g))
+    next_cell.store(cell)
+    (sigmoid(o) * tanh(next_cell)).store(out)
 
 
-_remember = written(_write_remember)
-"""`(gates, cell, out)`: the output and the new cell of a vector of channels, whose four gates lie one after the other."""
+lstm_cell = intrinsic_from(_emit_lstm_cell)
+"""`(gates, cell, out)`: output and next cell of one vector of channels, whose gates i, f, g, o are consecutive vectors."""
 
 
-@part
-def _step(t, gates, weight, h, cell, sums, first, end):  # type: ignore[no-untyped-def]
-    """One frame of some blocks of channels, for all rows. Frames go through the blocks forwards and backwards by turns: the
-    nearer cache has no place for all, but those where the way turns are still there."""
+@inline_jit
+def lstm_step(t, gates, weight, h, cell, scratch, first, end):  # type: ignore[no-untyped-def]
+    """Compute frame `t` of channel blocks `first` to `end`, for all rows.
+
+    Frames traverse the blocks forwards and backwards by turns: L2 does not hold all weights, but still holds the last ones used.
+    """
     rows, channels, width = cell.shape[0], h.shape[2], 4 * LANES
     for number in range(first, end):
         block = number if t % 2 else first + end - 1 - number
         for row in range(rows):
             for gate in range(4):
                 for i in range(LANES):
-                    sums[row, gate * LANES + i] = gates[row, t, gate, block, i]
-        source, to, step = address(h[0, t]), address(sums), h.shape[1] * channels
-        gemm_rows_v4(source, step, 1, 0, channels, address(weight[block]), to, width, to, width, _AHEAD, rows)
+                    scratch[row, gate * LANES + i] = gates[row, t, gate, block, i]
+        src, dst, step = address(h[0, t]), address(scratch), h.shape[1] * channels
+        gemm_rows_v4(src, step, 1, 0, channels, address(weight[block]), dst, width, dst, width, _PREFETCH_DISTANCE, rows)
         for row in range(rows):
-            _remember(address(sums[row]), address(cell[row, block]), address(h[row, t + 1, block * LANES :]))
+            lstm_cell(address(scratch[row]), address(cell[row, block]), address(h[row, t + 1, block * LANES :]))
 
 
 @jit_parallel("void(f4[:, :, :, :, ::1], f4[:, :, ::1], f4[:, :, ::1], f4[:, :, ::1], f4[:, :, ::1], i4[:, ::1], i8)")
-def _recur(gates: Any, weight: Any, h: Any, cell: Any, scratch: Any, turns: Any, parts: int) -> None:
-    """Each thread takes its own blocks of a frame, and those of others that have not come to them, so that one thread alone comes
-    to the end too. `turns[t]` says which are taken and, last, how many are done."""
+def _lstm_forward(gates: Any, weight: Any, h: Any, cell: Any, scratch: Any, claims: Any, parts: int) -> None:
+    """Run all frames. Each thread takes its own blocks of a frame, then those that other threads have not claimed yet.
+
+    So a single thread reaches the end as well. `claims[t]` holds a flag for each share, and last the number of those done.
+    """
     blocks = cell.shape[1]
     share = -(-blocks // parts)
-    for number in prange(parts):
+    for part in prange(parts):
         for t in range(gates.shape[1]):
             for other in range(parts):
-                own = (number + other) % parts
-                if not taken(address(turns[t, own:])):
-                    _step(t, gates, weight, h, cell, scratch[number], own * share, min(blocks, (own + 1) * share))
-                    fetch_add(address(turns[t, parts:]))
-            wait_for(address(turns[t, parts:]), parts)
+                claimed = (part + other) % parts
+                if not test_and_set(address(claims[t, claimed:])):
+                    first, end = claimed * share, min(blocks, (claimed + 1) * share)
+                    lstm_step(t, gates, weight, h, cell, scratch[part], first, end)
+                    fetch_add(address(claims[t, parts:]))
+            spin_until(address(claims[t, parts:]), parts)
 
 
 def supports_lstm(weight: Tensor) -> bool:
     """Tell whether a layer with this recurrent weight `(4 * channels, channels)` can run here."""
-    there = is_available() and weight.dtype == torch.float32 and weight.device.type == "cpu"
-    return there and weight.shape[1] % LANES == 0
+    is_supported = is_available() and weight.dtype == torch.float32 and weight.device.type == "cpu"
+    return is_supported and weight.shape[1] % LANES == 0
 
 
 def pack_recurrent_weight(weight: Tensor) -> Tensor:
-    """The recurrent weight of an LSTM `(4 * channels, channels)` in the order in which `recur` reads it."""
+    """Pack the recurrent weight of an LSTM `(4 * channels, channels)` in the order in which `lstm_forward` reads it."""
     channels = weight.shape[1]
     ordered = weight.detach().reshape(4, channels // LANES, LANES, channels).permute(1, 3, 0, 2)
     return ordered.reshape(channels // LANES, channels, 4 * LANES).contiguous()
 
 
-def recur(gates: Tensor, weight: Tensor, cell: Tensor, outputs: Tensor) -> None:
-    """An LSTM's frames one after the other, for several signals; the sums of one do not depend on the others.
+def lstm_forward(gates: Tensor, weight: Tensor, cell: Tensor, outputs: Tensor) -> None:
+    """Run an LSTM over the frames of several signals; the sums of one do not depend on the others.
 
     Args:
-        gates: The input's share of the gates, bias included, `(rows, frames, 4 * channels)`.
+        gates: Input contribution to the gates, bias included, `(rows, frames, 4 * channels)`.
         weight: From `pack_recurrent_weight`.
-        cell: `(rows, channels)`, before the first frame; becomes that after the last.
-        outputs: `(rows, 1 + frames, channels)`, of which the first is the one before.
+        cell: `(rows, channels)`, the cell before the first frame; overwritten by that after the last.
+        outputs: `(rows, 1 + frames, channels)`, whose first frame is the output before; the others are written.
     """
     (rows, frames, _), channels, parts = gates.shape, cell.shape[1], num_threads_for(weight.numel())
     blocks = channels // LANES
-    # PyTorch's memory begins with a line of cache, which vectors need to be fast
-    sums = torch.empty(parts, rows, 4 * LANES, dtype=torch.float32)
-    _recur(
+    # PyTorch aligns memory to cache lines, which makes vector stores fast
+    scratch = torch.empty(parts, rows, 4 * LANES, dtype=torch.float32)
+    _lstm_forward(
         array(gates).reshape(rows, frames, 4, blocks, LANES),
         array(weight),
         array(outputs),
         array(cell).reshape(rows, blocks, LANES),
-        array(sums),
+        array(scratch),
         np.zeros((frames, parts + 1), np.int32),
         parts,
     )

@@ -1,4 +1,4 @@
-"""Packing of weights into panels one block of registers wide, and products of rows with these (BLIS's packm)."""
+"""Packing of weights into panels one tile wide (BLIS's packm), and the K-blocked GEMM of rows with a panel."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from torch import Tensor
 from .microkernel import gemm_rows_v1, gemm_rows_v2, is_available
 from .simd import LANES
 
-_TERMS = 128
-"""Of a sum that are taken before those of the next rows, with the same weights."""
+_K_BLOCK = 128
+"""Terms of a sum that are taken before those of the next rows, so that their weights stay in L1."""
 
 
 @njit
-def panel(vectors, x, row, taps, tap, depth, weight, bias, out, out_row, count):  # type: ignore[no-untyped-def]
-    """So many rows by one panel of one or two vectors, some terms after the other, whose weights stay in the nearest cache."""
-    some_taps, some_depth = max(1, _TERMS // depth), min(depth, _TERMS)
-    start, start_row = bias, 0
-    for j in range(0, taps, some_taps):
-        for k in range(0, depth, some_depth):
-            own_x, own_taps, own_depth = x + 4 * (j * tap + k), min(some_taps, taps - j), min(some_depth, depth - k)
-            size = own_taps * own_depth * vectors * LANES
+def gemm_panel(vectors, x, row, taps, tap, depth, weight, bias, out, out_row, count):  # type: ignore[no-untyped-def]
+    """Multiply `count` rows by one packed panel of one or two vectors, K-blocked so that the panel stays in L1."""
+    block_taps, block_depth = max(1, _K_BLOCK // depth), min(depth, _K_BLOCK)
+    init, init_row = bias, 0
+    for j in range(0, taps, block_taps):
+        for k in range(0, depth, block_depth):
+            src, some_taps, some_depth = x + 4 * (j * tap + k), min(block_taps, taps - j), min(block_depth, depth - k)
+            size = some_taps * some_depth * vectors * LANES
             if vectors == 1:
-                gemm_rows_v1(own_x, row, own_taps, tap, own_depth, weight, start, start_row, out, out_row, size, count)
+                gemm_rows_v1(src, row, some_taps, tap, some_depth, weight, init, init_row, out, out_row, size, count)
             else:
-                gemm_rows_v2(own_x, row, own_taps, tap, own_depth, weight, start, start_row, out, out_row, size, count)
+                gemm_rows_v2(src, row, some_taps, tap, some_depth, weight, init, init_row, out, out_row, size, count)
             weight += 4 * size
-            start, start_row = out, out_row
+            init, init_row = out, out_row
 
 
 def panel_vectors(channels: int) -> int:
@@ -35,22 +35,23 @@ def panel_vectors(channels: int) -> int:
     return 1 if channels % (2 * LANES) else 2
 
 
-def suits_products(weight: Tensor) -> bool:
-    """Tell whether there are products with such weights at all."""
+def supports_gemm(weight: Tensor) -> bool:
+    """Tell whether the micro-kernels run with weights of this dtype and device."""
     return is_available() and weight.dtype == torch.float32 and weight.device.type == "cpu"
 
 
 def supports_direct_conv(weight: Tensor) -> bool:
-    """Tell whether blocks are made for a weight `(..., out)`: of channels that fill vectors."""
-    return suits_products(weight) and weight.shape[-1] % LANES == 0
+    """Tell whether the micro-kernels run with a weight `(..., out)`, whose output channels must fill vectors."""
+    return supports_gemm(weight) and weight.shape[-1] % LANES == 0
 
 
 def pack_panels(weight: Tensor, vectors: int | None = None) -> Tensor:
-    """A weight `(terms, out)` in panels `(panels, terms, width)`, of so many vectors or as many as `panel` takes."""
+    """Pack a weight `(terms, out)` into panels `(panels, terms, width)`, `vectors` wide or as wide as `gemm_panel` takes."""
     terms, channels = weight.shape
     width = (vectors or panel_vectors(channels)) * LANES
     return weight.reshape(terms, channels // width, width).transpose(0, 1).contiguous()
 
 
-def kept(bias: Tensor | None, weight: Tensor) -> Tensor:
+def bias_or_zeros(bias: Tensor | None, weight: Tensor) -> Tensor:
+    """Copy of the bias; zeros, one for each output channel of the weight, if there is none."""
     return weight.new_zeros(weight.shape[-1]) if bias is None else bias.detach().clone()

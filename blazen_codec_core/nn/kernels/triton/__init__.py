@@ -6,23 +6,23 @@ too, tokens do not depend on tiles and batches, to the bit.
 With `TRITON_INTERPRET=1` they run on the CPU, slowly, to be tested without a GPU.
 """
 
-from .depthwise_conv import Depthwise
-from .elementwise import apply, join
-from .gemm_conv import GemmConv1d, Search
-from .group_norm import Norm
+from .depthwise_conv import DepthwiseConv1d
+from .elementwise import assemble_input, elementwise
+from .gemm_conv import CodebookSearch, GemmConv1d
+from .group_norm import GroupNorm
 from .launch import runs_on
-from .lstm import Recurrence, supports_lstm
-from .philox import normals
+from .lstm import PersistentLSTM, supports_lstm
+from .philox import random_normal
 
 __all__ = [
-    "Depthwise",
+    "CodebookSearch",
+    "DepthwiseConv1d",
     "GemmConv1d",
-    "Norm",
-    "Recurrence",
-    "Search",
-    "apply",
-    "join",
-    "normals",
+    "GroupNorm",
+    "PersistentLSTM",
+    "assemble_input",
+    "elementwise",
+    "random_normal",
     "runs_on",
     "supports_lstm",
 ]

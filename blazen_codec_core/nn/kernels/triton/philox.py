@@ -1,5 +1,7 @@
-"""The noise of `nn.noise`, made where it is needed: Philox of four words of 64 bits, as NumPy has it (Salmon et al. 2011,
-"Parallel random numbers: as easy as 1, 2, 3"), and the Box-Muller transform."""
+"""Counter-based normal noise on the GPU: NumPy's Philox4x64-10 and the Box-Muller transform.
+
+Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,13 @@ from torch import Tensor
 from .launch import launch
 
 COUNTERS = 128
-"""A program."""
+"""Counters of a program."""
 PER_COUNTER = 8
-"""Normals."""
+"""Normals from one counter."""
 
 
 @triton.jit(do_not_specialize=["first", "skip", "count", "seed", "layer"])
-def _normals(out, first, skip, count, seed, layer, TURN: tl.constexpr, COUNTERS: tl.constexpr):  # type: ignore[no-untyped-def]
+def _box_muller(out, first, skip, count, seed, layer, ANGLE_STEP: tl.constexpr, COUNTERS: tl.constexpr):  # type: ignore[no-untyped-def]
     number = tl.program_id(0).to(tl.int64) * COUNTERS + tl.arange(0, COUNTERS)
     a = (number + first + 1).to(tl.uint64)  # NumPy counts before it draws
     b, c, d = tl.zeros_like(a), tl.zeros_like(a), tl.zeros_like(a)
@@ -30,25 +32,25 @@ def _normals(out, first, skip, count, seed, layer, TURN: tl.constexpr, COUNTERS:
         a, b, c, d = tl.umulhi(n, c) ^ b ^ key, n * c, tl.umulhi(m, a) ^ d ^ other, m * a
         key += tl.full((COUNTERS,), 0x9E3779B97F4A7C15, tl.uint64)
         other += tl.full((COUNTERS,), 0xBB67AE8584CAA73B, tl.uint64)
-    place = number * 8 - skip
+    offset = number * 8 - skip
     for word in tl.static_range(4):
         bits = a if word == 0 else b if word == 1 else c if word == 2 else d
         radius = tl.sqrt(-2.0 * tl.log(((bits >> 32).to(tl.float64) + 0.5) * 2.3283064365386963e-10))
-        angle = (bits & 0xFFFFFFFF).to(tl.float64) * TURN
+        angle = (bits & 0xFFFFFFFF).to(tl.float64) * ANGLE_STEP
         for half in tl.static_range(2):
             value = radius * (tl.cos(angle) if half == 0 else tl.sin(angle))
-            at = place + (2 * word + half)
-            tl.store(out + at, value.to(tl.float32).to(out.dtype.element_ty), mask=(at >= 0) & (at < count))
+            position = offset + (2 * word + half)
+            tl.store(out + position, value.to(tl.float32).to(out.dtype.element_ty), mask=(position >= 0) & (position < count))
 
 
-def normals(seed: int, layer: int, position: int, count: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """So many standard normal values from a position on, `(count,)`."""
+def random_normal(seed: int, layer: int, position: int, count: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """`count` standard normal values from `position` on, `(count,)`."""
     first, skip = divmod(position, PER_COUNTER)
     out = torch.empty(count, device=device, dtype=dtype)
     counters = -(-(skip + count) // PER_COUNTER)
     if count:
         signed = seed - (1 << 64) if seed >> 63 else seed
         grid = (triton.cdiv(counters, COUNTERS),)
-        turn = 2 * math.pi * 2.0**-32
-        launch(_normals, grid, out, first, skip, count, signed, layer, TURN=turn, COUNTERS=COUNTERS, num_warps=4)
+        angle_step = 2 * math.pi * 2.0**-32
+        launch(_box_muller, grid, out, first, skip, count, signed, layer, ANGLE_STEP=angle_step, COUNTERS=COUNTERS, num_warps=4)
     return out
