@@ -69,7 +69,7 @@ def root() -> Path:
 
 def parameters(codec) -> int:
     """Number of parameters of a loaded codec."""
-    return sum(parameter.numel() for parameter in codec._handle.backend.loaded().network.parameters())
+    return sum(parameter.numel() for parameter in codec.backend.loaded().network.parameters())
 
 
 @pytest.fixture(scope="module")

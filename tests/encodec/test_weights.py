@@ -26,12 +26,12 @@ NAMES = sorted(BY_NAME)
 @pytest.fixture(scope="module")
 def theirs(codecs):
     """A state dict as the authors save it, what only training needs included, by model."""
-    return {name: dict(codecs(name, engine="upstream")._handle.backend.loaded().network.state_dict()) for name in NAMES}
+    return {name: dict(codecs(name, engine="upstream").backend.loaded().network.state_dict()) for name in NAMES}
 
 
 def on_the_hub(codecs, name: str, factors) -> dict[str, torch.Tensor]:
     """The same weights as the Hub has them."""
-    network = codecs(name)._handle.backend.loaded().network
+    network = codecs(name).backend.loaded().network
     state = conversion.to_published(network, checkpoint.names(network, checkpoint.HUB), factors)
     for book in range(len(network.quantizer)):
         for kind in ("inited", "cluster_size", "embed_avg"):

@@ -76,7 +76,7 @@ def test_the_published_layout_loads(tmp_path, name):
     assert agree[0] == 1.0
     assert np.mean(agree) > 0.999
     assert tokens.weights.startswith("sha256:")
-    assert isinstance(codec._handle.backend, SnacBackend)
+    assert isinstance(codec.backend, SnacBackend)
 
     codec.unload()
     save_file(model.state_dict(), tmp_path / "model.safetensors")

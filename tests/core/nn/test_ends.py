@@ -202,7 +202,7 @@ def held(state: State) -> Iterator[torch.Tensor]:
 def test_a_state_keeps_no_more_than_it_holds(codecs, name, last):
     """A small view of what a layer has worked on would keep all of that in memory until the stream ends."""
     codec = codecs(name)
-    network = codec._backend.loaded().network
+    network = codec.backend.loaded().network
     x = 0.1 * torch.randn(1, codec.sample_rate // codec.spec.hop_length * codec.spec.hop_length, codec.channels)
     with torch.inference_mode():
         coding = network.encoder_state(StreamSetup(1, CPU), codec.spec.used_codebooks)
