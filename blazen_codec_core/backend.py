@@ -116,8 +116,8 @@ class CodecBackend(AudioBackend):
     streams_per_batch: int | None = None
     """Number of signals that `max_batch_size` is to be, whatever the device; if not set, what suits the device.
 
-    The conformance kit sets it to have signals run side by side where that gains nothing. A `max_batch_size` of a backend's own may
-    look at it. If it does not, the kit tries batches as the backend cuts them.
+    The conformance kit sets it to have signals run side by side where that gains nothing. A backend with a `max_batch_size` of
+    its own may look at it. If it does not, the kit tries batches as the backend cuts them.
     """
 
     def __init__(self, spec: CodecSpec, options: LoadOptions | None = None) -> None:

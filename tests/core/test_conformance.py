@@ -9,11 +9,9 @@ import subprocess
 import sys
 import threading
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
-from sites import Site
 
 import blazen_codec_core as bc
 from blazen_codec_core.conformance import Contracts, Subject
@@ -21,9 +19,8 @@ from blazen_codec_core.conformance import subject as subject_module
 from blazen_codec_core.conformance.subject import Whole
 from blazen_codec_core.provider import CodecBackendHandle
 from blazen_codec_core.weights import RandomWeights
-
-sys.path.insert(0, str(Path(__file__).parent))
-from toy import SPEC, ToyBackend
+from tests.helpers.install_site import Site
+from tests.helpers.toy_codec import SPEC, ToyBackend
 
 SEEDS = itertools.count()
 

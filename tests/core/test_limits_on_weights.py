@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from forged import Called, Stored, archive, legacy, safetensors, view
 
 import blazen_codec_core as bc
 from blazen_codec_core.conformance.signals import voice
 from blazen_codec_core.nn.checkpoints import state_dicts
 from blazen_codec_snac.checkpoint import to_published
+from tests.helpers.forged_files import Called, Stored, archive, legacy, safetensors, view
 
 MOST_MIB, MOST_SECONDS = 96, 20
 """That reading a file of kilobytes may take."""

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import pickle
-import sys
 import types
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +11,7 @@ import pytest
 import blazen_codec_core as bc
 from blazen_codec_core.plugins import registry as registry_module
 from blazen_codec_core.plugins.discovery import discover
-
-sys.path.insert(0, str(Path(__file__).parent))
-from toy import SPEC, ToyBackend
+from tests.helpers.toy_codec import SPEC, ToyBackend
 
 
 class EntryPoint:

@@ -7,7 +7,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from dac_narrow import AUTHORS, BY_NAME
 from safetensors.torch import save_file
 
 import blazen_codec_core as bc
@@ -15,6 +14,7 @@ from blazen_codec_core import weights
 from blazen_codec_core.conformance.signals import recording
 from blazen_codec_core.nn.checkpoints import conversion
 from blazen_codec_dac import checkpoint
+from tests.helpers.narrow_dac import AUTHORS, BY_NAME
 
 SMALL = "dac_16khz"
 pytestmark = pytest.mark.usefixtures("narrow_networks")

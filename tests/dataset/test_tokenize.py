@@ -13,8 +13,6 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import soundfile
-from corpora import corpus, sound, tar_of
-from jobs import Asking, Deadly
 
 import blazen_codec_core as bc
 from blazen_codec_core import audio
@@ -24,6 +22,8 @@ from blazen_codec_core.dataset.executors import processes
 from blazen_codec_core.dataset.jobs import tokenize as job
 from blazen_codec_core.dataset.rows import Row
 from blazen_codec_core.torch_backend.backend import TorchCodecBackend
+from tests.helpers.corpora import corpus, sound, tar_of
+from tests.helpers.dataset_jobs import Asking, Deadly
 
 HERE = bc.Executor(workers=1)
 SMALL = ("snac_tiny", bc.LoadOptions())

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +11,6 @@ import torch
 import blazen_codec_core as bc
 from blazen_codec_core.conformance.signals import voice
 from blazen_codec_core.nn import FactorizedQuantizer, ResidualVectorQuantizer, VectorQuantizer, reset_parameters
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
 from training import codebook_init, losses, synthetic_audio, train
 from training.discriminator import AdversarialLoss, Discriminator
 from training.optimizer import Optimizer

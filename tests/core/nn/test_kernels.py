@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from processors import HAS_VECTORS, blocks, loops, packing
-from streams import sizes, streamed, whole
 
 from blazen_codec_core.nn import Conv1d, ConvTranspose1d, FactorizedQuantizer, Sequential, StreamSetup, VectorQuantizer, prepare
 from blazen_codec_core.nn import reset_parameters as reset
 from blazen_codec_core.nn.kernels import dispatch
 from blazen_codec_core.nn.kernels.aten import conv, prepacked_conv
 from blazen_codec_core.nn.kernels.aten.winograd_conv import AtenWinogradConv1d
+from tests.helpers.processors import HAS_VECTORS, blocks, loops, packing
+from tests.helpers.streaming import sizes, streamed, whole
 
 
 def seeded(seed: int) -> torch.Generator:

@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from streams import CPU, sizes, streamed, whole
 
 from blazen_codec_core.nn import (
     Conv1d,
@@ -25,6 +24,7 @@ from blazen_codec_core.nn import (
     reset_parameters,
 )
 from blazen_codec_core.nn.kernels import dispatch
+from tests.helpers.streaming import CPU, sizes, streamed, whole
 
 
 @st.composite

@@ -10,7 +10,6 @@ import json
 import os
 import resource
 import struct
-import sys
 import tarfile
 from pathlib import Path
 
@@ -34,11 +33,8 @@ from blazen_codec_core.evaluation import evaluate
 from blazen_codec_core.nn.checkpoints.state_dicts import read_config
 from blazen_codec_core.server.catalog import CodecCatalog, asked
 from blazen_codec_core.tokens import container, flat
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
-sys.path.insert(0, str(Path(__file__).parent))
-from throwing import CASES, ENOUGH, PEAKS, REFUSED, forget_peak, peak, throw
-from toy import SPEC, ToyBackend
+from tests.helpers.fuzzing import CASES, ENOUGH, PEAKS, REFUSED, forget_peak, peak, throw
+from tests.helpers.toy_codec import SPEC, ToyBackend
 
 pytestmark = [
     pytest.mark.slow,

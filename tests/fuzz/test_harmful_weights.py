@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import json
 import struct
-import sys
 from collections import OrderedDict
-from pathlib import Path
 
 import pytest
 import torch
-from forged import Called, Stored, archive, legacy, pickled, safetensors, view
 from hypothesis import strategies as st
 
 import blazen_codec_core as bc
 from blazen_codec_core.conformance import strategies
 from blazen_codec_core.server.hosts import Hosts
 from blazen_codec_encodec import audiocraft
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
-sys.path.insert(0, str(Path(__file__).parent))
-from throwing import CASES, forget_peak, peak, throw
-from toy import SPEC, ToyBackend
+from tests.helpers.forged_files import Called, Stored, archive, legacy, pickled, safetensors, view
+from tests.helpers.fuzzing import CASES, forget_peak, peak, throw
+from tests.helpers.toy_codec import SPEC, ToyBackend
 
 pytestmark = [
     pytest.mark.slow,

@@ -11,8 +11,6 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from processors import blocks
-from streams import CPU, sizes, streamed, whole
 
 from blazen_codec_core.nn import (
     ELU,
@@ -31,6 +29,8 @@ from blazen_codec_core.nn import (
     same_padding,
 )
 from blazen_codec_core.nn.kernels import dispatch
+from tests.helpers.processors import blocks
+from tests.helpers.streaming import CPU, sizes, streamed, whole
 
 
 def signal(length: int, channels: int, batch: int = 2) -> torch.Tensor:
