@@ -1,4 +1,4 @@
-"""Files of weights and configs that mean harm, and who speaks to a server from elsewhere. At least 3 000 cases."""
+"""Files of weights and configs that mean harm, and who speaks to a server from elsewhere."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from blazen_codec_core.conformance import strategies
 from blazen_codec_core.server.hosts import Hosts
 from blazen_codec_encodec import audiocraft
 from tests.helpers.forged_files import Called, Stored, archive, legacy, pickled, safetensors, view
-from tests.helpers.fuzzing import CASES, forget_peak, peak, throw
+from tests.helpers.fuzzing import forget_peak, peak, throw
 from tests.helpers.toy_codec import SPEC, ToyBackend
 
 pytestmark = [
@@ -221,10 +221,3 @@ class TestVisitors:
             st.tuples(st.one_of(self.parts, st.text(max_size=20)), st.sampled_from(["127.0.0.1", "0.0.0.0", "::1"])),
             work,
         )
-
-
-def test_there_were_enough(capsys):
-    counted = {kind: CASES[kind] for kind in KINDS}
-    with capsys.disabled():
-        print(f"\nharmful weights: {sum(counted.values())} cases: {counted}")
-    assert sum(counted.values()) >= 3000 or not all(counted.values())

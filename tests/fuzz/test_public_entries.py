@@ -1,4 +1,4 @@
-"""Whatever comes in at a public entry, nothing but `CodecError`s come out, in bounded time and memory. At least 20 000 cases."""
+"""Whatever comes in at a public entry, nothing but `CodecError`s come out, in bounded time and memory."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from blazen_codec_core.evaluation import evaluate
 from blazen_codec_core.nn.checkpoints.state_dicts import read_config
 from blazen_codec_core.server.catalog import CodecCatalog, asked
 from blazen_codec_core.tokens import container, flat
-from tests.helpers.fuzzing import CASES, ENOUGH, PEAKS, REFUSED, forget_peak, peak, throw
+from tests.helpers.fuzzing import CASES, REFUSED, forget_peak, peak, throw
 from tests.helpers.toy_codec import SPEC, ToyBackend
 
 pytestmark = [
@@ -780,11 +780,3 @@ class TestPaths:
             CASES["a full disk"] += 1
             REFUSED["a full disk"] += 1
         assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == dict.fromkeys(writers, b"old")
-
-
-def test_there_were_enough(capsys):
-    with capsys.disabled():
-        print(f"\nhostile: {sum(CASES.values())} cases, {sum(REFUSED.values())} of them refused")
-        for kind, count in CASES.items():
-            print(f"  {kind:<28} {count:>5}, {REFUSED[kind]:>5} refused, peak {PEAKS.get(kind, 0):.0f} MiB")
-    assert sum(CASES.values()) >= ENOUGH or len(CASES) < 35  # fewer kinds where only some of these tests were asked for
