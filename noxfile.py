@@ -141,7 +141,7 @@ def alone(session: nox.Session, plugin: str) -> None:
     """One plugin installed alone, as its users install it: what it brings, and that it works."""
     install(session, ".", f"plugins/{plugin}", *BESIDE.get(plugin, ()))
     session.run("uv", "pip", "check")
-    session.run("python", "tests/alone.py", *ALONE[plugin])
+    session.run("python", "tests/helpers/isolated_install.py", *ALONE[plugin])
 
 
 @nox.session(name="build")
@@ -157,7 +157,7 @@ def build_distributions(session: nox.Session) -> None:
     python = place / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     session.run("uv", "pip", "install", "--python", str(python), *CONSTRAINTS, *map(str, sorted(folder.glob("*.whl"))))
     for plugin, models in ALONE.items():
-        session.run(str(python), str(Path("tests/alone.py").resolve()), *models, external=True)
+        session.run(str(python), str(Path("tests/helpers/isolated_install.py").resolve()), *models, external=True)
         session.log(f"{plugin} works")
 
 

@@ -53,7 +53,7 @@ class Job:
     @property
     def model(self) -> Any:
         """The authors' network, as they wrote it."""
-        return self.theirs._handle.backend.loaded().network
+        return self.theirs.backend.loaded().network
 
     @property
     def bandwidth(self) -> float:

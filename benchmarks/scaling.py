@@ -119,9 +119,9 @@ def around(lengths: tuple[float, ...] = (2.0, 10.0, 30.0), total: float = 7200.0
     """Recordings a second of so many seconds each through all of `tokenize` but the network, in batches as on a GPU, and how long
     each keeps the thread busy that also runs the network."""
     codec, rows = bc.load("snac_24khz", device="cpu", weights="random:0"), []
-    backend = codec._handle.backend
+    backend = codec.backend
     backend._loaded = dataclasses.replace(backend.loaded(), network=InstantNetwork(backend.loaded().network, codec.spec.strides))
-    backend.batch_streams, type(backend).max_frames_per_step = {"cpu": 32}, 2**25
+    backend.streams_per_batch, type(backend).max_frames_per_step = 32, 2**25
     for length in lengths:
         with tempfile.TemporaryDirectory() as folder:
             source, out, count = Path(folder) / "in", Path(folder) / "out", int(total / length)

@@ -40,7 +40,10 @@ class CodecBackendHandle(Generic[B]):
 
     @property
     def backend(self) -> B:
-        """The backend, made when it is first asked for; its weights are loaded when it is first used."""
+        """The backend behind this handle, for what the interface does not offer, such as its network.
+
+        It is made when it is first asked for, and loads its weights when it is first used.
+        """
         with self._lock.own:
             if self._backend is None:
                 self._backend = self._create()
@@ -92,7 +95,11 @@ class DynCodecProvider:
             raise
 
     @property
-    def _backend(self) -> CodecBackend:
+    def backend(self) -> CodecBackend:
+        """The backend behind this provider, for what the interface does not offer, such as its network.
+
+        Its class is the plugin's, so code that uses it works for that plugin's codecs alone.
+        """
         return self._handle.backend
 
     @property
@@ -110,11 +117,11 @@ class DynCodecProvider:
 
     @property
     def id(self) -> str:
-        return self._backend.id
+        return self.backend.id
 
     @property
     def provider_kind(self) -> str:
-        return self._backend.provider_kind
+        return self.backend.provider_kind
 
     @property
     def sample_rate(self) -> int:
@@ -134,92 +141,92 @@ class DynCodecProvider:
 
     @property
     def preferred_chunk_frames(self) -> int:
-        return self._backend.preferred_chunk_frames
+        return self.backend.preferred_chunk_frames
 
     @property
     def max_frames_per_step(self) -> int:
-        return self._backend.max_frames_per_step
+        return self.backend.max_frames_per_step
 
     @property
     def max_batch_size(self) -> int:
-        return self._backend.max_batch_size
+        return self.backend.max_batch_size
 
     @property
     def short_samples(self) -> int:
-        return self._backend.short_samples
+        return self.backend.short_samples
 
     @property
     def weights_label(self) -> str | None:
         """See `CodecBackend.weights_label`."""
-        return self._backend.weights_label
+        return self.backend.weights_label
 
     @property
     def device(self) -> str:
-        return self._backend.device
+        return self.backend.device
 
     @property
     def is_loaded(self) -> bool:
-        return self._backend.is_loaded
+        return self.backend.is_loaded
 
     def load(self) -> None:
         """See `AudioBackend.load`."""
-        self._backend.load()
+        self.backend.load()
 
     async def aload(self) -> None:
         await self._in_thread(self.load)
 
     def unload(self) -> None:
         """See `AudioBackend.unload`."""
-        self._backend.unload()
+        self.backend.unload()
 
     async def aunload(self) -> None:
         await self._in_thread(self.unload)
 
     def encode(self, pcm: Any, sample_rate: int, **options: Unpack[EncodeOptions]) -> CodecTokens:
         """See `CodecBackend.encode`."""
-        return self._backend.encode(pcm, sample_rate, **options)
+        return self.backend.encode(pcm, sample_rate, **options)
 
     async def aencode(self, pcm: Any, sample_rate: int, **options: Unpack[EncodeOptions]) -> CodecTokens:
         return await self._in_thread(self.encode, pcm, sample_rate, **options)
 
     def decode(self, tokens: CodecTokens) -> Pcm:
         """See `CodecBackend.decode`."""
-        return self._backend.decode(tokens)
+        return self.backend.decode(tokens)
 
     async def adecode(self, tokens: CodecTokens) -> Pcm:
         return await self._in_thread(self.decode, tokens)
 
     def decoded_loudness(self, tokens: CodecTokens) -> tuple[float, ...]:
         """See `CodecBackend.decoded_loudness`."""
-        return self._backend.decoded_loudness(tokens)
+        return self.backend.decoded_loudness(tokens)
 
     async def adecoded_loudness(self, tokens: CodecTokens) -> tuple[float, ...]:
         return await self._in_thread(self.decoded_loudness, tokens)
 
     def encode_batch(self, items: Sequence[Any], sample_rate: int, **options: Unpack[EncodeOptions]) -> list[CodecTokens]:
         """See `CodecBackend.encode_batch`."""
-        return self._backend.encode_batch(items, sample_rate, **options)
+        return self.backend.encode_batch(items, sample_rate, **options)
 
     async def aencode_batch(self, items: Sequence[Any], sample_rate: int, **options: Unpack[EncodeOptions]) -> list[CodecTokens]:
         return await self._in_thread(self.encode_batch, items, sample_rate, **options)
 
     def decode_batch(self, items: Sequence[CodecTokens]) -> list[Pcm]:
         """See `CodecBackend.decode_batch`."""
-        return self._backend.decode_batch(items)
+        return self.backend.decode_batch(items)
 
     async def adecode_batch(self, items: Sequence[CodecTokens]) -> list[Pcm]:
         return await self._in_thread(self.decode_batch, items)
 
     def encode_pcm(self, samples: Any, sample_rate: int) -> NDArray[np.uint32]:
         """See `CodecBackend.encode_pcm`."""
-        return self._backend.encode_pcm(samples, sample_rate)
+        return self.backend.encode_pcm(samples, sample_rate)
 
     async def aencode_pcm(self, samples: Any, sample_rate: int) -> NDArray[np.uint32]:
         return await self._in_thread(self.encode_pcm, samples, sample_rate)
 
     def decode_tokens(self, tokens: Any, num_codebooks: int) -> Pcm:
         """See `CodecBackend.decode_tokens`."""
-        return self._backend.decode_tokens(tokens, num_codebooks)
+        return self.backend.decode_tokens(tokens, num_codebooks)
 
     async def adecode_tokens(self, tokens: Any, num_codebooks: int) -> Pcm:
         return await self._in_thread(self.decode_tokens, tokens, num_codebooks)
@@ -233,7 +240,7 @@ class DynCodecProvider:
         tile_frames: int | None = None,
     ) -> EncoderSession:
         """See `CodecBackend.encoder_session`."""
-        return self._backend.encoder_session(channels, bandwidth=bandwidth, num_codebooks=num_codebooks, tile_frames=tile_frames)
+        return self.backend.encoder_session(channels, bandwidth=bandwidth, num_codebooks=num_codebooks, tile_frames=tile_frames)
 
     async def aencoder_session(
         self,
@@ -249,7 +256,7 @@ class DynCodecProvider:
 
     def decoder_session(self, *, tile_frames: int | None = None) -> DecoderSession:
         """See `CodecBackend.decoder_session`."""
-        return self._backend.decoder_session(tile_frames=tile_frames)
+        return self.backend.decoder_session(tile_frames=tile_frames)
 
     async def adecoder_session(self, *, tile_frames: int | None = None) -> DecoderSession:
         return await self._in_thread(self.decoder_session, tile_frames=tile_frames)

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-sys.path.insert(0, str(Path(__file__).parent))  # for `memory`, `sites` and others beside this file
-from memory import LIMIT, MemoryWatch, release_memory
+from tests.helpers.memory_watch import LIMIT, MemoryWatch, release_memory
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test needs the Hub, and none may wait for it
 for name, value in {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}.items():  # read when torch is imported, which is later
@@ -69,7 +68,7 @@ def root() -> Path:
 
 def parameters(codec) -> int:
     """Number of parameters of a loaded codec."""
-    return sum(parameter.numel() for parameter in codec._handle.backend.loaded().network.parameters())
+    return sum(parameter.numel() for parameter in codec.backend.loaded().network.parameters())
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 import numpy as np
@@ -41,9 +42,20 @@ def played(codec: DynCodecProvider, parts: Iterable[CodecTokens], **options: int
     return np.concatenate([*(session.push(part) for part in parts), session.finish()], axis=1)
 
 
+@contextmanager
+def running_together(codec: DynCodecProvider, streams: int) -> Iterator[None]:
+    """Have so many signals of a batch run side by side, wherever the codec runs."""
+    before = codec.backend.streams_per_batch
+    codec.backend.streams_per_batch = streams
+    try:
+        yield
+    finally:
+        codec.backend.streams_per_batch = before
+
+
 class Exact:
     side_by_side: ClassVar[tuple[int, ...]] = (5, 32)
-    """Number of signals of a batch that are made to run together, where the backend lets itself be told."""
+    """Number of signals of a batch that are made to run together, as `CodecBackend.streams_per_batch`."""
 
     def differing_frames(self, codec: DynCodecProvider, pcm: Pcm, a: CodecTokens, b: CodecTokens) -> int:
         """Number of frames that differ.
@@ -116,8 +128,7 @@ class Exact:
 
     def test_batches(self, codec: DynCodecProvider, subject: Subject, apart: list[Whole]) -> None:
         """Batch-exact: items of any lengths together give what each gives alone."""
-        together = getattr(type(codec._backend), "batch_streams", {}).get(codec.device.partition(":")[0])
-        if together == 1 or not codec.spec.capabilities.batches:
+        if codec.max_batch_size == 1 or not codec.spec.capabilities.batches:
             assert codec.encode_batch([own.pcm for own in apart], codec.sample_rate) == [own.tokens for own in apart]
             for own, made in zip(apart, codec.decode_batch([own.tokens for own in apart]), strict=True):
                 assert np.array_equal(made, own.audio)
@@ -125,16 +136,13 @@ class Exact:
             self.check_together(codec, subject, apart)
         assert codec.encode_batch([], codec.sample_rate) == codec.decode_batch([]) == []
 
-    def test_side_by_side(
-        self, codec: DynCodecProvider, subject: Subject, apart: list[Whole], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_side_by_side(self, codec: DynCodecProvider, subject: Subject, apart: list[Whole]) -> None:
         """Batch-exact: so they do where they run side by side, as on a GPU, but for ties and rounding."""
-        backend = type(codec._backend)
-        if not codec.spec.capabilities.batches or not hasattr(backend, "batch_streams"):
+        if not codec.spec.capabilities.batches:
             pytest.skip("not claimed: it runs one signal at a time")
         for together in self.side_by_side:
-            monkeypatch.setattr(backend, "batch_streams", {codec.device.partition(":")[0]: together})
-            self.check_together(codec, subject, apart)
+            with running_together(codec, together):
+                self.check_together(codec, subject, apart)
 
     def check_together(self, codec: DynCodecProvider, subject: Subject, apart: list[Whole]) -> None:
         """Fails unless a batch gives what its items give alone, but for ties and rounding."""

@@ -44,7 +44,7 @@ class Lifecycle:
     def test_threads_load_once(self, subject: Subject, whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
         """Lifecycle: 16 threads that use it first, at once, load it once and get the same."""
         codec = subject.load()
-        backend: Any = type(codec._backend)
+        backend: Any = codec.backend
         builds: list[int] = []
         if build := getattr(backend, "build", None):  # else only that all goes well can be seen from outside
 

@@ -28,7 +28,7 @@ class Declared:
         assert [record.in_use for record in registry.plugins.records if record.name == entry.plugin] == [True]
         for name in (entry.qualified_name, entry.spec.name, *entry.spec.aliases):
             assert registry.find(name) == entry
-        assert registry.find(codec.name).spec == codec.spec == codec._backend.spec
+        assert registry.find(codec.name).spec == codec.spec == codec.backend.spec
         assert codec.provider_kind == "codec"
         assert codec.id.startswith(f"{codec.spec.family}:")
 

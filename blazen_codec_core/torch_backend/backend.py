@@ -363,7 +363,7 @@ class TorchCodecBackend(CodecBackend):
     def max_batch_size(self) -> int:
         if not self.spec.capabilities.batches:
             return 1
-        return self.batch_streams.get(torch.device(self.device).type, 32)
+        return self.streams_per_batch or self.batch_streams.get(torch.device(self.device).type, 32)
 
     @property
     def short_samples(self) -> int:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from servers import TINY, seconds_finished, serving
 
 import blazen_codec_core as bc
 from blazen_codec_core.conformance.signals import voice
 from blazen_codec_core.evaluation.evaluate import Scorer
+from tests.helpers.live_server import TINY, seconds_finished, serving
 
 DONE = "live.status.textContent === 'Done' || !live.wrong.hidden"
 GOES_ON = "views[0].player.state === 'playing' || views[0].player.position >= views[0].player.seconds - 0.01"

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ties import count_differing
 
 import blazen_codec_core as bc
 from blazen_codec_core.conformance import Contracts, Subject
 from blazen_codec_core.conformance.exactness import encoded, played
 from blazen_codec_core.conformance.signals import pieces, recording
+from tests.helpers.quantizer_ties import count_differing
 
 LOUD = 3e-5
 """What another order of sums may change where random codebooks, of which DAC has up to 32, add up to loud latents."""

@@ -6,7 +6,6 @@ import dataclasses
 import gc
 import json
 import pickle
-import sys
 import threading
 import weakref
 from pathlib import Path
@@ -17,9 +16,7 @@ import torch
 
 import blazen_codec_core as bc
 from blazen_codec_core import weights as weights_module
-
-sys.path.insert(0, str(Path(__file__).parent))
-from toy import SPEC, ToyBackend
+from tests.helpers.toy_codec import SPEC, ToyBackend
 
 
 def toy(**options) -> ToyBackend:

@@ -9,11 +9,9 @@ import subprocess
 import sys
 import threading
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
-from sites import Site
 
 import blazen_codec_core as bc
 from blazen_codec_core.conformance import Contracts, Subject
@@ -21,9 +19,8 @@ from blazen_codec_core.conformance import subject as subject_module
 from blazen_codec_core.conformance.subject import Whole
 from blazen_codec_core.provider import CodecBackendHandle
 from blazen_codec_core.weights import RandomWeights
-
-sys.path.insert(0, str(Path(__file__).parent))
-from toy import SPEC, ToyBackend
+from tests.helpers.install_site import Site
+from tests.helpers.toy_codec import SPEC, ToyBackend
 
 SEEDS = itertools.count()
 
@@ -36,6 +33,43 @@ class DependsOnPieces(ToyBackend):
 class DependsOnNeighbours(ToyBackend):
     def encode_batch(self, items, sample_rate, **options):
         return [self.encode(items[0], sample_rate, **options) for _ in items]
+
+
+class DependsOnNeighboursSideBySide(ToyBackend):
+    """One signal at a time, as on a CPU, shows nothing."""
+
+    def _encode_group(self, items, books):
+        wrong = self.max_batch_size > 1
+        return [self.encode_whole(items[0], books) for _ in items] if wrong else super()._encode_group(items, books)
+
+
+class WithoutTorch(bc.CodecBackend):
+    """Silence, in batches of its own making."""
+
+    is_loaded, device = True, "cpu"
+    load = unload = encoder_session = decoder_session = None
+
+    def encode_whole(self, pcm, books):
+        frames = (pcm.shape[1] + self.spec.missing_samples(pcm.shape[1])) // self.spec.hop_length
+        codes = [np.zeros((len(pcm), frames // stride), np.int32) for stride in self.spec.strides]
+        return bc.CodecTokens.from_codes(self.spec, codes, num_samples=pcm.shape[1])
+
+    def decode_whole(self, tokens):
+        return np.zeros((tokens.channels, tokens.num_samples), np.float32)
+
+
+class WithoutTorchDependsOnNeighbours(WithoutTorch):
+    """Where it is told to run them side by side."""
+
+    def encode_batch(self, items, sample_rate, **options):
+        made = [self.encode(item, sample_rate, **options) for item in items]
+        return [made[place // self.max_batch_size * self.max_batch_size] for place in range(len(made))]
+
+
+class HasItsOwnBatchSize(WithoutTorchDependsOnNeighbours):
+    """Whatever it is told."""
+
+    max_batch_size = 2
 
 
 class SwallowsNan(ToyBackend):
@@ -130,6 +164,10 @@ BROKEN = [
     (DependsOnPieces, "test_encoding_in_the_smallest_pieces"),
     (DependsOnNeighbours, "test_batches"),
     (DependsOnNeighbours, "test_side_by_side"),
+    (DependsOnNeighboursSideBySide, "test_side_by_side"),
+    (WithoutTorchDependsOnNeighbours, "test_side_by_side"),
+    (HasItsOwnBatchSize, "test_side_by_side"),
+    (HasItsOwnBatchSize, "test_batches"),
     (SwallowsNan, "test_samples_that_are_no_numbers"),
     (RaisesAnything, "test_other_types"),
     (Crashes, "test_anything_as_audio"),
@@ -152,6 +190,16 @@ def test_who_breaks_a_contract_fails_it(backend, contract, monkeypatch):
     held(ToyBackend, contract, monkeypatch)
     with pytest.raises((AssertionError, pytest.fail.Exception, AttributeError, LookupError)):
         held(backend, contract, monkeypatch)
+
+
+def test_batches_are_asked_for_of_a_codec_without_torch(monkeypatch):
+    held(WithoutTorch, "test_batches", monkeypatch)
+    held(WithoutTorch, "test_side_by_side", monkeypatch)
+
+
+@pytest.mark.parametrize("backend", [DependsOnNeighboursSideBySide, WithoutTorchDependsOnNeighbours])
+def test_who_is_not_told_to_run_signals_side_by_side_runs_one_at_a_time(backend, monkeypatch):
+    held(backend, "test_batches", monkeypatch)
 
 
 def test_what_is_not_claimed_is_not_asked_for_but_has_to_be_refused(monkeypatch):

@@ -148,7 +148,7 @@ def test_short_signals_and_pieces_with_every_padding(tmp_path, mode, seconds):
     session = ours.encoder_session()
     pieces = [session.push(pcm[:, at : at + 97]) for at in range(0, pcm.shape[1], 97)]
     assert bc.CodecTokens.concat([*pieces, session.finish()]) == tokens
-    ours._handle.backend.batch_streams = {"cpu": 4}
+    ours.backend.streams_per_batch = 4
     longer = audio(ours, 0.5)
     assert ours.encode_batch([longer, pcm], 24_000)[1] == tokens
 

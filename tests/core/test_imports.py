@@ -34,11 +34,17 @@ def test_all_public_names_import_without_torch():
     assert "torch" not in loaded_modules("from blazen_codec_core import *")
 
 
-def test_the_public_names_are_sorted_and_there():
+def test_the_public_names_are_sorted():
     assert bc.__all__ == sorted(bc.__all__)
     assert dir(bc) == bc.__all__
-    for name in bc.__all__:
-        assert getattr(bc, name) is not None
+
+
+@pytest.mark.parametrize("name", sorted(set(bc.__all__) - {"hookimpl"}))
+def test_a_public_name_is_that_of_what_it_is_and_documented(name):
+    value = getattr(bc, name)
+    assert value.__name__ == {"read_audio": "read", "write_audio": "write"}.get(name, name)
+    assert value.__module__.startswith("blazen_codec_core")
+    assert value.__doc__
 
 
 def test_an_unknown_name_is_an_attribute_error():

@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from forged import Called, Stored, archive, legacy, safetensors, view
 
 import blazen_codec_core as bc
 from blazen_codec_core.conformance.signals import voice
 from blazen_codec_core.nn.checkpoints import state_dicts
 from blazen_codec_snac.checkpoint import to_published
+from tests.helpers.forged_files import Called, Stored, archive, legacy, safetensors, view
 
 MOST_MIB, MOST_SECONDS = 96, 20
 """That reading a file of kilobytes may take."""
@@ -230,7 +230,7 @@ BESIDE = {
 def test_weights_are_found_beside_what_only_code_could_make(tmp_path, name, protocol):
     codec = bc.load("snac_tiny", device="cpu")
     codec.load()
-    weights = to_published(codec._handle.backend.loaded().network)
+    weights = to_published(codec.backend.loaded().network)
     torch.save({"epoch": 3, **BESIDE, name: weights}, tmp_path / "w.pth", pickle_protocol=protocol)
     other = bc.load("snac_tiny", weights=tmp_path / "w.pth", device="cpu")
     pcm = voice(0.3, 24_000)

@@ -8,13 +8,13 @@ import math
 
 import numpy as np
 import pytest
-from dac_authors import loudness as audiotools_loudness
 from hypothesis import given
 from hypothesis import strategies as st
 
 import blazen_codec_core as bc
 from blazen_codec_core.audio import loudness
 from blazen_codec_core.conformance.signals import pieces, voice
+from tests.helpers.upstream_dac import loudness as audiotools_loudness
 
 
 def voices(seconds: float, rate: int, channels: int) -> np.ndarray:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import pickle
-import sys
 import types
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +11,7 @@ import pytest
 import blazen_codec_core as bc
 from blazen_codec_core.plugins import registry as registry_module
 from blazen_codec_core.plugins.discovery import discover
-
-sys.path.insert(0, str(Path(__file__).parent))
-from toy import SPEC, ToyBackend
+from tests.helpers.toy_codec import SPEC, ToyBackend
 
 
 class EntryPoint:
@@ -191,6 +187,7 @@ class TestHandles:
         handle = self.registry(monkeypatch).handle("toy_8khz", ToyBackend, bc.LoadOptions(weights="random:0"))
         provider = handle.into_dyn(registry_module.restore)
         assert isinstance(handle.backend, ToyBackend)
+        assert provider.backend is handle.backend
         provider.load()
         assert handle.backend.is_loaded
         handle.backend.unload()
@@ -226,7 +223,7 @@ class TestHandles:
     def test_only_the_trait_is_visible(self):
         from blazen_codec_core.backend import CodecBackend
 
-        hooks = {"encode_whole", "decode_whole", "decoded_samples", "spec_from_weights"}  # for backends to implement
+        hooks = {"encode_whole", "decode_whole", "decoded_samples", "spec_from_weights", "streams_per_batch"}  # for backends
         trait = {n for n in dir(CodecBackend) if not n.startswith("_") and not n.startswith("check_")} - hooks
         provided = {name for name in dir(bc.DynCodecProvider) if not name.startswith("_")}
         assert trait <= provided

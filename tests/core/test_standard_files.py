@@ -7,12 +7,12 @@ import os
 import subprocess
 import sys
 
-import damage
 import numpy as np
 import pytest
 import soundfile
 
 import blazen_codec_core as bc
+from tests.helpers import damaged_files
 
 COMMAND = [sys.executable, "-m", "blazen_codec_core.cli.main"]
 
@@ -25,20 +25,20 @@ def piped(*arguments: object, given: bytes) -> bytes:
 
 
 def test_between_pipes_it_is_the_same(run, tmp_path):
-    recording = damage.with_sizes(damage.MADE["wav"](), 2**32 - 1, 2**32 - 1)  # as FFmpeg writes it to a pipe
+    recording = damaged_files.with_sizes(damaged_files.MADE["wav"](), 2**32 - 1, 2**32 - 1)  # as FFmpeg writes it to a pipe
     (tmp_path / "in.wav").write_bytes(recording)
     assert run("encode", "in.wav", "-c", "snac_tiny", "-o", "in.tokens")[0] == 0
     assert run("decode", "in.tokens", "-o", "back.wav")[0] == 0
     tokens = piped("encode", "-", "-c", "snac_tiny", "-o", "-", given=recording)
     assert tokens == (tmp_path / "in.tokens").read_bytes()
     assert piped("decode", "-", "-o", "-", given=tokens) == (tmp_path / "back.wav").read_bytes()
-    assert soundfile.info(io.BytesIO((tmp_path / "back.wav").read_bytes())).frames == 2 * damage.RATE
+    assert soundfile.info(io.BytesIO((tmp_path / "back.wav").read_bytes())).frames == 2 * damaged_files.RATE
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no disk that is always full")
 @pytest.mark.parametrize("command", ["encode", "decode"])
 def test_a_disk_that_is_full_is_said_in_one_line(run, tmp_path, command):
-    (tmp_path / "in.wav").write_bytes(damage.MADE["wav"]())
+    (tmp_path / "in.wav").write_bytes(damaged_files.MADE["wav"]())
     assert run("encode", "in.wav", "-c", "snac_tiny", "-o", "in.tokens")[0] == 0
     arguments = ["in.wav", "-c", "snac_tiny"] if command == "encode" else ["in.tokens"]
     with open("/dev/full", "wb") as full:
@@ -61,7 +61,7 @@ def test_what_is_wrong_with_standard_input_is_said_of_standard_input(command):
 
 
 def test_json_does_not_go_where_the_result_goes(run, tmp_path):
-    (tmp_path / "in.wav").write_bytes(damage.MADE["wav"]())
+    (tmp_path / "in.wav").write_bytes(damaged_files.MADE["wav"]())
     assert run("encode", "in.wav", "-c", "snac_tiny", "-o", "-", "--json")[0] == 2
     assert run("decode", "in.tokens", "-o", "-", "--json")[0] == 2
     assert not os.path.exists(tmp_path / "-")
@@ -69,7 +69,7 @@ def test_json_does_not_go_where_the_result_goes(run, tmp_path):
 
 @pytest.fixture
 def of_44_100_hz(run, tmp_path):
-    soundfile.write(tmp_path / "in.wav", damage.tone(), 44_100)
+    soundfile.write(tmp_path / "in.wav", damaged_files.tone(), 44_100)
     assert run("encode", "in.wav", "-c", "snac_tiny", "-o", "in.tokens")[0] == 0
 
 
@@ -87,7 +87,7 @@ def test_a_suffix_that_cannot_hold_the_audio_is_refused_before_the_work(run, tmp
 
 
 def test_files_that_are_cut(run, tmp_path):
-    whole = damage.MADE["flac"]()
+    whole = damaged_files.MADE["flac"]()
     (tmp_path / "cut.flac").write_bytes(whole[: len(whole) // 2])
     code, _, err = run("encode", "cut.flac", "-c", "snac_tiny", "-o", "a.tokens")
     assert code == 5
@@ -109,9 +109,9 @@ def test_files_that_are_cut(run, tmp_path):
     ],
 )
 def test_samples_that_are_none_name_the_file_and_the_second(run, tmp_path, change, says):
-    pcm = damage.tone()
+    pcm = damaged_files.tone()
     change(pcm)
-    soundfile.write(tmp_path / "in.wav", pcm, damage.RATE, subtype="FLOAT")
+    soundfile.write(tmp_path / "in.wav", pcm, damaged_files.RATE, subtype="FLOAT")
     code, _, err = run("encode", "in.wav", "-c", "snac_tiny", "-o", "a.tokens")
     if says is None:
         assert code == 0

@@ -24,10 +24,7 @@ def whole():
     from blazen_codec_snac import checkpoint as snac
 
     makers = {"snac_tiny": snac.to_published, "dac_tiny": dac.to_published, "encodec_tiny": encodec.to_published}
-    return {
-        name: make(bc.load(name, device="cpu")._handle.backend.loaded().network, weight_norm=False)
-        for name, make in makers.items()
-    }
+    return {name: make(bc.load(name, device="cpu").backend.loaded().network, weight_norm=False) for name, make in makers.items()}
 
 
 def saved(state, folder):

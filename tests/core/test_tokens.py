@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import json
@@ -286,15 +285,27 @@ class TestCorruptFiles:
                 bc.CodecTokens.open(path)
 
     @given(data=st.data())
-    def test_any_damage_is_a_codec_error(self, tmp_path_factory, data):
+    def test_any_damage_is_a_codec_error_or_other_tokens_by_as_much(self, tmp_path_factory, data):
         path = tmp_path_factory.mktemp("damage") / "a.tokens"
         TOKENS.save(path)
-        content = bytearray(path.read_bytes())
+        whole = path.read_bytes()
+        codes_begin = 8 + int.from_bytes(whole[:8], "little")
+        content = bytearray(whole)
         for _ in range(data.draw(st.integers(1, 4))):
-            content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-        path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
-        with contextlib.suppress(bc.CorruptFile):
-            bc.CodecTokens.open(path)
+            first = data.draw(st.sampled_from([0, codes_begin]))
+            content[data.draw(st.integers(first, len(content) - 1))] = data.draw(st.integers(0, 9) | st.integers(0, 255))
+        path.write_bytes(content[: data.draw(st.just(len(content)) | st.integers(0, len(content)))])
+        try:
+            opened = bc.CodecTokens.open(path)
+        except bc.CorruptFile:
+            assert path.read_bytes() != whole
+            return
+        if content[:codes_begin] == whole[:codes_begin]:
+            assert dataclasses.replace(opened, codes=TOKENS.codes) == TOKENS
+            differing = sum(int((a != b).sum()) for a, b in zip(opened.codes, TOKENS.codes, strict=True))
+            assert differing == sum(a != b for a, b in zip(content, whole, strict=True))  # a token is a byte here
+        opened.save(path)
+        assert bc.CodecTokens.open(path) == opened
 
 
 class TestReplacing:

@@ -28,7 +28,7 @@ def test_the_samples_that_strides_of_five_leave_out(codecs, name):
     import torch
 
     with torch.inference_mode():
-        network = theirs._handle.backend.loaded().network
+        network = theirs.backend.loaded().network
         codes = torch.tensor(np.stack(tokens.codes, axis=1)).long()
         made = network.decode(network.quantizer.from_codes(codes)[0])[0].numpy()
     assert made.shape[1] == audio.shape[1] - missing

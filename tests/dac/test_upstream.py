@@ -10,13 +10,13 @@ import sys
 import numpy as np
 import pytest
 import soundfile
-from authors import there_and_back
-from dac_authors import Authors
-from ties import count_differing
 
 import blazen_codec_core as bc
 from blazen_codec_core.conformance.signals import recording, voice
 from blazen_codec_dac.specs import SPECS, WINDOW_FRAMES, WINDOW_PADDED
+from tests.helpers.quantizer_ties import count_differing
+from tests.helpers.upstream_dac import Authors
+from tests.helpers.upstream_roundtrip import there_and_back
 
 BY_NAME = {spec.name: spec for spec in SPECS}
 CASES = [(spec.name, spec.num_codebooks, 1) for spec in SPECS] + [("dac_16khz", 1, 1)]

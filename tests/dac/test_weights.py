@@ -7,7 +7,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from dac_narrow import AUTHORS, BY_NAME
 from safetensors.torch import save_file
 
 import blazen_codec_core as bc
@@ -15,6 +14,7 @@ from blazen_codec_core import weights
 from blazen_codec_core.conformance.signals import recording
 from blazen_codec_core.nn.checkpoints import conversion
 from blazen_codec_dac import checkpoint
+from tests.helpers.narrow_dac import AUTHORS, BY_NAME
 
 SMALL = "dac_16khz"
 pytestmark = pytest.mark.usefixtures("narrow_networks")
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("narrow_networks")
 @pytest.fixture(scope="module")
 def theirs(codecs):
     """Their model with the weights of `random:0`."""
-    return codecs(SMALL, engine="upstream")._handle.backend.loaded().network
+    return codecs(SMALL, engine="upstream").backend.loaded().network
 
 
 def settings(name: str, **changes) -> dict:
@@ -59,7 +59,7 @@ def hub_config(name: str, **changes) -> str:
 
 
 def on_the_hub(codecs, factors=None) -> dict[str, torch.Tensor]:
-    network = codecs(SMALL)._handle.backend.loaded().network
+    network = codecs(SMALL).backend.loaded().network
     names = conversion.names(network, checkpoint.hub_rules(BY_NAME[SMALL]))
     return {key: tensor.clone() for key, tensor in conversion.alphas(conversion.to_published(network, names, factors)).items()}
 
@@ -89,7 +89,7 @@ def test_the_hubs_files_load(codecs, tmp_path):
 
 def test_names_are_the_published_ones(codecs, theirs):
     """All that the two publishers' models of this shape are saved with."""
-    network = codecs(SMALL)._handle.backend.loaded().network
+    network = codecs(SMALL).backend.loaded().network
     assert set(checkpoint.to_published(network)) == set(theirs.state_dict())
     unit = {f"{layer}.{leaf}" for layer, leaves in UNIT.items() for leaf in leaves}
     convolution = ("weight", "bias")

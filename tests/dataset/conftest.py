@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from corpora import corpus
+
+from tests.helpers.corpora import corpus
 
 
 @pytest.fixture(scope="session")

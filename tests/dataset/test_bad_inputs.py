@@ -10,16 +10,16 @@ import sys
 import tarfile
 from pathlib import Path
 
-import damage
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import soundfile
-from corpora import sound
 
 import blazen_codec_core as bc
 from blazen_codec_core.audio import AudioReader
 from blazen_codec_core.dataset import shards
+from tests.helpers import damaged_files
+from tests.helpers.corpora import sound
 
 HERE = bc.Executor(workers=1)
 ONE = ["--workers", "1", "--device", "cpu"]
@@ -319,8 +319,8 @@ def test_short_recordings_share_a_tile_and_get_the_tokens_that_they_get_alone(tm
 def test_what_pyav_reads_is_taken(tmp_path):
     pytest.importorskip("av", reason="the extra `av` is not installed")
     audio(tmp_path / "in/a.flac")
-    (tmp_path / "in/b.m4a").write_bytes(damage.THROUGH_FFMPEG["m4a"]())
-    (tmp_path / "in/c.webm").write_bytes(damage.THROUGH_FFMPEG["webm"]())
+    (tmp_path / "in/b.m4a").write_bytes(damaged_files.THROUGH_FFMPEG["m4a"]())
+    (tmp_path / "in/c.webm").write_bytes(damaged_files.THROUGH_FFMPEG["webm"]())
     summary, failures = tokenize(tmp_path / "in", tmp_path / "out")
     assert ids(tmp_path / "out") == ["a.flac", "b.m4a", "c.webm"]
     assert failures == []
@@ -328,11 +328,11 @@ def test_what_pyav_reads_is_taken(tmp_path):
 
 
 def test_recordings_that_are_cut(tmp_path):
-    whole = damage.MADE["wav"]()
+    whole = damaged_files.MADE["wav"]()
     (tmp_path / "in").mkdir()
     (tmp_path / "in/a.wav").write_bytes(whole)
     (tmp_path / "in/cut.wav").write_bytes(whole[: len(whole) // 2])
-    (tmp_path / "in/loud.wav").write_bytes(damage.by_libsndfile("WAV", "FLOAT")(gain=100))
+    (tmp_path / "in/loud.wav").write_bytes(damaged_files.by_libsndfile("WAV", "FLOAT")(gain=100))
     _, failures = tokenize(tmp_path / "in", tmp_path / "out")
     assert [failure["id"] for failure in failures] == ["cut.wav"]
     assert failures[0]["error"].startswith("CorruptFile: ")
@@ -348,19 +348,19 @@ def test_recordings_that_are_cut(tmp_path):
 
 def test_one_recording_of_each_kind_costs_a_row_or_gives_its_samples(tmp_path):
     """Codings in which libsndfile cannot seek, lengths that are not known, streams that were joined."""
-    ogg, flac = damage.MADE["ogg"](), damage.of_unknown_length(damage.MADE["flac"]())
+    ogg, flac = damaged_files.MADE["ogg"](), damaged_files.of_unknown_length(damaged_files.MADE["flac"]())
     (tmp_path / "in").mkdir()
     for name, data in {
-        "gsm.wav": damage.by_libsndfile("WAV", "GSM610")(),
-        "g721.wav": damage.by_libsndfile("WAV", "G721_32")(),
+        "gsm.wav": damaged_files.by_libsndfile("WAV", "GSM610")(),
+        "g721.wav": damaged_files.by_libsndfile("WAV", "G721_32")(),
         "joined.ogg": ogg + ogg,
         "pipe.flac": flac,
-        "pipe.wav": damage.with_sizes(damage.MADE["wav"](), 0, 0),
+        "pipe.wav": damaged_files.with_sizes(damaged_files.MADE["wav"](), 0, 0),
     }.items():
         (tmp_path / "in" / name).write_bytes(data)
     rows = [{"path": f"in/{name}", "start": 0.5, "end": 1.5} for name in os.listdir(tmp_path / "in")]
     (tmp_path / "parts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    for source, count in ((tmp_path / "in", None), (tmp_path / "parts.jsonl", damage.RATE)):
+    for source, count in ((tmp_path / "in", None), (tmp_path / "parts.jsonl", damaged_files.RATE)):
         _, failures = tokenize(source, tmp_path / f"out {source.name}")
         assert failures == []
         table = pq.read_table(tmp_path / f"out {source.name}").to_pylist()

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from corpora import sound
 
 import blazen_codec_core as bc
 from blazen_codec_core.conformance.signals import voice
 from blazen_codec_core.dataset import plan, run_state, seals, shards
 from blazen_codec_core.dataset.run_state import ShardResult, Totals, Usage
+from tests.helpers.corpora import sound
 
 HERE = bc.Executor(workers=1)
 
@@ -109,7 +109,8 @@ def test_content_is_compared_where_it_is_asked_for(source, tmp_path, run):
 def test_recordings_in_tars_and_parquet_are_known_by_those(source, tmp_path):
     import pyarrow as pa
     import pyarrow.parquet as pq
-    from corpora import tar_of
+
+    from tests.helpers.corpora import tar_of
 
     path = source / "speaker0/0003.wav"
     table = pa.table({"audio": [{"bytes": path.read_bytes(), "path": None}]})

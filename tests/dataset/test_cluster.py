@@ -6,10 +6,10 @@ import threading
 import time
 
 import pytest
-from corpora import corpus
 
 import blazen_codec_core as bc
 from blazen_codec_core.dataset import shards
+from tests.helpers.corpora import corpus
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Ray warns of itself
 ray = pytest.importorskip("ray", reason="Ray is in the session `slow`, and brings some forty packages")

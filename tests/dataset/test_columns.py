@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 import soundfile
-from corpora import sound
 
 import blazen_codec_core as bc
 from blazen_codec_core.dataset import shards
+from tests.helpers.corpora import sound
 
 HERE = bc.Executor(workers=1)
 ROWS = [

@@ -51,7 +51,7 @@ def test_every_file_is_what_decode_makes_of_its_row_at_the_rate_and_length_of_th
 def test_batches_and_processes_write_the_same(dataset, tmp_path, monkeypatch):
     bc.detokenize_dataset(dataset, tmp_path / "one", suffix=".flac", executor=HERE)
     bc.detokenize_dataset(dataset, tmp_path / "two", suffix=".flac", executor=bc.Executor(workers=2))
-    monkeypatch.setattr(TorchCodecBackend, "batch_streams", {"cpu": 4})
+    monkeypatch.setattr(TorchCodecBackend, "streams_per_batch", 4)
     bc.detokenize_dataset(dataset, tmp_path / "together", suffix=".flac", executor=HERE)
     assert files(tmp_path / "one") == files(tmp_path / "two") == files(tmp_path / "together")
     for name in files(tmp_path / "one"):
@@ -152,7 +152,7 @@ def test_ids_that_would_be_one_file_cost_the_second_its_row(renamed, tmp_path):
 @pytest.mark.parametrize("batched", [False, True])
 def test_a_full_disk_ends_the_run_and_is_gone_on_with(renamed, tmp_path, monkeypatch, batched):
     if batched:
-        monkeypatch.setattr(TorchCodecBackend, "batch_streams", {"cpu": 4})
+        monkeypatch.setattr(TorchCodecBackend, "streams_per_batch", 4)
     folder, out, real, full = renamed("a", "b", "c"), tmp_path / "out", os.replace, True
 
     def replace(one, other):

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from corpora import sound, tar_of
 
 import blazen_codec_core as bc
 from blazen_codec_core.audio import AudioReader
 from blazen_codec_core.dataset import sources
 from blazen_codec_core.dataset.items import AudioItem
+from tests.helpers.corpora import sound, tar_of
 
 
 def ids(source) -> list[str]:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from corpora import corpus
 
 import blazen_codec_core as bc
 from blazen_codec_core.dataset import shards
+from tests.helpers.corpora import corpus
 
 pytestmark = pytest.mark.slow
 ENDS = {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130}

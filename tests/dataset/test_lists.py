@@ -11,13 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 import soundfile
-from corpora import sound
 
 import blazen_codec_core as bc
 from blazen_codec_core.dataset import sources
 from blazen_codec_core.dataset.items import AudioItem, Fault
 from blazen_codec_core.dataset.lists import columns
 from blazen_codec_core.dataset.lists.columns import Kind, Meaning
+from tests.helpers.corpora import sound
 
 
 def entries(path: Path, *names: str) -> list[AudioItem | Fault]:

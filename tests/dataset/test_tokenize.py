@@ -13,8 +13,6 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import soundfile
-from corpora import corpus, sound, tar_of
-from jobs import Asking, Deadly
 
 import blazen_codec_core as bc
 from blazen_codec_core import audio
@@ -24,6 +22,8 @@ from blazen_codec_core.dataset.executors import processes
 from blazen_codec_core.dataset.jobs import tokenize as job
 from blazen_codec_core.dataset.rows import Row
 from blazen_codec_core.torch_backend.backend import TorchCodecBackend
+from tests.helpers.corpora import corpus, sound, tar_of
+from tests.helpers.dataset_jobs import Asking, Deadly
 
 HERE = bc.Executor(workers=1)
 SMALL = ("snac_tiny", bc.LoadOptions())
@@ -107,7 +107,7 @@ def test_two_processes_write_the_same_bytes_as_this_one(recordings, whole, tmp_p
 
 def test_batches_write_the_same_bytes(recordings, whole, tmp_path, monkeypatch):
     """As a device that runs several signals side by side would."""
-    monkeypatch.setattr(TorchCodecBackend, "batch_streams", {"cpu": 3})
+    monkeypatch.setattr(TorchCodecBackend, "streams_per_batch", 3)
     monkeypatch.setattr(job, "LONG", 3.0)
     lengths = []
     real = bc.DynCodecProvider.encode_batch
@@ -147,7 +147,7 @@ def test_a_batch_that_fails_is_done_one_by_one(recordings, whole, tmp_path, monk
     def fails(*_, **__):
         raise bc.InferenceError("out of memory")
 
-    monkeypatch.setattr(TorchCodecBackend, "batch_streams", {"cpu": 3})
+    monkeypatch.setattr(TorchCodecBackend, "streams_per_batch", 3)
     monkeypatch.setattr(bc.DynCodecProvider, "encode_batch", fails)
     tokenize(recordings, tmp_path / "out")
     assert contents(tmp_path / "out") == contents(whole)

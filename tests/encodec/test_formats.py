@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from encodec_authors import BY_NAME, LM_SEED, Authors
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +20,7 @@ from blazen_codec_core.conformance import strategies
 from blazen_codec_core.conformance.signals import recording
 from blazen_codec_encodec import arithmetic_coding
 from blazen_codec_encodec.formats import HEAD, EcdcFormat
+from tests.helpers.upstream_encodec import BY_NAME, LM_SEED, Authors
 
 ENTROPY = [False, True]
 FORMAT = EcdcFormat()  # loads each language model once for all tests

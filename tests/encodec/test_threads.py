@@ -9,12 +9,12 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
-from encodec_authors import BY_NAME, LM_SEED
 
 import blazen_codec_core as bc
 from blazen_codec_core.nn.kernels.thread_counts import one_thread
 from blazen_codec_encodec import language_model
 from blazen_codec_encodec.formats import EcdcFormat
+from tests.helpers.upstream_encodec import BY_NAME, LM_SEED
 
 SPEC = BY_NAME["encodec_24khz"]
 FRAMES, BOOKS = 40, 2

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from ties import count_differing
 
 import blazen_codec_core as bc
 from blazen_codec_core.conformance.signals import recording
 from blazen_codec_encodec.specs import SPECS
+from tests.helpers.quantizer_ties import count_differing
 
 BY_NAME = {spec.name: spec for spec in SPECS}
 CASES = [

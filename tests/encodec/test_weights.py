@@ -10,7 +10,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-from encodec_authors import BY_NAME, LM_SEED
 from safetensors.torch import save_file
 
 import blazen_codec_core as bc
@@ -19,6 +18,7 @@ from blazen_codec_core.conformance.signals import recording
 from blazen_codec_core.nn.checkpoints import conversion
 from blazen_codec_encodec import checkpoint, language_model
 from blazen_codec_encodec.backend import EncodecBackend
+from tests.helpers.upstream_encodec import BY_NAME, LM_SEED
 
 NAMES = sorted(BY_NAME)
 
@@ -26,12 +26,12 @@ NAMES = sorted(BY_NAME)
 @pytest.fixture(scope="module")
 def theirs(codecs):
     """A state dict as the authors save it, what only training needs included, by model."""
-    return {name: dict(codecs(name, engine="upstream")._handle.backend.loaded().network.state_dict()) for name in NAMES}
+    return {name: dict(codecs(name, engine="upstream").backend.loaded().network.state_dict()) for name in NAMES}
 
 
 def on_the_hub(codecs, name: str, factors) -> dict[str, torch.Tensor]:
     """The same weights as the Hub has them."""
-    network = codecs(name)._handle.backend.loaded().network
+    network = codecs(name).backend.loaded().network
     state = conversion.to_published(network, checkpoint.names(network, checkpoint.HUB), factors)
     for book in range(len(network.quantizer)):
         for kind in ("inited", "cluster_size", "embed_avg"):
@@ -217,7 +217,7 @@ def test_random_language_models_are_what_pytorch_draws_and_leave_its_generator_a
 
 @pytest.mark.parametrize("name", NAMES)
 def test_language_models_have_the_authors_names(tmp_path, name):
-    from encodec_authors import models
+    from tests.helpers.upstream_encodec import models
 
     spec = BY_NAME[name].language_model
     mine = language_model.load(spec, name, LM_SEED, bc.LoadOptions()).state_dict()

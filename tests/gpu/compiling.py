@@ -37,7 +37,7 @@ def main(name: str, dtype: str, capability: str) -> None:
     lstm._most_programs = lambda device: lstm.PROGRAMS
     backends._load_gpu_kernels = lambda: SimpleNamespace(**{**vars(triton), "runs_on": lambda device: True})
     backends.os.environ["TRITON_INTERPRET"] = "asked below"  # that is: also for tensors on a CPU
-    TorchCodecBackend.batch_streams = {"cpu": 4}
+    TorchCodecBackend.streams_per_batch = 4
     codec = bc.load(name, device="cpu", dtype=dtype, weights=None if name.endswith("_tiny") else "random:0")
     rng = np.random.default_rng(0)
     items = [0.1 * rng.standard_normal((codec.channels, int(s * codec.sample_rate))).astype(np.float32) for s in (0.8, 0.5)]

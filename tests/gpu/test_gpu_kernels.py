@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from afters import apply_epilogue, drawn, epilogue_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +12,7 @@ from blazen_codec_core.nn.kernels import triton
 from blazen_codec_core.nn.kernels.aten.conv import GemmPerTapConv1d
 from blazen_codec_core.nn.kernels.epilogue import ELU, NONE, SNAKE, Epilogue
 from blazen_codec_core.nn.layers import noise
+from tests.helpers.epilogues import apply_epilogue, drawn, epilogue_for
 
 pytestmark = pytest.mark.gpu
 BUDGET = settings(max_examples=25, deadline=None)

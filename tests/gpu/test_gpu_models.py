@@ -25,7 +25,7 @@ def recording(codec: bc.DynCodecProvider, seconds: float = SECONDS) -> np.ndarra
 def codec(request, device):
     made = bc.load(request.param, device=str(device))
     made.load()
-    modules = made._handle.backend.loaded().network.modules()
+    modules = made.backend.loaded().network.modules()
     kinds = [type(module._prepared) for module in modules if isinstance(module, conv.ConvBase)]
     assert kinds
     assert {kind.__module__ for kind in kinds} <= {triton.GemmConv1d.__module__, triton.DepthwiseConv1d.__module__}, kinds
@@ -63,7 +63,7 @@ def test_pieces_and_tiles_of_any_size_give_the_same(codec, plain, same):
 
 def test_neighbours_of_any_length_change_nothing(codec, plain, monkeypatch, same):
     pcm, tokens, _ = plain
-    monkeypatch.setattr(type(codec._handle.backend), "batch_streams", {"cpu": 4})
+    monkeypatch.setattr(codec.backend, "streams_per_batch", 4)
     items = [pcm, pcm[:, : pcm.shape[1] // 3], pcm[:, :100]]
     made = codec.encode_batch(items, codec.sample_rate)
     assert made[0] == tokens

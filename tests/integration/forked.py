@@ -1,4 +1,4 @@
-"""python forked.py CODEC: forks of a process that has loaded a codec, in every way that hosts fork. Prints JSON."""
+"""python tests/integration/forked.py CODEC: forks of a process that has loaded a codec, in every way that hosts fork, as JSON."""
 
 from __future__ import annotations
 

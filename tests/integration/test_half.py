@@ -50,7 +50,7 @@ def test_full_size_networks_take_any_length_and_any_pieces(codecs, name):
 
 @pytest.mark.parametrize("dtype", HALVES)
 def test_the_quantizer_stays_in_float32(dtype):
-    network = bc.load("snac_tiny", device="cpu", dtype=dtype)._backend.loaded().network
+    network = bc.load("snac_tiny", device="cpu", dtype=dtype).backend.loaded().network
     assert {parameter.dtype for parameter in network.quantizer.parameters()} == {torch.float32}
     others = {parameter.dtype for part in (network.encoder, network.decoder) for parameter in part.parameters()}
     assert others == {getattr(torch, dtype)}

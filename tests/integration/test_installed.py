@@ -9,9 +9,9 @@ import shlex
 import numpy as np
 import pytest
 import soundfile
-from sites import Site
 
 from blazen_codec_core.conformance.signals import voice
+from tests.helpers.install_site import Site
 
 
 @pytest.fixture(scope="module")

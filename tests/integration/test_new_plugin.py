@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from sites import Site
 
 import blazen_codec_core as bc
 from blazen_codec_core.cli.main import main
 from blazen_codec_core.template import write_plugin
+from tests.helpers.install_site import Site
 
 FILE = re.compile(r"`(acme-codec/[\w./-]+)`:\n\n```\w+\n(.*?)\n```", re.DOTALL)
 BLOCK = re.compile(r"```(python|sh)\n(.*?)\n```", re.DOTALL)

@@ -11,12 +11,12 @@ import time
 import urllib.request
 
 import pytest
-from servers import CHUNK, PATIENCE, serving, visit, wav
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from blazen_codec_core.server import door
 from blazen_codec_core.server.hosts import Hosts
+from tests.helpers.live_server import CHUNK, PATIENCE, serving, visit, wav
 
 SERVE = [sys.executable, "-m", "blazen_codec_core.cli.main", "serve", "-c", "snac_tiny", "--no-pesq", "--port", "0"]
 HEAD = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n"

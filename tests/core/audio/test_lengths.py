@@ -8,15 +8,15 @@ import struct
 import time
 import tracemalloc
 
-import damage
 import numpy as np
 import pytest
 import soundfile
-from damage import RATE, tone
 
 import blazen_codec_core as bc
 from blazen_codec_core import audio
 from blazen_codec_core.audio import flac
+from tests.helpers import damaged_files
+from tests.helpers.damaged_files import RATE, tone
 
 
 def read(data: bytes, **options) -> tuple[np.ndarray, list[str]]:
@@ -29,9 +29,9 @@ def length_said(data: bytes) -> int | None:
         return reader.num_samples
 
 
-@pytest.mark.parametrize("name", damage.MADE)
+@pytest.mark.parametrize("name", damaged_files.MADE)
 def test_whole_files_are_read_whole(name):
-    data = damage.MADE[name](channels=2)
+    data = damaged_files.MADE[name](channels=2)
     pcm, remarks = read(data)
     assert remarks == []
     assert pcm.shape == (2, 2 * RATE)
@@ -39,9 +39,9 @@ def test_whole_files_are_read_whole(name):
     assert length_said(data) == pcm.shape[1]
 
 
-@pytest.mark.parametrize("name", damage.MADE)
+@pytest.mark.parametrize("name", damaged_files.MADE)
 def test_half_a_file_is_refused_or_remarked_upon(name):
-    whole = damage.MADE[name](seconds=20.0)
+    whole = damaged_files.MADE[name](seconds=20.0)
     half = whole[: len(whole) // 2]
     if name == "mp3":  # which can be played from anywhere to anywhere
         pcm, remarks = read(half)
@@ -55,7 +55,7 @@ def test_half_a_file_is_refused_or_remarked_upon(name):
 
 
 def test_what_is_missing_is_said_in_numbers(tmp_path):
-    (tmp_path / "a.wav").write_bytes(damage.MADE["wav"]()[:32_044])
+    (tmp_path / "a.wav").write_bytes(damaged_files.MADE["wav"]()[:32_044])
     with pytest.raises(
         bc.CorruptFile, match=r"a\.wav is incomplete or damaged: its header says 64000 bytes of audio, and 32000 are there"
     ):
@@ -64,30 +64,30 @@ def test_what_is_missing_is_said_in_numbers(tmp_path):
 
 
 class TestWav:
-    WAV = damage.MADE["wav"]()
+    WAV = damaged_files.MADE["wav"]()
 
     @pytest.mark.parametrize(
         ("riff", "data"),
         [(0, 0), (36, 0), (2**32 - 1, 2**32 - 1), (2**31 + 35, 2**31 - 1), (2**32 - 1, 0x7FFFF000), (2**31, 2**31)],
     )
     def test_sizes_that_were_never_written(self, riff, data):
-        pcm, remarks = read(damage.with_sizes(self.WAV, riff, data))
+        pcm, remarks = read(damaged_files.with_sizes(self.WAV, riff, data))
         assert np.array_equal(pcm, read(self.WAV)[0])
         assert remarks == []
 
     def test_silence_in_a_pipe_is_audio(self):
         silent = self.WAV[:44] + bytes(64_000)
-        assert read(damage.with_sizes(silent, 0, 0))[0].shape == (1, 2 * RATE)
+        assert read(damaged_files.with_sizes(silent, 0, 0))[0].shape == (1, 2 * RATE)
 
     def test_a_wav_without_audio_is_empty(self):
         with pytest.raises(bc.InvalidInput, match="holds no audio"):
-            read(damage.with_sizes(self.WAV[:44], 36, 0))
+            read(damaged_files.with_sizes(self.WAV[:44], 36, 0))
         with pytest.raises(bc.InvalidInput, match="holds no audio"):
-            read(damage.with_sizes(self.WAV[:44] + b"LIST\4\0\0\0INFO", 48, 0))
+            read(damaged_files.with_sizes(self.WAV[:44] + b"LIST\4\0\0\0INFO", 48, 0))
 
     def test_a_size_that_is_far_too_small_is_no_size(self):
         with pytest.raises(bc.CorruptFile, match="says 1000 bytes of audio, and 63000 more follow"):
-            read(damage.with_sizes(self.WAV, 1036, 1000))
+            read(damaged_files.with_sizes(self.WAV, 1036, 1000))
 
     @pytest.mark.parametrize("behind", [b"LIST\4\0\0\0INFO", b"id3 \4\0\0\0abcd", bytes(7), b"\0"])
     def test_what_follows_the_audio_is_not_audio(self, behind):
@@ -96,7 +96,7 @@ class TestWav:
     @pytest.mark.parametrize("chunk", ["", "LIST"])
     def test_over_4_gib(self, tmp_path, chunk):
         samples = 2_200_000_123  # 4.4 GB
-        head = damage.with_sizes(self.WAV[:44], (2 * samples + 36) % 2**32, 2 * samples % 2**32)
+        head = damaged_files.with_sizes(self.WAV[:44], (2 * samples + 36) % 2**32, 2 * samples % 2**32)
         with (tmp_path / "a.wav").open("wb") as file:
             file.write(head)
             file.truncate(44 + 2 * samples)
@@ -113,14 +113,14 @@ class TestWav:
 
     @pytest.mark.parametrize("coding", ["GSM610", "G721_32", "NMS_ADPCM_32", "IMA_ADPCM", "MS_ADPCM", "ULAW", "PCM_24", "DOUBLE"])
     def test_codings_with_and_without_seeking(self, coding):
-        data = damage.by_libsndfile("WAV", coding)()
+        data = damaged_files.by_libsndfile("WAV", coding)()
         whole, _ = read(data)
         assert whole.shape[1] >= 2 * RATE
         part, _ = read(data, start=0.5, end=1.25)
         assert np.array_equal(part, whole[:, RATE // 2 : RATE * 5 // 4])
 
     def test_mp3_inside(self):
-        mp3 = damage.MADE["mp3"]()
+        mp3 = damaged_files.MADE["mp3"]()
         fmt = struct.pack("<HHIIHHHHIHHH", 0x55, 1, RATE, 4000, 1, 0, 12, 1, 2, 144, 1, 0)
         body = b"WAVEfmt " + struct.pack("<I", len(fmt)) + fmt + b"data" + struct.pack("<I", len(mp3)) + mp3
         pcm, _ = read(b"RIFF" + struct.pack("<I", len(body)) + body)
@@ -130,12 +130,12 @@ class TestWav:
 @pytest.mark.parametrize("name", ["wav", "rf64", "w64", "aiff", "caf", "au"])
 def test_another_file_behind_it(name):
     with pytest.raises(bc.CorruptFile, match="another file begins at byte"):
-        read(2 * damage.MADE[name]())
+        read(2 * damaged_files.MADE[name]())
 
 
 @pytest.mark.parametrize(("name", "before", "form"), [("au", b"", ">I"), ("aiff", b"SSND", ">I"), ("caf", b"data", ">q")])
 def test_sizes_that_are_too_small(name, before, form):
-    made = bytearray(damage.MADE[name]())
+    made = bytearray(damaged_files.MADE[name]())
     at = made.find(before) + 4 if before else 8
     assert 60_000 < struct.unpack_from(form, made, at)[0] < 70_000
     struct.pack_into(form, made, at, 30_000)
@@ -145,7 +145,7 @@ def test_sizes_that_are_too_small(name, before, form):
 
 @pytest.mark.parametrize("name", ["aiff", "au", "caf", "w64", "w64 of FFmpeg"])
 def test_lengths_that_were_never_written(name):
-    made = bytearray(damage.MADE[name.split()[0]]())
+    made = bytearray(damaged_files.MADE[name.split()[0]]())
     at, form, unknown = {
         "aiff": (made.find(b"SSND") + 4, ">I", 0),
         "au": (8, ">I", 2**32 - 1),
@@ -154,36 +154,36 @@ def test_lengths_that_were_never_written(name):
         "w64 of FFmpeg": (made.find(b"data\xf3\xac\xd3\x11") + 16, "<Q", 2**63 - 1),
     }[name]
     struct.pack_into(form, made, at, unknown)
-    assert np.array_equal(read(bytes(made))[0], read(damage.MADE[name.split()[0]]())[0])
+    assert np.array_equal(read(bytes(made))[0], read(damaged_files.MADE[name.split()[0]]())[0])
 
 
 class TestFlac:
-    FLAC = damage.MADE["flac"]()
+    FLAC = damaged_files.MADE["flac"]()
 
     def test_unknown_length(self):
-        pcm, remarks = read(damage.of_unknown_length(self.FLAC))
-        assert length_said(damage.of_unknown_length(self.FLAC)) is None
+        pcm, remarks = read(damaged_files.of_unknown_length(self.FLAC))
+        assert length_said(damaged_files.of_unknown_length(self.FLAC)) is None
         assert np.array_equal(pcm, read(self.FLAC)[0])
         assert remarks == []
-        part, _ = read(damage.of_unknown_length(self.FLAC), start=0.5, end=1.5)
+        part, _ = read(damaged_files.of_unknown_length(self.FLAC), start=0.5, end=1.5)
         assert np.array_equal(part, pcm[:, RATE // 2 : RATE * 3 // 2])
 
     def test_tags_around_it(self):
-        tagged = damage.id3_tag(100_000) + damage.of_unknown_length(self.FLAC) + b"TAG" + bytes(125)
+        tagged = damaged_files.id3_tag(100_000) + damaged_files.of_unknown_length(self.FLAC) + b"TAG" + bytes(125)
         assert np.array_equal(read(tagged)[0], read(self.FLAC)[0])
 
     @pytest.mark.parametrize("padding", [bytes(5000), b"\xff" * 5000])
     def test_padding_behind_it(self, padding):
-        for data in (self.FLAC, damage.of_unknown_length(self.FLAC)):
+        for data in (self.FLAC, damaged_files.of_unknown_length(self.FLAC)):
             assert np.array_equal(read(data + padding)[0], read(self.FLAC)[0])
 
     def test_another_stream_behind_it(self):
         with pytest.raises(bc.CorruptFile, match="another stream begins"):
-            read(self.FLAC + damage.MADE["flac"](seed=1))
+            read(self.FLAC + damaged_files.MADE["flac"](seed=1))
 
     @pytest.mark.parametrize("left_out", [1, 100, 3000])
     def test_the_last_frame_is_cut(self, left_out):
-        for data in (self.FLAC, damage.of_unknown_length(self.FLAC)):
+        for data in (self.FLAC, damaged_files.of_unknown_length(self.FLAC)):
             with pytest.raises(bc.CorruptFile):
                 read(data[:-left_out])
             kept, remarks = read(data[:-left_out], truncated="keep")
@@ -193,22 +193,22 @@ class TestFlac:
 
 
 class TestMp3:
-    MP3 = damage.MADE["mp3"]()
+    MP3 = damaged_files.MADE["mp3"]()
 
     def test_pictures_and_tags_are_no_audio(self):
-        plain = damage.by_libsndfile("MP3", bitrate_mode="CONSTANT", compression_level=0.9)()
+        plain = damaged_files.by_libsndfile("MP3", bitrate_mode="CONSTANT", compression_level=0.9)()
         behind = b"APETAGEX" + struct.pack("<IIII", 2000, 40_000, 1, 0xA0000000) + bytes(8) + b"\x11" * 40_000
-        for tagged in (damage.id3_tag(150_000) + plain, plain + behind, plain + b"TAG" + bytes(125)):
+        for tagged in (damaged_files.id3_tag(150_000) + plain, plain + behind, plain + b"TAG" + bytes(125)):
             assert np.abs(read(tagged)[0] - read(plain)[0]).max() < 1e-6
 
     def test_without_a_header_frame(self):
         pytest.importorskip("av", reason="PyAV makes these files")
-        data = damage.THROUGH_FFMPEG["mp3_without_header"](seconds=5.0)
+        data = damaged_files.THROUGH_FFMPEG["mp3_without_header"](seconds=5.0)
         assert length_said(data) is None
-        assert read(data)[0].shape[1] / RATE == pytest.approx(damage.seconds_by_ffmpeg(data), abs=1e-9)
+        assert read(data)[0].shape[1] / RATE == pytest.approx(damaged_files.seconds_by_ffmpeg(data), abs=1e-9)
 
     def test_joined(self):
-        other = damage.MADE["mp3"](seconds=1.0, seed=1)
+        other = damaged_files.MADE["mp3"](seconds=1.0, seed=1)
         joined, _ = read(self.MP3 + other)
         assert np.abs(joined - np.concatenate([read(self.MP3)[0], read(other)[0]], axis=1)).max() < 1e-6
 
@@ -219,7 +219,9 @@ class TestMp3:
             with pytest.raises(bc.CorruptFile, match="only the same all through"):
                 read(joined)
 
-    @pytest.mark.parametrize("before", [bytes(10_000), damage.id3_tag(1000) + bytes(5000), b"\x89PNG" + bytes(range(256)) * 60])
+    @pytest.mark.parametrize(
+        "before", [bytes(10_000), damaged_files.id3_tag(1000) + bytes(5000), b"\x89PNG" + bytes(range(256)) * 60]
+    )
     def test_behind_something_else(self, before):
         assert np.abs(read(before + self.MP3)[0] - read(self.MP3)[0]).max() < 1e-6
 
@@ -245,8 +247,8 @@ class TestMp3:
 @pytest.mark.parametrize("name", ["ogg", "opus"])
 class TestOgg:
     def test_joined_streams_are_read_one_after_the_other(self, name):
-        first, second = damage.MADE[name](), damage.MADE[name](seconds=1.0, seed=1)
-        for joined in (first + second, damage.with_serial(first, 1) + damage.with_serial(second, 2)):
+        first, second = damaged_files.MADE[name](), damaged_files.MADE[name](seconds=1.0, seed=1)
+        for joined in (first + second, damaged_files.with_serial(first, 1) + damaged_files.with_serial(second, 2)):
             pcm, remarks = read(joined)
             assert np.array_equal(pcm, np.concatenate([read(first)[0], read(second)[0]], axis=1))
             assert remarks == []
@@ -254,13 +256,13 @@ class TestOgg:
             assert np.array_equal(part, pcm[:, RATE * 3 // 2 : RATE * 5 // 2])
 
     def test_a_page_that_is_missing(self, name):
-        pages = list(damage.ogg_pages(damage.MADE[name](seconds=10.0)))
+        pages = list(damaged_files.ogg_pages(damaged_files.MADE[name](seconds=10.0)))
         assert len(pages) > 4
         with pytest.raises(bc.CorruptFile, match="pages 3 to 3 are missing"):
             read(b"".join([*pages[:3], *pages[4:]]))
 
     def test_a_byte_that_is_changed(self, name):
-        made = bytearray(damage.MADE[name]())
+        made = bytearray(damaged_files.MADE[name]())
         made[-100] ^= 1
         with pytest.raises(bc.CorruptFile, match="no whole page"):
             read(bytes(made))
@@ -268,8 +270,8 @@ class TestOgg:
 
 def test_parts_of_vorbis_that_does_not_begin_at_nothing():
     """As FFmpeg cuts it out of a longer stream, or as a radio sends it."""
-    plain = damage.MADE["ogg"](seconds=10.0)
-    later = damage.with_serial(plain, 1, later=20 * RATE)
+    plain = damaged_files.MADE["ogg"](seconds=10.0)
+    later = damaged_files.with_serial(plain, 1, later=20 * RATE)
     whole, _ = read(later)
     assert np.array_equal(whole[:, -RATE:], read(plain)[0][:, -RATE:])
     for start in (0.5, 3.0, 8.25):
@@ -278,13 +280,13 @@ def test_parts_of_vorbis_that_does_not_begin_at_nothing():
 
 
 class TestParts:
-    WAV = damage.MADE["wav"]()
+    WAV = damaged_files.MADE["wav"]()
 
     def test_a_part_beyond_the_end(self):
         for options in ({"start": 3.0}, {"start": 1.0, "end": 9.0}, {"start": 3.0, "end": 4.0}, {"start": -1.0}):
             for name in ("wav", "flac", "mp3"):
                 with pytest.raises(bc.InvalidInput):
-                    read(damage.MADE[name](), **options)
+                    read(damaged_files.MADE[name](), **options)
 
     def test_lists_are_rounded(self):
         assert read(self.WAV, start=1.0, end=2.05)[0].shape == (1, RATE)
@@ -294,12 +296,12 @@ class TestParts:
 
 
 class TestDamage:
-    @pytest.mark.parametrize("name", [*damage.MADE, *damage.THROUGH_FFMPEG])
+    @pytest.mark.parametrize("name", [*damaged_files.MADE, *damaged_files.THROUGH_FFMPEG])
     def test_no_more_is_read_than_ffmpeg_finds(self, name):
         check_damaged(name, 25)
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("name", [*damage.MADE, *damage.THROUGH_FFMPEG])
+    @pytest.mark.parametrize("name", [*damaged_files.MADE, *damaged_files.THROUGH_FFMPEG])
     def test_more_variants(self, name):
         check_damaged(name, 250)
 
@@ -317,11 +319,11 @@ UNDAMAGED = 3.1
 def check_damaged(name: str, variants: int) -> None:
     """Whatever was done to a file, it gives audio that FFmpeg finds too, or an error; soon, and in little memory."""
     pytest.importorskip("av", reason="PyAV is the other decoder")
-    made = {**damage.MADE, **damage.THROUGH_FFMPEG}[name]
+    made = {**damaged_files.MADE, **damaged_files.THROUGH_FFMPEG}[name]
     data, other = made(), made(seconds=1.0, seed=1)
     refused, longer = 0, []
     for seed in range(variants):
-        broken = damage.damaged(name, data, other, seed)
+        broken = damaged_files.damaged(name, data, other, seed)
         for truncated in ("refuse", "keep"):
             started = time.process_time()
             try:
@@ -332,7 +334,7 @@ def check_damaged(name: str, variants: int) -> None:
                 continue
             assert time.process_time() - started < 5.0
             assert seconds < 60.0
-            found = max(damage.seconds_by_ffmpeg(broken, format) for format in (None, FORMATS.get(name)))
+            found = max(damaged_files.seconds_by_ffmpeg(broken, format) for format in (None, FORMATS.get(name)))
             if not found and seconds <= UNDAMAGED:  # some other byte of the header, at which it gives up
                 continue
             if seconds > found + 1e-3:
@@ -363,7 +365,7 @@ def test_tails_that_take_long_to_look_at(name, tail):
     started = time.process_time()
     for truncated in ("refuse", "keep"):
         with contextlib.suppress(bc.CodecError):
-            read(damage.MADE[name]() + tail, truncated=truncated)
+            read(damaged_files.MADE[name]() + tail, truncated=truncated)
     assert time.process_time() - started < 5.0
 
 

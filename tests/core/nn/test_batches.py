@@ -95,7 +95,7 @@ def test_signals_too_short_to_be_mirrored_are_refused_beside_longer_ones():
     "seconds", [(0.02, 0.5, 0.77, 1.3, 0.1, 2.01), (1.0, 1.0, 1.0), (0.001, 0.002, 0.003)], ids=["mixed", "alike", "short"]
 )
 def test_batches_are_what_each_is_alone(name, seconds, monkeypatch):
-    monkeypatch.setattr(TorchCodecBackend, "batch_streams", {"cpu": 8})
+    monkeypatch.setattr(TorchCodecBackend, "streams_per_batch", 8)
     codec = bc.load(name, device="cpu")
     sound = voice(max(seconds), codec.sample_rate)
     items = [sound[None, : max(1, int(codec.sample_rate * each))] for each in seconds]
@@ -110,7 +110,7 @@ def test_batches_are_what_each_is_alone(name, seconds, monkeypatch):
 
 
 def test_a_batch_gives_audio_of_its_own(monkeypatch):
-    monkeypatch.setattr(TorchCodecBackend, "batch_streams", {"cpu": 8})
+    monkeypatch.setattr(TorchCodecBackend, "streams_per_batch", 8)
     codec = bc.load("snac_tiny", device="cpu")
     tokens = codec.encode(voice(0.3, codec.sample_rate), codec.sample_rate)
     first, second = codec.decode_batch([tokens, tokens])

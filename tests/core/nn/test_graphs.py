@@ -81,8 +81,8 @@ def test_sessions_side_by_side_have_places_of_their_own(recorder):
 @torch.inference_mode()
 def test_a_step_of_other_shapes_is_run_and_recorded_anew(recorder):
     codec = bc.load("snac_tiny", noise=False)
-    network = codec._handle.backend.loaded().network
-    setup = codec._handle.backend.setup(1)
+    network = codec.backend.loaded().network
+    setup = codec.backend.setup(1)
     recorded = cuda_graphs.GraphedNetwork(network, recorder)
     states = [each.decoder_state(setup) for each in (network, recorded)]
     group, generator = codec.spec.block_frames, torch.Generator().manual_seed(0)

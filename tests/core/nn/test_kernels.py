@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from processors import HAS_VECTORS, blocks, loops, packing
-from streams import sizes, streamed, whole
 
 from blazen_codec_core.nn import Conv1d, ConvTranspose1d, FactorizedQuantizer, Sequential, StreamSetup, VectorQuantizer, prepare
 from blazen_codec_core.nn import reset_parameters as reset
 from blazen_codec_core.nn.kernels import dispatch
 from blazen_codec_core.nn.kernels.aten import conv, prepacked_conv
 from blazen_codec_core.nn.kernels.aten.winograd_conv import AtenWinogradConv1d
+from tests.helpers.processors import HAS_VECTORS, blocks, loops, packing
+from tests.helpers.streaming import sizes, streamed, whole
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -67,66 +67,67 @@ def crossover_points(request, monkeypatch):
     return request.param
 
 
+def chosen(shape, frames=4096, frozen=True, dtype=torch.float32, **options):
+    """The class that computes so many frames of a convolution."""
+    kernel = dispatch.select_conv1d(torch.zeros(shape, dtype=dtype), None, frozen=frozen, **options)
+    while isinstance(kernel, conv.LengthDispatch):
+        kernel = kernel.kernel_for(frames)
+    return type(kernel)
+
+
 @pytest.mark.parametrize(
-    ("shape", "options", "on_plain", "on_packed"),
+    ("shape", "options", "wanted"),
     [
-        (
-            (7, 128, 128),
-            {},
-            "AtenWinogradConv1d or GemmPerTapConv1d",
-            "AtenWinogradConv1d or ChannelsLastConv2d or PrepackedConv1d",
-        ),
-        ((7, 96, 96), {}, "AtenWinogradConv1d or GemmPerTapConv1d", "ChannelsLastConv2d or PrepackedConv1d"),
-        ((7, 96, 96), {"frozen": False}, "ChannelsLastConv2d", "ChannelsLastConv2d"),
-        ((3, 256, 256), {}, "AtenWinogradConv1d or GemmPerTapConv1d", "PrepackedConv1d"),
-        ((7, 48, 96), {}, "GemmPerTapConv1d", "ChannelsLastConv2d or PrepackedConv1d"),
-        ((1, 96, 96), {}, "PrepackedConv1d or GemmPerTapConv1d", "PrepackedConv1d"),
-        ((1, 512, 512), {}, "PrepackedConv1d", "PrepackedConv1d"),
-        ((2, 512, 512), {}, "GemmPerTapConv1d or PrepackedConv1d", "PrepackedConv1d"),
-        ((2, 96, 96), {}, "GemmPerTapConv1d", "ChannelsLastConv2d or PrepackedConv1d"),
-        ((8, 48, 96), {"stride": 4}, "GemmPerTapConv1d", "ChannelsLastConv2d or PrepackedConv1d"),
-        ((7, 1, 64), {}, "Im2colConv1d", "Im2colConv1d"),
-        ((7, 64, 1), {}, "Kn2rowConv1d", "Kn2rowConv1d"),
-        ((7, 1, 64), {"groups": 64}, "ChannelsLastConv2d", "ChannelsLastConv2d"),
-        ((7, 2, 64), {"groups": 32}, "AtenConv1d", "AtenConv1d"),
-        ((7, 32, 64), {"stride": 2}, "AtenConv1d", "AtenConv1d"),
+        pytest.param((7, 1, 64), {"groups": 64}, conv.ChannelsLastConv2d, id="depthwise"),
+        pytest.param((7, 2, 64), {"groups": 32}, conv.AtenConv1d, id="groups"),
+        pytest.param((7, 32, 64), {"stride": 2}, conv.AtenConv1d, id="taps no multiple of the stride"),
+        pytest.param((7, 1, 64), {}, conv.Im2colConv1d, id="few channels in"),
+        pytest.param((7, 64, 1), {}, conv.Kn2rowConv1d, id="few channels out"),
+        pytest.param((7, 96, 96), {"frozen": False}, conv.ChannelsLastConv2d, id="learning"),
+        pytest.param((7, 256, 256), {}, AtenWinogradConv1d, id="wide, long, of many taps"),
+        pytest.param((1, 96, 96), {}, prepacked_conv.PrepackedConv1d, id="single tap, long"),
+        pytest.param((2, 512, 512), {"frames": 16}, prepacked_conv.PrepackedConv1d, id="heavy, brief"),
     ],
 )
-def test_the_way_is_chosen_by_shape(crossover_points, shape, options, on_plain, on_packed):
-    way = dispatch.select_conv1d(torch.zeros(shape), None, **{"frozen": True, **options})
-    assert " or ".join(names(way)) == (on_plain if crossover_points is dispatch.GENERIC else on_packed)
+def test_a_rule_of_both_kinds_of_processor(crossover_points, shape, options, wanted):
+    assert chosen(shape, **options) is wanted
+
+
+@pytest.mark.parametrize(
+    ("shape", "frames", "on_plain", "on_packed"),
+    [
+        pytest.param((2, 512, 512), 4096, conv.GemmPerTapConv1d, prepacked_conv.PrepackedConv1d, id="heavy, long"),
+        pytest.param((2, 96, 96), 4096, conv.GemmPerTapConv1d, conv.ChannelsLastConv2d, id="light, long"),
+        pytest.param((2, 96, 96), 16, conv.GemmPerTapConv1d, prepacked_conv.PrepackedConv1d, id="light, brief"),
+    ],
+)
+def test_a_rule_that_differs_with_the_processor(crossover_points, shape, frames, on_plain, on_packed):
+    assert chosen(shape, frames) is (on_plain if crossover_points is dispatch.GENERIC else on_packed)
 
 
 @torch.no_grad()
 def test_weights_that_may_change_are_not_brought_into_order(crossover_points):
-    assert names(dispatch.select_conv1d(torch.zeros(7, 96, 96), None, frozen=False)) == ["GemmPerTapConv1d"]
+    assert chosen((7, 96, 96), frozen=False) is conv.GemmPerTapConv1d
 
 
 @blocks
 @pytest.mark.parametrize(
-    ("shape", "options", "way"),
+    ("shape", "options", "wanted"),
     [
-        ((7, 128, 128), {"dilation": 9}, "WinogradConv1d"),
-        ((3, 128, 64), {}, "WinogradConv1d"),
-        ((3, 64, 32), {}, "WinogradConv1d"),
-        ((3, 32, 16), {}, "DirectConv1d"),
-        ((10, 128, 256), {"stride": 5}, "WinogradConv1d"),
-        ((16, 256, 512), {"stride": 8}, "WinogradConv1d or DirectConv1d"),
-        ((7, 512, 512), {"dilation": 3}, "WinogradConv1d or DirectConv1d"),
-        ((4, 32, 64), {"stride": 2}, "WinogradConv1d"),
-        ((4, 16, 64), {"stride": 2}, "DirectConv1d"),
-        ((7, 32, 64), {"stride": 2}, "DirectConv1d"),
-        ((1, 96, 96), {}, "DirectConv1d"),
-        ((2, 1536, 6144), {}, "DirectConv1d"),
-        ((7, 1, 64), {}, "DirectConv1d"),
-        ((7, 64, 1), {}, "Kn2rowConv1d"),
-        ((7, 1, 64), {"groups": 64}, "DepthwiseConv1d"),
+        pytest.param((7, 1, 64), {"groups": 64}, "DepthwiseConv1d", id="depthwise"),
+        pytest.param((7, 64, 1), {}, "Kn2rowConv1d", id="few channels out"),
+        pytest.param((7, 128, 128), {"dilation": 9}, "WinogradConv1d", id="taps of a filter by points"),
+        pytest.param((10, 128, 256), {"stride": 5}, "WinogradConv1d", id="such taps of a stride"),
+        pytest.param((3, 32, 16), {}, "DirectConv1d", id="too few channels for points"),
+        pytest.param((5, 96, 96), {}, "DirectConv1d", id="other numbers of taps"),
+        pytest.param((7, 512, 512), {"frames": 4096}, "WinogradConv1d", id="heavy, long"),
+        pytest.param((7, 512, 512), {"frames": 16}, "DirectConv1d", id="heavy, brief"),
+        pytest.param((2, 1536, 6144), {}, "DirectConv1d", id="too heavy for points"),
+        pytest.param((1, 4, 32), {"dtype": torch.float64}, "GemmPerTapConv1d", id="other types"),
     ],
 )
-def test_loops_multiply_wherever_there_are_channels_for_a_vector(shape, options, way):
-    assert " or ".join(names(dispatch.select_conv1d(torch.zeros(shape), None, frozen=True, **options))) == way
-    double = dispatch.select_conv1d(torch.zeros(1, 4, 32, dtype=torch.float64), None, frozen=True)
-    assert names(double) == ["GemmPerTapConv1d"]
+def test_a_rule_of_loops(shape, options, wanted):
+    assert chosen(shape, **options).__name__ == wanted
 
 
 @pytest.mark.skipif(HAS_VECTORS, reason="this processor has AVX2 or AVX-512; nox -s processors runs this as if it had not")
@@ -134,12 +135,7 @@ def test_other_processors_are_left_to_the_library():
     if loops:
         assert not loops.supports_direct_conv(torch.zeros(1, 64, 64))
         assert not loops.supports_lstm(torch.zeros(256, 64))
-    assert names(dispatch.select_conv1d(torch.zeros(2, 64, 64), None, frozen=True)) == ["GemmPerTapConv1d"]
-
-
-def names(way):
-    """What a way may be, for long signals first."""
-    return [*names(way._long), *names(way._short)] if isinstance(way, conv.LengthDispatch) else [type(way).__name__]
+    assert chosen((2, 64, 64)) is conv.GemmPerTapConv1d
 
 
 def test_the_limits_are_the_processors(monkeypatch):
@@ -177,19 +173,22 @@ def test_a_packed_product_is_the_convolution(taps, stride, channels, frames, bat
 
 def test_products_are_packed_where_the_library_can(crossover_points, monkeypatch):
     monkeypatch.setattr(prepacked_conv, "is_available", lambda: False)
-    assert names(dispatch.select_conv1d(torch.zeros(2, 512, 512), None, frozen=True)) == ["GemmPerTapConv1d"]
+    assert chosen((2, 512, 512)) is conv.GemmPerTapConv1d
 
 
 @pytest.mark.skipif(platform.machine().lower() not in {"x86_64", "amd64"}, reason="only PyTorch for x86 always has oneDNN")
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this PyTorch was built without oneDNN")
 def test_the_librarys_operators_are_those_that_are_expected():
     assert prepacked_conv.is_available()
 
 
+@packing
 def test_a_library_without_the_operators_is_found_out(monkeypatch):
     def other(*arguments):
         raise TypeError("other arguments")
 
-    monkeypatch.setattr(prepacked_conv, "_operators", lambda: (other, other))
+    assert torch.ops.mkldnn._linear_pointwise  # which is looked up once
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", other)
     assert not prepacked_conv.is_available.__wrapped__()
 
 
@@ -226,8 +225,6 @@ def test_prepared_layers_stream_what_others_give(crossover_points, products, len
         prepare(layers)
         for got in (whole(layers, x), streamed(layers, x, sizes)):
             torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-4)
-    for layer in layers:
-        layer._prepared = None
 
 
 @pytest.mark.parametrize("quantizer", [VectorQuantizer(8, 64), FactorizedQuantizer(24, 64, 8)], ids=["plain", "factorized"])

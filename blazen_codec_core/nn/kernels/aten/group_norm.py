@@ -12,7 +12,7 @@ BLOCK_VALUES = 1 << 16
 def var_mean(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance of each signal over its frames and channels, `(batch, 1, 1)`, at least in float32.
 
-    PyTorch's own group norm loses a digit in this layout, or copies the signal. Here squares are summed in the same pass, wherever
+    PyTorch's own group norm loses a digit in this layout, or copies the signal. Here squares are summed in the same pass, where
     the mean is small enough for that.
     """
     if torch.is_grad_enabled() or x.device.type != "cpu" or x.dtype != torch.float32:

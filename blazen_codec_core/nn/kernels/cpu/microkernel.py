@@ -5,7 +5,7 @@ registers (Goto & van de Geijn 2008, "Anatomy of High-Performance Matrix Multipl
 are loaded, and the value of each row is multiplied with all of them. Compilers do not find this in loops, so it is emitted here.
 Terms of a row may be any steps apart: a convolution needs no copy of its windows (implicit GEMM).
 
-Each sum takes its terms in their order, wherever in a tile its row is, so it is the same to the bit in any tile. The initial value
+Each sum takes its terms in order, wherever in a tile its row is, so it is the same to the bit in any tile. The initial value
 is added last, so that a long sum computed in K-blocks rounds like a short one.
 """
 

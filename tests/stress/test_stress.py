@@ -83,7 +83,7 @@ async def test_200_tasks_share_a_few_threads():
 async def test_a_cancelled_task_frees_its_worker(monkeypatch):
     codec = bc.load("snac_tiny", device="cpu")
     codec.load()
-    network = codec._backend.loaded().network
+    network = codec.backend.loaded().network
     steps: list[int] = []
     begun = threading.Event()
     step = network.encode_step

@@ -1,4 +1,4 @@
-"""Cases thrown at a public entry, and how many there were over all files of tests that throw some."""
+"""Cases thrown at a public entry, and how many there were of each kind."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from blazen_codec_core.conformance import strategies
 CASES: Counter[str] = Counter()
 REFUSED: Counter[str] = Counter()
 PEAKS: dict[str, float] = {}
-ENOUGH = 20_000
 SECONDS = 20.0
 """Of the processors' time: no case may take more. Neighbours take none of it."""
 
@@ -35,8 +34,14 @@ def forget_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def throw(kind, examples, strategy, work) -> None:
-    """Runs `work` on so many cases; it may raise a CodecError, which has to say something."""
+def throw(kind, examples, strategy, work, *, least=None) -> None:
+    """Runs `work` on so many cases; it may raise a CodecError, which has to say something.
+
+    Args:
+        kind: A name of theirs, one for each call.
+        least: Number of cases that there are, where that is less.
+    """
+    assert kind not in CASES
 
     @strategies.tries(examples)
     @given(strategy)
@@ -54,4 +59,5 @@ def throw(kind, examples, strategy, work) -> None:
 
     one()
     PEAKS[kind] = peak()
-    assert 0 < REFUSED[kind] <= CASES[kind]
+    assert CASES[kind] >= (examples if least is None else least)
+    assert REFUSED[kind] > 0

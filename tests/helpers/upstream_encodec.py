@@ -27,7 +27,7 @@ class Authors:
 
     def __init__(self, codec: bc.DynCodecProvider) -> None:
         self.spec = BY_NAME[codec.spec.name]
-        self.model = codec._handle.backend.loaded().network
+        self.model = codec.backend.loaded().network
         spec = self.spec.language_model
         lm = models.LMModel(spec.codebooks, spec.entries, num_layers=5, dim=200, past_context=spec.context).eval()
         lm.load_state_dict(language_model.load(spec, self.spec.name, LM_SEED, bc.LoadOptions()).state_dict())

@@ -11,8 +11,6 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from processors import blocks
-from streams import CPU, sizes, streamed, whole
 
 from blazen_codec_core.nn import (
     ELU,
@@ -31,6 +29,8 @@ from blazen_codec_core.nn import (
     same_padding,
 )
 from blazen_codec_core.nn.kernels import dispatch
+from tests.helpers.processors import blocks
+from tests.helpers.streaming import CPU, sizes, streamed, whole
 
 
 def signal(length: int, channels: int, batch: int = 2) -> torch.Tensor:
@@ -88,7 +88,7 @@ def test_a_mirrored_convolution_gives_a_frame_for_every_stride_begun(kernel, str
 @pytest.mark.parametrize("way", ["the library's", "step by step", "loops"])
 @pytest.mark.parametrize("batch", [1, 3, 6])
 def test_a_recurrent_layer_is_torchs_and_streams(monkeypatch, way, batch):
-    monkeypatch.setattr(dispatch, "FEW_FRAMES", 10**9 if way == "step by step" else 0)
+    monkeypatch.setattr(dispatch, "MIN_LSTM_FRAMES", 10**9 if way == "step by step" else 0)
     layer, x = LSTM(32, 2), signal(40, 32, batch)
     reset_parameters(layer, 0)
     if way == "loops":
@@ -202,7 +202,7 @@ def held(state: State) -> Iterator[torch.Tensor]:
 def test_a_state_keeps_no_more_than_it_holds(codecs, name, last):
     """A small view of what a layer has worked on would keep all of that in memory until the stream ends."""
     codec = codecs(name)
-    network = codec._backend.loaded().network
+    network = codec.backend.loaded().network
     x = 0.1 * torch.randn(1, codec.sample_rate // codec.spec.hop_length * codec.spec.hop_length, codec.channels)
     with torch.inference_mode():
         coding = network.encoder_state(StreamSetup(1, CPU), codec.spec.used_codebooks)

@@ -1,4 +1,7 @@
-"""python soak.py THREADS SECONDS: threads, tasks, forks and interrupts on one handle whose weights come and go. Prints JSON."""
+"""python tests/stress/soak.py THREADS SECONDS: threads, tasks, forks and interrupts on one handle, whose weights come and go.
+
+Prints JSON.
+"""
 
 from __future__ import annotations
 

@@ -16,12 +16,12 @@ import urllib.request
 import numpy as np
 import pytest
 import soundfile
-from servers import CHUNK, PATIENCE, Answers, seconds_finished, serving, visit, wav
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 import blazen_codec_core as bc
 from blazen_codec_core.evaluation.evaluate import Scorer
+from tests.helpers.live_server import CHUNK, PATIENCE, Answers, seconds_finished, serving, visit, wav
 
 
 @pytest.fixture(scope="module")

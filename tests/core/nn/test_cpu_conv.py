@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from afters import apply_epilogue, drawn, epilogue_for
 from hypothesis import given
 from hypothesis import strategies as st
-from processors import blocks
 
 from blazen_codec_core.nn import CodecNetwork, Conv1d, ResidualVectorQuantizer, prepare, reset_parameters
 from blazen_codec_core.nn.kernels.epilogue import ELU, NONE, SNAKE, Epilogue
 from blazen_codec_core.nn.kernels.winograd import F_3_2, F_4_3, F_5_2, F_8_7, F_8_7_FAST
+from tests.helpers.epilogues import apply_epilogue, drawn, epilogue_for
+from tests.helpers.processors import blocks
 
 fused = pytest.importorskip("blazen_codec_core.nn.kernels.cpu", reason="numba, which compiles the blocks, is not installed")
 from blazen_codec_core.nn.kernels.cpu.direct_conv import DirectConv1d  # noqa: E402

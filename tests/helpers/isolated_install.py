@@ -1,4 +1,7 @@
-"""Run by `nox -s alone` in an environment that holds one plugin and nothing for tests: what it brought, and a round trip."""
+"""python tests/helpers/isolated_install.py NAME [WEIGHTS]: what a plugin brought along, and a round trip.
+
+Run by `nox -s alone` and `nox -s build` in an environment that holds one plugin and nothing for tests.
+"""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class Authors:
 
     def __init__(self, codec: bc.DynCodecProvider) -> None:
         self.spec = codec.spec
-        network: Any = codec._handle.backend.loaded().network
+        network: Any = codec.backend.loaded().network
         theirs = upstream.model(self.spec.architecture)
         theirs.load_state_dict(network.state_dict())
         self.model = theirs

@@ -1,4 +1,4 @@
-"""python kills.py FOLDER COUNT: `blazen-codec encode -o`, killed at random times and at every step of writing.
+"""python tests/stress/kills.py FOLDER COUNT: `blazen-codec encode -o`, killed at random times and at every step of writing.
 
 Each run is a fork of this process, in which everything is imported already. Prints JSON: what was there after each kill.
 """

@@ -35,7 +35,7 @@ def distance_gap(
 ) -> float:
     """How much farther one entry is than another from what is to be quantized, in double precision."""
     spec = codec.spec
-    backend = codec._handle.backend
+    backend = codec.backend
     codec.unload()  # what comes is twice as large
     network = backend.build(weights.locate(spec, codec.options)).double()
     signal = np.atleast_2d(pcm).reshape(-1, spec.channels, np.shape(pcm)[-1])[stream].astype(np.float64)

@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from processors import blocks, compiled
-from processors import loops as fused
 
 from blazen_codec_core.nn import ELU, Snake
 from blazen_codec_core.nn.kernels import dispatch, epilogue
 from blazen_codec_core.nn.kernels.aten import group_norm
 from blazen_codec_core.nn.kernels.epilogue import Epilogue
+from tests.helpers.processors import blocks, compiled
+from tests.helpers.processors import loops as fused
 
 ROUNDING = 2.0**-23
 ELU_AFTER = Epilogue(activation=epilogue.ELU)

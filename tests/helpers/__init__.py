@@ -1,0 +1,1 @@
+"""Helpers of several tests, and what tests run as scripts."""
