@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol, TypedDict, Unpack
 
 import numpy as np
@@ -26,6 +26,14 @@ class EncodeOptions(TypedDict, total=False):
     bandwidth: float | None
     num_codebooks: int | None
     normalize_db: float | None
+
+
+class SessionOptions(TypedDict, total=False):
+    """Options of `CodecBackend.encoder_session`."""
+
+    bandwidth: float | None
+    num_codebooks: int | None
+    tile_frames: int | None
 
 
 class AudioBackend(ABC):
@@ -90,19 +98,61 @@ class DecoderSession(ABC):
         """The most audio whose tokens can have been pushed without it having come out, in samples."""
 
 
-class HasTiles(Protocol):
-    """Properties that the size of a tile depends on."""
+class ChunkedCodec(Protocol):
+    """A codec as code sees it that streams through it: a backend, or its provider."""
 
     @property
     def spec(self) -> CodecSpec: ...
     @property
+    def channels(self) -> int: ...
+    @property
     def max_frames_per_step(self) -> int: ...
+    @property
+    def preferred_chunk_frames(self) -> int: ...
+    def encoder_session(self, channels: int | None = None, **options: Unpack[SessionOptions]) -> EncoderSession: ...
+    def decoder_session(self, *, tile_frames: int | None = None) -> DecoderSession: ...
 
 
-def offline_tile_frames(codec: HasTiles, streams: int) -> int:
-    """Frames at a time of a session of so many streams that are all there, which does not have to answer early."""
+def offline_tile_frames(codec: ChunkedCodec, streams: int) -> int:
+    """Tile size in frames for `streams` streams whose input is all there, so that latency does not matter."""
     tile = codec.spec.tile_frames
     return tile if codec.spec.segment else max(tile, codec.max_frames_per_step // max(1, streams) // tile * tile)
+
+
+def encode_chunks(codec: ChunkedCodec, chunks: Iterable[Pcm], channels: int, **options: Unpack[SessionOptions]) -> CodecTokens:
+    """Encode one signal that comes in chunks `(channels, samples)`, whose latency does not matter.
+
+    Raises:
+        NotYetImplemented: The codec has no encoder sessions; no chunk has been taken then.
+    """
+    options.setdefault("tile_frames", offline_tile_frames(codec, channels // codec.channels))
+    session = codec.encoder_session(channels, **options)
+    return CodecTokens.concat([*map(session.push, chunks), session.finish()])
+
+
+def decode_chunks(
+    codec: ChunkedCodec, tokens: CodecTokens, decode_whole: Callable[[CodecTokens], Pcm] | None = None
+) -> Iterator[tuple[Pcm, float]]:
+    """Decode tokens to chunks `(channels, samples)`, each with the seconds of audio whose tokens it took.
+
+    Args:
+        decode_whole: Decodes the tokens at once, where the codec has no decoder sessions.
+
+    Raises:
+        NotYetImplemented: The codec has no decoder sessions, and there is no `decode_whole`.
+    """
+    tile = offline_tile_frames(codec, tokens.streams)
+    try:
+        session = codec.decoder_session(tile_frames=tile)
+    except NotYetImplemented:
+        if decode_whole is None:
+            raise
+        yield decode_whole(tokens), tokens.seconds
+        return
+    for part in tokens.parts(max(tile, codec.preferred_chunk_frames)):
+        cancellation.check()
+        yield session.push(part), part.seconds
+    yield session.finish(), 0.0
 
 
 class CodecBackend(AudioBackend):
@@ -247,22 +297,20 @@ class CodecBackend(AudioBackend):
             CodecError: Loading or running the model failed.
         """
         pcm = self.check_pcm(pcm, sample_rate)
-        books = self.spec.codebooks_for(bandwidth, num_codebooks)
+        count = self.spec.codebooks_for(bandwidth, num_codebooks)
         if normalize_db is None:
-            return self.encode_whole(pcm, books)
+            return self.encode_whole(pcm, count)
         level = self._level(pcm, normalize_db)
-        return dataclasses.replace(self.encode_whole(pcm * level.factors, books), loudness=level.loudness)
+        return dataclasses.replace(self.encode_whole(pcm * level.factors, count), loudness=level.loudness)
 
     def _level(self, pcm: Pcm, normalize_db: float) -> loudness.Level:
         """Level that brings checked audio to a loudness of `normalize_db` LUFS."""
         target = loudness.check_target(normalize_db)
         return loudness.Level.to(target, loudness.measure([pcm], self.sample_rate, pcm.shape[0]))
 
-    def encode_whole(self, pcm: Pcm, books: int) -> CodecTokens:
-        """Checked audio to tokens of the first so many codebooks."""
-        tile = offline_tile_frames(self, pcm.shape[0] // self.channels)
-        session = self.encoder_session(pcm.shape[0], num_codebooks=books, tile_frames=tile)
-        return CodecTokens.concat([session.push(pcm), session.finish()])
+    def encode_whole(self, pcm: Pcm, num_codebooks: int) -> CodecTokens:
+        """Encode checked audio with the first `num_codebooks` codebooks."""
+        return encode_chunks(self, [pcm], pcm.shape[0], num_codebooks=num_codebooks)
 
     def decode(self, tokens: CodecTokens) -> Pcm:
         """Tokens to float32 `(channels, samples)`, as long as the audio they were made from.
@@ -298,31 +346,20 @@ class CodecBackend(AudioBackend):
             InvalidTokens, EngineNotAvailable, CodecError: As `decode`.
         """
         self.check_decodable(tokens)
-        return loudness.measure(self._played(self._everything(tokens)), self.sample_rate, tokens.channels).finish_each()
+        return loudness.measure(self._decoded_chunks(self._everything(tokens)), self.sample_rate, tokens.channels).finish_each()
 
     def decode_whole(self, tokens: CodecTokens) -> Pcm:
-        """Checked tokens to audio, whatever loudness they say."""
+        """Decode checked tokens, whatever their loudness; `(channels, samples)`."""
         audio = np.empty((tokens.channels, tokens.num_samples), np.float32)
-        at = 0
-        for piece in self._played(tokens):  # into its place at once, so that long audio is in memory once
-            audio[:, at : at + piece.shape[1]] = piece
-            at += piece.shape[1]
+        start = 0
+        for chunk in self._decoded_chunks(tokens):  # written at once, so that long audio is in memory once
+            audio[:, start : start + chunk.shape[1]] = chunk
+            start += chunk.shape[1]
         return audio
 
-    def _played(self, tokens: CodecTokens) -> Iterator[Pcm]:
-        """The audio of checked tokens: in pieces, where the codec decodes in pieces."""
-        tile = offline_tile_frames(self, tokens.streams)
-        try:
-            session = self.decoder_session(tile_frames=tile)
-        except NotYetImplemented:
-            if type(self).decode_whole is CodecBackend.decode_whole:  # which plays them, too
-                raise
-            yield self.decode_whole(tokens)
-            return
-        for part in tokens.parts(max(tile, self.preferred_chunk_frames)):
-            cancellation.check()
-            yield session.push(part)
-        yield session.finish()
+    def _decoded_chunks(self, tokens: CodecTokens) -> Iterator[Pcm]:
+        overridden = type(self).decode_whole is not CodecBackend.decode_whole  # else it comes back here
+        return (chunk for chunk, _ in decode_chunks(self, tokens, self.decode_whole if overridden else None))
 
     def encode_batch(self, items: Sequence[Any], sample_rate: int, **options: Unpack[EncodeOptions]) -> list[CodecTokens]:
         """Several pieces of audio, of any lengths; each gives what it gives alone. Options are those of `encode`."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack, cast
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack, cast
 
 from . import cancellation
 from .forks import Anew
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from .backend import CodecBackend, DecoderSession, EncodeOptions, EncoderSession
+    from .backend import CodecBackend, DecoderSession, EncodeOptions, EncoderSession, SessionOptions
     from .tokens.tokens import CodecTokens
     from .validation import Pcm
 
@@ -26,6 +26,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 WORKERS = 4
 """Threads of a provider; each runs a network, which itself runs on all cores."""
+Twin = Coroutine[Any, Any, R]
 Restore = Callable[[str, LoadOptions], "DynCodecProvider"]
 
 
@@ -61,6 +62,17 @@ def _new_workers(name: str) -> ThreadPoolExecutor:
     from concurrent.futures import ThreadPoolExecutor
 
     return ThreadPoolExecutor(WORKERS, thread_name_prefix=f"blazen-codec {name}")
+
+
+def _async_twin(method: Callable[Concatenate[DynCodecProvider, P], R]) -> Callable[Concatenate[DynCodecProvider, P], Twin[R]]:
+    """Coroutine method that runs `method` in one of the provider's threads."""
+
+    @wraps(method)
+    async def twin(provider: DynCodecProvider, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return await provider._in_thread(method, provider, *args, **kwargs)
+
+    twin.__name__, twin.__qualname__ = f"a{method.__name__}", f"DynCodecProvider.a{method.__name__}"
+    return twin
 
 
 class DynCodecProvider:
@@ -172,94 +184,67 @@ class DynCodecProvider:
         """See `AudioBackend.load`."""
         self.backend.load()
 
-    async def aload(self) -> None:
-        await self._in_thread(self.load)
+    aload = _async_twin(load)
 
     def unload(self) -> None:
         """See `AudioBackend.unload`."""
         self.backend.unload()
 
-    async def aunload(self) -> None:
-        await self._in_thread(self.unload)
+    aunload = _async_twin(unload)
 
     def encode(self, pcm: Any, sample_rate: int, **options: Unpack[EncodeOptions]) -> CodecTokens:
         """See `CodecBackend.encode`."""
         return self.backend.encode(pcm, sample_rate, **options)
 
-    async def aencode(self, pcm: Any, sample_rate: int, **options: Unpack[EncodeOptions]) -> CodecTokens:
-        return await self._in_thread(self.encode, pcm, sample_rate, **options)
+    aencode = _async_twin(encode)
 
     def decode(self, tokens: CodecTokens) -> Pcm:
         """See `CodecBackend.decode`."""
         return self.backend.decode(tokens)
 
-    async def adecode(self, tokens: CodecTokens) -> Pcm:
-        return await self._in_thread(self.decode, tokens)
+    adecode = _async_twin(decode)
 
     def decoded_loudness(self, tokens: CodecTokens) -> tuple[float, ...]:
         """See `CodecBackend.decoded_loudness`."""
         return self.backend.decoded_loudness(tokens)
 
-    async def adecoded_loudness(self, tokens: CodecTokens) -> tuple[float, ...]:
-        return await self._in_thread(self.decoded_loudness, tokens)
+    adecoded_loudness = _async_twin(decoded_loudness)
 
     def encode_batch(self, items: Sequence[Any], sample_rate: int, **options: Unpack[EncodeOptions]) -> list[CodecTokens]:
         """See `CodecBackend.encode_batch`."""
         return self.backend.encode_batch(items, sample_rate, **options)
 
-    async def aencode_batch(self, items: Sequence[Any], sample_rate: int, **options: Unpack[EncodeOptions]) -> list[CodecTokens]:
-        return await self._in_thread(self.encode_batch, items, sample_rate, **options)
+    aencode_batch = _async_twin(encode_batch)
 
     def decode_batch(self, items: Sequence[CodecTokens]) -> list[Pcm]:
         """See `CodecBackend.decode_batch`."""
         return self.backend.decode_batch(items)
 
-    async def adecode_batch(self, items: Sequence[CodecTokens]) -> list[Pcm]:
-        return await self._in_thread(self.decode_batch, items)
+    adecode_batch = _async_twin(decode_batch)
 
     def encode_pcm(self, samples: Any, sample_rate: int) -> NDArray[np.uint32]:
         """See `CodecBackend.encode_pcm`."""
         return self.backend.encode_pcm(samples, sample_rate)
 
-    async def aencode_pcm(self, samples: Any, sample_rate: int) -> NDArray[np.uint32]:
-        return await self._in_thread(self.encode_pcm, samples, sample_rate)
+    aencode_pcm = _async_twin(encode_pcm)
 
     def decode_tokens(self, tokens: Any, num_codebooks: int) -> Pcm:
         """See `CodecBackend.decode_tokens`."""
         return self.backend.decode_tokens(tokens, num_codebooks)
 
-    async def adecode_tokens(self, tokens: Any, num_codebooks: int) -> Pcm:
-        return await self._in_thread(self.decode_tokens, tokens, num_codebooks)
+    adecode_tokens = _async_twin(decode_tokens)
 
-    def encoder_session(
-        self,
-        channels: int | None = None,
-        *,
-        bandwidth: float | None = None,
-        num_codebooks: int | None = None,
-        tile_frames: int | None = None,
-    ) -> EncoderSession:
+    def encoder_session(self, channels: int | None = None, **options: Unpack[SessionOptions]) -> EncoderSession:
         """See `CodecBackend.encoder_session`."""
-        return self.backend.encoder_session(channels, bandwidth=bandwidth, num_codebooks=num_codebooks, tile_frames=tile_frames)
+        return self.backend.encoder_session(channels, **options)
 
-    async def aencoder_session(
-        self,
-        channels: int | None = None,
-        *,
-        bandwidth: float | None = None,
-        num_codebooks: int | None = None,
-        tile_frames: int | None = None,
-    ) -> EncoderSession:
-        return await self._in_thread(
-            self.encoder_session, channels, bandwidth=bandwidth, num_codebooks=num_codebooks, tile_frames=tile_frames
-        )
+    aencoder_session = _async_twin(encoder_session)
 
     def decoder_session(self, *, tile_frames: int | None = None) -> DecoderSession:
         """See `CodecBackend.decoder_session`."""
         return self.backend.decoder_session(tile_frames=tile_frames)
 
-    async def adecoder_session(self, *, tile_frames: int | None = None) -> DecoderSession:
-        return await self._in_thread(self.decoder_session, tile_frames=tile_frames)
+    adecoder_session = _async_twin(decoder_session)
 
     def __reduce__(self) -> tuple[Restore, tuple[str, LoadOptions]]:
         return self._restore, (self.name, self.options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from os import PathLike
 from pathlib import Path
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from .audio import AudioReader, Resampler, Truncated, loudness, writing
-from .backend import offline_tile_frames
+from .backend import decode_chunks, encode_chunks
 from .errors import InvalidInput, InvalidTokens, NotYetImplemented
 from .provider import DynCodecProvider
 from .tokens.tokens import CodecTokens, Source
@@ -172,7 +172,7 @@ def encode(
     level = level_of(recording, codec, normalize_db, progress)
     with progress("encoding", recording.seconds) as advance:
         pieces = (piece * level.factors if level else piece for piece in recording.pieces(advance))
-        tokens = encode_pieces(codec, pieces, recording.channels.count, bandwidth)
+        tokens = encode_signal(codec, pieces, recording.channels.count, bandwidth)
     return dataclasses.replace(tokens, source=recording.source, loudness=level.loudness if level else None)
 
 
@@ -188,28 +188,19 @@ def level_of(
     return loudness.Level.to(target, meter)
 
 
-def encode_pieces(codec: DynCodecProvider, pieces: Iterator[Pcm], channels: int, bandwidth: float | None) -> CodecTokens:
-    """The tokens of audio that comes in pieces."""
+def encode_signal(codec: DynCodecProvider, chunks: Iterable[Pcm], channels: int, bandwidth: float | None) -> CodecTokens:
+    """Encode a signal that comes in chunks; at once, if the codec has no encoder sessions."""
     try:
-        tile = offline_tile_frames(codec, channels // codec.channels)
-        session = codec.encoder_session(channels, bandwidth=bandwidth, tile_frames=tile)
+        return encode_chunks(codec, chunks, channels, bandwidth=bandwidth)
     except NotYetImplemented:
-        return codec.encode(np.concatenate(list(pieces), axis=1), codec.sample_rate, bandwidth=bandwidth)
-    return CodecTokens.concat([*(session.push(piece) for piece in pieces), session.finish()])
+        return codec.encode(np.concatenate(list(chunks), axis=1), codec.sample_rate, bandwidth=bandwidth)
 
 
-def decode_pieces(codec: DynCodecProvider, tokens: CodecTokens, advance: Advance = lambda _: None) -> Iterator[Pcm]:
-    """The audio that tokens stand for, at the codec's rate."""
-    tile = offline_tile_frames(codec, tokens.streams)
-    try:
-        session = codec.decoder_session(tile_frames=tile)
-    except NotYetImplemented:
-        yield codec.decode(tokens)
-        return
-    for part in tokens.parts(max(tile, codec.preferred_chunk_frames)):
-        yield session.push(part)
-        advance(part.seconds)
-    yield session.finish()
+def decode_signal(codec: DynCodecProvider, tokens: CodecTokens, advance: Advance = lambda _: None) -> Iterator[Pcm]:
+    """Decode tokens to chunks at the codec's rate."""
+    for chunk, seconds in decode_chunks(codec, tokens, codec.decode):
+        yield chunk
+        advance(seconds)
 
 
 class OutputAligner:
@@ -296,7 +287,7 @@ def decode_to_file(
     if tokens.loudness is not None:
         factors = loudness.changes(tokens.loudness, codec.decoded_loudness(tokens))
     with progress("decoding", tokens.seconds) as advance:
-        pieces = decode_pieces(codec, plain, advance)
+        pieces = decode_signal(codec, plain, advance)
         restore_to_file(tokens, (piece if factors is None else piece * factors for piece in pieces), path)
 
 

@@ -9,9 +9,8 @@ import threading
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
-import numpy as np
 import torch
 
 from .. import weights
@@ -28,60 +27,63 @@ from ..nn.layers.noise import CounterNoise
 from ..specs import CodecSpec, LoadOptions
 from ..tokens.tokens import CodecTokens
 from ..validation import Pcm, is_int
+from .batching import by_similar_length, run_batches
 from .cuda_graphs import GraphedNetwork, capture_fn_for
 from .guard import inference_guard
-from .ragged_batch import decode_together, encode_together
+from .ragged_batch import decode_ragged, encode_ragged
 from .segments import SegmentCoder, SegmentDecoderSession, SegmentEncoderSession, decode_segments, encode_segments
 from .sessions import TileDecoderSession, TileEncoderSession
 
-SHORT_A_TILE = 4
-"""Signals that fill a tile, of those that are short."""
+T = TypeVar("T")
+R = TypeVar("R")
+SHORT_PER_TILE = 4
+"""Short signals that share a tile in a batch."""
 LONGEST_TILE = 600
-"""Seconds; memory grows with the tile."""
-BYTES_A_SAMPLE = 1 << 12
-"""Of a GPU's memory, for each sample of all signals that run side by side: few large steps instead of many small ones. The
-largest models need less than half of it."""
-LEAST_BYTES = 2
-"""Of a weight in a file."""
+"""Seconds of the longest tile; memory grows with it."""
+BYTES_PER_SAMPLE = 1 << 12
+"""GPU memory allotted to each sample of a batch. The largest models need less than half of it; large steps are efficient."""
+MIN_WEIGHT_BYTES = 2
+"""Fewest bytes of a weight in a file."""
 TFLOAT32 = "tfloat32"
-"""Not a type of PyTorch's, but a way to multiply float32."""
+"""Option for float32 computed in TF32; no dtype of PyTorch's."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A network that is ready, and which weights it has."""
+    """A prepared network and the label of its weights."""
 
     network: CodecNetwork
     weights: str
 
 
-def pick_device(spec: CodecSpec, asked: str) -> torch.device:
-    """The device to run on.
+def pick_device(spec: CodecSpec, requested: str) -> torch.device:
+    """Choose the device to run on.
 
     Args:
-        asked: `auto` for the first of the spec's devices that is there, or a PyTorch device.
+        requested: A PyTorch device, or `auto` for the first of the spec's devices that is available.
 
     Raises:
-        DeviceUnavailable: It is not there, or the model does not run on it.
+        DeviceUnavailable: The device is not available, or the model does not run on it.
     """
-    can = spec.capabilities.devices
-    if asked == "auto":
-        there = [kind for kind in can if is_there(torch.device(kind))]
-        if not there:
-            raise DeviceUnavailable(f"{spec.name} runs on {', '.join(can)}; none of them is there")
-        return torch.device(there[0])
+    supported = spec.capabilities.devices
+    if requested == "auto":
+        available = [kind for kind in supported if is_available(torch.device(kind))]
+        if not available:
+            raise DeviceUnavailable(f"{spec.name} runs on {', '.join(supported)}, none of which is available here")
+        return torch.device(available[0])
     try:
-        device = torch.device(asked)
+        device = torch.device(requested)
     except RuntimeError as error:
-        raise DeviceUnavailable(f"{asked!r} is no device; {spec.name} runs on auto, {', '.join(can)}") from error
-    if device.type not in can:
-        raise DeviceUnavailable(f"{spec.name} runs on {', '.join(can)}, not on {asked}")
-    if not is_there(device):
-        raise DeviceUnavailable(f"there is no device {asked} here; device='auto' takes what there is")
+        raise DeviceUnavailable(f"{requested!r} is no device; {spec.name} runs on auto, {', '.join(supported)}") from error
+    if device.type not in supported:
+        raise DeviceUnavailable(f"{spec.name} does not run on {requested}; it runs on {', '.join(supported)}")
+    if not is_available(device):
+        raise DeviceUnavailable(f"device {requested} is not available here; device='auto' takes one that is")
     return device
 
 
-def is_there(device: torch.device) -> bool:
+def is_available(device: torch.device) -> bool:
+    """Tell whether PyTorch can use a device here."""
     if device.type == "cuda":
         return torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
     if device.type == "mps":
@@ -90,17 +92,16 @@ def is_there(device: torch.device) -> bool:
 
 
 class TorchCodecBackend(CodecBackend):
-    """A codec that runs on PyTorch. A plugin says what its network is and how published weights are named; the rest is here."""
+    """A codec that runs on PyTorch. A plugin provides its network and the conversion of published weights."""
 
     batch_streams: ClassVar[Mapping[str, int]] = {"cpu": 1}
-    """Number of signals that run side by side, by device type; on a CPU a second one would only push the first out of cache."""
+    """Rows of a batch, by device type; on a CPU a second row would evict the first from the cache."""
 
     batches_at_once: ClassVar[Mapping[str, int]] = {"cpu": 8}
-    """How many batches of segments run layer by layer where that gains, by device type: recurrent layers on a CPU read their
-    weights once for all of them."""
+    """Batches of segments that run layer by layer, by device type: recurrent layers on a CPU read their weights once for all."""
 
     tile_decoder: ClassVar[type[TileDecoderSession]] = TileDecoderSession
-    """What plays tokens that are not in segments."""
+    """Session class for tokens that are not in segments."""
 
     def __init__(self, spec: CodecSpec, options: LoadOptions | None = None) -> None:
         super().__init__(spec, options)
@@ -109,7 +110,7 @@ class TorchCodecBackend(CodecBackend):
 
     @abstractmethod
     def new_network(self) -> CodecNetwork:
-        """A network of this model, whatever its weights are."""
+        """A network of this model with any weights."""
 
     @abstractmethod
     def from_published(self, network: CodecNetwork, content: Any, origin: str) -> Mapping[str, torch.Tensor]:
@@ -123,10 +124,10 @@ class TorchCodecBackend(CodecBackend):
         """
 
     def build(self, found: weights.RandomWeights | weights.WeightFile) -> CodecNetwork:
-        """The network, on the CPU, with these weights.
+        """Build the network on the CPU with these weights.
 
         Raises:
-            WeightsUnavailable: They, or the config beside them, are of another model.
+            WeightsUnavailable: The weights, or the config beside them, are of another model.
         """
         if self.options.architecture and isinstance(found, weights.WeightFile):
             self._check_size(found)
@@ -149,34 +150,32 @@ class TorchCodecBackend(CodecBackend):
         return network
 
     def _check_size(self, found: weights.WeightFile) -> None:
-        """Raises `WeightsUnavailable` if a file is too small for what its config claims, before memory is taken for that."""
+        """Raise `WeightsUnavailable` if a file is too small for what its config claims, before memory is allocated for it."""
         kind_of(found.path)  # what is no file of weights is called that, not too small
         with torch.device("meta"):
             claimed = sum(parameter.numel() for parameter in self.new_network().parameters())
-        if LEAST_BYTES * claimed > (size := found.path.stat().st_size):
+        if MIN_WEIGHT_BYTES * claimed > (size := found.path.stat().st_size):
             raise WeightsUnavailable(f"{found.path}: its config claims {claimed} weights, which {size} bytes cannot hold")
 
     @classmethod
     def custom_spec(cls, architecture: Architecture, **fields: Any) -> CodecSpec:
-        """A spec of a model of other settings; `fields` are all those that do not follow from the settings.
+        """Spec of a model with other settings; `fields` are those that do not follow from the settings.
 
         Raises:
             NotYetImplemented: The family has no such models.
         """
-        raise NotYetImplemented(f"{cls.__name__} runs the models that its plugin lists, and none of other settings")
+        raise NotYetImplemented(f"{cls.__name__} runs only the models that its plugin lists; other settings are not supported")
 
     @classmethod
     def described_by(cls, found: weights.WeightFile) -> tuple[Any, str]:
-        """Find the settings of weights, and return them and their origin. Plugins whose files hold settings look there first.
+        """Find the settings of weights; return them and their origin. Plugins whose files contain settings override this.
 
         Raises:
-            WeightsUnavailable: Nothing does.
+            WeightsUnavailable: There are no settings.
         """
         if config := found.described_by:
             return state_dicts.read_config(config), str(config)
-        raise WeightsUnavailable(
-            f"{found.path} does not say which settings it is of: put its {weights.CONFIG} beside it, and pass the folder"
-        )
+        raise WeightsUnavailable(f"{found.path} has no settings; put its {weights.CONFIG} beside it, and pass the folder")
 
     @classmethod
     def spec_from_weights(cls, spec: CodecSpec, options: LoadOptions) -> CodecSpec:
@@ -185,7 +184,9 @@ class TorchCodecBackend(CodecBackend):
             return super().spec_from_weights(spec, options)
         found = weights.locate(spec, options) if options.weights else None
         if not isinstance(found, weights.WeightFile):
-            raise InvalidInput("architecture='from-weights' takes its settings from weights: a file, a folder or a Hub id")
+            raise InvalidInput(
+                "architecture='from-weights' needs weights to read settings from; pass a file, a folder or a Hub id"
+            )
         with state_dicts.reading(str(found.path)):
             kind_of(found.path)
             described, origin = cls.described_by(found)
@@ -211,21 +212,21 @@ class TorchCodecBackend(CodecBackend):
     def dtype(self) -> torch.dtype:
         if self.options.dtype not in self.spec.capabilities.dtypes:
             raise DeviceUnavailable(
-                f"{self.spec.name} runs in {', '.join(self.spec.capabilities.dtypes)}, not {self.options.dtype}"
+                f"{self.spec.name} does not run in {self.options.dtype}; it runs in {', '.join(self.spec.capabilities.dtypes)}"
             )
-        dtype: torch.dtype = getattr(torch, "float32" if self.is_rough else self.options.dtype)
+        dtype: torch.dtype = getattr(torch, "float32" if self.allows_tf32 else self.options.dtype)
         return dtype
 
     @property
-    def is_rough(self) -> bool:
-        """Tell whether TF32 will do for float32."""
+    def allows_tf32(self) -> bool:
+        """Tell whether float32 may be computed in TF32."""
         return self.options.dtype == TFLOAT32
 
     def load(self) -> None:
         self.loaded()
 
     def loaded(self) -> Loaded:
-        """The network, loaded once however many threads ask."""
+        """The network and its label; loaded once, however many threads ask."""
         loaded = self._loaded
         if loaded is not None:
             return loaded
@@ -236,7 +237,7 @@ class TorchCodecBackend(CodecBackend):
                 with inference_guard(inference=False):
                     network = self.build(found).requires_grad_(False).eval()
                     if isinstance(network, CodecNetwork):
-                        network.place(device, dtype, self.is_rough)
+                        network.place(device, dtype, self.allows_tf32)
                     else:
                         network.to(device, dtype)
                     prepare(network)
@@ -274,23 +275,23 @@ class TorchCodecBackend(CodecBackend):
     ) -> EncoderSession:
         channels = self.channels if channels is None else channels
         check_channels(self.spec, channels)
-        books = self.spec.codebooks_for(bandwidth, num_codebooks)
-        tile, loaded = self._tile(tile_frames), self.loaded()
+        count = self.spec.codebooks_for(bandwidth, num_codebooks)
+        tile, loaded = self._check_tile(tile_frames), self.loaded()
         if self.spec.segment:
-            return SegmentEncoderSession(self, self._coder(), channels=channels, books=books, weights=loaded.weights)
+            return SegmentEncoderSession(self, self._coder(), channels=channels, num_codebooks=count, weights=loaded.weights)
         setup = self.setup(channels // self.channels)
         return TileEncoderSession(
             self,
             self._for_session(loaded.network),
             setup,
             channels=channels,
-            books=books,
+            num_codebooks=count,
             tile_frames=tile,
             weights=loaded.weights,
         )
 
     def decoder_session(self, *, tile_frames: int | None = None) -> DecoderSession:
-        tile = self._tile(tile_frames)
+        tile = self._check_tile(tile_frames)
         if self.spec.segment:
             return SegmentDecoderSession(self, self._coder())
         return self.tile_decoder(self, self._for_session(self.loaded().network), self.setup, tile)
@@ -309,55 +310,40 @@ class TorchCodecBackend(CodecBackend):
         num_codebooks: int | None = None,
         normalize_db: float | None = None,
     ) -> list[CodecTokens]:
-        books = self.spec.codebooks_for(bandwidth, num_codebooks)
+        count = self.spec.codebooks_for(bandwidth, num_codebooks)
         pcm = [self.check_pcm(item, sample_rate) for item in check_items(items)]
         streams = [item.shape[0] // self.channels for item in pcm]
-        if normalize_db is None:
-            return self._in_groups(pcm, streams, self.short_samples, lambda group: self._encode_group(group, books))
-        levels = [self._level(item, normalize_db) for item in pcm]
-        pcm = [item * level.factors for item, level in zip(pcm, levels, strict=True)]
-        tokens: list[CodecTokens] = self._in_groups(
-            pcm, streams, self.short_samples, lambda group: self._encode_group(group, books)
-        )
-        return [dataclasses.replace(own, loudness=level.loudness) for own, level in zip(tokens, levels, strict=True)]
+        levels = [] if normalize_db is None else [self._level(item, normalize_db) for item in pcm]
+        if levels:
+            pcm = [item * level.factors for item, level in zip(pcm, levels, strict=True)]
+        lengths = [item.shape[1] for item in pcm]
+        tokens = self._run_batches(pcm, lengths, streams, self.short_samples, lambda batch: self._encode_items(batch, count))
+        if not levels:
+            return tokens
+        return [dataclasses.replace(item, loudness=level.loudness) for item, level in zip(tokens, levels, strict=True)]
 
     def decode_batch(self, items: Sequence[CodecTokens]) -> list[Pcm]:
         for item in check_items(items):
             self.check_decodable(item)
         results: dict[int, Pcm] = {}
-        plain: dict[int, list[int]] = {}
-        for place, item in enumerate(items):
+        by_codebooks: dict[int, list[int]] = {}
+        for index, item in enumerate(items):
             if item.extra or item.loudness is not None:
-                results[place] = self.decode(item)
+                results[index] = self.decode(item)
             else:
-                plain.setdefault(item.num_codebooks, []).append(place)
-        for places in plain.values():
-            group = [items[place] for place in places]
-            counts, short = [item.streams for item in group], self.short_samples // self.spec.hop_length
-            results.update(zip(places, self._in_groups(group, counts, short, self._decode_group), strict=True))
-        return [results[place] for place in range(len(items))]
+                by_codebooks.setdefault(item.num_codebooks, []).append(index)
+        short = self.short_samples // self.spec.hop_length
+        for indices in by_codebooks.values():
+            alike = [items[index] for index in indices]
+            frames, streams = [item.frames for item in alike], [item.streams for item in alike]
+            results.update(zip(indices, self._run_batches(alike, frames, streams, short, self._decode_items), strict=True))
+        return [results[index] for index in range(len(items))]
 
-    def _in_groups(self, items: list[Any], streams: list[int], short: int, run: Callable[[list[Any]], list[Any]]) -> list[Any]:
-        """Runs items of like length together, and returns the results in their order.
-
-        As many as the device takes are together, and of those of up to `short` as many as fill a tile, four times as long.
-        """
-        limit = self.max_batch_size
-        length = [item.shape[1] if isinstance(item, np.ndarray) else item.frames for item in items]
-        groups: list[list[int]] = []
-        count = 0
-        for place in sorted(range(len(items)), key=lambda i: length[i]):
-            count += streams[place]
-            if groups and (count <= limit or count * length[place] <= SHORT_A_TILE * short):
-                groups[-1].append(place)
-            else:
-                groups.append([place])
-                count = streams[place]
-        results: list[Any] = [None] * len(items)
-        for group in groups:
-            for place, result in zip(group, run([items[i] for i in group]), strict=True):
-                results[place] = result
-        return results
+    def _run_batches(
+        self, items: list[T], lengths: list[int], streams: list[int], short: int, run: Callable[[list[T]], list[R]]
+    ) -> list[R]:
+        """Run items of similar length together: as many as the device takes, or as many of up to `short` as fill a tile."""
+        return run_batches(items, by_similar_length(lengths, streams, self.max_batch_size, SHORT_PER_TILE * short), run)
 
     @property
     def max_batch_size(self) -> int:
@@ -367,14 +353,14 @@ class TorchCodecBackend(CodecBackend):
 
     @property
     def short_samples(self) -> int:
-        """On a CPU a quarter of a tile: what calling its layers takes is then most of the time."""
+        """On a CPU a quarter of a tile: below it, most of the time is call overhead."""
         if self.spec.segment or self.max_batch_size > 1 or not self.spec.capabilities.batches:
             return 0
-        return self.spec.tile_frames * self.spec.hop_length // SHORT_A_TILE
+        return self.spec.tile_frames * self.spec.hop_length // SHORT_PER_TILE
 
     @property
     def preferred_chunk_frames(self) -> int:
-        """As many segments as run together, or a tile."""
+        """A tile, or as many segments as run together."""
         return self.spec.tile_frames * (self.max_batch_size * self._batches if self.spec.segment else 1)
 
     @property
@@ -383,53 +369,56 @@ class TorchCodecBackend(CodecBackend):
 
     @property
     def max_frames_per_step(self) -> int:
-        """On a GPU as many as its memory takes; what is computed is the same."""
-        most = min(self._samples_at_once, LONGEST_TILE * self.sample_rate)
+        """On a GPU, as many frames as fit its memory; the result is the same."""
+        most = min(self._max_samples_per_step, LONGEST_TILE * self.sample_rate)
         return max(self.spec.tile_frames, most // self.spec.hop_length)
 
     @property
-    def _samples_at_once(self) -> int:
-        """Number of samples, over all signals that run side by side, that a GPU's memory takes; 0 where cache is the limit."""
+    def _max_samples_per_step(self) -> int:
+        """Samples of a batch that fit a GPU's memory; 0 where the cache is the limit."""
         device = torch.device(self.device)
-        return torch.cuda.get_device_properties(device).total_memory // BYTES_A_SAMPLE if device.type == "cuda" else 0
+        return torch.cuda.get_device_properties(device).total_memory // BYTES_PER_SAMPLE if device.type == "cuda" else 0
 
     def _coder(self) -> SegmentCoder:
         segment = self.spec.segment
-        rows = max(self.max_batch_size, self._samples_at_once // segment.length if segment else 0)
+        rows = max(self.max_batch_size, self._max_samples_per_step // segment.length if segment else 0)
         return SegmentCoder(self.spec, self.loaded().network, self.setup, rows, self._batches)
 
-    def _encode_group(self, items: list[Pcm], books: int) -> list[CodecTokens]:
+    def _encode_items(self, items: list[Pcm], num_codebooks: int) -> list[CodecTokens]:
         if len(items) == 1:
-            return [self.encode_whole(items[0], books)]
-        loaded, coder = self.loaded(), self._coder()
+            return [self.encode_whole(items[0], num_codebooks)]
+        loaded = self.loaded()
         with inference_guard():
             if self.spec.segment:
-                return encode_segments(coder, items, books, loaded.weights)
+                return encode_segments(self._coder(), items, num_codebooks, loaded.weights)
             setup = self.setup(sum(len(item) for item in items) // self.channels)
-            codes = encode_together(self.spec, loaded.network, setup, items, books, offline_tile_frames(self, setup.batch))
+            tile = offline_tile_frames(self, setup.batch)
+            codes = encode_ragged(self.spec, loaded.network, setup, items, num_codebooks, tile)
         return [
             CodecTokens.from_codes(self.spec, own, num_samples=item.shape[1], weights=loaded.weights)
             for item, own in zip(items, codes, strict=True)
         ]
 
-    def _decode_group(self, items: list[CodecTokens]) -> list[Pcm]:
+    def _decode_items(self, items: list[CodecTokens]) -> list[Pcm]:
         if len(items) == 1:
             return [self.decode_whole(items[0])]
-        loaded, coder = self.loaded(), self._coder()
+        loaded = self.loaded()
         with inference_guard():
             if self.spec.segment:
-                return decode_segments(coder, items)
+                return decode_segments(self._coder(), items)
             setup = self.setup(sum(item.streams for item in items))
-            return decode_together(self.spec, loaded.network, setup, items, offline_tile_frames(self, setup.batch))
+            return decode_ragged(self.spec, loaded.network, setup, items, offline_tile_frames(self, setup.batch))
 
-    def _tile(self, asked: int | None) -> int:
-        if asked is None:
+    def _check_tile(self, tile_frames: int | None) -> int:
+        if tile_frames is None:
             return self.spec.tile_frames
         group = self.spec.tile_frames if self.spec.segment else self.spec.block_frames
-        if not is_int(asked) or asked < 1 or asked % group:
-            raise InvalidInput(f"tile_frames is a positive multiple of {group} for {self.spec.name}, not {asked!r}")
-        if asked * self.spec.hop_length > LONGEST_TILE * self.sample_rate:
-            raise InvalidInput(f"tile_frames is at most {LONGEST_TILE} s of audio, which {asked} frames are not")
-        if self.spec.segment and asked != group:
-            raise InvalidInput(f"{self.spec.name} runs in segments of {group} frames, so tile_frames is {group}, not {asked}")
-        return asked
+        if not is_int(tile_frames) or tile_frames < 1 or tile_frames % group:
+            raise InvalidInput(f"tile_frames is {tile_frames!r}; {self.spec.name} takes a positive multiple of {group}")
+        if tile_frames * self.spec.hop_length > LONGEST_TILE * self.sample_rate:
+            raise InvalidInput(f"tile_frames is {tile_frames}; at most {LONGEST_TILE} s of audio are supported")
+        if self.spec.segment and tile_frames != group:
+            raise InvalidInput(
+                f"tile_frames is {tile_frames}; {self.spec.name} runs in segments of {group} frames, so it takes {group}"
+            )
+        return tile_frames

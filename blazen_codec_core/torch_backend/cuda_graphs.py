@@ -1,9 +1,10 @@
-"""A session's steps, recorded once and then played. On a GPU, starting a step's hundreds of small kernels one by one takes longer
-than running them; a CUDA graph starts them all at once.
+"""CUDA-graph capture and replay of session steps.
 
-What is recorded reads and writes the same memory every time. So the tensors of a stream's state, once a step no longer changes
-their shapes, become fixed places that each step ends by writing to; what the next step is given is copied to fixed places before
-it. A stream begins and ends with steps that are run.
+Launching the hundreds of small kernels of a step takes longer on a GPU than running them; a CUDA graph launches all at once.
+
+A graph reads and writes the same memory at every replay. So once a step no longer changes the shapes of a stream's state, its
+tensors become static: each step ends by writing to them, and inputs are copied to static tensors before it. The first steps and
+the last one of a stream run without a graph.
 """
 
 from __future__ import annotations
@@ -21,32 +22,32 @@ from ..nn.codec_network import CodecNetwork, EncoderState
 from ..nn.layers.base import COUNTS, NoiseSource, State, StreamSetup
 
 Step = Callable[[Sequence[Tensor], Any], list[Tensor]]
-"""Inputs and a state, which it changes, to outputs."""
-Recorder = Callable[[Callable[[], None]], Callable[[], None]]
-"""Goes through some work and returns what does it again, on the same tensors."""
+"""From inputs and a state, updated in place, to outputs."""
+CaptureFn = Callable[[Callable[[], None]], Callable[[], None]]
+"""Captures a function, and returns one that replays it on the same tensors."""
 
 
-def cuda_graph(work: Callable[[], None]) -> Callable[[], None]:
-    """The recorder for CUDA devices; what it goes through is not computed yet."""
+def cuda_graph(run: Callable[[], None]) -> Callable[[], None]:
+    """Capture a CUDA graph of a function, which is not executed meanwhile."""
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        work()
+        run()
     return graph.replay
 
 
-RECORDERS: Mapping[str, Recorder] = {"cuda": cuda_graph}
-"""By device type."""
+CAPTURE_FNS: Mapping[str, CaptureFn] = {"cuda": cuda_graph}
+"""Capture functions by device type."""
 
 
-def capture_fn_for(device: torch.device) -> Recorder:
-    """Choose the function that records steps on a device.
+def capture_fn_for(device: torch.device) -> CaptureFn:
+    """Choose the capture function of a device.
 
     Raises:
-        DeviceUnavailable: Nothing does.
+        DeviceUnavailable: The device has no graphs.
     """
-    if recorder := RECORDERS.get(device.type):
-        return recorder
-    raise DeviceUnavailable(f"steps are recorded on {', '.join(RECORDERS)} only, not on {device}: leave out graphs")
+    if capture := CAPTURE_FNS.get(device.type):
+        return capture
+    raise DeviceUnavailable(f"graphs are captured on {', '.join(CAPTURE_FNS)} only, not on {device}; load without graphs")
 
 
 @dataclass(frozen=True)
@@ -67,26 +68,27 @@ class _StateSlot:
             setattr(self.owner, self.name, value)
 
 
-def _places(owner: Any) -> Iterator[_StateSlot]:
+def _slots(owner: Any) -> Iterator[_StateSlot]:
     """Yield the slots of all values in a state and in its inner states, in order."""
     if isinstance(owner, list):
-        named = [_StateSlot(owner, number, counts=False) for number in range(len(owner))]
+        slots = [_StateSlot(owner, index, counts=False) for index in range(len(owner))]
     else:
-        named = [_StateSlot(owner, field.name, COUNTS in field.metadata) for field in dataclasses.fields(owner)]
-    for place in named:
-        value = place.get()
+        slots = [_StateSlot(owner, field.name, COUNTS in field.metadata) for field in dataclasses.fields(owner)]
+    for slot in slots:
+        value = slot.get()
         if isinstance(value, State | list):
-            yield from _places(value)
+            yield from _slots(value)
         else:
-            yield place
+            yield slot
 
 
-def _looks(value: Any) -> Any:
+def _signature(value: Any) -> Any:
+    """Shape and dtype of a tensor, or the value itself: equal signatures can share a graph."""
     return (value.shape, value.dtype) if isinstance(value, Tensor) else value
 
 
 class StaticNoise:
-    """Noise in fixed places, which are filled before a step is played."""
+    """Noise in static tensors, which are filled before each replay."""
 
     def __init__(self, noise: NoiseSource) -> None:
         self._noise = noise
@@ -102,13 +104,13 @@ class StaticNoise:
         return self._drawn[self._number - 1][2]
 
     def begin(self) -> None:
-        """From now on, what is drawn is of the recorded step."""
+        """Begin a captured step: noise is drawn into static tensors from now on."""
         self._drawn, self._number = self._drawn or [], 0
 
-    def fill(self, plays: int) -> None:
-        """For the step after so many others."""
+    def fill(self, replays: int) -> None:
+        """Fill the static tensors for the step after `replays` others."""
         for layer, position, values in self._drawn or []:
-            steps = plays * sum(values.shape[1] for other, _, values in self._drawn or [] if other == layer)
+            steps = replays * sum(values.shape[1] for other, _, values in self._drawn or [] if other == layer)
             values.copy_(self._noise(layer, position + steps, values.shape[1]))
 
     def end(self) -> None:
@@ -116,80 +118,79 @@ class StaticNoise:
 
 
 class GraphedStep:
-    """A step that is recorded where it finds inputs and a state of the same shapes as the one before, and then played as long as
-    it does.
+    """A step that is captured once inputs and state have the shapes of the step before, and replayed while they keep them.
 
     Args:
-        noise: Where the step draws noise from, if it does.
+        noise: Source of the step's noise, if it has any.
     """
 
-    def __init__(self, step: Step, recorder: Recorder, noise: StaticNoise | None = None) -> None:
-        self._step, self._recorder, self._noise = step, recorder, noise
-        self._before: Any = None
-        self._play: Callable[[], None] | None = None
-        self._plays = 0
+    def __init__(self, step: Step, capture: CaptureFn, noise: StaticNoise | None = None) -> None:
+        self._step, self._capture, self._noise = step, capture, noise
+        self._previous: Any = None
+        self._graph: Callable[[], None] | None = None
+        self._replays = 0
 
     def __call__(self, inputs: Sequence[Tensor], state: State) -> list[Tensor]:
-        places = list(_places(state))
-        looks = [*map(_looks, inputs), *(_looks(place.get()) for place in places if not place.counts)]
-        settled, self._before = looks == self._before, looks
-        if not settled:
-            self.stop()
+        slots = list(_slots(state))
+        signature = [*map(_signature, inputs), *(_signature(slot.get()) for slot in slots if not slot.counts)]
+        is_settled, self._previous = signature == self._previous, signature
+        if not is_settled:
+            self.reset()
             return self._step(inputs, state)
-        if self._play is None:
-            self._record(inputs, state, places)
-        return self._played(inputs)
+        if self._graph is None:
+            self._capture_step(inputs, state, slots)
+        return self._replay(inputs)
 
-    def stop(self) -> None:
-        """Lets go of what is recorded: the next step is run."""
-        self._play = None
+    def reset(self) -> None:
+        """Drop the graph: the next step runs without one."""
+        self._graph = None
         if self._noise:
             self._noise.end()
 
-    def _record(self, inputs: Sequence[Tensor], state: State, places: Sequence[_StateSlot]) -> None:
-        self._inputs = [each.clone() for each in inputs]
-        fixed = [(place, value) for place in places if isinstance(value := place.get(), Tensor)]
-        counts = [place for place in places if place.counts]
+    def _capture_step(self, inputs: Sequence[Tensor], state: State, slots: Sequence[_StateSlot]) -> None:
+        self._inputs = [x.clone() for x in inputs]
+        static_tensors = [(slot, value) for slot in slots if isinstance(value := slot.get(), Tensor)]
+        counts = [slot for slot in slots if slot.counts]
 
-        def work() -> None:
+        def run() -> None:
             if self._noise:
                 self._noise.begin()
-            before = [place.get() for place in counts]
-            self._made = self._step(self._inputs, state)
-            for place, tensor in fixed:
-                if place.get() is not tensor:
-                    tensor.copy_(place.get())
-                    place.set(tensor)
-            self._counts = [(place, place.get() - value) for place, value in zip(counts, before, strict=True)]
-            for place, value in zip(counts, before, strict=True):
-                place.set(value)
+            previous = [slot.get() for slot in counts]
+            self._outputs = self._step(self._inputs, state)
+            for slot, tensor in static_tensors:
+                if slot.get() is not tensor:
+                    tensor.copy_(slot.get())
+                    slot.set(tensor)
+            self._counts = [(slot, slot.get() - value) for slot, value in zip(counts, previous, strict=True)]
+            for slot, value in zip(counts, previous, strict=True):
+                slot.set(value)
 
-        held = [tensor.clone() for _, tensor in fixed]
-        self._play, self._plays = self._recorder(work), 0
-        for (_, tensor), value in zip(fixed, held, strict=True):
+        saved = [tensor.clone() for _, tensor in static_tensors]
+        self._graph, self._replays = self._capture(run), 0
+        for (_, tensor), value in zip(static_tensors, saved, strict=True):
             tensor.copy_(value)
 
-    def _played(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        assert self._play is not None
-        for own, given in zip(self._inputs, inputs, strict=True):
-            own.copy_(given)
+    def _replay(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        assert self._graph is not None
+        for static, value in zip(self._inputs, inputs, strict=True):
+            static.copy_(value)
         if self._noise:
-            self._noise.fill(self._plays)
-        before = [place.get() for place, _ in self._counts]
-        self._play()
-        for (place, more), value in zip(self._counts, before, strict=True):
-            place.set(value + more)
-        self._plays += 1
-        return self._made
+            self._noise.fill(self._replays)
+        previous = [slot.get() for slot, _ in self._counts]
+        self._graph()
+        for (slot, increment), value in zip(self._counts, previous, strict=True):
+            slot.set(value + increment)
+        self._replays += 1
+        return self._outputs
 
 
 class GraphedNetwork:
-    """A network as one session has it: its steps are recorded, but for the last one. All else is the network's own."""
+    """A network for one session, whose steps, except the last, are graphs. Other attributes are the network's own."""
 
-    def __init__(self, network: CodecNetwork, recorder: Recorder) -> None:
-        self._network, self._recorder = network, recorder
-        self._encode = GraphedStep(lambda x, state: network.encode_step(x[0], state, False), recorder)
-        self._decode = GraphedStep(self._decoded, recorder)
+    def __init__(self, network: CodecNetwork, capture: CaptureFn) -> None:
+        self._network, self._capture = network, capture
+        self._encode = GraphedStep(lambda x, state: network.encode_step(x[0], state, False), capture)
+        self._decode = GraphedStep(self._decode_one_step, capture)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._network, name)
@@ -203,14 +204,14 @@ class GraphedNetwork:
         if setup.noise:
             noise = StaticNoise(setup.noise)
             setup = dataclasses.replace(setup, noise=noise)
-            self._decode = GraphedStep(self._decoded, self._recorder, noise)
+            self._decode = GraphedStep(self._decode_one_step, self._capture, noise)
         return self._network.decoder_state(setup)
 
     def decode_step(self, indices: Sequence[Tensor], state: State, last: bool) -> Tensor:
         if last:
-            self._decode.stop()
+            self._decode.reset()
             return self._network.decode_step(indices, state, last)
         return self._decode(indices, state)[0]
 
-    def _decoded(self, indices: Sequence[Tensor], state: State) -> list[Tensor]:
+    def _decode_one_step(self, indices: Sequence[Tensor], state: State) -> list[Tensor]:
         return [self._network.decode_step(indices, state, False)]

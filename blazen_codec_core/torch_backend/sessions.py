@@ -1,4 +1,4 @@
-"""Streams over a network: the signal is cut on a fixed grid of tiles, whatever pieces it arrives in."""
+"""Streaming sessions: the network runs on a fixed grid of tiles, whatever chunks are pushed."""
 
 from __future__ import annotations
 
@@ -24,39 +24,39 @@ from .transfers import codes_to_host, to_device, to_host
 
 
 class TileBuffer:
-    """Collects a signal of `(streams, time)` and gives it back in tiles of equal length."""
+    """Buffer that re-chunks a signal `(streams, time)` into tiles of `length`."""
 
     def __init__(self, streams: int, length: int, dtype: np.dtype[Any]) -> None:
         self._buffer = np.zeros((streams, length), dtype)
         self.filled = 0
 
-    def push(self, piece: NDArray[Any]) -> Iterator[NDArray[Any]]:
-        """Every tile that `piece` completes; all is stored once they have been taken."""
-        at, length = 0, self._buffer.shape[1]
-        while piece.shape[1] - at >= length - self.filled:
-            end = at + length - self.filled
-            self.store(piece[:, at:end])
-            at, self.filled = end, 0
+    def push(self, chunk: NDArray[Any]) -> Iterator[NDArray[Any]]:
+        """Yield every tile that `chunk` completes. The rest is stored once all have been taken."""
+        start, length = 0, self._buffer.shape[1]
+        while chunk.shape[1] - start >= length - self.filled:
+            end = start + length - self.filled
+            self.store(chunk[:, start:end])
+            start, self.filled = end, 0
             yield self._buffer.copy()
-        self.store(piece[:, at:])
+        self.store(chunk[:, start:])
 
-    def store(self, piece: NDArray[Any]) -> None:
-        """Adds what does not go beyond the tile."""
-        self._buffer[:, self.filled : self.filled + piece.shape[1]] = piece
-        self.filled += piece.shape[1]
+    def store(self, chunk: NDArray[Any]) -> None:
+        """Store a chunk that does not complete the tile."""
+        self._buffer[:, self.filled : self.filled + chunk.shape[1]] = chunk
+        self.filled += chunk.shape[1]
 
     def rest(self) -> NDArray[Any]:
-        """Copy of the incomplete tile that is left at the end of the signal."""
+        """Copy of the last, incomplete tile."""
         return self._buffer[:, : self.filled].copy()
 
 
 def max_latency(tile: int, covered: Callable[[int], int], step: int) -> int:
-    """The most input, in its own units, that can be in and not yet covered by the output.
+    """Maximum latency: most input that can be in without the output covering it.
 
     Args:
-        tile: How much runs at a time.
-        covered: How much of the input the output covers once that many units have run.
-        step: The smallest amount pushed.
+        tile: Size of a tile, in units of the input, as are all amounts.
+        covered: From the input that has run to the input that the output covers.
+        step: Smallest chunk.
     """
     return max((n + 1) * tile - step - covered(n * tile) for n in range(64))
 
@@ -65,35 +65,35 @@ def samples_to_first_output(tile: int, made: Callable[[int], int]) -> int:
     """Amount of input that is in when the first output comes out.
 
     Args:
-        tile: How much runs at a time.
-        made: How much has come out once that many units have run.
+        tile: Size of a tile.
+        made: From the input that has run to the amount of output.
     """
     return next(n * tile for n in itertools.count(1) if made(n * tile))
 
 
-def signals(pcm: Sequence[Pcm], length: int, channels: int, setup: StreamSetup) -> Tensor:
-    """Audio `(streams * channels, samples)` to the `(streams, length, channels)` of a network, with zeros after it."""
+def to_network_input(pcm: Sequence[Pcm], length: int, channels: int, setup: StreamSetup) -> Tensor:
+    """Stack audio `(streams * channels, samples)` into `(streams, length, channels)`, zero-padded to `length`, on the device."""
     x = to_device(pcm, length, setup.device)
     return x.reshape(x.shape[0] // channels, channels, length).to(setup.dtype).transpose(1, 2)
 
 
-def audio(y: Tensor) -> Pcm:
+def to_pcm(y: Tensor) -> Pcm:
     """Convert a network's output `(streams, samples, channels)` to audio `(streams * channels, samples)`; see `to_host`."""
     return to_host(y.transpose(1, 2).flatten(0, 1).float())
 
 
 class SessionBase:
-    """A session is of one signal: it ends when that ends, or when the network fails half way."""
+    """State shared by sessions: a session ends with its signal, or when the network fails."""
 
     _ended = False
 
     def _check_open(self) -> None:
         if self._ended:
-            raise InvalidInput("this session has ended; open another one")
+            raise InvalidInput("the session has ended; open another one")
 
     @contextmanager
     def _step(self) -> Iterator[None]:
-        """Around a step of the network."""
+        """Context of a step of the network; a failure ends the session."""
         try:
             with inference_guard():
                 yield
@@ -103,7 +103,7 @@ class SessionBase:
 
 
 class DecoderSessionBase(SessionBase):
-    """The tokens that a decoder session is given have to belong together."""
+    """State shared by decoder sessions, which check that the tokens they are given are of one recording."""
 
     def __init__(self, backend: CodecBackend) -> None:
         self._backend = backend
@@ -113,19 +113,19 @@ class DecoderSessionBase(SessionBase):
         self._frames = self._samples = self._returned = 0
 
     def _accept(self, tokens: CodecTokens) -> CodecTokens:
-        """Checks and counts the next tokens; returns the first that there were."""
+        """Check and count the next tokens; return the first that were pushed."""
         self._check_open()
         self._backend.check_tokens(tokens, part=True)
         self._backend.check_weights(tokens, self._label)
         if tokens.loudness is not None:
             raise InvalidTokens(
-                "the level of these tokens depends on how loud all of their audio is: decode them whole, or remove it with "
+                "tokens have a loudness, which can only be restored once all of them are decoded; use decode, or remove it with "
                 "dataclasses.replace(tokens, loudness=None)"
             )
         first = self._first or tokens
         first.check_joins(tokens)
         if not self._continues and (tokens.num_samples or (tokens.segment and tokens.frames)):
-            raise InvalidTokens("the audio of the tokens before these has ended: these are of another recording")
+            raise InvalidTokens("tokens follow the end of a recording; open another session for another recording")
         self._first, self._continues = first, self._continues and tokens.continues
         self._frames += tokens.frames
         self._samples += tokens.num_samples
@@ -134,24 +134,25 @@ class DecoderSessionBase(SessionBase):
     def _check_complete(self) -> None:
         self._check_open()
         if not self._frames:
-            raise InvalidTokens("there are no tokens: nothing was pushed")
+            raise InvalidTokens("no tokens were pushed; push some before finish")
         check_blocks(self._backend.spec, self._frames)
 
-    def _trimmed(self, made: Pcm) -> Pcm:
-        """Without what is past the end of the signal."""
+    def _trim(self, made: Pcm) -> Pcm:
+        """Cut off what is past the end of the signal."""
         made = made[:, : self._samples - self._returned]
         self._returned += made.shape[1]
         return made
 
 
 class TileEncoderSession(SessionBase, EncoderSession):
-    """Audio in tiles through the encoder and the quantizer.
+    """Encoder session that runs the encoder and the quantizer tile by tile.
 
     Args:
-        setup: With a row for each stream.
-        channels: Of the audio.
-        books: How many of the first codebooks are used.
-        weights: Which weights the network has, for the tokens to say.
+        setup: Setup with a row for each stream.
+        channels: Channels of the audio.
+        num_codebooks: Number of codebooks used.
+        tile_frames: Frames of a tile.
+        weights: Label of the network's weights, for the tokens.
     """
 
     def __init__(
@@ -161,17 +162,17 @@ class TileEncoderSession(SessionBase, EncoderSession):
         setup: StreamSetup,
         *,
         channels: int,
-        books: int,
+        num_codebooks: int,
         tile_frames: int,
         weights: str,
     ) -> None:
         self._backend, self._network, self._setup = backend, network, setup
         self._channels, self._tile, self._weights = channels, tile_frames * backend.spec.hop_length, weights
-        self._strides = backend.spec.strides[:books]
+        self._strides = backend.spec.strides[:num_codebooks]
         self._tiles = TileBuffer(channels, self._tile, np.dtype(np.float32))
         self._pushed = self._ran = self._frames = self._covered = 0
         with inference_guard():
-            self._state = network.encoder_state(setup, books)
+            self._state = network.encoder_state(setup, num_codebooks)
         self._none = self._run([], 0, last=False)
 
     def _covered_by(self, samples: int) -> int:
@@ -198,7 +199,7 @@ class TileEncoderSession(SessionBase, EncoderSession):
     def finish(self) -> CodecTokens:
         self._check_open()
         if not self._pushed:
-            raise InvalidInput("the audio is empty: nothing was pushed")
+            raise InvalidInput("no audio was pushed; push some before finish")
         padding = self._backend.spec.missing_samples(self._pushed)
         rest = np.pad(self._tiles.rest(), ((0, 0), (0, padding)))
         tokens = self._run([rest], self._pushed + padding, last=True)
@@ -206,28 +207,30 @@ class TileEncoderSession(SessionBase, EncoderSession):
         return tokens
 
     def _run(self, tiles: Iterable[NDArray[Any]], ready: int, last: bool) -> CodecTokens:
-        """Runs the tiles up to sample `ready`, into arrays of the final size: small ones that outlive the large ones between
-        them would fragment the heap, until an hour of audio takes gigabytes."""
+        """Run the tiles up to sample `ready` into arrays of the final size.
+
+        Small arrays that outlive the large ones between them would fragment the heap, until an hour of audio takes gigabytes.
+        """
         spec, network, strides = self._backend.spec, self._network, self._strides
         start, self._ran = self._frames, ready
         self._frames = network.frames_encoded(ready, last)
         codes = [np.empty((self._setup.batch, (self._frames - start) // stride), np.int32) for stride in strides]
-        at = 0
+        start = 0
         for tile in tiles:
             with self._step():
-                x = signals([tile], tile.shape[1], spec.channels, self._setup)
+                x = to_network_input([tile], tile.shape[1], spec.channels, self._setup)
                 indices = codes_to_host(network.encode_step(x, self._state, last))
-                end = at + indices[0].shape[1] * strides[0]
+                end = start + indices[0].shape[1] * strides[0]
                 for code, index, stride in zip(codes, indices, strides, strict=True):
-                    code[:, at // stride : end // stride] = index
-            at = end
-        samples = self._pushed - self._covered if last else at * spec.hop_length
+                    code[:, start // stride : end // stride] = index
+            start = end
+        samples = self._pushed - self._covered if last else start * spec.hop_length
         self._covered += samples
         return CodecTokens.from_codes(spec, codes, num_samples=samples, weights=self._weights)
 
 
 class StreamingDecoder(Protocol):
-    """Network methods that a session needs to decode; see `CodecNetwork`."""
+    """Methods of a network that a decoder session calls; see `CodecNetwork`."""
 
     def decoder_state(self, setup: StreamSetup) -> State: ...
     def decode_step(self, indices: Sequence[Tensor], state: Any, last: bool) -> Tensor: ...
@@ -235,7 +238,7 @@ class StreamingDecoder(Protocol):
 
 
 class TileDecoderSession(DecoderSessionBase, DecoderSession):
-    """Tokens in tiles through the decoder."""
+    """Decoder session that runs the decoder tile by tile."""
 
     def __init__(
         self, backend: CodecBackend, network: CodecNetwork, setup: Callable[[int], StreamSetup], tile_frames: int
@@ -243,7 +246,7 @@ class TileDecoderSession(DecoderSessionBase, DecoderSession):
         super().__init__(backend)
         self._network: StreamingDecoder = network
         self._setup_of, self._tile = setup, tile_frames
-        self._made = 0
+        self._decoded_samples = 0
 
     @property
     def latency_samples(self) -> int:
@@ -254,35 +257,35 @@ class TileDecoderSession(DecoderSessionBase, DecoderSession):
         )
 
     def push(self, tokens: CodecTokens) -> Pcm:
-        begun = self._first is not None
+        has_begun = self._first is not None
         first = self._accept(tokens)
-        if not begun:
+        if not has_begun:
             self._begin(first)
-        tiles = [book.push(code) for book, code in zip(self._tiles, tokens.codes, strict=True)]
+        tiles = [buffer.push(code) for buffer, code in zip(self._tiles, tokens.codes, strict=True)]
         return self._run(zip(*tiles, strict=True), self._frames - self._frames % self._tile, last=False)
 
     def finish(self) -> Pcm:
         self._check_complete()
-        made = self._run([[book.rest() for book in self._tiles]], self._frames, last=True)
+        pcm = self._run([[buffer.rest() for buffer in self._tiles]], self._frames, last=True)
         self._ended = True
-        return made
+        return pcm
 
     def _begin(self, tokens: CodecTokens) -> None:
-        """Makes ready for tokens such as these, the first."""
+        """Open the stream for tokens like these, the first ones."""
         self._setup = self._setup_of(tokens.streams)
         self._tiles = [TileBuffer(tokens.streams, self._tile // stride, np.dtype(np.int32)) for stride in tokens.strides]
         with inference_guard():
             self._state = self._network.decoder_state(self._setup)
 
     def _run(self, tiles: Iterable[Sequence[NDArray[Any]]], ready: int, last: bool) -> Pcm:
-        """Runs the tiles up to frame `ready`, into an array of the final size."""
-        start, self._made = self._made, self._network.samples_decoded(ready, last)
-        made = np.empty((self._setup.batch * self._backend.channels, self._made - start), np.float32)
-        at = 0
+        """Run the tiles up to frame `ready` into an array of the final size."""
+        start, self._decoded_samples = self._decoded_samples, self._network.samples_decoded(ready, last)
+        pcm = np.empty((self._setup.batch * self._backend.channels, self._decoded_samples - start), np.float32)
+        start = 0
         for tile in tiles:
             with self._step():
                 indices = [torch.from_numpy(codes).to(self._setup.device) for codes in tile]
-                y = audio(self._network.decode_step(indices, self._state, last))
-                made[:, at : at + y.shape[1]] = y
-            at += y.shape[1]
-        return self._trimmed(made)
+                y = to_pcm(self._network.decode_step(indices, self._state, last))
+                pcm[:, start : start + y.shape[1]] = y
+            start += y.shape[1]
+        return self._trim(pcm)

@@ -90,7 +90,7 @@ class UpstreamBackend(TorchCodecBackend):
     @contextmanager
     def inference_guard(self) -> Iterator[None]:
         """`inference_guard`, with such products as the options say."""
-        with inference_guard(), tf32_scope(torch.device(self.device), self.is_rough):
+        with inference_guard(), tf32_scope(torch.device(self.device), self.allows_tf32):
             yield
 
     @abstractmethod

@@ -38,9 +38,9 @@ class DependsOnNeighbours(ToyBackend):
 class DependsOnNeighboursSideBySide(ToyBackend):
     """One signal at a time, as on a CPU, shows nothing."""
 
-    def _encode_group(self, items, books):
+    def _encode_items(self, items, books):
         wrong = self.max_batch_size > 1
-        return [self.encode_whole(items[0], books) for _ in items] if wrong else super()._encode_group(items, books)
+        return [self.encode_whole(items[0], books) for _ in items] if wrong else super()._encode_items(items, books)
 
 
 class WithoutTorch(bc.CodecBackend):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 import blazen_codec_core as bc
 from blazen_codec_core import weights
 from blazen_codec_core.nn import FactorizedQuantizer
-from blazen_codec_core.torch_backend.segments import cut
+from blazen_codec_core.torch_backend.segments import split_pcm
 
 TIE = 1e-5
 """By how much of itself one distance may be larger than the other."""
@@ -43,7 +43,7 @@ def distance_gap(
     if spec.segment:
         number = next(n for n, end in enumerate(np.cumsum(tokens.segment_frames)) if place < end)
         first, frames = sum(tokens.segment_frames[:number]), tokens.segment_frames[number]
-        signal = cut(signal, spec.segment)[number]
+        signal = split_pcm(signal, spec.segment)[number]
         signal = signal / (np.sqrt((signal.mean(0) ** 2).mean()) + 1e-8)
     with torch.no_grad():
         x = F.pad(torch.from_numpy(signal.copy()), (0, spec.missing_samples(signal.shape[1]))).t()[None]

@@ -217,7 +217,7 @@ class Tokenizer:
     def _stream(self, one: _LoadedAudio) -> Row:
         """The row of a recording, which is read as it is encoded."""
         channels = one.first.recording.channels.count if one.first.recording else 1
-        return self._row(one.first, transcode.encode_pieces(self.codec, one.audio, channels, self.job.bandwidth))
+        return self._row(one.first, transcode.encode_signal(self.codec, one.audio, channels, self.job.bandwidth))
 
     def _batch(self, some: list[_LoadedAudio]) -> list[Row]:
         audio = [one.whole for one in some]

@@ -15,7 +15,7 @@ from blazen_codec_core import CodecTokens, DecoderSession, NotYetImplemented, We
 from blazen_codec_core.nn import State, StreamSetup
 from blazen_codec_core.torch_backend.backend import TorchCodecBackend
 from blazen_codec_core.torch_backend.guard import inference_guard
-from blazen_codec_core.torch_backend.sessions import audio
+from blazen_codec_core.torch_backend.sessions import to_pcm
 from blazen_codec_core.validation import Pcm
 from blazen_codec_core.weights import RandomWeights, WeightFile
 
@@ -93,7 +93,7 @@ class MimiBackend(TorchCodecBackend):
         with inference_guard():
             codes = torch.tensor(np.stack(tokens.codes, axis=1), dtype=torch.long, device=self.device)
             made = model.model.decode(codes).audio_values
-            return np.ascontiguousarray(audio(made.transpose(1, 2))[:, : tokens.num_samples])
+            return np.ascontiguousarray(to_pcm(made.transpose(1, 2))[:, : tokens.num_samples])
 
     def decoder_session(self, *, tile_frames: int | None = None) -> DecoderSession:
         raise NotYetImplemented("transformers' Mimi decodes whole signals only: use decode")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from blazen_codec_core import CodecTokens, EngineNotAvailable
-from blazen_codec_core.torch_backend.segments import coded
+from blazen_codec_core.torch_backend.segments import split_tokens
 from blazen_codec_core.torch_backend.upstream import UpstreamBackend, stand_in
 from blazen_codec_core.validation import Pcm
 from blazen_codec_core.weights import RandomWeights, WeightFile
@@ -101,7 +101,7 @@ class UpstreamEncodecBackend(UpstreamBackend, EncodecBackend):
                     torch.from_numpy(np.stack(piece.codes, axis=1)).long().to(setup.device),
                     None if piece.scales is None else torch.from_numpy(piece.scales.copy()).to(setup.device),
                 )
-                for piece in coded(tokens)
+                for piece in split_tokens(tokens)
             ]
             y = cast(Any, loaded.network).decode(frames)
         return np.ascontiguousarray(y.flatten(0, 1)[:, : tokens.num_samples].float().cpu().numpy())

@@ -124,7 +124,7 @@ def test_whole_signals_run_in_large_tiles_where_there_is_no_cache_to_stay_in(nam
     pcm = voice(3.0, codec.sample_rate)
     tokens = codec.encode(pcm, codec.sample_rate)
     audio = codec.decode(tokens)
-    monkeypatch.setattr(TorchCodecBackend, "_samples_at_once", 1 << 17)
+    monkeypatch.setattr(TorchCodecBackend, "_max_samples_per_step", 1 << 17)
     tile = codec.spec.tile_frames
     assert offline_tile_frames(codec, 1) > tile
     assert offline_tile_frames(codec, 1) % tile == 0

@@ -21,21 +21,21 @@ class Pretended:
     def __init__(self) -> None:
         self.recorded = self.played = 0
 
-    def __call__(self, work: Callable[[], None]) -> Callable[[], None]:
+    def __call__(self, run: Callable[[], None]) -> Callable[[], None]:
         self.recorded += 1
-        work()
+        run()
 
         def play() -> None:
             self.played += 1
-            work()
+            run()
 
         return play
 
 
 @pytest.fixture
-def recorder(monkeypatch):
+def capture(monkeypatch):
     made = Pretended()
-    monkeypatch.setattr(cuda_graphs, "RECORDERS", {"cpu": made})
+    monkeypatch.setattr(cuda_graphs, "CAPTURE_FNS", {"cpu": made})
     return made
 
 
@@ -45,71 +45,71 @@ def voice(codec: bc.DynCodecProvider, seconds: float = SECONDS) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", ["snac_tiny", "dac_tiny", "encodec_tiny"])
-def test_sessions_with_graphs_give_the_same_to_the_bit(name, recorder):
+def test_sessions_with_graphs_give_the_same_to_the_bit(name, capture):
     plain, codec = bc.load(name), bc.load(name, graphs=True)
     tile = 4 * codec.spec.block_frames
     pcm = voice(codec)
-    session, other = (each.encoder_session(tile_frames=tile) for each in (codec, plain))
+    session, other = (x.encoder_session(tile_frames=tile) for x in (codec, plain))
     pieces = [pcm[:, start : start + 1999] for start in range(0, pcm.shape[1], 1999)]
     parts = [*map(session.push, pieces), session.finish()]
     tokens = bc.CodecTokens.concat(parts)
     assert tokens == bc.CodecTokens.concat([*map(other.push, pieces), other.finish()])
     steps = codec.spec.frame_rate * SECONDS / tile
-    assert recorder.recorded == 1
-    assert recorder.played > 0.8 * steps - 4
-    recorder.recorded = recorder.played = 0
-    player, other = (each.decoder_session(tile_frames=tile) for each in (codec, plain))
-    heard, wanted = (np.concatenate([*map(each.push, parts), each.finish()], axis=1) for each in (player, other))
+    assert capture.recorded == 1
+    assert capture.played > 0.8 * steps - 4
+    capture.recorded = capture.played = 0
+    player, other = (x.decoder_session(tile_frames=tile) for x in (codec, plain))
+    heard, wanted = (np.concatenate([*map(x.push, parts), x.finish()], axis=1) for x in (player, other))
     np.testing.assert_array_equal(heard, wanted)
-    assert recorder.recorded == 1
-    assert recorder.played > 0.8 * steps - 4
+    assert capture.recorded == 1
+    assert capture.played > 0.8 * steps - 4
 
 
-def test_sessions_side_by_side_have_places_of_their_own(recorder):
+def test_sessions_side_by_side_have_places_of_their_own(capture):
     codec = bc.load("snac_tiny", graphs=True)
     signals = [voice(codec), voice(codec)[:, ::-1].copy()]
     sessions = [codec.encoder_session(tile_frames=codec.spec.block_frames) for _ in signals]
     parts: list[list[bc.CodecTokens]] = [[], []]
     for start in range(0, signals[0].shape[1], 4000):
-        for session, pcm, own in zip(sessions, signals, parts, strict=True):
-            own.append(session.push(pcm[:, start : start + 4000]))
-    for session, pcm, own in zip(sessions, signals, parts, strict=True):
-        assert bc.CodecTokens.concat([*own, session.finish()]) == bc.load("snac_tiny").encode(pcm, codec.sample_rate)
-    assert recorder.recorded == 2
+        for session, pcm, static in zip(sessions, signals, parts, strict=True):
+            static.append(session.push(pcm[:, start : start + 4000]))
+    for session, pcm, static in zip(sessions, signals, parts, strict=True):
+        assert bc.CodecTokens.concat([*static, session.finish()]) == bc.load("snac_tiny").encode(pcm, codec.sample_rate)
+    assert capture.recorded == 2
 
 
 @torch.inference_mode()
-def test_a_step_of_other_shapes_is_run_and_recorded_anew(recorder):
+def test_a_step_of_other_shapes_is_run_and_recorded_anew(capture):
     codec = bc.load("snac_tiny", noise=False)
     network = codec.backend.loaded().network
     setup = codec.backend.setup(1)
-    recorded = cuda_graphs.GraphedNetwork(network, recorder)
-    states = [each.decoder_state(setup) for each in (network, recorded)]
+    recorded = cuda_graphs.GraphedNetwork(network, capture)
+    states = [x.decoder_state(setup) for x in (network, recorded)]
     group, generator = codec.spec.block_frames, torch.Generator().manual_seed(0)
     for blocks in (1, 1, 1, 1, 2, 2, 2, 1, 1, 1, 3):
         indices = [torch.randint(64, (1, blocks * group // stride), generator=generator) for stride in codec.spec.strides]
         last = blocks == 3
-        wanted, got = (each.decode_step(indices, state, last) for each, state in zip((network, recorded), states, strict=True))
+        wanted, got = (x.decode_step(indices, state, last) for x, state in zip((network, recorded), states, strict=True))
         assert torch.equal(wanted, got)
-    assert recorder.recorded >= 2
-    assert recorder.played >= 3
+    assert capture.recorded >= 2
+    assert capture.played >= 3
 
 
-def test_noise_comes_from_where_the_stream_is(recorder):
+def test_noise_comes_from_where_the_stream_is(capture):
     def source(layer: int, position: int, count: int) -> torch.Tensor:
         return (100.0 * layer + position + torch.arange(count)).reshape(1, count, 1)
 
     noise = cuda_graphs.StaticNoise(source)
     assert noise(1, 7, 2).flatten().tolist() == [107, 108]
     noise.begin()
-    places = [noise(1, 10, 2), noise(2, 5, 1), noise(1, 12, 2)]
-    for plays in range(3):
-        noise.fill(plays)
-        made = [place.flatten().tolist() for place in places]
-        at = 4 * plays
-        assert made == [[110 + at, 111 + at], [205 + plays], [112 + at, 113 + at]]
+    slots = [noise(1, 10, 2), noise(2, 5, 1), noise(1, 12, 2)]
+    for replays in range(3):
+        noise.fill(replays)
+        made = [slot.flatten().tolist() for slot in slots]
+        at = 4 * replays
+        assert made == [[110 + at, 111 + at], [205 + replays], [112 + at, 113 + at]]
     noise.begin()
-    assert noise(1, 10, 2) is places[0]
+    assert noise(1, 10, 2) is slots[0]
     noise.end()
     assert noise(2, 50, 1).item() == 250
 

@@ -1,0 +1,71 @@
+"""Batches of signals by length: which run together, and their results in the order of the items."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import Any, TypeVar
+
+import numpy as np
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def run_batches(items: Sequence[T], batches: Iterable[Sequence[int]], run: Callable[[list[T]], Sequence[R]]) -> list[R]:
+    """Run items batch by batch, and return the results in the order of the items.
+
+    Args:
+        batches: Indices of the items of each batch; together, every item once.
+        run: From the items of a batch to as many results.
+    """
+    results: dict[int, R] = {}
+    for batch in batches:
+        results.update(zip(batch, run([items[index] for index in batch]), strict=True))
+    return [results[index] for index in range(len(items))]
+
+
+def by_equal_length(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Batches of at most `size` items of equal length, shortest first."""
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    for _, equal in groupby(order, lengths.__getitem__):
+        yield from batched(equal, size)
+
+
+def by_similar_length(lengths: Sequence[int], streams: Sequence[int], size: int, short: int) -> Iterator[list[int]]:
+    """Batches of items of similar length, shortest first.
+
+    Args:
+        lengths: Length of each item.
+        streams: Number of streams of each item.
+        size: Most streams of a batch.
+        short: More streams are together, as long as their lengths add up to at most this, padded to the longest.
+    """
+    batch: list[int] = []
+    count = 0
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        count += streams[index]
+        if batch and count > size and count * lengths[index] > short:
+            yield batch
+            batch, count = [], streams[index]
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Consecutive items, `size` at a time, each batch as soon as it is complete (`itertools.batched` of Python 3.12)."""
+    batch: list[T] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def split_rows(rows: Any, counts: Sequence[int]) -> list[Any]:
+    """Split a sequence or an array into consecutive parts of `counts` rows."""
+    ends = np.cumsum(counts)
+    return [rows[end - count : end] for end, count in zip(ends, counts, strict=True)]
