@@ -27,7 +27,7 @@ LARGE = 100
 )  # fmt: skip
 @click.option("-o", "--output", type=AUDIO, help="the report, an HTML file that needs nothing else")
 @click.option("--pictures", type=click.Path(path_type=Path, file_okay=False), help="a folder for the pictures as PNG")
-@click.option("--seconds", type=click.FloatRange(min=evaluate.SHORTEST_SECONDS), help="only so much of each recording")
+@click.option("--seconds", type=click.FloatRange(min=evaluate.MIN_SECONDS), help="only so much of each recording")
 @judging
 @mono
 @loading

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from .. import audio
-from ..evaluation import metrics
+from ..evaluation import evaluate
 from ..plugins.registry import Registry
 from ..specs import LoadOptions
 from . import files
@@ -56,6 +56,8 @@ def command(
     original, rate = audio.read(source)
     original = original.mean(axis=0, keepdims=True) if mono else original
     result, _ = audio.read(output)
+    scorer = evaluate.Scorer(("si_sdr_db", "log_mel_distance"))  # those that need no other packages
+    scores = scorer(original, result, rate)
     summary = {
         "output": str(output),
         "codec": tokens.codec,
@@ -63,8 +65,7 @@ def command(
         "kbps": tokens.bits / tokens.seconds / 1000,
         "encode_real_time_factor": (encoded - started) / tokens.seconds,
         "decode_real_time_factor": (decoded - encoded) / tokens.seconds,
-        "si_sdr_db": metrics.si_sdr(original, result),
-        "log_mel_distance": metrics.log_mel_distance(original, result, rate),
+        **{name: score for name, score in scores.items() if name in scorer.names},
     }
     if plot:
         plots.spectrograms(original[0], result[0], rate, f"{source.name} through {codec.spec.name}", plot)

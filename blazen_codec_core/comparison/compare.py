@@ -13,7 +13,7 @@ import numpy as np
 from .. import cancellation
 from ..audio import AudioReader, Resampler, loudness
 from ..errors import InvalidInput
-from ..evaluation.evaluate import SHORTEST_SECONDS, Codebook, Scorer, codebooks, counts
+from ..evaluation.evaluate import MIN_SECONDS, Codebook, Scorer, codebooks, counts
 from ..forks import cached_property
 from ..tokens.tokens import CodecTokens
 from ..transcode import ChannelMap
@@ -66,8 +66,8 @@ class Clip:
 
     def _wrong(self) -> str | None:
         """Reason that the recording cannot be compared; `None` if it can."""
-        if self.seconds < SHORTEST_SECONDS:
-            return f"is {self.seconds:.2f} s of audio; {SHORTEST_SECONDS} s at least can be compared"
+        if self.seconds < MIN_SECONDS:
+            return f"is {self.seconds:.2f} s of audio; {MIN_SECONDS} s at least can be compared"
         if self.channels > MOST_CHANNELS:
             return f"has {self.channels} channels, and {MOST_CHANNELS} can be compared; mix them to one"
         return None
@@ -200,10 +200,10 @@ def judged(system: System, trip: AlignedRoundtrip, original: Pcm, decoded: Pcm, 
         name=system.name,
         pcm=decoded,
         gain_db=gain_db,
-        kbps=trip.way.bits / trip.seconds / 1000,
+        kbps=trip.roundtrip.bits / trip.seconds / 1000,
         scores=judge(original, decoded, trip.sample_rate),
-        encode_factor=trip.way.encode_seconds / trip.seconds,
-        decode_factor=trip.way.decode_seconds / trip.seconds,
+        encode_factor=trip.roundtrip.encode_seconds / trip.seconds,
+        decode_factor=trip.roundtrip.decode_seconds / trip.seconds,
         tokens=tokens,
         books=codebooks(counts(tokens)) if tokens else (),
     )

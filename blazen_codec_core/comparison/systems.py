@@ -6,19 +6,17 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 
-import numpy as np
-
 from ..errors import InvalidInput
 from ..evaluation import opus
+from ..evaluation.evaluate import AT, system_name
+from ..evaluation.roundtrip import OpusRoundtrip, codec_roundtrip, warm_up
 from ..plugins.registry import Registry
 from ..provider import DynCodecProvider
 from ..specs import LoadOptions
 from ..transcode import ChannelMap
-from . import roundtrip
 from .aligned_roundtrip import AlignedRoundtrip
 
 OPUS = "opus"
-AT = "@"
 
 
 class System(ABC):
@@ -47,13 +45,11 @@ class CodecSystem(System):
         self.codec, self.name, self.bandwidth = codec, name, bandwidth
 
     def prepare(self) -> None:
-        self.codec.load()
-        silence = np.zeros((self.codec.channels, self.codec.sample_rate), np.float32)
-        self.codec.decode(self.codec.encode(silence, self.codec.sample_rate, bandwidth=self.bandwidth))
+        warm_up(self.codec, self.bandwidth)
 
     def trip(self, sample_rate: int, channels: int) -> AlignedRoundtrip:
         suited = ChannelMap(channels, False, self.codec.channels)
-        return AlignedRoundtrip(roundtrip.through(self.codec, suited.count, self.bandwidth), sample_rate, suited)
+        return AlignedRoundtrip(codec_roundtrip(self.codec, suited.count, self.bandwidth), sample_rate, suited)
 
 
 class OpusSystem(System):
@@ -62,14 +58,14 @@ class OpusSystem(System):
     def __init__(self, kbps: float) -> None:
         if not opus.LOWEST <= kbps <= opus.HIGHEST:
             raise InvalidInput(f"opus has {opus.LOWEST:g} to {opus.HIGHEST:g} kbps, not {kbps:g}")
-        self.name, self._kbps = f"{OPUS}{AT}{kbps:g}", kbps
+        self.name, self._kbps = system_name(OPUS, kbps), kbps
 
     def prepare(self) -> None:
         opus.check_available()
 
     def trip(self, sample_rate: int, channels: int) -> AlignedRoundtrip:
         return AlignedRoundtrip(
-            roundtrip.Opus(sample_rate, channels, self._kbps), sample_rate, ChannelMap(channels, False, channels)
+            OpusRoundtrip(sample_rate, channels, self._kbps), sample_rate, ChannelMap(channels, False, channels)
         )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -22,10 +21,11 @@ from ..tokens.tokens import CodecTokens
 from ..transcode import Recording
 from ..validation import Pcm
 from . import metrics, opus
+from .roundtrip import OfflineCodecRoundtrip, OfflineRoundtrip, OpusRoundtrip, warm_up
 
-PIECE_SECONDS = 30.0
-"""Of a recording that is judged at a time, so that memory does not grow with its length."""
-SHORTEST_SECONDS = 0.1
+CHUNK_SECONDS = 30.0
+"""Seconds of a recording that are scored at a time, so that memory does not grow with its length."""
+MIN_SECONDS = 0.1
 METRICS: dict[str, Callable[[Pcm, Pcm, int], float]] = {
     "si_sdr_db": lambda original, decoded, _: metrics.si_sdr(original, decoded),
     "log_mel_distance": metrics.log_mel_distance,
@@ -35,15 +35,25 @@ METRICS: dict[str, Callable[[Pcm, Pcm, int], float]] = {
 QUALITIES = tuple(METRICS)
 
 
+AT = "@"
+"""Between the name of a system and its bitrate in kbps."""
+
+
+def system_name(name: str, kbps: float | None) -> str:
+    """Name of a system at a bitrate, such as `encodec_24khz@6`."""
+    return name if kbps is None else f"{name}{AT}{kbps:g}"
+
+
 @dataclass(frozen=True)
 class Result:
     """Scores, bitrate and speed of one system on one recording.
 
     Attributes:
-        seconds: Of audio.
-        kbps: Of the tokens; of Opus the packets without the container, and with it `file_kbps`.
-        si_sdr_db, log_mel_distance, stoi, pesq: Means over pieces of 30 s weighted by their length; NaN where none can be judged.
-        encode_speed, decode_speed: Seconds of audio a second of work.
+        seconds: Duration of the recording.
+        kbps: Bitrate of the tokens, or of Opus packets without their container.
+        si_sdr_db, log_mel_distance, stoi, pesq: Means over chunks of 30 s weighted by their length; NaN if none can be scored.
+        encode_speed, decode_speed: Seconds of audio in a second of work.
+        file_kbps: Bitrate of Opus with its container.
     """
 
     recording: str
@@ -60,14 +70,17 @@ class Result:
 
 @dataclass(frozen=True)
 class Codebook:
-    """Use of the entries of a codebook, over all recordings."""
+    """Use of the entries of a codebook, over all recordings.
+
+    Attributes:
+        used: Fraction of the entries that occur, 0 to 1.
+        entropy: Entropy of the indices in bits.
+        bits: Size of an index in bits.
+    """
 
     used: float
-    """The share of its entries that were, 0 to 1."""
     entropy: float
-    """Of the choice, in bits."""
     bits: float
-    """That an index takes."""
 
 
 @dataclass(frozen=True)
@@ -79,24 +92,24 @@ class Report:
     codebooks: tuple[Codebook, ...] = ()
 
     def mean(self, quality: str) -> float:
-        """Mean of a field of `Result`, weighted by the recordings' length, without those that could not be judged."""
+        """Mean of a field of `Result`, weighted by the recordings' length, without those that could not be scored."""
         pairs = [(getattr(result, quality), result.seconds) for result in self.results]
         return weighted((float("nan") if value is None else value, weight) for value, weight in pairs)
 
 
 def weighted(pairs: Iterable[tuple[float, float]]) -> float:
-    """The mean of values with their weights, without those that are NaN."""
+    """Weighted mean of `(value, weight)` pairs, without values that are NaN; NaN if there are none."""
     known = [(value, weight) for value, weight in pairs if not math.isnan(value)]
     return sum(value * weight for value, weight in known) / sum(weight for _, weight in known) if known else float("nan")
 
 
 def without_nan(values: dict[str, Any]) -> dict[str, Any]:
-    """For JSON: what could not be judged is `None`."""
+    """Replace NaN by `None`, for JSON."""
     return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in values.items()}
 
 
 def counts(tokens: CodecTokens) -> list[NDArray[np.int64]]:
-    """Counts of the choices of each entry of each codebook, over all streams."""
+    """Number of occurrences of each entry of each codebook, over all streams."""
     return [np.bincount(codes.reshape(-1), minlength=tokens.codebook_size) for codes in tokens.codes]
 
 
@@ -106,10 +119,10 @@ def codebooks(counted: Iterable[NDArray[np.int64]]) -> tuple[Codebook, ...]:
 
 
 def recordings(paths: Iterable[str | PathLike[str]]) -> list[Path]:
-    """The audio files at some paths, those in folders and below included, in order.
+    """List the audio files at some paths, with those in folders and below, in order.
 
     Raises:
-        InvalidInput: There is nothing there.
+        InvalidInput: A path does not exist, or there is no audio.
     """
     found: list[Path] = []
     for path in map(Path, paths):
@@ -118,26 +131,30 @@ def recordings(paths: Iterable[str | PathLike[str]]) -> list[Path]:
         elif inside := [path / name for name in walk(path) if audio.is_audio(path / name)]:
             found += inside
         else:
-            raise InvalidInput(f"there is no audio in {path} that can be read; m4a, webm and the like need the extra av")
+            raise InvalidInput(f"{path} contains no audio that can be read; m4a, webm and similar formats need the extra av")
     if not found:
-        raise InvalidInput("name an audio file, or a folder with some")
+        raise InvalidInput("no recordings given; name an audio file, or a folder of them")
     return found
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """Compares recordings with what became of them. Metrics whose package is missing fail before the work, not after."""
+    """Scorer of decoded audio against the original.
+
+    Attributes:
+        names: Metrics to compute; the others are NaN.
+    """
 
     names: Sequence[str] = QUALITIES
 
     def check_available(self) -> None:
-        """Raises `EngineNotAvailable` where a metric's package is missing."""
+        """Raise `EngineNotAvailable` if the package of a metric is missing, before any work is done."""
         noise = np.random.default_rng(0).standard_normal((1, metrics.PESQ_RATE), np.float32)
         for name in self.names:
             METRICS[name](noise, noise, metrics.PESQ_RATE)
 
     def __call__(self, original: Pcm, decoded: Pcm, sample_rate: int) -> dict[str, float]:
-        pieces = list(in_pieces(original.shape[1], int(PIECE_SECONDS * sample_rate)))
+        pieces = list(split_evenly(original.shape[1], int(CHUNK_SECONDS * sample_rate)))
         scores: dict[str, float] = {}
         for name in QUALITIES:
             measure = METRICS[name]
@@ -149,24 +166,39 @@ class Scorer:
         return scores
 
 
-def in_pieces(samples: int, length: int) -> Iterator[slice]:
-    """Cuts of about equal length, each at most `length`."""
+def split_evenly(samples: int, length: int) -> Iterator[slice]:
+    """Split `samples` samples into slices of about equal length, at most `length` each."""
     count = max(1, -(-samples // length))
     edges = [samples * number // count for number in range(count + 1)]
     yield from (slice(*pair) for pair in itertools.pairwise(edges))
 
 
 def read(path: Path, codec: DynCodecProvider, mono: bool = False) -> Pcm:
-    """A recording as a codec takes it: at its rate, mixed to one channel if asked to, one channel copied to as many as it has.
+    """Read a recording for a codec: resampled to its rate, mixed to one channel if `mono`, one channel copied to all of its own.
 
     Raises:
-        InvalidInput: It has another number of channels, or is too short to be judged.
+        InvalidInput: The number of channels does not fit, or the recording is too short to be scored.
     """
     pcm = Recording.at(path, codec, mono).whole()
     seconds = pcm.shape[1] / codec.sample_rate
-    if seconds < SHORTEST_SECONDS:
-        raise InvalidInput(f"{path} is {seconds:.2f} s of audio; {SHORTEST_SECONDS} s at least can be judged")
+    if seconds < MIN_SECONDS:
+        raise InvalidInput(f"{path} is {seconds:.2f} s of audio; at least {MIN_SECONDS} s can be scored")
     return pcm
+
+
+def measure(recording: str, pcm: Pcm, roundtrip: OfflineRoundtrip, judge: Scorer) -> Result:
+    """Run a recording through a system, and score what comes back."""
+    decoded = roundtrip.run(pcm)
+    seconds = pcm.shape[1] / roundtrip.sample_rate
+    return Result(
+        recording=recording,
+        seconds=seconds,
+        kbps=roundtrip.bits / seconds / 1000,
+        file_kbps=None if roundtrip.file_bits is None else roundtrip.file_bits / seconds / 1000,
+        encode_speed=seconds / roundtrip.encode_seconds,
+        decode_speed=seconds / roundtrip.decode_seconds,
+        **judge(pcm, decoded, roundtrip.sample_rate),
+    )
 
 
 def evaluate(
@@ -178,39 +210,25 @@ def evaluate(
     bandwidth: float | None = None,
     done: Callable[[], object] = lambda: None,
 ) -> Report:
-    """A codec over recordings, which are resampled to its rate.
+    """Evaluate a codec on recordings, which are resampled to its rate.
 
     Args:
-        mono: Their channels are mixed to one first.
-        bandwidth: In kbps, where the codec has a choice.
+        mono: Mix the channels of recordings to one first.
+        bandwidth: In kbps, if the codec has a choice.
         done: Called after each recording.
     """
     judge, results = judge or Scorer(), []
-    codec.load()
-    codec.decode(codec.encode(np.zeros((codec.channels, codec.sample_rate), np.float32), codec.sample_rate))  # warms it up
+    warm_up(codec, bandwidth)
     counted: list[NDArray[np.int64]] = []
     for path in paths:
         pcm = read(path, codec, mono)
-        started = time.perf_counter()
-        tokens = codec.encode(pcm, codec.sample_rate, bandwidth=bandwidth)
-        encoded = time.perf_counter()
-        decoded = codec.decode(tokens)
-        finished = time.perf_counter()
-        own = counts(tokens)
-        counted = [before + more for before, more in zip(counted, own, strict=True)] if counted else own
-        results.append(
-            Result(
-                recording=str(path),
-                seconds=tokens.seconds,
-                kbps=tokens.bits / tokens.seconds / 1000,
-                encode_speed=tokens.seconds / (encoded - started),
-                decode_speed=tokens.seconds / (finished - encoded),
-                **judge(pcm, decoded, codec.sample_rate),
-            )
-        )
+        roundtrip = OfflineCodecRoundtrip(codec, pcm.shape[0], bandwidth)
+        results.append(measure(str(path), pcm, roundtrip, judge))
+        assert roundtrip.tokens is not None
+        added = counts(roundtrip.tokens)
+        counted = [total + more for total, more in zip(counted, added, strict=True)] if counted else added
         done()
-    name = codec.spec.name if bandwidth is None else f"{codec.spec.name}@{bandwidth:g}"
-    return Report(name, tuple(results), codebooks(counted))
+    return Report(system_name(codec.spec.name, bandwidth), tuple(results), codebooks(counted))
 
 
 def evaluate_opus(
@@ -221,22 +239,11 @@ def evaluate_opus(
     mono: bool = False,
     done: Callable[[], object] = lambda: None,
 ) -> Report:
-    """Opus over the very signals that a codec was given, each at the bitrate nearest to the codec's that Opus has."""
+    """Evaluate Opus on the same signals as a codec, each at the bitrate of Opus nearest to the codec's."""
     judge, results = judge or Scorer(), []
     for result in of_codec.results:
         pcm = read(Path(result.recording), codec, mono)
-        seconds = pcm.shape[1] / codec.sample_rate
-        coded = opus.roundtrip(pcm, codec.sample_rate, opus.nearest_bitrate(result.kbps, pcm.shape[0]))
-        results.append(
-            Result(
-                recording=result.recording,
-                seconds=seconds,
-                kbps=coded.bits / seconds / 1000,
-                file_kbps=coded.file_bits / seconds / 1000,
-                encode_speed=seconds / coded.encode_seconds,
-                decode_speed=seconds / coded.decode_seconds,
-                **judge(pcm, coded.pcm, codec.sample_rate),
-            )
-        )
+        kbps = opus.nearest_bitrate(result.kbps, pcm.shape[0])
+        results.append(measure(result.recording, pcm, OpusRoundtrip(codec.sample_rate, pcm.shape[0], kbps), judge))
         done()
     return Report(f"opus for {of_codec.system}", tuple(results))

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, ValidationError
 from ..comparison import serialize, systems
 from ..errors import EngineNotAvailable, InvalidInput, reason
 from ..evaluation import opus
-from ..evaluation.evaluate import Scorer
+from ..evaluation.evaluate import AT, Scorer
 from ..plugins.registry import Registry
 from ..specs import CodecSpec, LoadOptions
 from .admission import Line
@@ -96,7 +96,7 @@ class CodecCatalog:
         if len(asked.systems) > self.limits.systems:
             raise InvalidInput(f"{len(asked.systems)} systems are asked for; {self.limits.systems} at most are compared at once")
         for name in asked.systems:
-            if name.partition(systems.AT)[0] not in (*self._specs, systems.OPUS):
+            if name.partition(AT)[0] not in (*self._specs, systems.OPUS):
                 raise InvalidInput(f"{name} is not offered here")
         systems.systems(asked.systems, self._provide)
 

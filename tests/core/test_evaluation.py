@@ -126,7 +126,7 @@ class TestEvaluation:
 
     @pytest.mark.parametrize("samples", [1, 29, 30, 31, 100])
     def test_pieces_are_the_whole(self, samples):
-        pieces = list(evaluate.in_pieces(samples, 30))
+        pieces = list(evaluate.split_evenly(samples, 30))
         assert [at for piece in pieces for at in range(samples)[piece]] == list(range(samples))
         assert max(piece.stop - piece.start for piece in pieces) <= 30
 

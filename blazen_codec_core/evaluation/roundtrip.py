@@ -1,4 +1,4 @@
-"""Round trips to compare: a codec in sessions, a codec that takes the audio whole, Opus."""
+"""Round trips of a signal at one rate: through a codec's sessions, through a codec at once, through Opus."""
 
 from __future__ import annotations
 
@@ -10,34 +10,36 @@ from contextlib import contextmanager
 import numpy as np
 
 from ..errors import NotYetImplemented
-from ..evaluation import opus
 from ..provider import DynCodecProvider
 from ..tokens.tokens import CodecTokens
 from ..validation import Pcm
+from . import opus
 
 
-class Way(ABC):
-    """There and back for one signal, at one rate.
+class Roundtrip(ABC):
+    """One signal to its coded form and back, at one rate, measured.
 
     Attributes:
-        sample_rate: That it takes, in hertz.
-        encode_seconds, decode_seconds: Of work so far.
-        bits: That the coded signal has, once it has ended.
-        tokens: Of it, once it has ended, where there are any.
+        sample_rate: Rate of the signal in hertz.
+        encode_seconds, decode_seconds: Seconds of work so far.
+        bits: Size of the coded signal, once it has ended.
+        file_bits: Size with a container, if the system has one.
+        tokens: Tokens of the signal, once it has ended, if the system has any.
     """
 
     def __init__(self, sample_rate: int) -> None:
         self.sample_rate = sample_rate
         self.encode_seconds = self.decode_seconds = self.bits = 0.0
+        self.file_bits: float | None = None
         self.tokens: CodecTokens | None = None
 
     @abstractmethod
     def push(self, pcm: Pcm) -> Pcm:
-        """The next samples, `(channels, samples)`; those that are back, often fewer or none."""
+        """Push the next samples `(channels, samples)`; return the decoded samples that are ready, often fewer or none."""
 
     @abstractmethod
     def finish(self) -> Pcm:
-        """Ends the signal; the rest, so that in all there are as many as went in."""
+        """End the signal and return the rest, so that there are as many samples in all as were pushed."""
 
     @contextmanager
     def _encoding(self) -> Iterator[None]:
@@ -52,8 +54,8 @@ class Way(ABC):
         self.decode_seconds += time.perf_counter() - started
 
 
-class StreamingRoundtrip(Way):
-    """Through a codec's sessions: tokens are decoded as soon as they are there.
+class StreamingRoundtrip(Roundtrip):
+    """Roundtrip through a codec's sessions, which decode tokens as soon as they come out.
 
     Raises:
         NotYetImplemented: The codec has no sessions.
@@ -81,34 +83,35 @@ class StreamingRoundtrip(Way):
         return rest
 
 
-class OfflineRoundtrip(Way):
-    """Roundtrip of a system that works on whole signals only: all work is done at the end."""
+class OfflineRoundtrip(Roundtrip):
+    """Roundtrip of a system that takes whole signals: all work is done at the end."""
 
     def __init__(self, sample_rate: int, channels: int) -> None:
         super().__init__(sample_rate)
-        self._pieces: list[Pcm] = [np.zeros((channels, 0), np.float32)]
+        self._chunks: list[Pcm] = [np.zeros((channels, 0), np.float32)]
 
     def push(self, pcm: Pcm) -> Pcm:
-        self._pieces.append(pcm)
+        self._chunks.append(pcm)
         return pcm[:, :0]
 
     def finish(self) -> Pcm:
-        whole = np.concatenate(self._pieces, axis=1)
-        self._pieces.clear()
-        return self._whole(whole)
+        pcm = np.concatenate(self._chunks, axis=1)
+        self._chunks.clear()
+        return self.run(pcm)
 
     @abstractmethod
-    def _whole(self, pcm: Pcm) -> Pcm: ...
+    def run(self, pcm: Pcm) -> Pcm:
+        """Encode and decode a whole signal `(channels, samples)`."""
 
 
-class Whole(OfflineRoundtrip):
-    """Through a codec that has no sessions."""
+class OfflineCodecRoundtrip(OfflineRoundtrip):
+    """Roundtrip through a codec's `encode` and `decode`."""
 
     def __init__(self, codec: DynCodecProvider, channels: int, bandwidth: float | None) -> None:
         super().__init__(codec.sample_rate, channels)
         self._codec, self._bandwidth = codec, bandwidth
 
-    def _whole(self, pcm: Pcm) -> Pcm:
+    def run(self, pcm: Pcm) -> Pcm:
         with self._encoding():
             self.tokens = self._codec.encode(pcm, self.sample_rate, bandwidth=self._bandwidth)
         self.bits = self.tokens.bits
@@ -116,22 +119,30 @@ class Whole(OfflineRoundtrip):
             return self._codec.decode(self.tokens)
 
 
-class Opus(OfflineRoundtrip):
-    """Through libopus, at a bitrate in kbps for all channels together."""
+class OpusRoundtrip(OfflineRoundtrip):
+    """Roundtrip through libopus, at a bitrate in kbps for all channels together."""
 
     def __init__(self, sample_rate: int, channels: int, kbps: float) -> None:
         super().__init__(sample_rate, channels)
         self._kbps = kbps
 
-    def _whole(self, pcm: Pcm) -> Pcm:
-        coded = opus.roundtrip(pcm, self.sample_rate, self._kbps)
-        self.encode_seconds, self.decode_seconds, self.bits = coded.encode_seconds, coded.decode_seconds, coded.bits
-        return coded.pcm
+    def run(self, pcm: Pcm) -> Pcm:
+        result = opus.roundtrip(pcm, self.sample_rate, self._kbps)
+        self.encode_seconds, self.decode_seconds = result.encode_seconds, result.decode_seconds
+        self.bits, self.file_bits = result.bits, result.file_bits
+        return result.pcm
 
 
-def through(codec: DynCodecProvider, channels: int, bandwidth: float | None) -> Way:
-    """Through a codec, in sessions where it has them."""
+def codec_roundtrip(codec: DynCodecProvider, channels: int, bandwidth: float | None) -> Roundtrip:
+    """Roundtrip through a codec, in sessions if it has them."""
     try:
         return StreamingRoundtrip(codec, channels, bandwidth)
     except NotYetImplemented:
-        return Whole(codec, channels, bandwidth)
+        return OfflineCodecRoundtrip(codec, channels, bandwidth)
+
+
+def warm_up(codec: DynCodecProvider, bandwidth: float | None = None) -> None:
+    """Load a codec and run a second of silence, so that the first recording is not timed with what is done once."""
+    codec.load()
+    silence = np.zeros((codec.channels, codec.sample_rate), np.float32)
+    codec.decode(codec.encode(silence, codec.sample_rate, bandwidth=bandwidth))
