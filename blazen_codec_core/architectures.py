@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import warnings
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, ClassVar, Literal, Self, get_origin
+from typing import Annotated, Any, ClassVar, Literal, Self, get_origin
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from .errors import UnknownSettingsNotice, WeightsUnavailable
 
@@ -34,6 +35,12 @@ BOOKKEEPING = frozenset(
 """Fields that transformers writes into every config, whatever the model."""
 LONGEST_HOP = 1 << 16
 """Samples a frame."""
+MAX_WIDTH = 1 << 16
+"""Most channels of a layer."""
+TILE_SECONDS = 0.4
+"""Duration of a tile of models that nobody has measured."""
+Width = Annotated[int, Field(gt=0, le=MAX_WIDTH)]
+Rates = Annotated[tuple[Annotated[int, Field(gt=1, le=1 << 12)], ...], Field(min_length=1, max_length=12)]
 PART = "audio_encoder"
 """The field that holds the codec's own config, in those of models around a codec."""
 
@@ -122,6 +129,52 @@ class Architecture(BaseModel):
         """Twelve hexadecimal digits that stand for the settings; published defaults do not count."""
         settings = self.model_dump(mode="json", exclude_defaults=True)
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+
+
+class ConvCodecArchitecture(Architecture):
+    """Settings of a convolutional codec whose channels double at each of the encoder's strides, as DAC's and SNAC's do.
+
+    Attributes:
+        encoder_dim: Channels after the encoder's first convolution.
+        encoder_rates: Strides of the encoder.
+        latent_dim: Channels of the latent; `None` if they follow from the encoder.
+        decoder_dim: Channels after the decoder's first convolution.
+        decoder_rates: Strides of the decoder.
+    """
+
+    encoder_dim: Width
+    encoder_rates: Rates
+    latent_dim: Width | None
+    decoder_dim: Width
+    decoder_rates: Rates
+
+    @property
+    def encoder_channels(self) -> int:
+        """Channels of the encoder's output."""
+        return self.encoder_dim << len(self.encoder_rates)
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the latent."""
+        return self.latent_dim or self.encoder_channels
+
+    @property
+    def hop_length(self) -> int:
+        """Samples of a latent frame."""
+        return math.prod(self.encoder_rates)
+
+    def check_rates(self) -> None:
+        """Raise `ValueError` unless the decoder undoes the encoder, and the widths fit the numbers of rates."""
+        if math.prod(self.encoder_rates) != math.prod(self.decoder_rates):
+            raise ValueError(f"decoder_rates {self.decoder_rates} do not undo encoder_rates {self.encoder_rates}")
+        check_hop(self.hop_length, f"encoder_rates {self.encoder_rates}")
+        if self.encoder_channels > MAX_WIDTH or self.decoder_dim % (1 << len(self.decoder_rates)):
+            raise ValueError(f"encoder_dim {self.encoder_dim} or decoder_dim {self.decoder_dim} does not fit as many rates")
+
+    def tile_frames(self, sample_rate: int, block_frames: int = 1) -> int:
+        """Frames of a tile of about `TILE_SECONDS`, a multiple of `block_frames`."""
+        blocks = round(TILE_SECONDS * sample_rate / (self.hop_length * block_frames))
+        return max(1, blocks) * block_frames
 
 
 def check_hop(hop_length: int, rates: str) -> None:

@@ -499,7 +499,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize("where", [None, "random:0"])
     def test_no_weights_of_ones_own(self, where):
-        with pytest.raises(bc.InvalidInput, match="takes its settings from weights"):
+        with pytest.raises(bc.InvalidInput, match="needs weights to read settings from"):
             bc.load("dac", weights=where, **FROM_WEIGHTS)
 
     @pytest.mark.parametrize(

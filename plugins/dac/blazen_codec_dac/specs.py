@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 from pydantic import AliasChoices, Field, model_validator
 
 from blazen_codec_core import CodecSpec, WeightSource
-from blazen_codec_core.architectures import Architecture, Names, check_hop
+from blazen_codec_core.architectures import ConvCodecArchitecture, Names, Rates, Width
 from blazen_codec_core.specs import LAYERS
 
 DILATIONS = (1, 3, 9)
 KERNEL = 7
 
-
-Width = Annotated[int, Field(gt=0, le=1 << 16)]
-Rates = Annotated[tuple[Annotated[int, Field(gt=1, le=1 << 12)], ...], Field(min_length=1, max_length=12)]
 HUB = {
     "sample_rate": "sampling_rate",
     "encoder_dim": "encoder_hidden_size",
@@ -37,7 +34,7 @@ def _named(authors: str, **fields: Any) -> Any:
     return Field(validation_alias=AliasChoices(authors, HUB[authors]), **fields)
 
 
-class DacArchitecture(Architecture):
+class DacArchitecture(ConvCodecArchitecture):
     """Settings that decide a model's shape; the names are those of the authors' checkpoints, and so are the defaults."""
 
     model_types: ClassVar[Collection[str]] = ("dac", "dac_on_the_hub")
@@ -92,11 +89,7 @@ class DacArchitecture(Architecture):
 
         Equal sizes of codebooks become one size.
         """
-        if math.prod(self.encoder_rates) != math.prod(self.decoder_rates):
-            raise ValueError(f"decoder_rates {self.decoder_rates} do not undo encoder_rates {self.encoder_rates}")
-        check_hop(self.hop_length, f"encoder_rates {self.encoder_rates}")
-        if self.encoder_dim << len(self.encoder_rates) > 1 << 16 or self.decoder_dim % (1 << len(self.decoder_rates)):
-            raise ValueError(f"encoder_dim {self.encoder_dim} or decoder_dim {self.decoder_dim} does not fit as many rates")
+        self.check_rates()
         if isinstance(self.codebook_dim, tuple):
             if len(self.codebook_dim) != self.n_codebooks:
                 raise ValueError(f"codebook_dim has {len(self.codebook_dim)} sizes for {self.n_codebooks} codebooks")
@@ -110,15 +103,6 @@ class DacArchitecture(Architecture):
         """Channels of each codebook's own space."""
         sizes = self.codebook_dim
         return sizes if isinstance(sizes, tuple) else (sizes,) * self.n_codebooks
-
-    @property
-    def latent_channels(self) -> int:
-        return self.latent_dim or self.encoder_dim * 2 ** len(self.encoder_rates)
-
-    @property
-    def hop_length(self) -> int:
-        """Samples a frame."""
-        return math.prod(self.encoder_rates)
 
     def window_samples(self, frames: int, *, padded: bool) -> int:
         """Number of samples that the decoder itself makes of `frames` frames.
@@ -151,8 +135,6 @@ class DacSpec(CodecSpec):
 FILE_NAMES = ("weights.pth", "dac/weights.pth")
 """How the authors' trainer calls what it saves."""
 RELEASES = "https://github.com/descriptinc/descript-audio-codec/releases/download/"
-TILE_SECONDS = 0.4
-"""How much runs at a time, of models that nobody has measured."""
 WINDOW_FRAMES, WINDOW_PADDED = "window_frames", "window_padded"
 """What tokens say that were coded window by window, by the authors' own tool: how many frames each has, and whether it was padded
 as a signal of its own."""
@@ -290,5 +272,4 @@ SPECS = (
 
 def custom(architecture: DacArchitecture, **fields: Any) -> DacSpec:
     """A row for a model of other settings; the fields name it and say where its weights are."""
-    frames = max(1, round(TILE_SECONDS * architecture.sample_rate / architecture.hop_length))
-    return _spec(architecture=architecture, tile_frames=frames, **fields)
+    return _spec(architecture=architecture, tile_frames=architecture.tile_frames(architecture.sample_rate), **fields)

@@ -9,10 +9,9 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from blazen_codec_core import CodecSpec, Segment, WeightSource
-from blazen_codec_core.architectures import Architecture, Names, check_hop
+from blazen_codec_core.architectures import Architecture, Names, Width, check_hop
 from blazen_codec_core.specs import LAYERS
 
-Width = Annotated[int, Field(gt=0, le=1 << 16)]
 Bandwidth = Annotated[float, Field(allow_inf_nan=False, le=1e9)]
 Rates = Annotated[tuple[Annotated[int, Field(gt=0, le=1 << 12)], ...], Field(min_length=1, max_length=12)]
 

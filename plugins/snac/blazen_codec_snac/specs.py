@@ -9,18 +9,16 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, model_validator
 
 from blazen_codec_core import CodecSpec, WeightSource
-from blazen_codec_core.architectures import Architecture, Names, check_hop
+from blazen_codec_core.architectures import ConvCodecArchitecture, Names, Rates, Width
 from blazen_codec_core.specs import LAYERS
 
-Width = Annotated[int, Field(gt=0, le=1 << 16)]
-Rates = Annotated[tuple[Annotated[int, Field(gt=1, le=1 << 12)], ...], Field(min_length=1, max_length=12)]
 Strides = Annotated[tuple[Annotated[int, Field(gt=0, le=1 << 12)], ...], Field(min_length=1, max_length=1024)]
 HEAD_CHANNELS = 64
 LONGEST_BLOCK = 1 << 22
 """Samples that audio is padded to a multiple of: beyond, memory would go for what no model has."""
 
 
-class SnacArchitecture(Architecture):
+class SnacArchitecture(ConvCodecArchitecture):
     """Settings that a published `config.json` says; the names are its own, and the defaults those of the authors' package."""
 
     model_types: ClassVar[Collection[str]] = ("snac",)
@@ -50,18 +48,14 @@ class SnacArchitecture(Architecture):
     @model_validator(mode="after")
     def _whole(self) -> SnacArchitecture:
         """Check that the settings fit together, and fill in the latent's size, which follows from the encoder."""
-        wide = self.encoder_dim << len(self.encoder_rates)
-        if math.prod(self.encoder_rates) != math.prod(self.decoder_rates):
-            raise ValueError(f"decoder_rates {self.decoder_rates} do not undo encoder_rates {self.encoder_rates}")
-        if wide > 1 << 16 or self.decoder_dim % (1 << len(self.decoder_rates)):
-            raise ValueError(f"encoder_dim {self.encoder_dim} or decoder_dim {self.decoder_dim} does not fit as many rates")
+        self.check_rates()
+        wide = self.encoder_channels
         if self.latent_dim not in (None, wide):
             raise ValueError(f"latent_dim is {self.latent_dim}; {wide}, as the encoder makes it, is supported")
         if self.attn_window_size and (wide % HEAD_CHANNELS or self.decoder_dim % HEAD_CHANNELS):
             raise ValueError(f"attention is supported on a multiple of {HEAD_CHANNELS} channels, not {wide}, {self.decoder_dim}")
         if any(self.vq_strides[0] % stride for stride in self.vq_strides):
             raise ValueError(f"vq_strides {self.vq_strides} do not all divide the first")
-        check_hop(self.hop_length, f"encoder_rates {self.encoder_rates}")
         if self.padding_frames * self.hop_length > LONGEST_BLOCK:
             raise ValueError(
                 f"attn_window_size {self.attn_window_size}, vq_strides {self.vq_strides} and encoder_rates {self.encoder_rates} "
@@ -69,15 +63,6 @@ class SnacArchitecture(Architecture):
             )
         object.__setattr__(self, "latent_dim", wide)
         return self
-
-    @property
-    def latent_channels(self) -> int:
-        return self.latent_dim or self.encoder_dim * 2 ** len(self.encoder_rates)
-
-    @property
-    def hop_length(self) -> int:
-        """Samples a latent frame."""
-        return math.prod(self.encoder_rates)
 
     @property
     def padding_frames(self) -> int:
@@ -184,12 +169,7 @@ SPECS = (
 )
 
 
-TILE_SECONDS = 0.4
-"""How much runs at a time, of models that nobody has measured."""
-
-
 def custom(architecture: SnacArchitecture, **fields: Any) -> SnacSpec:
     """A row for a model of other settings; the fields name it and say where its weights are."""
-    block = architecture.padding_frames
-    blocks = max(1, round(TILE_SECONDS * architecture.sampling_rate / (architecture.hop_length * block)))
-    return _spec(architecture=architecture, tile_frames=blocks * block, **fields)
+    tile = architecture.tile_frames(architecture.sampling_rate, architecture.padding_frames)
+    return _spec(architecture=architecture, tile_frames=tile, **fields)

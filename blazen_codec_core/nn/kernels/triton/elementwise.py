@@ -28,14 +28,14 @@ def _assemble(  # type: ignore[no-untyped-def]
     if LENGTHS:
         end = tl.minimum(end, first + tl.load(lengths + signal) * channels)
     new = (offset >= first) & (offset < end)
-    value = tl.load(x + signal * x_batch + (offset - first), mask=new, inverse_c=0.0).to(tl.float32)
+    value = tl.load(x + signal * x_batch + (offset - first), mask=new, other=0.0).to(tl.float32)
     if ACTIVATION != NONE:
         channel = offset % channels
         alpha_c, inverse_c = tl.load(alpha + channel), tl.load(inverse + channel)
         value = activate(value, alpha_c, inverse_c, ACTIVATION)
     if ROUND_TF32:
         value = to_tf32(value)
-    value += tl.load(tail + signal * tail_batch + offset, mask=offset < start, inverse_c=0.0).to(tl.float32)
+    value += tl.load(tail + signal * tail_batch + offset, mask=offset < start, other=0.0).to(tl.float32)
     tl.store(out + signal * out_batch + offset, value.to(out.dtype.element_ty), mask=offset < total)
 
 
