@@ -119,11 +119,11 @@ def as_lines(arguments: list[str]) -> list[str]:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """ruff, both ways, first lines of docstrings, and the layers: what may import what."""
+    """ruff, both ways, the language of docstrings and names, and the layers: what may import what."""
     install(session, groups=("lint",))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
-    session.run("python", "tests/docstrings.py")
+    session.run("python", "tests/language.py")
     roots = [Path(), *(Path("plugins", plugin) for plugin in ALONE)]
     session.run("lint-imports", "--no-cache", env={"PYTHONPATH": os.pathsep.join(str(root.resolve()) for root in roots)})
 
