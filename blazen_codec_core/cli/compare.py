@@ -16,7 +16,7 @@ from .options import AUDIO, as_json, judging, loading, mono, print_json, quiet, 
 from .progress import bar
 
 LARGE = 100
-"""MB of a report from which on it is said how to make it smaller."""
+"""Report size in MB above which the command suggests a smaller excerpt."""
 
 
 @click.command("compare")
@@ -45,10 +45,10 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Codecs side by side on recordings: a page to hear and see them with, and their numbers.
+    """Compare codecs on recordings: an HTML report to listen to, figures, and metrics.
 
-    The report plays all versions in step, at one level, also blind; it has spectrograms, differences, tokens and measures. Opus
-    needs ffmpeg or opus-tools. Needs the extra `compare`.
+    The report plays all versions sample-aligned and loudness-matched, and offers blind tests. It shows spectrograms, differences,
+    tokens and metrics. Opus needs ffmpeg or opus-tools. Needs the extra `compare`.
     """
     if not (output or pictures or as_json):
         raise click.UsageError("say where to: -o report.html, --pictures FOLDER or --json")
@@ -94,7 +94,7 @@ def command(
 
 
 def check(judge: evaluate.Scorer, *, pictures: bool) -> None:
-    """Fails before the work rather than after it, where a package is missing."""
+    """Fail before the work starts if a package is missing."""
     judge.check_available()
     loudness.check_available()
     if pictures:
@@ -102,7 +102,7 @@ def check(judge: evaluate.Scorer, *, pictures: bool) -> None:
 
 
 def draw(one: Any, folder: Path, stem: str) -> None:
-    """The pictures of one recording."""
+    """Write the figures of one recording."""
     from ..comparison.render import figures
 
     figures.spectrograms(one, folder / f"{stem}.spectrograms.png")

@@ -25,7 +25,7 @@ output = click.option(
 
 
 def executor(function: F) -> F:
-    """Add the options for workers and failures to a command, which takes an `Executor` as `executor`."""
+    """Add the options for workers and failures to a command, which receives them as `executor: Executor`."""
 
     @functools.wraps(function)
     def command(
@@ -63,7 +63,7 @@ def executor(function: F) -> F:
 
 
 def progress(quiet: bool) -> Progress:
-    """A bar on stderr, on a terminal: hours done, speed against real time, and how long it will take."""
+    """Return a progress bar for stderr, shown on terminals: hours done, real-time factor and remaining time."""
 
     @contextmanager
     def shown(what: str, seconds: float | None) -> Iterator[Advance]:

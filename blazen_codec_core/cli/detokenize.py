@@ -34,7 +34,7 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> int:
-    """Shards of tokens to audio files, each named by its id.
+    """Decode shards of tokens to audio files, named by id.
 
     DATASET is a folder that `tokenize` wrote, or one of its shards. The audio has the sample rate and length of the originals.
     """

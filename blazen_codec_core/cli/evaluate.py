@@ -50,7 +50,7 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Measure models on recordings: SI-SDR, log-mel distance, STOI, PESQ, bitrate, use of the codebooks, speed.
+    """Measure models on recordings: SI-SDR, log-mel distance, STOI, PESQ, bitrate, codebook usage, speed.
 
     Recordings are resampled to each model's rate. Needs the extra `evaluate`.
     """
@@ -83,7 +83,7 @@ def command(
 
 
 def summary(report: evaluate.Report) -> dict[str, Any]:
-    """A report for machines; what could not be judged is null."""
+    """JSON object of a report; metrics that are not available are null."""
     means = {name: report.mean(name) for name in (*evaluate.QUALITIES, "kbps", "file_kbps", "encode_speed", "decode_speed")}
     return {
         "system": report.system,
@@ -105,7 +105,7 @@ COLUMNS: tuple[tuple[str, str, str], ...] = (
 
 
 def show(reports: list[evaluate.Report], recordings: int) -> None:
-    """A line a system, and below how it uses its codebooks."""
+    """Print one line per system, then its codebook usage."""
     from rich.console import Console
     from rich.table import Table
 

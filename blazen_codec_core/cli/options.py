@@ -12,11 +12,11 @@ import click
 F = TypeVar("F", bound=Callable[..., Any])
 
 AUDIO = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
-"""A file, or `-` where the command says so."""
+"""A file, or `-` in commands that accept it."""
 
 
 def model(function: F) -> F:
-    """Add the options that load a native codec; the command takes them as `**options` for `LoadOptions`."""
+    """Add the options that load a native codec; the command receives them as `**options` for `LoadOptions`."""
     for option in reversed(
         (
             click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps"),
@@ -40,7 +40,7 @@ def model(function: F) -> F:
 
 
 def loading(function: F) -> F:
-    """Add the options that load any codec, those that run on their authors' code included."""
+    """Add the options that load a codec, including `--engine`."""
     engine = click.option("--engine", type=click.Choice(["native", "upstream"]), default="native", show_default=True)
     return engine(model(function))
 
@@ -51,13 +51,13 @@ strict_weights = click.option(
 
 
 def _judge(ctx: click.Context, parameter: click.Parameter, without_pesq: bool) -> Any:
-    from ..evaluation import evaluate  # which listing codecs does not need
+    from ..evaluation import evaluate  # not needed to list codecs
 
     return evaluate.Scorer([name for name in evaluate.QUALITIES if name != "pesq" or not without_pesq])
 
 
 judging = click.option("--no-pesq", "judge", is_flag=True, callback=_judge, help="leave out PESQ, which is for speech")
-"""The command is given an `evaluate.Scorer`."""
+"""Option that the command receives as `judge: evaluate.Scorer`."""
 codec_name = click.option("-c", "--codec", "name", required=True, metavar="NAME", help="a model; see blazen-codec list")
 bandwidth = click.option("-b", "--bandwidth", type=float, metavar="KBPS", help="where the codec has a choice")
 mono = click.option("--mono", is_flag=True, help="mix the channels down to one")
@@ -76,7 +76,7 @@ as_json = click.option("--json", "as_json", is_flag=True, help="print JSON")
 
 
 def _pairs(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    """`NAME=VALUE` arguments as a dict."""
+    """Parse `NAME=VALUE` arguments into a dict."""
     pairs = [value.partition("=") for value in values]
     for name, equals, _ in pairs:
         if not name or not equals:
@@ -94,6 +94,6 @@ def print_json(value: Any) -> None:
 
 
 def say(text: str, quiet: bool) -> None:
-    """A remark on stderr."""
+    """Print a remark on stderr."""
     if not quiet:
         click.echo(text, err=True)

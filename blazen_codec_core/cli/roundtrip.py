@@ -37,7 +37,7 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """An audio file to tokens and back, measured."""
+    """Encode and decode an audio file, and measure the result."""
     registry = Registry()
     codec = registry.provider(name, LoadOptions.of(**options))
     output = output or Path(f"{source.stem}.{codec.spec.name}.wav")

@@ -52,9 +52,9 @@ def command(
     judge: evaluate.Scorer,
     **options: Any,
 ) -> None:
-    """A page to compare codecs on: drop or record audio, hear each as it is made, see it, download its tokens.
+    """Serve a page that compares codecs: upload or record audio, hear and see each codec as it runs, download its tokens.
 
-    Only this machine can reach it, unless `--host` says otherwise. Nothing that is uploaded is kept. Needs the extra `serve`.
+    Only this machine can reach it, unless `--host` says otherwise. Uploads are not kept. Needs the extra `serve`.
     """
     for package in NEEDED:
         if importlib.util.find_spec(package) is None:
@@ -82,10 +82,10 @@ def command(
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """A socket that connections can be made to from now on.
+    """Open a listening socket.
 
     Raises:
-        InvalidInput: There is no such address here, or the port is taken.
+        InvalidInput: The address does not exist here, or the port is taken.
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]

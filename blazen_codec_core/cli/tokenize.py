@@ -61,14 +61,14 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> int:
-    """Whole datasets to shards of tokens.
+    """Tokenize a dataset to shards of tokens.
 
-    INPUT is a folder of audio files, or of tars of them; a tar; a data directory of Kaldi; or a list, .jsonl, .json, .csv, .tsv,
-    .txt or .parquet, with a column of paths (`path`, `audio_filepath`, `file_name` ..., relative to the list), and if need be
-    `id`, `start` and `end` or `duration`. What cannot be tokenised costs one recording, and is noted; where nothing could be,
-    the exit code is 1.
+    INPUT is a folder of audio files or tars, a tar, a Kaldi data directory, or a list: .jsonl, .json, .csv, .tsv, .txt or
+    .parquet. A list has a column of paths relative to the list (`path`, `audio_filepath`, `file_name` ...), and optionally
+    `id`, `start`, and `end` or `duration`. A recording that cannot be tokenized is recorded as a failure and skipped. The exit
+    code is 1 if nothing succeeded.
 
-    Interrupted, and started again as it was, it goes on where it was; the result is the same.
+    An interrupted run resumes when started again with the same options; the result is the same.
     """
     codec = Registry().provider(name, LoadOptions.of(**options))
     summary = tokenize_dataset(

@@ -35,9 +35,9 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """This implementation against its authors' own, on the same audio and weights.
+    """Compare this implementation with its authors' package, on the same audio and weights.
 
-    Fails with exit code 1 where fewer than 99.99 % of the tokens agree or the decoded audio differs by more than 1e-4.
+    The exit code is 1 if fewer than 99.99 % of the tokens agree, or the decoded audio differs by more than 1e-4.
     """
     options.pop("engine")
     registry = Registry()
@@ -76,7 +76,7 @@ def command(
 
 
 def probe(sample_rate: int, channels: int, seconds: float = 4.0) -> Pcm:
-    """A signal with something of everything: a sweep, a beating chord, bursts of noise, silence."""
+    """Synthesize a varied test signal: a sweep, a beating chord, bursts of noise, silence."""
     rng = np.random.default_rng(0)
     t = np.arange(int(seconds * sample_rate)) / sample_rate
     sweep = np.sin(2 * np.pi * (80 + 600 * t) * t)
