@@ -23,11 +23,11 @@ LARGE = 100
 @click.argument("sources", metavar="AUDIO...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "-c", "--codec", "names", multiple=True, required=True, metavar="NAME[@KBPS]",
-    help="a model, perhaps at a bandwidth, or opus@KBPS; may be given several times",
+    help="a model, optionally at a bandwidth, or opus@KBPS; repeatable",
 )  # fmt: skip
-@click.option("-o", "--output", type=AUDIO, help="the report, an HTML file that needs nothing else")
-@click.option("--pictures", type=click.Path(path_type=Path, file_okay=False), help="a folder for the pictures as PNG")
-@click.option("--seconds", type=click.FloatRange(min=evaluate.SHORTEST_SECONDS), help="only so much of each recording")
+@click.option("-o", "--output", type=AUDIO, help="the report, a self-contained HTML file")
+@click.option("--pictures", type=click.Path(path_type=Path, file_okay=False), help="a folder for the figures as PNG")
+@click.option("--seconds", type=click.FloatRange(min=evaluate.SHORTEST_SECONDS), help="length of the excerpt of each recording")
 @judging
 @mono
 @loading
@@ -51,7 +51,7 @@ def command(
     tokens and metrics. Opus needs ffmpeg or opus-tools. Needs the extra `compare`.
     """
     if not (output or pictures or as_json):
-        raise click.UsageError("say where to: -o report.html, --pictures FOLDER or --json")
+        raise click.UsageError("no output is given; use -o report.html, --pictures FOLDER or --json")
     from ..comparison import compare, serialize
     from ..comparison import systems as asked
     from ..comparison.render import report
@@ -81,14 +81,14 @@ def command(
     written = partial(say, quiet=quiet or as_json)
     if output:
         size = report.write(report.html(shown, facts), output)
-        written(f"written {output}, {size / 1e6:.1f} MB")
+        written(f"wrote {output}, {size / 1e6:.1f} MB")
         if size > LARGE * 1e6:
-            say("the report is large; --seconds 30 takes only so much of each recording", quiet)
+            say("the report is large; --seconds 30 takes 30 s of each recording", quiet)
     if pictures:
         from ..comparison.render.figures import rate_quality
 
         rate_quality(serialize.means(facts), pictures / "rate-quality.png")
-        written(f"written the pictures in {pictures}")
+        written(f"wrote the figures in {pictures}")
     if as_json:
         print_json(serialize.summary(facts))
 

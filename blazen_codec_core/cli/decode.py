@@ -15,9 +15,7 @@ from .options import AUDIO, as_json, format_options, loading, print_json, quiet,
 
 @click.command("decode")
 @click.argument("source", metavar="TOKENS", type=AUDIO)
-@click.option(
-    "-o", "--output", required=True, type=AUDIO, help="the audio file; its suffix says the format; - for standard output, as WAV"
-)
+@click.option("-o", "--output", required=True, type=AUDIO, help="the audio file, format by suffix; - for WAV on standard output")
 @format_options
 @loading
 @strict_weights

@@ -14,9 +14,9 @@ from .options import as_json, loading, quiet, strict_weights
 
 @click.command("detokenize")
 @click.argument("source", metavar="DATASET", type=click.Path(path_type=Path, exists=True))
-@click.option("-c", "--codec", "name", metavar="NAME", help="a model, in place of the one that made the tokens")
+@click.option("-c", "--codec", "name", metavar="NAME", help="a model to use instead of the one that made the tokens")
 @datasets.output
-@click.option("--suffix", default=".wav", show_default=True, help="of the files, which says their format")
+@click.option("--suffix", default=".wav", show_default=True, help="suffix of the audio files, which sets their format")
 @datasets.executor
 @loading
 @strict_weights

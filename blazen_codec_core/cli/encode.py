@@ -34,7 +34,7 @@ from .options import (
     "--output",
     required=True,
     type=AUDIO,
-    help="the token file; .tokens, or a suffix that a plugin knows; - for standard output",
+    help="the token file: .tokens, or a suffix of an installed plugin; - for standard output",
 )
 @bandwidth
 @mono

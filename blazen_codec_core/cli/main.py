@@ -12,19 +12,19 @@ from .. import errors
 from .interrupts import INTERRUPTED, Interrupts
 
 COMMANDS = {
-    "list": "The models that are installed",
-    "info": "All that is known about one model",
-    "plugins": "The plugins found, also those that do not work",
-    "encode": "An audio file to tokens",
-    "decode": "Tokens to an audio file",
-    "tokenize": "Whole datasets to shards of tokens",
-    "detokenize": "Shards of tokens to audio files",
-    "roundtrip": "An audio file to tokens and back, measured",
-    "evaluate": "How good models are on recordings",
-    "compare": "Codecs side by side, to hear and to see",
-    "serve": "The same as a page to drop audio on",
-    "verify": "This implementation against its authors' own",
-    "new-plugin": "A small codec plugin to start from",
+    "list": "List the installed models",
+    "info": "Show the details of one model",
+    "plugins": "List the plugins found, including broken ones",
+    "encode": "Encode an audio file to tokens",
+    "decode": "Decode tokens to an audio file",
+    "tokenize": "Tokenize a dataset to shards of tokens",
+    "detokenize": "Decode shards of tokens to audio files",
+    "roundtrip": "Encode and decode an audio file, and measure the result",
+    "evaluate": "Measure models on recordings",
+    "compare": "Compare codecs on recordings in an HTML report",
+    "serve": "Serve a page that compares codecs on uploaded audio",
+    "verify": "Compare a model with its authors' package",
+    "new-plugin": "Create a codec plugin to start from",
 }
 EXIT_CODES: tuple[tuple[type[errors.CodecError], int], ...] = (
     (errors.InvalidInput, 2),

@@ -26,17 +26,15 @@ def _names(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
 @mono
 @normalize_db
 @click.option("--format", "kind", type=click.Choice(["parquet", "tar"]), default="parquet", show_default=True)
-@click.option("--shard-minutes", type=float, help="audio in a shard; if not given, as suits the whole")
-@click.option(
-    "--columns", metavar="NAMES", callback=_names, help="columns of the list that travel along, as in text,speaker; all: all"
-)
+@click.option("--shard-minutes", type=float, help="minutes of audio per shard; default: depends on the dataset's size")
+@click.option("--columns", metavar="NAMES", callback=_names, help="columns of the list to copy, such as text,speaker; or all")
 @truncated
 @click.option(
     "--verify",
     type=click.Choice(["times", "content"]),
     default="times",
     show_default=True,
-    help="how a run that is gone on with knows recordings again: by size and time, or by all that is in them",
+    help="detect changed recordings on resume by size and time, or by content",
 )
 @datasets.executor
 @loading

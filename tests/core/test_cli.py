@@ -161,7 +161,7 @@ def test_verify_fails_where_they_differ(run, monkeypatch):
             5,
             "holds tokens of encodec_24khz and encodec_48khz, not of snac",
         ),
-        (["encode", "in.wav", "-c", "encodec", "-o", "a.ecdc", "-O", "lm"], 2, "write NAME=VALUE"),
+        (["encode", "in.wav", "-c", "encodec", "-o", "a.ecdc", "-O", "lm"], 2, "expected NAME=VALUE"),
         (["encode", "in.wav", "-c", "encodec", "-o", "a.ecdc", "-O", "level=9"], 2, "no option 'level'; there are: lm"),
         (["encode", "in.wav", "-c", "encodec", "-o", "a.ecdc", "-b", "5"], 2, "has 1.5, 3, 6, 12 or 24 kbps, not 5"),
         (["encode", "in.wav", "-c", "encodec", "-o", "a.tokens", "-O", "lm=on"], 2, "container files have no option"),

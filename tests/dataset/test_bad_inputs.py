@@ -182,7 +182,7 @@ def test_a_run_in_which_nothing_succeeds_ends_with_1_and_the_first_reason(tmp_pa
     for _ in range(2):  # begun, and gone on with
         code, _, err = run("tokenize", tmp_path / "list.jsonl", "-c", "snac_tiny", "-o", "out", "-q", *ONE)
         assert code == 1
-        assert "nothing succeeded, 2 failed; the first: list.jsonl, row 1: InvalidInput: list.jsonl, row 1: duration is in" in err
+        assert "all 2 recordings failed. First failure: list.jsonl, row 1: InvalidInput: list.jsonl, row 1: duration is in" in err
         assert len((tmp_path / "out/.run/failures.jsonl").read_text().splitlines()) == 2
         assert ids(tmp_path / "out") == []
 

@@ -17,7 +17,7 @@ def test_there_and_back(run, recordings, tmp_path):
     assert code == 0
     assert "tokens: 10 recordings, 0.00 h, in 1 shards" in err
     assert "times real time" in err
-    assert "entries in use, codebook by codebook:" in err
+    assert "codebook entries used:" in err
     assert "2 failed; tokens/.run/failures.jsonl says why" in err
     tokens = dict(bc.read_tokens(tmp_path / "tokens"))
     assert len(tokens) == 10
