@@ -1,4 +1,4 @@
-"""Kaldi's data directories: `wav.scp`, and if need be `segments`."""
+"""Kaldi's data directories: `wav.scp`, and optionally `segments`."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from .text import lines, opened
 
 SCRIPT, SEGMENTS = "wav.scp", "segments"
 BESIDE = (SEGMENTS, "utt2spk", "spk2utt")
-"""Files, one of which makes a folder with a `wav.scp` a data directory."""
+"""Companion files; a folder with `wav.scp` and one of these is a data directory."""
 
 
 def is_data_directory(folder: Path) -> bool:
-    """Tell whether a folder is one of Kaldi's."""
+    """Tell whether a folder is a Kaldi data directory."""
     return (folder / SCRIPT).is_file() and any((folder / name).is_file() for name in BESIDE)
 
 
 def kaldi_places(path: Path) -> Iterator[tuple[Record, Place | InvalidInput]]:
-    """Yield where the recording of each line is, or what is wrong with the line.
+    """Yield the location of the recording of each line, or the error of the line.
 
     Args:
-        path: Of `wav.scp`, or of `segments` beside it. `segments` is used where it is there.
+        path: Path of `wav.scp` or `segments`. `segments` is used if it exists.
 
     Raises:
-        InvalidInput: There is no `wav.scp`.
+        InvalidInput: `wav.scp` does not exist.
     """
     script, segments = path.with_name(SCRIPT), path.with_name(SEGMENTS)
     if path.name == SEGMENTS and not script.is_file():
@@ -43,7 +43,7 @@ def kaldi_places(path: Path) -> Iterator[tuple[Record, Place | InvalidInput]]:
 
 
 def _records(path: Path) -> Iterator[Record]:
-    """Lines as an id and the rest."""
+    """Split lines into an id and the rest."""
     with opened(path) as text:
         for number, line in enumerate(lines(text, path), 1):
             if line.strip():
@@ -59,13 +59,13 @@ def _whole(record: Record) -> Place | InvalidInput:
 
 
 def _paths(value: str) -> tuple[str, ...]:
-    """Paths of a file: as Kaldi's list has it, and from the current folder, since Kaldi runs where its recipe is."""
+    """Return candidate paths: relative to the list, and to the current folder, because Kaldi runs in the recipe's folder."""
     path = address(value)
     return (path, os.path.abspath(path))
 
 
 def _segments(script: Path, segments: Path) -> Iterator[tuple[Record, Place | InvalidInput]]:
-    """Parts of recordings, whose paths are in a file of their own: in memory there would be all."""
+    """Yield parts of recordings; the paths are indexed in a temporary database to bound memory."""
     with closing(sqlite3.connect("")) as index:
         index.execute("CREATE TABLE recordings (id BLOB PRIMARY KEY, path BLOB) WITHOUT ROWID")
         pairs = ((_bytes(record.values["id"]), _bytes(record.values["path"])) for record in _records(script))

@@ -1,4 +1,4 @@
-"""Shapes of rows: how each says which recording, and which part of it, it means."""
+"""Row schemas of lists, which locate a recording or a part of it."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+)://")
 
 
 class Shape(ABC):
-    """A way to write a row; an instance reads one list."""
+    """A row schema; an instance reads one list."""
 
     def __init__(self, carried: frozenset[str] = frozenset()) -> None:
         self._carried = carried
 
     @abstractmethod
     def matches(self, record: Record) -> bool:
-        """Tell whether a row is written so, be it well or badly."""
+        """Tell whether a row has this schema, even if its values are invalid."""
 
     @abstractmethod
     def place(self, record: Record) -> Place:
-        """Return where the recording of a row is.
+        """Return the location of a row's recording.
 
         Raises:
-            ColumnNotUnderstood: No row can be relied on.
-            InvalidInput: The row is bad.
+            ColumnNotUnderstood: A column makes all rows unreliable.
+            InvalidInput: The row is invalid.
         """
 
 
 class LhotseCut(Shape):
-    """A cut of Lhotse: its recording, with `start` and `duration` in seconds."""
+    """A Lhotse cut: a recording, with `start` and `duration` in seconds."""
 
     def matches(self, record: Record) -> bool:
         return isinstance(record.values.get("recording"), Mapping) or "tracks" in record.values
@@ -63,7 +63,7 @@ class LhotseCut(Shape):
 
 
 class LhotseRecording(Shape):
-    """A recording of Lhotse: `sources` of it, and its `duration`."""
+    """A Lhotse recording: `sources` and `duration`."""
 
     def matches(self, record: Record) -> bool:
         return isinstance(record.values.get("sources"), list)
@@ -77,7 +77,7 @@ class LhotseRecording(Shape):
 
 
 class Columns(Shape):
-    """A column of paths, and if need be an id, a start, an end and a duration, under the names that the field has for them."""
+    """A path column, and optionally an id, a start, an end and a duration, under their usual names."""
 
     def __init__(self, carried: frozenset[str] = frozenset()) -> None:
         super().__init__(carried)
@@ -103,7 +103,7 @@ class Columns(Shape):
         return Place(paths, identity, part.start, part.end, part.lasts, used)
 
     def _path_column(self, values: Mapping[str, Any]) -> str | None:
-        """The column of an earlier row, or else the first that has a value, or else the first that there is."""
+        """Return the column used for earlier rows, else the first with a value, else the first."""
         if self._column in values:
             return self._column
         names = columns.names_of(values).by_normal
@@ -114,14 +114,14 @@ class Columns(Shape):
 
 
 SHAPES: tuple[type[Shape], ...] = (LhotseCut, LhotseRecording, Columns)
-"""The first that matches reads a row."""
+"""Schemas by priority; the first match reads a row."""
 
 
 def address(value: Any) -> str:
-    """Return the path of a file out of what a list has for it: a path, a `file://` address, or a struct with either.
+    """Extract a file path from a field: a path, a `file://` URL, or a struct with either.
 
     Raises:
-        InvalidInput: It is something else.
+        InvalidInput: The field is something else.
     """
     if isinstance(value, Mapping):
         if is_given(value.get("bytes")) or is_given(value.get("array")):
