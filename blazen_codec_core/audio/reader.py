@@ -1,4 +1,4 @@
-"""Audio files in, block by block: the audio that is there, or an error."""
+"""Block-wise reading of audio files; missing audio is an error or a remark."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from .layout import Layout
 from .parts import Span, size_of, splice
 
 Truncated = Literal["refuse", "keep"]
-"""What becomes of a file that is shorter than its container says."""
+"""Policy for files that are shorter than their container states."""
 SLACK_SECONDS = 0.1
-"""By how much a part may end after the recording; lists are rounded."""
+"""Tolerance in seconds for parts that end after the recording, because times in lists are rounded."""
 FURTHEST = 1e9
-"""Seconds up to which a part of a file may be asked for: thirty years, in samples that 64 bits count."""
+"""Largest time in seconds (thirty years), so that sample counts fit into 64 bits."""
 FFMPEG_SLACK_SECONDS, FFMPEG_SLACK_SHARE = 0.5, 0.01
-"""By how much what a container says may be more than FFmpeg gives; it includes what is cut off at the ends."""
+"""Tolerance for FFmpeg returning less than the container states, which includes samples trimmed at the ends."""
 
 
 class _Decoder(Protocol):
-    """Decoder of one audio file: its rate, its channels, its length and its samples in blocks."""
+    """Decoder of one audio file."""
 
     sample_rate: int
     channels: int
@@ -41,29 +41,29 @@ class _Decoder(Protocol):
 
 
 class AudioReader:
-    """An audio file, or a part of one, read block by block, at its own sample rate.
+    """Block-wise reader of an audio file or a part of it, at the file's sample rate.
 
-    What it is, its content says, whatever it is called. libsndfile reads what it can, also where PyAV is installed, so that the
-    samples do not depend on that.
+    The format is recognized by content, not by suffix. libsndfile has precedence over PyAV, so that the samples do not depend on
+    whether PyAV is installed.
 
     Args:
-        path: Where it is; only its name, if there is `content`.
-        content: The file itself, open and seekable; it is left open.
-        start: In seconds.
-        end: In seconds; the end of the file if `None`.
-        at_most: Whether `end` may lie beyond the end of the file.
-        truncated: `refuse` a file that is shorter than its container says, or `keep` what there is of it.
+        path: Path of the file; only a display name if `content` is given.
+        content: Open, seekable file; not closed.
+        start: Start of the part in seconds.
+        end: End of the part in seconds; `None` for the end of the file.
+        at_most: Allow `end` beyond the end of the file.
+        truncated: `refuse` files that are shorter than their container states, or `keep` what is there.
 
     Attributes:
-        sample_rate: In hertz.
-        channels: Of the file.
-        num_samples: A channel, that there should be; `None` where the container does not say.
-        remarks: What a listener should know of it, in words; complete once all has been read.
+        sample_rate: Sample rate in Hz.
+        channels: Number of channels.
+        num_samples: Expected samples per channel; `None` if the container does not state it.
+        remarks: Anomalies of the file; complete once all blocks have been read.
 
     Raises:
-        InvalidInput: There is no such file, or it holds no audio there.
-        CorruptFile: It cannot be read as audio.
-        EngineNotAvailable: PyAV reads it, which is not installed.
+        InvalidInput: The file does not exist, or has no audio in that range.
+        CorruptFile: The file cannot be read as audio.
+        EngineNotAvailable: The format needs PyAV, which is not installed.
     """
 
     def __init__(
@@ -127,11 +127,11 @@ class AudioReader:
             raise InvalidInput(f"{self.path} is {total / self.sample_rate:.2f} s long; there is no part of it{self._part}")
 
     def blocks(self, frames: int = 1 << 18) -> Iterator[Pcm]:
-        """The audio in pieces of `(channels, at most frames)`, float32; channels may lie side by side, as in the file.
+        """Yield float32 blocks `(channels, samples)` of at most `frames` samples; they may be non-contiguous views.
 
         Raises:
-            InvalidInput: It holds no audio there.
-            CorruptFile: It is damaged, or shorter than its container says.
+            InvalidInput: The file has no audio in that range.
+            CorruptFile: The file is damaged, or shorter than its container states.
         """
         self.remarks = []
         try:
@@ -156,13 +156,13 @@ class AudioReader:
             self._check_whole(at, checked=layout.missing is not None)
 
     def count(self) -> int:
-        """Number of samples of each channel. They are decoded where the container does not say it, or may be wrong."""
+        """Return the samples per channel. The audio is decoded unless the container states the exact number."""
         if self.num_samples is not None and self._is_exact:
             return self.num_samples
         return sum(block.shape[1] for block in self.blocks())
 
     def _check_whole(self, total: int, *, checked: bool) -> None:
-        """Raise where the audio ended too early."""
+        """Raise or remark if the audio ended too early."""
         said = self._decoder.total
         if said is not None and not checked:
             missing = said - total
@@ -176,7 +176,7 @@ class AudioReader:
         self._check_end(total)
 
     def _note(self, missing: str, *, is_error: bool) -> None:
-        """Say that something is missing, or raise it."""
+        """Record missing audio as a remark, or raise it."""
         if is_error and not self._keeps:
             raise CorruptFile(
                 f"{self.path} is incomplete or damaged: {missing}. To have what is there, ask for truncated files to be kept"
@@ -194,6 +194,6 @@ class AudioReader:
 
 
 def read(path: str | PathLike[str], *, truncated: Truncated = "refuse") -> tuple[Pcm, int]:
-    """A whole file: float32 `(channels, samples)` and its sample rate. Raises as `AudioReader` and its `blocks` do."""
+    """Read a whole file as float32 `(channels, samples)` with its sample rate; raise the errors of `AudioReader`."""
     with AudioReader(path, truncated=truncated) as reader:
         return np.concatenate(list(reader.blocks()), axis=1), reader.sample_rate
