@@ -1,4 +1,4 @@
-"""Axes of code arrays: what the field's packages give, as one `(streams, frames)` array a codebook."""
+"""Conversion of code arrays of common packages to one `(streams, frames)` array per codebook."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Array = NDArray[Any]
 
 
 def by_codebook(spec: CodecSpec, codes: Any) -> list[Array]:
-    """One array `(streams, frames / stride)` a codebook.
+    """Split codes into one array `(streams, frames / stride)` per codebook.
 
     Args:
-        codes: A sequence of arrays, one a codebook; or one array of two to four axes, as a tensor or as nested lists.
+        codes: A sequence of arrays, one per codebook, or an array, tensor or nested list of two to four axes.
 
     Raises:
-        InvalidTokens: They are none of that, or several shapes of this model's tokens could be meant.
+        InvalidTokens: The type or shape is unsupported, or the shape is ambiguous for this model.
     """
     if not isinstance(codes, Sequence):
         if not hasattr(codes, "shape"):
@@ -40,7 +40,7 @@ def by_codebook(spec: CodecSpec, codes: Any) -> list[Array]:
 
 
 def _nested(codes: Sequence[Any]) -> Array | None:
-    """Lists in lists in a list as the array that they were; `None` for anything else, rows of several lengths included."""
+    """Convert nested lists of at least three levels to an array; `None` for anything else, including ragged lists."""
     if not all(isinstance(rows, list | tuple) and all(isinstance(row, list | tuple) for row in rows) for rows in codes):
         return None
     try:
@@ -52,7 +52,7 @@ def _nested(codes: Sequence[Any]) -> Array | None:
 
 def _split(spec: CodecSpec, codes: Array) -> list[Array]:
     shape, usable = codes.shape, spec.usable_codebooks
-    while codes.ndim > 3 and codes.shape[0] == 1:  # chunks of a signal, of which transformers makes one
+    while codes.ndim > 3 and codes.shape[0] == 1:  # chunk axis of transformers, which has length 1
         codes = codes[0]
     if codes.ndim == 2:
         if codes.shape[0] not in usable:
