@@ -59,7 +59,7 @@ def _was_never_written(size: int) -> bool:
 
 
 def _lacking(said: int, there: int) -> str:
-    return f"its header says {said} bytes of audio, and {max(0, there)} are there"
+    return f"its header states {said} bytes of audio, but the file has {max(0, there)}"
 
 
 def _checked(file: BinaryIO, data: _Data, put_right: Callable[[int], bytes]) -> Layout:
@@ -88,7 +88,7 @@ def _more(file: BinaryIO, end: int, said: int, size: int) -> str | None:
         return f"another file begins at byte {end}, where its audio ends"
     if rest <= 1 or not any(heads[0]) or any(map(_NAME.match, heads)):
         return None
-    return f"its header says {said} bytes of audio, and {rest} more follow that are no chunk"
+    return f"its header states {said} bytes of audio, but {rest} more bytes follow that are not a chunk"
 
 
 def _patched(head: bytes, *fields: tuple[int, str, int]) -> bytes:
@@ -295,7 +295,7 @@ def voc(file: BinaryIO) -> Layout:
     while (head := read_at(file, at, 4)) and head[0]:
         if len(head) < 4 or at + 4 + int.from_bytes(head[1:], "little") > size:
             missing = (
-                f"its last block should be {int.from_bytes(head[1:], 'little')} bytes, and {max(0, size - at - 4)} are there"
+                f"its last block states {int.from_bytes(head[1:], 'little')} bytes, but the file has {max(0, size - at - 4)}"
             )
             return Layout((splice(file, Span(0, at)),) if at > first else None, missing)
         at += 4 + int.from_bytes(head[1:], "little")

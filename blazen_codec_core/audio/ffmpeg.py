@@ -59,7 +59,7 @@ class Decoder:
             is_known = is_exact and length and length > 0
             self.total: int | None = round(length * stream.time_base * self.sample_rate) if is_known else None
         if not self.sample_rate or not self.channels:
-            raise CorruptFile(f"{name} cannot be read as audio: its sample rate is not known")
+            raise CorruptFile(f"{name} cannot be read as audio: it has no sample rate")
 
     @contextmanager
     def _opened(self) -> Iterator[tuple[Any, Any]]:
@@ -71,7 +71,7 @@ class Decoder:
             raise CorruptFile(f"{self._name} cannot be read as audio: {reason(error)}") from error
         with container:
             if not container.streams.audio or container.streams.audio[0].codec_context is None:
-                raise CorruptFile(f"{self._name} holds no stream of audio that FFmpeg can decode")
+                raise CorruptFile(f"{self._name} has no audio stream that FFmpeg can decode")
             yield container, container.streams.audio[0]
 
     def survey(self) -> Layout:
@@ -104,13 +104,11 @@ class Decoder:
                             yield pcm[:, begin : begin + frames]
             except (self._av.FFmpegError, OSError, ValueError) as error:
                 at = f"{made / self.sample_rate:.2f} s"
-                raise CorruptFile(f"{self._name} breaks off or is damaged after {at}: {reason(error)}") from error
+                raise CorruptFile(f"{self._name} is truncated or damaged after {at}: {reason(error)}") from error
 
     def _check_same(self, frame: Any) -> None:
         """Raise if the sample rate or the channels change."""
         rate, channels = frame.sample_rate, len(frame.layout.channels)
         if (rate, channels) != (self.sample_rate, self.channels):
             was = f"{self.sample_rate} Hz and {self.channels} channels"
-            raise CorruptFile(
-                f"{self._name} changes from {was} to {rate} Hz and {channels}; only the same all through can be read"
-            )
+            raise CorruptFile(f"{self._name} changes from {was} to {rate} Hz and {channels} channels, which is not supported")

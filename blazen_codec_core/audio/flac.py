@@ -70,7 +70,7 @@ def layout(file: BinaryIO) -> Layout:
     for at in find(file, MAGIC, own.frames_at if own else stop, stop):
         if _info(file, at) is not None:
             link, wrong = _link(file, start, at)
-            joined = f"another stream begins at byte {at}, and there is one in a FLAC file"
+            joined = f"a second stream begins at byte {at}; a FLAC file has one"
             return Layout((link or splice(file, Span(start, at)),), wrong or joined)
     link, wrong = _link(file, start, stop)
     return Layout((link,) if link else None, wrong)
@@ -85,15 +85,15 @@ def _link(file: BinaryIO, start: int, stop: int) -> tuple[BinaryIO | None, str |
     if last is None:
         return None, None
     if last.sample_rate not in (0, info.sample_rate):
-        return None, f"its header says {info.sample_rate} Hz, and its last frame {last.sample_rate} Hz"
+        return None, f"its header states {info.sample_rate} Hz, but its last frame {last.sample_rate} Hz"
     whole = end is not None
     there, end = (last.first + last.samples, end) if end is not None else (last.first, last.at)
     if there == info.total and end == stop:
         return None, None
     missing = None
     if info.total > there:
-        seconds = f"{info.total / info.sample_rate:.2f} s), and {there} ({there / info.sample_rate:.2f} s) are there"
-        missing = f"its header says {info.total} samples ({seconds}"
+        seconds = f"{info.total / info.sample_rate:.2f} s), but {there} ({there / info.sample_rate:.2f} s) exist"
+        missing = f"its header states {info.total} samples ({seconds}"
     elif not whole:
         missing = f"its last frame, after {there} samples ({there / info.sample_rate:.2f} s), is cut"
     head = bytearray(read_at(file, start, info.frames_at - start))

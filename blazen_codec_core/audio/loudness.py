@@ -52,9 +52,9 @@ class LoudnessMeter:
 
     def __init__(self, sample_rate: int, channels: int) -> None:
         if not 1 <= channels <= len(CHANNEL_GAINS):
-            raise InvalidInput(f"loudness is defined for 1 to {len(CHANNEL_GAINS)} channels, not for {channels}")
+            raise InvalidInput(f"audio has {channels} channels; loudness is defined for 1 to {len(CHANNEL_GAINS)}")
         if sample_rate < LOWEST_RATE:
-            raise InvalidInput(f"loudness is measured at sample rates from {LOWEST_RATE} Hz on, not at {sample_rate}")
+            raise InvalidInput(f"sample rate is {sample_rate} Hz; loudness needs at least {LOWEST_RATE} Hz")
         try:
             from pyloudnorm import IIRfilter
         except ImportError as error:
@@ -184,7 +184,7 @@ class Level:
 def check_target(normalize_db: float) -> float:
     """Validate a target loudness in LUFS; raise `InvalidInput` if it is invalid."""
     if isinstance(normalize_db, bool) or not isinstance(normalize_db, int | float | np.number):
-        raise InvalidInput(f"normalize_db is a loudness in LUFS, such as -16, not {normalize_db!r}")
+        raise InvalidInput(f"normalize_db is {normalize_db!r}; expected a loudness in LUFS, such as -16")
     if not QUIETEST <= float(normalize_db) <= 0:
-        raise InvalidInput(f"normalize_db is a loudness from {QUIETEST:g} to 0 LUFS, such as -16, not {normalize_db!r}")
+        raise InvalidInput(f"normalize_db is {normalize_db!r}; expected a loudness from {QUIETEST:g} to 0 LUFS, such as -16")
     return float(normalize_db)

@@ -177,7 +177,7 @@ def layout(file: BinaryIO) -> Layout:
         return AS_IT_IS
     passed_over = sum(link.passed_over for link in links)
     said = [wrong for link in links if (wrong := _wrong_count(link))]
-    remarks = (f"{passed_over} bytes among its frames are none, and were passed over",) if passed_over else ()
+    remarks = (f"{passed_over} bytes between its frames were skipped",) if passed_over else ()
     given = tuple(splice(file, _header(link), *link.runs) for link in links)
     return Layout(given, said[0] if said else None, exact=False, remarks=remarks)
 
@@ -195,7 +195,7 @@ def _wrong_count(link: _Link) -> str | None:
     if said is None or frame is None or said <= link.frames:
         return None
     seconds = frame.samples / frame.sample_rate
-    return f"its header says {said} frames ({said * seconds:.2f} s), and {link.frames} ({link.frames * seconds:.2f} s) are there"
+    return f"its header states {said} frames ({said * seconds:.2f} s), but {link.frames} ({link.frames * seconds:.2f} s) exist"
 
 
 def _frames(file: BinaryIO) -> Iterator[tuple[Span, Frame, bytes]]:

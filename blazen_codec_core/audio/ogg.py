@@ -58,22 +58,20 @@ def layout(file: BinaryIO) -> Layout:
     at = 0
     for page in pages(file):
         if page.span.start != at:
-            missing.append(f"{page.span.start - at} bytes at byte {at} are no whole page")
+            missing.append(f"{page.span.start - at} bytes at byte {at} are not a complete page")
         at = page.span.stop
         if page.flags & BEGINS:
             if links and not links[-1].ended:
-                missing.append(f"a stream breaks off before its last page, at byte {page.span.start}")
+                missing.append(f"a stream is truncated before its last page, at byte {page.span.start}")
             links.append(_Link(page.serial, page.number))
         elif not links or page.serial != links[-1].serial:
-            missing.append(f"the page at byte {page.span.start} belongs to no stream that has begun")
+            missing.append(f"the page at byte {page.span.start} belongs to an unknown stream")
             continue
         elif page.number != (links[-1].number + 1) & 0xFFFFFFFF:
             missing.append(f"pages {links[-1].number + 1} to {page.number - 1} are missing at byte {page.span.start}")
         links[-1].add(page)
     if links and not links[-1].ended:
-        missing.append(
-            f"its last page, which ends the stream, is not there; the {size_of(file) - at} bytes at byte {at} are no whole page"
-        )
+        missing.append(f"its last page is missing; the {size_of(file) - at} bytes at byte {at} are not a complete page")
     is_vorbis = read_at(file, HEADER.size + 1, len(VORBIS)) == VORBIS  # positions of other codings have another unit
     said, positions = _few(missing), tuple(link.position for link in links) if is_vorbis else ()
     if len(links) == 1 and len(links[0].spans) == 1 and links[0].spans[0] == Span(0, size_of(file)):
@@ -84,7 +82,7 @@ def layout(file: BinaryIO) -> Layout:
 def _few(missing: list[str]) -> str | None:
     if not missing:
         return None
-    return missing[0] + (f" (and {len(missing) - 1} more such things)" if len(missing) > 1 else "")
+    return missing[0] + (f" (and {len(missing) - 1} more problems)" if len(missing) > 1 else "")
 
 
 def pages(file: BinaryIO) -> Iterator[Page]:

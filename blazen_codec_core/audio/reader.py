@@ -77,7 +77,7 @@ class AudioReader:
         truncated: Truncated = "refuse",
     ) -> None:
         if truncated not in get_args(Truncated):
-            raise InvalidInput(f"truncated is refuse or keep, not {truncated!r}")
+            raise InvalidInput(f"truncated is {truncated!r}; expected refuse or keep")
         self.path = Path(path) if content else existing(path)
         self.remarks: list[str] = []
         self._keeps = truncated == "keep"
@@ -88,7 +88,7 @@ class AudioReader:
                 raise CorruptFile(f"{self.path} cannot be read: {error.strerror or error}") from error
             self.sample_rate, self.channels = self._decoder.sample_rate, self._decoder.channels
             if not LOWEST_RATE <= self.sample_rate <= HIGHEST_RATE:
-                raise CorruptFile(f"{self.path} says {self.sample_rate} Hz; audio has {LOWEST_RATE} to {HIGHEST_RATE} Hz")
+                raise CorruptFile(f"{self.path} states {self.sample_rate} Hz; expected {LOWEST_RATE} to {HIGHEST_RATE} Hz")
             self._choose(start, end, at_most)
             self._opened = opened.pop_all()
 
@@ -108,7 +108,7 @@ class AudioReader:
         total, rate = self._decoder.total, self.sample_rate
         for time in (start, end):
             if time is not None and not abs(time) <= FURTHEST:
-                raise InvalidInput(f"a part of {self.path} begins or ends at {time!r} s; times are numbers up to {FURTHEST:g}")
+                raise InvalidInput(f"a part of {self.path} starts or ends at {time!r} s; expected a number up to {FURTHEST:g}")
         self._start, self._stop = round(start * rate), None if end is None else round(end * rate)
         self._due = None if at_most or self._stop is None else self._stop - round(SLACK_SECONDS * rate)
         self._part = "" if not start and end is None else f" from {start:g} to {'the end' if end is None else f'{end:g}'} s"
@@ -120,11 +120,11 @@ class AudioReader:
             self._check_end(total)
 
     def _none(self) -> InvalidInput:
-        return InvalidInput(f"{self.path} holds no audio{self._part}")
+        return InvalidInput(f"{self.path} has no audio{self._part}")
 
     def _check_end(self, total: int) -> None:
         if self._due is not None and total < self._due:
-            raise InvalidInput(f"{self.path} is {total / self.sample_rate:.2f} s long; there is no part of it{self._part}")
+            raise InvalidInput(f"{self.path} is {total / self.sample_rate:.2f} s long and has no part{self._part}")
 
     def blocks(self, frames: int = 1 << 18) -> Iterator[Pcm]:
         """Yield float32 blocks `(channels, samples)` of at most `frames` samples; they may be non-contiguous views.
@@ -170,16 +170,16 @@ class AudioReader:
             if isinstance(self._decoder, ffmpeg.Decoder):
                 slack = max(FFMPEG_SLACK_SECONDS * self.sample_rate, FFMPEG_SLACK_SHARE * said)
             if missing > slack:
-                seconds = f"{said / self.sample_rate:.2f} s), and {total} ({total / self.sample_rate:.2f} s) are there"
+                seconds = f"{said / self.sample_rate:.2f} s), but {total} ({total / self.sample_rate:.2f} s) exist"
                 is_error = self._is_exact or isinstance(self._decoder, ffmpeg.Decoder)
-                self._note(f"its header says {said} samples ({seconds}", is_error=is_error)
+                self._note(f"its header states {said} samples ({seconds}", is_error=is_error)
         self._check_end(total)
 
     def _note(self, missing: str, *, is_error: bool) -> None:
         """Record missing audio as a remark, or raise it."""
         if is_error and not self._keeps:
             raise CorruptFile(
-                f"{self.path} is incomplete or damaged: {missing}. To have what is there, ask for truncated files to be kept"
+                f"{self.path} is incomplete or damaged: {missing}. Use truncated='keep' (--truncated keep) to read what exists"
             )
         self.remarks.append(f"it is incomplete or damaged: {missing}")
 

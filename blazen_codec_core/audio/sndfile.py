@@ -79,7 +79,7 @@ class Decoder:
         """Return the file from its first MPEG frame on."""
         found = mpeg.first_frame(self._file)
         if found is None:
-            raise CorruptFile(f"{self._name} cannot be read as audio ({MPEG.name}): there are no frames in it")
+            raise CorruptFile(f"{self._name} cannot be read as audio ({MPEG.name}): it has no frames")
         return splice(self._file, Span(found, size_of(self._file)))
 
     def survey(self) -> Layout:
@@ -106,8 +106,8 @@ class Decoder:
             with self._opened(link) as file:
                 if (file.samplerate, file.channels) != (self.sample_rate, self.channels):
                     raise CorruptFile(
-                        f"{self._name} is joined of streams of {self.sample_rate} Hz and {self.channels} channels, and of "
-                        f"{file.samplerate} Hz and {file.channels}; only the same all through can be read"
+                        f"{self._name} changes from {self.sample_rate} Hz and {self.channels} channels to "
+                        f"{file.samplerate} Hz and {file.channels} channels, which is not supported"
                     )
                 skip = max(0, start - before)
                 try:
@@ -130,7 +130,7 @@ class Decoder:
                         skip = max(0, skip - len(block))
                 except _ERRORS as error:
                     at = f"{before / self.sample_rate:.2f} s"
-                    raise CorruptFile(f"{self._name} breaks off or is damaged after {at}: {said(error)}") from error
+                    raise CorruptFile(f"{self._name} is truncated or damaged after {at}: {said(error)}") from error
 
     def _read(self, file: _Sequential, frames: int, due: float) -> NDArray[np.float32]:
         """Read a block; `due` is the expected rest in samples. Data after the last FLAC frame is not an error."""

@@ -50,7 +50,9 @@ class AudioWriter:
             InvalidInput: The file cannot be written, or a WAV opened without `num_samples` would be too large.
         """
         if self._most is not None and self.num_samples + pcm.shape[1] > self._most:
-            raise InvalidInput("a WAV of over 4 GiB is RF64: say num_samples, or use a suffix .rf64, .w64 or .flac")
+            raise InvalidInput(
+                "the audio exceeds 4 GiB, the limit of WAV. Pass num_samples, or use the suffix .rf64, .w64 or .flac"
+            )
         try:
             for begin in range(0, pcm.shape[1], AT_ONCE):
                 self._file.write(np.clip(pcm[:, begin : begin + AT_ONCE], -1.0, 1.0).T)
@@ -63,7 +65,7 @@ def _format(suffix: str) -> tuple[str, str | None]:
     """Return libsndfile's format and subtype for a suffix; a subtype of `None` is the default."""
     kind, coding = FORMATS.get(suffix.lower(), (suffix[1:].upper(), None))
     if kind not in soundfile.available_formats() or kind == "RAW":
-        raise InvalidInput(f"audio is not written as {suffix}; use .wav, .flac or .ogg")
+        raise InvalidInput(f"the format {suffix} cannot be written. Use .wav, .flac or .ogg")
     return kind, coding
 
 
@@ -87,7 +89,7 @@ def check_format(suffix: str, sample_rate: int | None = None, channels: int = 1)
             file.write(np.zeros((1, channels), np.float32))
     except _ERRORS as error:
         raise InvalidInput(
-            f"{suffix or '.wav'} cannot hold {channels} channels at {sample_rate} Hz ({said(error)}); .wav can"
+            f"{suffix or '.wav'} cannot hold {channels} channels at {sample_rate} Hz ({said(error)}). Use .wav"
         ) from error
 
 

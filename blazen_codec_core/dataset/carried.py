@@ -64,7 +64,7 @@ class Survey:
         """Take a row into account."""
         for name, value in carried.items():
             if name not in self._kinds and len(self._kinds) >= MOST:
-                raise InvalidInput(f"the rows of this list have more than {MOST} columns: name those that are to travel along")
+                raise InvalidInput(f"the list has more than {MOST} columns. Name the columns to carry")
             kind = self._kind(value)
             self._kinds.setdefault(name, set()).update({kind} if kind else ())
 

@@ -54,7 +54,7 @@ class Destination:
         """
         name = file_name(id, suffix)
         if why := self._complaint(id, name):
-            raise InvalidInput(f"the id {shortly(id)} cannot be the name of a file: {why}. Give the row another id")
+            raise InvalidInput(f"the id {shortly(id)} is not a valid file name: {why}. Give the row another id")
         return self._inside(name, id)
 
     def _complaint(self, id: str, name: PurePosixPath) -> str:
@@ -65,23 +65,23 @@ class Destination:
         if name.is_absolute() or windows.drive or windows.root:
             return "it is an absolute path"
         if ".." in name.parts or ".." in windows.parts:
-            return "it leads out of the folder"
+            return "it leaves the output folder"
         if "\0" in id:
-            return "it has a NUL in it"
+            return "it contains a NUL character"
         try:
             lengths = [len(part.encode()) for part in name.parts]
         except UnicodeEncodeError:
-            return "it has half a character in it"
+            return "it contains an unpaired surrogate"
         if max(lengths) > LONGEST_NAME or lengths[-1] > LONGEST_NAME - BESIDE - len(name.suffix.encode()):
-            return f"it is {max(lengths)} bytes long between two strokes"
+            return f"a path component has {max(lengths)} bytes, which is too long"
         if len(name.parts) > MOST_LEVELS:
-            return f"it is {len(name.parts)} levels deep, and {MOST_LEVELS} at most are made"
+            return f"it has {len(name.parts)} path components; at most {MOST_LEVELS} are allowed"
         if _folded(name.parts[0]) == BOOKS:
-            return f"{BOOKS} is the folder of what the run keeps"
+            return f"{BOOKS} is the folder of the run state"
         if replaced_by(Path(name.name)) is not None:
-            return "files that are being written are called so"
+            return "that name is reserved for temporary files"
         if self.is_windows and any(UNWRITABLE.search(part) or RESERVED.fullmatch(part) for part in name.parts):
-            return "Windows has no such names"
+            return "Windows does not allow that name"
         return ""
 
     def _inside(self, name: PurePosixPath, asked: str) -> Path:
@@ -91,7 +91,7 @@ class Destination:
             path = path / part
             if os.path.islink(path):
                 raise InvalidInput(
-                    f"{path} is a link, which {shortly(asked)} would be written through: remove it, or write elsewhere"
+                    f"{path} is a symbolic link, so {shortly(asked)} is not written. Remove the link or choose another folder"
                 )
         try:
             os.lstat(path)

@@ -43,7 +43,7 @@ def in_folder(folder: Path, passed: PassedOver) -> Iterator[Entry]:
         found = True
         yield fault
     if not found:
-        raise InvalidInput(f"there is no audio in {folder}{_but(passed)}")
+        raise InvalidInput(f"{folder} has no audio{_but(passed)}")
 
 
 def in_tar(path: Path, passed: PassedOver) -> Iterator[Entry]:
@@ -63,7 +63,7 @@ def in_tar(path: Path, passed: PassedOver) -> Iterator[Entry]:
             raise
         yield Fault.of(path.name, path.name, error)
     if not found:
-        raise InvalidInput(f"there is no audio in {path}{_but(passed)}")
+        raise InvalidInput(f"{path} has no audio{_but(passed)}")
 
 
 def _tar_below(path: Path, name: str, passed: PassedOver) -> Iterator[Entry]:
@@ -74,7 +74,7 @@ def _tar_below(path: Path, name: str, passed: PassedOver) -> Iterator[Entry]:
             found = True
             yield item
         if not found:
-            raise InvalidInput(f"there is no audio in {path}")
+            raise InvalidInput(f"{path} has no audio")
     except CodecError as error:
         yield Fault.of(name, name, error)
 

@@ -70,7 +70,7 @@ class AudioItem:
             if content is None and self.member:
                 return AudioReader(root / self.member, **part)
             if content is None:
-                raise InvalidInput(f"{self.name} is empty: there are neither bytes nor a path")
+                raise InvalidInput(f"{self.name} is empty: it has neither bytes nor a path")
             return _Content(self.name, io.BytesIO(content), part)
         if self.member is None:
             return AudioReader(path, **part)
@@ -154,18 +154,18 @@ def entry_of(line: list[Any]) -> Entry:
             lasts if lasts is None else _time(lasts),            cell if cell is None else _cell(cell), dict(carried),
         )  # fmt: skip
     except (ValueError, TypeError, OverflowError) as error:
-        raise CorruptFile(f"the plan is damaged: {reason(error)}; begin again in another folder") from error
+        raise CorruptFile(f"the plan is damaged: {reason(error)}. Start again in another folder") from error
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
+        raise TypeError(f"{value!r} is not text")
     return value
 
 
 def _time(value: Any) -> float:
     if not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise TypeError(f"{value!r} is no time")
+        raise TypeError(f"{value!r} is not a time")
     return value
 
 

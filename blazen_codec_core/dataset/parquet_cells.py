@@ -61,7 +61,7 @@ class ParquetCells:
                 self._advance(number)
             rows = self._kept[number]
             if cell.row % self._rows >= len(rows):
-                raise CorruptFile(f"{path} has no row {cell.row} in a row group: it is another file than when it was listed")
+                raise CorruptFile(f"{path} has no row {cell.row} in a row group. The file changed after it was listed")
             return rows[cell.row % self._rows]
 
     def _begin(self, path: Path, cell: Cell) -> None:
@@ -69,7 +69,7 @@ class ParquetCells:
             self.close()
             self._file = parquet_pages.opened(path)
         if not 0 <= cell.group < self._file.num_row_groups:
-            raise CorruptFile(f"{path} has no row group {cell.group}: it is another file than when it was listed")
+            raise CorruptFile(f"{path} has no row group {cell.group}. The file changed after it was listed")
         most = rows_at_once(path, cell.group, cell.column)
         room = parquet_pages.ROOM // BATCHES
         self._rows = parquet_pages.rows_at_once(self._file, path, cell.group, [cell.column], most=most, room=room)
@@ -81,9 +81,7 @@ class ParquetCells:
         while self._next <= number:
             batch = next(self._batches, None)
             if batch is None:
-                raise CorruptFile(
-                    f"there is no row {number * self._rows} in a row group: it is another file than when it was listed"
-                )
+                raise CorruptFile(f"a row group has no row {number * self._rows}. The file changed after it was listed")
             column = batch.column(0)
             self._kept[self._next] = [_bytes(scalar) for scalar in column] if self._next > number - BATCHES else []
             self._next += 1

@@ -69,7 +69,7 @@ def _groups(path: Path, size: int, changed: int) -> tuple[Group, ...]:
 
 def _chunk(said: dict[int, Any], path: Path) -> Chunk:
     if 8 in said or 9 in said or 3 not in said:
-        raise CorruptFile(f"{path} has columns that are encrypted, which are not read: write it without")
+        raise CorruptFile(f"{path} has encrypted columns, which are not supported. Write it without encryption")
     facts = said[3]
     dictionary = facts.get(11)
     return Chunk(
@@ -87,5 +87,5 @@ def _chunk(said: dict[int, Any], path: Path) -> Chunk:
 
 def _count(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError(f"{value!r} is no number of anything")
+        raise ValueError(f"{value!r} is not a count")
     return value

@@ -158,7 +158,7 @@ def check_row(values: Any) -> None:
     count, size = _weight(values)
     if count > MOST_IN_ROW or size > LARGEST_ROW:
         raise CorruptFile(
-            f"a row has {count} values of {size} bytes in its lists, and {MOST_IN_ROW} of {LARGEST_ROW} at most are read"
+            f"a row has {count} list values of {size} bytes; at most {MOST_IN_ROW} values of {LARGEST_ROW} bytes are read"
         )
 
 
@@ -192,11 +192,11 @@ def _check(column: Column, path: Path) -> None:
     held = f"{path} cannot be read: {column.name} takes {column.stored} bytes"
     largest = max((page.size for page in column.pages), default=0)
     if largest > max(LARGEST_PAGE, GROWTH * column.stored):
-        raise CorruptFile(f"{held}, and has a page that would be {largest}; {LARGEST_PAGE} at most are read")
+        raise CorruptFile(f"{held}, and has a page of {largest}; at most {LARGEST_PAGE} are read")
     if column.is_nested and column.values > max(MOST_VALUES, GROWTH * column.stored):
-        raise CorruptFile(f"{held}, and would be {column.values} values of lists; {MOST_VALUES} at most are read")
+        raise CorruptFile(f"{held}, and has {column.values} list values; at most {MOST_VALUES} are read")
     if column.most(1) > max(ROOM, 2 * largest, GROWTH * column.stored):
-        raise CorruptFile(f"{held}, and a row of it may be {column.most(1)}; {ROOM} at most are read")
+        raise CorruptFile(f"{held}, and a row may have {column.most(1)}; at most {ROOM} are read")
 
 
 def _columns(file: Any, path: Path, group: int, names: Sequence[str] | None) -> list[Column]:
@@ -230,7 +230,7 @@ def _read_pages(raw: BinaryIO, chunk: Chunk, kind: Any, column: Column, path: Pa
         at += length
         if page.kind == DICTIONARY_PAGE:
             if page.size > max(LARGEST_PAGE, GROWTH * column.stored):
-                raise _damaged(path, column.name, f"its dictionary claims {page.size} bytes, and {LARGEST_PAGE} at most are read")
+                raise _damaged(path, column.name, f"its dictionary has {page.size} bytes; at most {LARGEST_PAGE} are read")
             raw.seek(at)
             column.longest = max(column.longest, _longest(raw.read(min(stored, column.stored)), page, chunk, column.is_bytes))
         elif page.kind in (DATA_PAGE, DATA_PAGE_V2):

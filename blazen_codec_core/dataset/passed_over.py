@@ -53,11 +53,11 @@ class PassedOver:
 
 
 def sentence(counts: Counter[str], extras: dict[str, str]) -> str:
-    """Format counts as a sentence; empty if there are none."""
+    """Format counts as in `15 files were skipped: 12 .m4a (extra av), 3 .sph`; empty if there are none."""
     if not counts:
         return ""
     named = [
         f"{count} {suffix}" + (f" (extra {extras[suffix]})" if suffix in extras else "") for suffix, count in counts.most_common()
     ]
     total = counts.total()
-    return f"{total} {'file was' if total == 1 else 'files were'} passed over: {', '.join(named)}"
+    return f"{total} {'file was' if total == 1 else 'files were'} skipped: {', '.join(named)}"

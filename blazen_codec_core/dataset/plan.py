@@ -33,7 +33,7 @@ SHORTEST, LONGEST = 60.0, 3600.0
 """Limits of the work in a shard, in seconds."""
 SECONDS_A_FILE = 0.25
 """Overhead per recording (opening, starting the encoder, writing the row), in equivalent seconds of audio."""
-ELSEWHERE = "begin again in another folder"
+ELSEWHERE = "start again in another folder"
 MOST_ITEMS = 1_000
 READERS = 16
 """Number of headers read concurrently; remote storage has high latency but serves many requests at once."""
@@ -246,7 +246,7 @@ def _final(draft: IO[bytes], is_repeat: Callable[[str], bool], columns: tuple[Co
     for line in draft:
         entry, seconds = _parsed(line)
         if isinstance(entry, AudioItem) and is_repeat(entry.id):
-            twice = InvalidInput(f"another recording before this one has the id {entry.id!r}; ids must differ")
+            twice = InvalidInput(f"an earlier recording has the id {entry.id!r}; ids must be unique")
             yield Fault.of(entry.id, entry.name, twice), 0.0
         elif columns and isinstance(entry, AudioItem):
             yield dataclasses.replace(entry, carried=stored(columns, entry.carried)), seconds

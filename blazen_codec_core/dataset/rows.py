@@ -43,8 +43,8 @@ NAMES = (
 """Columns of every dataset."""
 _Kind = tuple[str, Callable[[Any], bool]]
 _TEXT: _Kind = ("text", lambda value: isinstance(value, str))
-_TIME: _Kind = ("a number from 0 on", lambda value: isinstance(value, int | float) and 0 <= value < math.inf)
-_COUNT: _Kind = ("a whole number from 0 on", lambda value: is_int(value) and value >= 0)
+_TIME: _Kind = ("a number, at least 0", lambda value: isinstance(value, int | float) and 0 <= value < math.inf)
+_COUNT: _Kind = ("an integer, at least 0", lambda value: is_int(value) and value >= 0)
 _TEXTS: _Kind = (
     "a list of texts",
     lambda value: value is None or (isinstance(value, list | tuple) and all(isinstance(own, str) for own in value)),
@@ -151,10 +151,10 @@ def _column(facts: Mapping[str, Any], name: str, where: str) -> Any:
     """Return the value of a column after checking its type."""
     kind, is_right = TYPES[name]
     if name not in facts and name != "remarks":
-        raise CorruptFile(f"{where} is no row of tokens: there is no {name!r}")
+        raise CorruptFile(f"{where} is not a row of tokens: {name!r} is missing")
     value = facts.get(name)
     if not is_right(value):
-        raise CorruptFile(f"{where} is no row of tokens: {name} is {kind}, not {type(value).__name__} {value!a:.80}")
+        raise CorruptFile(f"{where} is not a row of tokens: {name} is {type(value).__name__} {value!a:.80}; expected {kind}")
     return value
 
 
@@ -171,14 +171,14 @@ def tokens_from_row(columns: Mapping[str, Any], where: str = "the row") -> Codec
             scales = [np.asarray(own, np.float32) for own in found] if found is not None else []
         stacked = np.stack(scales) if scales else None
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
-        raise CorruptFile(f"{where} is no row of tokens, or is damaged: {reason(error)}") from error
+        raise CorruptFile(f"{where} is not a row of tokens, or is damaged: {reason(error)}") from error
 
     fields = container.fields_of(header, where)
     books = len(fields["strides"])
     if len(lists) % books:
-        raise CorruptFile(f"{where} is damaged: {len(lists)} lists of codes are no whole streams of {books} codebooks")
+        raise CorruptFile(f"{where} is damaged: {len(lists)} lists of codes are not a multiple of {books} codebooks")
     try:
         codes = [np.stack(lists[book::books]) for book in range(books)]
     except ValueError as error:
-        raise CorruptFile(f"{where} is damaged, or is not what it says: {reason(error)}") from error
+        raise CorruptFile(f"{where} is damaged: {reason(error)}") from error
     return CodecTokens.restored(container.Contents(fields, codes, stacked), where)

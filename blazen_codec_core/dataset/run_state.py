@@ -95,7 +95,7 @@ class ShardResult:
 _DONE = TypeAdapter(ShardResult)
 
 
-ANEW = "Write elsewhere, or remove the journal, and all shards are made again"
+ANEW = "Choose another folder, or remove the journal to make all shards again"
 
 
 class Usage:
@@ -122,9 +122,9 @@ class Usage:
         try:
             bits = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), expected + 1)
         except (zlib.error, binascii.Error, ValueError) as error:
-            raise CorruptFile(f"what a journal says of codebooks is damaged: {reason(error)}. {ANEW}") from error
+            raise CorruptFile(f"the codebook usage in the journal is damaged: {reason(error)}. {ANEW}") from error
         if len(bits) != expected:
-            raise CorruptFile(f"a journal is of codebooks of another size than {self.entries} entries. {ANEW}")
+            raise CorruptFile(f"the journal has codebooks of another size; expected {self.entries} entries. {ANEW}")
         return np.frombuffer(bits, np.uint8)
 
     @property
@@ -180,28 +180,26 @@ class RunState:
             journal = self.folder / JOURNAL
             if os.path.lexists(journal):
                 raise InvalidInput(
-                    f"{path} is gone, so that nothing says what {journal} is of: take it back, or remove the journal, and all "
-                    "shards are made again"
+                    f"{path} is missing, so {journal} cannot be verified. "
+                    "Restore it, or remove the journal to make all shards again"
                 )
             return False
         try:
             with opened(path) as file:
                 noted = parse_object(file.read(), lenient=True)  # paths may be no Unicode
         except (OSError, NotJson) as error:
-            raise CorruptFile(f"{path} cannot be read: it {reason(error)}. Write elsewhere") from error
+            raise CorruptFile(f"{path} cannot be read: it {reason(error)}. Choose another folder") from error
         if "version" in asked and noted.get("version") != asked["version"]:
             raise InvalidInput(
-                f"{self.folder.parent} was begun by another version of blazen-codec, whose runs are not gone on with: finish it "
-                "with that version, or write elsewhere"
+                f"{self.folder.parent} was started by another version of blazen-codec and cannot be resumed. "
+                "Finish it with that version or choose another folder"
             )
         names = [*noted, *(name for name in asked if name not in noted)]
-        apart = [
-            f"{name} was {noted.get(name)!r}, is {asked.get(name)!r}" for name in names if noted.get(name) != asked.get(name)
-        ]
+        apart = [f"{name} {noted.get(name)!r} → {asked.get(name)!r}" for name in names if noted.get(name) != asked.get(name)]
         if apart:
             raise InvalidInput(
-                f"{self.folder.parent} holds a dataset that was begun otherwise: {'; '.join(apart)}. "
-                "Ask for the same, or write elsewhere"
+                f"{self.folder.parent} was created with different options: {'; '.join(apart)}. "
+                "Use the same options or another folder"
             )
         self._key = _key(asked)
         return True
@@ -231,9 +229,9 @@ class RunState:
                 done = ShardResult.of(unsealed(line, self._key))
             except ValueError as error:  # NotJson is one
                 why = f"it {error}" if isinstance(error, NotJson) else reason(error)
-                raise CorruptFile(f"{path}, line {number}, was not written by this run, or was changed: {why}. {ANEW}") from error
+                raise CorruptFile(f"{path}, line {number}, was changed or belongs to another run: {why}. {ANEW}") from error
             if count is not None and done.shard >= count:
-                raise CorruptFile(f"{path}, line {number}, is of shard {done.shard}, and there are {count}. {ANEW}")
+                raise CorruptFile(f"{path}, line {number}, names shard {done.shard} of {count}. {ANEW}")
             yield number, done
 
     def _whole_lines(self) -> Iterator[bytes]:
@@ -244,7 +242,7 @@ class RunState:
                 while (line := lines.readline(LONGEST_LINE)).endswith(b"\n"):
                     yield line
                 if len(line) >= LONGEST_LINE:
-                    raise CorruptFile(f"{path} has a line of more than {LONGEST_LINE >> 20} MiB, as no run writes. {ANEW}")
+                    raise CorruptFile(f"{path} has a line of more than {LONGEST_LINE >> 20} MiB. {ANEW}")
         except FileNotFoundError:
             return
         except OSError as error:
@@ -297,13 +295,13 @@ def _check_ours(folder: Path) -> None:
     if not os.path.lexists(folder):
         return
     if folder.is_symlink() or not folder.is_dir():
-        raise InvalidInput(f"{folder} is no folder, but a link or a file: move it away, or write elsewhere")
+        raise InvalidInput(f"{folder} is a link or a file; expected a folder. Move it away or choose another folder")
     if links := [name for name in sorted(KEPT) if (folder / name).is_symlink()]:
-        raise InvalidInput(f"{folder / links[0]} is a link, which would be written through: write elsewhere")
+        raise InvalidInput(f"{folder / links[0]} is a symbolic link. Remove it or choose another folder")
     if odd := [name for name in sorted(KEPT) if os.path.lexists(folder / name) and not (folder / name).is_file()]:
-        raise InvalidInput(f"{folder / odd[0]} is no regular file: move it away, or write elsewhere")
+        raise InvalidInput(f"{folder / odd[0]} is not a regular file. Move it away or choose another folder")
     if any(map(_is_something, folder.iterdir())) and not _is_marked(folder / MARK) and not _is_asked(folder / ASKED):
-        raise InvalidInput(f"{folder} was not made by blazen-codec, and is left alone: move it away, or write elsewhere")
+        raise InvalidInput(f"{folder} was not made by blazen-codec. Move it away or choose another folder")
 
 
 def _is_something(path: Path) -> bool:
@@ -348,7 +346,7 @@ def open_books(out: Path) -> Iterator[RunState]:
         new = not out.exists()
         _check_ours(folder)
         if not new and not folder.exists() and any(out.iterdir()):
-            raise InvalidInput(f"{out} is not empty, and holds no dataset that could be gone on with")
+            raise InvalidInput(f"{out} is not empty and is not a dataset folder (no {FOLDER}). Choose an empty folder")
         folder.mkdir(parents=True, exist_ok=True)
         if not _is_marked(folder / MARK) or (folder / MARK).stat().st_size != len(MADE_BY):
             (folder / MARK).write_bytes(MADE_BY)

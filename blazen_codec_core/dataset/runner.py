@@ -294,8 +294,8 @@ def _check_unchanged(before: Sequence[ShardResult], planned: plan.Plan, verify: 
             advance(1)
             if name is not None:
                 raise InvalidInput(
-                    f"{name} is another recording than when {out} was begun: its size, time or content differs. "
-                    "Take it back, or write elsewhere"
+                    f"{name} changed since {out} was started: its size, time or content differs. "
+                    "Restore it or choose another folder"
                 )
 
 
@@ -306,8 +306,7 @@ def _check_own_shards(out: Path, count: int, format: str) -> None:
     if others:
         more = f" and {len(others) - 3} more" if len(others) > 3 else ""
         raise InvalidInput(
-            f"{out} holds shards of another run, which would be taken for parts of this dataset: {', '.join(others[:3])}{more}. "
-            "Move them away, or write elsewhere"
+            f"{out} has shards of another run: {', '.join(others[:3])}{more}. Move them away or choose another folder"
         )
 
 
@@ -396,7 +395,7 @@ def _made_by(files: Sequence[Path], options: LoadOptions) -> DynCodecProvider:
             if options.weights is None and (row.tokens.weights or "").startswith("random:"):
                 options = options.model_copy(update={"weights": row.tokens.weights})
             return Registry().provider(row.tokens.codec, options)
-    raise InvalidInput("these shards hold no rows")
+    raise InvalidInput("the shards have no rows")
 
 
 def _planned_before(kept: RunState, found: sources.Source, source: str | PathLike[str], progress: Progress) -> plan.Plan:
@@ -406,7 +405,7 @@ def _planned_before(kept: RunState, found: sources.Source, source: str | PathLik
         same = planned is not None and plan.digest_of(found.entries) == planned.digest
     if planned is None or not same:
         raise InvalidInput(
-            f"the recordings in {source} are others than when {kept.folder.parent} was begun; take them back, or write elsewhere"
+            f"the recordings in {source} changed since {kept.folder.parent} was started. Restore them or choose another folder"
         )
     planned.check()
     return planned
@@ -417,10 +416,10 @@ def _check(
 ) -> None:
     """Raise errors early that would otherwise affect every recording."""
     if format not in shards.FORMATS:
-        raise InvalidInput(f"a dataset is {' or '.join(shards.FORMATS)}, not {format!r}")
+        raise InvalidInput(f"format is {format!r}; expected {' or '.join(shards.FORMATS)}")
     shards.FORMATS[format].check_available()
     if shard_minutes is not None and not 0 < shard_minutes < float("inf"):
-        raise InvalidInput(f"shard_minutes is a positive number, not {shard_minutes!r}")
+        raise InvalidInput(f"shard_minutes is {shard_minutes!r}; expected a positive number")
     codec.spec.codebooks_for(bandwidth)
     if normalize_db is not None:
         loudness.check_target(normalize_db)
@@ -431,7 +430,9 @@ def _check_apart(source: str | PathLike[str], out: Path, format: str) -> None:
     """Raise `InvalidInput` if a resumed run would find its own shards among the recordings."""
     inside = os.path.realpath(source) == os.path.commonpath([os.path.realpath(source), os.path.realpath(out)])
     if inside and shards.FORMATS[format].suffix == tar_member.SUFFIX:
-        raise InvalidInput(f"{out} is in {source}, whose tars are taken for recordings: write elsewhere, or as Parquet")
+        raise InvalidInput(
+            f"{out} is inside {source}, so its tars would be read as recordings. Choose another folder, or Parquet"
+        )
 
 
 def _provider(codec: str | DynCodecProvider) -> DynCodecProvider:

@@ -37,7 +37,7 @@ def unsealed(line: bytes, key: bytes = b"") -> dict[str, Any]:
     body, _, check = line.strip().rpartition(SEAL)
     found = parse_object(line, largest=LARGEST, most=LARGEST, lenient=True)  # paths may be no Unicode
     if check != _checksum(body, key) + b'"}':
-        raise NotJson("is not as it was written: its checksum is another")
+        raise NotJson("was changed: its checksum does not match")
     del found["check"]
     return found
 

@@ -101,7 +101,7 @@ class ParquetShards(ShardFormat):
         with damage(path), parquet_pages.opened(path) as file:
             for batch in parquet_pages.batches(file, path, LISTED, most=LISTED_TOGETHER):
                 if missing := [name for name in LISTED if name not in batch.schema.names]:
-                    raise CorruptFile(f"{path} holds no rows of tokens: there is no column {missing[0]!r}")
+                    raise CorruptFile(f"{path} has no rows of tokens: the column {missing[0]!r} is missing")
                 for row in batch.to_pylist():
                     yield listed(row, str(path))
 
@@ -138,14 +138,14 @@ class TarShards(ShardFormat):
                 if suffix not in (container.SUFFIX, ".json"):
                     continue
                 if member.problem or suffix in members:
-                    raise CorruptFile(f"{path}:{member.name} cannot be read: {member.problem or 'it is there twice'}")
+                    raise CorruptFile(f"{path}:{member.name} cannot be read: {member.problem or 'it occurs twice'}")
                 tar.seek(member.offset)
                 members[suffix] = tar.read(member.size)
                 if len(members) == 2:
                     yield stem, members
                     members = {}
             if members:
-                raise CorruptFile(f"{path} breaks off")
+                raise CorruptFile(f"{path} is truncated")
 
 
 FORMATS: dict[str, ShardFormat] = {"parquet": ParquetShards(), "tar": TarShards()}
@@ -161,7 +161,7 @@ def format_of(path: Path) -> ShardFormat:
     for kind in FORMATS.values():
         if path.suffix == kind.suffix:
             return kind
-    raise InvalidInput(f"{path} is no shard of tokens; they are called {', '.join(kind.suffix for kind in FORMATS.values())}")
+    raise InvalidInput(f"{path} is not a shard; expected a suffix of {', '.join(kind.suffix for kind in FORMATS.values())}")
 
 
 def files(path: str | PathLike[str]) -> list[Path]:
@@ -175,7 +175,7 @@ def files(path: str | PathLike[str]) -> list[Path]:
         return [path]
     found = sorted(file for kind in FORMATS.values() for file in path.glob(f"*{kind.suffix}") if not file.name.startswith("."))
     if not found:
-        raise InvalidInput(f"{path} holds no shards of tokens (*{', *'.join(kind.suffix for kind in FORMATS.values())})")
+        raise InvalidInput(f"{path} has no shards of tokens (*{', *'.join(kind.suffix for kind in FORMATS.values())})")
     return found
 
 

@@ -55,17 +55,17 @@ def find(source: str | PathLike[str], columns: Collection[str] = ()) -> Source:
         names: dict[str, None] = {}
         return Source(path.parent, listing.entries(path, columns, names), passed, listing.is_typed(path), names)
     if columns:
-        raise InvalidInput(f"columns travel along with the recordings of a list, which {path} is not")
+        raise InvalidInput(f"{path} is not a list, so it has no columns to carry")
     if path.is_dir():
         return Source(path, in_folder(path, passed), passed)
     if not path.is_file():
-        raise InvalidInput(f"{path} is neither a folder, a tar of audio, nor a list")
+        raise InvalidInput(f"{path} is not a file or a folder")
     if tar_member.is_tar(path.name):
         return Source(path.parent, in_tar(path, passed), passed)
     if path.suffix.lower() in SUFFIXES or _is_audio(path):
         return Source(path.parent, iter([AudioItem(printable(path.name), path.name)]), passed)
     kinds = sorted((*listing.READERS, listing.KALDI))
-    raise InvalidInput(f"{path} is not audio; a list is called {', '.join(kinds)}, a tar .tar")
+    raise InvalidInput(f"{path} is not audio; expected audio, a tar (.tar) or a list ({', '.join(kinds)})")
 
 
 def _is_audio(path: Path) -> bool:

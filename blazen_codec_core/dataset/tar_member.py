@@ -81,7 +81,7 @@ def members(path: Path) -> Iterator[Member]:
             head = file.read(8)
             for magic, undo in COMPRESSED.items():
                 if head.startswith(magic):
-                    raise InvalidInput(f"{path} is compressed: {undo} it, as compressed tars cannot be read at random")
+                    raise InvalidInput(f"{path} is compressed, which prevents random access. Decompress it with {undo}")
             file.seek(0)
             yield from _members(file, path, file.seek(0, io.SEEK_END))
     except (InvalidInput, CorruptFile):
@@ -103,17 +103,17 @@ def _members(file: BinaryIO, path: Path, size: int) -> Iterator[Member]:
         except tarfile.HeaderError as error:
             if not at:
                 raise
-            raise CorruptFile(f"{path} breaks off or is damaged at byte {at}: its end is not marked") from error
+            raise CorruptFile(f"{path} is truncated or damaged at byte {at}: it has no end marker") from error
         own, at = at, at + tarfile.BLOCKSIZE
         if info.type in EXTENSIONS:
             if not 0 <= info.size <= LARGEST_EXTENSION:
                 raise CorruptFile(
-                    f"{path} is damaged at byte {own}: an extension of a header claims {info.size} bytes, and "
-                    f"{LARGEST_EXTENSION} at most are read"
+                    f"{path} is damaged at byte {own}: a header extension has {info.size} bytes; "
+                    f"at most {LARGEST_EXTENSION} are read"
                 )
             text = file.read(info.size)
             if len(text) < info.size:
-                raise CorruptFile(f"{path} breaks off in a header at byte {own}")
+                raise CorruptFile(f"{path} is truncated in a header at byte {own}")
             found = _extension(info.type, text)
             (everywhere if info.type == tarfile.XGLTYPE else told).update(found)
             at += _padded(info.size)
@@ -124,16 +124,16 @@ def _members(file: BinaryIO, path: Path, size: int) -> Iterator[Member]:
         name = told.get(f"{SPARSE}name", name)
         has_data = info.type in WITH_DATA or info.type not in tarfile.SUPPORTED_TYPES
         if length < 0:
-            raise CorruptFile(f"{path} is damaged at byte {own}: {name!r} claims {length} bytes")
+            raise CorruptFile(f"{path} is damaged at byte {own}: {name!r} has a size of {length} bytes")
         flag = MAP_GOES_ON
         while info.type == tarfile.GNUTYPE_SPARSE and block[flag]:
             file.seek(at)
             block, flag = file.read(tarfile.BLOCKSIZE), MORE_MAP_GOES_ON
             at += tarfile.BLOCKSIZE
             if len(block) < tarfile.BLOCKSIZE:
-                raise CorruptFile(f"{path} breaks off in a header at byte {own}")
+                raise CorruptFile(f"{path} is truncated in a header at byte {own}")
         if has_data and at + length > size:
-            raise CorruptFile(f"{path} breaks off in {name}")
+            raise CorruptFile(f"{path} is truncated in {name}")
         if not info.isdir():
             yield Member(name, at, length if has_data else 0, _problem(info, told, sparse))
         at += _padded(length) if has_data else 0
@@ -148,13 +148,13 @@ def _length(told: dict[str, str], info: tarfile.TarInfo) -> int:
 def _problem(info: tarfile.TarInfo, told: dict[str, str], is_sparse: bool) -> str:
     """Return the reason why the bytes of a member are not its content; empty if they are."""
     if is_sparse:
-        return "it is stored with holes (sparse), which are not filled in: write the tar without --sparse"
+        return "it is sparse, which is not supported. Write the tar without --sparse"
     if info.islnk() or info.issym():
         target = told.get("linkpath", info.linkname)
-        return f"it is a link to {target!a:.200}, which is not followed: write the tar with --dereference --hard-dereference"
+        return f"it is a link to {target!a:.200}. Write the tar with --dereference --hard-dereference"
     if info.type in (tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE):
-        return "it is a device or a pipe, and no file"
-    return "" if info.isreg() else f"it is a member of the kind {info.type!r}, which is not read"
+        return "it is a device or a pipe"
+    return "" if info.isreg() else f"it has the unsupported type {info.type!r}"
 
 
 def _extension(kind: bytes, text: bytes) -> dict[str, str]:
@@ -166,10 +166,10 @@ def _extension(kind: bytes, text: bytes) -> dict[str, str]:
     while at < len(text) and text[at]:
         length, blank, _ = text[at : at + LONGEST_NUMBER].partition(b" ")
         if not blank or not length.isdigit() or not len(length) + 3 <= int(length) <= len(text) - at:
-            raise CorruptFile("an extension of a header is damaged")
+            raise CorruptFile("a header extension is damaged")
         keyword, equals, value = text[at + len(length) + 1 : at + int(length) - 1].partition(b"=")
         if not equals:
-            raise CorruptFile("an extension of a header is damaged")
+            raise CorruptFile("a header extension is damaged")
         name = keyword.decode("utf-8", "replace")
         if name in ("path", "linkpath", "size") or name.startswith(SPARSE):
             kept = name if name in KEPT else f"{SPARSE}other"

@@ -22,7 +22,7 @@ class Compact:
     def struct(self, depth: int = 0) -> dict[int, Any]:
         """Parse a struct into a dictionary by field id."""
         if depth > DEEPEST:
-            raise ValueError("structs are in each other too deeply")
+            raise ValueError("structs are nested too deeply")
         found, number = dict[int, Any](), 0
         while kind := self._byte():
             number = number + (kind >> 4) if kind >> 4 else self._zigzag()

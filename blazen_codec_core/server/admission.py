@@ -30,7 +30,7 @@ class Line:
             QueueFull: Too many clients wait already.
         """
         if self._served >= self._at_once and len(self._waiting) >= self._most:
-            raise QueueFull(f"{self._served} are served and {self._most} wait already: try again in a while")
+            raise QueueFull(f"the queue is full: {self._served} clients are served and {self._most} wait. Try again later")
         moved = asyncio.Event()
         self._waiting.append(moved)
         try:

@@ -62,7 +62,7 @@ def asked(said: str) -> CompareRequest:
     try:
         return CompareRequest.model_validate_json(said)
     except ValidationError as error:
-        raise InvalidInput(f"that cannot be asked for: {reason(error)}") from error
+        raise InvalidInput(f"invalid request: {reason(error)}") from error
 
 
 class CodecCatalog:
@@ -97,9 +97,9 @@ class CodecCatalog:
     def check(self, asked: CompareRequest) -> None:
         """Raise `CodecError` if a request cannot be served or exceeds a limit. Loads nothing."""
         if asked.size > self.limits.bytes:
-            raise InvalidInput(f"the file is larger than {self.limits.bytes / 1e6:g} MB, the most that is taken here")
+            raise InvalidInput(f"the file exceeds the limit of {self.limits.bytes / 1e6:g} MB")
         if len(asked.systems) > self.limits.systems:
-            raise InvalidInput(f"{len(asked.systems)} systems are asked for; {self.limits.systems} at most are compared at once")
+            raise InvalidInput(f"{len(asked.systems)} systems are requested; at most {self.limits.systems} are compared at once")
         for name in asked.systems:
             if name.partition(systems.AT)[0] not in (*self._specs, systems.OPUS):
                 raise InvalidInput(f"{name} is not offered here")

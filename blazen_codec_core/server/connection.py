@@ -67,12 +67,12 @@ class Connection:
         except* (CodecError, QueueFull) as errors:
             await self._end(str(errors.exceptions[0]))
         except* TimeoutError:
-            await self._end("nothing was heard for too long: try again")
+            await self._end("timed out waiting for the browser. Try again")
         except* WebSocketDisconnect:  # no client to report to
             pass
         except* Exception as errors:
             log.error("a visit failed", exc_info=errors)
-            await self._end("something went wrong here; the server's output says what")
+            await self._end("internal error; see the server's log")
         finally:
             self._gone.set()
 
@@ -102,7 +102,7 @@ class Connection:
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message["code"])
         if message.get(kind) is None:
-            raise InvalidInput("first say as text what is asked for, then send the file in binary messages")
+            raise InvalidInput("unexpected message; expected the request as text, then the file in binary messages")
         return message[kind]
 
     async def _receive(self, file: BinaryIO, size: int) -> None:
@@ -114,7 +114,7 @@ class Connection:
                     chunk = await self._chunks.get()
                 left -= len(chunk)
                 if left < 0:
-                    raise InvalidInput(f"more came than the {size} bytes that were said")
+                    raise InvalidInput(f"the file is larger than the stated {size} bytes")
                 file.write(chunk)
         file.seek(0)
 
@@ -140,7 +140,7 @@ class Connection:
         most = self._house.limits.seconds
         excerpt = Clip(PurePath(asked.name).name or asked.name, content=file, mono=asked.mono, seconds=most + 1)
         if excerpt.seconds > most:
-            raise InvalidInput(f"{excerpt.name} is over {most:.0f} s of audio, and {most:.0f} s at most are taken here")
+            raise InvalidInput(f"{excerpt.name} exceeds the limit of {most:.0f} s of audio")
         self._now(self._say("loading"))
         chosen = [self._house.system(name) for name in asked.systems]
         names = [compare.ORIGINAL, *(system.name for system in chosen)]

@@ -106,6 +106,6 @@ class OurHostsOnly:
         if scope["type"] in ("http", "websocket"):
             said = Headers(scope=scope).getlist("host")
             if len(said) != 1 or not self._hosts.is_ours(said[0]):
-                await PlainTextResponse("this name is not served here: see --allow-host", status_code=400)(scope, receive, send)
+                await PlainTextResponse("this host name is not allowed. See --allow-host", status_code=400)(scope, receive, send)
                 return
         await self._app(scope, receive, send)

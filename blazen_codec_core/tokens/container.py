@@ -84,11 +84,11 @@ def fields_of(header: str, where: str) -> dict[str, Any]:
     try:
         made = _Header.model_validate(parse_object(header))
     except NotJson as error:
-        raise CorruptFile(f"{where} is damaged, or is not what it says: its header {error}") from error
+        raise CorruptFile(f"{where} is damaged: its header {error}") from error
     except (ValidationError, ValueError, TypeError, OverflowError) as error:
-        raise CorruptFile(f"{where} is damaged, or is not what it says: {reason(error)}") from error
+        raise CorruptFile(f"{where} is damaged: {reason(error)}") from error
     if made.version != VERSION:
-        raise CorruptFile(f"{where} is a container of version {made.version}; this release reads version {VERSION}")
+        raise CorruptFile(f"{where} has container version {made.version}; this release reads version {VERSION}")
     return {**made.model_dump(exclude={"version", "segment"}), "segment": made.segment}
 
 
@@ -119,7 +119,7 @@ def read(path: str | PathLike[str]) -> Contents:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             if KEY not in metadata:
-                raise CorruptFile(f"{path} is a safetensors file, but holds no tokens")
+                raise CorruptFile(f"{path} is a safetensors file without tokens")
             fields = fields_of(metadata[KEY], str(path))
             scales = file.get_tensor(SCALES) if SCALES in file.keys() else None  # noqa: SIM118
             return Contents(fields, [file.get_tensor(f"codes.{book}") for book in range(len(fields["strides"]))], scales)

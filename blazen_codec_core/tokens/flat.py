@@ -17,7 +17,7 @@ def integers(values: Any, what: str) -> NDArray[Any]:
     """Convert a sequence of integers to an array; raise `InvalidTokens` for anything else."""
     array = as_array(values, f"{what} cannot be an array")
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-        raise InvalidTokens(f"{what} are integers of shape (count,), not {array.dtype} {array.shape}")
+        raise InvalidTokens(f"{what} are {array.dtype} of shape {array.shape}; expected integers of shape (count,)")
     return array
 
 
@@ -39,7 +39,7 @@ def unflatten(flat: Any, strides: Sequence[int]) -> list[NDArray[np.int64]]:
     group = math.lcm(*strides)
     step = sum(group // stride for stride in strides)
     if not array.size or array.size % step:
-        raise InvalidTokens(f"{array.size} flat tokens; with strides {tuple(strides)} it must be a positive multiple of {step}")
+        raise InvalidTokens(f"there are {array.size} flat tokens; strides {tuple(strides)} need a positive multiple of {step}")
     frames = array.size // step * group
     ends = np.cumsum([frames // stride for stride in strides])
     return [part.astype(np.int64) for part in np.split(array, ends[:-1])]

@@ -59,7 +59,7 @@ class TokenFormat(ABC):
         for name in options:
             if name not in self.option_names:
                 known = ", ".join(self.option_names) or "none"
-                raise InvalidInput(f"{self.name} files have no option {name!r}; there are: {known}")
+                raise InvalidInput(f"{self.name} files have no option {name!r}; options are: {known}")
 
 
 class Container(TokenFormat):

@@ -65,7 +65,7 @@ def slots(strides: Sequence[int]) -> list[tuple[int, int]]:
         InvalidTokens: The strides do not nest.
     """
     if any(coarse % fine for coarse, fine in pairwise(strides)):
-        raise InvalidTokens(f"strides {tuple(strides)} do not nest, so there is no interleaving of them")
+        raise InvalidTokens(f"strides {tuple(strides)} do not nest, so they cannot be interleaved")
     order: list[tuple[int, int]] = []
 
     def visit(book: int, place: int) -> None:
@@ -104,8 +104,8 @@ class InterleavedLayout(TokenLayout):
             group, slot = (int(i) for i in wrong[0])
             low = self.base + slot * spec.codebook_size
             raise InvalidTokens(
-                f"id {table[group, slot]} at {group * len(order) + slot} is in slot {slot}, "
-                f"whose ids are {low} … {low + spec.codebook_size - 1}"
+                f"id {table[group, slot]} at {group * len(order) + slot} is outside slot {slot}; "
+                f"expected {low} … {low + spec.codebook_size - 1}"
             )
         per_book = [np.array([slot for slot, (b, _) in enumerate(order) if b == book]) for book in range(len(strides))]
         return tokens_of(spec, [codes[:, chosen].reshape(-1) for chosen in per_book])
@@ -154,40 +154,36 @@ class DelayLayout(TokenLayout):
             for book in range(books):  # codes of incomplete frames
                 table[book + whole :, book] = none
         elif whole + books - 1 != steps:
-            raise InvalidTokens(
-                f"{steps} steps of {books} codebooks break off inside a frame; ragged='drop' keeps {whole} frames"
-            )
+            raise InvalidTokens(f"{steps} steps of {books} codebooks end inside a frame; ragged='drop' keeps {whole} frames")
         if not whole:
-            raise InvalidTokens(f"there is no whole frame in {steps} steps of {books} codebooks")
+            raise InvalidTokens(f"{steps} steps of {books} codebooks have no complete frame")
         codes = [table[book : book + whole, book].copy() for book in range(books)]
         for book in range(books):
             table[book : book + whole, book] = none
         wrong = np.argwhere(table != none)
         if wrong.size:
             step, book = (int(i) for i in wrong[0])
-            raise InvalidTokens(
-                f"id {table[step, book]} is where codebook {book} has no code at step {step}; {none} belongs there"
-            )
+            raise InvalidTokens(f"codebook {book} has id {table[step, book]} at step {step}; expected {none}, no code")
         return tokens_of(spec, codes)
 
     def _check_rates(self, strides: Sequence[int]) -> None:
         if len(set(strides)) > 1:
-            raise InvalidTokens(f"codebooks of strides {tuple(strides)} have no steps in common to be delayed by")
+            raise InvalidTokens(f"codebooks have strides {tuple(strides)}; a delay layout needs equal strides")
 
 
 def check_one_stream(tokens: CodecTokens) -> None:
     """Raise `InvalidTokens` if a sequence of ids cannot represent the tokens."""
     if not isinstance(tokens, CodecTokens):
-        raise InvalidTokens(f"these are {type(tokens).__name__}, not CodecTokens")
+        raise InvalidTokens(f"tokens are {type(tokens).__name__}; expected CodecTokens")
     if tokens.streams != 1:
-        raise InvalidTokens(f"a sequence is of one stream, there are {tokens.streams}: pack .stream(0) and so on")
+        raise InvalidTokens(f"tokens have {tokens.streams} streams; a sequence holds one. Pack .stream(0) and so on")
     if tokens.scales is not None:
         raise InvalidTokens(
-            "a sequence of ids cannot hold scales: keep tokens.scales, pack dataclasses.replace(tokens, scales=None), "
-            "and put them back when it is unpacked"
+            "a sequence of ids cannot hold scales. Keep tokens.scales, pack dataclasses.replace(tokens, scales=None), "
+            "and restore the scales after unpacking"
         )
     if tokens.extra:
-        raise InvalidTokens(f"a sequence of ids cannot say {', '.join(tokens.extra)}, which decoding these tokens needs")
+        raise InvalidTokens(f"a sequence of ids cannot hold {', '.join(tokens.extra)}, which the decoder needs")
 
 
 def as_table(ids: Any, width: int, ragged: Ragged) -> NDArray[np.int64]:
@@ -195,10 +191,10 @@ def as_table(ids: Any, width: int, ragged: Ragged) -> NDArray[np.int64]:
     array = integers(ids, "ids")
     extra = array.size % width
     if extra and ragged == "refuse":
-        raise InvalidTokens(f"{array.size} ids are not a multiple of {width}; ragged='drop' leaves the last {extra} out")
+        raise InvalidTokens(f"{array.size} ids are not a multiple of {width}; ragged='drop' drops the last {extra}")
     table = array[: array.size - extra].reshape(-1, width).astype(np.int64)
     if not table.size:
-        raise InvalidTokens(f"there is no whole frame of {width} ids")
+        raise InvalidTokens(f"there is no complete frame of {width} ids")
     return table
 
 

@@ -129,24 +129,26 @@ class CodecTokens:
         codes = [_checked(code, number, self.codebook_size) for number, code in enumerate(self.__dict__["codes"])]
         self.__dict__["codes"] = tuple((code.tobytes(), code.shape) for code in codes)
         if len(codes) != len(self.strides) or not codes:
-            raise InvalidTokens(f"{len(codes)} codebooks were given for {len(self.strides)} strides {self.strides}")
+            raise InvalidTokens(f"codes have {len(codes)} codebooks; expected {len(self.strides)} for strides {self.strides}")
         frames = {code.shape[1] * stride for code, stride in zip(codes, self.strides, strict=True)}
         if len(frames) > 1 or len({code.shape[0] for code in codes}) > 1:
             shapes = ", ".join(str(code.shape) for code in codes)
-            raise InvalidTokens(f"codebooks with strides {self.strides} do not line up; their shapes are {shapes}")
+            raise InvalidTokens(f"codebooks have inconsistent shapes {shapes} for strides {self.strides}")
         if self.channels % self.streams:
             raise InvalidTokens(f"{self.channels} channels cannot come from {self.streams} streams")
         if self.segment:
             self._check_segments(self.segment)
         elif not 0 <= self.num_samples <= self.frames * self.hop_length:
-            raise InvalidTokens(f"num_samples is {self.num_samples} for {self.frames} frames of {self.hop_length} samples")
+            raise InvalidTokens(
+                f"num_samples is {self.num_samples}; {self.frames} frames hold 0 to {self.frames * self.hop_length}"
+            )
         scales = self.__dict__["scales"]
         if scales is not None:
             self.__dict__["scales"] = _packed_scales(scales, (self.streams, len(self.segment_frames) if self.segment else 0))
         if self.loudness is not None:
             self.__dict__["loudness"] = _checked_loudness(self.loudness, self.channels)
         if not all(isinstance(name, str) and isinstance(value, Plain) for name, value in self.extra.items()):
-            raise InvalidTokens(f"extra holds names and plain values, not {self.extra!r}")
+            raise InvalidTokens(f"extra is {self.extra!r}; expected names with plain values")
         self.__dict__["extra"] = dict(self.extra)
 
     def _check_kinds(self) -> None:
@@ -156,17 +158,17 @@ class CodecTokens:
             if not isinstance(getattr(self, name), kind):
                 raise InvalidTokens(f"{name} cannot be {getattr(self, name)!r}")
         if not isinstance(self.strides, Sequence) or not all(is_int(stride) and stride > 0 for stride in self.strides):
-            raise InvalidTokens(f"strides are positive whole numbers, not {self.strides!r}")
+            raise InvalidTokens(f"strides are {self.strides!r}; expected positive integers")
         self.__dict__["strides"] = tuple(map(int, self.strides))
         if not isinstance(self.__dict__["codes"], Sequence | np.ndarray):
-            raise InvalidTokens(f"codes are one array a codebook, not {self.__dict__['codes']!r}")
+            raise InvalidTokens(f"codes are {self.__dict__['codes']!r}; expected one array per codebook")
 
     def _check_segments(self, segment: Segment) -> None:
         if segment.length % self.hop_length or set(self.strides) != {1}:
-            raise InvalidTokens(f"segments of {segment.length} samples do not hold whole frames of {self.hop_length}")
+            raise InvalidTokens(f"segments of {segment.length} samples are not a multiple of frames of {self.hop_length}")
         needed = segment.frames(max(0, self.num_samples), self.hop_length)
         if self.num_samples < 0 or (not self.continues and needed != self.frames):
-            raise InvalidTokens(f"{self.num_samples} samples in segments have {needed} frames; there are {self.frames}")
+            raise InvalidTokens(f"codes have {self.frames} frames; {self.num_samples} samples in segments need {needed}")
 
     @classmethod
     def from_codes(
@@ -255,7 +257,7 @@ class CodecTokens:
     def stream(self, number: int) -> CodecTokens:
         """Return a single stream."""
         if not is_int(number) or not 0 <= number < self.streams:
-            raise InvalidTokens(f"there is no stream {number!r}; there are {self.streams}")
+            raise InvalidTokens(f"stream is {number!r}; expected 0 to {self.streams - 1}")
         codes = tuple(code[number : number + 1] for code in self.codes)
         channels = self.channels // self.streams
         loudness = self.loudness and self.loudness[number * channels : (number + 1) * channels]
@@ -269,7 +271,7 @@ class CodecTokens:
             InvalidTokens: There are several streams; take one with `stream`.
         """
         if self.streams != 1:
-            raise InvalidTokens(f"flat tokens are of one stream, there are {self.streams}: use .stream(0).flat() and so on")
+            raise InvalidTokens(f"tokens have {self.streams} streams; flat tokens hold one. Use .stream(0).flat() and so on")
         return flat.flatten([code[0] for code in self.codes])
 
     @classmethod
@@ -281,15 +283,15 @@ class CodecTokens:
         """
         parts = list(parts) if isinstance(parts, Iterable) else [parts]
         if not all(isinstance(part, CodecTokens) for part in parts):
-            raise InvalidTokens("only CodecTokens can be joined")
+            raise InvalidTokens("only CodecTokens can be concatenated")
         if not parts:
-            raise InvalidTokens("there are no tokens to join")
+            raise InvalidTokens("there are no tokens to concatenate")
         first = parts[0]
         ended = False
         for part in parts:
             first.check_joins(part)
             if ended and (part.num_samples or (first.segment and part.frames)):
-                raise InvalidTokens("audio goes on after a part that its audio did not fill: these are separate recordings")
+                raise InvalidTokens("a part that is not full is followed by more audio; the parts are separate recordings")
             ended = ended or not part.continues
         codes = tuple(np.concatenate(codes, axis=1) for codes in zip(*(part.codes for part in parts), strict=True))
         scales = None if first.scales is None else np.concatenate([part.scales for part in parts], axis=1)
@@ -305,7 +307,7 @@ class CodecTokens:
         """
         unit = self.segment.length // self.hop_length if self.segment else math.lcm(*self.strides)
         if not is_int(frames) or frames < 1 or frames % unit:
-            raise InvalidTokens(f"pieces of {frames!r} frames cut what belongs together apart; take a multiple of {unit}")
+            raise InvalidTokens(f"frames is {frames!r}; expected a positive multiple of {unit}")
         most, samples = frames // unit, self.segment.stride if self.segment else unit * self.hop_length
         units = self.segment_frames if self.segment else [unit] * (self.frames // unit)
         whole = units.count(unit)
@@ -331,9 +333,11 @@ class CodecTokens:
         shared = ("codec", "strides", "codebook_size", "sample_rate", "hop_length", "channels", "streams", "segment", "loudness")
         for name in (*shared, "extra"):
             if getattr(self, name) != getattr(other, name):
-                raise InvalidTokens(f"{name} differs: {getattr(self, name)!r} and {getattr(other, name)!r} cannot be joined")
+                raise InvalidTokens(
+                    f"{name} differs: {getattr(self, name)!r} and {getattr(other, name)!r} cannot be concatenated"
+                )
         if (self.scales is None) != (other.scales is None):
-            raise InvalidTokens("some of these tokens have scales and some have none; they cannot be joined")
+            raise InvalidTokens("only some parts have scales, so they cannot be concatenated")
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -359,7 +363,7 @@ class CodecTokens:
             fields["source"] = Source(**source) if source else None
             return cls(codes=tuple(contents.codes), scales=contents.scales, **fields)
         except (InvalidTokens, ValueError, TypeError, KeyError, OverflowError) as error:
-            raise CorruptFile(f"{where} is damaged, or is not what it says: {reason(error)}") from error
+            raise CorruptFile(f"{where} is damaged: {reason(error)}") from error
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write a container file atomically."""
@@ -390,7 +394,7 @@ class CodecTokens:
             CorruptFile: `data` is not a container, or is inconsistent.
         """
         if not isinstance(data, bytes | bytearray | memoryview):
-            raise InvalidInput(f"the contents of a container are bytes, not {type(data).__name__}")
+            raise InvalidInput(f"data is {type(data).__name__}; expected bytes")
         return cls.from_container(bytes(data), "this")
 
     @classmethod
@@ -427,25 +431,25 @@ def longest(frames: int, hop_length: int, segment: Segment | None) -> int:
 def _checked_loudness(loudness: Any, channels: int) -> tuple[float, ...]:
     array = as_array(loudness, "loudness cannot be an array")
     if array.shape != (channels,) or array.dtype.kind not in "iuf" or not (np.abs(array) <= LOUDEST).all():
-        raise InvalidTokens(f"loudness is a number of LUFS for each of {channels} channels, not {loudness!r}")
+        raise InvalidTokens(f"loudness is {loudness!r}; expected a number in LUFS for each of {channels} channels")
     return tuple(map(float, array))
 
 
 def _packed_scales(scales: Any, shape: tuple[int, int]) -> tuple[bytes, tuple[int, int]]:
     array = as_array(scales, "scales cannot be an array")
     if array.shape != shape:
-        raise InvalidTokens(f"scales have shape {array.shape}; these tokens have {shape} of them, (streams, segments)")
+        raise InvalidTokens(f"scales have shape {array.shape}; expected {shape}, (streams, segments)")
     if array.dtype.kind != "f" or not np.isfinite(array).all() or (array.size and array.min() <= 0):
-        raise InvalidTokens("scales are positive numbers in floating point")
+        raise InvalidTokens("scales are invalid; expected positive floating-point numbers")
     return array.astype(np.float32).tobytes(), shape
 
 
 def _checked(code: Any, number: int, size: int) -> Codes:
     array = as_array(code, f"codebook {number} cannot be an array")
     if array.ndim != 2:
-        raise InvalidTokens(f"codebook {number} has shape {array.shape}; it must be (streams, frames)")
+        raise InvalidTokens(f"codebook {number} has shape {array.shape}; expected (streams, frames)")
     if array.dtype.kind not in "iu":
-        raise InvalidTokens(f"codebook {number} holds {array.dtype}; tokens are integers")
+        raise InvalidTokens(f"codebook {number} has type {array.dtype}; expected integers")
     if not array.shape[0]:
         raise InvalidTokens(f"codebook {number} has no streams")
     if array.size and (array.min() < 0 or array.max() >= size):

@@ -96,7 +96,7 @@ def test_tokens_of_another_model_are_refused(change, says):
 
 
 def test_what_are_no_tokens_at_all():
-    with pytest.raises(bc.InvalidTokens, match="not CodecTokens"):
+    with pytest.raises(bc.InvalidTokens, match="expected CodecTokens"):
         toy().decode(np.zeros((1, 4)))  # type: ignore[arg-type]
 
 

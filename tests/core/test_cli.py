@@ -162,7 +162,7 @@ def test_verify_fails_where_they_differ(run, monkeypatch):
             "holds tokens of encodec_24khz and encodec_48khz, not of snac",
         ),
         (["encode", "in.wav", "-c", "encodec", "-o", "a.ecdc", "-O", "lm"], 2, "expected NAME=VALUE"),
-        (["encode", "in.wav", "-c", "encodec", "-o", "a.ecdc", "-O", "level=9"], 2, "no option 'level'; there are: lm"),
+        (["encode", "in.wav", "-c", "encodec", "-o", "a.ecdc", "-O", "level=9"], 2, "no option 'level'; options are: lm"),
         (["encode", "in.wav", "-c", "encodec", "-o", "a.ecdc", "-b", "5"], 2, "has 1.5, 3, 6, 12 or 24 kbps, not 5"),
         (["encode", "in.wav", "-c", "encodec", "-o", "a.tokens", "-O", "lm=on"], 2, "container files have no option"),
         (["encode", "in.wav", "-c", "encodec", "-o", "a.tokens", "--offline"], 4, "encodec_24khz-d7cc33bc.th is in none of"),

@@ -117,7 +117,7 @@ def test_common_voice_and_ljspeech_have_their_files_in_a_folder_beside_the_list(
     csv = write(tmp_path / "lj/metadata.csv", 'LJ001-0001|Printing, "in the|printing\n')
     assert (only(csv).id, only(csv).path) == ("LJ001-0001", "wavs/LJ001-0001.wav")
     assert only(write(tmp_path / "beside/lj.csv", "a|text here|text\n")).path == "a.flac"
-    with pytest.raises(bc.InvalidInput, match="names no recordings"):
+    with pytest.raises(bc.InvalidInput, match="has no path column"):
         entries(write(tmp_path / "beside/other.csv", "speaker|text here|text\nx|y|z\n"))
 
 
@@ -126,7 +126,7 @@ def test_kaldi_data_directories(tmp_path):
     scp = write(tmp_path / "wav.scp", "r1 a.flac\nr2 sox a.flac -t wav - |\nr3\n")
     item, pipe, nothing = entries(scp)
     assert item == AudioItem("r1", "a.flac")
-    assert "commands of lists are not run" in pipe.error
+    assert "commands in lists are not run" in pipe.error
     assert (pipe.id, nothing.id) == ("r2", "r3")
     segments = write(tmp_path / "segments", "u1 r1 0.5 1.25\nu2 r1 2 -1\nu3 r9 0 1\nu4 r1 2 1\nu5 r2 0 1\nu6 r1 0\n")
     for source in (tmp_path, scp, segments):
@@ -194,23 +194,23 @@ def test_a_column_of_parquet_that_is_none_of_paths_is_told_by_its_type(tmp_path,
 @pytest.mark.parametrize(
     ("row", "says"),
     [
-        ({"path": ""}, "there is no path"),
-        ({"path": None}, "there is no path"),
-        ({"path": 3}, "a path is text, not 3"),
-        ({"path": "a.wav", "duration": float("nan")}, "duration is in seconds, from 0 on, not nan"),
+        ({"path": ""}, "the row has no path"),
+        ({"path": None}, "the row has no path"),
+        ({"path": 3}, "the path is 3; expected text"),
+        ({"path": "a.wav", "duration": float("nan")}, "duration is nan; expected a number of seconds"),
         ({"path": "a.wav", "start": 2, "end": 1}, "ends at 1 s, before it starts"),
-        ({"path": "a.wav", "start": -0.1}, "start is in seconds, from 0 on, not -0.1"),
+        ({"path": "a.wav", "start": -0.1}, "start is -0.1; expected a number of seconds"),
         ({"path": "a.wav", "start": "00:00:01"}, "not '00:00:01'"),
         ({"path": "a.wav", "start": True}, "not True"),
-        ({"path": "a.wav", "id": ["x"]}, "an id is text or a number"),
-        ({"path": "https://host/a.wav"}, "recordings are not downloaded"),
-        ({"path": "s3://bucket/a.wav"}, "recordings are not downloaded"),
-        ({"path": "a\0.wav"}, "no NUL in it"),
-        ({"audio": {"array": [0.0], "sampling_rate": 8000}}, "only read from Parquet"),
-        ({**CUT, "channel": 1}, "channel 1 of the channels [0]"),
-        ({**RECORDING, "sources": [{**SOURCE, "type": "command"}]}, "commands of lists are not run"),
+        ({"path": "a.wav", "id": ["x"]}, "expected text or a number"),
+        ({"path": "https://host/a.wav"}, "URLs are not downloaded"),
+        ({"path": "s3://bucket/a.wav"}, "URLs are not downloaded"),
+        ({"path": "a\0.wav"}, "contains a NUL character"),
+        ({"audio": {"array": [0.0], "sampling_rate": 8000}}, "read from Parquet only"),
+        ({**CUT, "channel": 1}, "channel 1 of [0]"),
+        ({**RECORDING, "sources": [{**SOURCE, "type": "command"}]}, "commands in lists are not run"),
         ({**RECORDING, "sources": [SOURCE, SOURCE]}, "2 sources"),
-        ({**RECORDING, "transforms": [{"name": "Speed"}]}, "transforms of a recording are not applied"),
+        ({**RECORDING, "transforms": [{"name": "Speed"}]}, "transforms, which are not applied"),
         ({"id": "mixed", "tracks": []}, "mixes several tracks"),
     ],
 )

@@ -64,7 +64,7 @@ def run(job: Job, numbers: Iterable[int], places: Sequence[str], threads: int | 
             yield from (future.result() for future in finished)
     except BrokenProcessPool as error:
         raise InferenceError(
-            "a worker process died, as it does when memory runs out; what is done is kept. Start again, with fewer workers"
+            "a worker process died, possibly out of memory. Finished shards are kept. Run again with fewer workers"
         ) from error
     finally:
         for process in context.started:

@@ -94,7 +94,7 @@ def run(job: Job, numbers: Sequence[int], cluster: Cluster) -> Iterator[ShardRes
                 raise pickle.loads(row["error"])
             yield ShardResult.of(parse_object(row["done"], largest=LARGEST, most=LARGEST, lenient=True))
     except ray.exceptions.RayError as error:
-        raise InferenceError(f"Ray gave up: {reason(error)}; what is done is kept") from error
+        raise InferenceError(f"Ray failed: {reason(error)}. Finished shards are kept. Run again to resume") from error
     finally:
         if ours:
             ray.shutdown()

@@ -150,6 +150,4 @@ class Detokenizer:
 
 
 def _twice(id: str, first: str) -> InvalidInput:
-    return InvalidInput(
-        f"the ids {shortly(first)}, of a row before this one, and {shortly(id)} would have the same file: give one another id"
-    )
+    return InvalidInput(f"the ids {shortly(first)} (an earlier row) and {shortly(id)} map to the same file. Give one another id")

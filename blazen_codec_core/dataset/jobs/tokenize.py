@@ -133,7 +133,7 @@ class Tokenizer:
     def _plan(self) -> plan.Plan:
         found = plan.read(self.job.out / run_state.FOLDER)
         if found is None:
-            raise InvalidInput(f"{self.job.out} holds no plan")
+            raise InvalidInput(f"{self.job.out} has no plan")
         return found
 
     @cached_property
@@ -228,7 +228,7 @@ class Tokenizer:
         recording, item = first.recording, first.item
         assert recording is not None
         if None not in (self.job.weights, tokens.weights) and tokens.weights != self.job.weights:
-            raise WeightsUnavailable(f"this run is of weights {self.job.weights}, but {tokens.weights} were found here")
+            raise WeightsUnavailable(f"this worker found weights {tokens.weights}; the run uses {self.job.weights}")
         level = first.level.loudness if first.level else None
         return Row(
             id=item.id,

@@ -184,9 +184,9 @@ def seconds(name: str, value: Any, scale: float) -> float | None:
         number = float("nan")
     if not 0 <= number < float("inf"):
         unit = "seconds" if scale == 1.0 else f"units of {scale:g} s"
-        raise InvalidInput(f"{name} is in {unit}, from 0 on, not {_shortly(value)}")
+        raise InvalidInput(f"{name} is {_shortly(value)}; expected a number of {unit}, at least 0")
     if number > FURTHEST:
-        raise InvalidInput(f"{name} is {number:g} s, and times are up to {FURTHEST:g} s: is its unit another?")
+        raise InvalidInput(f"{name} is {number:g} s; times may be up to {FURTHEST:g} s. Is the unit right?")
     return number
 
 
@@ -241,7 +241,7 @@ def part(values: Mapping[str, Any], *, is_cut: bool = False, carried: frozenset[
     if end is None and duration is not None:
         end = (start or 0.0) + duration
     if end is not None and end <= (start or 0.0):
-        raise InvalidInput(f"it ends at {end:g} s, before it starts")
+        raise InvalidInput(f"the part ends at {end:g} s, before it starts")
     return Part(start, end, None if end is None else end - (start or 0.0), used)
 
 
@@ -302,14 +302,14 @@ def _agreeing(values: Mapping[str, Any], names: list[str]) -> float | None:
             found[name] = value
     if found and max(found.values()) - min(found.values()) > 0.01:
         raise ColumnNotUnderstood(
-            f"the columns {' and '.join(map(repr, found))} name the same time, and differ: remove all but one"
+            f"the columns {' and '.join(map(repr, found))} give different values for the same time. Remove all but one"
         )
     return next(iter(found.values()), None)
 
 
 def _not_understood(name: str) -> ColumnNotUnderstood:
     return ColumnNotUnderstood(
-        f"the column {name!r} names a time, and is not understood. Understood are start, offset, begin or onset, with end, stop "
-        "or duration, in seconds, or in milliseconds as in start_ms. Rename it or remove it, or carry it along unread with "
-        f"--columns {name}"
+        f"the column {name!r} seems to be a time, but is not recognized; expected start, offset, begin or onset, with end, stop "
+        "or duration, in seconds, or in milliseconds as in start_ms. Rename or remove the column, or copy it uninterpreted "
+        f"with --columns {name}"
     )

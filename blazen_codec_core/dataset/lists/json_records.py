@@ -81,7 +81,7 @@ def _record(number: int, value: Any) -> Record:
     if isinstance(value, str):
         value = {"path": value}
     if not isinstance(value, dict):
-        return Record(number, problem=f"a row is an object, not {json.dumps(value)[:80]}")
+        return Record(number, problem=f"the row is {json.dumps(value)[:80]}; expected an object")
     return Record(number, value)
 
 
@@ -104,7 +104,9 @@ def _lines(rows: Iterable[str], path: Path) -> Iterator[Record]:
 def _document(first: str, text: TextIO, path: Path) -> Iterator[Record]:
     content = first + "\n" + text.read(LARGEST_OBJECT)
     if len(content) > LARGEST_OBJECT:
-        raise CorruptFile(f"{path} is one JSON object of more than {LARGEST_OBJECT >> 20} MiB: write a line a recording")
+        raise CorruptFile(
+            f"{path} is one JSON object of more than {LARGEST_OBJECT >> 20} MiB. Write one line per recording (JSON lines)"
+        )
     at, number = 0, 0
     while at < len(content):
         try:

@@ -35,7 +35,7 @@ def kaldi_places(path: Path) -> Iterator[tuple[Record, Place | InvalidInput]]:
     """
     script, segments = path.with_name(SCRIPT), path.with_name(SEGMENTS)
     if path.name == SEGMENTS and not script.is_file():
-        raise InvalidInput(f"there is no {SCRIPT} beside {path}")
+        raise InvalidInput(f"{path} has no {SCRIPT} beside it")
     if path.name in (SCRIPT, SEGMENTS) and segments.is_file():
         yield from _segments(script, segments)
     else:
@@ -80,16 +80,16 @@ def _segments(script: Path, segments: Path) -> Iterator[tuple[Record, Place | In
 def _part(record: Record, index: sqlite3.Connection) -> Place:
     fields = record.values["path"].split()
     if len(fields) not in (3, 4):
-        raise InvalidInput(f"a segment is an id, a recording, a start and an end, not {1 + len(fields)} fields")
+        raise InvalidInput(f"the segment has {1 + len(fields)} fields; expected id, recording, start and end")
     found = index.execute("SELECT path FROM recordings WHERE id = ?", (_bytes(fields[0]),)).fetchone()
     if found is None:
         raise InvalidInput(f"the recording {fields[0]} is not in {SCRIPT}")
     if len(fields) == 4 and fields[3] not in ("0", "A"):
-        raise InvalidInput(f"channel {fields[3]} is not taken out of a recording")
+        raise InvalidInput(f"the segment selects channel {fields[3]}, which is not supported. Extract the channel first")
     start = columns.seconds("start", fields[1], 1.0)
     end = None if fields[2].startswith("-1") else columns.seconds("end", fields[2], 1.0)
     if end is not None and end <= (start or 0.0):
-        raise InvalidInput(f"it ends at {end:g} s, before it starts")
+        raise InvalidInput(f"the part ends at {end:g} s, before it starts")
     lasts = None if end is None else end - (start or 0.0)
     return Place(_paths(found[0].decode("utf-8", "surrogateescape")), record.values["id"], start, end, lasts)
 

@@ -72,7 +72,7 @@ def entries(path: Path, columns: Collection[str] = (), names: dict[str, None] | 
         empty = False
         yield entry
     if empty:
-        raise InvalidInput(f"{path} lists nothing")
+        raise InvalidInput(f"{path} is empty")
 
 
 class _Listing:
@@ -110,7 +110,7 @@ class _Listing:
                 break
         if pending:
             raise InvalidInput(
-                f"{self._path} names no recordings: there is no column of paths, such as path, file_name or audio_filepath, "
+                f"{self._path} has no path column; expected a name such as path, file_name or audio_filepath "
                 f"among {', '.join(map(repr, self._names))}"
             )
 
@@ -143,7 +143,7 @@ class _Listing:
             if record.problem:
                 raise InvalidInput(record.problem)
             if shape is None:
-                raise InvalidInput("there is no path")
+                raise InvalidInput("the row has no path")
             place = shape.place(record)
             item = self._embedded(record, place) if record.cell is not None else self._item(record, place)
         except ColumnNotUnderstood as error:
@@ -211,7 +211,7 @@ def _kaldi(path: Path) -> Iterator[Entry]:
 
 def _item(path: str, place: Place, listed: str, carried: dict[str, Any] | None = None) -> AudioItem:
     if "\0" in path:
-        raise InvalidInput(f"a path has no NUL in it, as {path!r} has")
+        raise InvalidInput(f"the path {path!r} contains a NUL character")
     name = place.id or f"{listed}{_part(place)}"
     return AudioItem(
         printable(name), path, start=place.start or 0.0, end=place.end, lasts=place.lasts, carried=carried or {}

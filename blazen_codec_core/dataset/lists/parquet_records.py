@@ -152,14 +152,14 @@ def _cell(name: str, one: Any) -> Any:
         parquet_pages.check_row(one)
         (value,) = _in_python(one)
     except CorruptFile as error:
-        return _Unread(f"{error}: it is the column {name!r}")
+        return _Unread(f"{error}, in column {name!r}")
     except ODD as error:
         scalar = one[0].value if types.is_dictionary(kind) else one[0]
         if types.is_temporal(kind):
             return _Told(_written(one))
         if _is_text(kind):
             return bytes(scalar.as_buffer()).decode("utf-8", "surrogateescape")
-        return _Unread(f"the column {name!r} has a value of {kind} that Python does not have: {reason(error)}")
+        return _Unread(f"the column {name!r} has a value of type {kind} that Python cannot represent: {reason(error)}")
     return value
 
 

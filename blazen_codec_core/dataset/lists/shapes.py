@@ -45,19 +45,21 @@ class LhotseCut(Shape):
     def place(self, record: Record) -> Place:
         cut = record.values
         if "tracks" in cut:
-            raise InvalidInput("a cut that mixes several tracks is not put together")
+            raise InvalidInput("the cut mixes several tracks, which is not supported. Save the mix first")
         _refuse_transforms(cut)
         channels = cut["recording"].get("channel_ids") or cut["recording"]["sources"][0].get("channels") or [0]
         wanted = cut.get("channel", channels)
         if sorted(wanted if isinstance(wanted, list) else [wanted]) != sorted(channels):
-            raise InvalidInput(f"channel {wanted} of the channels {channels} is not taken out of a recording")
+            raise InvalidInput(
+                f"the cut selects channel {wanted} of {channels}, which is not supported. Extract the channel first"
+            )
         path = _lhotse_source(cut["recording"])
         start, duration = (columns.seconds(name, cut.get(name), 1.0) for name in ("start", "duration"))
         if duration is None:
-            raise InvalidInput("a cut has no duration")
+            raise InvalidInput("the cut has no duration")
         start = start or 0.0
         if duration <= 0:
-            raise InvalidInput(f"duration is {duration:g} s")
+            raise InvalidInput(f"duration is {duration:g} s; expected more than 0")
         used = frozenset({"id", "start", "duration", "channel", "recording", "type"})
         return Place((path,), _id(cut), start, start + duration, duration, used)
 
@@ -125,15 +127,15 @@ def address(value: Any) -> str:
     """
     if isinstance(value, Mapping):
         if is_given(value.get("bytes")) or is_given(value.get("array")):
-            raise InvalidInput("audio inside a list is only read from Parquet, as bytes")
+            raise InvalidInput("the row embeds audio, which is read from Parquet only, as bytes")
         value = next((value[name] for name in value if normal(str(name)) in PATHS and is_given(value[name])), None)
     if not is_given(value):
-        raise InvalidInput("there is no path")
+        raise InvalidInput("the row has no path")
     if not isinstance(value, str):
         shown = f"a list of {len(value)}" if isinstance(value, list) else f"{value!r}"[:200]
-        raise InvalidInput(f"a path is text, not {shown}")
+        raise InvalidInput(f"the path is {shown}; expected text")
     if value.rstrip().endswith("|"):
-        raise InvalidInput(f"{value!r} is a pipe, and commands of lists are not run")
+        raise InvalidInput(f"{value!r} is a pipe, and commands in lists are not run. Save its output as a file")
     scheme = SCHEME.match(value)
     if scheme is None:
         return value
@@ -141,26 +143,28 @@ def address(value: Any) -> str:
         try:
             return unquote(urlsplit(value).path, errors="surrogateescape")
         except ValueError as error:
-            raise InvalidInput(f"{value!r} is no address of a file: {error}") from error
-    raise InvalidInput(f"{value} is an address, and recordings are not downloaded: fetch it first")
+            raise InvalidInput(f"{value!r} is not a file URL: {error}") from error
+    raise InvalidInput(f"{value} is a URL, and URLs are not downloaded. Download the file first")
 
 
 def _lhotse_source(recording: Mapping[str, Any]) -> str:
     _refuse_transforms(recording)
     sources = recording.get("sources")
     if not isinstance(sources, list) or len(sources) != 1:
-        raise InvalidInput(f"a recording has {len(sources) if isinstance(sources, list) else 'no'} sources; expected one file")
+        raise InvalidInput(f"the recording has {len(sources) if isinstance(sources, list) else 'no'} sources; expected one file")
     kind = sources[0].get("type", "file")
     if kind == "command":
-        raise InvalidInput(f"{sources[0].get('source')!r} is a pipe, and commands of lists are not run")
+        raise InvalidInput(
+            f"{sources[0].get('source')!r} is a pipe, and commands in lists are not run. Save its output as a file"
+        )
     if kind not in ("file", "url"):
-        raise InvalidInput(f"a source of type {kind!r} is not read; expected a file")
+        raise InvalidInput(f"the source has type {kind!r}; expected a file")
     return address(sources[0].get("source"))
 
 
 def _refuse_transforms(values: Mapping[str, Any]) -> None:
     if values.get("transforms"):
-        raise InvalidInput("transforms of a recording are not applied: save it as audio first")
+        raise InvalidInput("the recording has transforms, which are not applied. Save the transformed audio first")
 
 
 def _id(values: Mapping[str, Any]) -> str | None:
@@ -171,5 +175,5 @@ def _identity(value: Any) -> str | None:
     if not is_given(value):
         return None
     if isinstance(value, list | Mapping):
-        raise InvalidInput(f"an id is text or a number, not {value!r}")
+        raise InvalidInput(f"the id is {value!r}; expected text or a number")
     return str(value)

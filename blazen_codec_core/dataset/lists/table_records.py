@@ -81,7 +81,7 @@ def _rows(names: list[str], every: Iterator[str], separator: str, is_padded: boo
     """Yield rows with a header; blanks are part of carried values, unless the header is padded too."""
     repeated = {name for name in names if name and names.count(name) > 1}
     if repeated:
-        raise InvalidInput(f"the columns {', '.join(sorted(repeated))} are there twice")
+        raise InvalidInput(f"the columns {', '.join(sorted(repeated))} occur twice")
     path = next(number for number, name in enumerate(names) if normal(name) in PATHS)
     stripped = {name for name in names if is_padded or normal(name) in (*PATHS, *IDS) or meaning(name).kind is not Kind.OTHER}
     for number, row in enumerate(_fields(every, separator, len(names), path), 1):
@@ -89,7 +89,7 @@ def _rows(names: list[str], every: Iterator[str], separator: str, is_padded: boo
             yield Record(number, problem=row)
         elif any(field.strip() for field in row):
             if any(field.strip() for field in row[len(names) :]):
-                yield Record(number, problem=f"there are {len(row)} fields, and {len(names)} columns")
+                yield Record(number, problem=f"the row has {len(row)} fields; expected {len(names)}")
             else:
                 pairs = zip_longest(names, row[: len(names)], fillvalue="")
                 yield Record(number, {name: field.strip() if name in stripped else field for name, field in pairs})
