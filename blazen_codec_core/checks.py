@@ -14,10 +14,10 @@ from .validation import MAX_CHANNELS, Pcm, check_audio, check_few, is_int
 
 
 def check_pcm(spec: CodecSpec, pcm: Any, sample_rate: int, *, empty: bool = False) -> Pcm:
-    """The audio as float32 `(channels, samples)`; `empty` says whether there may be none.
+    """Convert audio for a model to float32 `(channels, samples)`; `empty` allows no samples.
 
     Raises:
-        InvalidInput: It is not audio for this model.
+        InvalidInput: The audio or its sample rate is invalid for this model.
     """
     array = check_audio(pcm, empty=empty)
     if not is_int(sample_rate) or sample_rate != spec.sample_rate:
@@ -30,14 +30,14 @@ def check_pcm(spec: CodecSpec, pcm: Any, sample_rate: int, *, empty: bool = Fals
 
 
 def check_items(items: Any) -> Sequence[Any]:
-    """Raises `InvalidInput` unless this is a batch: a list, or something like one."""
+    """Raise `InvalidInput` unless `items` is a list or a similar sequence."""
     if not isinstance(items, Sequence | np.ndarray) or isinstance(items, str | bytes):
         raise InvalidInput(f"a batch is a list of pieces, not {type(items).__name__}")
     return items  # type: ignore[return-value]
 
 
 def check_piece(spec: CodecSpec, pcm: Any, channels: int) -> Pcm:
-    """The next piece of a stream of so many channels; it may be empty."""
+    """Convert a chunk of a stream with `channels` channels; it may be empty."""
     array = check_pcm(spec, pcm, spec.sample_rate, empty=True)
     if array.shape[0] != channels:
         raise InvalidInput(f"this session is of {channels} channels, the audio has {array.shape[0]}")
@@ -45,7 +45,7 @@ def check_piece(spec: CodecSpec, pcm: Any, channels: int) -> Pcm:
 
 
 def check_channels(spec: CodecSpec, channels: int) -> None:
-    """Raises `InvalidInput` unless this model takes so many channels."""
+    """Raise `InvalidInput` if the model does not support this number of channels."""
     if not is_int(channels):
         raise InvalidInput(f"a number of channels is a whole number, not {channels!r}")
     if spec.channels == 1:
@@ -55,7 +55,7 @@ def check_channels(spec: CodecSpec, channels: int) -> None:
 
 
 def check_tokens(spec: CodecSpec, tokens: CodecTokens) -> None:
-    """Raises `InvalidTokens` unless these are of this model."""
+    """Raise `InvalidTokens` if the tokens do not fit the model."""
     if not isinstance(tokens, CodecTokens):
         raise InvalidTokens(f"these are {type(tokens).__name__}, not CodecTokens; see CodecTokens.from_codes and decode_tokens")
     if tokens.codec != spec.identity:
@@ -77,6 +77,6 @@ def check_tokens(spec: CodecSpec, tokens: CodecTokens) -> None:
 
 
 def check_blocks(spec: CodecSpec, frames: int) -> None:
-    """Raises `InvalidTokens` unless so many frames are whole blocks, and not none."""
+    """Raise `InvalidTokens` unless `frames` is a positive multiple of the model's block."""
     if not frames or frames % spec.block_frames:
         raise InvalidTokens(f"{spec.name} decodes whole blocks of {spec.block_frames} frames; there are {frames}")

@@ -1,6 +1,6 @@
-"""Sources of a model's weights: its package, a path, the Hub, or an address.
+"""Location and download of weights: from a package, a path, the Hub, or a URL.
 
-Only files are found here; reading them is the backend's part.
+This module only finds files; backends read them.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from .specs import CodecSpec, LoadOptions, WeightSource, is_commit
 
 CONFIG = "config.json"
 NAMES = ("model.safetensors", "pytorch_model.bin")
-"""What a directory's weights may be called, the safer format first."""
+"""File names of weights in a folder, the safer format first."""
 SUFFIXES = (".safetensors", ".bin", ".pth", ".th", ".pt", ".ckpt")
-"""Of files that hold weights under a name of their owner's: a folder's only one is taken."""
+"""Suffixes of weights with other names; the only such file in a folder is used."""
 LARGEST = 16 << 30
-"""Bytes of a download."""
+"""Largest download in bytes."""
 TIMEOUT = 30.0
-"""Seconds that a publisher may take to answer."""
+"""Timeout of a download in seconds."""
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
@@ -47,16 +47,16 @@ class RandomWeights:
 
 @dataclass(frozen=True)
 class WeightFile:
-    """Weights on this machine, and the file that describes their architecture, where there is one."""
+    """A local file of weights, with the config of their architecture, if there is one."""
 
     path: Path
     config: Path | None = None
     published: bool = False
-    """Tell whether these are the weights that the spec's licence is about."""
+    """These are the published weights, to which the spec's licence applies."""
 
     @property
     def described_by(self) -> Path | None:
-        """The config to take the settings from: the one that belongs to the file, or any that lies beside it."""
+        """Config with the settings: the one of the file, or a `config.json` beside it."""
         beside = self.path.with_name(CONFIG)
         return self.config or (beside if beside.is_file() else None)
 
@@ -74,25 +74,26 @@ class WeightFile:
 
 
 def locate(spec: CodecSpec, options: LoadOptions) -> RandomWeights | WeightFile:
-    """Finds the weights that the options ask for; see `locate_file`."""
+    """Find the weights for the options; see `locate_file`."""
     return locate_file(spec.sources, spec.name, options, spec.file_names)
 
 
 def locate_file(
     sources: Sequence[WeightSource], name: str, options: LoadOptions, names: Sequence[str] = ()
 ) -> RandomWeights | WeightFile:
-    """Finds the weights that the options ask for, downloading them if need be.
+    """Find the weights for the options; download them if necessary.
 
-    Published ones are taken from wherever they already are on this machine, otherwise from the first place that answers.
+    Published weights are taken from a local copy if there is one, otherwise from the first source that responds.
 
     Args:
-        sources: Where they are published.
-        name: Of what they are of, for messages.
-        names: Other names that the weights may have in a folder.
+        sources: Sources of the published weights.
+        name: Model name for messages.
+        options: Options with `weights`, `offline` and so on.
+        names: Other file names of the weights in a folder.
 
     Raises:
-        WeightsUnavailable: They are not there, cannot be downloaded, or are not the file that the source pins.
-        InvalidInput: `options.weights` is none of the forms it can have.
+        WeightsUnavailable: The weights do not exist, cannot be downloaded, or have another digest.
+        InvalidInput: `options.weights` is invalid.
     """
     asked = options.weights
     if asked is None:
@@ -116,15 +117,15 @@ def locate_file(
 
 
 def published(sources: Sequence[WeightSource], name: str, options: LoadOptions) -> WeightFile:
-    """Find the published weights of these sources, and check them.
+    """Find and verify the published weights of these sources.
 
-    Safetensors come first, and pickles only where there is nothing else.
+    Safetensors are preferred to pickles.
 
     Args:
-        name: Of what it is, for messages.
+        name: Model name for messages.
 
     Raises:
-        WeightsUnavailable: None of them has it, or what was found is another file.
+        WeightsUnavailable: No source has the weights, or their digest differs.
     """
     here = options.model_copy(update={"offline": True})
     problems: list[WeightsUnavailable] = []
@@ -146,13 +147,13 @@ def published(sources: Sequence[WeightSource], name: str, options: LoadOptions) 
 
 
 def give_notice(spec: CodecSpec, id: str, found: RandomWeights | WeightFile) -> None:
-    """Warns of the licence of published weights, where it restricts what may be done with them."""
+    """Warn about a restrictive licence of published weights."""
     if spec.license_notice and isinstance(found, WeightFile) and found.published:
-        warnings.warn(f"{id}: {spec.license_notice}", LicenseNotice, stacklevel=1)  # once for each text
+        warnings.warn(f"{id}: {spec.license_notice}", LicenseNotice, stacklevel=1)  # shown once per text
 
 
 def is_offline() -> bool:
-    """Tell whether the environment forbids the network, with the Hub's own `HF_HUB_OFFLINE`."""
+    """Tell whether the environment disables the network (`HF_HUB_OFFLINE`)."""
     with held_off():
         from huggingface_hub import constants
 
@@ -160,12 +161,12 @@ def is_offline() -> bool:
 
 
 def _is_safe(name: str) -> bool:
-    """Tell whether a file is called as safetensors are."""
+    """Tell whether a file name has the suffix of safetensors."""
     return name.endswith(".safetensors")
 
 
 def _trusted(source: WeightSource, options: LoadOptions) -> WeightFile:
-    """Find the file of a source; `WeightsUnavailable` if it is a pickle that nothing pins and nobody said to trust."""
+    """Find the file of a source; raise `WeightsUnavailable` for pickles that are neither pinned nor trusted."""
     if source.repo and options.revision:
         source = source.model_copy(update={"revision": options.revision})
     if source.is_pinned or options.trust_pickle:
@@ -178,7 +179,7 @@ def _trusted(source: WeightSource, options: LoadOptions) -> WeightFile:
 
 
 def _check_no_pickle(path: Path, place: str) -> None:
-    """Raises `WeightsUnavailable` where a file is a pickle, whatever it is called."""
+    """Raise `WeightsUnavailable` if the content of a file is a pickle."""
     try:
         with path.open("rb") as file:
             head = file.read(16)
@@ -224,18 +225,18 @@ def _in_directory(folder: Path, names: Sequence[str]) -> WeightFile:
 
 
 def _config_beside(path: Path) -> Path | None:
-    """The config of a file that has the Hub's own name, as its folder is laid out."""
+    """Return the config beside a file with one of the Hub's standard names."""
     config = path.with_name(CONFIG)
     return config if path.name in NAMES and config.is_file() else None
 
 
 def cache_folder(options: LoadOptions) -> Path:
-    """Folder of downloads from addresses; each lies below the folders of its own address."""
+    """Return the folder for downloads from URLs; the path below it follows the URL."""
     return home(options.cache_dir or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "blazen_codec")
 
 
 def home(path: str | os.PathLike[str]) -> Path:
-    """With `~` replaced, where there is such a user; `Path.expanduser` raises where there is none."""
+    """Expand `~`; unlike `Path.expanduser`, do not raise for unknown users."""
     return Path(os.path.expanduser(path))
 
 
@@ -263,7 +264,7 @@ def _from_url(source: WeightSource, options: LoadOptions) -> WeightFile:
 
 
 def _fetched(address: str) -> Iterator[bytes]:
-    """Yield the content at an address, piece by piece."""
+    """Yield the content of a URL in chunks."""
     try:
         with urllib.request.urlopen(address, timeout=TIMEOUT) as reply:
             wanted, came = reply.headers.get("Content-Length"), 0
@@ -286,7 +287,7 @@ def _from_hub(source: WeightSource, options: LoadOptions) -> WeightFile:
 
 
 def _from_hub_repo(repo: str, options: LoadOptions, names: Sequence[str]) -> WeightFile:
-    """A repository that the user named: whichever weights it has, safetensors first, and the config of those that have one."""
+    """Download the weights of a repository named by the user, safetensors first, with their config if there is one."""
     revision = options.revision or "main"
     may_be_pickles = options.trust_pickle or is_commit(revision)
     problem: WeightsUnavailable | None = None
@@ -317,7 +318,7 @@ def _download(repo: str, revision: str, file: str, options: LoadOptions) -> Path
                 repo, file, revision=revision, cache_dir=cache, local_files_only=options.offline or constants.HF_HUB_OFFLINE
             )
         )
-    except Exception as error:  # the Hub's client raises its own, its transport's, and OSError
+    except Exception as error:  # the Hub's client raises its own errors, those of its transport, and OSError
         raise WeightsUnavailable(
             f"{file} of {repo} (revision {revision}) is not in the cache {cache} and could not be downloaded: "
             f"{type(error).__name__}: {reason(error).rstrip('.')}. "
