@@ -1,4 +1,4 @@
-"""A small plugin that is complete: what `new-plugin` copies, under another name."""
+"""Template of a plugin, which `new-plugin` copies under another name."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ BINARY = (".safetensors",)
 
 
 def write_plugin(name: str, folder: Path) -> Path:
-    """Writes a plugin of that name below a folder, whole or not at all; returns where it is.
+    """Write a plugin into a new folder below `folder` atomically; return its path.
 
     Raises:
-        InvalidInput: The name cannot be that of a Python package, is taken, or the folder cannot be written to.
+        InvalidInput: The name is invalid or taken, or the folder cannot be written.
     """
     name = name.replace("-", "_")
     if not NAME.fullmatch(name) or name in ("blazen", PLACEHOLDER):
