@@ -77,7 +77,7 @@ def _replaceable(path: str | PathLike[str]) -> Path:
     except (OSError, ValueError, TypeError) as error:
         raise InvalidInput(f"{path!r} cannot be written: {error}") from error
     if taken and not os.path.isfile(target):
-        raise InvalidInput(f"{path} cannot be written: it is there, and is no regular file that could be replaced")
+        raise InvalidInput(f"{path} cannot be written: it exists and is not a regular file")
     return target
 
 

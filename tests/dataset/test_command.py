@@ -18,7 +18,7 @@ def test_there_and_back(run, recordings, tmp_path):
     assert "tokens: 10 recordings, 0.00 h, in 1 shards" in err
     assert "x real time" in err
     assert "codebook entries used:" in err
-    assert "2 failed; tokens/.run/failures.jsonl says why" in err
+    assert "2 failed; reasons in tokens/.run/failures.jsonl" in err
     tokens = dict(bc.read_tokens(tmp_path / "tokens"))
     assert len(tokens) == 10
     assert {own.num_codebooks for own in tokens.values()} == {4}

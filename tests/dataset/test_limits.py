@@ -286,15 +286,15 @@ END = bytes(1024)
     [
         (negative("a.flac"), "'a.flac' has a size of -512 bytes"),
         (negative("a.txt", -1536), "'a.txt' has a size of -1536 bytes"),
-        (pax(size="-512") + header("a.flac"), "'a.flac' claims -1 bytes"),
+        (pax(size="-512") + header("a.flac"), "'a.flac' has a size of -1 bytes"),
         (header("a.flac", size=10**12), "is truncated in a.flac"),
         (pax(size=str(10**12)) + header("a.flac"), "is truncated in a.flac"),
         (header("pax", tarfile.XHDTYPE, size=4 << 30), "a header extension has 4294967296 bytes"),
         (header("pax", tarfile.XGLTYPE, size=2 << 20), "a header extension has 2097152 bytes"),
         (header("long", tarfile.GNUTYPE_LONGNAME, size=2 << 20), "a header extension has 2097152 bytes"),
         (header("pax", tarfile.XHDTYPE, content=b"99 path=x\n"), "a header extension is damaged"),
-        (header("s.wav", tarfile.LNKTYPE, linkname="good.flac"), "is a link to 'good.flac', which is not followed"),
-        (header("s.wav", tarfile.SYMTYPE, linkname="/etc/passwd"), "is a link to '/etc/passwd', which is not followed"),
+        (header("s.wav", tarfile.LNKTYPE, linkname="good.flac"), "is a link to 'good.flac'"),
+        (header("s.wav", tarfile.SYMTYPE, linkname="/etc/passwd"), "is a link to '/etc/passwd'"),
         (header("s.wav", tarfile.CHRTYPE), "a device or a pipe"),
         (header("s.wav", tarfile.FIFOTYPE), "a device or a pipe"),
         (header("s.wav", tarfile.GNUTYPE_SPARSE, content=flac()), "it is sparse"),
@@ -341,7 +341,7 @@ def test_a_tar_of_tokens_has_no_holes_and_no_links(tmp_path, tokens):
     assert len(list(bc.read_tokens(path))) == 1
     for bad, says in (
         (header("000001.json", tarfile.SYMTYPE, linkname="/etc/passwd"), "is a link"),
-        (pax(GNU__sparse__major="1", GNU__sparse__realsize=str(10**12)) + header("000001.tokens", content=b"x"), "holes"),
+        (pax(GNU__sparse__major="1", GNU__sparse__realsize=str(10**12)) + header("000001.tokens", content=b"x"), "sparse"),
         (negative("000001.tokens"), "has a size of -512 bytes"),
         (header("000001.json", content=b"[" * 100_000), "nested too deeply"),
         (

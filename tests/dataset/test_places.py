@@ -67,8 +67,8 @@ def test_nothing_outside_is_removed_for_an_id_that_is_refused(dataset, tmp_path)
         ("n" * 242, "a path component has"),
         ("n" * 256 + "/a", "a path component has"),
         ("ü" * 150, "a path component has"),
-        ("m/" * 1500 + "a", "1501 levels deep"),
-        ("m/" * 2500 + "a", "File name too long|cannot"),
+        ("m/" * 1500 + "a", "1501 path components"),
+        ("m/" * 2500 + "a", "2501 path components"),
     ],
 )
 def test_an_id_that_is_no_name_of_a_file_costs_its_row(dataset, tmp_path, name, says):
@@ -158,7 +158,7 @@ def test_a_folder_with_an_empty_mark_is_of_somebody_else(recordings, tmp_path):
     own.mkdir(parents=True)
     (own / "made-by").touch()
     (own / "plan.json").write_text("mine")
-    with pytest.raises(bc.InvalidInput, match=r"\.run was not made by blazen-codec, and is left alone"):
+    with pytest.raises(bc.InvalidInput, match=r"\.run was not made by blazen-codec\. Move it away"):
         bc.tokenize_dataset(recordings, "snac_tiny", tmp_path / "out", executor=HERE)
     assert {path.name: path.read_text() for path in own.iterdir()} == {"made-by": "", "plan.json": "mine"}
 
@@ -207,7 +207,7 @@ def test_a_folder_of_somebody_else_that_is_called_as_ours_is_left_alone(recordin
     own = tmp_path / "out/.run" / name
     own.parent.mkdir(parents=True)
     own.write_text('{"mine": 1}\n')
-    with pytest.raises(bc.InvalidInput, match=r"\.run was not made by blazen-codec, and is left alone"):
+    with pytest.raises(bc.InvalidInput, match=r"\.run was not made by blazen-codec\. Move it away"):
         bc.tokenize_dataset(recordings, "snac_tiny", tmp_path / "out", executor=HERE)
     assert own.read_text() == '{"mine": 1}\n'
     assert list(own.parent.iterdir()) == [own]
@@ -226,7 +226,7 @@ def test_books_that_are_links_are_refused(recordings, tmp_path):
         kept.note_asked({})
     (elsewhere / "mine").write_text("mine")
     (out / ".run/journal.jsonl").symlink_to(elsewhere / "mine")
-    with pytest.raises(bc.InvalidInput, match=r"journal\.jsonl is a link"), run_state.open_books(out):
+    with pytest.raises(bc.InvalidInput, match=r"journal\.jsonl is a symbolic link"), run_state.open_books(out):
         pass
     assert (elsewhere / "mine").read_text() == "mine"
 

@@ -223,11 +223,11 @@ def test_strict_stops_at_the_first_failure_and_keeps_what_is_done(recordings, tm
     ("other", "says"),
     [
         ({"mono": True}, "mono False → True"),
-        ({"shard_minutes": 7}, r"shard_minutes was 0\.05, is 7"),
-        ({"format": "tar"}, "format was 'parquet', is 'tar'"),
-        ({"codec": bc.load("snac_tiny", weights="random:3")}, "weights was 'sha256:.*', is 'random:3'"),
-        ({"codec": "dac_tiny"}, "codec was 'snac:snac_tiny', is 'dac:dac_tiny'"),
-        ({"source": "elsewhere"}, "source was"),
+        ({"shard_minutes": 7}, r"shard_minutes 0\.05 → 7"),
+        ({"format": "tar"}, "format 'parquet' → 'tar'"),
+        ({"codec": bc.load("snac_tiny", weights="random:3")}, "weights 'sha256:.*' → 'random:3'"),
+        ({"codec": "dac_tiny"}, "codec 'snac:snac_tiny' → 'dac:dac_tiny'"),
+        ({"source": "elsewhere"}, "options: source"),
     ],
 )
 def test_a_run_that_asks_for_something_else_is_refused(recordings, whole, tmp_path, other, says):
