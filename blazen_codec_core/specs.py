@@ -83,7 +83,7 @@ class WeightSource(_Frozen):
 
     @property
     def is_pinned(self) -> bool:
-        """Whether the file is determined: by a package, a digest or a commit."""
+        """True if a package, a digest or a commit determines the file."""
         return bool(self.package or self.sha256 or (self.repo and is_commit(self.revision)))
 
     @property

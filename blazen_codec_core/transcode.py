@@ -53,7 +53,7 @@ class ChannelMap:
 
     @property
     def copied(self) -> bool:
-        """Whether a channel is copied, so that decoding must mix the copies down."""
+        """True if a channel is copied, so that decoding must mix the copies down."""
         return self.count > 1 and (self.mixed or self.recorded == 1)
 
     def __call__(self, pcm: Pcm) -> Pcm:

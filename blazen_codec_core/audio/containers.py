@@ -40,7 +40,7 @@ class Container:
 
     @property
     def is_available(self) -> bool:
-        """Whether the package that reads it is installed."""
+        """True if the package that reads it is installed."""
         return self.extra is None or find_spec(self.extra) is not None
 
 

@@ -279,7 +279,6 @@ def _before(kept: RunState, job: Job, count: int, retry_failed: bool, progress: 
 
 def _check_unchanged(before: Sequence[ShardResult], planned: plan.Plan, verify: Verify, out: Path, progress: Progress) -> None:
     """Raise `InvalidInput` if a recording that has a row was changed."""
-
     known = Fingerprints(planned.root, verify)
 
     def changed(done: ShardResult) -> str | None:

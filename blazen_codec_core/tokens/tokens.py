@@ -227,7 +227,7 @@ class CodecTokens:
 
     @property
     def continues(self) -> bool:
-        """Whether audio may continue after these tokens: all frames, or segments, are filled."""
+        """True if audio may continue after these tokens, because all frames or segments are filled."""
         if self.segment is None:
             return self.num_samples == self.frames * self.hop_length
         whole, rest = divmod(self.frames * self.hop_length, self.segment.length)

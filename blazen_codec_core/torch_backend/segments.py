@@ -256,7 +256,8 @@ class SegmentEncoderSession(SessionBase, EncoderSession):
 
     def _encode(self, pieces: Iterator[Pcm], frames: int, samples: int) -> CodecTokens:
         """Runs segments that have so many frames in all, into arrays of the final size (small ones that outlive the large ones
-        between them would fragment the heap)."""
+        between them would fragment the heap).
+        """
         streams = self._channels // self._backend.channels
         codes = [np.empty((streams, frames), np.int32) for _ in range(self._books)]
         scales: list[NDArray[np.float32]] = []

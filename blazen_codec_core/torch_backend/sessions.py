@@ -207,7 +207,8 @@ class TileEncoderSession(SessionBase, EncoderSession):
 
     def _run(self, tiles: Iterable[NDArray[Any]], ready: int, last: bool) -> CodecTokens:
         """Runs the tiles up to sample `ready`, into arrays of the final size: small ones that outlive the large ones between
-        them would fragment the heap, until an hour of audio takes gigabytes."""
+        them would fragment the heap, until an hour of audio takes gigabytes.
+        """
         spec, network, strides = self._backend.spec, self._network, self._strides
         start, self._ran = self._frames, ready
         self._frames = network.frames_encoded(ready, last)

@@ -1,5 +1,6 @@
 """Filters as products of polynomials, known from their values at a few points (Toom 1963; Cook 1966; Winograd 1980, "Arithmetic
-Complexity of Computations"; Lavin & Gray 2016, "Fast Algorithms for Convolutional Neural Networks")."""
+Complexity of Computations"; Lavin & Gray 2016, "Fast Algorithms for Convolutional Neural Networks").
+"""
 
 from __future__ import annotations
 

@@ -22,7 +22,8 @@ class WindowState(State):
 
 class LocalAttention(Layer):
     """Multi-head attention within windows of `window` frames, with rotary positions (Su et al. 2021, "RoFormer"),
-    layer norm before it and a skip around it. The signal must be a whole number of windows."""
+    layer norm before it and a skip around it. The signal must be a whole number of windows.
+    """
 
     def __init__(self, channels: int, window: int, head_channels: int = 64) -> None:
         super().__init__()

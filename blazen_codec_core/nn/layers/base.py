@@ -306,7 +306,8 @@ def _epilogue_from(following: Sequence[Layer]) -> Epilogue | None:
 
 def _pack_contiguous(signals: Iterator[Tensor], count: int) -> list[Tensor]:
     """So many signals, those of like shape in one block of memory: small ones, left between what the making of large ones
-    allocates and frees, would break the heap up."""
+    allocates and frees, would break the heap up.
+    """
     block: Tensor | None = None
     made: list[Tensor] = []
     for number, signal in enumerate(signals):

@@ -139,7 +139,8 @@ class LSTM(Layer):
 
     def _step_by_step(self, x: Tensor, state: LSTMState) -> Tensor:
         """The same without the library's preparation, which costs as much as a dozen frames. The input's share of all gates is
-        one product for all frames."""
+        one product for all frames.
+        """
         hidden, cell = list(state.hidden.unbind(1)), list(state.cell.to(x.dtype).unbind(1))
         for layer in range(self.layers):
             of_input, of_hidden, bias = self._weights(layer)

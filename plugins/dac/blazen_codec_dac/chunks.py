@@ -1,5 +1,7 @@
-"""Windows of the authors' tool, which encodes long audio in windows. Each window is decoded as a separate signal, with or without
-padding, and the results are concatenated. Imports no torch."""
+"""Windows in which the authors' tool encodes long audio. Imports no torch.
+
+Each window is decoded as a separate signal, with or without padding, and the results are concatenated.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""DAC on its authors' package behind the trait, as the reference for tests. Needs the extra `upstream`, or at least
-`descript-audio-codec` with argbind, einops and tqdm."""
+"""DAC on its authors' package behind the trait, as the reference for tests.
+
+Needs the extra `upstream`, or at least `descript-audio-codec` with argbind, einops and tqdm.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""The authors' language model over tokens, which gives the probabilities for entropy coding (Défossez et al. 2022, "High Fidelity
-Neural Audio Compression", section 3.3).
+"""The authors' language model over tokens, which gives the probabilities for entropy coding.
+
+Source: Défossez et al. 2022, "High Fidelity Neural Audio Compression", section 3.3.
 
 Probabilities are rounded to multiples of 2**-24, and decoding fails if they differ from the encoder's. Therefore the arithmetic
 uses the authors' operations in the same order, bit-exactly. Theirs depends on the number of threads; this module always uses one

@@ -17,7 +17,8 @@ from ....forks import Anew
 
 class Conv1dKernel(Protocol):
     """One way to compute a convolution with its bias. With an attribute `any_length` that is true, it does not prepare itself for
-    each number of frames."""
+    each number of frames.
+    """
 
     def __call__(self, x: Tensor, frames: int) -> Tensor:
         """`(batch, (frames - 1) * stride + (kernel - 1) * dilation + 1, in)` to `(batch, frames, out)`, newly allocated."""
@@ -29,7 +30,8 @@ _precision = Anew(threading.Lock)
 @contextmanager
 def tf32_scope(device: torch.device, rough: bool) -> Iterator[None]:
     """While the library is called: whether TF32 will do for float32, as it does for training. It asks for that of the whole
-    process, not of a call."""
+    process, not of a call.
+    """
     if device.type != "cuda" or rough or torch.is_grad_enabled():
         yield
         return

@@ -28,7 +28,8 @@ BLOCK_VALUES = 1 << 20
 
 def filter_transform(weight: Tensor) -> tuple[Tensor, ...]:
     """Three taps `(3, in, out)` as the polynomial's values at 0, ±near, ±far and infinity, each divided by what the other
-    points make of it there (the Lagrange basis)."""
+    points make of it there (the Lagrange basis).
+    """
     first, second, third = weight.double().unbind()
     near, far = NEAR**2, FAR**2
 

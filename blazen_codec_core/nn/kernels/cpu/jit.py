@@ -121,7 +121,8 @@ def array(x: Tensor) -> Any:
 
 def require_float32_rows(x: Tensor) -> Tensor:
     """A signal whose address a loop may be given: its frames one after the other. What lies at an address has no type, so that is
-    looked at here."""
+    looked at here.
+    """
     if x.dtype != torch.float32:
         raise TypeError(f"loops are compiled for signals of float32, not {x.dtype}")
     return whole(x)

@@ -34,7 +34,8 @@ _remember = written(_write_remember)
 @part
 def _step(t, gates, weight, h, cell, sums, first, end):  # type: ignore[no-untyped-def]
     """One frame of some blocks of channels, for all rows. Frames go through the blocks forwards and backwards by turns: the
-    nearer cache has no place for all, but those where the way turns are still there."""
+    nearer cache has no place for all, but those where the way turns are still there.
+    """
     rows, channels, width = cell.shape[0], h.shape[2], 4 * LANES
     for number in range(first, end):
         block = number if t % 2 else first + end - 1 - number
@@ -51,7 +52,8 @@ def _step(t, gates, weight, h, cell, sums, first, end):  # type: ignore[no-untyp
 @jit_parallel("void(f4[:, :, :, :, ::1], f4[:, :, ::1], f4[:, :, ::1], f4[:, :, ::1], f4[:, :, ::1], i4[:, ::1], i8)")
 def _recur(gates: Any, weight: Any, h: Any, cell: Any, scratch: Any, turns: Any, parts: int) -> None:
     """Each thread takes its own blocks of a frame, and those of others that have not come to them, so that one thread alone comes
-    to the end too. `turns[t]` says which are taken and, last, how many are done."""
+    to the end too. `turns[t]` says which are taken and, last, how many are done.
+    """
     blocks = cell.shape[1]
     share = -(-blocks // parts)
     for number in prange(parts):

@@ -69,7 +69,8 @@ def _spread(number, frames, x, dilation, first, end, out, offset, edge):  # type
 @njit
 def _gather(number, made, dilation, first, end, bias, y, column, rest):  # type: ignore[no-untyped-def]
     """Writes what products `(points, rows * width)` make together to those frames that there are, from a column on; added to a
-    bias, or where its address is 0 to what is there."""
+    bias, or where its address is 0 to what is there.
+    """
     frames, width = rest.shape
     for q in range(first, end):
         at = q // dilation * frames * dilation + q % dilation
@@ -195,7 +196,8 @@ def _plain_tap(own: WinogradTransform) -> int:
 
 def _apart(values: int) -> int:
     """At least so many, and such that what lies so many apart, again and again, does not share the few lines of cache that there
-    are for an address."""
+    are for an address.
+    """
     return -(-(values - _LINES) // _PAGE) * _PAGE + _LINES
 
 

@@ -1,5 +1,6 @@
 """The noise of `nn.noise`, made where it is needed: Philox of four words of 64 bits, as NumPy has it (Salmon et al. 2011,
-"Parallel random numbers: as easy as 1, 2, 3"), and the Box-Muller transform."""
+"Parallel random numbers: as easy as 1, 2, 3"), and the Box-Muller transform.
+"""
 
 from __future__ import annotations
 

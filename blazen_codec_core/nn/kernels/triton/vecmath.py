@@ -1,5 +1,6 @@
 """Functions of one value, inside kernels. A sine is a polynomial after Cody and Waite's reduction of the argument, as in the
-loops for CPUs: that of the library has a branch for large arguments, which costs registers."""
+loops for CPUs: that of the library has a branch for large arguments, which costs registers.
+"""
 
 from __future__ import annotations
 
