@@ -65,7 +65,7 @@ def parse_object(text: str | bytes, **limits: Any) -> dict[str, Any]:
     """
     found = parse(text, **limits)
     if not isinstance(found, dict):
-        raise NotJson(f"is no object, but {_shortly(found)}")
+        raise NotJson(f"is not an object, but {_shortly(found)}")
     return found
 
 
@@ -107,7 +107,7 @@ def end_of(text: str, at: int) -> int:
 def _check_size(text: str | bytes, largest: int, most: int) -> None:
     """Raise `TooMuch` if a text is too large, or has too many values."""
     if len(text) > largest:
-        raise TooMuch(f"is {len(text)} characters of JSON, and {largest} at most are read")
+        raise TooMuch(f"has {len(text)} characters of JSON; at most {largest} are read")
     if len(text) > most:  # a text has at most as many values as characters
         marks: tuple[Any, ...] = (",", "[", "{") if isinstance(text, str) else (b",", b"[", b"{")
         if sum(text.count(mark) for mark in marks) > most:
@@ -125,8 +125,8 @@ def _complaining(deepest: int) -> Iterator[None]:
         raise _too_deep(deepest) from error
     except ValueError as error:  # includes invalid UTF-8
         if "integer string conversion" in str(error):
-            raise TooMuch("has a number of more digits than are read") from error
-        raise NotJson(f"is no JSON: {reason(error)}") from error
+            raise TooMuch("has a number with too many digits") from error
+        raise NotJson(f"is not JSON: {reason(error)}") from error
 
 
 def _check_depth(found: Any, deepest: int) -> None:
@@ -139,14 +139,14 @@ def _too_deep(deepest: int) -> TooMuch:
 
 
 def _refuse(literal: str) -> Any:
-    raise NotJson(f"is no JSON: {literal} is no number there")
+    raise NotJson(f"is not JSON: {literal} is not allowed")
 
 
 def _check_characters(found: Any) -> None:
     try:
         json.dumps(found, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        raise NotJson(f"has half a character, {error.object[error.start]!a}") from error
+        raise NotJson(f"has an unpaired surrogate, {error.object[error.start]!a}") from error
 
 
 def _shortly(value: Any) -> str:

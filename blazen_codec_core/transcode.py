@@ -129,7 +129,7 @@ class Recording:
                 self.read += block.shape[1]
                 yield resampler.push(self.channels(block))
                 advance(block.shape[1] / reader.sample_rate)
-            loud = [f"it reaches {peak:g}, where 1 is full scale; were these integers?"] if peak > MOST_PEAK else []
+            loud = [f"it reaches {peak:g}, where 1 is full scale; possibly unscaled integers"] if peak > MOST_PEAK else []
             self.found = [*reader.remarks, *loud]
             yield resampler.finish()
 
@@ -141,7 +141,9 @@ class Recording:
             channel, sample = min(np.argwhere(wrong), key=lambda place: place[1])
             value, at = block[channel, sample], (self.read + sample) / self.sample_rate
             what = f"a sample of {value:g}" if np.isfinite(value) else "NaN" if np.isnan(value) else "infinity"
-            raise InvalidInput(f"{self.name} holds {what} at {at:.3f} s; audio is nominally -1 … 1. Was it never scaled?")
+            raise InvalidInput(
+                f"{self.name} has {what} at {at:.3f} s; expected nominally -1 … 1. Did you forget to scale integer samples?"
+            )
         return peak
 
     def whole(self) -> Pcm:
@@ -258,7 +260,7 @@ class SourceRestorer:
         seconds = self.num_samples / self.sample_rate
         if abs(seconds - tokens.seconds) > SOURCE_SECONDS:
             made = f"{self.num_samples} samples at {self.sample_rate} Hz"
-            raise InvalidTokens(f"these tokens are {tokens.seconds:.2f} s, but say they were made from {made}")
+            raise InvalidTokens(f"the tokens last {tokens.seconds:.2f} s, but their source has {made}")
         self.channels = ChannelMap(tokens.channels, mixed=source.channels == 1 < tokens.channels, codec=1)
         self._of_tokens = tokens.sample_rate
 

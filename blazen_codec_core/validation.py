@@ -25,7 +25,7 @@ def is_int(value: object) -> TypeGuard[int]:
 def check_count(name: str, value: object, least: int) -> int:
     """Return an integer of at least `least`; raise `InvalidTokens` for anything else."""
     if not is_int(value) or value < least:
-        raise InvalidTokens(f"{name} is a whole number from {least} on, not {value!r}")
+        raise InvalidTokens(f"{name} is {value!r}; expected an integer of at least {least}")
     return int(value)
 
 
@@ -57,10 +57,10 @@ def check_audio(pcm: Any, *, empty: bool = False) -> Pcm:
     """
     array = audio_array(pcm)
     if array.ndim not in (1, 2):
-        raise InvalidInput(f"audio has shape (channels, samples) or (samples,), not {array.shape}")
+        raise InvalidInput(f"audio has shape {array.shape}; expected (channels, samples) or (samples,)")
     array = np.atleast_2d(array)
     if array.dtype.kind != "f":
-        raise InvalidInput(f"audio is floating point, nominally -1 … 1, not {array.dtype}; scale integers first")
+        raise InvalidInput(f"audio has type {array.dtype}; expected floating point, nominally -1 … 1. Scale integers first")
     if not array.size and not empty:
         raise InvalidInput("the audio is empty")
     check_few(array.shape[0])
@@ -68,7 +68,7 @@ def check_audio(pcm: Any, *, empty: bool = False) -> Pcm:
     if not np.isfinite(peak):
         raise InvalidInput("the audio holds NaN or infinite samples")
     if peak > MAX_AMPLITUDE:
-        raise InvalidInput(f"the audio reaches {peak:g}; it is nominally -1 … 1. Were these integers that want scaling?")
+        raise InvalidInput(f"the audio reaches {peak:g}; expected nominally -1 … 1. Did you forget to scale integer samples?")
     return np.ascontiguousarray(array, dtype=np.float32)
 
 
@@ -81,5 +81,5 @@ def check_few(channels: int, least: int = 0) -> None:
 def check_rate(sample_rate: Any) -> int:
     """Return a valid sample rate in Hz; raise `InvalidInput` for anything else."""
     if not is_int(sample_rate) or not LOWEST_RATE <= sample_rate <= HIGHEST_RATE:
-        raise InvalidInput(f"a sample rate is from {LOWEST_RATE} to {HIGHEST_RATE} Hz, not {sample_rate!r}")
+        raise InvalidInput(f"sample rate is {sample_rate!r}; expected {LOWEST_RATE} to {HIGHEST_RATE} Hz")
     return int(sample_rate)

@@ -100,7 +100,7 @@ def locate_file(
         return published(sources, name, options)
     if asked.startswith("random:"):
         if not re.fullmatch(r"random:\d{1,18}", asked):
-            raise InvalidInput(f"weights {asked!r}: write random:SEED with a whole number, such as random:0")
+            raise InvalidInput(f"weights are {asked!r}; expected random:SEED with an integer, such as random:0")
         return RandomWeights(int(asked.removeprefix("random:")))
     path = home(asked)
     if os.path.isdir(path):
@@ -140,7 +140,7 @@ def published(sources: Sequence[WeightSource], name: str, options: LoadOptions) 
             if source.sha256 and not found.sha256.startswith(source.sha256):
                 raise WeightsUnavailable(
                     f"{found.path} has sha256 {found.sha256}, but {name} was published with {source.sha256}. "
-                    "The file was not used: remove it and let it be downloaded again"
+                    "The file was not used. Remove it to download it again"
                 )
             return replace(found, published=True)
     raise WeightsUnavailable("; or: ".join(map(str, problems))) from problems[0]
@@ -191,9 +191,9 @@ def _check_no_pickle(path: Path, place: str) -> None:
 
 def _untrusted(place: str) -> WeightsUnavailable:
     return WeightsUnavailable(
-        f"{place} is a pickle, and neither a digest nor a commit says which: it can be another one tomorrow. Where you trust who "
-        "publishes it, load with trust_pickle=True (--trust-pickle); of the Hub, revision= a commit of 40 digits pins it. "
-        "A file that you have can be passed as weights"
+        f"{place} is a pickle that no digest or commit pins, so its publisher can replace it. If you trust the publisher, load "
+        "with trust_pickle=True (--trust-pickle). On the Hub, revision= a commit of 40 digits pins it. "
+        "A local file can be passed as weights"
     )
 
 
@@ -220,7 +220,9 @@ def _in_directory(folder: Path, names: Sequence[str]) -> WeightFile:
     if len(others) == 1:
         return WeightFile(others[0], config if config.is_file() else None)
     if others:
-        raise WeightsUnavailable(f"{folder} holds {', '.join(path.name for path in others)}: pass the file that is meant")
+        raise WeightsUnavailable(
+            f"{folder} has several weight files: {', '.join(path.name for path in others)}. Pass one of them"
+        )
     raise WeightsUnavailable(f"{folder} holds neither {' nor '.join(dict.fromkeys([*NAMES, *names]))}")
 
 
@@ -257,7 +259,7 @@ def _from_url(source: WeightSource, options: LoadOptions) -> WeightFile:
                     file.write(piece)
             came = WeightFile(temporary).sha256
             if not came.startswith(source.sha256 or ""):
-                raise WeightsUnavailable(f"a file with sha256 {came} came, but {source.sha256} was published; it was not kept")
+                raise WeightsUnavailable(f"the file has sha256 {came}, but {source.sha256} was published; it was discarded")
     except (OSError, InvalidInput, WeightsUnavailable) as error:
         raise WeightsUnavailable(f"{source.place} could not be downloaded to {kept}: {reason(error)}. {how}") from error
     return WeightFile(kept)
@@ -271,12 +273,12 @@ def _fetched(address: str) -> Iterator[bytes]:
             while piece := reply.read(1 << 20):
                 came += len(piece)
                 if came > LARGEST:
-                    raise WeightsUnavailable(f"more than {LARGEST} bytes came, the most that weights may have")
+                    raise WeightsUnavailable(f"the file exceeds the limit of {LARGEST} bytes")
                 yield piece
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise WeightsUnavailable(reason(error)) from error
     if wanted and came != int(wanted):
-        raise WeightsUnavailable(f"it broke off after {came} of {wanted} bytes")
+        raise WeightsUnavailable(f"the download ended after {came} of {wanted} bytes")
 
 
 def _from_hub(source: WeightSource, options: LoadOptions) -> WeightFile:

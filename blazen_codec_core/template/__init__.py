@@ -25,11 +25,11 @@ def write_plugin(name: str, folder: Path) -> Path:
     name = name.replace("-", "_")
     if not NAME.fullmatch(name) or name in ("blazen", PLACEHOLDER):
         raise InvalidInput(
-            f"{name!r} is no name for a plugin: lower-case letters, digits and single underscores, such as my_codec"
+            f"{name!r} is not a plugin name; expected lower-case letters, digits and single underscores, such as my_codec"
         )
     project = folder / f"{name.replace('_', '-')}-codec"
     if project.exists():
-        raise InvalidInput(f"{project} is there already; remove it, or take another name")
+        raise InvalidInput(f"{project} exists. Remove it or choose another name")
     words = {
         PLACEHOLDER.capitalize(): "".join(part.capitalize() for part in name.split("_")),
         f"{PLACEHOLDER}-codec": project.name,

@@ -102,9 +102,9 @@ def test_files_that_are_cut(run, tmp_path):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda pcm: pcm.__setitem__(8000, np.nan), "in.wav holds NaN at 0.500 s"),
-        (lambda pcm: pcm.__setitem__(8000, -np.inf), "in.wav holds infinity at 0.500 s"),
-        (lambda pcm: pcm.__setitem__(8000, 8000), "in.wav holds a sample of 8000 at 0.500 s"),
+        (lambda pcm: pcm.__setitem__(8000, np.nan), "in.wav has NaN at 0.500 s"),
+        (lambda pcm: pcm.__setitem__(8000, -np.inf), "in.wav has infinity at 0.500 s"),
+        (lambda pcm: pcm.__setitem__(8000, 8000), "in.wav has a sample of 8000 at 0.500 s"),
         (lambda pcm: pcm.__imul__(127), None),
     ],
 )

@@ -140,7 +140,7 @@ SEGMENTED = dataclasses.replace(
     ("change", "says"),
     [
         ({"num_samples": 95}, "codes have 8 frames; 95 samples in segments need 10"),
-        ({"num_samples": -1}, "num_samples is a whole number from 0 on"),
+        ({"num_samples": -1}, "num_samples is -1; expected an integer of at least 0"),
         ({"num_samples": 10**18}, "samples in segments"),
         ({"scales": np.ones((1, 3), np.float32)}, "scales have shape"),
         ({"scales": np.ones(2, np.float32)}, "scales have shape"),

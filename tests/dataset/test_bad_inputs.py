@@ -377,7 +377,7 @@ def test_one_recording_of_each_kind_costs_a_row_or_gives_its_samples(tmp_path):
         ('{"path": "a.flac", "id": "x", "start": 1e308}', "start is 1e+308 s; times may be up to 1e+09 s"),
         ('{"path": "a.flac", "id": "x", "start": 1e999}', "start is inf; expected a number of seconds"),
         ('{"path": "a.flac", "id": "x", "duration": 1e300}', "duration is 1e+300 s"),
-        ('{"path": "a.flac", "id": "x", "n": ' + "9" * 5000 + "}", "has a number of more digits than are read"),
+        ('{"path": "a.flac", "id": "x", "n": ' + "9" * 5000 + "}", "has a number with too many digits"),
         ('{"path": "a.flac", "id": "x", "n": ' + "[" * 5000 + "]" * 5000 + "}", "nested too deeply"),
         ('{"path": "\\ud800.flac", "id": "\\ud800"}', "is not a file"),
         ('{"path": "file://[x/a.flac", "id": "x"}', "is not a file URL"),

@@ -121,7 +121,7 @@ def test_the_column_may_be_called_as_others_call_it(tmp_path):
     [
         ("a.jsonl", '{"text": "hello"}\n', "has no path column.*among 'text'"),
         ("a.csv", "text,speaker\nhello,3\n", "has no path column"),
-        ("a.jsonl", "no JSON", "cannot be read as a list"),
+        ("a.jsonl", "not JSON", "cannot be read as a list"),
         ("a.json", "[nothing", "cannot be read as a list"),
         ("a.jsonl", "", "is empty"),
         ("a.csv", "path,path\na.wav,b.wav\n", "path occur twice"),

@@ -74,7 +74,7 @@ def test_a_sequence_that_breaks_off_is_refused_or_dropped_as_asked(frames, books
     [
         ([], "no complete frame"),
         ([[1, NONE], [2, 3], [7, 4]], "codebook 0 has id 7 at step 2; expected 1024"),
-        ([[1, 7], [NONE, 4]], "codebook 1 has id \d+ at step 0"),
+        ([[1, 7], [NONE, 4]], r"codebook 1 has id \d+ at step 0"),
         ([[1, NONE], [NONE, -1]], "outside"),
         ([[1025, NONE], [NONE, 1]], "outside"),
         ([[NONE, NONE]], "end inside a frame"),
