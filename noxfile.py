@@ -130,7 +130,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """mypy --strict on core and the plugins."""
+    """Run mypy --strict on core and the plugins."""
     install_for_tests(session, groups=("types",))
     session.run("mypy")
 

@@ -1,1 +1,1 @@
-"""Measurements, each side by side in one run. `python -m benchmarks --help` lists them."""
+"""Benchmarks, which interleave what they compare. `python -m benchmarks --help` lists them."""

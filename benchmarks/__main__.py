@@ -1,4 +1,4 @@
-"""python -m benchmarks all | compare | long | latency | throughput | startup | datasets | short | scaling"""
+"""Command line of the benchmarks: `python -m benchmarks COMMAND`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MINUTES = click.option("--minutes", default=10, show_default=True, help="of audi
 
 @click.group()
 def main() -> None:
-    """Measurements, each side by side in one run; they print JSON, and tables on stderr."""
+    """Run benchmarks, which interleave what they compare. They print JSON, and tables on stderr."""
 
 
 def say(text: str) -> None:
@@ -32,7 +32,7 @@ def say(text: str) -> None:
 
 
 def show(result: dict[str, Any], *tables: Table) -> None:
-    """The machine and the result as JSON, and the tables for reading."""
+    """Print the machine and the result as JSON, and tables on stderr."""
     console = Console(stderr=True, width=220)
     for table in tables:
         console.print(table)
@@ -53,8 +53,10 @@ def keep(result: dict[str, Any], output: Path | None, name: str, picture: Callab
 @ROUNDS
 @OUTPUT
 def compare(names: tuple[str, ...], lengths: tuple[float, ...], rounds: int, output: Path | None) -> None:
-    """Ours, the authors' package, transformers, ONNX Runtime and OpenVINO: the same weights, audio and threads, interleaved,
-    with the machine's rate at matrix products measured between them."""
+    """Compare this project with the authors' package, transformers, ONNX Runtime and OpenVINO.
+
+    All use the same weights, audio and threads. Runs are interleaved with measurements of the machine's GEMM rate.
+    """
     result = engines.run(names, lengths, rounds, say)
     show(result, engines.table(result))
     keep(result, output, "compare", lambda path: engines.picture(result, path))
@@ -65,8 +67,10 @@ def compare(names: tuple[str, ...], lengths: tuple[float, ...], rounds: int, out
 @MINUTES
 @OUTPUT
 def long(names: tuple[str, ...], minutes: int, output: Path | None) -> None:
-    """Sessions of minutes: the work a second of audio against that of short sessions in between, and, in a process without
-    those, peak memory above the loaded model."""
+    """Measure long sessions: compute per second of audio, and peak memory.
+
+    Compute is compared with short sessions in between. Peak memory, above the loaded model, is measured in a separate process.
+    """
     rows = _long(names, minutes)
     show({"rows": rows}, streaming.long_table(rows))
     keep({"rows": rows}, output, "long")
@@ -90,8 +94,11 @@ def _long(names: tuple[str, ...], minutes: int) -> list[dict[str, Any]]:
 @click.option("--device", default="auto", show_default=True)
 @click.option("--graphs", is_flag=True, help="steps as CUDA graphs")
 def latency(names: tuple[str, ...], tiles: tuple[int, ...], seconds: float, device: str, graphs: bool) -> None:
-    """Sessions fed frame by frame: how much must be in before the first output comes, how far behind it is from then on at
-    most, and the work that one push takes. For GPUs: `--device cuda`, with `--graphs` and without."""
+    """Measure the latency of sessions fed frame by frame.
+
+    Columns: audio needed before the first output, maximum steady-state latency, and compute per push. For GPUs, use
+    `--device cuda`, with and without `--graphs`.
+    """
     rows = [row for name in names for row in streaming.latency(name, tiles, seconds, device=device, graphs=graphs)]
     show({"rows": rows}, streaming.latency_table(rows))
 
@@ -104,8 +111,10 @@ def latency(names: tuple[str, ...], tiles: tuple[int, ...], seconds: float, devi
 @ROUNDS
 @OUTPUT
 def throughput(names: tuple[str, ...], device: str, batch: int, seconds: float, rounds: int, output: Path | None) -> None:
-    """Batches in every precision, beside the authors' package and transformers on the same device: speed, memory, tokens that
-    are the authors', and how far decoded audio is apart. Made for GPUs."""
+    """Measure batches in every precision, and those of the authors' package and transformers; for GPUs.
+
+    Columns: speed, memory, tokens that match the authors', and the difference of decoded audio.
+    """
     rows = []
     for name in names:
         rows += batches.run(name, device, batch, seconds, rounds, say)
@@ -116,7 +125,7 @@ def throughput(names: tuple[str, ...], device: str, batch: int, seconds: float, 
 @main.command()
 @click.option("--rounds", default=25, show_default=True)
 def startup(rounds: int) -> None:
-    """`blazen-codec list` against a bare interpreter and against importing pydantic, and a model ready to run."""
+    """Compare the start-up of `blazen-codec list` with a bare interpreter and importing pydantic; time loading a model."""
     result = processes.run(rounds)
     show(result, processes.table(result))
 
@@ -129,7 +138,7 @@ def startup(rounds: int) -> None:
 @click.option("--device", default="cpu", show_default=True)
 @OUTPUT
 def datasets(names: tuple[str, ...], files: int, broken: int, workers: int, device: str, output: Path | None) -> None:
-    """`tokenize` over generated files of many lengths and kinds, against the model on audio in memory in as many processes."""
+    """Compare `tokenize` on generated files with the model on audio in memory, with the same number of processes."""
     rows = [whole_datasets.run(name, files, broken, workers, device) for name in names]
     show({"rows": rows}, whole_datasets.table(rows))
     keep({"rows": rows}, output, "datasets")
@@ -141,7 +150,7 @@ def datasets(names: tuple[str, ...], files: int, broken: int, workers: int, devi
 @click.option("--seconds", default=0.02, show_default=True, help="of audio in a file")
 @OUTPUT
 def short_files(names: tuple[str, ...], files: int, seconds: float, output: Path | None) -> None:
-    """`tokenize` over recordings of a fraction of a second: CPU time a file."""
+    """Measure the CPU time per file of `tokenize` for recordings of a fraction of a second."""
     rows = [whole_datasets.short(name, files, seconds) for name in names]
     show({"rows": rows}, whole_datasets.table(rows, "Short recordings"))
     keep({"rows": rows}, output, "short")
@@ -164,7 +173,7 @@ def scale(names: tuple[str, ...], speed: float, output: Path | None) -> None:
 @MINUTES
 @OUTPUT
 def everything(names: tuple[str, ...], rounds: int, minutes: int, output: Path | None) -> None:
-    """All of these, one after the other, in one JSON: an hour and a half on two cores."""
+    """Run compare, long, latency and startup into one JSON; takes an hour and a half on two cores."""
     compared = engines.run(names, engines.LENGTHS, rounds, say)
     keep(compared, output, "compare", lambda path: engines.picture(compared, path))
     longer = _long(names, minutes)

@@ -1,4 +1,4 @@
-"""Whole datasets: how much of the speed that a model has on audio in memory is left once there are files, and shards to write."""
+"""Dataset benchmark: speed of `tokenize`, relative to the model on audio in memory."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from . import timing
 
 RATES, FORMATS = (8_000, 16_000, 22_050, 24_000, 44_100, 48_000), ("wav", "flac", "ogg", "mp3")
 LONG_FILES = (1200.0, 600.0, 300.0, 180.0, 120.0)
-"""Seconds of the longest recordings; the others are from 0.05 s to a minute, as many of each order of magnitude."""
+"""Duration of the longest recordings in seconds; the others are log-uniform from 0.05 s to a minute."""
 
 
 def generate(folder: Path, files: int, broken: int) -> None:
-    """Recordings of many lengths, rates, channels and formats, the last of them broken."""
+    """Generate recordings of many lengths, rates, channels and formats; the last ones are broken."""
     rng = np.random.default_rng(0)
     sounds = {rate: np.stack([voice(10.0, rate, channel) for channel in range(2)], 1) for rate in RATES}
     for number in range(files):
@@ -52,7 +52,7 @@ def generate(folder: Path, files: int, broken: int) -> None:
 
 @dataclass(frozen=True)
 class Alone(Job):
-    """The shards of a dataset through `encode_batch`, from memory. `took` of a result is of that alone, `seconds` of streams."""
+    """Job that encodes shards from memory with `encode_batch`. `took` is encoding time only; `seconds` counts streams."""
 
     out: Path
     verb: ClassVar[str] = "measuring"
@@ -80,7 +80,7 @@ class Alone(Job):
 
 @contextmanager
 def peak_memory() -> Iterator[dict[str, float]]:
-    """The most memory, in MiB, that any process of this one holds meanwhile: its own as `parent`, a child's as `worker`."""
+    """Peak memory in MiB of this process (`parent`) and of any child (`worker`)."""
     peaks, over = {"parent": 0.0, "worker": 0.0}, threading.Event()
     this = psutil.Process()
 
@@ -103,7 +103,7 @@ def peak_memory() -> Iterator[dict[str, float]]:
 
 
 def run(name: str, files: int, broken: int, workers: int, device: str) -> dict[str, Any]:
-    """A generated dataset tokenised by so many processes, and what the same processes do with audio in memory."""
+    """Tokenize a generated dataset with `workers` processes, and compare with the same processes on audio in memory."""
     with tempfile.TemporaryDirectory() as folder:
         source, out = Path(folder) / "in", Path(folder) / "out"
         generate(source, files, broken)
@@ -136,7 +136,7 @@ def run(name: str, files: int, broken: int, workers: int, device: str) -> dict[s
 
 
 def short(name: str, files: int = 2_000, seconds: float = 0.02) -> dict[str, Any]:
-    """So many recordings of a fraction of a second through this process: CPU seconds a file, with reading and writing."""
+    """Tokenize `files` short recordings in this process; measure CPU seconds per file, including reading and writing."""
     codec = bc.load(name, device="cpu", weights=None if name.endswith("_tiny") else "random:0")
     for length in (seconds, 1.0):
         codec.encode_batch([voice(length, codec.sample_rate)] * 2, codec.sample_rate)

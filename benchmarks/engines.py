@@ -1,4 +1,4 @@
-"""Every codec on every engine, side by side: one table, the same as JSON, and a picture."""
+"""Comparison of all codecs on all engines, as a table, JSON and a figure."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def table(result: dict[str, Any]) -> Table:
 
 
 def picture(result: dict[str, Any], path: Path) -> None:
-    """Bars of seconds of work per second of audio, a group a row of the table, with the floor as a line."""
+    """Plot seconds of compute per second of audio as bars, one group per row, with the floor as a line."""
     from matplotlib.figure import Figure
 
     rows = [row for row in result["rows"] if len(row["engines"]) > 1]

@@ -1,6 +1,6 @@
-"""The same codec on other engines, all with the same weights: callables from audio to codes, and from codes to audio.
+"""Codecs on other engines with the same weights, as callables from audio to codes and from codes to audio.
 
-Peers are given their best: weight normalisation folded, graphs of fixed shape, no batching or copying around them.
+Peers run under their best conditions: folded weight norm, graphs of fixed shape, no batching or copying around them.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from blazen_codec_core.torch_backend.upstream import stand_in
 
 Array = NDArray[Any]
 TRAINING = {"cluster_size", "embed_avg", "inited"}
-"""What codebooks hold for training only."""
+"""Buffers of codebooks for training only."""
 
 
 MOST_TIES = 0.02
-"""Of the tokens, that may differ between engines: a tie decided otherwise moves all codebooks after it."""
+"""Fraction of tokens that may differ between engines; a broken tie changes all later codebooks."""
 
 
 @dataclass(frozen=True)
 class Engine:
-    """A way to run a codec on one recording, made ready for its length."""
+    """An engine prepared for one recording of a given length."""
 
     name: str
     encode: Callable[[], Any]
@@ -90,13 +90,13 @@ class Job:
 
 
 def engines(job: Job, missing: Callable[[str, Exception], None]) -> Iterator[Engine]:
-    """Ours, then every peer that can be had; `missing` is told of the others."""
+    """Yield this project's engine, then all available peers; call `missing` for the others."""
     yield Engine("ours", lambda: job.ours.encode(job.pcm, job.ours.sample_rate), lambda: job.ours.decode(job.tokens))
     yield Engine("authors", lambda: job.theirs.encode(job.pcm, job.ours.sample_rate), lambda: job.theirs.decode(job.tokens))
     for make in (transformers, onnxruntime, openvino):
         try:
             engine = make(job)
-        except Exception as error:  # whatever a peer's import or export dies of, the others are measured
+        except Exception as error:  # peers may fail in any way during import or export; measure the others
             missing(make.__name__, error)
         else:
             if engine:

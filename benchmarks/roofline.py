@@ -1,4 +1,4 @@
-"""Arithmetic that a codec needs, and this machine's rate of arithmetic."""
+"""Operation count of a codec, and the machine's GEMM rate."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SIZES = (512, 1024, 1536)
 
 
 class SgemmRate:
-    """The machine's rate at float32 matrix products, measured now and then; the largest of some sizes' medians."""
+    """Measured float32 GEMM rate of the machine: the largest median over some sizes."""
 
     def __init__(self) -> None:
         self._work = {size: torch.randn(3, size, size) for size in SIZES}
@@ -33,8 +33,10 @@ class SgemmRate:
 
 
 def gflop(model: nn.Module, run: Callable[[], Any]) -> float:
-    """Multiplications and additions of the products in the authors' model during a run, in 10⁹: convolutions, recurrent layers
-    and projections, as written. Activations and the search for codebook entries are left out."""
+    """Count the GFLOP of a run of the authors' model.
+
+    Includes convolutions, recurrent layers and projections as written; excludes activations and codebook search.
+    """
     total = 0
 
     def count(module: Any, inputs: Any, output: Any) -> None:

@@ -1,4 +1,4 @@
-"""Costs of datasets beyond the model, measured where one machine can, and simulated where it cannot."""
+"""Costs of large datasets beyond the model: measured on one machine, and simulated for clusters."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from blazen_codec_core.dataset.sources import Source, find
 from blazen_codec_core.transcode import Recording
 
 ROUND_TRIP = 0.02
-"""Seconds that storage far away takes to answer, in the measurement of headers."""
+"""Latency in seconds of remote storage, in the measurement of headers."""
 START_UP = 15.0
 """Seconds from starting a worker to its first shard."""
 
 
 class RemoteItem(AudioItem):
-    """A recording on storage that takes its time."""
+    """A recording on slow storage."""
 
     def seconds(self, root: Path) -> float:
         time.sleep(ROUND_TRIP)
@@ -42,7 +42,7 @@ class RemoteItem(AudioItem):
 
 
 def planning(counts: tuple[int, ...] = (10_000, 100_000, 400_000)) -> list[dict[str, Any]]:
-    """Plans of lists of so many items that say how long they are: items a second, and memory above the start."""
+    """Plan lists with `count` items of known duration; measure items per second and memory above the start."""
     rows = []
     for count in counts:
         with tempfile.TemporaryDirectory() as name:
@@ -67,7 +67,7 @@ def planning(counts: tuple[int, ...] = (10_000, 100_000, 400_000)) -> list[dict[
 
 
 def headers(count: int = 4_000) -> float:
-    """Recordings a second whose headers are read from storage that answers after `ROUND_TRIP`."""
+    """Measure recordings per second whose headers are read from storage with a latency of `ROUND_TRIP`."""
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         items: Iterator[AudioItem] = (RemoteItem(str(number), f"{number}.wav") for number in range(count))
@@ -116,8 +116,10 @@ class InstantNetwork:
 
 
 def around(lengths: tuple[float, ...] = (2.0, 10.0, 30.0), total: float = 7200.0) -> list[dict[str, Any]]:
-    """Recordings a second of so many seconds each through all of `tokenize` but the network, in batches as on a GPU, and how long
-    each keeps the thread busy that also runs the network."""
+    """Measure `tokenize` without the network, in batches as on a GPU.
+
+    Measures recordings per second, and the time that each occupies the thread that also runs the network.
+    """
     codec, rows = bc.load("snac_24khz", device="cpu", weights="random:0"), []
     backend = codec.backend
     backend._loaded = dataclasses.replace(backend.loaded(), network=InstantNetwork(backend.loaded().network, codec.spec.strides))
@@ -167,19 +169,19 @@ def simulate(
     shard_hours: float | None = None,
     longest_first: bool = True,
 ) -> dict[str, float]:
-    """A run as the engines schedule it: each worker takes the next shard when it is done with one.
+    """Simulate a run in which each worker takes the next shard when it finishes one.
 
     Args:
-        hours: Of audio, in recordings much shorter than a shard.
-        speed: Seconds of audio a second and worker.
-        longest: Hours of one recording among them.
-        slow: Share of the workers that are half as fast.
-        lost: Workers that go away, one after the other over the run, with the shard that they are at.
-        shard_hours: As planned if not given.
-        longest_first: As the engines do it; or else that recording comes last.
+        hours: Hours of audio, in recordings much shorter than a shard.
+        speed: Seconds of audio per second and worker.
+        longest: Hours of one long recording among them.
+        slow: Fraction of workers that are half as fast.
+        lost: Number of workers that are lost over the run, with their current shard.
+        shard_hours: Hours per shard; as planned by default.
+        longest_first: Schedule the long recording first, as the engines do, or else last.
 
     Returns:
-        Hours that it takes, and what share of these the workers were of use.
+        Duration in hours, and utilization of the workers.
     """
     target = shard_hours or min(plan.LONGEST, max(plan.SHORTEST, hours * 3600 / plan.SHARDS)) / 3600
     shards = [target] * round((hours - longest) / target) + [longest] * (longest > 0)

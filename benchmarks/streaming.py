@@ -1,4 +1,4 @@
-"""Sessions: how soon they answer, and what they cost when they go on for long."""
+"""Latency and long-term cost of sessions."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def _cost(sessions: _Sessions) -> dict[str, Any]:
 
 
 def _memory(sessions: _Sessions) -> dict[str, Any]:
-    """The same session alone; tokens and audio are let go."""
+    """Run the same session alone; tokens and audio are discarded."""
     memory = timing.Memory()
     whole = sessions.pieces("long", 60 * sessions.minutes)
     memory.begin()

@@ -1,4 +1,4 @@
-"""Many recordings at once, in every precision, beside the authors' package and transformers: made for GPUs."""
+"""Throughput of batches in every precision, compared with the authors' package and transformers, for GPUs."""
 
 from __future__ import annotations
 

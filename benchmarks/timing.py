@@ -1,4 +1,4 @@
-"""Helpers that all measurements share."""
+"""Helpers of all benchmarks."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@
     tokens = codec.encode(pcm, 24_000)
     audio = codec.decode(tokens)
 
-Names are imported when they are first used, so that importing this package costs little and never loads torch.
+Names are imported on first use, so that importing this package is cheap and does not load torch.
 """
 
 from __future__ import annotations

@@ -33,20 +33,20 @@ else:
 
 
 def load(name: str, **options: Unpack[Options]) -> DynCodecProvider:
-    """A codec by name, alias or `plugin:name`. Its weights are loaded when it is first used.
+    """Load a codec by name, alias or `plugin:name`. Its weights are loaded at the first use.
 
     Args:
-        name: Such as `snac_tiny`; `list_codecs` has them all.
-        options: See `LoadOptions`.
+        name: Name such as `snac_tiny`; see `list_codecs`.
+        options: Options; see `LoadOptions`.
 
     Raises:
-        UnknownCodec: No installed plugin has it; the message says which is near or what to install.
+        UnknownCodec: No installed plugin has the codec; the message suggests names or what to install.
         AmbiguousCodec: Several plugins claim the name.
-        InvalidInput: An option is wrong.
+        InvalidInput: An option is unknown or invalid.
     """
     return Registry().provider(name, LoadOptions.of(**options))
 
 
 def list_codecs() -> list[CodecSpec]:
-    """The models that the installed plugins offer."""
+    """Return the specs of all models of the installed plugins."""
     return [entry.spec for entry in Registry()]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from .errors import PluginError
 
 CORE = "blazen-codec-core"
-"""The distribution that this is."""
+"""Name of this distribution."""
 API_VERSION = 1
-"""The generation of what core and plugins ask of each other: specs, hooks, the trait. It goes up when plugins have to change."""
+"""Generation of the interface (specs, hooks, trait). It increases when plugins have to change."""
 
 
 class IncompatiblePlugin(PluginError):
-    """A plugin was built for another generation of the interface than this core has."""
+    """A plugin was written for another generation of the interface."""
 
     def __init__(self, model: str, built_for: object) -> None:
         self._model, self._built_for = model, built_for

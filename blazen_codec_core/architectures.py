@@ -1,4 +1,4 @@
-"""Settings of a model as its publisher's config says them, read whole: known, unknown, and not ours."""
+"""Architectures: model settings read from published configs, with checks for unknown and unsupported fields."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ BOOKKEEPING = frozenset(
         """,
     )
 )
-"""Fields that transformers writes into every config, whatever the model."""
+"""Fields that transformers writes into every config, independent of the model."""
 LONGEST_HOP = 1 << 16
-"""Samples a frame."""
+"""Largest hop in samples."""
 MAX_WIDTH = 1 << 16
 """Most channels of a layer."""
 TILE_SECONDS = 0.4
-"""Duration of a tile of models that nobody has measured."""
+"""Tile size in seconds of models that have not been measured."""
 Width = Annotated[int, Field(gt=0, le=MAX_WIDTH)]
 Rates = Annotated[tuple[Annotated[int, Field(gt=1, le=1 << 12)], ...], Field(min_length=1, max_length=12)]
 PART = "audio_encoder"
-"""The field that holds the codec's own config, in those of models around a codec."""
+"""Field with the codec's config in the config of an enclosing model."""
 
 
 class Architecture(BaseModel):
-    """Base of a family's settings. Fields have the publisher's names, or aliases that do, and its defaults.
+    """Base class of a family's settings. Fields have the publisher's names, possibly as aliases, and its defaults.
 
     Attributes:
-        model_types: What a config's `model_type` may say.
-        silent: Known fields that decide nothing about the sound.
+        model_types: Supported values of `model_type`.
+        silent: Known fields that do not affect the audio.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
@@ -59,15 +59,16 @@ class Architecture(BaseModel):
 
     @classmethod
     def read(cls, described: Any, origin: str, name: str, names: Names = tuple) -> Self:
-        """The settings that a config says, with the publisher's defaults for those it does not.
+        """Read the settings of a config, with the publisher's defaults for missing ones.
 
         Args:
-            origin: Where the config was found, for messages.
-            name: Of the model or family, for messages.
-            names: Gives those of the tensors beside it, where a setting is to be seen from them.
+            described: Names and values of the config.
+            origin: Origin of the config for messages.
+            name: Name of the model or family for messages.
+            names: Returns the tensors' names, for settings that must be inferred from them.
 
         Raises:
-            WeightsUnavailable: It is of another kind of model, or a setting is not supported; the message says which.
+            WeightsUnavailable: The config has another kind of model or an unsupported setting; the message says which.
         """
         if isinstance(described, Mapping) and isinstance(described.get(PART), Mapping):
             described, origin = described[PART], f"{PART} of {origin}"
@@ -88,7 +89,7 @@ class Architecture(BaseModel):
 
     @classmethod
     def recognised(cls, described: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The same; `ValueError` unless it says anything about a model of this family."""
+        """Return a config of this family unchanged; raise `ValueError` for others."""
         kind = described.get("model_type")
         if kind is not None and kind not in cls.model_types:
             supported = " or ".join(cls.model_types) or "none"
@@ -99,7 +100,7 @@ class Architecture(BaseModel):
 
     @classmethod
     def _check_booleans(cls, described: Mapping[str, Any]) -> None:
-        """Raises `ValueError` where a setting is a boolean and a number is wanted, which pydantic takes for 0 or 1."""
+        """Raise `ValueError` for booleans in place of numbers, which pydantic would convert to 0 or 1."""
         others = {
             name
             for name, field in cls.model_fields.items()
@@ -112,12 +113,12 @@ class Architecture(BaseModel):
 
     @classmethod
     def completed(cls, described: Mapping[str, Any], names: Names) -> Mapping[str, Any]:
-        """The same, with what a publisher leaves to be seen from the tensors' names."""
+        """Return a config with settings inferred from the tensors' names."""
         return described
 
     @classmethod
     def known_names(cls) -> frozenset[str]:
-        """All that a config may say without its being unknown."""
+        """Return all known field names."""
         names = set(cls.model_fields) | cls.silent | BOOKKEEPING
         for field in cls.model_fields.values():
             alias = field.validation_alias
@@ -126,7 +127,7 @@ class Architecture(BaseModel):
 
     @property
     def digest(self) -> str:
-        """Twelve hexadecimal digits that stand for the settings; published defaults do not count."""
+        """Hash of the settings in twelve hexadecimal digits; published defaults do not count."""
         settings = self.model_dump(mode="json", exclude_defaults=True)
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -178,13 +179,13 @@ class ConvCodecArchitecture(Architecture):
 
 
 def check_hop(hop_length: int, rates: str) -> None:
-    """Raises `ValueError` where rates, as a message has them, make frames that no model has; memory would go for them."""
+    """Raise `ValueError` if a hop is too large, which would exhaust memory; `rates` describes its origin for the message."""
     if hop_length > LONGEST_HOP:
         raise ValueError(f"{rates} make a frame of more than {LONGEST_HOP} samples")
 
 
 def complaint(error: ValueError) -> str:
-    """The first thing wrong with settings: the field, its value, and what is supported."""
+    """Describe the first error in settings: the field, its value, and what is supported."""
     if not isinstance(error, ValidationError):
         return str(error)
     first = error.errors()[0]
@@ -199,14 +200,14 @@ def read_architecture(kind: type[BaseModel], described: Any, origin: str, name: 
     """Read the architecture of a model from a published description.
 
     Args:
-        kind: Its fields are named as there, or have aliases that are.
-        described: Names and values.
-        origin: Where it was found, for messages.
-        name: Of the model, for messages.
-        names: Gives those of the tensors beside it, where a setting is to be seen from them.
+        kind: Class whose fields have the published names, possibly as aliases.
+        described: Names and values of the description.
+        origin: Origin of the description for messages.
+        name: Model name for messages.
+        names: Returns the tensors' names, for settings that must be inferred from them.
 
     Raises:
-        WeightsUnavailable: It is of another kind of model, or says what is not supported.
+        WeightsUnavailable: The description has another kind of model or an unsupported setting.
     """
     if issubclass(kind, Architecture):
         return kind.read(described, origin, name, names)
@@ -217,7 +218,7 @@ def read_architecture(kind: type[BaseModel], described: Any, origin: str, name: 
 
 
 def check_config(architecture: BaseModel, described: Any, origin: str, name: str, names: Names = tuple) -> None:
-    """Raises `WeightsUnavailable` unless a published description is of this architecture; arguments as `read_architecture`."""
+    """Raise `WeightsUnavailable` if a published description differs from an architecture; arguments as `read_architecture`."""
     found = read_architecture(type(architecture), described, origin, name, names)
     for field in type(architecture).model_fields:
         ours, theirs = getattr(architecture, field), getattr(found, field)

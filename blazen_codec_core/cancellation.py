@@ -14,7 +14,7 @@ _given_up: ContextVar[threading.Event | None] = ContextVar("given_up", default=N
 
 @contextmanager
 def cancel_scope(given_up: threading.Event) -> Iterator[None]:
-    """Around work that is wanted until the event is set."""
+    """Cancel the work in the block when the event is set."""
     token = _given_up.set(given_up)
     try:
         yield
@@ -23,10 +23,10 @@ def cancel_scope(given_up: threading.Event) -> Iterator[None]:
 
 
 def check() -> None:
-    """Asked between two steps of long work.
+    """Stop if the current scope was cancelled; called between steps of long work.
 
     Raises:
-        InferenceError: Who asked for the work no longer waits for it, and so does not hear of this either.
+        InferenceError: The work was cancelled. Its caller no longer waits, and does not see this error.
     """
     given_up = _given_up.get()
     if given_up is not None and given_up.is_set():

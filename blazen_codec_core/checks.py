@@ -14,40 +14,40 @@ from .validation import MAX_CHANNELS, Pcm, check_audio, check_few, is_int
 
 
 def check_pcm(spec: CodecSpec, pcm: Any, sample_rate: int, *, empty: bool = False) -> Pcm:
-    """The audio as float32 `(channels, samples)`; `empty` says whether there may be none.
+    """Convert audio for a model to float32 `(channels, samples)`; `empty` allows no samples.
 
     Raises:
-        InvalidInput: It is not audio for this model.
+        InvalidInput: The audio or its sample rate is invalid for this model.
     """
     array = check_audio(pcm, empty=empty)
     if not is_int(sample_rate) or sample_rate != spec.sample_rate:
         raise InvalidInput(
-            f"{spec.name} takes audio at {spec.sample_rate} Hz, not {sample_rate!r}; "
-            "resample it first, for instance with blazen_codec_core.resample"
+            f"sample rate is {sample_rate!r}; {spec.name} takes {spec.sample_rate} Hz. "
+            "Resample the audio first, for instance with blazen_codec_core.resample"
         )
     check_channels(spec, array.shape[0])
     return array
 
 
 def check_items(items: Any) -> Sequence[Any]:
-    """Raises `InvalidInput` unless this is a batch: a list, or something like one."""
+    """Raise `InvalidInput` unless `items` is a list or a similar sequence."""
     if not isinstance(items, Sequence | np.ndarray) or isinstance(items, str | bytes):
-        raise InvalidInput(f"a batch is a list of pieces, not {type(items).__name__}")
+        raise InvalidInput(f"batch is {type(items).__name__}; expected a list")
     return items  # type: ignore[return-value]
 
 
 def check_piece(spec: CodecSpec, pcm: Any, channels: int) -> Pcm:
-    """The next piece of a stream of so many channels; it may be empty."""
+    """Convert a chunk of a stream with `channels` channels; it may be empty."""
     array = check_pcm(spec, pcm, spec.sample_rate, empty=True)
     if array.shape[0] != channels:
-        raise InvalidInput(f"this session is of {channels} channels, the audio has {array.shape[0]}")
+        raise InvalidInput(f"audio has {array.shape[0]} channels; the session has {channels}")
     return array
 
 
 def check_channels(spec: CodecSpec, channels: int) -> None:
-    """Raises `InvalidInput` unless this model takes so many channels."""
+    """Raise `InvalidInput` if the model does not support this number of channels."""
     if not is_int(channels):
-        raise InvalidInput(f"a number of channels is a whole number, not {channels!r}")
+        raise InvalidInput(f"channels is {channels!r}; expected an integer")
     if spec.channels == 1:
         check_few(channels, least=1)
     if spec.channels > 1 and channels != spec.channels:
@@ -55,9 +55,11 @@ def check_channels(spec: CodecSpec, channels: int) -> None:
 
 
 def check_tokens(spec: CodecSpec, tokens: CodecTokens) -> None:
-    """Raises `InvalidTokens` unless these are of this model."""
+    """Raise `InvalidTokens` if the tokens do not fit the model."""
     if not isinstance(tokens, CodecTokens):
-        raise InvalidTokens(f"these are {type(tokens).__name__}, not CodecTokens; see CodecTokens.from_codes and decode_tokens")
+        raise InvalidTokens(
+            f"tokens are {type(tokens).__name__}; expected CodecTokens. See CodecTokens.from_codes and decode_tokens"
+        )
     if tokens.codec != spec.identity:
         raise InvalidTokens(f"tokens of {tokens.codec} cannot be decoded by {spec.identity}")
     if tokens.num_codebooks not in spec.usable_codebooks:
@@ -69,14 +71,14 @@ def check_tokens(spec: CodecSpec, tokens: CodecTokens) -> None:
             raise InvalidTokens(f"{name} is {getattr(tokens, name)}, but {spec.name} has {getattr(spec, name)}")
     for name in tokens.extra:
         if name not in spec.token_extras:
-            raise InvalidTokens(f"these tokens say {name}, which {spec.name} does not know")
+            raise InvalidTokens(f"tokens have the extra {name}, which {spec.name} does not support")
     if tokens.scales is not None and not (spec.segment and spec.segment.normalized):
-        raise InvalidTokens(f"these tokens have scales, which {spec.name} does not know")
+        raise InvalidTokens(f"tokens have scales, which {spec.name} does not support")
     if tokens.channels != tokens.streams * spec.channels or tokens.streams > MAX_CHANNELS:
         raise InvalidTokens(f"{tokens.streams} streams cannot be {tokens.channels} channels of {spec.name}")
 
 
 def check_blocks(spec: CodecSpec, frames: int) -> None:
-    """Raises `InvalidTokens` unless so many frames are whole blocks, and not none."""
+    """Raise `InvalidTokens` unless `frames` is a positive multiple of the model's block."""
     if not frames or frames % spec.block_frames:
-        raise InvalidTokens(f"{spec.name} decodes whole blocks of {spec.block_frames} frames; there are {frames}")
+        raise InvalidTokens(f"tokens have {frames} frames; {spec.name} decodes multiples of {spec.block_frames}")

@@ -1,18 +1,18 @@
-"""Every error a user of a codec can meet.
+"""Error classes of the public interface.
 
     CodecError
     ├── UnknownCodec            no installed plugin provides that name
-    ├── AmbiguousCodec          more than one does
+    ├── AmbiguousCodec          several plugins provide that name
     ├── PluginError             a plugin is broken
     ├── EngineNotAvailable      an optional package is missing
     ├── DeviceUnavailable       the model cannot run on that device
-    ├── WeightsUnavailable      the weights cannot be had, or are not the right ones
-    ├── InvalidInput            audio or options that make no sense
-    │   └── DiskTrouble         the disk takes no file, whatever it is called
-    ├── InvalidTokens           tokens that this codec cannot have made
-    ├── CorruptFile             a file that is not what it claims to be
+    ├── WeightsUnavailable      the weights cannot be found, downloaded or used
+    ├── InvalidInput            invalid audio or options
+    │   └── DiskTrouble         the disk is full, read-only or failing
+    ├── InvalidTokens           tokens that do not fit the codec
+    ├── CorruptFile             a file that is damaged or has another format
     ├── InferenceError          the network failed while running
-    └── NotYetImplemented       the codec cannot do this
+    └── NotYetImplemented       the codec does not support this
 
 Each message says what was wrong and what to do about it. Notices are warnings, for `warnings.filterwarnings`: `LicenseNotice`,
 `OtherWeightsNotice`, `UnknownSettingsNotice`, `SlowerNotice`.
@@ -22,8 +22,8 @@ from __future__ import annotations
 
 
 def reason(error: BaseException) -> str:
-    """The first line of what another library's exception says, or its type where it says nothing."""
-    details = getattr(error, "errors", None)  # pydantic's, whose first line only counts them
+    """Return the first line of another library's error message, or its type if the message is empty."""
+    details = getattr(error, "errors", None)  # pydantic's first line only states the number of errors
     if callable(details):
         first = details()[0]
         return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
@@ -31,10 +31,10 @@ def reason(error: BaseException) -> str:
 
 
 class CodecError(Exception):
-    """The root: catching this catches everything this project raises on purpose."""
+    """Base class of all expected errors."""
 
     def __str__(self) -> str:
-        """The message, in characters that can be printed: names of files and tensors may hold halves of them."""
+        """Return the message in printable characters; names of files and tensors may contain unpaired surrogates."""
         return super().__str__().encode("utf-8", "backslashreplace").decode()
 
 
@@ -47,15 +47,15 @@ class AmbiguousCodec(CodecError, LookupError):
 
 
 class PluginError(CodecError):
-    """A plugin could not be loaded, or returned something that is not what its hook promises."""
+    """A plugin could not be loaded, or a hook returned an object of the wrong type."""
 
 
 class EngineNotAvailable(CodecError):
-    """A package that is needed for this, and comes with an extra, is not installed."""
+    """A required optional package is not installed."""
 
 
 class DeviceUnavailable(CodecError):
-    """The device does not exist here, or the model does not run on it."""
+    """The device does not exist, or the model does not run on it."""
 
 
 class WeightsUnavailable(CodecError):
@@ -67,7 +67,7 @@ class InvalidInput(CodecError, ValueError):
 
 
 class DiskTrouble(InvalidInput):
-    """A file that is not written for want of room, or as the disk fails or is read-only: the next one would not be either."""
+    """A file cannot be written because the disk is full, read-only or failing, which would affect any file."""
 
 
 class InvalidTokens(CodecError, ValueError):
@@ -75,11 +75,11 @@ class InvalidTokens(CodecError, ValueError):
 
 
 class CorruptFile(CodecError):
-    """A file that cannot be read as what it claims to be."""
+    """A file that is damaged or has another format."""
 
 
 class InferenceError(CodecError, RuntimeError):
-    """The network failed while running, for instance for want of memory."""
+    """The network failed while running, for instance because it ran out of memory."""
 
 
 class NotYetImplemented(CodecError, NotImplementedError):
@@ -87,16 +87,16 @@ class NotYetImplemented(CodecError, NotImplementedError):
 
 
 class LicenseNotice(UserWarning):
-    """Notice about the licence of weights; shown once for each model."""
+    """Notice about the licence of weights; shown once per model."""
 
 
 class SlowerNotice(UserWarning):
-    """Notice of what keeps a codec from being as fast as it could be here; shown once."""
+    """Notice about a setup in which a codec runs slower than it could; shown once."""
 
 
 class OtherWeightsNotice(UserWarning):
-    """Tokens that are decoded with other weights than made them; shown once for each pair."""
+    """Notice that tokens are decoded with other weights than they were made with; shown once per pair."""
 
 
 class UnknownSettingsNotice(UserWarning):
-    """Settings in a config that this release does not know, and has left out of account."""
+    """Notice about settings in a config that this release does not know and ignores."""

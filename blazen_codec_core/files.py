@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic file writing, and helpers for paths and folders."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from .errors import DiskTrouble, InvalidInput
 from .forks import Anew
 
 _unfinished: Anew[set[Path]] = Anew(set)
-"""Temporary files of `replacing` that exist now, in all threads."""
+"""Existing temporary files of `replacing`, in all threads."""
 OF_THE_DISK = frozenset({
     errno.ENOSPC, errno.EFBIG, errno.EROFS, errno.EIO, errno.ENXIO, errno.ENODEV, errno.EMFILE, errno.ENFILE,
     *(getattr(errno, name) for name in ("EDQUOT", "ESTALE") if hasattr(errno, name)),
 })  # fmt: skip
-"""Errors that have nothing to do with the name of a file, and would come back with the next one."""
+"""Errors that are independent of the file name, and would recur with the next file."""
 
 
 def existing(path: str | PathLike[str]) -> Path:
-    """A path at which there is a file.
+    """Return a path after checking that it is a file.
 
     Raises:
-        InvalidInput: There is none.
+        InvalidInput: There is no file.
     """
     if not isinstance(path, str | PathLike) or not os.path.isfile(path):
         raise InvalidInput(f"{path!s} is not a file")
@@ -37,10 +37,10 @@ def existing(path: str | PathLike[str]) -> Path:
 
 
 def contents(path: str | PathLike[str]) -> bytes:
-    """All that is in a file.
+    """Read a whole file.
 
     Raises:
-        InvalidInput: There is none, or it cannot be read.
+        InvalidInput: The file does not exist or cannot be read.
     """
     try:
         return existing(path).read_bytes()
@@ -49,10 +49,10 @@ def contents(path: str | PathLike[str]) -> bytes:
 
 
 def opened(path: str | PathLike[str]) -> BufferedReader:
-    """Open a regular file, or what links lead to, to be read; others, such as a pipe that would be waited for, are not opened.
+    """Open a regular file for reading, following links. Other kinds, such as pipes, which would block, are refused.
 
     Raises:
-        OSError: It is none, or cannot be read.
+        OSError: The path is not a regular file, or cannot be read.
     """
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError(errno.EINVAL, "it is no regular file", str(path))
@@ -60,16 +60,16 @@ def opened(path: str | PathLike[str]) -> BufferedReader:
 
 
 def unwritten(path: str | PathLike[str], error: OSError, what: str = "cannot be written") -> InvalidInput:
-    """Return the error of a file that is not written: `DiskTrouble` where any other would not be either."""
+    """Return the error for a file that cannot be written: `DiskTrouble` if it would affect any file."""
     kind = DiskTrouble if error.errno in OF_THE_DISK else InvalidInput
     return kind(f"{path} {what}: {error.strerror or error}")
 
 
 def _replaceable(path: str | PathLike[str]) -> Path:
-    """Resolve the path of a file to write, through symbolic links; never a device, a pipe or a folder.
+    """Resolve symbolic links of a path to write; refuse devices, pipes and folders.
 
     Raises:
-        InvalidInput: It is one of those, or no path at all.
+        InvalidInput: The path is not that of a regular or new file.
     """
     try:
         target = Path(os.path.realpath(path))
@@ -77,12 +77,12 @@ def _replaceable(path: str | PathLike[str]) -> Path:
     except (OSError, ValueError, TypeError) as error:
         raise InvalidInput(f"{path!r} cannot be written: {error}") from error
     if taken and not os.path.isfile(target):
-        raise InvalidInput(f"{path} cannot be written: it is there, and is no regular file that could be replaced")
+        raise InvalidInput(f"{path} cannot be written: it exists and is not a regular file")
     return target
 
 
 def replaced_by(temporary: Path) -> Path | None:
-    """The file, whose name has a suffix, that a temporary path of `replacing` was to replace; `None` if it is no such path."""
+    """Return the target of a temporary path of `replacing`; `None` for other paths."""
     found = re.fullmatch(r"\.(.+)\.[0-9a-f]{8}", temporary.stem, re.DOTALL)
     return temporary.with_name(found[1]) if found and Path(found[1]).suffix == temporary.suffix else None
 
@@ -92,14 +92,15 @@ def walk(
     suffixes: Collection[str] | None = None,
     unreadable: Callable[[str, OSError], object] | None = None,
 ) -> Iterator[str]:
-    """Names, relative to a folder, of the files in it and below that have one of those suffixes, in whatever case.
+    """Yield the relative paths of files with given suffixes (case-insensitive) in a folder tree.
 
-    They are sorted folder by folder, so that only one is in memory at a time. What is hidden is passed over, and so is a link
-    back to a folder that it is in.
+    Paths are sorted per folder, so that only one folder is in memory at a time. Hidden entries, and links to a parent folder, are
+    skipped.
 
     Args:
-        suffixes: Those of all files if not given.
-        unreadable: Told the name of a folder below that cannot be read, and why, instead of raising.
+        folder: Root folder.
+        suffixes: Suffixes with the dot, in lower case; all files if not given.
+        unreadable: Called with a subfolder that cannot be read, and the error, instead of raising.
 
     Raises:
         InvalidInput: A folder cannot be read.
@@ -114,7 +115,7 @@ def _walk(
     unreadable: Callable[[str, OSError], object] | None,
     above: tuple[tuple[int, int], ...],
 ) -> Iterator[str]:
-    """`above` are the folders that it is in, by device and inode."""
+    """Walk the subfolder `below`; `above` has the device and inode of its parents."""
     try:
         status = os.stat(folder / below)
         here = (status.st_dev, status.st_ino)
@@ -142,10 +143,10 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def make_folder(path: str | PathLike[str]) -> None:
-    """Sees to it that there is a folder.
+    """Create a folder unless it exists.
 
     Raises:
-        InvalidInput: It cannot be made.
+        InvalidInput: The folder cannot be created.
     """
     try:
         os.makedirs(path, exist_ok=True)
@@ -155,19 +156,19 @@ def make_folder(path: str | PathLike[str]) -> None:
 
 @contextmanager
 def replacing(path: str | PathLike[str]) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; it takes the place of `path` if the block ends well, else it goes away.
+    """Yield a temporary path that replaces `path` if the block succeeds, and is removed otherwise.
 
-    Where `path` is a symbolic link, it takes the place of what that points to.
+    If `path` is a symbolic link, its target is replaced.
 
     Raises:
-        InvalidInput: The file cannot be written there; `DiskTrouble` where no other can be either.
+        InvalidInput: The file cannot be written; `DiskTrouble` if no other file could be either.
     """
     path = _replaceable(path)
     temporary, is_ours = path.with_name(f".{path.name}.{secrets.token_hex(4)}{path.suffix}"), True
     try:
-        _unfinished.own.add(temporary)  # before it is there: an interrupt may come as soon as it is
+        _unfinished.own.add(temporary)  # registered before it exists, because an interrupt may follow its creation
         try:
-            os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))  # less what the umask takes
+            os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))  # minus the umask
         except FileExistsError:
             is_ours = False
             raise
@@ -185,7 +186,7 @@ def replacing(path: str | PathLike[str]) -> Iterator[Path]:
 
 
 def discard_unfinished() -> None:
-    """Remove half-written files, for a process that ends without unwinding."""
+    """Remove unfinished files, for a process that ends without unwinding."""
     for temporary in list(_unfinished.own):
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

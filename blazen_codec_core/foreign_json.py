@@ -1,4 +1,4 @@
-"""JSON that somebody else wrote: read in one place, with limits, and with one kind of error for whatever is wrong with it."""
+"""Parser of untrusted JSON, with limits and a single error class."""
 
 from __future__ import annotations
 
@@ -11,41 +11,42 @@ from typing import Any
 from .errors import reason
 
 DEEPEST = 64
-"""Levels of lists and objects that are in each other."""
+"""Deepest nesting of lists and objects."""
 LARGEST = 64 << 20
-"""Bytes or characters of a text."""
+"""Largest text in bytes or characters."""
 MOST_VALUES = 1 << 20
-"""Values in a text, as its commas and brackets count them: a list of two characters takes a hundred bytes of memory."""
+"""Most values in a text, counted by commas and brackets: the two characters `[]` become a hundred bytes in memory."""
 NOT_NUMBERS = frozenset({"NaN", "Infinity", "-Infinity"})
-"""Literals that Python writes, and JSON does not have."""
+"""Literals that Python writes but JSON does not allow."""
 SURROGATE = re.compile("[\ud800-\udfff]|\\\\u[dD][89a-fA-F]")
-"""Half of a character, or what may be the escape of one."""
+"""An unpaired surrogate, or an escape that may be one."""
 BRACKETS = re.compile(r'[\[\]{}]|"(?:\\.|[^"\\])*"?', re.DOTALL)
-"""Brackets, and strings, in which they are none."""
+"""Brackets, and strings, in which brackets do not count."""
 LENIENT = json.JSONDecoder()
 
 
 class NotJson(ValueError):
-    """Error in a text, as a predicate: "is no JSON: …". Callers that read a file turn it into an error of that file."""
+    """Error in a text, phrased as a predicate ("is not JSON: …"), so that callers can put a file name before it."""
 
 
 class TooMuch(NotJson):
-    """JSON that is too deep, too large or too long, though it may be whole."""
+    """JSON that exceeds a limit, but may be valid."""
 
 
 def parse(
     text: str | bytes, *, deepest: int = DEEPEST, largest: int = LARGEST, most: int = MOST_VALUES, lenient: bool = False
 ) -> Any:
-    """Return what a text says.
+    """Parse JSON.
 
     Args:
-        deepest: Levels that may be in each other.
-        largest: Bytes or characters that there may be.
-        most: Values that there may be.
-        lenient: Take NaN and infinities, and halves of characters (surrogates), as programs and file systems write them.
+        text: JSON text.
+        deepest: Deepest nesting.
+        largest: Largest text in bytes or characters.
+        most: Most values.
+        lenient: Accept NaN, infinities and unpaired surrogates, which programs and file systems produce.
 
     Raises:
-        NotJson: It is no JSON, too large or too deep, or has a number that is too long.
+        NotJson: The text is not JSON, or exceeds a limit.
     """
     _check_size(text, largest, most)
     with _complaining(deepest):
@@ -57,22 +58,22 @@ def parse(
 
 
 def parse_object(text: str | bytes, **limits: Any) -> dict[str, Any]:
-    """Return the object that a text says; arguments as `parse`.
+    """Parse a JSON object; arguments as for `parse`.
 
     Raises:
-        NotJson: It says none.
+        NotJson: The text is not a JSON object.
     """
     found = parse(text, **limits)
     if not isinstance(found, dict):
-        raise NotJson(f"is no object, but {_shortly(found)}")
+        raise NotJson(f"is not an object, but {_shortly(found)}")
     return found
 
 
 def parse_next(text: str, at: int, *, deepest: int = DEEPEST, most: int = MOST_VALUES) -> tuple[Any, int]:
-    """Return the value that begins at a place in a text, and where it ends; leniently, and as `parse` otherwise.
+    """Parse the value at an index of a text, leniently; return it and the index of its end.
 
     Raises:
-        NotJson: There is none, or it goes on beyond the text.
+        NotJson: There is no value, or it is incomplete.
     """
     if len(text) - at > most and text[at : at + 1] in ("[", "{"):
         if not (end := end_of(text, at)):
@@ -85,7 +86,7 @@ def parse_next(text: str, at: int, *, deepest: int = DEEPEST, most: int = MOST_V
 
 
 def is_deeper(value: Any, most: int) -> bool:
-    """Return whether lists and mappings lie in each other more than so many times."""
+    """Tell whether lists and dictionaries are nested more than `most` levels deep."""
     level = [value]
     for _ in range(most):
         nested = [own.values() if isinstance(own, dict) else own for own in level if isinstance(own, dict | list)]
@@ -94,7 +95,7 @@ def is_deeper(value: Any, most: int) -> bool:
 
 
 def end_of(text: str, at: int) -> int:
-    """Return where an array or object that begins at a place ends, 0 where it goes on."""
+    """Return the end index of the array or object at an index; 0 if it is incomplete."""
     depth = 0
     for token in BRACKETS.finditer(text, at):
         depth += (token[0] in "[{") - (token[0] in "]}")
@@ -104,10 +105,10 @@ def end_of(text: str, at: int) -> int:
 
 
 def _check_size(text: str | bytes, largest: int, most: int) -> None:
-    """Raise `TooMuch` where a text is larger than it may be, or would take far more memory than it has characters."""
+    """Raise `TooMuch` if a text is too large, or has too many values."""
     if len(text) > largest:
-        raise TooMuch(f"is {len(text)} characters of JSON, and {largest} at most are read")
-    if len(text) > most:  # no text has more values than characters
+        raise TooMuch(f"has {len(text)} characters of JSON; at most {largest} are read")
+    if len(text) > most:  # a text has at most as many values as characters
         marks: tuple[Any, ...] = (",", "[", "{") if isinstance(text, str) else (b",", b"[", b"{")
         if sum(text.count(mark) for mark in marks) > most:
             raise TooMuch(f"holds more than {most} values")
@@ -115,17 +116,17 @@ def _check_size(text: str | bytes, largest: int, most: int) -> None:
 
 @contextmanager
 def _complaining(deepest: int) -> Iterator[None]:
-    """Makes `NotJson` of what Python's own reader raises."""
+    """Convert errors of Python's parser to `NotJson`."""
     try:
         yield
     except NotJson:
         raise
     except RecursionError as error:
         raise _too_deep(deepest) from error
-    except ValueError as error:  # also of bytes that are no UTF-8
+    except ValueError as error:  # includes invalid UTF-8
         if "integer string conversion" in str(error):
-            raise TooMuch("has a number of more digits than are read") from error
-        raise NotJson(f"is no JSON: {reason(error)}") from error
+            raise TooMuch("has a number with too many digits") from error
+        raise NotJson(f"is not JSON: {reason(error)}") from error
 
 
 def _check_depth(found: Any, deepest: int) -> None:
@@ -138,14 +139,14 @@ def _too_deep(deepest: int) -> TooMuch:
 
 
 def _refuse(literal: str) -> Any:
-    raise NotJson(f"is no JSON: {literal} is no number there")
+    raise NotJson(f"is not JSON: {literal} is not allowed")
 
 
 def _check_characters(found: Any) -> None:
     try:
         json.dumps(found, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        raise NotJson(f"has half a character, {error.object[error.start]!a}") from error
+        raise NotJson(f"has an unpaired surrogate, {error.object[error.start]!a}") from error
 
 
 def _shortly(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Forked children: things that they may not share with their parent, of whose threads only the one that forked is there."""
+"""Fork safety: per-process objects, and forks that wait for critical sections of other threads."""
 
 from __future__ import annotations
 
@@ -14,41 +14,41 @@ from typing import Any, Generic, Self, TypeVar, overload
 T = TypeVar("T")
 _all: weakref.WeakSet[Anew[Any]] = weakref.WeakSet()
 LONGEST_WAIT = 180.0
-"""Seconds that a fork waits for what other threads do. Longer than that, they may be waiting for the fork."""
+"""Timeout in seconds of a fork that waits for other threads, which may in turn wait for the fork."""
 GIVE_WAY = 10.0
-"""Seconds that what would hold forks off waits for one that is waiting."""
+"""Timeout in seconds for which new critical sections give way to a waiting fork."""
 _LOOK = 0.001
-"""Seconds after which either looks again. No lock is held meanwhile: an interrupt at the wrong moment would leave it locked."""
+"""Polling interval in seconds. No lock is used, because an interrupt at the wrong moment would leave it locked."""
 _LONGEST_END = 1.0
-"""Seconds that a fork waits for threads that have ended, and whose libraries tidy up."""
+"""Timeout in seconds of a fork that waits for ended threads, whose libraries still clean up."""
 _TASKS = Path("/proc/self/task")
 _forked = False
 _forks: dict[int, float] = {}
-"""Threads that are about to fork, and until when others give way to them."""
+"""Threads that are about to fork, with the time until which others give way."""
 _busy: dict[int, weakref.ref[_Busy]] = {}
 _were_busy: set[int] = set()
-"""Threads, as the system numbers them."""
+"""Native ids of threads that were in a critical section."""
 
 
 class _Busy:
-    """A thread is where no other may fork. It lives as long as the frame that holds it, however that is left."""
+    """Marker that a thread is in a critical section. It lives as long as the frame that holds it, however that frame ends."""
 
     def __init__(self) -> None:
         self.thread, key = threading.get_ident(), id(self)
         _busy[key] = weakref.ref(self, lambda _: _busy.pop(key, None))
 
     def end(self) -> None:
-        """Let others fork."""
+        """Leave the critical section."""
         _busy.pop(id(self), None)
 
 
 class Anew(Generic[T]):
-    """A thing of one process, such as a lock or a pool of threads; in a forked child another one takes its place.
+    """A per-process object, such as a lock or a thread pool; a forked child gets a new one.
 
-    There a lock may be held by a thread that does not exist, and a pool wait for some that do not.
+    In the child, an inherited lock may be held by a thread that does not exist, and a pool may wait for such threads.
 
     Args:
-        make: Called when the thing is first asked for, in each process.
+        make: Creates the object at its first use in each process.
     """
 
     def __init__(self, make: Callable[[], T]) -> None:
@@ -58,19 +58,19 @@ class Anew(Generic[T]):
 
     @property
     def own(self) -> T:
-        """Instance of this process, the same for all of its threads."""
+        """Object of this process, shared by its threads."""
         made = self._made.get("own")
         return self._made.setdefault("own", self._make()) if made is None else made
 
     def forget(self) -> None:
-        """Let the next who asks have a new one."""
+        """Drop the object; the next access creates a new one."""
         self._made.clear()
 
 
 class cached_property(Generic[T]):  # noqa: N801 as Python's own
-    """Property as `functools.cached_property` of Python 3.12: kept in the object, and computed without a lock.
+    """Equivalent of Python 3.12's `functools.cached_property`, which is computed without a lock.
 
-    A fork would find such a lock locked for ever.
+    Such a lock could stay locked for ever in a forked child.
     """
 
     def __init__(self, compute: Callable[[Any], T]) -> None:
@@ -95,26 +95,26 @@ class cached_property(Generic[T]):  # noqa: N801 as Python's own
 
 
 def is_forked_child() -> bool:
-    """Tell whether this process is the fork of one that had loaded this package, and has not begun another program since."""
+    """Tell whether this process was forked, without exec, from one that had loaded this package."""
     return _forked
 
 
 def are_held_off() -> bool:
-    """Tell whether a fork of another thread than the busy ones would wait now."""
+    """Tell whether a fork would wait now, unless it comes from a thread in a critical section."""
     return bool(_busy)
 
 
 @contextmanager
 def held_off() -> Iterator[None]:
-    """Forks of other threads wait: a module is imported, or a library runs that locks what is its own.
+    """Hold off forks of other threads during an import, or a library call that takes locks.
 
-    A child can never import what was being imported, nor take a lock that a thread of its parent had. A fork that waits already
-    goes first.
+    A child could never finish that import, nor take a lock that another thread of its parent held. A fork that already waits goes
+    first.
     """
     _were_busy.add(threading.current_thread().native_id or 0)
     inside = _are_busy(own=True)
     busy = _Busy()
-    while not inside and _must_give_way():  # either a fork sees that we are busy, or we see that it is about to be
+    while not inside and _must_give_way():  # either the fork sees this marker, or this thread sees the fork
         busy.end()
         time.sleep(_LOOK)
         busy = _Busy()
@@ -125,7 +125,7 @@ def held_off() -> Iterator[None]:
 
 
 def _are_busy(own: bool) -> bool:
-    """Tell whether this thread is, or any other."""
+    """Tell whether this thread (`own`), or any other, is in a critical section."""
     me = threading.get_ident()
     return any(busy is not None and (busy.thread == me) is own for busy in [known() for known in list(_busy.values())])
 
@@ -144,7 +144,7 @@ def _before() -> None:
 
 
 def _wait_for_ended_threads() -> None:
-    """Until those are gone that Python has ended: MKL gives back what it kept for them last, behind a lock (seen on Linux)."""
+    """Wait until ended threads are gone: MKL frees their data last, while it holds a lock (seen on Linux)."""
     ended = _were_busy - {thread.native_id for thread in threading.enumerate()}
     end = time.monotonic() + _LONGEST_END
     while any((_TASKS / str(thread)).exists() for thread in ended) and time.monotonic() < end:
@@ -168,5 +168,5 @@ def _after_in_child() -> None:
         thing.forget()
 
 
-if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
     os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)

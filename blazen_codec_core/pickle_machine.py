@@ -1,8 +1,7 @@
-"""A machine for pickles that makes plain values, and of other things only what its subclass knows; no code is reached.
+"""Safe pickle interpreter: makes plain values, and other objects only as defined by a subclass; never runs code.
 
-A pickle is a program for a small machine. Python's own calls whatever the pickle names. On this one a name is a name: it never
-becomes the thing, and what calling it means is for a subclass to say. The opcodes are read by Python's own `pickletools`, which
-executes nothing.
+A pickle is a program for a stack machine. Python's machine imports and calls what the pickle names. Here names stay names, and a
+subclass defines the results of calls. Opcodes are parsed by `pickletools`, which executes nothing.
 """
 
 from __future__ import annotations
@@ -15,31 +14,31 @@ from typing import Any, ClassVar
 
 MARK = object()
 PICKLES = (b"PK", b"\x80")
-"""How checkpoints of PyTorch begin: an archive that holds a pickle, or a pickle."""
+"""Magic bytes of PyTorch checkpoints: an archive with a pickle, or a pickle."""
 MOST_STEPS = 1_000_000
-"""Opcodes of one pickle. Each may make a value a hundred times its size, and takes about a microsecond."""
+"""Most opcodes of a pickle. Each takes about a microsecond, and may make a value a hundred times its size."""
 
 
 @dataclass(frozen=True)
 class Name:
-    """Something that the pickle asks for by its name, `module name`."""
+    """A global that the pickle names, as `module name`."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Opaque:
-    """A thing that would need code, which is neither made nor looked into; `text` is the name of its maker."""
+    """Placeholder for an object that needs code to make; `text` is the name of its constructor."""
 
     text: str
 
 
 class Machine:
-    """The stack and the memo of a pickle.
+    """Interpreter with the stack and the memo of a pickle.
 
     Attributes:
-        names: All that pickles may name.
-        longest_number: Bits of a whole number.
+        names: Globals that pickles may name.
+        longest_number: Largest size of an integer in bits.
     """
 
     names: ClassVar[Collection[str]] = ()
@@ -50,23 +49,23 @@ class Machine:
         self.memo: dict[int, Any] = {}
 
     def make(self, name: str, arguments: tuple[Any, ...]) -> Any:
-        """Call a maker by its name and return the result; `ValueError` if it does not take these arguments."""
+        """Return the result of calling a global; raise `ValueError` if it does not accept the arguments."""
         raise ValueError(f"it calls {name!r} with what that does not take")
 
     def change(self, target: Any, state: Any) -> None:
-        """Completes a thing that was made; `ValueError` where it cannot be changed so."""
+        """Apply a state to an object (opcode BUILD); raise `ValueError` if that is not supported."""
         raise ValueError("a pickle changes what cannot be changed")
 
     def kept_elsewhere(self, said: Any) -> Any:
-        """Return what is kept outside the pickle under this identifier; `ValueError` if nothing is."""
+        """Return the object of a persistent id; raise `ValueError` if there is none."""
         raise ValueError("a pickle asks for what is kept elsewhere")
 
     def is_key(self, key: Any) -> bool:
-        """Tell whether a dictionary may have such a key. Hashing what is nested deeply would end the process."""
+        """Tell whether a dictionary may have this key. Hashing a deeply nested key would crash the process."""
         return isinstance(key, str)
 
     def unknown(self, text: str) -> Name:
-        """A name that is none of `names`; `ValueError` where there may be no others."""
+        """Handle a global that is not in `names`; raise `ValueError` by default."""
         raise ValueError(f"it asks for {text[:80]!r}, which is neither an array nor a plain value")
 
     def pop(self) -> Any:
@@ -118,10 +117,10 @@ class Machine:
         target.update(zip(items[::2], items[1::2], strict=True))
 
     def run(self, data: bytes, start: int = 0) -> tuple[Any, int]:
-        """Run a pickle, and return its value and the offset of its end.
+        """Interpret a pickle; return its value and end offset.
 
         Raises:
-            ValueError: It breaks off, is too long, or holds or asks for anything else than `names`.
+            ValueError: The pickle is truncated, too long, or needs anything but `names`.
         """
         stream = io.BytesIO(data)
         stream.seek(start)
@@ -152,7 +151,7 @@ def _long(machine: Machine, value: int) -> None:
 
 def _stack_global(machine: Machine, _: Any) -> None:
     name, module = machine.pop(), machine.pop()
-    if not isinstance(name, str) or not isinstance(module, str):  # printing other things may take more memory than there is
+    if not isinstance(name, str) or not isinstance(module, str):  # formatting other objects may exhaust memory
         raise ValueError("it asks for what has no name")
     machine.stack.append(machine.named(f"{module} {name}"))
 
@@ -168,7 +167,7 @@ def _set_item(machine: Machine, _: Any) -> None:
 
 
 def _new(machine: Machine, _: Any) -> None:
-    machine.reduce()  # of a class, which is a name as well
+    machine.reduce()  # classes are names as well
 
 
 def _new_with_names(machine: Machine, _: Any) -> None:

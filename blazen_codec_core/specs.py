@@ -1,4 +1,4 @@
-"""Descriptions of models that plugins give, as frozen data. Importing this costs no more than pydantic."""
+"""Specs: descriptions of models by plugins, as frozen data. Importing this module imports only pydantic."""
 
 from __future__ import annotations
 
@@ -27,14 +27,13 @@ class _Frozen(BaseModel):
 
 
 class DeviceCapabilities(_Frozen):
-    """Devices and floating types that a model runs on, and its ways to run.
+    """Devices, floating types and modes that a model supports.
 
     Attributes:
         devices: PyTorch device types, best first.
-        dtypes: Floating types of the network; tokens are promised equal to the authors' in `float32` only.
-        streams: In which directions sessions take the signal in pieces, in bounded memory, and give what the whole gives. In
-            another one, asking for a session raises `NotYetImplemented`.
-        batches: Signals of different lengths can run side by side. Where they do not, a batch runs one after the other.
+        dtypes: Floating types of the network. Only `float32` guarantees the authors' tokens.
+        streams: Directions in which sessions are chunk-exact in bounded memory. Other directions raise `NotYetImplemented`.
+        batches: Signals of different lengths can run as one batch. Otherwise they run one after the other.
     """
 
     devices: tuple[str, ...] = ("cpu",)
@@ -44,27 +43,27 @@ class DeviceCapabilities(_Frozen):
 
 
 LAYERS = DeviceCapabilities(devices=("cuda", "mps", "cpu"), dtypes=("float32", "tfloat32", "bfloat16", "float16"))
-"""Of networks made of the layers in `nn`."""
+"""Capabilities of networks made of the layers in `nn`."""
 
 
 def is_commit(revision: str | None) -> bool:
-    """Tell whether a revision of a repository names one state of it for ever."""
+    """Tell whether a revision of a repository is a commit, and so immutable."""
     return revision is not None and re.fullmatch(r"[0-9a-f]{40}", revision) is not None
 
 
 class WeightSource(_Frozen):
-    """Place of a model's weights: inside an installed package, on the Hugging Face Hub, or at an address.
+    """Source of a model's weights: an installed package, the Hugging Face Hub, or a URL.
 
     Attributes:
-        file: The file's name.
-        package: The package that ships it.
-        repo: The Hub repository that publishes it.
-        url: The address of the folder that publishes it.
-        revision: Of the repository: a branch, tag or commit. Only a commit, in 40 hexadecimal digits, is the same tomorrow.
-        config_file: A file beside it that describes the architecture, checked against the spec.
-        caches: Where the publisher's own tool keeps the file once downloaded, `~` and `$VARIABLES` included; looked at before
-            anything is downloaded from `url`.
-        sha256: Of the file, or as much of its start as is known.
+        file: File name.
+        package: Package that ships the file.
+        repo: Hub repository.
+        url: URL of the folder.
+        revision: Branch, tag or commit of the repository. Only a commit of 40 hexadecimal digits is immutable.
+        config_file: File in the same place that describes the architecture, checked against the spec.
+        caches: Paths where the publisher's own tool caches the file, with `~` and `$VARIABLES`; tried before a download from
+            `url`.
+        sha256: Digest of the file, or a prefix of it.
     """
 
     file: str
@@ -84,23 +83,22 @@ class WeightSource(_Frozen):
 
     @property
     def is_pinned(self) -> bool:
-        """Tell whether it is known which file it is: it ships with a package, or has a digest or a commit."""
+        """True if a package, a digest or a commit determines the file."""
         return bool(self.package or self.sha256 or (self.repo and is_commit(self.revision)))
 
     @property
     def place(self) -> str:
-        """Place of the file, for people."""
+        """Display name of the place."""
         return f"{self.url}{self.file}" if self.url else f"{self.file} in {self.package or self.repo}"
 
 
 class Segment(_Frozen):
-    """Segments that a codec cuts the signal into and treats one by one; the last may be shorter.
+    """Segmentation of a codec that processes a signal in overlapping segments; the last may be shorter.
 
     Attributes:
-        length: Samples of a segment.
-        stride: Samples from the start of one to that of the next. Neighbours overlap by the difference, where decoding fades
-            linearly from one to the other.
-        normalized: Whether each is divided by its own scale, which is part of the tokens.
+        length: Samples per segment.
+        stride: Samples between the starts of consecutive segments. Where they overlap, decoding cross-fades linearly.
+        normalized: Each segment is divided by its own scale, which is part of the tokens.
     """
 
     length: Positive
@@ -118,56 +116,58 @@ class Segment(_Frozen):
         return self.length - self.stride
 
     def count(self, samples: int) -> int:
-        """Segments of a signal of so many samples: one starts every `stride` samples until it ends."""
+        """Return the number of segments of a signal of `samples` samples; one starts every `stride` samples."""
         return -(-samples // self.stride)
 
     def frames_of(self, number: int, samples: int, hop_length: int) -> int:
-        """Frames of one of the segments of a signal of so many samples."""
+        """Return the number of frames of segment `number` of a signal of `samples` samples."""
         return -(-min(self.length, samples - number * self.stride) // hop_length)
 
     def frames(self, samples: int, hop_length: int) -> int:
-        """Frames of all segments of a signal of so many samples; all but the last two are whole."""
+        """Return the number of frames of all segments of a signal; all but the last two are complete."""
         count = self.count(samples)
         whole = max(0, count - 2)
         ends = sum(self.frames_of(number, samples, hop_length) for number in range(whole, count))
         return whole * self.length // hop_length + ends
 
     def samples(self, frames: int, hop_length: int) -> int:
-        """The longest signal whose segments have no more than so many frames."""
+        """Return the length of the longest signal whose segments have at most `frames` frames."""
         return bisect.bisect_right(range(frames * hop_length + 1), frames, key=lambda n: self.frames(n, hop_length)) - 1
 
 
 class CodecSpec(_Frozen):
-    """One model. A plugin may subclass this to say more of it, such as which type its architecture is.
+    """Description of one model. Plugins may subclass it, for instance to type the architecture.
 
     Attributes:
-        api_version: The generation of the interface that the plugin is built for, written as a number: `API_VERSION` of the core
-            that it was written against. Where core has another one, the plugin is not used, and its user is told what to upgrade.
-        name: What it is looked up by.
-        family: The codec it is a model of.
-        backend: `module:Class` of the backend; imported when a codec is created, not before.
-        upstream: The same for the authors' own package behind the trait, where there is one.
-        aliases: Other names, such as the repository that publishes the weights.
-        default: Whether the family's name alone means this model.
-        sample_rate: In hertz.
-        channels: Of the network. A model of one channel runs the channels of its input as separate streams.
-        hop_length: Samples a frame of the finest codebook.
-        strides: Frames a token of each codebook covers, coarsest meaning largest.
-        codebook_size: Entries a codebook.
-        codebook_choices: How many of the first codebooks can be used; all of them only, if empty.
-        default_codebooks: How many are used where nothing else is asked for; all of them, if not given.
-        block_frames: Tokens are decoded in multiples of this many frames.
-        padded: Whether audio is padded with zeros to a multiple of `block_frames`; otherwise the network ends a signal of any
-            length by itself.
-        segment: How the signal is cut, for a codec that treats it in segments.
-        token_extras: What its tokens may say besides; see `CodecTokens.extra`.
-        tile_frames: Frames that run through the network at a time; a multiple of `block_frames`.
-        weights: Where its weights are.
-        file_names: Other names that a folder's weights may have, such as a trainer's.
-        mirrors: Other places that have them, tried in this order.
-        license: Of the weights, as their publisher states it.
-        license_notice: What a user has to be told once about it, such as that it is non-commercial.
-        architecture: What decides the network's shape; a config published beside the weights is held against it.
+        api_version: Interface generation that the plugin is written for, as a literal number: `API_VERSION` of that core. Core
+            rejects plugins of other generations and tells the user what to upgrade.
+        name: Name for look-ups.
+        family: Codec family.
+        description: One-line description.
+        backend: `module:Class` of the backend, imported when a codec is created.
+        upstream: `module:Class` of the wrapper of the authors' package, if there is one.
+        aliases: Other names, such as the repository of the weights.
+        default: The family's name alone means this model.
+        sample_rate: Sample rate in Hz.
+        channels: Channels of the network. A mono model runs the channels of its input as separate streams.
+        hop_length: Samples per frame.
+        strides: Frames per token of each codebook.
+        codebook_size: Entries per codebook.
+        codebook_choices: Usable numbers of codebooks, counted from the first; empty for all codebooks only.
+        default_codebooks: Number of codebooks used by default; all if not given.
+        block_frames: Decoding needs a multiple of this number of frames.
+        padded: Audio is zero-padded to a multiple of `block_frames`. Otherwise the network accepts any length.
+        segment: Segmentation, for codecs that process segments.
+        token_extras: Allowed names in `CodecTokens.extra`.
+        tile_frames: Frames per tile, a multiple of `block_frames`.
+        weights: Primary source of the weights.
+        file_names: Other file names of weights in a folder, such as a trainer's.
+        mirrors: Other sources of the weights, in order of preference.
+        license: Licence of the weights according to their publisher.
+        license_notice: Notice about the licence that is shown once, such as non-commercial use.
+        homepage: URL of the model's page.
+        capabilities: Supported devices, types and modes.
+        architecture: Settings that determine the network; a config published with the weights must match it.
     """
 
     api_version: int
@@ -202,7 +202,7 @@ class CodecSpec(_Frozen):
     @model_validator(mode="before")
     @classmethod
     def _of_this_generation(cls, fields: Any) -> Any:
-        """Asked first, since the fields of another generation may be others."""
+        """Check the generation before the fields, which may differ between generations."""
         if isinstance(fields, dict) and fields.get("api_version", API_VERSION) != API_VERSION:
             raise IncompatiblePlugin(str(fields.get("name")), fields["api_version"])
         return fields
@@ -221,7 +221,7 @@ class CodecSpec(_Frozen):
 
     @property
     def identity(self) -> str:
-        """`family:name`, by which tokens say what made them."""
+        """`family:name`, which identifies the model in tokens."""
         return f"{self.family}:{self.name}"
 
     @property
@@ -230,12 +230,12 @@ class CodecSpec(_Frozen):
 
     @property
     def usable_codebooks(self) -> tuple[int, ...]:
-        """Numbers of codebooks that can be used, in rising order; a number stands for the first codebooks."""
+        """Usable numbers of codebooks, counted from the first, in ascending order."""
         return tuple(sorted(self.codebook_choices)) or (self.num_codebooks,)
 
     @property
     def codebook_numbers(self) -> str:
-        """`usable_codebooks`, for people."""
+        """`usable_codebooks` as text."""
         usable = self.usable_codebooks
         if len(usable) > 2 and usable == tuple(range(usable[0], usable[-1] + 1)):
             return f"{usable[0]} to {usable[-1]}"
@@ -243,55 +243,55 @@ class CodecSpec(_Frozen):
 
     @property
     def used_codebooks(self) -> int:
-        """Number of codebooks that are used by default."""
+        """Default number of codebooks."""
         return self.default_codebooks or self.num_codebooks
 
     @property
     def frame_rate(self) -> float:
-        """Frames of the finest codebook a second, in hertz."""
+        """Frames per second."""
         return self.sample_rate / self.hop_length
 
     @property
     def token_rate(self) -> float:
-        """Tokens a second for each stream, with the default number of codebooks."""
+        """Tokens per second and stream, with the default number of codebooks."""
         return self.tokens_a_second(self.used_codebooks)
 
     @property
     def bandwidth(self) -> float:
-        """Kilobits a second for each stream, with the default number of codebooks."""
+        """Bandwidth in kbps per stream, with the default number of codebooks."""
         return self.kbps(self.used_codebooks)
 
     @property
     def bandwidths(self) -> tuple[float, ...]:
-        """Kilobits a second for each stream that can be had, in rising order."""
+        """Available bandwidths in kbps per stream, in ascending order."""
         return tuple(self.kbps(count) for count in self.usable_codebooks)
 
     @property
     def sources(self) -> tuple[WeightSource, ...]:
-        """Everywhere the weights are published."""
+        """All sources of the weights."""
         return (self.weights, *self.mirrors)
 
     def missing_samples(self, samples: int) -> int:
-        """With how many zeros a signal is padded before it is encoded."""
+        """Return the number of zeros that a signal is padded with before encoding."""
         return -samples % (self.block_frames * self.hop_length) if self.padded else 0
 
     def tokens_a_second(self, codebooks: int) -> float:
-        """Tokens a second for each stream, with the first so many codebooks."""
+        """Return the tokens per second and stream, with the first `codebooks` codebooks."""
         return sum(self.frame_rate / stride for stride in self.strides[:codebooks])
 
     def kbps(self, codebooks: int) -> float:
-        """Kilobits a second for each stream, with the first so many codebooks."""
+        """Return the bandwidth in kbps per stream, with the first `codebooks` codebooks."""
         return self.tokens_a_second(codebooks) * math.log2(self.codebook_size) / 1000
 
     def codebooks_for(self, bandwidth: float | None = None, num_codebooks: int | None = None) -> int:
-        """Number of codebooks for a bandwidth or a number; the default if neither is given.
+        """Resolve a bandwidth or a number of codebooks; the default if neither is given.
 
         Args:
-            bandwidth: Kilobits a second and stream; the nearest that can be had is taken, if it is within 5 %.
-            num_codebooks: How many, in place of a bandwidth.
+            bandwidth: Bandwidth in kbps per stream; the nearest available one within 5 % is used.
+            num_codebooks: Number of codebooks, instead of a bandwidth.
 
         Raises:
-            InvalidInput: The model has no such bandwidth or number, or both were given.
+            InvalidInput: The model does not support the bandwidth or number, or both were given.
         """
         usable = self.usable_codebooks
         if bandwidth is not None and num_codebooks is not None:
@@ -311,7 +311,7 @@ class CodecSpec(_Frozen):
 
 
 def _either(values: Iterable[object]) -> str:
-    """`1, 2 or 4`."""
+    """Format values as `1, 2 or 4`."""
     *others, last = map(str, values)
     return f"{', '.join(others)} or {last}" if others else last
 
@@ -320,21 +320,21 @@ class LoadOptions(_Frozen):
     """Options for loading a codec.
 
     Attributes:
-        device: `auto` for the best that is there, or a PyTorch device such as `cpu` or `cuda:1`.
-        dtype: Floating type of the network. `tfloat32` is float32 whose products are TF32's, on devices that have these.
-        engine: `native`, or `upstream` for the authors' own package.
-        weights: A file, a directory, a Hub id (`owner/name`), `random:SEED`, or `None` for those of the spec.
-        revision: Of the Hub repository, in place of the spec's.
-        cache_dir: Where downloads are kept; the Hub's own default otherwise.
+        device: `auto` for the best available device, or a PyTorch device such as `cpu` or `cuda:1`.
+        dtype: Floating type of the network. `tfloat32` is float32 with TF32 products, on devices that support them.
+        engine: `native`, or `upstream` for the authors' package.
+        weights: A file, a folder, a Hub id (`owner/name`), `random:SEED`, or `None` for the published weights.
+        revision: Revision of the Hub repository, instead of the spec's.
+        cache_dir: Folder for downloads; the Hub's default if not given.
         offline: Never use the network.
-        trust_pickle: Read published pickles of which neither a digest nor a commit is known. No code in one is ever run; still,
-            whoever publishes it may put another in its place.
-        noise: Whether decoders that add noise do so.
-        noise_seed: Which noise; `None` draws a fresh seed for every decode.
-        strict_weights: Refuse tokens that say other weights made them; otherwise `OtherWeightsNotice` is given.
-        architecture: `from-weights` for a model of other settings than the published ones: its config, beside the weights or
-            in them, says what it is. The name then only says which family it is of.
-        graphs: Record the steps of single signals as CUDA graphs: for sessions in small tiles. Segments run as they do.
+        trust_pickle: Read published pickles without a known digest or commit. Code in them is never run, but their publisher can
+            replace them.
+        noise: Let decoders with noise blocks add noise.
+        noise_seed: Seed of the noise; `None` draws a new seed for every decode.
+        strict_weights: Refuse tokens made with other weights; otherwise warn with `OtherWeightsNotice`.
+        architecture: `from-weights` for a model with other settings than the published ones. Its config, beside or in the
+            weights, has the settings; the name determines only the family.
+        graphs: Capture the steps of single signals as CUDA graphs, for sessions with small tiles. Segments are not captured.
     """
 
     device: str = "auto"
@@ -353,10 +353,10 @@ class LoadOptions(_Frozen):
 
     @classmethod
     def of(cls, **options: object) -> LoadOptions:
-        """Checked options; paths may be `pathlib.Path`.
+        """Validate options; paths may be `pathlib.Path`.
 
         Raises:
-            InvalidInput: An option is unknown or has a value it cannot have.
+            InvalidInput: An option is unknown or invalid.
         """
         texts = {
             name: str(v) if name in ("weights", "cache_dir", "device") and v is not None else v for name, v in options.items()

@@ -1,4 +1,4 @@
-"""Recordings through a codec in chunks, in memory that does not grow with their length."""
+"""Encoding and decoding of recordings in chunks, in bounded memory."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from .validation import MAX_AMPLITUDE, Pcm
 
 Advance = Callable[[float], object]
 Progress = Callable[[str, float | None], AbstractContextManager[Advance]]
-"""Told what begins and how many seconds of audio it is, if known; what it gives is told the seconds that are done."""
+"""Progress callback: takes a description and the total in seconds, if known; yields a function that adds seconds done."""
 MOST_PEAK = 2.0
-"""Samples beyond this are remarked upon: 8 or 16 bits in a file of floating point, perhaps."""
+"""Peak above which a remark is made; possibly unscaled 8 or 16 bit samples in a floating-point file."""
 SOURCE_SECONDS = 1.0
-"""By how much a recording may have been longer or shorter than its tokens; resampling rounds by less than a millisecond."""
+"""Tolerated difference in seconds between a recording and its tokens; resampling rounds by less than a millisecond."""
 
 
 def silent(_what: str, _seconds: float | None) -> AbstractContextManager[Advance]:
-    """Progress that nobody watches."""
+    """Discard progress."""
     return nullcontext(lambda _: None)
 
 
 @dataclasses.dataclass(frozen=True)
 class ChannelMap:
-    """Conversion of a recording's channels to those that a codec takes.
+    """Conversion of a recording's channels to those of a codec.
 
     Attributes:
         recorded: Channels of the recording.
-        mixed: They are averaged to one first.
-        codec: Channels of the codec; a single channel is copied to as many.
+        mixed: The channels are averaged to one first.
+        codec: Channels of the codec; a single channel is copied to this number.
     """
 
     recorded: int
@@ -53,7 +53,7 @@ class ChannelMap:
 
     @property
     def copied(self) -> bool:
-        """Tell whether they have to be mixed down again when the tokens are decoded."""
+        """True if a channel is copied, so that decoding must mix the copies down."""
         return self.count > 1 and (self.mixed or self.recorded == 1)
 
     def __call__(self, pcm: Pcm) -> Pcm:
@@ -63,7 +63,7 @@ class ChannelMap:
 
     @property
     def remarks(self) -> list[str]:
-        """Changes to the channels, in words."""
+        """Descriptions of the changes to the channels."""
         made = []
         if self.mixed and self.recorded > 1:
             made.append(f"{self.recorded} channels mixed down to one")
@@ -73,18 +73,19 @@ class ChannelMap:
 
 
 class Recording:
-    """A recording made to suit a codec, as often as it is asked for.
+    """A recording that is converted to a codec's rate and channels, and can be read repeatedly.
 
     Args:
-        opened: Opens it; it is closed after each reading.
-        mono: Its channels are mixed to one.
+        opened: Opens the audio; it is closed after each reading.
+        codec: Codec that determines rate and channels.
+        mono: Mix the channels down to one.
 
     Attributes:
-        seconds: Of audio, as the file's header says; `None` where it does not.
+        seconds: Duration in seconds according to the header; `None` if unknown.
 
     Raises:
-        InvalidInput: There is no such file, or it holds no audio.
-        CorruptFile: It cannot be read.
+        InvalidInput: The file does not exist, or has no audio.
+        CorruptFile: The file cannot be read.
     """
 
     def __init__(self, opened: Callable[[], AudioReader], codec: DynCodecProvider, mono: bool = False) -> None:
@@ -95,30 +96,30 @@ class Recording:
             self.seconds = None if reader.num_samples is None else reader.num_samples / reader.sample_rate
             self.channels = ChannelMap(reader.channels, mono, codec.channels)
         self.read = 0
-        """Samples that there were."""
+        """Number of samples read."""
         self.found: list[str] = []
-        """What a listener should know of what was read, in words, once all has been."""
+        """Anomalies of the recording, complete once all of it was read."""
 
     @classmethod
     def at(
         cls, path: str | PathLike[str], codec: DynCodecProvider, mono: bool = False, truncated: Truncated = "refuse"
     ) -> Recording:
-        """One that is a file; `truncated` is what `AudioReader` takes."""
+        """Make a recording from a file; `truncated` as for `AudioReader`."""
         return cls(lambda: AudioReader(path, truncated=truncated), codec, mono)
 
     @property
     def remarks(self) -> list[str]:
-        """Changes to the recording, in words."""
+        """Descriptions of the changes to the recording."""
         changed = self.sample_rate != self._rate
         resampled = [f"resampled from {self.sample_rate} to {self._rate} Hz"] if changed else []
         return [f"{self.name}: {remark}" for remark in (*resampled, *self.channels.remarks)]
 
     def pieces(self, advance: Advance = lambda _: None) -> Iterator[Pcm]:
-        """`(channels, samples)` at the codec's rate.
+        """Yield chunks `(channels, samples)` at the codec's rate.
 
         Raises:
-            InvalidInput: Samples are no numbers, or far too large; the message says where.
-            CorruptFile: The file is damaged, or shorter than it says.
+            InvalidInput: Samples are not finite or far too large; the message has the position.
+            CorruptFile: The file is damaged, or shorter than its header states.
         """
         self.read, peak = 0, 0.0
         resampler = Resampler(self.sample_rate, self._rate, self.channels.count)
@@ -128,28 +129,30 @@ class Recording:
                 self.read += block.shape[1]
                 yield resampler.push(self.channels(block))
                 advance(block.shape[1] / reader.sample_rate)
-            loud = [f"it reaches {peak:g}, where 1 is full scale; were these integers?"] if peak > MOST_PEAK else []
+            loud = [f"it reaches {peak:g}, where 1 is full scale; possibly unscaled integers"] if peak > MOST_PEAK else []
             self.found = [*reader.remarks, *loud]
             yield resampler.finish()
 
     def _peak(self, block: Pcm) -> float:
-        """The largest magnitude in the next block."""
+        """Return the largest magnitude in the next block; raise `InvalidInput` for invalid samples."""
         peak = max(-float(block.min()), float(block.max()))
         if not peak <= MAX_AMPLITUDE:  # nor NaN
             wrong = ~(np.abs(block) <= MAX_AMPLITUDE)
             channel, sample = min(np.argwhere(wrong), key=lambda place: place[1])
             value, at = block[channel, sample], (self.read + sample) / self.sample_rate
             what = f"a sample of {value:g}" if np.isfinite(value) else "NaN" if np.isnan(value) else "infinity"
-            raise InvalidInput(f"{self.name} holds {what} at {at:.3f} s; audio is nominally -1 … 1. Was it never scaled?")
+            raise InvalidInput(
+                f"{self.name} has {what} at {at:.3f} s; expected nominally -1 … 1. Did you forget to scale integer samples?"
+            )
         return peak
 
     def whole(self) -> Pcm:
-        """All of it at once."""
+        """Read the whole recording."""
         return np.concatenate(list(self.pieces()), axis=1)
 
     @property
     def source(self) -> Source | None:
-        """Source that decoding has to restore, once all has been read; `None` if nothing was changed."""
+        """Original properties that decoding restores, known once all was read; `None` if nothing was changed."""
         if self.sample_rate == self._rate and not self.channels.copied:
             return None
         return Source(self.sample_rate, self.read, 1 if self.channels.copied else None)
@@ -163,11 +166,14 @@ def encode(
     normalize_db: float | None = None,
     progress: Progress = silent,
 ) -> CodecTokens:
-    """The tokens of a recording, which say what was done to it.
+    """Encode a recording; the tokens record its conversion.
 
     Args:
-        bandwidth: In kbps, where the codec has a choice.
-        normalize_db: Bring it to so many LUFS first; the recording is read twice.
+        codec: Codec.
+        recording: Recording.
+        bandwidth: Bandwidth in kbps, for codecs that offer several.
+        normalize_db: Target loudness in LUFS; the recording is read twice.
+        progress: Progress callback.
     """
     level = level_of(recording, codec, normalize_db, progress)
     with progress("encoding", recording.seconds) as advance:
@@ -179,7 +185,7 @@ def encode(
 def level_of(
     recording: Recording, codec: DynCodecProvider, normalize_db: float | None, progress: Progress = silent
 ) -> loudness.Level | None:
-    """Measure a recording, which is read once for that, and return its level; `None` if `normalize_db` is."""
+    """Read a recording to measure its level; `None` if `normalize_db` is `None`."""
     if normalize_db is None:
         return None
     target = loudness.check_target(normalize_db)
@@ -204,12 +210,12 @@ def decode_signal(codec: DynCodecProvider, tokens: CodecTokens, advance: Advance
 
 
 class OutputAligner:
-    """Decoded audio, piece by piece, to the rate and the channels that a recording had, and in the end as long as it.
+    """Streaming conversion of decoded audio to the rate, channels and length of the original.
 
     Args:
-        sample_rate: Of what is decoded, in hertz.
-        recorded_rate: Of the recording.
-        channels: How those that are decoded are made its own.
+        sample_rate: Sample rate of the decoded audio in Hz.
+        recorded_rate: Sample rate of the original in Hz.
+        channels: Conversion of the decoded channels.
     """
 
     def __init__(self, sample_rate: int, recorded_rate: int, channels: ChannelMap) -> None:
@@ -218,11 +224,11 @@ class OutputAligner:
         self._made = 0
 
     def push(self, pcm: Pcm, due: int) -> Pcm:
-        """The next of it; what is ready. In all there are never more than `due` samples."""
+        """Add a chunk and return what is ready; the total never exceeds `due` samples."""
         return self._at_most(self._resampler.push(self._channels(pcm)), due)
 
     def finish(self, due: int) -> Pcm:
-        """The rest, so that in all there are `due` samples; silence, where there was less."""
+        """Return the rest, padded with silence to a total of `due` samples."""
         rest = self._at_most(self._resampler.finish(), due)
         return np.pad(rest, ((0, 0), (0, due - self._made)))
 
@@ -233,10 +239,10 @@ class OutputAligner:
 
 
 class SourceRestorer:
-    """Conversion of decoded audio to the rate, length and channels of the audio that its tokens were made from.
+    """Conversion of decoded audio to the rate, length and channels of the original.
 
     Raises:
-        InvalidTokens: They say that they were made from audio of another length than theirs.
+        InvalidTokens: The original's length in the tokens does not match theirs.
     """
 
     def __init__(self, tokens: CodecTokens) -> None:
@@ -245,13 +251,13 @@ class SourceRestorer:
         seconds = self.num_samples / self.sample_rate
         if abs(seconds - tokens.seconds) > SOURCE_SECONDS:
             made = f"{self.num_samples} samples at {self.sample_rate} Hz"
-            raise InvalidTokens(f"these tokens are {tokens.seconds:.2f} s, but say they were made from {made}")
+            raise InvalidTokens(f"the tokens last {tokens.seconds:.2f} s, but their source has {made}")
         self.channels = ChannelMap(tokens.channels, mixed=source.channels == 1 < tokens.channels, codec=1)
         self._of_tokens = tokens.sample_rate
 
     @property
     def remarks(self) -> list[str]:
-        """Changes to the decoded audio, in words."""
+        """Descriptions of the changes to the decoded audio."""
         changed = self.sample_rate != self._of_tokens
         resampled = [f"resampled from {self._of_tokens} back to {self.sample_rate} Hz"] if changed else []
         return [*resampled, *self.channels.remarks]
@@ -271,13 +277,13 @@ def decode_to_file(
     progress: Progress = silent,
     remark: Callable[[str], object] = lambda _: None,
 ) -> None:
-    """Writes the audio that tokens stand for, with the rate, length and channels of the audio they were made from.
+    """Decode tokens to a file, with the rate, length and channels of the original.
 
     Args:
-        remark: Told what is done to the audio.
+        remark: Called with descriptions of changes to the audio.
 
     Raises:
-        InvalidTokens: They say that they were made from audio of another length than theirs.
+        InvalidTokens: The original's length in the tokens does not match theirs.
         InvalidInput: The file cannot be written.
     """
     for text in SourceRestorer(tokens).remarks:
@@ -292,7 +298,7 @@ def decode_to_file(
 
 
 def restore_to_file(tokens: CodecTokens, pieces: Iterator[Pcm], path: str | PathLike[str]) -> None:
-    """Writes what tokens decoded to as `decode_to_file` does; raises as it does."""
+    """Write decoded audio like `decode_to_file`, with the same errors."""
     restoring = SourceRestorer(tokens)
     sizes = (restoring.sample_rate, restoring.channels.count)
     with writing(Path(path), *sizes, num_samples=restoring.num_samples) as out:

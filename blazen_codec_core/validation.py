@@ -12,27 +12,27 @@ from .errors import CodecError, InvalidInput, InvalidTokens
 Pcm = NDArray[np.float32]
 MAX_CHANNELS = 32
 LOWEST_RATE, HIGHEST_RATE = 1000, 1_000_000
-"""Hertz that audio may be sampled at."""
+"""Allowed sample rates in Hz."""
 MAX_AMPLITUDE = 1000.0
-"""Audio is nominally -1 … 1. Far beyond that it is something else, such as integers that were never scaled."""
+"""Largest allowed magnitude. Audio is nominally -1 … 1; far larger values are probably unscaled integers."""
 
 
 def is_int(value: object) -> TypeGuard[int]:
-    """Tell whether this is a whole number; `True` is none."""
+    """Tell whether a value is an integer and not a boolean."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def check_count(name: str, value: object, least: int) -> int:
-    """Raises `InvalidTokens` unless what is called so is a whole number from `least` on."""
+    """Return an integer of at least `least`; raise `InvalidTokens` for anything else."""
     if not is_int(value) or value < least:
-        raise InvalidTokens(f"{name} is a whole number from {least} on, not {value!r}")
+        raise InvalidTokens(f"{name} is {value!r}; expected an integer of at least {least}")
     return int(value)
 
 
 def as_array(values: Any, complaint: str, kind: type[CodecError] = InvalidTokens) -> NDArray[Any]:
-    """Anything as an array; an error of this kind, beginning with the complaint, where it can be none.
+    """Convert a value to an array; raise an error of class `kind` that starts with `complaint` if that fails.
 
-    Tensors may be on any device and may need gradients. Nothing but the methods they bring is asked for that.
+    Tensors may be on any device and may require gradients. Only their own methods are used, so torch is not imported.
     """
     try:
         for method in ("detach", "cpu"):
@@ -45,22 +45,22 @@ def as_array(values: Any, complaint: str, kind: type[CodecError] = InvalidTokens
 
 
 def audio_array(pcm: Any) -> NDArray[Any]:
-    """Anything as an array; `InvalidInput` where it can be none."""
+    """Convert audio to an array; raise `InvalidInput` if that fails."""
     return as_array(pcm, "this is not an array of audio", InvalidInput)
 
 
 def check_audio(pcm: Any, *, empty: bool = False) -> Pcm:
-    """Audio of any codec as float32 `(channels, samples)`; `empty` says whether there may be none.
+    """Convert audio to float32 `(channels, samples)`; `empty` allows no samples.
 
     Raises:
-        InvalidInput: It is none.
+        InvalidInput: The audio is invalid.
     """
     array = audio_array(pcm)
     if array.ndim not in (1, 2):
-        raise InvalidInput(f"audio has shape (channels, samples) or (samples,), not {array.shape}")
+        raise InvalidInput(f"audio has shape {array.shape}; expected (channels, samples) or (samples,)")
     array = np.atleast_2d(array)
     if array.dtype.kind != "f":
-        raise InvalidInput(f"audio is floating point, nominally -1 … 1, not {array.dtype}; scale integers first")
+        raise InvalidInput(f"audio has type {array.dtype}; expected floating point, nominally -1 … 1. Scale integers first")
     if not array.size and not empty:
         raise InvalidInput("the audio is empty")
     check_few(array.shape[0])
@@ -68,18 +68,18 @@ def check_audio(pcm: Any, *, empty: bool = False) -> Pcm:
     if not np.isfinite(peak):
         raise InvalidInput("the audio holds NaN or infinite samples")
     if peak > MAX_AMPLITUDE:
-        raise InvalidInput(f"the audio reaches {peak:g}; it is nominally -1 … 1. Were these integers that want scaling?")
+        raise InvalidInput(f"the audio reaches {peak:g}; expected nominally -1 … 1. Did you forget to scale integer samples?")
     return np.ascontiguousarray(array, dtype=np.float32)
 
 
 def check_few(channels: int, least: int = 0) -> None:
-    """Raises `InvalidInput` unless audio may have so many channels."""
+    """Raise `InvalidInput` unless the number of channels is between `least` and `MAX_CHANNELS`."""
     if not least <= channels <= MAX_CHANNELS:
         raise InvalidInput(f"{channels} channels; at most {MAX_CHANNELS} are taken. Is the shape (channels, samples)?")
 
 
 def check_rate(sample_rate: Any) -> int:
-    """Raises `InvalidInput` unless this is a sample rate that audio may have, in hertz."""
+    """Return a valid sample rate in Hz; raise `InvalidInput` for anything else."""
     if not is_int(sample_rate) or not LOWEST_RATE <= sample_rate <= HIGHEST_RATE:
-        raise InvalidInput(f"a sample rate is from {LOWEST_RATE} to {HIGHEST_RATE} Hz, not {sample_rate!r}")
+        raise InvalidInput(f"sample rate is {sample_rate!r}; expected {LOWEST_RATE} to {HIGHEST_RATE} Hz")
     return int(sample_rate)

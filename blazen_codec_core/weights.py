@@ -1,6 +1,6 @@
-"""Sources of a model's weights: its package, a path, the Hub, or an address.
+"""Location and download of weights: from a package, a path, the Hub, or a URL.
 
-Only files are found here; reading them is the backend's part.
+This module only finds files; backends read them.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from .specs import CodecSpec, LoadOptions, WeightSource, is_commit
 
 CONFIG = "config.json"
 NAMES = ("model.safetensors", "pytorch_model.bin")
-"""What a directory's weights may be called, the safer format first."""
+"""File names of weights in a folder, the safer format first."""
 SUFFIXES = (".safetensors", ".bin", ".pth", ".th", ".pt", ".ckpt")
-"""Of files that hold weights under a name of their owner's: a folder's only one is taken."""
+"""Suffixes of weights with other names; the only such file in a folder is used."""
 LARGEST = 16 << 30
-"""Bytes of a download."""
+"""Largest download in bytes."""
 TIMEOUT = 30.0
-"""Seconds that a publisher may take to answer."""
+"""Timeout of a download in seconds."""
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
@@ -47,16 +47,16 @@ class RandomWeights:
 
 @dataclass(frozen=True)
 class WeightFile:
-    """Weights on this machine, and the file that describes their architecture, where there is one."""
+    """A local file of weights, with the config of their architecture, if there is one."""
 
     path: Path
     config: Path | None = None
     published: bool = False
-    """Tell whether these are the weights that the spec's licence is about."""
+    """These are the published weights, to which the spec's licence applies."""
 
     @property
     def described_by(self) -> Path | None:
-        """The config to take the settings from: the one that belongs to the file, or any that lies beside it."""
+        """Config with the settings: the one of the file, or a `config.json` beside it."""
         beside = self.path.with_name(CONFIG)
         return self.config or (beside if beside.is_file() else None)
 
@@ -74,32 +74,33 @@ class WeightFile:
 
 
 def locate(spec: CodecSpec, options: LoadOptions) -> RandomWeights | WeightFile:
-    """Finds the weights that the options ask for; see `locate_file`."""
+    """Find the weights for the options; see `locate_file`."""
     return locate_file(spec.sources, spec.name, options, spec.file_names)
 
 
 def locate_file(
     sources: Sequence[WeightSource], name: str, options: LoadOptions, names: Sequence[str] = ()
 ) -> RandomWeights | WeightFile:
-    """Finds the weights that the options ask for, downloading them if need be.
+    """Find the weights for the options; download them if necessary.
 
-    Published ones are taken from wherever they already are on this machine, otherwise from the first place that answers.
+    Published weights are taken from a local copy if there is one, otherwise from the first source that responds.
 
     Args:
-        sources: Where they are published.
-        name: Of what they are of, for messages.
-        names: Other names that the weights may have in a folder.
+        sources: Sources of the published weights.
+        name: Model name for messages.
+        options: Options with `weights`, `offline` and so on.
+        names: Other file names of the weights in a folder.
 
     Raises:
-        WeightsUnavailable: They are not there, cannot be downloaded, or are not the file that the source pins.
-        InvalidInput: `options.weights` is none of the forms it can have.
+        WeightsUnavailable: The weights do not exist, cannot be downloaded, or have another digest.
+        InvalidInput: `options.weights` is invalid.
     """
     asked = options.weights
     if asked is None:
         return published(sources, name, options)
     if asked.startswith("random:"):
         if not re.fullmatch(r"random:\d{1,18}", asked):
-            raise InvalidInput(f"weights {asked!r}: write random:SEED with a whole number, such as random:0")
+            raise InvalidInput(f"weights are {asked!r}; expected random:SEED with an integer, such as random:0")
         return RandomWeights(int(asked.removeprefix("random:")))
     path = home(asked)
     if os.path.isdir(path):
@@ -116,15 +117,15 @@ def locate_file(
 
 
 def published(sources: Sequence[WeightSource], name: str, options: LoadOptions) -> WeightFile:
-    """Find the published weights of these sources, and check them.
+    """Find and verify the published weights of these sources.
 
-    Safetensors come first, and pickles only where there is nothing else.
+    Safetensors are preferred to pickles.
 
     Args:
-        name: Of what it is, for messages.
+        name: Model name for messages.
 
     Raises:
-        WeightsUnavailable: None of them has it, or what was found is another file.
+        WeightsUnavailable: No source has the weights, or their digest differs.
     """
     here = options.model_copy(update={"offline": True})
     problems: list[WeightsUnavailable] = []
@@ -139,20 +140,20 @@ def published(sources: Sequence[WeightSource], name: str, options: LoadOptions) 
             if source.sha256 and not found.sha256.startswith(source.sha256):
                 raise WeightsUnavailable(
                     f"{found.path} has sha256 {found.sha256}, but {name} was published with {source.sha256}. "
-                    "The file was not used: remove it and let it be downloaded again"
+                    "The file was not used. Remove it to download it again"
                 )
             return replace(found, published=True)
     raise WeightsUnavailable("; or: ".join(map(str, problems))) from problems[0]
 
 
 def give_notice(spec: CodecSpec, id: str, found: RandomWeights | WeightFile) -> None:
-    """Warns of the licence of published weights, where it restricts what may be done with them."""
+    """Warn about a restrictive licence of published weights."""
     if spec.license_notice and isinstance(found, WeightFile) and found.published:
-        warnings.warn(f"{id}: {spec.license_notice}", LicenseNotice, stacklevel=1)  # once for each text
+        warnings.warn(f"{id}: {spec.license_notice}", LicenseNotice, stacklevel=1)  # shown once per text
 
 
 def is_offline() -> bool:
-    """Tell whether the environment forbids the network, with the Hub's own `HF_HUB_OFFLINE`."""
+    """Tell whether the environment disables the network (`HF_HUB_OFFLINE`)."""
     with held_off():
         from huggingface_hub import constants
 
@@ -160,12 +161,12 @@ def is_offline() -> bool:
 
 
 def _is_safe(name: str) -> bool:
-    """Tell whether a file is called as safetensors are."""
+    """Tell whether a file name has the suffix of safetensors."""
     return name.endswith(".safetensors")
 
 
 def _trusted(source: WeightSource, options: LoadOptions) -> WeightFile:
-    """Find the file of a source; `WeightsUnavailable` if it is a pickle that nothing pins and nobody said to trust."""
+    """Find the file of a source; raise `WeightsUnavailable` for pickles that are neither pinned nor trusted."""
     if source.repo and options.revision:
         source = source.model_copy(update={"revision": options.revision})
     if source.is_pinned or options.trust_pickle:
@@ -178,7 +179,7 @@ def _trusted(source: WeightSource, options: LoadOptions) -> WeightFile:
 
 
 def _check_no_pickle(path: Path, place: str) -> None:
-    """Raises `WeightsUnavailable` where a file is a pickle, whatever it is called."""
+    """Raise `WeightsUnavailable` if the content of a file is a pickle."""
     try:
         with path.open("rb") as file:
             head = file.read(16)
@@ -190,9 +191,9 @@ def _check_no_pickle(path: Path, place: str) -> None:
 
 def _untrusted(place: str) -> WeightsUnavailable:
     return WeightsUnavailable(
-        f"{place} is a pickle, and neither a digest nor a commit says which: it can be another one tomorrow. Where you trust who "
-        "publishes it, load with trust_pickle=True (--trust-pickle); of the Hub, revision= a commit of 40 digits pins it. "
-        "A file that you have can be passed as weights"
+        f"{place} is a pickle that no digest or commit pins, so its publisher can replace it. If you trust the publisher, load "
+        "with trust_pickle=True (--trust-pickle). On the Hub, revision= a commit of 40 digits pins it. "
+        "A local file can be passed as weights"
     )
 
 
@@ -219,23 +220,25 @@ def _in_directory(folder: Path, names: Sequence[str]) -> WeightFile:
     if len(others) == 1:
         return WeightFile(others[0], config if config.is_file() else None)
     if others:
-        raise WeightsUnavailable(f"{folder} holds {', '.join(path.name for path in others)}: pass the file that is meant")
+        raise WeightsUnavailable(
+            f"{folder} has several weight files: {', '.join(path.name for path in others)}. Pass one of them"
+        )
     raise WeightsUnavailable(f"{folder} holds neither {' nor '.join(dict.fromkeys([*NAMES, *names]))}")
 
 
 def _config_beside(path: Path) -> Path | None:
-    """The config of a file that has the Hub's own name, as its folder is laid out."""
+    """Return the config beside a file with one of the Hub's standard names."""
     config = path.with_name(CONFIG)
     return config if path.name in NAMES and config.is_file() else None
 
 
 def cache_folder(options: LoadOptions) -> Path:
-    """Folder of downloads from addresses; each lies below the folders of its own address."""
+    """Return the folder for downloads from URLs; the path below it follows the URL."""
     return home(options.cache_dir or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "blazen_codec")
 
 
 def home(path: str | os.PathLike[str]) -> Path:
-    """With `~` replaced, where there is such a user; `Path.expanduser` raises where there is none."""
+    """Expand `~`; unlike `Path.expanduser`, do not raise for unknown users."""
     return Path(os.path.expanduser(path))
 
 
@@ -256,26 +259,26 @@ def _from_url(source: WeightSource, options: LoadOptions) -> WeightFile:
                     file.write(piece)
             came = WeightFile(temporary).sha256
             if not came.startswith(source.sha256 or ""):
-                raise WeightsUnavailable(f"a file with sha256 {came} came, but {source.sha256} was published; it was not kept")
+                raise WeightsUnavailable(f"the file has sha256 {came}, but {source.sha256} was published; it was discarded")
     except (OSError, InvalidInput, WeightsUnavailable) as error:
         raise WeightsUnavailable(f"{source.place} could not be downloaded to {kept}: {reason(error)}. {how}") from error
     return WeightFile(kept)
 
 
 def _fetched(address: str) -> Iterator[bytes]:
-    """Yield the content at an address, piece by piece."""
+    """Yield the content of a URL in chunks."""
     try:
         with urllib.request.urlopen(address, timeout=TIMEOUT) as reply:
             wanted, came = reply.headers.get("Content-Length"), 0
             while piece := reply.read(1 << 20):
                 came += len(piece)
                 if came > LARGEST:
-                    raise WeightsUnavailable(f"more than {LARGEST} bytes came, the most that weights may have")
+                    raise WeightsUnavailable(f"the file exceeds the limit of {LARGEST} bytes")
                 yield piece
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise WeightsUnavailable(reason(error)) from error
     if wanted and came != int(wanted):
-        raise WeightsUnavailable(f"it broke off after {came} of {wanted} bytes")
+        raise WeightsUnavailable(f"the download ended after {came} of {wanted} bytes")
 
 
 def _from_hub(source: WeightSource, options: LoadOptions) -> WeightFile:
@@ -286,7 +289,7 @@ def _from_hub(source: WeightSource, options: LoadOptions) -> WeightFile:
 
 
 def _from_hub_repo(repo: str, options: LoadOptions, names: Sequence[str]) -> WeightFile:
-    """A repository that the user named: whichever weights it has, safetensors first, and the config of those that have one."""
+    """Download the weights of a repository named by the user, safetensors first, with their config if there is one."""
     revision = options.revision or "main"
     may_be_pickles = options.trust_pickle or is_commit(revision)
     problem: WeightsUnavailable | None = None
@@ -317,7 +320,7 @@ def _download(repo: str, revision: str, file: str, options: LoadOptions) -> Path
                 repo, file, revision=revision, cache_dir=cache, local_files_only=options.offline or constants.HF_HUB_OFFLINE
             )
         )
-    except Exception as error:  # the Hub's client raises its own, its transport's, and OSError
+    except Exception as error:  # the Hub's client raises its own errors, those of its transport, and OSError
         raise WeightsUnavailable(
             f"{file} of {repo} (revision {revision}) is not in the cache {cache} and could not be downloaded: "
             f"{type(error).__name__}: {reason(error).rstrip('.')}. "

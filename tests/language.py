@@ -1,4 +1,4 @@
-"""python tests/language.py: list docstrings and names that the project's language forbids; fails if there are any (`nox -s lint`)."""
+"""python tests/language.py: list forbidden docstrings and names, and fail if there are any (`nox -s lint`)."""
 
 from __future__ import annotations
 

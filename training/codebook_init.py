@@ -1,4 +1,4 @@
-"""Codebooks from data, before they are trained.
+"""Initialization of codebooks from data.
 
 A quantizer trained from its first step collapses to a handful of entries. Instead the autoencoder is trained alone, and
 each codebook is then fitted to what the ones before it leave over: by k-means; or for a factorized one projections from
@@ -16,8 +16,10 @@ from blazen_codec_core.nn import CodecNetwork, Conv1d, FactorizedQuantizer, Resi
 
 @torch.no_grad()
 def normalise(network: CodecNetwork, latents: Tensor) -> None:
-    """Brings the latents to unit variance, and changes nothing else: the encoder's last convolution gives so much less, and the
-    decoder's first takes so much more. Steps of the codebooks and of the encoder are then of one scale."""
+    """Scale the latents to unit variance by the encoder's last and the decoder's first convolution.
+
+    The output does not change. Learning steps of codebooks and encoder then have the same scale.
+    """
     scale = latents.std()
     last = [module for module in network.encoder.modules() if isinstance(module, Conv1d)][-1]
     first = next(module for module in network.decoder.modules() if isinstance(module, Conv1d))
@@ -29,7 +31,7 @@ def normalise(network: CodecNetwork, latents: Tensor) -> None:
 
 @torch.no_grad()
 def fit(quantizer: ResidualVectorQuantizer, latents: Tensor, generator: torch.Generator) -> list[float]:
-    """Fits every codebook in turn to `latents` of `(batch, frames, channels)`; the share of energy left after each."""
+    """Fit the codebooks in turn to `latents` `(batch, frames, channels)`; return the fraction of energy left after each."""
     residual, left = latents.clone(), []
     energy = float(latents.var(dim=(0, 1)).sum())
     for book in quantizer:
@@ -97,7 +99,7 @@ def spherical_k_means(points: Tensor, count: int, generator: torch.Generator, ro
 
 @torch.no_grad()
 def split(quantizer: ResidualVectorQuantizer, latents: Tensor, generator: torch.Generator, apart: float = 0.1) -> list[int]:
-    """Moves entries that no latent chooses beside ones that many do, which then share what one had; how many a codebook.
+    """Move unused entries beside frequently used ones; return the number of moved entries per codebook.
 
     It changes next to nothing of what the codebooks say, so that it can be done late in a training, where a vector of the data
     would no longer find a place of its own (the LBG algorithm's way: Linde, Buzo & Gray 1980, "An Algorithm for Vector Quantizer
@@ -119,7 +121,7 @@ def split(quantizer: ResidualVectorQuantizer, latents: Tensor, generator: torch.
 
 
 class Usage:
-    """Running mean of how often each entry is chosen, to bring back those that no longer are."""
+    """Running mean of the usage of entries, to revive unused ones."""
 
     def __init__(self, quantizer: ResidualVectorQuantizer, decay: float = 0.995) -> None:
         self.decay = decay

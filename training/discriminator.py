@@ -1,4 +1,4 @@
-"""A small judge of how real a signal sounds, for the last stage of training.
+"""Discriminator for the last stage of training.
 
 Source: the multi-scale STFT discriminator and the balancing of gradients of Défossez et al. 2022, "High Fidelity Neural Audio
 Compression", with fewer channels; the hinge loss and the matching of features as there.
@@ -54,7 +54,7 @@ class STFTDiscriminator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Judges of several window lengths.
+    """Discriminators with several window lengths.
 
     Its methods take audio `(batch, samples)`.
     """
@@ -67,14 +67,13 @@ class Discriminator(nn.Module):
         return [judge(audio) for judge in self.judges]
 
     def loss(self, made: Tensor, wanted: Tensor) -> Tensor:
-        """The judges' own: how far they are from telling `made` from `wanted`."""
+        """Return the discriminators' hinge loss."""
         pairs = zip(self(made.detach()), self(wanted), strict=True)
         terms = [F.relu(1 + false.score).mean() + F.relu(1 - true.score).mean() for false, true in pairs]
         return torch.stack(terms).mean()
 
     def against(self, made: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-        """The codec's: how far `made` is from being taken for real, and how far its features are from those of `wanted`, as a
-        share of these."""
+        """Return the codec's adversarial loss and the relative feature-matching loss."""
         with torch.no_grad():
             real = self(wanted)
         judged = self(made)

@@ -1,4 +1,4 @@
-"""Losses that a codec is trained with."""
+"""Training losses."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ SCALES = ((128, 12), (256, 24), (512, 40), (1024, 80), (2048, 128))
 
 
 class SpectralLoss(torch.nn.Module):
-    """The mean difference of log-mel spectrograms and the spectral convergence, over several window lengths
-    (Yamamoto et al. 2020, "Parallel WaveGAN"; Kumar et al. 2023)."""
+    """Log-mel difference and spectral convergence over several window lengths.
+
+    Sources: Yamamoto et al. 2020, "Parallel WaveGAN"; Kumar et al. 2023.
+    """
 
     def __init__(self, sample_rate: int) -> None:
         super().__init__()

@@ -77,8 +77,11 @@ VOWEL_FORMANTS = ((200, 1000), (600, 2800), (1800, 3600), (3000, 4800), (4000, 6
 
 
 def babble(rng: np.random.Generator, seconds: float = 5.0) -> Signal:
-    """A voice that says nothing: phones of random resonances (Klatt 1980, "Software for a cascade/parallel formant synthesizer"),
-    with the unsteady pitch, breath and loudness that espeak-ng's voices lack."""
+    """Synthesize a wordless voice from phones of random resonances.
+
+    Source: Klatt 1980, "Software for a cascade/parallel formant synthesizer". Unlike espeak-ng's voices, pitch, breath and
+    loudness are unsteady.
+    """
     n = int(seconds * SAMPLE_RATE)
     out, at = np.zeros(n, np.float32), 0
     base, breath = np.exp(rng.uniform(np.log(70), np.log(320))), rng.uniform(0.02, 0.4)

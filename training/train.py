@@ -1,4 +1,4 @@
-"""Trains an embedded model from nothing but a seed, out of its plugin's own network.
+"""Training of an embedded model from a seed, with its plugin's network.
 
     python -m training.train dac_tiny --work runs/dac_tiny
 
@@ -50,7 +50,7 @@ SAMPLE_RATE = synthetic_audio.SAMPLE_RATE
 
 @dataclass
 class Plan:
-    """Everything that decides the result, but the recipe and the code."""
+    """Settings of a training run, besides the recipe."""
 
     seed: int = 0
     corpus_minutes: float = 120.0

@@ -1,7 +1,7 @@
-"""Audio files in and out, and resampling.
+"""Reading, writing and resampling of audio.
 
-Data flows `reader -> sndfile | ffmpeg -> containers`. A container is told by its content. Its own module finds what there is
-in the file, and what is missing; a decoder reads that.
+Data flows `reader -> sndfile | ffmpeg -> containers`. A container is recognized by its content. The module of a container finds
+the audio in the file and what is missing of it; a decoder reads that part.
 """
 
 from __future__ import annotations

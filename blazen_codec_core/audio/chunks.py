@@ -1,7 +1,7 @@
-"""Containers whose header says how many bytes of audio follow: WAV, Wave64, AIFF, CAF, AU, NIST SPHERE, Creative Voice.
+"""Containers with the audio size in the header: WAV, Wave64, AIFF, CAF, AU, NIST SPHERE, Creative Voice.
 
-What the header says is compared with what is there. A header that was never completed, as that of a pipe, or whose 32 bits were
-too few, is put right for the decoder. Sizes are those of EBU Tech 3306 (RF64), of AIFF-C, and of Apple's CAF specification.
+The declared size is compared with the file. Headers that were never completed (pipes) or overflowed 32 bits are repaired for the
+decoder. Sizes follow EBU Tech 3306 (RF64), AIFF-C and Apple's CAF specification.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from .layout import AS_IT_IS, Layout
 from .parts import Span, read_at, size_of, splice
 
 ABSURD = 1 << 62
-"""Sizes of 64 bits from here on are none."""
+"""Least 64-bit size that is treated as unknown."""
 LIMIT = 1 << 32
-"""Bytes that a size of 32 bits can say, and one more."""
+"""Number of values of a 32-bit size."""
 _NEVER_WRITTEN = ((0x7FFF0000, 0x80010000), (0xFFFF0000, LIMIT))
-"""Sizes of 32 bits that programs write to a pipe in place of one that they do not know."""
+"""Ranges of 32-bit placeholders that programs write to pipes instead of an unknown size."""
 _MOST_CHUNKS = 10_000
 _MOST_JUNK = 4096
-"""Bytes behind the audio that are nobody's business."""
+"""Number of trailing bytes that are ignored."""
 _FILES = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"caff", b".snd", b"riff\x2e\x91\xcf\x11")
-"""How files begin whose chunks these could be, and are not."""
+"""Magic bytes of other files, which are not chunk names."""
 _NAME = re.compile(rb"[A-Za-z0-9_ -]{4}")
 _GUID = 16
 _MPEG_IN_WAV = (0x50, 0x55)
@@ -35,12 +35,12 @@ _EXTENSIBLE = 0xFFFE
 
 @dataclass(frozen=True)
 class _Data:
-    """Position of the audio in a file, with the size that the header says.
+    """Position and declared size of the audio in a file.
 
     Attributes:
-        start: Its first byte.
-        said: Bytes that there should be; `None` if the header does not know.
-        align: Bytes of one sample of all channels, so that none is cut; 1 where that is not known.
+        start: Offset of the first byte.
+        said: Declared size in bytes; `None` if unknown.
+        align: Size in bytes of one sample of all channels; 1 if unknown.
     """
 
     start: int
@@ -48,25 +48,25 @@ class _Data:
     align: int = 1
 
     def there(self, size: int) -> int:
-        """Number of bytes of audio in a file of `size` bytes, if all that follows the header is audio."""
+        """Return the bytes of audio in a file of `size` bytes if audio extends to the end."""
         left = max(0, size - self.start)
         return left - left % self.align
 
 
 def _was_never_written(size: int) -> bool:
-    """Tell whether a size of 32 bits is what programs write to a pipe."""
+    """Tell whether a 32-bit size is a placeholder that programs write to pipes."""
     return any(low <= size < high for low, high in _NEVER_WRITTEN)
 
 
 def _lacking(said: int, there: int) -> str:
-    return f"its header says {said} bytes of audio, and {max(0, there)} are there"
+    return f"its header states {said} bytes of audio, but the file has {max(0, there)}"
 
 
 def _checked(file: BinaryIO, data: _Data, put_right: Callable[[int], bytes]) -> Layout:
-    """Compare what is said with what is there. What follows the audio is left out, which libsndfile would sometimes read.
+    """Compare the declared size with the file. Trailing data is cut, because libsndfile sometimes reads it as audio.
 
     Args:
-        put_right: The file's first bytes, up to the audio, for so many bytes of it.
+        put_right: Returns a repaired header for a given number of bytes of audio.
     """
     size = size_of(file)
     left = size - data.start
@@ -79,7 +79,7 @@ def _checked(file: BinaryIO, data: _Data, put_right: Callable[[int], bytes]) -> 
 
 
 def _more(file: BinaryIO, end: int, said: int, size: int) -> str | None:
-    """Complaint about a size that leaves many bytes after the audio which are no chunk; `None` if there is none."""
+    """Describe data after the audio that is neither a chunk nor small; `None` if there is none."""
     rest = size - end
     if rest <= _MOST_JUNK and rest <= said:
         return None
@@ -88,11 +88,11 @@ def _more(file: BinaryIO, end: int, said: int, size: int) -> str | None:
         return f"another file begins at byte {end}, where its audio ends"
     if rest <= 1 or not any(heads[0]) or any(map(_NAME.match, heads)):
         return None
-    return f"its header says {said} bytes of audio, and {rest} more follow that are no chunk"
+    return f"its header states {said} bytes of audio, but {rest} more bytes follow that are not a chunk"
 
 
 def _patched(head: bytes, *fields: tuple[int, str, int]) -> bytes:
-    """Bytes with numbers put into them, each at a place and in a format of `struct`."""
+    """Return bytes with numbers overwritten, given as (offset, `struct` format, value)."""
     made = bytearray(head)
     for at, form, value in fields:
         struct.pack_into(form, made, at, min(value, LIMIT - 1) if form[-1] == "I" else value)
@@ -100,7 +100,7 @@ def _patched(head: bytes, *fields: tuple[int, str, int]) -> bytes:
 
 
 def _chunks(file: BinaryIO, at: int, order: str, end: int) -> list[tuple[bytes, int, int]]:
-    """Chunks of a name and a size of 32 bits, with where their contents begin, as far as they can be followed."""
+    """Return the (name, content offset, size) of consecutive RIFF-like chunks, as far as they are valid."""
     found: list[tuple[bytes, int, int]] = []
     while at + 8 <= end and len(found) < _MOST_CHUNKS:
         name, size = struct.unpack(f"{order}4sI", read_at(file, at, 8))
@@ -112,7 +112,7 @@ def _chunks(file: BinaryIO, at: int, order: str, end: int) -> list[tuple[bytes, 
 
 
 def wav(file: BinaryIO) -> Layout:
-    """WAV, RF64 and BW64."""
+    """Find the audio of WAV, RF64 and BW64."""
     size = size_of(file)
     head = read_at(file, 0, 12)
     order = ">" if head[:4] == b"RIFX" else "<"
@@ -145,7 +145,7 @@ def wav(file: BinaryIO) -> Layout:
             missing = _lacking(data.said, size - start)
         return found_in if missing is None else Layout(found_in.links, missing)
     is_wrapped = data.said is not None and said < LIMIT - 1 and said < data.said <= size - start
-    if data.said is not None and is_wrapped:  # it was too large for its field
+    if data.said is not None and is_wrapped:  # the size overflowed its field
         return Layout((splice(file, put_right(data.said), Span(start, start + data.said)),))
     if data.said is not None and data.said <= size - start and _more(file, start + data.said, data.said, size) is None:
         return AS_IT_IS
@@ -153,7 +153,7 @@ def wav(file: BinaryIO) -> Layout:
 
 
 def _meant(file: BinaryIO, start: int, said: int, order: str, size: int) -> int | None:
-    """Size in bytes that a 32-bit field stands for: its value, or that and a multiple of 4 GiB; `None` if it says nothing."""
+    """Resolve a 32-bit size: its value, possibly plus a multiple of 4 GiB; `None` for a placeholder."""
     left = size - start
     if _was_never_written(said) and said != left:
         return None
@@ -165,7 +165,7 @@ def _meant(file: BinaryIO, start: int, said: int, order: str, size: int) -> int 
 
 
 def _are_chunks(file: BinaryIO, at: int, order: str, size: int) -> bool:
-    """Tell whether chunks follow one another from here to the end of a file."""
+    """Tell whether valid chunks extend from `at` to the end of a file."""
     chunks = _chunks(file, at, order, size)
     if not chunks:
         return False
@@ -174,12 +174,12 @@ def _are_chunks(file: BinaryIO, at: int, order: str, size: int) -> bool:
 
 
 def _others(file: BinaryIO, chunks: list[tuple[bytes, int, int]]) -> bytes:
-    """The `fact` chunk, which some codings need."""
+    """Return the `fact` chunk, which some codings need."""
     return b"".join(read_at(file, at - 8, 8 + size) for name, at, size in chunks if name == b"fact" and size < 64)
 
 
 def _wav_head(order: str, fmt: bytes, others: bytes, count: int, align: int) -> bytes:
-    """Header of a WAV file with `count` bytes of audio; that of an RF64 file where a WAV could not hold them."""
+    """Build a WAV header for `count` bytes of audio, or an RF64 header if they exceed WAV's limit."""
     body = b"WAVE"
     chunk = struct.pack(f"{order}4sI", b"fmt ", len(fmt)) + fmt + others
     total = 4 + len(chunk) + 8 + count
@@ -192,7 +192,7 @@ def _wav_head(order: str, fmt: bytes, others: bytes, count: int, align: int) -> 
 
 
 def w64(file: BinaryIO) -> Layout:
-    """Sony's Wave64: chunks with a GUID and a size of 64 bits, which counts both."""
+    """Find the audio of Sony's Wave64, whose chunks have a GUID and a 64-bit size that includes both."""
     at, align = 40, 1
     for _ in range(_MOST_CHUNKS):
         head = read_at(file, at, 24)
@@ -218,7 +218,7 @@ def w64(file: BinaryIO) -> Layout:
 
 
 def aiff(file: BinaryIO) -> Layout:
-    """AIFF and AIFF-C."""
+    """Find the audio of AIFF and AIFF-C."""
     size = size_of(file)
     chunks = {name: (at, length) for name, at, length in reversed(_chunks(file, 12, ">", size))}
     if b"COMM" not in chunks or b"SSND" not in chunks:
@@ -242,7 +242,7 @@ def aiff(file: BinaryIO) -> Layout:
 
 
 def caf(file: BinaryIO) -> Layout:
-    """Apple's Core Audio Format: sizes of 64 bits, of which -1 stands for the rest of the file."""
+    """Find the audio of Apple's Core Audio Format, with 64-bit sizes; -1 means up to the end of the file."""
     at = 8
     for _ in range(_MOST_CHUNKS):
         head = read_at(file, at, 12)
@@ -263,7 +263,7 @@ def caf(file: BinaryIO) -> Layout:
 
 
 def au(file: BinaryIO) -> Layout:
-    """Sun's .au and its twin of the other byte order."""
+    """Find the audio of Sun's .au, in either byte order."""
     order = ">" if read_at(file, 0, 4) == b".snd" else "<"
     start, said = struct.unpack(f"{order}II", read_at(file, 4, 8).ljust(8, b"\0"))
     unknown = said == 0 or _was_never_written(said)
@@ -272,7 +272,7 @@ def au(file: BinaryIO) -> Layout:
 
 
 def nist(file: BinaryIO) -> Layout:
-    """NIST SPHERE, whose header is text."""
+    """Find the audio of NIST SPHERE, which has a text header."""
     lines = read_at(file, 0, 1024).split(b"\n")
     fields = {words[0]: words[2] for line in lines if len(words := line.split(None, 2)) == 3}
     try:
@@ -289,13 +289,13 @@ def nist(file: BinaryIO) -> Layout:
 
 
 def voc(file: BinaryIO) -> Layout:
-    """Creative Voice: blocks of a kind and a size of 24 bits, after which libsndfile does not look."""
+    """Find the audio of Creative Voice, whose blocks have a type and a 24-bit size that libsndfile does not check."""
     size = size_of(file)
     first = at = int.from_bytes(read_at(file, 20, 2), "little")
     while (head := read_at(file, at, 4)) and head[0]:
         if len(head) < 4 or at + 4 + int.from_bytes(head[1:], "little") > size:
             missing = (
-                f"its last block should be {int.from_bytes(head[1:], 'little')} bytes, and {max(0, size - at - 4)} are there"
+                f"its last block states {int.from_bytes(head[1:], 'little')} bytes, but the file has {max(0, size - at - 4)}"
             )
             return Layout((splice(file, Span(0, at)),) if at > first else None, missing)
         at += 4 + int.from_bytes(head[1:], "little")

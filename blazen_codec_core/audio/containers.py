@@ -13,23 +13,23 @@ from .layout import Layout
 from .parts import read_at
 
 HEAD = 64 << 10
-"""Bytes from the beginning of a file that recognition looks at, at most."""
+"""Number of leading bytes that recognition reads."""
 SUFFIXES = frozenset(
     {".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".rf64", ".snd", ".w64", ".wav", ".wave"}
 )
-"""Of files that libsndfile reads, as they are usually called. What a file is, its content says."""
+"""Usual suffixes of files that libsndfile reads. The format itself is recognized by content."""
 
 
 @dataclass(frozen=True)
 class Container:
-    """A kind of file.
+    """A container format.
 
     Attributes:
-        name: For people.
-        extra: Of this package, with which it is read, called as what it brings; `None` where libsndfile reads it.
-        layout: Finds what there is to decode; `None` where libsndfile is believed.
-        scans: Whether that reads the whole file, and is put off until the audio is read.
-        is_exact: Whether its header says exactly how much audio there is.
+        name: Display name.
+        extra: Extra of this package (and import name) needed to read it; `None` if libsndfile reads it.
+        layout: Finds the audio in a file; `None` leaves that to libsndfile.
+        scans: `layout` scans the whole file, so it is deferred until the audio is read.
+        is_exact: The header states the exact length.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Container:
 
     @property
     def is_available(self) -> bool:
-        """Tell whether what reads it is installed."""
+        """True if the package that reads it is installed."""
         return self.extra is None or find_spec(self.extra) is not None
 
 
@@ -100,11 +100,11 @@ BEGINNINGS: tuple[tuple[bytes, int, bytes, Container], ...] = (
     (b"\x00\x00\x01\xba", 0, b"", Container("MPEG-PS", "av")),
     (b"G", 188, b"G", Container("MPEG-TS", "av")),
 )
-"""How files begin, what is in them at which byte, and what they are; the first that fits."""
+"""Magic prefix, offset and bytes of a second match, and the container; the first match counts."""
 
 
 def recognize(head: bytes) -> Container | None:
-    """Tell a container by the first bytes of a file, at most `HEAD`; `None` where it is none of these."""
+    """Recognize a container by the first bytes of a file, at most `HEAD`; `None` if unknown."""
     for begins, at, holds, container in BEGINNINGS:
         if head.startswith(begins) and head[at : at + len(holds)] == holds:
             return OTHER_OGG if container is OGG and ogg.is_multiplexed(head) else container
@@ -114,30 +114,30 @@ def recognize(head: bytes) -> Container | None:
 
 
 def identify(file: BinaryIO) -> tuple[Container | None, int]:
-    """The container of a seekable file, and at which byte it begins: ID3 tags before it are passed over."""
+    """Return the container of a seekable file, and its offset after any ID3 tags."""
     start = mpeg.after_tags(file, 0)
     found = recognize(read_at(file, start, HEAD))
-    if found is None and start:  # whatever follows a tag, with or without something between
+    if found is None and start:  # anything unknown after an ID3 tag is taken for MP3
         return MPEG, start
     return found, start
 
 
 def container_of(path: Path) -> Container | None:
-    """The container of a file; `None` where it is none of these.
+    """Return the container of a file; `None` if unknown.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: The file cannot be read.
     """
     with path.open("rb") as file:
         return identify(file)[0]
 
 
 def is_audio(path: Path) -> bool:
-    """Tell whether a file is called as audio is, or is audio that can be read here."""
+    """Tell whether a file has a suffix of audio, or content that can be read here."""
     if path.suffix.lower() in SUFFIXES:
         return True
     try:
-        found = container_of(path) if path.is_file() else None  # a pipe would be waited for
+        found = container_of(path) if path.is_file() else None  # reading a pipe would block
     except OSError:
         return False
     return found is not None and found.is_available

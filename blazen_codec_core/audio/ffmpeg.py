@@ -1,4 +1,4 @@
-"""Decoder of files that libsndfile cannot read (AAC, MP4, WebM, WMA …). Needs PyAV, whose wheels bring FFmpeg: the extra `av`."""
+"""FFmpeg decoder for files that libsndfile cannot read (AAC, MP4, WebM, WMA …). Needs PyAV, the extra `av`."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from ..errors import CorruptFile, EngineNotAvailable, reason
 from .layout import AS_IT_IS, Layout
 
 EXACT = frozenset({"mov", "mp4", "matroska", "webm", "asf", "wv", "ape", "tta"})
-"""Formats, as FFmpeg calls them, that say how long they are."""
+"""FFmpeg names of formats that state their length."""
 DEMUXERS = (
     "aac", "amr", "amrnb", "amrwb", "ape", "asf", "avi", "dsf", "flv", "iff", "matroska", "mov", "mpc", "mpc8", "mpeg", "mpegts",
     "ogg", "rm", "tta", "wv",
 )  # fmt: skip
-"""All that FFmpeg reads here. Others are lists of further files and addresses, such as HLS, DASH and its own `concat`, and FFmpeg
-finds some of them anywhere in what looks like another format."""
+"""Allowed demuxers. Others, such as HLS, DASH and `concat`, open further files and URLs, and FFmpeg also detects some of them in
+files of other formats."""
 OPTIONS = {"format_whitelist": ",".join(DEMUXERS), "protocol_whitelist": "none"}
-"""With which nothing but the file itself is opened, whatever is written in it."""
+"""FFmpeg options that prevent it from opening any other file or URL."""
 
 
 class Decoder:
-    """The first stream of audio in a file.
+    """Decoder of the first audio stream in a file.
 
     Args:
-        file: Seekable; it is left open.
-        name: For messages.
-        kind: What the file is, for messages.
+        file: Seekable file; not closed.
+        name: File name for messages.
+        kind: Format name for messages.
 
     Attributes:
-        sample_rate: In hertz.
-        channels: Of the stream.
-        total: Samples a channel that the container says there are; `None` where it does not say exactly.
+        sample_rate: Sample rate in Hz.
+        channels: Number of channels.
+        total: Samples per channel according to the container; `None` if not stated exactly.
 
     Raises:
         EngineNotAvailable: PyAV is not installed.
-        CorruptFile: FFmpeg cannot read it, or it holds no audio.
+        CorruptFile: FFmpeg cannot read the file, or it has no audio.
     """
 
     def __init__(self, file: BinaryIO, name: str, kind: str) -> None:
@@ -59,11 +59,11 @@ class Decoder:
             is_known = is_exact and length and length > 0
             self.total: int | None = round(length * stream.time_base * self.sample_rate) if is_known else None
         if not self.sample_rate or not self.channels:
-            raise CorruptFile(f"{name} cannot be read as audio: its sample rate is not known")
+            raise CorruptFile(f"{name} cannot be read as audio: it has no sample rate")
 
     @contextmanager
     def _opened(self) -> Iterator[tuple[Any, Any]]:
-        """The container and its first stream of audio."""
+        """Open the container and its first audio stream."""
         try:
             self._file.seek(0)
             container = self._av.open(self._file, options=OPTIONS, metadata_errors="replace")
@@ -71,22 +71,23 @@ class Decoder:
             raise CorruptFile(f"{self._name} cannot be read as audio: {reason(error)}") from error
         with container:
             if not container.streams.audio or container.streams.audio[0].codec_context is None:
-                raise CorruptFile(f"{self._name} holds no stream of audio that FFmpeg can decode")
+                raise CorruptFile(f"{self._name} has no audio stream that FFmpeg can decode")
             yield container, container.streams.audio[0]
 
     def survey(self) -> Layout:
-        """Nothing that would be known before it is decoded."""
+        """Return the default layout; nothing is known before decoding."""
         return AS_IT_IS
 
     def blocks(self, start: int, stop: int | None, frames: int) -> Iterator[NDArray[np.float32]]:
-        """The audio in pieces of `(channels, at most frames)`, float32.
+        """Yield float32 blocks `(channels, samples)` of at most `frames` samples.
 
         Args:
-            start: The first sample. What comes before it is decoded too, so that the samples are the same.
-            stop: Behind the last that is wanted, if known; there may be more.
+            start: First sample. Earlier samples are decoded too, so that the result does not depend on `start`.
+            stop: End of the wanted samples, if known; more may be yielded.
+            frames: Largest block in samples.
 
         Raises:
-            CorruptFile: It breaks off, or the sample rate or the channels change.
+            CorruptFile: The stream is truncated, or its sample rate or channels change.
         """
         made = 0
         with self._opened() as (container, stream):
@@ -103,13 +104,11 @@ class Decoder:
                             yield pcm[:, begin : begin + frames]
             except (self._av.FFmpegError, OSError, ValueError) as error:
                 at = f"{made / self.sample_rate:.2f} s"
-                raise CorruptFile(f"{self._name} breaks off or is damaged after {at}: {reason(error)}") from error
+                raise CorruptFile(f"{self._name} is truncated or damaged after {at}: {reason(error)}") from error
 
     def _check_same(self, frame: Any) -> None:
-        """Raise where the sample rate or the channels change."""
+        """Raise if the sample rate or the channels change."""
         rate, channels = frame.sample_rate, len(frame.layout.channels)
         if (rate, channels) != (self.sample_rate, self.channels):
             was = f"{self.sample_rate} Hz and {self.channels} channels"
-            raise CorruptFile(
-                f"{self._name} changes from {was} to {rate} Hz and {channels}; only the same all through can be read"
-            )
+            raise CorruptFile(f"{self._name} changes from {was} to {rate} Hz and {channels} channels, which is not supported")

@@ -1,4 +1,4 @@
-"""FLAC: how much audio there is, whatever the header says. RFC 9639."""
+"""Actual length of FLAC files, independent of the header (RFC 9639)."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from .parts import Span, find, read_at, size_of, splice
 MAGIC = b"fLaC"
 STREAMINFO = 34
 _TOTAL_AT = 21
-"""Bytes into a stream, where 36 bits say how many samples there are; the first four belong to something else."""
+"""Offset of the byte with the first 4 of the 36 bits of the sample count."""
 _FRAME = 1 << 16
 _MOST_BLOCKS = 10_000
-"""Of metadata."""
+"""Most metadata blocks."""
 _MOST_TAIL = 1 << 20
 _MOST_TRIED = 64
-"""Places that look like frames, among which the last one is looked for."""
+"""Most candidate frame headers that are tried in the search for the last frame."""
 BLOCK_SIZES = (0, 192, 576, 1152, 2304, 4608, 0, 0, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
-"""Samples of a frame, by the code in its header. For 0 they are written out, or the code is reserved."""
+"""Block sizes in samples by header code. 0: explicit in the header, or reserved."""
 RATES = (0, 88_200, 176_400, 192_000, 8000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000)
-"""Hertz, by the code in a frame's header. Higher codes have it written out, in some unit."""
+"""Sample rates in Hz by header code. Higher codes store the rate explicitly, in some unit."""
 _RATE_BYTES, _RATE_UNITS = {12: 1, 13: 2, 14: 2}, {12: 1000, 13: 1, 14: 10}
 ID3_TAIL = 128
 CHECKSUM = 2
-"""Bytes behind a frame."""
+"""Size of a frame's checksum in bytes."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,13 @@ class _Info:
 
 @dataclass(frozen=True)
 class _Frame:
-    """A frame's header.
+    """A frame header.
 
     Attributes:
-        at: Where it is.
-        first: Of its samples, counted from the beginning of the stream.
-        samples: In it, a channel.
-        sample_rate: In hertz; 0 for the stream's.
+        at: Offset in the file.
+        first: Index of the first sample in the stream.
+        samples: Samples per channel.
+        sample_rate: Sample rate in Hz; 0 for the stream's.
     """
 
     at: int
@@ -60,24 +60,24 @@ class _Frame:
 
 
 def layout(file: BinaryIO) -> Layout:
-    """The stream of a file, with the number of samples that its last frame comes to.
+    """Find the stream of a file, with the sample count derived from its last frame.
 
-    A header that says no number, or another one, is put right; where it says more, the rest is missing. Another stream behind it
-    does not belong there: decoders differ in what they make of it.
+    A missing or wrong count in the header is corrected; if it was larger, audio is missing. A second stream in the file is
+    reported, because decoders treat it differently.
     """
     start, stop = after_tags(file, 0), size_of(file)
     own = _info(file, start)
     for at in find(file, MAGIC, own.frames_at if own else stop, stop):
         if _info(file, at) is not None:
             link, wrong = _link(file, start, at)
-            joined = f"another stream begins at byte {at}, and there is one in a FLAC file"
+            joined = f"a second stream begins at byte {at}; a FLAC file has one"
             return Layout((link or splice(file, Span(start, at)),), wrong or joined)
     link, wrong = _link(file, start, stop)
     return Layout((link,) if link else None, wrong)
 
 
 def _link(file: BinaryIO, start: int, stop: int) -> tuple[BinaryIO | None, str | None]:
-    """A stream as it should be, `None` if it is, and what is missing of it."""
+    """Return the repaired stream (`None` if it is intact), and a description of what is missing."""
     info = _info(file, start)
     if info is None:
         return None, None
@@ -85,15 +85,15 @@ def _link(file: BinaryIO, start: int, stop: int) -> tuple[BinaryIO | None, str |
     if last is None:
         return None, None
     if last.sample_rate not in (0, info.sample_rate):
-        return None, f"its header says {info.sample_rate} Hz, and its last frame {last.sample_rate} Hz"
+        return None, f"its header states {info.sample_rate} Hz, but its last frame {last.sample_rate} Hz"
     whole = end is not None
     there, end = (last.first + last.samples, end) if end is not None else (last.first, last.at)
     if there == info.total and end == stop:
         return None, None
     missing = None
     if info.total > there:
-        seconds = f"{info.total / info.sample_rate:.2f} s), and {there} ({there / info.sample_rate:.2f} s) are there"
-        missing = f"its header says {info.total} samples ({seconds}"
+        seconds = f"{info.total / info.sample_rate:.2f} s), but {there} ({there / info.sample_rate:.2f} s) exist"
+        missing = f"its header states {info.total} samples ({seconds}"
     elif not whole:
         missing = f"its last frame, after {there} samples ({there / info.sample_rate:.2f} s), is cut"
     head = bytearray(read_at(file, start, info.frames_at - start))
@@ -102,7 +102,7 @@ def _link(file: BinaryIO, start: int, stop: int) -> tuple[BinaryIO | None, str |
 
 
 def _info(file: BinaryIO, at: int) -> _Info | None:
-    """Read the beginning of a FLAC stream at a position; `None` where none begins."""
+    """Parse the beginning of a FLAC stream at an offset; `None` if there is none."""
     start = at
     head = read_at(file, at, 8 + STREAMINFO)
     if len(head) < 8 + STREAMINFO or head[:4] != MAGIC or head[4] & 0x7F or int.from_bytes(head[5:8]) != STREAMINFO:
@@ -123,7 +123,7 @@ def _info(file: BinaryIO, at: int) -> _Info | None:
 
 
 def _last(file: BinaryIO, info: _Info, stop: int) -> tuple[_Frame | None, int | None]:
-    """The last frame of a stream, and where it ends; `None` if it is cut."""
+    """Find the last frame of a stream and its end offset, which is `None` if the frame is cut."""
     if stop - ID3_TAIL > info.frames_at and read_at(file, stop - ID3_TAIL, 3) == b"TAG":
         stop -= ID3_TAIL
     if stop <= info.frames_at:
@@ -143,14 +143,16 @@ def _last(file: BinaryIO, info: _Info, stop: int) -> tuple[_Frame | None, int | 
             tried += 1
             if tried > _MOST_TRIED:
                 return None, None
-            most = frame.samples * info.channels * 5 + 1024  # bytes that a frame takes, at most
+            most = frame.samples * info.channels * 5 + 1024  # largest size of such a frame in bytes
             if ends - at <= most and crc16(data[at:ends]) == 0:
                 return frame, begin + at + _without_zeros(data[at:ends])
             if later is None and (size := _ends_after(data[at : at + most])):
                 is_due = frame.first < info.total <= frame.first + frame.samples
                 if is_due or (not info.total and len(set(data[at + size :])) == 1):  # padding
                     return frame, begin + at + size
-            if later is not None and later - at <= most and crc16(data[at:later]) == 0:  # the one after it is real, and cut
+            if (
+                later is not None and later - at <= most and crc16(data[at:later]) == 0
+            ):  # the next candidate is a real frame, which is cut
                 cut = _frame(data, later, begin, info)
                 return cut, None
             later = at
@@ -160,7 +162,7 @@ def _last(file: BinaryIO, info: _Info, stop: int) -> tuple[_Frame | None, int | 
 
 
 def _frame(data: bytes, at: int, begin: int, info: _Info) -> _Frame | None:
-    """The header of a frame at a place in data, which is `begin` in its file; `None` where there is none."""
+    """Parse a frame header at an index of data that starts at offset `begin`; `None` if there is none."""
     head = data[at : at + 16]
     if len(head) < 6 or head[0] != 0xFF or head[1] & 0xFE != 0xF8 or head[3] & 1:
         return None
@@ -184,7 +186,7 @@ def _frame(data: bytes, at: int, begin: int, info: _Info) -> _Frame | None:
 
 
 def _coded_length(byte: int) -> int:
-    """Bytes of a number in FLAC's kind of UTF-8, by the first; 0 where none begins so."""
+    """Return the length of a UTF-8-like coded number from its first byte; 0 if invalid."""
     if byte < 0x80:
         return 1
     length = 8 - (~byte & 0xFF).bit_length()
@@ -192,29 +194,29 @@ def _coded_length(byte: int) -> int:
 
 
 def _without_zeros(data: bytes) -> int:
-    """Length in bytes of a FLAC frame that zeros may follow, with up to two of these zeros.
+    """Return the size of a FLAC frame in bytes, given data that may end with zeros; up to two zeros are included.
 
-    The checksum stays 0 over such zeros, and its own bytes may be zeros, too. Nothing tells these apart; decoders pass over one
-    or two that do not belong to the frame.
+    Trailing zeros do not change the checksum, whose own bytes may be zeros too, so they cannot be distinguished. Decoders ignore
+    one or two surplus zeros.
     """
     least = len(data.rstrip(b"\0"))
     return min(len(data), next(size for size in range(least, len(data) + 1) if crc16(data[:size]) == 0) + CHECKSUM)
 
 
 def _ends_after(data: bytes) -> int:
-    """Number of bytes after which a FLAC frame, with its checksum, seems to end before other data; 0 if it ends nowhere."""
+    """Return the size in bytes of a FLAC frame with its checksum at the start of data; 0 if no end is found."""
     table, value = _table(16, 0x8005), 0
     for number, byte in enumerate(data, 1):
         value = value << 8 & 0xFFFF ^ table[value >> 8 ^ byte]
         if not value:
             following = data[number : number + CHECKSUM]
-            return number + len(following) - len(following.lstrip(b"\0"))  # which may be the checksum's own
+            return number + len(following) - len(following.lstrip(b"\0"))  # zeros may belong to the checksum
     return 0
 
 
 @cache
 def _table(width: int, polynomial: int) -> tuple[int, ...]:
-    """Lookup table of a checksum for each value of a byte, most significant bit first."""
+    """Build the lookup table of a CRC, most significant bit first."""
     top, mask, table = 1 << width - 1, (1 << width) - 1, []
     for byte in range(256):
         value = byte << width - 8

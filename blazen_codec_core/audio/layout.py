@@ -1,4 +1,4 @@
-"""Layout of an audio file: the parts that a decoder is given, and the audio that is missing."""
+"""Layout of an audio file: the parts to decode, and the audio that is missing."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import BinaryIO
 
 @dataclass(frozen=True)
 class Layout:
-    """Parts of an audio file to decode, and the audio that it lacks.
+    """Parts of an audio file to decode, and what is missing.
 
     Attributes:
-        links: Files for a decoder, whose audio follows one upon the other; `None` for the file as it is.
-        missing: What the container says and what there is, in words, where there is less; `None` where all is there.
-        exact: Whether the container is, so that less is an error.
-        remarks: What a listener should know besides.
-        positions: Samples after which each link ends, as its last page says. Where that is not its length, seeking goes astray.
+        links: Consecutive streams for the decoder; `None` for the unchanged file.
+        missing: Description of missing audio; `None` if the file is complete.
+        exact: The container's length is exact, so missing audio is an error.
+        remarks: Other anomalies.
+        positions: End position of each link in samples, from its last page. Seeking is wrong if it differs from the length.
     """
 
     links: tuple[BinaryIO, ...] | None = None

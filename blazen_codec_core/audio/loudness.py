@@ -1,4 +1,4 @@
-"""Loudness of audio (ITU-R BS.1770-4), measured piece by piece, and gains to reach a level. Needs the extra `loudness`."""
+"""Streaming loudness measurement (ITU-R BS.1770-4) and gains to reach a target. Needs the extra `loudness`."""
 
 from __future__ import annotations
 
@@ -16,45 +16,45 @@ from ..errors import EngineNotAvailable, InvalidInput
 from ..validation import Pcm, check_audio, check_rate
 
 CHANNEL_GAINS = (1.0, 1.0, 1.0, 1.41, 1.41)
-"""Left, right, centre, and the surround channels; loudness is defined for no more."""
+"""Weights of left, right, centre and two surround channels, the most for which loudness is defined."""
 BLOCK_SECONDS, OVERLAP = 0.4, 0.75
 SHORTEST_SECONDS = 0.5
-"""Shorter audio is measured as if silence followed."""
+"""Minimum duration in seconds; shorter audio is padded with silence."""
 QUIETEST = -70.0
-"""Blocks below this do not count, and nothing is quieter; in LUFS."""
+"""Absolute gate in LUFS, and the lowest loudness that is reported."""
 GATE = -10.0
-"""Nor do blocks so far below the mean of the others."""
+"""Relative gate in LU below the mean of the blocks that pass the absolute gate."""
 OFFSET = -0.691
 FULL_SCALE = 1.0
 LOWEST_RATE = 4000
-"""Hertz; below, the weighting filters have no room."""
+"""Lowest sample rate in Hz at which the weighting filters are defined."""
 MISSING = "loudness needs pyloudnorm: pip install 'blazen-codec-core[loudness]'"
 AT_A_TIME = 1 << 18
-"""Samples of which the meter makes copies in double precision."""
+"""Samples that the meter converts to double precision at a time."""
 
 
 def check_available() -> None:
-    """Raises `EngineNotAvailable` where pyloudnorm is missing."""
+    """Raise `EngineNotAvailable` if pyloudnorm is missing."""
     if importlib.util.find_spec("pyloudnorm") is None:
         raise EngineNotAvailable(MISSING)
 
 
 class LoudnessMeter:
-    """The loudness of a signal of which pieces are pushed; memory grows by a number a channel every 100 ms.
+    """Streaming loudness meter. Memory grows by one number per channel every 100 ms.
 
-    The weighting filters are those of pyloudnorm (Steinmetz & Reiss 2021, "pyloudnorm: A simple yet flexible loudness meter in
-    Python"); a block that the signal ends in counts as if silence followed.
+    The weighting filters are pyloudnorm's (Steinmetz & Reiss 2021, "pyloudnorm: A simple yet flexible loudness meter in Python").
+    The last partial block is padded with silence.
 
     Raises:
         EngineNotAvailable: pyloudnorm is not installed.
-        InvalidInput: There are more channels than loudness is defined for, or the rate is too low.
+        InvalidInput: There are too many channels, or the sample rate is too low.
     """
 
     def __init__(self, sample_rate: int, channels: int) -> None:
         if not 1 <= channels <= len(CHANNEL_GAINS):
-            raise InvalidInput(f"loudness is defined for 1 to {len(CHANNEL_GAINS)} channels, not for {channels}")
+            raise InvalidInput(f"audio has {channels} channels; loudness is defined for 1 to {len(CHANNEL_GAINS)}")
         if sample_rate < LOWEST_RATE:
-            raise InvalidInput(f"loudness is measured at sample rates from {LOWEST_RATE} Hz on, not at {sample_rate}")
+            raise InvalidInput(f"sample rate is {sample_rate} Hz; loudness needs at least {LOWEST_RATE} Hz")
         try:
             from pyloudnorm import IIRfilter
         except ImportError as error:
@@ -67,13 +67,13 @@ class LoudnessMeter:
         self._block = int(BLOCK_SECONDS * sample_rate)
         self._hop = int(BLOCK_SECONDS * sample_rate * (1 - OVERLAP))
         self._rest = np.zeros((channels, 0))
-        self._energies = array("d")  # not small arrays, which would lie between the large ones of a network
+        self._energies = array("d")  # not many small arrays, which would fragment the heap
         self.samples = 0
         self.peaks = np.zeros(channels)
-        """The largest magnitude in each channel."""
+        """Peak magnitude per channel."""
 
     def push(self, pcm: Pcm) -> None:
-        """The next samples, `(channels, samples)`."""
+        """Add samples `(channels, samples)`."""
         for start in range(0, pcm.shape[1], AT_A_TIME):
             piece = pcm[:, start : start + AT_A_TIME]
             self.samples += piece.shape[1]
@@ -81,16 +81,16 @@ class LoudnessMeter:
             self._measure(piece)
 
     def finish(self) -> float:
-        """The loudness of all channels together, in LUFS; `QUIETEST` at least. Nothing can be pushed any more."""
+        """Return the loudness of all channels together in LUFS, at least `QUIETEST`. Ends the measurement."""
         return integrated(self._all_energies(), CHANNEL_GAINS[: len(self.peaks)])
 
     def finish_each(self) -> tuple[float, ...]:
-        """The loudness of each channel alone."""
+        """Return the loudness of each channel alone in LUFS. Ends the measurement."""
         energies = self._all_energies()
         return tuple(integrated(energies[:, channel : channel + 1], (1.0,)) for channel in range(len(self.peaks)))
 
     def _all_energies(self) -> NDArray[np.float64]:
-        """Energies of all blocks, `(blocks, channels)`; zeros fill the last block."""
+        """Return the energies of all blocks, `(blocks, channels)`; the last block is zero-padded."""
         if padding := max(0, int(SHORTEST_SECONDS * self._rate) - self.samples):
             self.samples += padding
             self._measure(np.zeros((len(self.peaks), padding), np.float32))
@@ -107,12 +107,12 @@ class LoudnessMeter:
         self._rest = self._blocks(np.concatenate([self._rest, x * x], axis=1))
 
     def _missing(self) -> int:
-        """Number of samples that the last block lacks; 0 if every sample is in some block."""
+        """Return the number of samples missing from the last block; 0 if all samples are in blocks."""
         left = self._rest.shape[1] - (self._block - self._hop if self._energies else 0)
         return self._block - self._rest.shape[1] if left > 0 else 0
 
     def _blocks(self, squares: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Takes the energies of all whole blocks; returns what later ones still need."""
+        """Add the energies of all complete blocks; return the samples that later blocks need."""
         at = 0
         while squares.shape[1] - at >= self._block:
             self._energies.extend(squares[:, at : at + self._block].sum(1) / (BLOCK_SECONDS * self._rate))
@@ -121,7 +121,7 @@ class LoudnessMeter:
 
 
 def integrated(energies: NDArray[np.float64], gains: tuple[float, ...]) -> float:
-    """The loudness of blocks `(blocks, channels)`, of which the quiet ones do not count."""
+    """Return the gated loudness in LUFS of block energies `(blocks, channels)`."""
     powers = energies @ np.array(gains)
     with np.errstate(divide="ignore"):
         levels = OFFSET + 10 * np.log10(powers)
@@ -133,7 +133,7 @@ def integrated(energies: NDArray[np.float64], gains: tuple[float, ...]) -> float
 
 
 def measure(pieces: Iterable[Pcm], sample_rate: int, channels: int) -> LoudnessMeter:
-    """A meter that has heard all of it."""
+    """Measure a signal given as chunks; return the meter."""
     meter = LoudnessMeter(sample_rate, channels)
     for piece in pieces:
         meter.push(piece)
@@ -141,32 +141,33 @@ def measure(pieces: Iterable[Pcm], sample_rate: int, channels: int) -> LoudnessM
 
 
 def integrated_loudness(pcm: Pcm, sample_rate: int) -> float:
-    """The integrated loudness of audio `(channels, samples)`, in LUFS.
+    """Return the integrated loudness of audio `(channels, samples)` in LUFS.
 
     Raises:
-        EngineNotAvailable, InvalidInput: As `LoudnessMeter`.
+        EngineNotAvailable: pyloudnorm is not installed.
+        InvalidInput: As for `LoudnessMeter`.
     """
     pcm = check_audio(pcm)
     return measure([pcm], check_rate(sample_rate), pcm.shape[0]).finish()
 
 
 def gains(change: Iterable[float]) -> Pcm:
-    """Factors for the decibels of each channel, `(channels, 1)`."""
+    """Convert decibels per channel to factors `(channels, 1)`."""
     return np.array([10 ** (decibels / 20) for decibels in change], np.float32)[:, None]
 
 
 def changes(wanted: Iterable[float], is_now: Iterable[float]) -> Pcm:
-    """The factors that bring channels to the loudness they should have, `(channels, 1)`."""
+    """Return the factors `(channels, 1)` that bring channels from a measured to a wanted loudness."""
     return gains(target - measured for target, measured in zip(wanted, is_now, strict=True))
 
 
 @dataclass(frozen=True)
 class Level:
-    """Gains that bring a recording to a loudness, and the loudness that it has without them.
+    """Gains that normalize a recording, and its original loudness.
 
     Attributes:
-        loudness: That each of its channels has alone, in LUFS.
-        factors: By which each channel is multiplied, `(channels, 1)`; a channel that would leave -1 … 1 is kept inside.
+        loudness: Original loudness of each channel alone, in LUFS.
+        factors: Gain per channel, `(channels, 1)`, reduced where the channel would exceed -1 … 1.
     """
 
     loudness: tuple[float, ...]
@@ -174,16 +175,16 @@ class Level:
 
     @classmethod
     def to(cls, target: float, meter: LoudnessMeter) -> Level:
-        """Return the gains that bring measured audio, all channels together, to `target` LUFS."""
+        """Compute the gains that bring measured audio, all channels together, to `target` LUFS."""
         factor = gains([target - meter.finish()])
         peaks = np.maximum(meter.peaks[:, None] * factor, FULL_SCALE)
         return cls(meter.finish_each(), np.asarray(factor * FULL_SCALE / peaks, np.float32))
 
 
 def check_target(normalize_db: float) -> float:
-    """Raises `InvalidInput` unless this is a loudness that audio can be brought to."""
+    """Validate a target loudness in LUFS; raise `InvalidInput` if it is invalid."""
     if isinstance(normalize_db, bool) or not isinstance(normalize_db, int | float | np.number):
-        raise InvalidInput(f"normalize_db is a loudness in LUFS, such as -16, not {normalize_db!r}")
+        raise InvalidInput(f"normalize_db is {normalize_db!r}; expected a loudness in LUFS, such as -16")
     if not QUIETEST <= float(normalize_db) <= 0:
-        raise InvalidInput(f"normalize_db is a loudness from {QUIETEST:g} to 0 LUFS, such as -16, not {normalize_db!r}")
+        raise InvalidInput(f"normalize_db is {normalize_db!r}; expected a loudness from {QUIETEST:g} to 0 LUFS, such as -16")
     return float(normalize_db)

@@ -1,7 +1,7 @@
-"""MPEG audio (MP3): the frames that are there, whatever a header or an estimate says. ISO/IEC 11172-3 and 13818-3.
+"""Actual frames of MPEG audio (MP3), independent of headers and estimates (ISO/IEC 11172-3 and 13818-3).
 
-A decoder told no length estimates it from the first frame's bitrate and the size of the file, pictures included, and stops there.
-So frames are counted, and each stream is given a header frame that tells the decoder how many there are.
+Without a stated length, decoders estimate it from the first frame's bitrate and the file size, embedded pictures included, and
+stop there. Therefore frames are counted, and each stream gets a header frame with the count.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ BITRATES = {
     (False, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
     (False, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
-"""In kbit/s, by whether it is MPEG 1, and by layer."""
+"""Bitrates in kbit/s by (is MPEG 1, layer)."""
 _BLOCK = 1 << 20
 _LARGEST_FRAME = 4 << 10
 _SYNC = re.compile(rb"\xff(?=[\xe2-\xe7\xf2-\xf7\xfa-\xff][\x10-\xef])", re.DOTALL)
-"""What every frame begins with, and few other bytes do."""
+"""Pattern of frame headers, which is rare in other data."""
 _COUNTED, _SIZED = 1, 2
-"""Flags of a Xing header: it has the number of frames, of bytes."""
+"""Flags of a Xing header: frame count present, byte count present."""
 _XING_FIELDS = ((1, 4), (2, 4), (4, 100), (8, 4))
 _LAME = 36
-"""Bytes that LAME adds to a Xing header."""
+"""Size of LAME's extension of a Xing header in bytes."""
 _DECODER_DELAY = 529
-"""Samples."""
+"""Delay of a decoder in samples."""
 _GAPS_AT = 21
-"""Bytes into that, where it says how many samples are too many at either end."""
+"""Offset in LAME's extension of the number of padding samples at either end."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,13 @@ class Frame:
     """Header of an MPEG audio frame.
 
     Attributes:
-        version, layer, sample_rate: The same for all frames of a stream; the version as the header has it.
+        version: Version code of the header.
+        layer: Layer, 1 to 3.
+        sample_rate: Sample rate in Hz.
         channels: 1 or 2.
-        size: In bytes, header included.
-        samples: A channel.
-        side_info: Where a Xing header would begin, in bytes.
+        size: Size in bytes, including the header.
+        samples: Samples per channel.
+        side_info: Offset of a Xing header in bytes.
     """
 
     version: int
@@ -69,7 +71,7 @@ class Frame:
 
 
 def frame_at(data: bytes, at: int) -> Frame | None:
-    """The header of a frame at a place; `None` where there is none, or one of free format."""
+    """Parse a frame header at an index; `None` if there is none, or it has the free format."""
     if at + 4 > len(data) or data[at] != 0xFF or data[at + 1] & 0xE0 != 0xE0:
         return None
     version, layer = data[at + 1] >> 3 & 3, 4 - (data[at + 1] >> 1 & 3)
@@ -86,7 +88,7 @@ def frame_at(data: bytes, at: int) -> Frame | None:
 
 
 def begins(head: bytes) -> bool:
-    """Tell whether a file begins with frames, or with other bytes and then frames."""
+    """Tell whether a file begins with frames, possibly after other bytes."""
     for found in _SYNC.finditer(head):
         at = found.start()
         frame = frame_at(head, at)
@@ -96,13 +98,13 @@ def begins(head: bytes) -> bool:
 
 
 def first_frame(file: BinaryIO) -> int | None:
-    """Position of the first MPEG frame, in bytes; `None` where there is none."""
+    """Return the offset of the first MPEG frame; `None` if there is none."""
     found = next(_frames(file), None)
     return None if found is None else found[0].start
 
 
 def _goes_on(data: bytes, at: int, frame: Frame, frames: int = 2) -> bool:
-    """Tell whether a frame begins a run of `frames` frames of one stream, or a shorter one up to the end of the data."""
+    """Tell whether a frame starts a run of `frames` frames of one stream, or a shorter run that ends with the data."""
     for _ in range(frames - 1):
         at += frame.size
         if at == len(data):
@@ -115,7 +117,7 @@ def _goes_on(data: bytes, at: int, frame: Frame, frames: int = 2) -> bool:
 
 
 def is_adts(head: bytes) -> bool:
-    """Tell whether a file begins with two frames of AAC."""
+    """Tell whether a file begins with two ADTS (AAC) frames."""
     at = 0
     for _ in range(2):
         if at + 6 > len(head) or head[at] != 0xFF or head[at + 1] & 0xF6 != 0xF0:
@@ -125,21 +127,21 @@ def is_adts(head: bytes) -> bool:
 
 
 def after_tags(file: BinaryIO, at: int) -> int:
-    """Position after the ID3v2 tags that begin at `at`, in bytes."""
+    """Return the offset after the ID3v2 tags at `at`."""
     while (tag := read_at(file, at, 10))[:3] == b"ID3" and len(tag) == 10:
         at += _tag_size(tag)
     return at
 
 
 def _tag_size(tag: bytes) -> int:
-    """Size of an ID3v2 tag in bytes, from its first ten bytes."""
+    """Return the size of an ID3v2 tag in bytes, from its first ten bytes."""
     size = tag[6] << 21 | tag[7] << 14 | tag[8] << 7 | tag[9]
     return 10 + size + (10 if tag[5] & 0x10 else 0)
 
 
 @dataclass
 class _Link:
-    """A stream: its first frame, what all share, its header frame, if it has one, and runs of frames that lie side by side."""
+    """A stream: its first frame, common properties, optional header frame, and runs of contiguous frames."""
 
     first: bytes
     stream: tuple[int, int, int]
@@ -158,10 +160,10 @@ class _Link:
 
 
 def layout(file: BinaryIO) -> Layout:
-    """The streams of a file, each with a header frame that says how many frames there are.
+    """Find the streams of a file, each with a header frame that states the frame count.
 
-    A header frame in the midst begins another stream, that was joined to the one before. Tags are left out, and so is what lies
-    between frames. Streams of free format are left to the decoder.
+    A header frame inside the file starts another, concatenated stream. Tags and data between frames are removed. Streams of free
+    format are left to the decoder.
     """
     links: list[_Link] = []
     for span, frame, data in _frames(file):
@@ -175,32 +177,32 @@ def layout(file: BinaryIO) -> Layout:
         return AS_IT_IS
     passed_over = sum(link.passed_over for link in links)
     said = [wrong for link in links if (wrong := _wrong_count(link))]
-    remarks = (f"{passed_over} bytes among its frames are none, and were passed over",) if passed_over else ()
+    remarks = (f"{passed_over} bytes between its frames were skipped",) if passed_over else ()
     given = tuple(splice(file, _header(link), *link.runs) for link in links)
     return Layout(given, said[0] if said else None, exact=False, remarks=remarks)
 
 
 def says_length(file: BinaryIO) -> bool:
-    """Tell whether a header frame says how many frames there are."""
+    """Tell whether a header frame states the frame count."""
     first = next(_frames(file), None)
     return first is not None and _header_fields(first[2], first[1]) is not None and _count(first[2]) is not None
 
 
 def _wrong_count(link: _Link) -> str | None:
-    """Complaint about a header frame that counts more frames than follow it; `None` if there is none."""
+    """Describe a header frame that counts more frames than follow; `None` if it does not."""
     said = _count(link.header) if link.header else None
     frame = frame_at(link.first, 0)
     if said is None or frame is None or said <= link.frames:
         return None
     seconds = frame.samples / frame.sample_rate
-    return f"its header says {said} frames ({said * seconds:.2f} s), and {link.frames} ({link.frames * seconds:.2f} s) are there"
+    return f"its header states {said} frames ({said * seconds:.2f} s), but {link.frames} ({link.frames * seconds:.2f} s) exist"
 
 
 def _frames(file: BinaryIO) -> Iterator[tuple[Span, Frame, bytes]]:
-    """The whole frames of a file, in order, without tags and what else lies between.
+    """Yield the complete frames of a file, in order, without tags and other data.
 
-    A frame that is followed by something else is damaged, unless nothing but that follows. So is the next one that is found: it
-    borrows bits from those before it. Frames of another kind begin another stream.
+    A frame followed by anything but a frame or tag is damaged, unless no frames follow at all. The next frame after it is dropped
+    too, because it uses bits of earlier frames. Frames with other properties start another stream.
     """
     size, at = size_of(file), after_tags(file, 0)
     stream: tuple[int, int, int] | None = None
@@ -237,7 +239,7 @@ def _frames(file: BinaryIO) -> Iterator[tuple[Span, Frame, bytes]]:
 
 
 def _is_followed(data: bytes, at: int, frame: Frame) -> bool:
-    """Tell whether a frame is as long as it says: the next one follows, or the end, with or without tags."""
+    """Tell whether a frame is followed by the next frame or by the end of the data, possibly after tags."""
     end = at + frame.size
     following = frame_at(data, end)
     if following is not None:
@@ -248,7 +250,7 @@ def _is_followed(data: bytes, at: int, frame: Frame) -> bool:
 
 
 def _tag(data: bytes, at: int) -> int:
-    """The size of a tag at a place, 0 where there is none."""
+    """Return the size of a tag at an index; 0 if there is none."""
     if data[at : at + 3] == b"ID3" and at + 10 <= len(data):
         return _tag_size(data[at : at + 10])
     if data[at : at + 3] == b"TAG":
@@ -260,9 +262,10 @@ def _tag(data: bytes, at: int) -> int:
 
 
 def _header_fields(data: bytes, frame: Frame) -> dict[int, int] | None:
-    """Positions of the fields of a Xing or Info header in its frame, by flag. Key 0 has the end of the fields.
+    """Return the offsets of the fields of a Xing or Info header by flag; key 0 is the end of the fields.
 
-    Empty for a VBRI header; `None` if the frame holds no header."""
+    Empty for a VBRI header; `None` if the frame has no header.
+    """
     at = frame.side_info
     if frame.layer != 3 or data[at : at + 4] not in (b"Xing", b"Info"):
         return {} if frame.layer == 3 and data[36:40] == b"VBRI" else None
@@ -275,7 +278,7 @@ def _header_fields(data: bytes, frame: Frame) -> dict[int, int] | None:
 
 
 def _count(data: bytes) -> int | None:
-    """Number of frames after a header frame, as its header says; `None` if it does not say."""
+    """Return the frame count of a header frame; `None` if it has none."""
     frame = frame_at(data, 0)
     fields = _header_fields(data, frame) if frame else None
     if fields is None:
@@ -285,10 +288,10 @@ def _count(data: bytes) -> int | None:
 
 
 def _header(link: _Link) -> bytes:
-    """Header frame that tells the decoder the number of frames after it; empty for layers 1 and 2."""
+    """Build a header frame with the frame count; empty for layers 1 and 2."""
     frame = frame_at(link.first, 0)
     assert frame is not None
-    if frame.layer != 3:  # whose decoder knows no header frames; the bitrate is constant
+    if frame.layer != 3:  # decoders of these layers ignore header frames; the bitrate is constant
         return b""
     sizes = sum(map(len, link.runs))
     fields = _header_fields(link.header, frame) if link.header else None
@@ -297,13 +300,13 @@ def _header(link: _Link) -> bytes:
     made, at = bytearray(link.header), fields[_COUNTED]
     gaps = fields[0] + _GAPS_AT
     is_cut = link.frames < int.from_bytes(made[at : at + 4]) and not link.passed_over
-    if is_cut and len(made) >= gaps + 3:  # what decoders are told to leave out at the end is not there
+    if is_cut and len(made) >= gaps + 3:  # the padding that decoders would trim at the end is missing
         made[gaps + 1 : gaps + 3] = bytes([made[gaps + 1] & 0xF0, 0])
     return bytes(_counting(made, fields, link.frames, sizes))
 
 
 def _counting(made: bytearray, fields: dict[int, int], frames: int, sizes: int) -> bytearray:
-    """A header frame that says how many frames follow, and bytes, itself included."""
+    """Store the counts of frames and bytes, the header frame included, in a header frame."""
     for flag, value in ((_COUNTED, frames), (_SIZED, sizes + len(made))):
         if flag in fields:
             made[fields[flag] : fields[flag] + 4] = value.to_bytes(4)
@@ -311,9 +314,10 @@ def _counting(made: bytearray, fields: dict[int, int], frames: int, sizes: int) 
 
 
 def _new_header(first: bytes, frame: Frame, frames: int, sizes: int) -> bytes:
-    """A header frame for a stream that has none, and a frame of silence.
+    """Build a header frame and a frame of silence for a stream without a header.
 
-    Of a stream whose length it knows, libmpg123 cuts off `_DECODER_DELAY` samples and as many as the header says: the silence.
+    If libmpg123 knows the length, it trims `_DECODER_DELAY` samples plus the padding in the header. The silence is trimmed
+    instead of audio.
     """
     silence = _silent(first, frame.side_info)
     made = _silent(first, frame.side_info + 16 + _LAME)
@@ -326,7 +330,7 @@ def _new_header(first: bytes, frame: Frame, frames: int, sizes: int) -> bytes:
 
 
 def _silent(first: bytes, least: int) -> bytearray:
-    """Frame of silence of at least `least` bytes, otherwise like the frame that `first` begins."""
+    """Build a silent frame of at least `least` bytes, with the properties of the frame header `first`."""
     start = bytearray(first[:4])
     start[1] |= 1  # no checksum
     for bitrate in range(1, 15):

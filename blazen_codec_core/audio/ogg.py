@@ -1,4 +1,4 @@
-"""Ogg: streams that were joined, pages that are damaged or missing. RFC 3533."""
+"""Ogg pages: concatenated streams, damaged and missing pages (RFC 3533)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 @dataclass(frozen=True)
 class Page:
-    """A page of a stream."""
+    """A page."""
 
     span: Span
     flags: int
@@ -49,32 +49,30 @@ class _Link:
 
 
 def layout(file: BinaryIO) -> Layout:
-    """The streams of a file, each by itself. Those that were joined have the same or other serial numbers.
+    """Split a file into its concatenated streams, which may share serial numbers.
 
-    What is missing is said: pages whose checksum is wrong, gaps in their numbers, an end without its page.
+    Reports pages with wrong checksums, gaps in page numbers, and a missing last page.
     """
     links: list[_Link] = []
     missing: list[str] = []
     at = 0
     for page in pages(file):
         if page.span.start != at:
-            missing.append(f"{page.span.start - at} bytes at byte {at} are no whole page")
+            missing.append(f"{page.span.start - at} bytes at byte {at} are not a complete page")
         at = page.span.stop
         if page.flags & BEGINS:
             if links and not links[-1].ended:
-                missing.append(f"a stream breaks off before its last page, at byte {page.span.start}")
+                missing.append(f"a stream is truncated before its last page, at byte {page.span.start}")
             links.append(_Link(page.serial, page.number))
         elif not links or page.serial != links[-1].serial:
-            missing.append(f"the page at byte {page.span.start} belongs to no stream that has begun")
+            missing.append(f"the page at byte {page.span.start} belongs to an unknown stream")
             continue
         elif page.number != (links[-1].number + 1) & 0xFFFFFFFF:
             missing.append(f"pages {links[-1].number + 1} to {page.number - 1} are missing at byte {page.span.start}")
         links[-1].add(page)
     if links and not links[-1].ended:
-        missing.append(
-            f"its last page, which ends the stream, is not there; the {size_of(file) - at} bytes at byte {at} are no whole page"
-        )
-    is_vorbis = read_at(file, HEADER.size + 1, len(VORBIS)) == VORBIS  # of others, positions are in another unit
+        missing.append(f"its last page is missing; the {size_of(file) - at} bytes at byte {at} are not a complete page")
+    is_vorbis = read_at(file, HEADER.size + 1, len(VORBIS)) == VORBIS  # positions of other codings have another unit
     said, positions = _few(missing), tuple(link.position for link in links) if is_vorbis else ()
     if len(links) == 1 and len(links[0].spans) == 1 and links[0].spans[0] == Span(0, size_of(file)):
         return Layout(missing=said, positions=positions)
@@ -84,11 +82,11 @@ def layout(file: BinaryIO) -> Layout:
 def _few(missing: list[str]) -> str | None:
     if not missing:
         return None
-    return missing[0] + (f" (and {len(missing) - 1} more such things)" if len(missing) > 1 else "")
+    return missing[0] + (f" (and {len(missing) - 1} more problems)" if len(missing) > 1 else "")
 
 
 def pages(file: BinaryIO) -> Iterator[Page]:
-    """The pages whose checksum is right, in order. What is between them is passed over."""
+    """Yield the pages with correct checksums, in order; other data is skipped."""
     size, at = size_of(file), 0
     buffer, begin = b"", 0
     while at < size:
@@ -104,7 +102,7 @@ def pages(file: BinaryIO) -> Iterator[Page]:
 
 
 def _page(buffer: bytes, at: int, where: int) -> Page | None:
-    """A page in a buffer, which is `where` in its file; `None` where there is none, or it is damaged or cut."""
+    """Parse the page at an index of a buffer (offset `where` in the file); `None` if missing, damaged or cut."""
     if buffer[at : at + 4] != MAGIC or len(buffer) < at + HEADER.size:
         return None
     _, version, flags, position, serial, number, said, lacing = HEADER.unpack_from(buffer, at)
@@ -118,16 +116,16 @@ def _page(buffer: bytes, at: int, where: int) -> Page | None:
 
 
 def checksum(data: bytes) -> int:
-    """Ogg's CRC-32: polynomial 0x04C11DB7, most significant bit first, from 0, not inverted.
+    """Compute Ogg's CRC-32: polynomial 0x04C11DB7, most significant bit first, initial value 0, not inverted.
 
-    It is zlib's of the bytes with their bits reversed, but for what that inverts.
+    It equals zlib's CRC of the bit-reversed bytes, without zlib's inversions.
     """
     reflected = zlib.crc32(data.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
     return int(f"{reflected:032b}"[::-1], 2)
 
 
 def is_multiplexed(head: bytes) -> bool:
-    """Tell whether several streams begin at once, as with video, by the first bytes of a file."""
+    """Tell from the first bytes of a file whether several streams are multiplexed, as with video."""
     first = _page(head, 0, 0)
     second = _page(head, first.span.stop, 0) if first else None
     return bool(first and second and second.flags & BEGINS and not first.flags & ENDS)

@@ -1,4 +1,4 @@
-"""Files made of parts of other files."""
+"""Virtual files composed of parts of other files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 @dataclass(frozen=True)
 class Span:
-    """Bytes `start` to `stop` of a file."""
+    """Byte range `start` to `stop` of a file."""
 
     start: int
     stop: int
@@ -21,11 +21,11 @@ class Span:
 
 
 class Spliced(io.RawIOBase):
-    """A readable, seekable file of given bytes and of spans of another file, one after the other.
+    """A readable, seekable concatenation of bytes and of spans of another file.
 
     Args:
-        base: The other file. It is left open, and may be read by others in between.
-        parts: In order.
+        base: The other file. It is not closed, and its position may change between reads.
+        parts: Parts in order.
     """
 
     def __init__(self, base: BinaryIO, *parts: bytes | Span) -> None:
@@ -35,7 +35,7 @@ class Spliced(io.RawIOBase):
 
     @property
     def size(self) -> int:
-        """Size of the whole, in bytes."""
+        """Total size in bytes."""
         return self._ends[-1] if self._ends else 0
 
     def readable(self) -> bool:
@@ -71,12 +71,12 @@ class Spliced(io.RawIOBase):
 
 
 def splice(base: BinaryIO, *parts: bytes | Span) -> BinaryIO:
-    """A file of such parts, whose reads return all that was asked for, up to the end; arguments as `Spliced`."""
+    """Return a buffered `Spliced`, whose reads are complete up to the end of the file."""
     return io.BufferedReader(Spliced(base, *parts), 1 << 16)
 
 
 def size_of(file: BinaryIO) -> int:
-    """Bytes in a seekable file."""
+    """Return the size of a seekable file in bytes."""
     return file.seek(0, io.SEEK_END)
 
 
@@ -87,7 +87,7 @@ def read_at(file: BinaryIO, at: int, count: int) -> bytes:
 
 
 def find(file: BinaryIO, wanted: bytes, start: int, stop: int, block: int = 1 << 20) -> Iterator[int]:
-    """Yield the positions of some bytes in a part of a file, in order."""
+    """Yield the offsets of a byte string in a range of a file, in order."""
     while start < stop:
         data = read_at(file, start, min(block, stop - start) + len(wanted) - 1)
         at = data.find(wanted)

@@ -1,4 +1,4 @@
-"""Audio files in, block by block: the audio that is there, or an error."""
+"""Block-wise reading of audio files; missing audio is an error or a remark."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from .layout import Layout
 from .parts import Span, size_of, splice
 
 Truncated = Literal["refuse", "keep"]
-"""What becomes of a file that is shorter than its container says."""
+"""Policy for files that are shorter than their container states."""
 SLACK_SECONDS = 0.1
-"""By how much a part may end after the recording; lists are rounded."""
+"""Tolerance in seconds for parts that end after the recording, because times in lists are rounded."""
 FURTHEST = 1e9
-"""Seconds up to which a part of a file may be asked for: thirty years, in samples that 64 bits count."""
+"""Largest time in seconds (thirty years), so that sample counts fit into 64 bits."""
 FFMPEG_SLACK_SECONDS, FFMPEG_SLACK_SHARE = 0.5, 0.01
-"""By how much what a container says may be more than FFmpeg gives; it includes what is cut off at the ends."""
+"""Tolerance for FFmpeg returning less than the container states, which includes samples trimmed at the ends."""
 
 
 class _Decoder(Protocol):
-    """Decoder of one audio file: its rate, its channels, its length and its samples in blocks."""
+    """Decoder of one audio file."""
 
     sample_rate: int
     channels: int
@@ -41,29 +41,29 @@ class _Decoder(Protocol):
 
 
 class AudioReader:
-    """An audio file, or a part of one, read block by block, at its own sample rate.
+    """Block-wise reader of an audio file or a part of it, at the file's sample rate.
 
-    What it is, its content says, whatever it is called. libsndfile reads what it can, also where PyAV is installed, so that the
-    samples do not depend on that.
+    The format is recognized by content, not by suffix. libsndfile has precedence over PyAV, so that the samples do not depend on
+    whether PyAV is installed.
 
     Args:
-        path: Where it is; only its name, if there is `content`.
-        content: The file itself, open and seekable; it is left open.
-        start: In seconds.
-        end: In seconds; the end of the file if `None`.
-        at_most: Whether `end` may lie beyond the end of the file.
-        truncated: `refuse` a file that is shorter than its container says, or `keep` what there is of it.
+        path: Path of the file; only a display name if `content` is given.
+        content: Open, seekable file; not closed.
+        start: Start of the part in seconds.
+        end: End of the part in seconds; `None` for the end of the file.
+        at_most: Allow `end` beyond the end of the file.
+        truncated: `refuse` files that are shorter than their container states, or `keep` what is there.
 
     Attributes:
-        sample_rate: In hertz.
-        channels: Of the file.
-        num_samples: A channel, that there should be; `None` where the container does not say.
-        remarks: What a listener should know of it, in words; complete once all has been read.
+        sample_rate: Sample rate in Hz.
+        channels: Number of channels.
+        num_samples: Expected samples per channel; `None` if the container does not state it.
+        remarks: Anomalies of the file; complete once all blocks have been read.
 
     Raises:
-        InvalidInput: There is no such file, or it holds no audio there.
-        CorruptFile: It cannot be read as audio.
-        EngineNotAvailable: PyAV reads it, which is not installed.
+        InvalidInput: The file does not exist, or has no audio in that range.
+        CorruptFile: The file cannot be read as audio.
+        EngineNotAvailable: The format needs PyAV, which is not installed.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class AudioReader:
         truncated: Truncated = "refuse",
     ) -> None:
         if truncated not in get_args(Truncated):
-            raise InvalidInput(f"truncated is refuse or keep, not {truncated!r}")
+            raise InvalidInput(f"truncated is {truncated!r}; expected refuse or keep")
         self.path = Path(path) if content else existing(path)
         self.remarks: list[str] = []
         self._keeps = truncated == "keep"
@@ -88,7 +88,7 @@ class AudioReader:
                 raise CorruptFile(f"{self.path} cannot be read: {error.strerror or error}") from error
             self.sample_rate, self.channels = self._decoder.sample_rate, self._decoder.channels
             if not LOWEST_RATE <= self.sample_rate <= HIGHEST_RATE:
-                raise CorruptFile(f"{self.path} says {self.sample_rate} Hz; audio has {LOWEST_RATE} to {HIGHEST_RATE} Hz")
+                raise CorruptFile(f"{self.path} states {self.sample_rate} Hz; expected {LOWEST_RATE} to {HIGHEST_RATE} Hz")
             self._choose(start, end, at_most)
             self._opened = opened.pop_all()
 
@@ -108,7 +108,7 @@ class AudioReader:
         total, rate = self._decoder.total, self.sample_rate
         for time in (start, end):
             if time is not None and not abs(time) <= FURTHEST:
-                raise InvalidInput(f"a part of {self.path} begins or ends at {time!r} s; times are numbers up to {FURTHEST:g}")
+                raise InvalidInput(f"a part of {self.path} starts or ends at {time!r} s; expected a number up to {FURTHEST:g}")
         self._start, self._stop = round(start * rate), None if end is None else round(end * rate)
         self._due = None if at_most or self._stop is None else self._stop - round(SLACK_SECONDS * rate)
         self._part = "" if not start and end is None else f" from {start:g} to {'the end' if end is None else f'{end:g}'} s"
@@ -120,18 +120,18 @@ class AudioReader:
             self._check_end(total)
 
     def _none(self) -> InvalidInput:
-        return InvalidInput(f"{self.path} holds no audio{self._part}")
+        return InvalidInput(f"{self.path} has no audio{self._part}")
 
     def _check_end(self, total: int) -> None:
         if self._due is not None and total < self._due:
-            raise InvalidInput(f"{self.path} is {total / self.sample_rate:.2f} s long; there is no part of it{self._part}")
+            raise InvalidInput(f"{self.path} is {total / self.sample_rate:.2f} s long and has no part{self._part}")
 
     def blocks(self, frames: int = 1 << 18) -> Iterator[Pcm]:
-        """The audio in pieces of `(channels, at most frames)`, float32; channels may lie side by side, as in the file.
+        """Yield float32 blocks `(channels, samples)` of at most `frames` samples; they may be non-contiguous views.
 
         Raises:
-            InvalidInput: It holds no audio there.
-            CorruptFile: It is damaged, or shorter than its container says.
+            InvalidInput: The file has no audio in that range.
+            CorruptFile: The file is damaged, or shorter than its container states.
         """
         self.remarks = []
         try:
@@ -156,13 +156,13 @@ class AudioReader:
             self._check_whole(at, checked=layout.missing is not None)
 
     def count(self) -> int:
-        """Number of samples of each channel. They are decoded where the container does not say it, or may be wrong."""
+        """Return the samples per channel. The audio is decoded unless the container states the exact number."""
         if self.num_samples is not None and self._is_exact:
             return self.num_samples
         return sum(block.shape[1] for block in self.blocks())
 
     def _check_whole(self, total: int, *, checked: bool) -> None:
-        """Raise where the audio ended too early."""
+        """Raise or remark if the audio ended too early."""
         said = self._decoder.total
         if said is not None and not checked:
             missing = said - total
@@ -170,16 +170,16 @@ class AudioReader:
             if isinstance(self._decoder, ffmpeg.Decoder):
                 slack = max(FFMPEG_SLACK_SECONDS * self.sample_rate, FFMPEG_SLACK_SHARE * said)
             if missing > slack:
-                seconds = f"{said / self.sample_rate:.2f} s), and {total} ({total / self.sample_rate:.2f} s) are there"
+                seconds = f"{said / self.sample_rate:.2f} s), but {total} ({total / self.sample_rate:.2f} s) exist"
                 is_error = self._is_exact or isinstance(self._decoder, ffmpeg.Decoder)
-                self._note(f"its header says {said} samples ({seconds}", is_error=is_error)
+                self._note(f"its header states {said} samples ({seconds}", is_error=is_error)
         self._check_end(total)
 
     def _note(self, missing: str, *, is_error: bool) -> None:
-        """Say that something is missing, or raise it."""
+        """Record missing audio as a remark, or raise it."""
         if is_error and not self._keeps:
             raise CorruptFile(
-                f"{self.path} is incomplete or damaged: {missing}. To have what is there, ask for truncated files to be kept"
+                f"{self.path} is incomplete or damaged: {missing}. Use truncated='keep' (--truncated keep) to read what exists"
             )
         self.remarks.append(f"it is incomplete or damaged: {missing}")
 
@@ -194,6 +194,6 @@ class AudioReader:
 
 
 def read(path: str | PathLike[str], *, truncated: Truncated = "refuse") -> tuple[Pcm, int]:
-    """A whole file: float32 `(channels, samples)` and its sample rate. Raises as `AudioReader` and its `blocks` do."""
+    """Read a whole file as float32 `(channels, samples)` with its sample rate; raise the errors of `AudioReader`."""
     with AudioReader(path, truncated=truncated) as reader:
         return np.concatenate(list(reader.blocks()), axis=1), reader.sample_rate

@@ -1,4 +1,4 @@
-"""Explicit resampling. Nothing here is done silently: callers say what they ask for."""
+"""Explicit resampling with soxr."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..validation import Pcm, check_audio, check_rate
 
 
 class Resampler:
-    """soxr's best quality over a stream; the same samples for any cut of the input."""
+    """Streaming resampler (soxr HQ), whose output does not depend on the chunks."""
 
     def __init__(self, source_rate: int, target_rate: int, channels: int) -> None:
         self._channels = channels
@@ -18,7 +18,7 @@ class Resampler:
             self._stream = soxr.ResampleStream(source_rate, target_rate, channels, dtype="float32", quality="HQ")
 
     def push(self, pcm: Pcm, *, last: bool = False) -> Pcm:
-        """`(channels, samples)` at the source rate to what is ready at the target rate."""
+        """Resample a chunk `(channels, samples)`; return the samples that are ready."""
         if self._stream is None:
             return np.ascontiguousarray(pcm)
         out = self._stream.resample_chunk(np.ascontiguousarray(pcm.T), last=last)
@@ -30,10 +30,10 @@ class Resampler:
 
 
 def resample(pcm: Pcm, source_rate: int, target_rate: int) -> Pcm:
-    """A whole signal `(channels, samples)`.
+    """Resample a whole signal `(channels, samples)`.
 
     Raises:
-        InvalidInput: It is no audio, or a rate is none.
+        InvalidInput: The audio or a rate is invalid.
     """
     pcm = check_audio(pcm)
     resampler = Resampler(source_rate, target_rate, pcm.shape[0])

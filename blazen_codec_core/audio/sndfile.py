@@ -1,4 +1,4 @@
-"""Decoder of the files that libsndfile reads: WAV, FLAC, Ogg, MP3 and some twenty other formats."""
+"""libsndfile decoder for WAV, FLAC, Ogg, MP3 and some twenty other formats."""
 
 from __future__ import annotations
 
@@ -20,44 +20,44 @@ from .layout import AS_IT_IS, Layout
 from .parts import Span, size_of, splice
 
 MOST_SAMPLES = 1 << 44
-"""That a header is believed; half a year at the highest sample rate."""
+"""Largest credible sample count of a header; half a year at the highest sample rate."""
 LEAST_READ = 4096
-"""Samples that are asked for where no more are due. libsndfile fills the rest with zeros, which takes its time."""
+"""Samples to request when none are expected. Kept small, because libsndfile zero-fills the rest of the buffer."""
 RUN_UP = {"MP3": 32 * 1152, "OGG": 48_000}
-"""Samples to begin earlier, by format, where a decoder needs what came before. Of MP3: 511 bytes of frames, and an overlap."""
+"""Samples to start earlier after a seek, by format, because decoders have memory. MP3: 511 bytes of frames, and an overlap."""
 _ERRORS = (soundfile.SoundFileError, OSError, TypeError, ValueError, RuntimeError)
 
 
 class _Sequential(soundfile.SoundFile):  # type: ignore[misc]  # untyped
-    """A file that is read in order.
+    """A file that is read sequentially.
 
-    `soundfile` seeks to where it is after each read, which makes libmpg123 begin anew, and other samples.
+    `soundfile` seeks to the current position after each read, which resets libmpg123 and changes its samples.
     """
 
     def seekable(self) -> bool:
         return False
 
     def can_seek(self) -> bool:
-        """Tell whether libsndfile seeks in it."""
+        """Tell whether libsndfile can seek in the file."""
         return bool(super().seekable())
 
 
 class Decoder:
-    """The audio of a file, one stream after the other where several were joined.
+    """Decoder of the audio of a file; concatenated streams follow each other.
 
     Args:
-        path: Where the file is, if libsndfile can open it there.
-        file: The same, or what there is in its place, seekable; it is left open.
-        name: For messages.
-        container: What the file is; `None` if that is not known.
+        path: Path that libsndfile can open; `None` to read `file`.
+        file: Seekable file; not closed.
+        name: File name for messages.
+        container: Container; `None` if unknown.
 
     Attributes:
-        sample_rate: In hertz.
-        channels: Of the first stream.
-        total: Samples a channel that there should be; `None` where the container does not say.
+        sample_rate: Sample rate in Hz.
+        channels: Channels of the first stream.
+        total: Expected samples per channel; `None` if the container does not state it.
 
     Raises:
-        CorruptFile: libsndfile cannot read it.
+        CorruptFile: libsndfile cannot read the file.
     """
 
     def __init__(self, path: Path | None, file: BinaryIO, name: str, container: Container | None) -> None:
@@ -76,10 +76,10 @@ class Decoder:
         self.total: int | None = None if says_nothing or total > MOST_SAMPLES else total
 
     def _from_first_frame(self) -> BinaryIO:
-        """MPEG audio without what lies before it."""
+        """Return the file from its first MPEG frame on."""
         found = mpeg.first_frame(self._file)
         if found is None:
-            raise CorruptFile(f"{self._name} cannot be read as audio ({MPEG.name}): there are no frames in it")
+            raise CorruptFile(f"{self._name} cannot be read as audio ({MPEG.name}): it has no frames")
         return splice(self._file, Span(found, size_of(self._file)))
 
     def survey(self) -> Layout:
@@ -90,14 +90,15 @@ class Decoder:
         return self._layout
 
     def blocks(self, start: int, stop: int | None, frames: int) -> Iterator[NDArray[np.float32]]:
-        """The audio in pieces of `(channels, at most frames)`, float32.
+        """Yield float32 blocks `(channels, samples)` of at most `frames` samples.
 
         Args:
-            start: The first sample.
-            stop: Behind the last that is wanted, if known; there may be more.
+            start: First sample.
+            stop: End of the wanted samples, if known; more may be yielded.
+            frames: Largest block in samples.
 
         Raises:
-            CorruptFile: It is damaged, or the streams in it differ in sample rate or channels.
+            CorruptFile: The file is damaged, or its streams differ in sample rate or channels.
         """
         before = 0
         layout = self.survey()
@@ -105,8 +106,8 @@ class Decoder:
             with self._opened(link) as file:
                 if (file.samplerate, file.channels) != (self.sample_rate, self.channels):
                     raise CorruptFile(
-                        f"{self._name} is joined of streams of {self.sample_rate} Hz and {self.channels} channels, and of "
-                        f"{file.samplerate} Hz and {file.channels}; only the same all through can be read"
+                        f"{self._name} changes from {self.sample_rate} Hz and {self.channels} channels to "
+                        f"{file.samplerate} Hz and {file.channels} channels, which is not supported"
                     )
                 skip = max(0, start - before)
                 try:
@@ -129,10 +130,10 @@ class Decoder:
                         skip = max(0, skip - len(block))
                 except _ERRORS as error:
                     at = f"{before / self.sample_rate:.2f} s"
-                    raise CorruptFile(f"{self._name} breaks off or is damaged after {at}: {said(error)}") from error
+                    raise CorruptFile(f"{self._name} is truncated or damaged after {at}: {said(error)}") from error
 
     def _read(self, file: _Sequential, frames: int, due: float) -> NDArray[np.float32]:
-        """The next block; `due` samples are said to be left. What lies behind the last frame of FLAC is no damage."""
+        """Read a block; `due` is the expected rest in samples. Data after the last FLAC frame is not an error."""
         is_flac = self._container is FLAC
         asked = due if is_flac and due > 0 else max(due, LEAST_READ)
         try:
@@ -144,7 +145,7 @@ class Decoder:
         return block
 
     def _opened(self, link: BinaryIO | None) -> _Sequential:
-        """A stream of its own; the file as it is, if `None`."""
+        """Open a stream; `None` opens the unchanged file."""
         source: Any = link
         if link is None and self._path is not None:
             source = str(self._path) if sys.platform == "win32" else os.fsencode(self._path)
@@ -162,5 +163,5 @@ class Decoder:
 
 
 def said(error: BaseException) -> str:
-    """Message of an error of libsndfile, without the name that it gives the file."""
+    """Return the message of a libsndfile error without its file name."""
     return str(getattr(error, "error_string", "")) or reason(error)

@@ -1,4 +1,4 @@
-"""Audio files out: whole or not at all."""
+"""Atomic writing of audio files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..validation import Pcm, check_audio, check_few, check_rate
 from .sndfile import said
 
 AT_ONCE = 1 << 16
-"""Samples that libsndfile is given at a time; its Vorbis encoder overruns the stack with millions."""
+"""Samples per write; libsndfile's Vorbis encoder overflows the stack with millions."""
 FORMATS = {
     "": ("WAV", None),
     ".aif": ("AIFF", None),
@@ -29,28 +29,30 @@ FORMATS = {
     ".sph": ("NIST", None),
     ".wave": ("WAV", None),
 }
-"""What libsndfile calls format and coding, where that is not the suffix itself."""
+"""libsndfile's format and subtype by suffix, where the format is not the suffix itself."""
 LARGEST_WAV = (1 << 32) - (1 << 20)
-"""Bytes of audio that a WAV holds; more make it RF64."""
+"""Most bytes of audio in a WAV; larger files become RF64."""
 _SAMPLE_BYTES = 2
 _ERRORS = (soundfile.SoundFileError, ValueError, TypeError, AssertionError)
 
 
 class AudioWriter:
-    """Writes audio piece by piece; made by `writing`."""
+    """Streaming writer, created by `writing`."""
 
     def __init__(self, file: soundfile.SoundFile, most: int | None, failed: Callable[[Exception], Exception]) -> None:
         self._file, self._most, self._failed = file, most, failed
         self.num_samples = 0
 
     def write(self, pcm: Pcm) -> None:
-        """Write `(channels, samples)`; what is outside -1 … 1 is clipped, as integer formats must.
+        """Write `(channels, samples)`, clipped to -1 … 1 because of integer formats.
 
         Raises:
-            InvalidInput: It cannot be written; or a WAV, whose length was not said when it was begun, would be too large.
+            InvalidInput: The file cannot be written, or a WAV opened without `num_samples` would be too large.
         """
         if self._most is not None and self.num_samples + pcm.shape[1] > self._most:
-            raise InvalidInput("a WAV of over 4 GiB is RF64: say num_samples, or use a suffix .rf64, .w64 or .flac")
+            raise InvalidInput(
+                "the audio exceeds 4 GiB, the limit of WAV. Pass num_samples, or use the suffix .rf64, .w64 or .flac"
+            )
         try:
             for begin in range(0, pcm.shape[1], AT_ONCE):
                 self._file.write(np.clip(pcm[:, begin : begin + AT_ONCE], -1.0, 1.0).T)
@@ -60,19 +62,20 @@ class AudioWriter:
 
 
 def _format(suffix: str) -> tuple[str, str | None]:
-    """libsndfile's names of the format and the coding of files with a suffix; a coding of `None` is the default one."""
+    """Return libsndfile's format and subtype for a suffix; a subtype of `None` is the default."""
     kind, coding = FORMATS.get(suffix.lower(), (suffix[1:].upper(), None))
     if kind not in soundfile.available_formats() or kind == "RAW":
-        raise InvalidInput(f"audio is not written as {suffix}; use .wav, .flac or .ogg")
+        raise InvalidInput(f"the format {suffix} cannot be written. Use .wav, .flac or .ogg")
     return kind, coding
 
 
 def check_format(suffix: str, sample_rate: int | None = None, channels: int = 1) -> None:
-    """Check that audio can be written to files with a suffix.
+    """Check that audio can be written in the format of a suffix.
 
     Args:
-        sample_rate: In hertz; any, if `None`.
-        channels: Of the audio.
+        suffix: File suffix with the dot.
+        sample_rate: Sample rate in Hz; `None` for any.
+        channels: Number of channels.
 
     Raises:
         InvalidInput: libsndfile does not write the format, or the format cannot hold such audio.
@@ -86,7 +89,7 @@ def check_format(suffix: str, sample_rate: int | None = None, channels: int = 1)
             file.write(np.zeros((1, channels), np.float32))
     except _ERRORS as error:
         raise InvalidInput(
-            f"{suffix or '.wav'} cannot hold {channels} channels at {sample_rate} Hz ({said(error)}); .wav can"
+            f"{suffix or '.wav'} cannot hold {channels} channels at {sample_rate} Hz ({said(error)}). Use .wav"
         ) from error
 
 
@@ -94,11 +97,13 @@ def check_format(suffix: str, sample_rate: int | None = None, channels: int = 1)
 def writing(
     path: str | PathLike[str], sample_rate: int, channels: int, *, num_samples: int | None = None
 ) -> Iterator[AudioWriter]:
-    """A file that takes audio piece by piece and appears whole or not at all; its suffix says the format.
+    """Open a file for streaming; it appears only if it was written completely. The suffix sets the format.
 
     Args:
-        path: Where it goes.
-        num_samples: A channel, that there will be. A WAV that they make larger than 4 GiB is written as RF64.
+        path: Path of the file.
+        sample_rate: Sample rate in Hz.
+        channels: Number of channels.
+        num_samples: Total samples per channel, if known. A WAV above 4 GiB is written as RF64.
 
     Raises:
         InvalidInput: The format cannot hold such audio, or the file cannot be written.
@@ -128,7 +133,7 @@ def writing(
 
 
 class _Kept:
-    """A file for libsndfile, which gives no reasons: the first error is kept."""
+    """File wrapper for libsndfile that keeps the first error, because libsndfile does not report reasons."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -147,7 +152,7 @@ class _Kept:
     def seek(self, to: int, whence: int = io.SEEK_SET) -> int:
         try:
             return self._file.seek(to, whence)
-        except OSError as error:  # which writes what was held back
+        except OSError as error:  # seeking flushes the buffer
             self.error = self.error or error
             return -1
 
@@ -155,11 +160,11 @@ class _Kept:
         return self._file.tell()
 
     def flush(self) -> None:
-        """Left to closing."""
+        """Do nothing; closing flushes the file."""
 
 
 def write(path: str | PathLike[str], pcm: Pcm, sample_rate: int) -> None:
-    """Write `(channels, samples)` or `(samples,)`; raises as `writing` does."""
+    """Write `(channels, samples)` or `(samples,)`; raise the errors of `writing`."""
     pcm = check_audio(pcm)
     with writing(path, sample_rate, pcm.shape[0], num_samples=pcm.shape[1]) as out:
         out.write(pcm)

@@ -16,18 +16,18 @@ from .options import AUDIO, as_json, judging, loading, mono, print_json, quiet, 
 from .progress import bar
 
 LARGE = 100
-"""MB of a report from which on it is said how to make it smaller."""
+"""Report size in MB above which the command suggests a smaller excerpt."""
 
 
 @click.command("compare")
 @click.argument("sources", metavar="AUDIO...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "-c", "--codec", "names", multiple=True, required=True, metavar="NAME[@KBPS]",
-    help="a model, perhaps at a bandwidth, or opus@KBPS; may be given several times",
+    help="a model, optionally at a bandwidth, or opus@KBPS; repeatable",
 )  # fmt: skip
-@click.option("-o", "--output", type=AUDIO, help="the report, an HTML file that needs nothing else")
-@click.option("--pictures", type=click.Path(path_type=Path, file_okay=False), help="a folder for the pictures as PNG")
-@click.option("--seconds", type=click.FloatRange(min=evaluate.MIN_SECONDS), help="only so much of each recording")
+@click.option("-o", "--output", type=AUDIO, help="the report, a self-contained HTML file")
+@click.option("--pictures", type=click.Path(path_type=Path, file_okay=False), help="a folder for the figures as PNG")
+@click.option("--seconds", type=click.FloatRange(min=evaluate.MIN_SECONDS), help="length of the excerpt of each recording")
 @judging
 @mono
 @loading
@@ -45,13 +45,13 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Codecs side by side on recordings: a page to hear and see them with, and their numbers.
+    """Compare codecs on recordings: an HTML report to listen to, figures, and metrics.
 
-    The report plays all versions in step, at one level, also blind; it has spectrograms, differences, tokens and measures. Opus
-    needs ffmpeg or opus-tools. Needs the extra `compare`.
+    The report plays all versions sample-aligned and loudness-matched, and offers blind tests. It shows spectrograms, differences,
+    tokens and metrics. Opus needs ffmpeg or opus-tools. Needs the extra `compare`.
     """
     if not (output or pictures or as_json):
-        raise click.UsageError("say where to: -o report.html, --pictures FOLDER or --json")
+        raise click.UsageError("no output is given; use -o report.html, --pictures FOLDER or --json")
     from ..comparison import compare, serialize
     from ..comparison import systems as asked
     from ..comparison.render import report
@@ -81,20 +81,20 @@ def command(
     written = partial(say, quiet=quiet or as_json)
     if output:
         size = report.write(report.html(shown, facts), output)
-        written(f"written {output}, {size / 1e6:.1f} MB")
+        written(f"wrote {output}, {size / 1e6:.1f} MB")
         if size > LARGE * 1e6:
-            say("the report is large; --seconds 30 takes only so much of each recording", quiet)
+            say("the report is large; --seconds 30 takes 30 s of each recording", quiet)
     if pictures:
         from ..comparison.render.figures import rate_quality
 
         rate_quality(serialize.means(facts), pictures / "rate-quality.png")
-        written(f"written the pictures in {pictures}")
+        written(f"wrote the figures in {pictures}")
     if as_json:
         print_json(serialize.summary(facts))
 
 
 def check(judge: evaluate.Scorer, *, pictures: bool) -> None:
-    """Fails before the work rather than after it, where a package is missing."""
+    """Fail before the work starts if a package is missing."""
     judge.check_available()
     loudness.check_available()
     if pictures:
@@ -102,7 +102,7 @@ def check(judge: evaluate.Scorer, *, pictures: bool) -> None:
 
 
 def draw(one: Any, folder: Path, stem: str) -> None:
-    """The pictures of one recording."""
+    """Write the figures of one recording."""
     from ..comparison.render import figures
 
     figures.spectrograms(one, folder / f"{stem}.spectrograms.png")

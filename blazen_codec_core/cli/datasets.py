@@ -20,12 +20,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 HOUR = 3600.0
 
 output = click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path, file_okay=False), help="a folder, new or to go on with"
+    "-o", "--output", required=True, type=click.Path(path_type=Path, file_okay=False), help="a new folder, or one to resume"
 )
 
 
 def executor(function: F) -> F:
-    """Add the options for workers and failures to a command, which takes an `Executor` as `executor`."""
+    """Add the options for workers and failures to a command, which receives them as `executor: Executor`."""
 
     @functools.wraps(function)
     def command(
@@ -43,19 +43,21 @@ def executor(function: F) -> F:
             most = Cluster.workers[1] if workers is None else workers
             cluster = Cluster(address, (min(Cluster.workers[0], most), most), cpus, gpus)
         elif address is not None:
-            raise click.UsageError("--address is for --executor ray")
+            raise click.UsageError("--address requires --executor ray")
         return function(executor=Executor(workers, threads, cluster), **others)
 
     for option in reversed(
         (
-            click.option("--strict", is_flag=True, help="stop at the first failure, instead of noting it and going on"),
-            click.option("--retry-failed", is_flag=True, help="do what failed again"),
-            click.option("--workers", type=click.IntRange(min=1), help="processes; on Ray, the most that it may scale to"),
-            click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="of each, on a CPU"),
+            click.option("--strict", is_flag=True, help="stop at the first failure, instead of recording it"),
+            click.option("--retry-failed", is_flag=True, help="process failed recordings again"),
+            click.option("--workers", type=click.IntRange(min=1), help="number of processes; on Ray, the maximum"),
+            click.option(
+                "--threads", type=click.IntRange(min=1), default=1, show_default=True, help="threads per worker on a CPU"
+            ),
             click.option("--executor", type=click.Choice(["local", "ray"]), default="local", show_default=True),
-            click.option("--address", metavar="HOST:PORT", help="of a Ray cluster"),
-            click.option("--cpus", type=float, default=Cluster.cpus, show_default=True, help="cores of a worker on Ray"),
-            click.option("--gpus", type=float, default=Cluster.gpus, show_default=True, help="GPUs of a worker on Ray"),
+            click.option("--address", metavar="HOST:PORT", help="address of a Ray cluster"),
+            click.option("--cpus", type=float, default=Cluster.cpus, show_default=True, help="CPU cores per worker on Ray"),
+            click.option("--gpus", type=float, default=Cluster.gpus, show_default=True, help="GPUs per worker on Ray"),
         )
     ):
         command = option(command)
@@ -63,7 +65,7 @@ def executor(function: F) -> F:
 
 
 def progress(quiet: bool) -> Progress:
-    """A bar on stderr, on a terminal: hours done, speed against real time, and how long it will take."""
+    """Return a progress bar for stderr, shown on terminals: hours done, real-time factor and remaining time."""
 
     @contextmanager
     def shown(what: str, seconds: float | None) -> Iterator[Advance]:
@@ -115,7 +117,7 @@ def report(summary: Summary, output: Path, quiet: bool, as_json: bool) -> int:
         first = parse_object(next(lines))
     reason = f"{first['path']}: {first['error']}"
     click.echo(
-        f"error: nothing succeeded, {summary.failed} failed; the first: {reason}. {summary.failures} has them all", err=True
+        f"error: all {summary.failed} recordings failed. First failure: {reason}. All failures: {summary.failures}", err=True
     )
     return 1
 
@@ -123,12 +125,12 @@ def report(summary: Summary, output: Path, quiet: bool, as_json: bool) -> int:
 def _say(summary: Summary, output: Path, quiet: bool) -> None:
     say(f"{output}: {summary.rows} recordings, {summary.seconds / HOUR:.2f} h, in {summary.shards} shards", quiet)
     if summary.new_seconds:
-        say(f"{summary.new_seconds / HOUR:.2f} h in {summary.elapsed:.0f} s, {summary.speed:.0f} times real time", quiet)
+        say(f"{summary.new_seconds / HOUR:.2f} h in {summary.elapsed:.0f} s, {summary.speed:.0f}x real time", quiet)
     if summary.codebooks:
         shares = " ".join(f"{share:.0%}" for share in summary.codebooks)
-        say(f"entries in use, codebook by codebook: {shares}", quiet)
+        say(f"codebook entries used: {shares}", quiet)
     if summary.failures:
-        say(f"{summary.failed} failed; {summary.failures} says why", quiet)
+        say(f"{summary.failed} failed; reasons in {summary.failures}", quiet)
     if summary.remarked:
         say(f"{summary.remarked} recordings have remarks, in the column `remarks`", quiet)
     if summary.remark:

@@ -15,19 +15,17 @@ from .options import AUDIO, as_json, format_options, loading, print_json, quiet,
 
 @click.command("decode")
 @click.argument("source", metavar="TOKENS", type=AUDIO)
-@click.option(
-    "-o", "--output", required=True, type=AUDIO, help="the audio file; its suffix says the format; - for standard output, as WAV"
-)
+@click.option("-o", "--output", required=True, type=AUDIO, help="the audio file, format by suffix; - for WAV on standard output")
 @format_options
 @loading
 @strict_weights
 @quiet
 @as_json
 def command(source: Path, output: Path, format_options: dict[str, str], quiet: bool, as_json: bool, **options: Any) -> None:
-    """Tokens to an audio file.
+    """Decode tokens to an audio file.
 
-    TOKENS is a token file, or - for a .tokens file on standard input. The model is the one that made them; so are the weights,
-    where those are random:SEED. The audio has the sample rate and length of the original.
+    TOKENS is a token file, or - for a .tokens file on standard input. The file names the model, and the weights if they are
+    random:SEED. The audio has the sample rate and length of the original.
     """
     if as_json and output == files.STANDARD:
         raise click.UsageError("--json and the audio would both go to standard output")

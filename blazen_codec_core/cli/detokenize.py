@@ -14,9 +14,9 @@ from .options import as_json, loading, quiet, strict_weights
 
 @click.command("detokenize")
 @click.argument("source", metavar="DATASET", type=click.Path(path_type=Path, exists=True))
-@click.option("-c", "--codec", "name", metavar="NAME", help="a model, in place of the one that made the tokens")
+@click.option("-c", "--codec", "name", metavar="NAME", help="a model to use instead of the one that made the tokens")
 @datasets.output
-@click.option("--suffix", default=".wav", show_default=True, help="of the files, which says their format")
+@click.option("--suffix", default=".wav", show_default=True, help="suffix of the audio files, which sets their format")
 @datasets.executor
 @loading
 @strict_weights
@@ -34,7 +34,7 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> int:
-    """Shards of tokens to audio files, each named by its id.
+    """Decode shards of tokens to audio files, named by id.
 
     DATASET is a folder that `tokenize` wrote, or one of its shards. The audio has the sample rate and length of the originals.
     """

@@ -34,7 +34,7 @@ from .options import (
     "--output",
     required=True,
     type=AUDIO,
-    help="the token file; .tokens, or a suffix that a plugin knows; - for standard output",
+    help="the token file: .tokens, or a suffix of an installed plugin; - for standard output",
 )
 @bandwidth
 @mono
@@ -57,10 +57,10 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """An audio file to tokens.
+    """Encode an audio file to tokens.
 
-    IN is an audio file of any kind and sample rate, or - for standard input. A mono codec takes the channels one by one, unless
-    the format of the tokens holds one stream only: then they are mixed down. For a codec of several channels, one is copied.
+    IN is an audio file of any format and sample rate, or - for standard input. A mono codec encodes each channel separately, or
+    their mix if the token format holds one stream only. For a codec with several channels, mono audio is duplicated.
     """
     if as_json and output == files.STANDARD:
         raise click.UsageError("--json and the tokens would both go to standard output")

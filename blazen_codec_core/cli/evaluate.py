@@ -24,15 +24,15 @@ from .progress import bar
     multiple=True,
     required=True,
     type=click.Path(path_type=Path),
-    help="a recording, or a folder of them; may be given several times",
+    help="a recording, or a folder of recordings; repeatable",
 )
 @click.option(
     "--against",
     type=click.Choice(["opus"]),
-    help="the same recordings through libopus (ffmpeg or opus-tools) at the nearest bitrate that it has",
+    help="also encode with libopus (ffmpeg or opus-tools) at the nearest bitrate",
 )
 @judging
-@click.option("--plot", type=AUDIO, help="a picture of it all, .png or .svg")
+@click.option("--plot", type=AUDIO, help="a figure of the results, .png or .svg")
 @bandwidth
 @mono
 @loading
@@ -50,7 +50,7 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Measure models on recordings: SI-SDR, log-mel distance, STOI, PESQ, bitrate, use of the codebooks, speed.
+    """Measure models on recordings: SI-SDR, log-mel distance, STOI, PESQ, bitrate, codebook usage, speed.
 
     Recordings are resampled to each model's rate. Needs the extra `evaluate`.
     """
@@ -79,11 +79,11 @@ def command(
     elif not quiet:
         show(reports, len(paths))
         if plot:
-            click.echo(f"written {plot}")
+            click.echo(f"wrote {plot}")
 
 
 def summary(report: evaluate.Report) -> dict[str, Any]:
-    """A report for machines; what could not be judged is null."""
+    """JSON object of a report; metrics that are not available are null."""
     means = {name: report.mean(name) for name in (*evaluate.QUALITIES, "kbps", "file_kbps", "encode_speed", "decode_speed")}
     return {
         "system": report.system,
@@ -105,7 +105,7 @@ COLUMNS: tuple[tuple[str, str, str], ...] = (
 
 
 def show(reports: list[evaluate.Report], recordings: int) -> None:
-    """A line a system, and below how it uses its codebooks."""
+    """Print one line per system, then its codebook usage."""
     from rich.console import Console
     from rich.table import Table
 
@@ -118,7 +118,7 @@ def show(reports: list[evaluate.Report], recordings: int) -> None:
     for report in reports:
         table.add_row(report.system, *(number(report.mean(field), form) for _, field, form in COLUMNS))
     console.print(table)
-    books = Table(title="codebooks: entries used, entropy of bits", title_justify="left")
+    books = Table(title="codebooks: entries used, entropy/bits", title_justify="left")
     books.add_column("")
     with_books = [report for report in reports if report.codebooks]
     for count in range(max(len(report.codebooks) for report in with_books)):

@@ -1,4 +1,4 @@
-"""Files that commands read and write: what is shown, and checked first."""
+"""Input and output files of commands: standard streams, progress, early checks."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def encode_file(
     normalize_db: float | None = None,
     truncated: Truncated = "refuse",
 ) -> CodecTokens:
-    """The tokens of an audio file, made to suit the codec if need be, which is said on stderr and kept in the tokens."""
+    """Encode an audio file, converted to the codec's rate and channels; print conversions on stderr, keep them in the tokens."""
     recording = Recording.at(path, codec, mono, truncated)
     for remark in recording.remarks:
         say(remark, quiet)
@@ -52,12 +52,12 @@ def encode_file(
 
 
 def decode_to_file(codec: DynCodecProvider, tokens: CodecTokens, path: Path, quiet: bool) -> None:
-    """Writes the audio that tokens stand for; what is done to it is said on stderr."""
+    """Decode tokens to an audio file; print conversions on stderr."""
     transcode.decode_to_file(codec, tokens, path, progress=partial(progress, quiet=quiet), remark=lambda text: say(text, quiet))
 
 
 STANDARD = Path("-")
-"""Stands for standard input or output."""
+"""Placeholder for standard input or output."""
 
 
 @contextmanager
@@ -72,7 +72,7 @@ def from_standard(path: Path, suffix: str = "") -> Iterator[Path]:
             shutil.copyfileobj(sys.stdin.buffer, file)
         try:
             yield kept
-        except CodecError as error:  # of which nobody knows the file
+        except CodecError as error:  # the user does not know the temporary file
             error.args = tuple(
                 part.replace(str(kept), "standard input") if isinstance(part, str) else part for part in error.args
             )
@@ -81,7 +81,7 @@ def from_standard(path: Path, suffix: str = "") -> Iterator[Path]:
 
 @contextmanager
 def to_standard(path: Path, suffix: str) -> Iterator[Path]:
-    """Yield a path to write: for `-` a temporary file that goes to standard output once it is whole, else the path itself."""
+    """Yield a path to write: for `-` a temporary file, copied to standard output once complete, else the path itself."""
     if path != STANDARD:
         yield path
         return
@@ -99,7 +99,7 @@ def _to_standard(file: BinaryIO) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        with suppress(OSError, ValueError):  # else what is left would be written, and fail, at exit once more
+        with suppress(OSError, ValueError):  # otherwise the rest of the buffer is flushed, and fails, again at exit
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, sys.stdout.fileno())
             os.close(nowhere)
@@ -107,13 +107,13 @@ def _to_standard(file: BinaryIO) -> None:
 
 
 def check_audio_fits(path: Path, tokens: CodecTokens) -> None:
-    """Fails before the work where a file of that name cannot hold the audio of tokens."""
+    """Fail before the work starts if the file format cannot hold the audio of the tokens."""
     restoring = SourceRestorer(tokens)
     check_format(path.suffix, restoring.sample_rate, restoring.channels.count)
 
 
 def check_writable(path: Path) -> None:
-    """Fails before the work rather than after it."""
+    """Fail before the work starts if the path cannot be a file."""
     if path.is_dir():
         raise click.UsageError(f"{path} is a directory")
     if not path.parent.is_dir():

@@ -10,7 +10,7 @@ from .options import as_json, print_json
 @click.argument("name")
 @as_json
 def command(name: str, as_json: bool) -> None:
-    """All that is known about one model."""
+    """Show the details of one model."""
     entry = Registry().find(name)
     spec = entry.spec
     if as_json:

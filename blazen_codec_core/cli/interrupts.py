@@ -4,8 +4,8 @@ A handler raises in the main thread, so that the command unwinds. That alone is 
 bytecodes of the main thread, which may be in compiled code. So the interpreter also reports each signal to a watchdog thread
 (`signal.set_wakeup_fd`). That thread ends the process if the main thread has not done so within a grace period.
 
-And an exception is lost where nothing can propagate it: in `__del__`, or in a callback from C. There `sys.unraisablehook` is
-told, and the watchdog has it raised anew.
+An exception is lost where nothing can propagate it: in `__del__`, or in a callback from C. There `sys.unraisablehook` is
+called, and the watchdog raises it again.
 """
 
 from __future__ import annotations
@@ -26,32 +26,32 @@ from .. import files
 INTERRUPTED, TERMINATED = 130, 143
 EXIT_CODES: dict[int, int] = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED}
 GRACE_SECONDS = 5.0
-"""For the command to unwind."""
+"""Time that the command has to unwind."""
 APART_SECONDS = 0.5
 """Signals closer than this count as one: `timeout`, say, sends each to the process and to its group."""
 SWALLOWED = b"\xff"
 """Tells the watchdog that the exception was lost. No signal has this number."""
 SWALLOWED_SECONDS = 0.01
-"""Until it is raised anew, for the code that swallowed it to return."""
+"""Delay before it is raised again, so that the code that swallowed it can return."""
 
 
 class Interrupted(KeyboardInterrupt):
     """Raised on SIGINT.
 
-    Where a `KeyboardInterrupt` itself has passed through Python code that was run from C, the interpreter ends by the signal,
-    whatever `sys.exit` says. For a subclass it does not.
+    A plain `KeyboardInterrupt` that passes through Python code called from C makes the interpreter end by the signal, whatever
+    `sys.exit` says. A subclass does not.
     """
 
 
 class Interrupts:
     """Context manager under which SIGINT raises `Interrupted`, and SIGTERM `SystemExit(143)`.
 
-    Then the grace period begins; a second signal ends it. This also holds where SIGINT was inherited as ignored, as a shell
-    leaves it to its background jobs. Signals whose handlers others replace meanwhile, such as a server, are left to them.
-    Outside the main thread, which alone can install handlers, nothing changes.
+    Then the grace period begins; a second signal ends it. This also holds if SIGINT was inherited as ignored, as in background
+    jobs of a shell. If other code, such as a server, replaces a handler, that signal is left to it. Outside the main thread,
+    which alone can install handlers, nothing changes.
 
     Args:
-        until_exit: Stay in force until the process has ended, which includes waiting for threads at exit.
+        until_exit: Stay in force until the process has ended, also while it waits for threads at exit.
     """
 
     def __init__(self, *, until_exit: bool) -> None:
@@ -78,7 +78,7 @@ class Interrupts:
         if not self._before:
             return
         for number, handler in self._before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: it was not Python that installed it
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not installed from Python
         signal.set_wakeup_fd(self._wakeup_before)
         sys.unraisablehook = self._hook_before
         self._sender.close()
@@ -86,10 +86,10 @@ class Interrupts:
         self._receiver.close()
 
     def end_if_told(self) -> None:
-        """End the process at once where a signal told it to, and it has unwound.
+        """End the process at once after a signal, once the command has unwound.
 
-        What the interpreter does at exit may end it otherwise: a thread that comes back from C++ then is one exception too many.
-        The exit code is the signal's, whatever became of the exception: some code in C reports another one in its place.
+        The interpreter's own exit may abort: a thread that returns from C++ during it raises an exception that nothing catches.
+        The exit code is always the signal's, since some C code replaces the exception by another.
         """
         if not self._until_exit or self._told is None:
             return
@@ -100,7 +100,7 @@ class Interrupts:
         os._exit(EXIT_CODES[self._told])
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._is_raised:  # the watchdog sees to it
+        if self._is_raised:  # the watchdog handles it
             return
         self._is_raised, self._told = True, number
         if number == signal.SIGINT:

@@ -10,7 +10,7 @@ from .options import as_json, print_json
 @click.command("list")
 @as_json
 def command(as_json: bool) -> None:
-    """The models that are installed."""
+    """List the installed models."""
     entries = list(Registry())
     if as_json:
         print_json([{"plugin": entry.plugin, **entry.spec.model_dump(mode="json", include=FIELDS)} for entry in entries])

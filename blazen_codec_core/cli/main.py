@@ -1,4 +1,4 @@
-"""The command group. A subcommand's module is imported when that subcommand runs, so that each costs only what it needs."""
+"""The command group. A subcommand's module is imported when that subcommand runs, which keeps startup fast."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from .. import errors
 from .interrupts import INTERRUPTED, Interrupts
 
 COMMANDS = {
-    "list": "The models that are installed",
-    "info": "All that is known about one model",
-    "plugins": "The plugins found, also those that do not work",
-    "encode": "An audio file to tokens",
-    "decode": "Tokens to an audio file",
-    "tokenize": "Whole datasets to shards of tokens",
-    "detokenize": "Shards of tokens to audio files",
-    "roundtrip": "An audio file to tokens and back, measured",
-    "evaluate": "How good models are on recordings",
-    "compare": "Codecs side by side, to hear and to see",
-    "serve": "The same as a page to drop audio on",
-    "verify": "This implementation against its authors' own",
-    "new-plugin": "A small codec plugin to start from",
+    "list": "List the installed models",
+    "info": "Show the details of one model",
+    "plugins": "List the plugins found, including broken ones",
+    "encode": "Encode an audio file to tokens",
+    "decode": "Decode tokens to an audio file",
+    "tokenize": "Tokenize a dataset to shards of tokens",
+    "detokenize": "Decode shards of tokens to audio files",
+    "roundtrip": "Encode and decode an audio file, and measure the result",
+    "evaluate": "Measure models on recordings",
+    "compare": "Compare codecs on recordings in an HTML report",
+    "serve": "Serve a page that compares codecs on uploaded audio",
+    "verify": "Compare a model with its authors' package",
+    "new-plugin": "Create a codec plugin to start from",
 }
 EXIT_CODES: tuple[tuple[type[errors.CodecError], int], ...] = (
     (errors.InvalidInput, 2),
@@ -41,7 +41,7 @@ EXIT_CODES: tuple[tuple[type[errors.CodecError], int], ...] = (
 
 
 class LazyGroup(click.Group):
-    """Subcommand `name` is `command` in the module `cli/name.py`, dashes becoming underscores."""
+    """Group whose subcommand `some-name` is `command` in the module `cli/some_name.py`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -62,23 +62,23 @@ class LazyGroup(click.Group):
 def group() -> None:
     """Neural audio codecs.
 
-    Exit codes: 0 done, 1 a check failed, 2 wrong usage or input, 3 no such codec, 4 no weights, 5 a bad file, 6 an engine or
-    device is missing, 7 anything else that went wrong, 130 interrupted, 143 terminated.
+    Exit codes: 0 success, 1 a check failed, 2 wrong usage or input, 3 unknown codec, 4 weights unavailable, 5 corrupt file,
+    6 engine or device missing, 7 other errors, 130 interrupted, 143 terminated.
     """
 
 
 def show_warning(message: Warning | str, *_: object) -> None:
-    """A notice on stderr, without the line of code that gave it."""
+    """Print a warning on stderr, without its line of code."""
     click.echo(f"notice: {message}", err=True)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit.
 
-    Half-written files go away however the command ends, SIGKILL apart.
+    Unfinished files are removed however the command ends, except by SIGKILL.
 
     Args:
-        arguments: Those of the command; of the process, if not given.
+        arguments: Command-line arguments; `sys.argv` by default.
     """
     interrupts = Interrupts(until_exit=arguments is None)
     try:
@@ -93,7 +93,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _run(arguments: list[str] | None) -> int:
-    """The exit code of a command that has said what went wrong."""
+    """Run a command, print its error, and return the exit code."""
     try:
         with warnings.catch_warnings():
             warnings.showwarning = show_warning  # type: ignore[assignment]

@@ -10,9 +10,9 @@ from .options import quiet, say
 
 @click.command("new-plugin")
 @click.argument("name")
-@click.option("-o", "--output", "folder", default=".", type=click.Path(path_type=Path, file_okay=False), help="where it is put")
+@click.option("-o", "--output", "folder", default=".", type=click.Path(path_type=Path, file_okay=False), help="the parent folder")
 @quiet
 def command(name: str, folder: Path, quiet: bool) -> None:
-    """A small codec plugin of your own that is complete: installable, with tests, holding every contract."""
+    """Create a codec plugin to start from: small, installable, tested, and passing every contract."""
     project = write_plugin(name, folder)
     say(f"{project}: next, pip install -e '{project}[test]' && pytest {project}", quiet)

@@ -12,7 +12,7 @@ from .options import as_json, print_json
 @click.command("plugins")
 @as_json
 def command(as_json: bool) -> None:
-    """The plugins found, also those that do not work."""
+    """List the plugins found, including broken ones."""
     plugins = discover()
     if as_json:
         print_json([dataclasses.asdict(record) for record in plugins.records])

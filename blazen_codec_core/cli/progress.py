@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from ..transcode import Advance
 
 LONG = 20.0
-"""Seconds of audio from which on a progress bar is shown."""
+"""Least duration in seconds of audio for which a progress bar is shown."""
 
 
 @contextmanager
 def progress(what: str, seconds: float | None, quiet: bool) -> Iterator[Advance]:
-    """A bar on stderr for long work on a terminal; calls of the value it gives add seconds done."""
+    """Show a bar on stderr for long work on a terminal; yield a function that adds seconds done."""
     if quiet or (seconds is not None and seconds < LONG):
         yield lambda _: None
         return
@@ -23,7 +23,7 @@ def progress(what: str, seconds: float | None, quiet: bool) -> Iterator[Advance]
 
 @contextmanager
 def bar(what: str, total: float | None, quiet: bool, unit: str = "") -> Iterator[Advance]:
-    """A bar on stderr, on a terminal; calls of the value it gives add what is done."""
+    """Show a bar on stderr on a terminal; yield a function that adds to what is done."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 

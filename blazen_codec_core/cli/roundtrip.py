@@ -17,8 +17,8 @@ from .options import AUDIO, as_json, bandwidth, codec_name, loading, mono, norma
 @click.command("roundtrip")
 @click.argument("source", metavar="IN", type=AUDIO)
 @codec_name
-@click.option("-o", "--output", type=AUDIO, help="the decoded audio; by default IN.NAME.wav in this folder")
-@click.option("--plot", type=AUDIO, help="a picture of both spectrograms, .png or .svg")
+@click.option("-o", "--output", type=AUDIO, help="the decoded audio; default: IN.NAME.wav in the current folder")
+@click.option("--plot", type=AUDIO, help="a figure of both spectrograms, .png or .svg")
 @bandwidth
 @mono
 @normalize_db
@@ -37,7 +37,7 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """An audio file to tokens and back, measured."""
+    """Encode and decode an audio file, and measure the result."""
     registry = Registry()
     codec = registry.provider(name, LoadOptions.of(**options))
     output = output or Path(f"{source.stem}.{codec.spec.name}.wav")
@@ -76,7 +76,7 @@ def command(
         click.echo(f"written      {output}" + (f" and {plot}" if plot else ""))
         click.echo(f"audio        {tokens.seconds:.2f} s, {tokens.channels} channel{'s' if tokens.channels > 1 else ''}")
         click.echo(f"bitrate      {summary['kbps']:.2f} kbps")
-        click.echo(f"encoding     {summary['encode_real_time_factor']:.4f} s a second of audio")
-        click.echo(f"decoding     {summary['decode_real_time_factor']:.4f} s a second of audio")
+        click.echo(f"encoding     {summary['encode_real_time_factor']:.4f} s per second of audio")
+        click.echo(f"decoding     {summary['decode_real_time_factor']:.4f} s per second of audio")
         click.echo(f"SI-SDR       {summary['si_sdr_db']:.2f} dB")
-        click.echo(f"log-mel      {summary['log_mel_distance']:.3f} mean difference of log10")
+        click.echo(f"log-mel      {summary['log_mel_distance']:.3f} mean log10 difference")

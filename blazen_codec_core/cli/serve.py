@@ -19,24 +19,24 @@ BACKLOG = 128
 
 @click.command("serve")
 @click.option(
-    "-c", "--codec", "names", multiple=True, metavar="NAME", help="a model to offer; all that are installed if none is given"
+    "-c", "--codec", "names", multiple=True, metavar="NAME", help="a model to offer; repeatable; default: all installed models"
 )
-@click.option("--host", default="127.0.0.1", show_default=True, help="an address; any but a loopback one lets others in")
+@click.option("--host", default="127.0.0.1", show_default=True, help="address to listen at; any but loopback lets others in")
 @click.option(
     "--allow-host",
     "allowed",
     multiple=True,
     metavar="NAME",
-    help="another name it is reached by, such as that of a proxy before it",
+    help="another host name of this server, such as a proxy's; repeatable",
 )
-@click.option("--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="0 for one that is free")
-@click.option("--open", "show", is_flag=True, help="in the browser")
-@click.option("--max-mb", default=100.0, show_default=True, type=click.FloatRange(min=0.1), help="of a file")
-@click.option("--max-minutes", default=3.0, show_default=True, type=click.FloatRange(min=0.1), help="of audio in it")
-@click.option("--jobs", default=2, show_default=True, type=click.IntRange(min=1), help="that run at once")
 @click.option(
-    "--waiting", default=16, show_default=True, type=click.IntRange(min=0), help="that wait at most; others are sent away"
+    "--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="port to listen at; 0 for a free one"
 )
+@click.option("--open", "show", is_flag=True, help="open the page in the browser")
+@click.option("--max-mb", default=100.0, show_default=True, type=click.FloatRange(min=0.1), help="largest upload in MB")
+@click.option("--max-minutes", default=3.0, show_default=True, type=click.FloatRange(min=0.1), help="longest audio in minutes")
+@click.option("--jobs", default=2, show_default=True, type=click.IntRange(min=1), help="jobs that run at once")
+@click.option("--waiting", default=16, show_default=True, type=click.IntRange(min=0), help="jobs that may wait; more are refused")
 @judging
 @loading
 def command(
@@ -52,13 +52,13 @@ def command(
     judge: evaluate.Scorer,
     **options: Any,
 ) -> None:
-    """A page to compare codecs on: drop or record audio, hear each as it is made, see it, download its tokens.
+    """Serve a page that compares codecs: upload or record audio, hear and see each codec as it runs, download its tokens.
 
-    Only this machine can reach it, unless `--host` says otherwise. Nothing that is uploaded is kept. Needs the extra `serve`.
+    Only this machine can reach it, unless `--host` says otherwise. Uploads are not kept. Needs the extra `serve`.
     """
     for package in NEEDED:
         if importlib.util.find_spec(package) is None:
-            raise EngineNotAvailable(f"serving needs {package}: pip install 'blazen-codec-core[serve]'")
+            raise EngineNotAvailable(f"{package} is not installed. Run pip install 'blazen-codec-core[serve]'")
     check(judge, pictures=True)
     import uvicorn
 
@@ -71,25 +71,25 @@ def command(
     house = CodecCatalog(names, LoadOptions.of(**options), limits, judge)
     hosts = Hosts(host, allowed)
     if hosts.is_public:
-        click.echo(f"{host} lets others in, who are asked for no password and spend this machine's time", err=True)
+        click.echo(f"warning: {host} is reachable from other machines, without a password", err=True)
     with listening(host, port) as door:
         address, number = door.getsockname()[:2]
         where = f"http://{f'[{address}]' if ':' in address else address}:{number}/"
-        click.echo(f"listening at {where} (ctrl-c ends it)")
+        click.echo(f"listening at {where} (press ctrl-c to stop)")
         if show:
             webbrowser.open(where)
         uvicorn.Server(config(application(house, hosts))).run([door])
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """A socket that connections can be made to from now on.
+    """Open a listening socket.
 
     Raises:
-        InvalidInput: There is no such address here, or the port is taken.
+        InvalidInput: The address does not exist here, or the port is taken.
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family, backlog=BACKLOG)
     except OSError as error:
         reason = error.strerror or error
-        raise InvalidInput(f"{host} port {port} cannot be listened at: {reason}; --port 0 takes a free port") from error
+        raise InvalidInput(f"cannot listen at {host} port {port}: {reason}. Use --port 0 for a free port") from error

@@ -26,17 +26,15 @@ def _names(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
 @mono
 @normalize_db
 @click.option("--format", "kind", type=click.Choice(["parquet", "tar"]), default="parquet", show_default=True)
-@click.option("--shard-minutes", type=float, help="audio in a shard; if not given, as suits the whole")
-@click.option(
-    "--columns", metavar="NAMES", callback=_names, help="columns of the list that travel along, as in text,speaker; all: all"
-)
+@click.option("--shard-minutes", type=float, help="minutes of audio per shard; default: depends on the dataset's size")
+@click.option("--columns", metavar="NAMES", callback=_names, help="columns of the list to copy, such as text,speaker; or all")
 @truncated
 @click.option(
     "--verify",
     type=click.Choice(["times", "content"]),
     default="times",
     show_default=True,
-    help="how a run that is gone on with knows recordings again: by size and time, or by all that is in them",
+    help="detect changed recordings on resume by size and time, or by content",
 )
 @datasets.executor
 @loading
@@ -61,14 +59,14 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> int:
-    """Whole datasets to shards of tokens.
+    """Tokenize a dataset to shards of tokens.
 
-    INPUT is a folder of audio files, or of tars of them; a tar; a data directory of Kaldi; or a list, .jsonl, .json, .csv, .tsv,
-    .txt or .parquet, with a column of paths (`path`, `audio_filepath`, `file_name` ..., relative to the list), and if need be
-    `id`, `start` and `end` or `duration`. What cannot be tokenised costs one recording, and is noted; where nothing could be,
-    the exit code is 1.
+    INPUT is a folder of audio files or tars, a tar, a Kaldi data directory, or a list: .jsonl, .json, .csv, .tsv, .txt or
+    .parquet. A list has a column of paths relative to the list (`path`, `audio_filepath`, `file_name` ...), and optionally
+    `id`, `start`, and `end` or `duration`. A recording that cannot be tokenized is recorded as a failure and skipped. The exit
+    code is 1 if nothing succeeded.
 
-    Interrupted, and started again as it was, it goes on where it was; the result is the same.
+    An interrupted run resumes when started again with the same options; the result is the same.
     """
     codec = Registry().provider(name, LoadOptions.of(**options))
     summary = tokenize_dataset(

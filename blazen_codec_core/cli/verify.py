@@ -19,7 +19,7 @@ PCM_ERROR = 1e-4
 
 @click.command("verify")
 @click.argument("name")
-@click.option("--audio", "source", type=AUDIO, help="what to run; by default a few seconds of tones and noise")
+@click.option("--audio", "source", type=AUDIO, help="audio to compare on; default: 4 s of tones and noise")
 @bandwidth
 @loading
 @quiet
@@ -35,15 +35,15 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """This implementation against its authors' own, on the same audio and weights.
+    """Compare this implementation with its authors' package, on the same audio and weights.
 
-    Fails with exit code 1 where fewer than 99.99 % of the tokens agree or the decoded audio differs by more than 1e-4.
+    The exit code is 1 if fewer than 99.99 % of the tokens agree, or the decoded audio differs by more than 1e-4.
     """
     options.pop("engine")
     registry = Registry()
     entry = registry.find(name)
     if entry.spec.upstream is None:
-        raise EngineNotAvailable(f"{entry.spec.name} has no engine of its authors' to compare with")
+        raise EngineNotAvailable(f"{entry.spec.name} has no upstream engine to compare with")
     ours, theirs = (
         registry.provider(entry.qualified_name, LoadOptions.of(engine=engine, **options)) for engine in ("native", "upstream")
     )
@@ -69,14 +69,14 @@ def command(
         print_json(summary)
     elif not quiet:
         click.echo(f"tokens   {total - sum(differing)} of {total} agree ({agreement:.4%}), differing by codebook: {differing}")
-        click.echo(f"audio    differs by {error:.2e} at most, from the same tokens")
-        click.echo("passed" if passed else f"FAILED: at least {AGREEMENT:.2%} and at most {PCM_ERROR:g} are promised")
+        click.echo(f"audio    differs by at most {error:.2e}, from the same tokens")
+        click.echo("passed" if passed else f"FAILED: expected at least {AGREEMENT:.2%} of tokens and at most {PCM_ERROR:g}")
     if not passed:
         ctx.exit(1)
 
 
 def probe(sample_rate: int, channels: int, seconds: float = 4.0) -> Pcm:
-    """A signal with something of everything: a sweep, a beating chord, bursts of noise, silence."""
+    """Synthesize a varied test signal: a sweep, a beating chord, bursts of noise, silence."""
     rng = np.random.default_rng(0)
     t = np.arange(int(seconds * sample_rate)) / sample_rate
     sweep = np.sin(2 * np.pi * (80 + 600 * t) * t)

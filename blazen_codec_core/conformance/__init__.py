@@ -1,4 +1,4 @@
-"""Contracts for every codec plugin, as a pytest plugin: `pytest --codec NAME`, or `Contracts` among a plugin's own tests.
+"""Conformance kit: contracts for codec plugins, run with `pytest --codec NAME` or by a subclass of `Contracts`.
 
 Needs the extra `conformance`.
 """
@@ -16,7 +16,7 @@ __all__ = ["Contracts", "Subject"]
 _HOME = {"Contracts": "contracts", "Subject": "subject"}
 
 
-def __getattr__(name: str) -> Any:  # pytest loads this package wherever core is installed, so it costs nothing
+def __getattr__(name: str) -> Any:  # lazy, because every pytest loads this package if core is installed
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)

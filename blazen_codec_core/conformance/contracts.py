@@ -1,4 +1,4 @@
-"""All contracts together, for a plugin's own tests or for `pytest --codec`."""
+"""All contracts, for a plugin's own tests or for `pytest --codec`."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from .subject import Subject, Whole
 
 
 class Contracts(Exact, Refusals, Lifecycle, Declared):
-    """Every contract, one test each, for every subject.
+    """All contracts, as one test each per subject.
 
     class TestMine(Contracts):
         subjects = (Subject("mine_24khz"),)
     """
 
     subjects: ClassVar[Sequence[Any]] = ()
-    """`Subject`s, or `pytest.param`s of one."""
+    """Subjects, or `pytest.param`s of them."""
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         if "subject" in metafunc.fixturenames:
@@ -32,13 +32,13 @@ class Contracts(Exact, Refusals, Lifecycle, Declared):
     @pytest.fixture(scope="session")
     @staticmethod
     def subject(request: pytest.FixtureRequest) -> Subject:
-        """The model that is held to the contract."""
+        """Return the model under test."""
         return request.param  # type: ignore[no-any-return]
 
     @pytest.fixture(scope="session")
     @staticmethod
     def codec(subject: Subject) -> Iterator[DynCodecProvider]:
-        """It, shared by all contracts."""
+        """Yield a provider of the subject, shared by all contracts."""
         codec = subject.load()
         yield codec
         codec.unload()
@@ -46,11 +46,11 @@ class Contracts(Exact, Refusals, Lifecycle, Declared):
     @pytest.fixture(scope="session")
     @staticmethod
     def whole(subject: Subject, codec: DynCodecProvider) -> Whole:
-        """A recording, and what becomes of it as a whole."""
+        """Return a recording with its tokens and decoded audio."""
         return Whole.of(codec, subject.recording())
 
     @pytest.fixture(scope="session")
     @staticmethod
     def apart(subject: Subject, codec: DynCodecProvider) -> list[Whole]:
-        """Recordings of lengths at which something begins or ends, each alone."""
+        """Return recordings of boundary lengths, each processed alone."""
         return [Whole.of(codec, pcm) for pcm in subject.recordings()]

@@ -1,4 +1,4 @@
-"""The contracts on what comes out: nothing depends on pieces, on neighbours in a batch, or on who wrote the code."""
+"""Contracts on outputs: chunk-exact, batch-exact, upstream-exact, bounded memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CHUNKS: tuple[int | list[int], ...] = (480, 12_345, [1, 7, 480, 12_345])
 
 
 def needs_streams(codec: DynCodecProvider, *directions: Direction) -> None:
-    """Skips a contract that the codec does not claim."""
+    """Skip a contract if the codec does not stream in these directions."""
     for direction in directions:
         if direction not in codec.spec.capabilities.streams:
             pytest.skip(f"not claimed: it does not {direction} in pieces")
@@ -58,16 +58,16 @@ class Exact:
     """Number of signals of a batch that are made to run together, as `CodecBackend.streams_per_batch`."""
 
     def differing_frames(self, codec: DynCodecProvider, pcm: Pcm, a: CodecTokens, b: CodecTokens) -> int:
-        """Number of frames that differ.
+        """Return the number of frames that differ.
 
-        A plugin's own tests may look closer here, and fail where a difference is no tie that float32 rounding broke.
+        A plugin's tests may override this and fail if a difference is not a tie broken by float32 rounding.
         """
         assert [code.shape for code in a.codes] == [code.shape for code in b.codes]
         each = [np.repeat(x != y, s, axis=1) for x, y, s in zip(a.codes, b.codes, a.strides, strict=True)]
         return int(np.logical_or.reduce(each).sum())
 
     def check_ties(self, codec: DynCodecProvider, pcm: Pcm, a: CodecTokens, b: CodecTokens) -> None:
-        """Fails unless the tokens are equal but for a few ties."""
+        """Assert that tokens are equal except for a few ties."""
         differing = self.differing_frames(codec, pcm, a, b)
         assert differing <= max(a.strides[0], a.frames // 500), f"{differing} of {a.frames} frames differ"
 
@@ -145,7 +145,7 @@ class Exact:
                 self.check_together(codec, subject, apart)
 
     def check_together(self, codec: DynCodecProvider, subject: Subject, apart: list[Whole]) -> None:
-        """Fails unless a batch gives what its items give alone, but for ties and rounding."""
+        """Assert that a batch equals its items alone, except for ties and rounding."""
         for own, tokens in zip(apart, codec.encode_batch([own.pcm for own in apart], codec.sample_rate), strict=True):
             self.check_ties(codec, own.pcm, own.tokens, tokens)
             assert tokens.scales is None or np.allclose(own.tokens.scales, tokens.scales, rtol=1e-6, atol=0)  # type: ignore[arg-type]
@@ -185,10 +185,10 @@ class Exact:
         needs_streams(codec, *codec.spec.capabilities.streams or ("encode",))
         codec.unload()
         arguments = [subject.name, subject.device, *([subject.weights] if subject.weights else [])]
-        one_heap = {**os.environ, "OMP_NUM_THREADS": "1"}  # threads have heaps of their own, which come and go
+        one_heap = {**os.environ, "OMP_NUM_THREADS": "1"}  # threads have separate heaps, which come and go
         command = [sys.executable, "-m", "blazen_codec_core.conformance.memory", *arguments]
         run = subprocess.run(command, capture_output=True, text=True, check=True, env=one_heap)
         seconds, *after, half_way, at_the_end = (float(value) for value in run.stdout.split())
         print(f"RSS after each {seconds:g} s, MiB:", *map(round, after), f"in use: {half_way:.1f} {at_the_end:.1f}")
         assert at_the_end - half_way < (4 if sys.platform == "linux" else 32)
-        assert max(after[3:]) - max(after[:3]) < 96  # the heap's own ups and downs, of which 50 have been seen
+        assert max(after[3:]) - max(after[:3]) < 96  # fluctuations of the heap; up to 50 MiB have been observed

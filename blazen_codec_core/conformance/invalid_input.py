@@ -1,4 +1,4 @@
-"""The contracts on what comes in: what is wrong is refused in words, and harms nothing."""
+"""Contracts on inputs: invalid input is refused with a message, and has no side effects."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .subject import Subject, Whole
 
 
 def refused(codec: DynCodecProvider, pcm: Any, sample_rate: Any = None) -> None:
-    """Fails unless this is no audio for the codec, whichever way it comes in."""
+    """Assert that every entry point refuses the audio."""
     rate = codec.sample_rate if sample_rate is None else sample_rate
     with pytest.raises(InvalidInput) as caught:
         codec.encode(pcm, rate)
@@ -33,11 +33,11 @@ def refused(codec: DynCodecProvider, pcm: Any, sample_rate: Any = None) -> None:
 
 class Refusals:
     examples: ClassVar[int] = 60
-    """How many cases are tried of each kind of what anyone may pass."""
+    """Number of hypothesis examples per test."""
 
     @pytest.fixture
     def some(self, subject: Subject) -> Any:
-        """A little audio, float32 `(channels, samples)`."""
+        """Return short audio, float32 `(channels, samples)`."""
         return subject.recording(0.05)
 
     def test_empty_audio(self, codec: DynCodecProvider) -> None:

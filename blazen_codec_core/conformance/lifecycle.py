@@ -1,4 +1,4 @@
-"""The contracts on loading, unloading, and sharing one model between threads, tasks and processes."""
+"""Contracts on loading, unloading, and sharing a model between threads, tasks and processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ THREADS = 16
 
 
 def there_and_back(codec: DynCodecProvider, pcm: Pcm) -> tuple[CodecTokens, Pcm]:
-    """Encode and decode audio, as another process does with a provider that it was sent."""
+    """Encode and decode audio; run in another process with a pickled provider."""
     tokens = codec.encode(pcm, codec.sample_rate)
     return tokens, codec.decode(tokens)
 
@@ -46,7 +46,7 @@ class Lifecycle:
         codec = subject.load()
         backend: Any = codec.backend
         builds: list[int] = []
-        if build := getattr(backend, "build", None):  # else only that all goes well can be seen from outside
+        if build := getattr(backend, "build", None):  # other backends cannot be observed from outside
 
             def counted(*arguments: Any) -> Any:
                 builds.append(1)

@@ -1,6 +1,6 @@
-"""python -m blazen_codec_core.conformance.memory NAME DEVICE [WEIGHTS]: the memory of a process through sessions, in MiB.
+"""python -m blazen_codec_core.conformance.memory NAME DEVICE [WEIGHTS]: memory of a process during sessions, in MiB.
 
-Prints the seconds of audio between two measurements, six RSS, and what is in use half way and at the end.
+Prints the seconds of audio between measurements, six RSS values, and the memory in use half way and at the end.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import psutil  # type: ignore[import-untyped,unused-ignore]
 from .subject import Subject
 
 WORK_SECONDS = 1.0
-"""How long the machine should work between two measurements."""
+"""Target computing time in seconds between measurements."""
 
 
 def main(name: str, device: str, weights: str | None = None) -> None:
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)  # of glibc: gives back what the heap holds and nobody uses
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)  # glibc: returns unused heap memory
     subject = Subject(name, weights, device)
     codec = subject.load()
     streams = codec.spec.capabilities.streams

@@ -1,4 +1,4 @@
-"""The pytest plugin. It is loaded by every pytest where core is installed, so it does nothing until it is asked."""
+"""pytest plugin. Every pytest loads it if core is installed, so it does nothing without `--codec`."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Name a contract in the report by the first line of its docstring."""
+    """Set a contract's title in the report to the first line of its docstring."""
     if isinstance(item, pytest.Function) and item.cls and item.config.getoption("--codec"):
         from .contracts import Contracts
 

@@ -1,4 +1,4 @@
-"""A line a contract."""
+"""pytest reporter with one line per contract."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import pytest
 WORDS = {"passed": ("holds", {"green": True}), "failed": ("FAILS", {"red": True, "bold": True}), "skipped": ("-", {})}
 
 
-class ContractReporter(pytest.TerminalReporter):  # type: ignore[misc]  # final by name; others build on it too
-    """Pytest's own report, but for what it prints while tests run."""
+class ContractReporter(pytest.TerminalReporter):  # type: ignore[misc]  # declared final, but commonly subclassed
+    """pytest's reporter with other output while tests run."""
 
     _codec: str | None = None
 
     def pytest_runtest_logstart(self, nodeid: str, location: Any) -> None:
-        """Nothing: what a test is called says its report."""
+        """Print nothing; the report of a test has its name."""
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
-        """Nothing."""
+        """Print nothing."""
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when != "call" and report.outcome == "passed":

@@ -1,4 +1,4 @@
-"""Signals that tests make for themselves, and how they are cut."""
+"""Synthetic test signals, and slices of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..specs import CodecSpec
 
 
 def voice(seconds: float, sample_rate: int, seed: int = 0) -> NDArray[np.float32]:
-    """Something like speech: syllables of harmonics under moving formants, with breath and pauses, `(samples,)`."""
+    """Synthesize a speech-like signal `(samples,)`: syllables of harmonics under moving formants, breath and pauses."""
     return _voice(seconds, sample_rate, seed).copy()
 
 
@@ -39,13 +39,13 @@ def _voice(seconds: float, sample_rate: int, seed: int) -> NDArray[np.float32]:
 
 
 def recording(spec: CodecSpec, seconds: float, seed: int = 0, channels: int | None = None) -> NDArray[np.float32]:
-    """Voices for a model, `(channels, samples)`: as many as it has channels, if not said otherwise."""
+    """Synthesize voices for a model, `(channels, samples)`; by default with the model's channels."""
     count = spec.channels if channels is None else channels
     return np.stack([voice(seconds, spec.sample_rate, 100 * channel + seed) for channel in range(count)])
 
 
 def pieces(length: int, sizes: list[int] | int, seed: int = 0) -> list[slice]:
-    """Cuts 0 … length into slices of these sizes over and over, or of one size."""
+    """Cut the range 0 … length into slices of one size, or of sizes that repeat."""
     sizes = [sizes] if isinstance(sizes, int) else sizes
     cuts, start, number = [], 0, 0
     while start < length:

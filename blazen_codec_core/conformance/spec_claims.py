@@ -1,4 +1,4 @@
-"""The contracts on what a plugin says of a model: that it is so."""
+"""Contracts on specs: their claims are true."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ class Declared:
 
 
 def is_there(device: str) -> bool:
-    """Tell whether a PyTorch device is there; the CPU is, with or without PyTorch."""
+    """Tell whether a device is available; the CPU is, even without PyTorch."""
     if device == "cpu":
         return True
     try:

@@ -1,4 +1,4 @@
-"""Hypothesis strategies for what strangers pass to a codec: mostly wrong, sometimes right."""
+"""Hypothesis strategies for inputs of a codec, mostly invalid ones."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def tries(count: int) -> settings:
-    """So many cases of what may be slow and is not kept."""
+    """Return settings for `count` examples, without deadline and database."""
     return settings(max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 
 
 @st.composite
 def audio(draw: st.DrawFn, spec: CodecSpec, longest: int = 2000) -> Pcm:
-    """Audio that a model takes, `(channels, samples)`."""
+    """Draw valid audio for a model, `(channels, samples)`."""
     channels = draw(st.integers(1, 3)) if spec.channels == 1 else spec.channels
     rng = np.random.default_rng(draw(seeds))
     level = draw(st.sampled_from([0.0, 1e-20, 0.1, 1.0, 900.0]))
@@ -36,7 +36,7 @@ def audio(draw: st.DrawFn, spec: CodecSpec, longest: int = 2000) -> Pcm:
 
 @st.composite
 def arrays(draw: st.DrawFn, longest: int = 600) -> Any:
-    """Arrays of any type, layout, shape and content, and what is no array."""
+    """Draw arrays of any type, layout, shape and content."""
     shape = draw(
         st.one_of(
             st.tuples(st.integers(0, longest)),
@@ -47,7 +47,7 @@ def arrays(draw: st.DrawFn, longest: int = 600) -> Any:
     rng = np.random.default_rng(draw(seeds))
     values = np.asarray(rng.standard_normal(shape)) * draw(st.sampled_from([0.1, 1.0, 1e4, 1e30]))
     if draw(st.booleans()):
-        values = np.asarray(values)  # of no dimensions, products are scalars
+        values = np.asarray(values)  # products of 0-d arrays are scalars
         flat = values.reshape(-1)
         for _ in range(draw(st.integers(0, 3)) if flat.size else 0):
             flat[draw(st.integers(0, flat.size - 1))] = draw(st.sampled_from(EXTREMES))
@@ -76,7 +76,7 @@ junk: st.SearchStrategy[Any] = st.one_of(
     st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
     st.just(object()),
 )
-"""What is neither audio nor tokens."""
+"""Values that are neither audio nor tokens."""
 
 
 def pcm(spec: CodecSpec) -> st.SearchStrategy[Any]:
@@ -91,7 +91,7 @@ def sample_rates(spec: CodecSpec) -> st.SearchStrategy[Any]:
 
 @st.composite
 def codes(draw: st.DrawFn, spec: CodecSpec, blocks: int = 3) -> list[NDArray[Any]]:
-    """Codes for `CodecTokens.from_codes`: those of a model, or wrong in one way."""
+    """Draw codes for `CodecTokens.from_codes`: valid for a model, or with one error."""
     rng = np.random.default_rng(draw(seeds))
     books = draw(st.sampled_from([*spec.usable_codebooks * 4, 0, 1, spec.num_codebooks + 1]))
     streams, frames = draw(st.integers(1, 2)), draw(st.integers(0, blocks)) * spec.block_frames
@@ -118,7 +118,7 @@ def codes(draw: st.DrawFn, spec: CodecSpec, blocks: int = 3) -> list[NDArray[Any
 
 @st.composite
 def tokens(draw: st.DrawFn, spec: CodecSpec) -> CodecTokens | None:
-    """Tokens that could be made, whether or not they make sense for the model; `None` where they could not."""
+    """Draw tokens, possibly invalid for the model; `None` if `CodecTokens` refuses them."""
     fields: dict[str, Any] = {}
     for name, values in {
         "codec": st.sampled_from(["", "other:model", spec.identity.upper()]),
@@ -155,7 +155,7 @@ def flat(draw: st.DrawFn, spec: CodecSpec) -> Any:
 
 @st.composite
 def damaged(draw: st.DrawFn, data: bytes) -> bytes:
-    """A file with some bytes changed, cut out, put in, or cut off."""
+    """Draw a file with bytes changed, removed, inserted or truncated."""
     made = bytearray(data)
     for _ in range(draw(st.integers(1, 4))):
         place = draw(st.integers(0, max(0, len(made) - 1)))

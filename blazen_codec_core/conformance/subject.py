@@ -16,13 +16,13 @@ from .signals import recording
 
 @dataclass(frozen=True)
 class Subject:
-    """A model, and with which weights and where it runs.
+    """A model with weights and a device.
 
     Attributes:
-        name: By which it is looked up.
-        weights: As `LoadOptions.weights`; if not given, those that the plugin ships, or else `random:0`.
+        name: Name of the model.
+        weights: As `LoadOptions.weights`; by default the weights in the plugin, or else `random:0`.
         device: As `LoadOptions.device`.
-        rounding: By how much another order of the same sums may change its audio.
+        rounding: Tolerance of audio for another order of summation.
     """
 
     name: str
@@ -35,26 +35,26 @@ class Subject:
         return Registry().find(self.name).spec
 
     def load(self, **options: object) -> DynCodecProvider:
-        """A provider of its own, whose weights are not loaded yet; options are those of `LoadOptions`."""
+        """Return a new provider without loading weights; options are those of `LoadOptions`."""
         weights = self.weights if self.weights or self.spec.weights.package else "random:0"
         return load(self.name, **{"weights": weights, "device": self.device, **options})  # type: ignore[arg-type]
 
     @property
     def seconds(self) -> float:
-        """Length in seconds of the audio that it is tried on: somewhat more than two tiles, and at least a second."""
+        """Duration of test audio in seconds: more than two tiles, and at least a second."""
         return max(2.4 * self.spec.tile_frames * self.spec.hop_length / self.spec.sample_rate, 1.0)
 
     @property
     def unit(self) -> int:
-        """The fewest frames that its tokens can be cut at."""
+        """Smallest number of frames in a part of tokens."""
         return self.spec.tile_frames if self.spec.segment else self.spec.block_frames
 
     def recording(self, seconds: float | None = None, seed: int = 0, channels: int | None = None) -> Pcm:
-        """Voices for it, `(channels, samples)`."""
+        """Return voices for the model, `(channels, samples)`."""
         return recording(self.spec, self.seconds if seconds is None else seconds, seed, channels)
 
     def recordings(self) -> list[Pcm]:
-        """Some of lengths at which a block or a tile begins or ends, and one of two streams where it takes streams."""
+        """Return recordings of boundary lengths of blocks and tiles, and one of two streams for mono models."""
         block, tile = (frames * self.spec.hop_length for frames in (self.spec.block_frames, self.spec.tile_frames))
         lengths = [1, block - 1, block, block + 1, tile, tile + 1, None]
         seconds = 2.4 * tile / self.spec.sample_rate
@@ -68,7 +68,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Whole:
-    """A recording, and what the codec makes of it as a whole."""
+    """A recording with its tokens and decoded audio."""
 
     pcm: Pcm
     tokens: CodecTokens

@@ -1,4 +1,4 @@
-"""Arrow and its Parquet, which come with an extra."""
+"""Lazy imports of pyarrow, an optional dependency."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ..errors import EngineNotAvailable
 
 
 def parquet() -> Any:
-    """`pyarrow.parquet`; raises `EngineNotAvailable` where it is not installed."""
+    """Return `pyarrow.parquet`; raise `EngineNotAvailable` if it is not installed."""
     arrow()
     import pyarrow.parquet
 
@@ -16,7 +16,7 @@ def parquet() -> Any:
 
 
 def arrow() -> Any:
-    """`pyarrow`; raises `EngineNotAvailable` where it is not installed."""
+    """Return `pyarrow`; raise `EngineNotAvailable` if it is not installed."""
     try:
         import pyarrow
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Columns of a list that travel along into the rows of a dataset."""
+"""Carried columns: columns of a list that are copied into the rows of a dataset."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from .lists.record import ALL
 from .rows import NAMES
 
 PREFIX = "source_"
-"""Of the name of a column that a dataset has one of already."""
+"""Prefix of a carried column whose name is also a dataset column."""
 MOST = 1000
-"""Columns that there may be."""
+"""Largest number of carried columns."""
 NUMBER = re.compile(r"-?\d+(\.\d+)?(e[+-]\d+)?", re.ASCII)
 LONGEST = 32
-"""Digits of a number."""
+"""Longest number in text, in characters."""
 LARGEST = 1 << 63
 INT, FLOAT, BOOL, STRING = "int", "float", "bool", "string"
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column that travels along.
+    """A carried column.
 
     Attributes:
-        name: In the list.
-        stored: In the dataset.
-        kind: Of its values: `int`, `float`, `bool` or `string`.
+        name: Name in the list.
+        stored: Name in the dataset.
+        kind: Type of the values: `int`, `float`, `bool` or `string`.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Column:
     kind: str
 
     def value(self, raw: Any) -> Any:
-        """Return a value of the list as one of this kind, `None` where there is none."""
+        """Convert a value of the list to this kind; `None` if it is empty."""
         if raw is None or (raw == "" and self.kind != STRING):
             return None
         if self.kind == STRING:
@@ -49,11 +49,11 @@ class Column:
 
 
 class Survey:
-    """Looks at all values of a list, one row after the other, and tells which columns there are.
+    """Inference of carried columns and their types from the rows of a list.
 
     Args:
-        wanted: Names, or `all`.
-        typed: Values have types; else their digits say whether they are numbers.
+        wanted: Column names, or `all`.
+        typed: Values have types. Otherwise types are inferred from text.
     """
 
     def __init__(self, wanted: Collection[str], typed: bool) -> None:
@@ -61,21 +61,21 @@ class Survey:
         self._kinds: dict[str, set[str]] = {}
 
     def add(self, carried: Mapping[str, Any]) -> None:
-        """Look at a row."""
+        """Take a row into account."""
         for name, value in carried.items():
             if name not in self._kinds and len(self._kinds) >= MOST:
-                raise InvalidInput(f"the rows of this list have more than {MOST} columns: name those that are to travel along")
+                raise InvalidInput(f"the list has more than {MOST} columns. Name the columns to carry")
             kind = self._kind(value)
             self._kinds.setdefault(name, set()).update({kind} if kind else ())
 
     def columns(self, there: Collection[str]) -> tuple[Column, ...]:
-        """Return what travels along.
+        """Return the carried columns.
 
         Args:
-            there: Columns that the list has.
+            there: Column names of the list.
 
         Raises:
-            InvalidInput: A column that was asked for is not there.
+            InvalidInput: A requested column does not exist.
         """
         if missing := [name for name in self._wanted if name != ALL and name not in self._kinds and name not in there]:
             known = ", ".join(map(repr, there)) if there else "none"
@@ -106,7 +106,7 @@ class Survey:
 
 
 def _kind_of_text(text: str) -> str:
-    """Choose the kind of value that a text can be read as and written back from unchanged."""
+    """Return the type that text can be parsed as and formatted from without change."""
     if text in ("true", "false"):
         return BOOL
     if len(text) > LONGEST or not NUMBER.fullmatch(text):
@@ -117,7 +117,7 @@ def _kind_of_text(text: str) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Return a value of a list as JSON has it: what is nested as JSON, what has no kind there as text."""
+    """Convert a value of a list to a JSON scalar: nested values to JSON text, other types to `str`."""
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, str):
@@ -128,12 +128,12 @@ def plain(value: Any) -> Any:
 
 
 def clean(text: str) -> str:
-    """Return text that can be written as UTF-8."""
+    """Escape characters that UTF-8 cannot encode."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def stored(columns: Iterable[Column], carried: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a row as the dataset has them."""
+    """Convert the carried values of a row to those of the dataset."""
     return {column.stored: column.value(carried.get(column.name)) for column in columns}
 
 

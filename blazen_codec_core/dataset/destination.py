@@ -1,4 +1,4 @@
-"""Output names, mapped into a folder before any of them touches the disk."""
+"""Output paths, validated to stay within a folder before anything is written."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from ..errors import InvalidInput
 from ..files import replaced_by
 
 BOOKS = ".run"
-"""The folder of what a run keeps beside its shards."""
+"""Folder of the run state, beside the shards."""
 LONGEST_NAME = 255
-"""Bytes of the name of a file or a folder, on any file system of today."""
+"""Longest name of a file or a folder in bytes, on common file systems."""
 BESIDE = 10
-"""Bytes that the name of a file has before and after it while it is written, beside its suffix."""
+"""Bytes that a temporary file name adds to the final name, besides the suffix."""
 MOST_LEVELS = 256
-"""Folders that a name has, each in the one before."""
+"""Largest number of path components in an id."""
 RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])\s*(\..*)?", re.IGNORECASE)
-"""Names of devices on Windows, whatever suffix they have."""
+"""Device names on Windows, with any suffix."""
 UNWRITABLE = re.compile(r'[<>:"|?*\x00-\x1f]|[. ]$')
-"""Characters that no name has on Windows."""
+"""Characters that are not allowed in names on Windows."""
 
 
 @dataclass(frozen=True)
@@ -31,30 +31,30 @@ class Destination:
     """A folder that a dataset is written into.
 
     Attributes:
-        folder: It may be a link; nothing below it may be.
-        is_windows: Whether names are those of Windows.
+        folder: Root folder. It may be a symbolic link; nothing below it may be.
+        is_windows: Apply the naming rules of Windows.
     """
 
     folder: Path
     is_windows: bool = os.name == "nt"
 
     def shard(self, name: str) -> Path:
-        """Return where a file of the dataset itself goes.
+        """Return the path of a shard.
 
         Raises:
-            InvalidInput: A link stands there.
+            InvalidInput: The path is a symbolic link.
         """
         return self._inside(PurePosixPath(name), name)
 
     def audio(self, id: str, suffix: str) -> Path:
-        """Return where the audio of a row goes.
+        """Return the path of a row's audio file.
 
         Raises:
-            InvalidInput: The id cannot be the name of a file, is one of ours, or a link leads it elsewhere.
+            InvalidInput: The id is not a valid or allowed file name, or the path contains a symbolic link.
         """
         name = file_name(id, suffix)
         if why := self._complaint(id, name):
-            raise InvalidInput(f"the id {shortly(id)} cannot be the name of a file: {why}. Give the row another id")
+            raise InvalidInput(f"the id {shortly(id)} is not a valid file name: {why}. Give the row another id")
         return self._inside(name, id)
 
     def _complaint(self, id: str, name: PurePosixPath) -> str:
@@ -65,61 +65,61 @@ class Destination:
         if name.is_absolute() or windows.drive or windows.root:
             return "it is an absolute path"
         if ".." in name.parts or ".." in windows.parts:
-            return "it leads out of the folder"
+            return "it leaves the output folder"
         if "\0" in id:
-            return "it has a NUL in it"
+            return "it contains a NUL character"
         try:
             lengths = [len(part.encode()) for part in name.parts]
         except UnicodeEncodeError:
-            return "it has half a character in it"
+            return "it contains an unpaired surrogate"
         if max(lengths) > LONGEST_NAME or lengths[-1] > LONGEST_NAME - BESIDE - len(name.suffix.encode()):
-            return f"it is {max(lengths)} bytes long between two strokes"
+            return f"a path component has {max(lengths)} bytes, which is too long"
         if len(name.parts) > MOST_LEVELS:
-            return f"it is {len(name.parts)} levels deep, and {MOST_LEVELS} at most are made"
+            return f"it has {len(name.parts)} path components; at most {MOST_LEVELS} are allowed"
         if _folded(name.parts[0]) == BOOKS:
-            return f"{BOOKS} is the folder of what the run keeps"
+            return f"{BOOKS} is the folder of the run state"
         if replaced_by(Path(name.name)) is not None:
-            return "files that are being written are called so"
+            return "that name is reserved for temporary files"
         if self.is_windows and any(UNWRITABLE.search(part) or RESERVED.fullmatch(part) for part in name.parts):
-            return "Windows has no such names"
+            return "Windows does not allow that name"
         return ""
 
     def _inside(self, name: PurePosixPath, asked: str) -> Path:
-        """The path of a name, on which no link is."""
+        """Join a name to the folder; refuse symbolic links below the folder."""
         path = self.folder
         for part in name.parts:
             path = path / part
             if os.path.islink(path):
                 raise InvalidInput(
-                    f"{path} is a link, which {shortly(asked)} would be written through: remove it, or write elsewhere"
+                    f"{path} is a symbolic link, so {shortly(asked)} is not written. Remove the link or choose another folder"
                 )
         try:
             os.lstat(path)
         except (FileNotFoundError, NotADirectoryError):
             pass
-        except (OSError, ValueError) as error:  # such as of a path that is too long, though no part of it is
+        except (OSError, ValueError) as error:  # such as a path that is too long as a whole
             why = getattr(error, "strerror", None) or error
             raise InvalidInput(f"{self.folder} cannot hold {shortly(asked)}: {why}") from error
         return path
 
 
 def file_name(id: str, suffix: str) -> PurePosixPath:
-    """Return the name of the audio of a row, below the folder of all."""
+    """Return the relative path of a row's audio file."""
     return PurePosixPath(id if id.lower().endswith(suffix.lower()) else id + suffix)
 
 
 def is_folding(folder: Path) -> tuple[bool, bool]:
-    """Return whether a file system takes names for the same that differ in case, and in how accents are composed.
+    """Return whether a file system ignores case, and whether it ignores Unicode normalization.
 
     Args:
-        folder: One of ours, which a file is made in for a moment.
+        folder: Folder of the run state; a probe file is created in it and removed.
     """
     probe = folder / ".probe-\u00e9"
     try:
         probe.touch()
         cases = os.path.lexists(folder / probe.name.upper())
         accents = os.path.lexists(folder / unicodedata.normalize("NFD", probe.name))
-    except (OSError, UnicodeError):  # of a file system without accents
+    except (OSError, UnicodeError):  # the file system has no accents
         return False, False
     finally:
         with suppress(OSError, UnicodeError):
@@ -128,10 +128,10 @@ def is_folding(folder: Path) -> tuple[bool, bool]:
 
 
 def same_file(name: PurePosixPath, folding: tuple[bool, bool]) -> str:
-    """Return what two names have in common that are the same file.
+    """Return a key that is equal for names of the same file.
 
     Args:
-        folding: What `is_folding` says.
+        folding: Result of `is_folding`.
     """
     text = str(name)
     cases, accents = folding
@@ -145,5 +145,5 @@ def _folded(name: str) -> str:
 
 
 def shortly(text: str) -> str:
-    """Return a name as messages have it."""
+    """Escape and shorten a name for messages."""
     return ascii(text) if len(text) < 80 else f"{text[:60]!a} …"

@@ -1,4 +1,4 @@
-"""Recordings told from what they were when they were tokenised: by size and time, or by content."""
+"""Fingerprints of recordings, which detect changes since tokenization: by size and time, or by content."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from .items import AudioItem
 from .seals import digest_of
 
 Verify = Literal["times", "content"]
-"""How a recording is known again: by its size and the time of its last change, or by all of its bytes."""
+"""Method to detect changed recordings: by size and modification time, or by all bytes."""
 LENGTH = 16
-"""Characters of a fingerprint."""
+"""Length of a fingerprint in characters."""
 NONE = "-" * LENGTH
-"""In place of that of a recording that has no row."""
+"""Fingerprint of a recording without a row."""
 GONE = "?" * LENGTH
-"""Of a recording that is not there."""
+"""Fingerprint of a missing recording."""
 
 
 class Fingerprints:
-    """Fingerprints of recordings; a tar or Parquet file is looked at once, however many of them are in it.
+    """Fingerprints of recordings. A tar or Parquet file is read once for all its recordings.
 
     Args:
-        root: What the paths of recordings are relative to.
+        root: Base folder of the recordings' paths.
     """
 
     def __init__(self, root: Path, verify: Verify) -> None:
@@ -32,14 +32,14 @@ class Fingerprints:
         self._known: dict[str, str] = {}
 
     def of(self, item: AudioItem) -> str:
-        """Return that of a recording: of the file that it is, or that it is in."""
+        """Return the fingerprint of a recording, which is that of its file or container file."""
         if item.member is None and item.cell is None:
             return self._look(item.path)
         if item.path not in self._known:
             self._known[item.path] = self._look(item.path)
         found = self._known[item.path]
         if item.cell is not None and item.member and os.path.isfile(self._root / item.member):
-            return _short(found, self._look(item.member))  # the cell may be empty, and say where the recording is
+            return _short(found, self._look(item.member))  # the cell may be empty and name a file instead
         return found
 
     def _look(self, name: str) -> str:

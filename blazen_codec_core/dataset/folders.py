@@ -1,4 +1,4 @@
-"""Recordings in folders and in tars: by suffix where that is well known, else by their first bytes."""
+"""Recordings in folders and tars, recognized by a well-known suffix or else by their first bytes."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from .passed_over import PassedOver
 
 
 def in_folder(folder: Path, passed: PassedOver) -> Iterator[Entry]:
-    """Yield the audio files and the members of tars in a folder and below, and what cannot be looked into.
+    """Yield audio files and tar members in a folder tree, and faults for what cannot be read.
 
     Args:
-        passed: Told of the files that are not taken.
+        passed: Counter of skipped files.
 
     Raises:
-        InvalidInput: There is no audio.
+        InvalidInput: The folder has no audio.
     """
     faults: list[Fault] = []
     found = False
@@ -43,15 +43,15 @@ def in_folder(folder: Path, passed: PassedOver) -> Iterator[Entry]:
         found = True
         yield fault
     if not found:
-        raise InvalidInput(f"there is no audio in {folder}{_but(passed)}")
+        raise InvalidInput(f"{folder} has no audio{_but(passed)}")
 
 
 def in_tar(path: Path, passed: PassedOver) -> Iterator[Entry]:
-    """Yield the members of a tar that are audio, and, where it breaks off after some, a fault.
+    """Yield the audio members of a tar, and a fault if the tar is truncated after the first one.
 
     Raises:
-        InvalidInput: There is no audio, or it is compressed.
-        CorruptFile: It is not a tar.
+        InvalidInput: The tar has no audio, or is compressed.
+        CorruptFile: The file is not a tar.
     """
     found = False
     try:
@@ -63,30 +63,30 @@ def in_tar(path: Path, passed: PassedOver) -> Iterator[Entry]:
             raise
         yield Fault.of(path.name, path.name, error)
     if not found:
-        raise InvalidInput(f"there is no audio in {path}{_but(passed)}")
+        raise InvalidInput(f"{path} has no audio{_but(passed)}")
 
 
 def _tar_below(path: Path, name: str, passed: PassedOver) -> Iterator[Entry]:
-    """A tar among other files; whatever is wrong with it is a fault."""
+    """Yield the members of a tar in a folder; any error becomes a fault."""
     found = False
     try:
         for item in _members(path, name, f"{name}/", passed):
             found = True
             yield item
         if not found:
-            raise InvalidInput(f"there is no audio in {path}")
+            raise InvalidInput(f"{path} has no audio")
     except CodecError as error:
         yield Fault.of(name, name, error)
 
 
 def _file(folder: Path, name: str, passed: PassedOver) -> list[Entry]:
-    """The file as an entry, none if it is passed over."""
+    """Return the entry of a file; empty if the file is skipped."""
     item = AudioItem(printable(name), name)
     if Path(name).suffix.lower() in SUFFIXES:
         return [item]
     path = folder / name
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would block
             passed.add(name)
             return []
         container = container_of(path)

@@ -1,4 +1,4 @@
-"""Ids that come twice, found without having all of them in memory."""
+"""Detection of duplicate ids by external sorting, in bounded memory."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import IO, Any
 import numpy as np
 
 BYTES = 16
-"""Of the hash of an id; two ids have the same with a chance of one in 10^20, for a thousand million of them."""
+"""Size of an id's hash; among 10^9 ids, a collision has a probability of about 10^-20."""
 AT_ONCE = 1 << 20
 
 
 class Ids:
-    """Hashes of ids in a file, which are sorted there.
+    """Hashes of ids in a memory-mapped file, sorted in place.
 
     Args:
-        scratch: A folder for files.
+        scratch: Folder for temporary files.
     """
 
     def __init__(self, scratch: Path) -> None:
@@ -36,11 +36,11 @@ class Ids:
             file.close()
 
     def add(self, identity: str) -> None:
-        """Take note of an id."""
+        """Add an id."""
         self._hashes.write(_hash(identity))
 
     def repeats(self) -> Callable[[str], bool]:
-        """Return what tells, of the same ids in the same order, whether one was there before."""
+        """Return a function that tells whether an id occurred before, when called with the same ids in the same order."""
         repeated, there = self._repeated(), self._file()
         if not len(repeated):
             return lambda _: False
@@ -59,7 +59,7 @@ class Ids:
         return is_repeat
 
     def _repeated(self) -> Any:
-        """The hashes that there are several of, sorted."""
+        """Return the sorted hashes that occur more than once."""
         self._hashes.flush()
         if not self._hashes.tell():
             return np.zeros(0, f"S{BYTES}")
@@ -73,7 +73,7 @@ class Ids:
         return np.memmap(found, f"S{BYTES}", "r") if found.tell() else np.zeros(0, f"S{BYTES}")
 
     def _file(self) -> IO[bytes]:
-        self._files.append(tempfile.TemporaryFile(prefix=".", dir=self._scratch))  # noqa: SIM115 closed with the others
+        self._files.append(tempfile.TemporaryFile(prefix=".", dir=self._scratch))  # noqa: SIM115 closed in __exit__
         return self._files[-1]
 
 

@@ -1,4 +1,4 @@
-"""Recordings to tokenise, and what was listed as one and cannot be."""
+"""Items of a dataset: recordings to tokenize, and faults for entries that cannot be."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .parquet_cells import Cell, ParquetCells
 from .tar_member import Window
 
 BYTES_A_SECOND = 16_000
-"""Of compressed speech: what the length of a recording is estimated from where its container does not say it."""
+"""Bytes per second of compressed speech, for estimating a duration that the container does not state."""
 
 
 @dataclass(frozen=True)
@@ -27,16 +27,16 @@ class AudioItem:
     """A recording, or a part of one.
 
     Attributes:
-        id: Unlike every other's in its input.
-        path: Of the file, or of the tar or Parquet file that holds it.
-        member: Its name in the tar or Parquet file.
-        offset: Where it begins in the tar, in bytes.
-        size: How long it is in the tar or, on average, in the Parquet file, in bytes.
-        start: Of the part, in seconds.
-        end: Of the part, in seconds; the recording's if `None`.
-        lasts: Seconds of audio, as a list says; `None` if it does not.
-        cell: Where it is in the Parquet file.
-        carried: Columns of the list that travel along.
+        id: Identifier, unique in the input.
+        path: Path of the file, or of the tar or Parquet file that contains it.
+        member: Name in the tar or Parquet file.
+        offset: Offset in the tar in bytes.
+        size: Size in bytes in the tar; the average size of a cell in a Parquet file.
+        start: Start of the part in seconds.
+        end: End of the part in seconds; `None` for the end of the recording.
+        lasts: Duration in seconds according to the list; `None` if not stated.
+        cell: Location in the Parquet file.
+        carried: Values of the carried columns.
     """
 
     id: str
@@ -52,16 +52,16 @@ class AudioItem:
 
     @property
     def name(self) -> str:
-        """For people."""
+        """Display name."""
         return printable(f"{self.path}:{self.member}" if self.member else self.path)
 
     def open(self, root: Path, cells: ParquetCells | None = None, truncated: Truncated = "refuse") -> AudioReader:
-        """Open the audio; raises as `AudioReader` does.
+        """Open the audio; raise the same errors as `AudioReader`.
 
         Args:
-            root: What `path` is relative to.
-            cells: Reader of Parquet files, for recordings that are read one after the other.
-            truncated: What becomes of recordings that are shorter than they say.
+            root: Base folder of `path`.
+            cells: Reader to reuse for consecutive cells of a Parquet file.
+            truncated: Policy for files shorter than their header says.
         """
         path = root / self.path
         part: dict[str, Any] = {"start": self.start, "end": self.end, "truncated": truncated}
@@ -70,7 +70,7 @@ class AudioItem:
             if content is None and self.member:
                 return AudioReader(root / self.member, **part)
             if content is None:
-                raise InvalidInput(f"{self.name} is empty: there are neither bytes nor a path")
+                raise InvalidInput(f"{self.name} is empty: it has neither bytes nor a path")
             return _Content(self.name, io.BytesIO(content), part)
         if self.member is None:
             return AudioReader(path, **part)
@@ -81,19 +81,19 @@ class AudioItem:
         return _Content(f"{path}:{self.member}", io.BufferedReader(window), part)
 
     def seconds(self, root: Path) -> float | None:
-        """Return how long it is, as its list or header says; 0 where it cannot be read, `None` where neither says it."""
+        """Return the duration from the list or header; 0 if the file cannot be read, `None` if neither states it."""
         if self.lasts is not None:
             return self.lasts
-        if self.cell is not None:  # its bytes are many, and are read once
+        if self.cell is not None:  # embedded audio is large and is read only once
             return None
         try:
             with self.open(root) as reader:
                 return None if reader.num_samples is None else reader.num_samples / reader.sample_rate
-        except Exception:  # said of the recording when it is its turn
+        except Exception:  # reported when the recording is processed
             return 0.0
 
     def guessed_seconds(self, root: Path) -> float:
-        """Return how long it may be, from its size."""
+        """Estimate the duration in seconds from the file size."""
         if self.member is not None or self.cell is not None:
             return self.size / BYTES_A_SECOND
         try:
@@ -112,12 +112,12 @@ class AudioItem:
 
 @dataclass(frozen=True)
 class Fault:
-    """Item of a list that cannot be a recording, or cannot be looked into.
+    """An entry that is not a recording or cannot be read.
 
     Attributes:
-        id: Of the recording, or where it was listed.
-        path: For people.
-        error: What is wrong, with the type of the error.
+        id: Id of the recording, or its position in the list.
+        path: Display path.
+        error: Type and message of the error.
     """
 
     id: str
@@ -139,10 +139,10 @@ Entry = AudioItem | Fault
 
 
 def entry_of(line: list[Any]) -> Entry:
-    """Return the entry that a line of a plan is of.
+    """Parse a line of a plan.
 
     Raises:
-        CorruptFile: It is of none.
+        CorruptFile: The line is invalid.
     """
     try:
         if len(line) == 3:
@@ -154,18 +154,18 @@ def entry_of(line: list[Any]) -> Entry:
             lasts if lasts is None else _time(lasts),            cell if cell is None else _cell(cell), dict(carried),
         )  # fmt: skip
     except (ValueError, TypeError, OverflowError) as error:
-        raise CorruptFile(f"the plan is damaged: {reason(error)}; begin again in another folder") from error
+        raise CorruptFile(f"the plan is damaged: {reason(error)}. Start again in another folder") from error
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
+        raise TypeError(f"{value!r} is not text")
     return value
 
 
 def _time(value: Any) -> float:
     if not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise TypeError(f"{value!r} is no time")
+        raise TypeError(f"{value!r} is not a time")
     return value
 
 
@@ -175,27 +175,27 @@ def _cell(value: Any) -> Cell:
 
 
 def encoded(entry: Entry) -> bytes:
-    """Return what tells an entry from others, for digests."""
+    """Serialize an entry for digests."""
     return json.dumps(entry.line).encode()
 
 
 def described(error: BaseException) -> str:
-    """Return the type of an error and what it says, for a line of failures."""
+    """Format an error as `Type: message`, for a line of failures."""
     said = str(error) if isinstance(error, CodecError) else reason(error)
     kind = type(error).__name__
     return printable(kind if said == kind else f"{kind}: {said}")
 
 
 def printable(name: str) -> str:
-    """Return a file name in which bytes that are not UTF-8 are written out."""
+    """Escape bytes of a file name that are not UTF-8."""
     try:
         return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    except UnicodeEncodeError:  # other surrogates, such as of a broken JSON escape
+    except UnicodeEncodeError:  # other surrogates, such as a broken JSON escape
         return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 class _Content(AudioReader):
-    """An `AudioReader` that closes what it was given."""
+    """An `AudioReader` that closes its input file."""
 
     def __init__(self, path: str, content: BinaryIO, part: dict[str, Any]) -> None:
         self._content = content

@@ -1,4 +1,4 @@
-"""Recordings inside Parquet files, one after the other, a few in memory at a time."""
+"""Sequential reading of recordings embedded in Parquet files, a few at a time."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from ..errors import CorruptFile
 from . import parquet_footer, parquet_pages, shards
 
 BATCH_BYTES = 4 << 20
-"""About how much is decoded at a time."""
+"""Approximate number of bytes decoded at a time."""
 MOST_ROWS = 64
 BATCHES = 4
-"""That are kept, for threads that read neighbours."""
+"""Number of cached batches, for threads that read neighbouring cells."""
 
 
 class Cell(NamedTuple):
     """Location of a recording in a Parquet file.
 
     Attributes:
-        column: Of the bytes, as `audio.bytes`.
-        group: Number of the row group.
-        row: Number in the group.
+        column: Path of the binary column, such as `audio.bytes`.
+        group: Index of the row group.
+        row: Index in the row group.
     """
 
     column: str
@@ -33,7 +33,7 @@ class Cell(NamedTuple):
 
 
 class ParquetCells:
-    """Cells of one Parquet file after the other. Neighbours are cheap; going back begins the row group anew."""
+    """Reader of cells, one Parquet file at a time. Sequential access is fast; going back restarts the row group."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -45,7 +45,7 @@ class ParquetCells:
         self._kept: OrderedDict[int, list[bytes | None]] = OrderedDict()
 
     def read(self, path: Path, cell: Cell) -> bytes | None:
-        """Return the bytes of a cell, `None` where it is null.
+        """Return the bytes of a cell; `None` if it is null.
 
         Raises:
             CorruptFile: The file is damaged.
@@ -61,7 +61,7 @@ class ParquetCells:
                 self._advance(number)
             rows = self._kept[number]
             if cell.row % self._rows >= len(rows):
-                raise CorruptFile(f"{path} has no row {cell.row} in a row group: it is another file than when it was listed")
+                raise CorruptFile(f"{path} has no row {cell.row} in a row group. The file changed after it was listed")
             return rows[cell.row % self._rows]
 
     def _begin(self, path: Path, cell: Cell) -> None:
@@ -69,7 +69,7 @@ class ParquetCells:
             self.close()
             self._file = parquet_pages.opened(path)
         if not 0 <= cell.group < self._file.num_row_groups:
-            raise CorruptFile(f"{path} has no row group {cell.group}: it is another file than when it was listed")
+            raise CorruptFile(f"{path} has no row group {cell.group}. The file changed after it was listed")
         most = rows_at_once(path, cell.group, cell.column)
         room = parquet_pages.ROOM // BATCHES
         self._rows = parquet_pages.rows_at_once(self._file, path, cell.group, [cell.column], most=most, room=room)
@@ -81,9 +81,7 @@ class ParquetCells:
         while self._next <= number:
             batch = next(self._batches, None)
             if batch is None:
-                raise CorruptFile(
-                    f"there is no row {number * self._rows} in a row group: it is another file than when it was listed"
-                )
+                raise CorruptFile(f"a row group has no row {number * self._rows}. The file changed after it was listed")
             column = batch.column(0)
             self._kept[self._next] = [_bytes(scalar) for scalar in column] if self._next > number - BATCHES else []
             self._next += 1
@@ -98,12 +96,12 @@ class ParquetCells:
 
 
 def rows_at_once(path: Path, group: int, column: str) -> int:
-    """Return how many rows of a column of a row group are about `BATCH_BYTES`."""
+    """Return the number of rows of a column chunk that take about `BATCH_BYTES`."""
     return max(1, min(MOST_ROWS, BATCH_BYTES // max(1, bytes_a_row(path, group, column))))
 
 
 def bytes_a_row(path: Path, group: int, column: str) -> int:
-    """Return how long the cells of a column of a row group are on average."""
+    """Return the average size in bytes of the cells of a column chunk."""
     facts = parquet_footer.groups(path)[group]
     found = (chunk.total_uncompressed_size for chunk in facts.chunks if chunk.path_in_schema == column)
     return next(found, 0) // max(1, facts.num_rows)
@@ -111,6 +109,6 @@ def bytes_a_row(path: Path, group: int, column: str) -> int:
 
 def _bytes(scalar: Any) -> bytes | None:
     value = scalar.as_py()
-    while isinstance(value, dict):  # a struct, of which one field was asked for
+    while isinstance(value, dict):  # a struct with the one requested field
         (value,) = value.values()
     return value if isinstance(value, bytes) else None

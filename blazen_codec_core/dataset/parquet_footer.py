@@ -1,4 +1,4 @@
-"""Places of the columns of a Parquet file. Asked for these, Arrow ends the process where the footer is damaged or encrypted."""
+"""Parser of Parquet footers for column metadata. Arrow's own accessors abort the process on damaged or encrypted footers."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .thrift import Compact
 TYPES = ("BOOLEAN", "INT32", "INT64", "INT96", "FLOAT", "DOUBLE", "BYTE_ARRAY", "FIXED_LEN_BYTE_ARRAY")
 CODECS = ("UNCOMPRESSED", "SNAPPY", "GZIP", "LZO", "BROTLI", "LZ4_HADOOP", "ZSTD", "LZ4_RAW")
 DELTA = {5, 6, 7}
-"""Encodings of values by their difference from those before."""
+"""Delta encodings."""
 LARGEST_FOOTER = 256 << 20
 _TAIL = 8
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """A column of a row group, under Arrow's own names. `is_delta` is whether some of it is encoded by differences."""
+    """A column chunk, with Arrow's field names. `is_delta` tells whether any page is delta-encoded."""
 
     path_in_schema: str
     physical_type: str
@@ -46,7 +46,7 @@ def groups(path: Path) -> tuple[Group, ...]:
     """Return the row groups of a file.
 
     Raises:
-        CorruptFile: Its footer is damaged, or columns of it are encrypted.
+        CorruptFile: The footer is damaged, or columns are encrypted.
     """
     try:
         status = os.stat(path)
@@ -69,7 +69,7 @@ def _groups(path: Path, size: int, changed: int) -> tuple[Group, ...]:
 
 def _chunk(said: dict[int, Any], path: Path) -> Chunk:
     if 8 in said or 9 in said or 3 not in said:
-        raise CorruptFile(f"{path} has columns that are encrypted, which are not read: write it without")
+        raise CorruptFile(f"{path} has encrypted columns, which are not supported. Write it without encryption")
     facts = said[3]
     dictionary = facts.get(11)
     return Chunk(
@@ -87,5 +87,5 @@ def _chunk(said: dict[int, Any], path: Path) -> Chunk:
 
 def _count(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError(f"{value!r} is no number of anything")
+        raise ValueError(f"{value!r} is not a count")
     return value

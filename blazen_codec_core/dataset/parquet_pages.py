@@ -1,8 +1,8 @@
-"""Reading of Parquet in bounded amounts, by the pages that are in the file.
+"""Reading of Parquet in bounded memory, based on the page headers.
 
-What a file says of its own size is not to be relied on, nor on what it takes on the disk: a page of a few bytes may stand for a
-hundred million values, and a text in a dictionary for as many copies as there are rows. So the header of each page is read before
-the page is, as Apache's `parquet.thrift` describes it, and what may come of it is held against limits.
+The metadata and the size on disk are not reliable: a page of a few bytes may encode a hundred million values, and each row may
+repeat a long dictionary entry. Therefore the header of each page (Apache's `parquet.thrift`) is read before the page, and its
+decoded size is checked against limits.
 """
 
 from __future__ import annotations
@@ -19,41 +19,41 @@ from .parquet_footer import Chunk, groups
 from .thrift import Compact
 
 ROOM = 256 << 20
-"""Bytes that the rows which are read at a time may take."""
+"""Largest batch of rows in bytes."""
 LARGEST_PAGE = 256 << 20
-"""Bytes of a page, and so of a cell, once it is decompressed."""
+"""Largest page, and thus cell, in bytes after decompression."""
 MOST_VALUES = 1 << 26
-"""Values of lists in a row group: the tokens of eight hours in the most codebooks, of a day in those of most codecs."""
+"""Most list values in a row group: tokens of eight hours with the most codebooks, of a day with most codecs."""
 GROWTH = 8
-"""Bytes or values beyond these limits that there may be for each byte in the file: what is really there may be read."""
+"""Bytes or values allowed per byte in the file beyond these limits, so that genuinely large files can be read."""
 MOST_IN_ROW = 1 << 20
-"""Values of the lists in a row, as Python objects."""
+"""Most list values in a row that is converted to Python objects."""
 LARGEST_ROW = 64 << 20
-"""Bytes of those."""
+"""Most bytes of list values in such a row."""
 LARGEST_HEADER = 1 << 20
-"""Bytes of the header of a page."""
+"""Largest page header in bytes."""
 FEW = 1 << 10
-"""Bytes of most headers."""
+"""Size in bytes that most headers do not exceed."""
 MOST_PAGES = 1 << 20
-"""Pages of a column of a row group."""
+"""Most pages in a column chunk."""
 DICTIONARY_PAGE, DATA_PAGE, DATA_PAGE_V2 = 2, 0, 3
 DICTIONARY, REPEATING = (2, 8), (7,)
-"""Encodings of pages whose values are elsewhere, and whose values repeat the begin of those before."""
+"""Dictionary encodings, and encodings with shared prefixes (DELTA_BYTE_ARRAY)."""
 WIDEST = 16
-"""Bytes of a number."""
+"""Largest size of a fixed-width value in bytes."""
 LEVELS = 8
-"""Bytes with which Arrow keeps track of a value in a list."""
+"""Bytes of repetition and definition levels that Arrow keeps per list value."""
 BYTES = frozenset({"BYTE_ARRAY", "FIXED_LEN_BYTE_ARRAY"})
 
 
 @dataclass(frozen=True)
 class Page:
-    """A page, as its header says.
+    """A page according to its header.
 
     Attributes:
-        size: Bytes, decompressed.
-        levels: Bytes before the values that are not compressed, in a page of the second version.
-        repeats: Bytes at most that its values take beyond those, because they repeat the begin of those before.
+        size: Decompressed size in bytes.
+        levels: Size in bytes of the uncompressed levels of a version-2 data page.
+        repeats: Upper bound in bytes of the prefixes that values share with earlier values.
     """
 
     kind: int
@@ -66,14 +66,14 @@ class Page:
 
 @dataclass
 class Column:
-    """The pages of a column of a row group.
+    """A column chunk with its pages.
 
     Attributes:
-        name: As Parquet has it, such as `audio.bytes`.
-        is_bytes: Its values have lengths of their own.
-        is_nested: A row has several.
-        stored: Bytes that it takes in the file.
-        longest: Bytes of the longest entry of its dictionary.
+        name: Parquet path, such as `audio.bytes`.
+        is_bytes: Values have variable or declared lengths (byte arrays).
+        is_nested: A row may have several values.
+        stored: Size in the file in bytes.
+        longest: Size of the longest dictionary entry in bytes.
     """
 
     name: str
@@ -89,7 +89,7 @@ class Column:
         return sum(page.values for page in self.pages)
 
     def most(self, rows: int) -> int:
-        """Return the bytes that `rows` neighbouring rows may become, without the numbers in lists."""
+        """Return the most bytes that `rows` consecutive rows may take, excluding numbers in lists."""
         if not self.is_bytes:
             return 0 if self.is_nested else rows * WIDEST
         if self.is_nested:
@@ -99,18 +99,18 @@ class Column:
         return rows * max(self.longest if from_dictionary else 0, repeated) + self._in_pages(rows)
 
     def _in_pages(self, rows: int) -> int:
-        """Bytes of the pages in which `rows` neighbouring rows may lie."""
+        """Return the largest total size of pages that `rows` consecutive rows may span."""
         most = begin = size = values = 0
         for page in self.pages:
             size, values = size + page.size, values + page.values
-            while values - self.pages[begin].values - page.values >= rows:  # all of the pages between cannot be in it
+            while values - self.pages[begin].values - page.values >= rows:  # the rows cannot span all these pages
                 size, values, begin = size - self.pages[begin].size, values - self.pages[begin].values, begin + 1
             most = max(most, size)
         return most
 
 
 def opened(path: Path) -> Any:
-    """Return a `pyarrow.parquet.ParquetFile`, in which texts in lists are not copied out of their dictionary."""
+    """Open a `pyarrow.parquet.ParquetFile` that keeps strings in lists dictionary-encoded."""
     file = parquet().ParquetFile(path, buffer_size=1 << 16)
     texts = [
         file.schema.column(number).path
@@ -126,23 +126,23 @@ def opened(path: Path) -> Any:
 
 
 def batches(file: Any, path: Path, columns: Sequence[str] | None = None, *, most: int) -> Iterator[Any]:
-    """Yield the rows of all row groups, as many at a time as there is room for; arguments as `rows_at_once`."""
+    """Yield record batches of all row groups within the memory limit; arguments as for `rows_at_once`."""
     for group in range(file.num_row_groups):
         rows = rows_at_once(file, path, group, columns, most=most)
         yield from file.iter_batches(rows, row_groups=[group], columns=columns, use_threads=False)
 
 
 def rows_at_once(file: Any, path: Path, group: int, columns: Sequence[str] | None = None, *, most: int, room: int = ROOM) -> int:
-    """Return how many rows of a row group are read at a time.
+    """Return the number of rows of a row group to read at a time.
 
     Args:
-        file: What `opened` gave.
-        columns: Names, as Parquet or Arrow has them; all if not given.
-        most: Rows that there may be.
-        room: Bytes that they may take.
+        file: Result of `opened`.
+        columns: Parquet or Arrow names; all columns by default.
+        most: Largest number of rows.
+        room: Largest size of the rows in bytes.
 
     Raises:
-        CorruptFile: A row alone may take more than there is room for, and far more than it takes in the file.
+        CorruptFile: A single row may exceed the limit and far exceeds its size in the file.
     """
     found = _columns(file, path, group, columns)
     for column in found:
@@ -154,16 +154,16 @@ def rows_at_once(file: Any, path: Path, group: int, columns: Sequence[str] | Non
 
 
 def check_row(values: Any) -> None:
-    """Raise `CorruptFile` where an array of Arrow would be too many objects of Python."""
+    """Raise `CorruptFile` if an Arrow array would become too many Python objects."""
     count, size = _weight(values)
     if count > MOST_IN_ROW or size > LARGEST_ROW:
         raise CorruptFile(
-            f"a row has {count} values of {size} bytes in its lists, and {MOST_IN_ROW} of {LARGEST_ROW} at most are read"
+            f"a row has {count} list values of {size} bytes; at most {MOST_IN_ROW} values of {LARGEST_ROW} bytes are read"
         )
 
 
 def _weight(values: Any) -> tuple[int, int]:
-    """Values in an array and in what it is of, and their bytes."""
+    """Return the number of values in a nested array, and their size in bytes."""
     types, kind = arrow().types, values.type
     if types.is_dictionary(kind):
         import pyarrow.compute
@@ -174,7 +174,7 @@ def _weight(values: Any) -> tuple[int, int]:
             return len(values), len(values) * WIDEST
         lengths = pyarrow.compute.binary_length(values.dictionary)
         return len(values), pyarrow.compute.sum(lengths.take(values.indices)).as_py() or 0
-    if types.is_string_view(kind) or types.is_binary_view(kind):  # whose size is that of what it was cut from
+    if types.is_string_view(kind) or types.is_binary_view(kind):  # nbytes includes the whole parent buffer
         return len(values), int(values.cast(arrow().large_binary()).nbytes)
     if types.is_struct(kind):
         inner = [_weight(field) for field in values.flatten()]
@@ -188,15 +188,15 @@ def _weight(values: Any) -> tuple[int, int]:
 
 
 def _check(column: Column, path: Path) -> None:
-    """Raise `CorruptFile` where a column may become far more than it takes in the file."""
+    """Raise `CorruptFile` if a column may expand far beyond its size in the file."""
     held = f"{path} cannot be read: {column.name} takes {column.stored} bytes"
     largest = max((page.size for page in column.pages), default=0)
     if largest > max(LARGEST_PAGE, GROWTH * column.stored):
-        raise CorruptFile(f"{held}, and has a page that would be {largest}; {LARGEST_PAGE} at most are read")
+        raise CorruptFile(f"{held}, and has a page of {largest}; at most {LARGEST_PAGE} are read")
     if column.is_nested and column.values > max(MOST_VALUES, GROWTH * column.stored):
-        raise CorruptFile(f"{held}, and would be {column.values} values of lists; {MOST_VALUES} at most are read")
+        raise CorruptFile(f"{held}, and has {column.values} list values; at most {MOST_VALUES} are read")
     if column.most(1) > max(ROOM, 2 * largest, GROWTH * column.stored):
-        raise CorruptFile(f"{held}, and a row of it may be {column.most(1)}; {ROOM} at most are read")
+        raise CorruptFile(f"{held}, and a row may have {column.most(1)}; at most {ROOM} are read")
 
 
 def _columns(file: Any, path: Path, group: int, names: Sequence[str] | None) -> list[Column]:
@@ -216,7 +216,7 @@ def _columns(file: Any, path: Path, group: int, names: Sequence[str] | None) -> 
 
 
 def _read_pages(raw: BinaryIO, chunk: Chunk, kind: Any, column: Column, path: Path) -> None:
-    """The headers of the pages of a column, up to as many values as Arrow reads, and what is in its dictionary."""
+    """Read the page headers of a column chunk, for as many values as Arrow reads, and its dictionary."""
     at = chunk.data_page_offset
     if 0 < (chunk.dictionary_page_offset or 0) < at:
         at = chunk.dictionary_page_offset or 0
@@ -230,7 +230,7 @@ def _read_pages(raw: BinaryIO, chunk: Chunk, kind: Any, column: Column, path: Pa
         at += length
         if page.kind == DICTIONARY_PAGE:
             if page.size > max(LARGEST_PAGE, GROWTH * column.stored):
-                raise _damaged(path, column.name, f"its dictionary claims {page.size} bytes, and {LARGEST_PAGE} at most are read")
+                raise _damaged(path, column.name, f"its dictionary has {page.size} bytes; at most {LARGEST_PAGE} are read")
             raw.seek(at)
             column.longest = max(column.longest, _longest(raw.read(min(stored, column.stored)), page, chunk, column.is_bytes))
         elif page.kind in (DATA_PAGE, DATA_PAGE_V2):
@@ -243,7 +243,7 @@ def _read_pages(raw: BinaryIO, chunk: Chunk, kind: Any, column: Column, path: Pa
 
 
 def _longest(data: bytes, page: Page, chunk: Chunk, is_bytes: bool) -> int:
-    """Bytes of the longest entry of a dictionary: a length of four bytes, little-endian, before each."""
+    """Return the size of the longest dictionary entry; each is preceded by its length as a little-endian uint32."""
     if not is_bytes:
         return WIDEST
     if chunk.physical_type != "BYTE_ARRAY":
@@ -263,7 +263,7 @@ def _longest(data: bytes, page: Page, chunk: Chunk, is_bytes: bool) -> int:
 
 
 def _repeats(data: bytes, page: Page, chunk: Chunk, kind: Any) -> int:
-    """Bytes that the values of a page repeat of those before; as many as there may be, where that is little or is not known."""
+    """Return the bytes of prefixes that values share with earlier ones; an upper bound if it is small or unknown."""
     most = page.values * page.size
     if most <= ROOM or page.size > LARGEST_PAGE:
         return most
@@ -278,7 +278,7 @@ def _repeats(data: bytes, page: Page, chunk: Chunk, kind: Any) -> int:
 
 
 def _header(head: bytes, raw: BinaryIO, path: Path, name: str) -> tuple[Page, int, int]:
-    """A page, the length of its header, and the bytes that it takes after that."""
+    """Parse a page header; return the page, the header's size and the page's stored size."""
     try:
         try:
             reader = Compact(head)

@@ -1,7 +1,7 @@
-"""Size of DELTA_BYTE_ARRAY pages once decoded, where values repeat parts of those before them.
+"""Decoded size of DELTA_BYTE_ARRAY pages, in which values share prefixes with earlier values.
 
-Such a page has first the number of bytes that each value begins with as the one before does, as DELTA_BINARY_PACKED numbers.
-They are summed here without the values, so that a page is known to be large before it is.
+Such a page starts with the prefix lengths as DELTA_BINARY_PACKED numbers. They are summed without decoding the values, so that an
+oversized page is detected beforehand.
 """
 
 from __future__ import annotations
@@ -9,22 +9,22 @@ from __future__ import annotations
 import numpy as np
 
 WIDEST = 32
-"""Bits of a number."""
+"""Largest bit width of a number."""
 LONGEST_BLOCK = 1 << 16
-"""Numbers that are packed together; writers have 32."""
+"""Most numbers in a miniblock; writers use 32."""
 
 
 def total(data: bytes, levels: int, most: int) -> int:
-    """Return how many bytes the values of a page repeat.
+    """Return the sum of the prefix lengths of a page.
 
     Args:
-        data: The page, decompressed.
-        levels: Blocks before the values, which have their length before them.
-        most: Values that there may be.
+        data: Decompressed page.
+        levels: Number of level blocks before the values; each starts with its length.
+        most: Largest number of values.
 
     Raises:
-        ValueError: It is not encoded so.
-        IndexError: It breaks off.
+        ValueError: The encoding is invalid.
+        IndexError: The data is truncated.
     """
     at = 0
     for _ in range(levels):
@@ -53,7 +53,7 @@ def total(data: bytes, levels: int, most: int) -> int:
 
 
 def _sum(packed: bytes, width: int, count: int, each: int, last: int, step: int) -> tuple[int, int, int]:
-    """The sum, the last and the lowest of some numbers, of which each is so much more than the one before."""
+    """Return the sum, last and lowest of delta-encoded numbers in a miniblock."""
     if not width:
         end = last + count * step
         return count * last + step * count * (count + 1) // 2, end, min(last + step, end)
@@ -65,7 +65,7 @@ def _sum(packed: bytes, width: int, count: int, each: int, last: int, step: int)
 
 
 def _number(data: bytes, at: int) -> tuple[int, int]:
-    """A number of seven bits a byte, and where it ends."""
+    """Parse an unsigned LEB128 number; return it and the position after it."""
     number = shift = 0
     while shift <= 63:
         byte, at = data[at], at + 1

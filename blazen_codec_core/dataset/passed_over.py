@@ -1,4 +1,4 @@
-"""Files that are not tokenised though they are beside what is: counted by suffix, and named."""
+"""Counts by suffix of files that were skipped because they are not supported audio."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ AUDIO = frozenset((
     ".paf", ".pvf", ".ra", ".raw", ".sd2", ".sds", ".sf", ".shn", ".snd", ".sph", ".spx", ".tta", ".voc", ".vox", ".wave",
     ".weba", ".webm", ".wma", ".wmv", ".wv", ".wve", ".xi",
 ))  # fmt: skip
-"""Suffixes of audio and video that has not been recognised; everything else is text, pictures, or whatever lies beside audio."""
+"""Suffixes of audio and video that is reported if it is skipped; other files beside audio are not."""
 
 
 @dataclass
@@ -21,9 +21,9 @@ class PassedOver:
     """Counts of files by suffix.
 
     Attributes:
-        audio: Those that are audio, or are called so.
-        others: All others.
-        extras: The optional package that would read files of a suffix.
+        audio: Counts of audio files, recognized by content or suffix.
+        others: Counts of all other files.
+        extras: Optional dependency that would read files of a suffix.
     """
 
     audio: Counter[str] = field(default_factory=Counter)
@@ -39,25 +39,25 @@ class PassedOver:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Files of audio by suffix, the most frequent first."""
+        """Counts of audio files by suffix, the most frequent first."""
         return dict(self.audio.most_common())
 
     def __str__(self) -> str:
-        """A sentence on the audio that was passed over; empty if there was none."""
+        """Summarize the skipped audio files; empty if there are none."""
         return sentence(self.audio, self.extras)
 
     @property
     def everything(self) -> str:
-        """A sentence on all files that were passed over; empty if there were none."""
+        """Summary of all skipped files; empty if there are none."""
         return sentence(self.audio + self.others, self.extras)
 
 
 def sentence(counts: Counter[str], extras: dict[str, str]) -> str:
-    """Return as `15 files were passed over: 12 .m4a (extra av), 3 .sph`; empty where there are none."""
+    """Format counts as in `15 files were skipped: 12 .m4a (extra av), 3 .sph`; empty if there are none."""
     if not counts:
         return ""
     named = [
         f"{count} {suffix}" + (f" (extra {extras[suffix]})" if suffix in extras else "") for suffix, count in counts.most_common()
     ]
     total = counts.total()
-    return f"{total} {'file was' if total == 1 else 'files were'} passed over: {', '.join(named)}"
+    return f"{total} {'file was' if total == 1 else 'files were'} skipped: {', '.join(named)}"

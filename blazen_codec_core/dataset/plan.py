@@ -1,4 +1,4 @@
-"""Assignment of recordings to shards, worked out once and written down, a shard's worth in memory at a time."""
+"""Assignment of recordings to shards. The plan is made once and stored; reading holds one shard's items in memory."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ from .sources import Source
 
 ITEMS, CUTS = "items.jsonl", "plan.json"
 SHARDS = 128
-"""That there are about, unless they would be longer or shorter than these: enough that workers end together."""
+"""Target number of shards, within the limits below; enough that workers finish at about the same time."""
 SHORTEST, LONGEST = 60.0, 3600.0
-"""Seconds of work in a shard."""
+"""Limits of the work in a shard, in seconds."""
 SECONDS_A_FILE = 0.25
-"""Of audio, which take as much work as opening a recording, starting to encode it and writing its row."""
-ELSEWHERE = "begin again in another folder"
+"""Overhead per recording (opening, starting the encoder, writing the row), in equivalent seconds of audio."""
+ELSEWHERE = "start again in another folder"
 MOST_ITEMS = 1_000
 READERS = 16
-"""Headers that are read at a time; storage far away answers late, but many at once."""
+"""Number of headers read concurrently; remote storage has high latency but serves many requests at once."""
 
 
 @dataclass(frozen=True)
 class ShardRange:
-    """A shard in the file of items.
+    """Range of a shard in the file of items.
 
     Attributes:
-        offset: Of its first line, in bytes.
-        items: There are.
-        seconds: Of audio, as far as headers say.
+        offset: Offset of the first line in bytes.
+        items: Number of items.
+        seconds: Duration of the audio in seconds, from headers or estimates.
     """
 
     offset: int
@@ -55,7 +55,7 @@ class ShardRange:
 
     @property
     def work(self) -> float:
-        """Seconds of audio in a single recording that take as much work."""
+        """Estimated work, in equivalent seconds of audio."""
         return self.seconds + SECONDS_A_FILE * self.items
 
 
@@ -64,12 +64,12 @@ class Plan:
     """The shards of a dataset.
 
     Attributes:
-        folder: That it is written in.
-        root: What the paths of items are relative to.
-        digest: Of the items; those of another input have another.
-        columns: Of the list, that travel along.
-        is_guess: Whether seconds were estimated from the size of files whose container does not say them.
-        content: What tells the file of items from any other.
+        folder: Folder of the plan.
+        root: Base folder of the items' paths.
+        digest: Digest of the items, which identifies the input.
+        columns: Carried columns.
+        is_guess: Some durations were estimated from file sizes.
+        content: Digest of the file of items.
     """
 
     folder: Path
@@ -81,7 +81,7 @@ class Plan:
     content: str = ""
 
     def check(self) -> None:
-        """Raise `CorruptFile` unless the file of items is as it was written."""
+        """Raise `CorruptFile` if the file of items was changed."""
         path = self.folder / ITEMS
         try:
             same = file_digest(path) == self.content
@@ -91,7 +91,7 @@ class Plan:
             raise CorruptFile(f"{path} was changed since the run was planned; {ELSEWHERE}")
 
     def items(self, number: int) -> Iterator[Entry]:
-        """Yield the recordings of a shard, in order, and what is wrong with what is none."""
+        """Yield the recordings and faults of a shard, in order."""
         cut = self.cuts[number]
         path = self.folder / ITEMS
         try:
@@ -116,7 +116,7 @@ class _Column:
 
 @dataclass(frozen=True)
 class _Written:
-    """Content of the file of a plan."""
+    """Schema of `plan.json`."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
@@ -139,18 +139,18 @@ def make(
     shard_seconds: float | None,
     planned: Callable[[int], object],
 ) -> Plan:
-    """Plan, and write the plan into a folder, whole or not at all.
+    """Make a plan and write it into a folder atomically.
 
-    Of recordings with the same id the first stays; the others become faults.
+    The first recording with an id is kept; later ones with the same id become faults.
 
     Args:
-        columns: Which travel along, by name, or `all`.
-        shard_seconds: Of audio in a shard, less where recordings are short. If not given, about a 128th of all, but a minute at
-            least and an hour at most.
-        planned: Told after each item how many there are.
+        columns: Names of the carried columns, or `all`.
+        shard_seconds: Work per shard in seconds of audio, including overhead per recording. By default a 128th of the whole,
+            between a minute and an hour.
+        planned: Called after each item with the number of items.
 
     Raises:
-        InvalidInput: What `source` raises, or a column that was asked for is not there.
+        InvalidInput: `source` raises it, or a requested column does not exist.
     """
     root, survey = source.root.absolute(), Survey(columns, source.is_typed)
     digest, work, is_guess = hashlib.sha256(), 0.0, False
@@ -178,10 +178,10 @@ def make(
 
 
 def read(folder: Path) -> Plan | None:
-    """Return the plan in a folder, `None` if there is none.
+    """Read the plan in a folder; `None` if there is none.
 
     Raises:
-        CorruptFile: It cannot be read.
+        CorruptFile: The plan cannot be read.
     """
     path = folder / CUTS
     if not path.exists():
@@ -199,7 +199,7 @@ def read(folder: Path) -> Plan | None:
 
 
 def digest_of(entries: Iterable[Entry]) -> str:
-    """Return what `Plan.digest` would be."""
+    """Compute `Plan.digest` of entries."""
     digest = hashlib.sha256()
     for entry in entries:
         digest.update(encoded(_plain(entry)))
@@ -207,14 +207,14 @@ def digest_of(entries: Iterable[Entry]) -> str:
 
 
 def _plain(entry: Entry) -> Entry:
-    """The same, with values of columns that JSON has."""
+    """Convert carried values to JSON scalars."""
     if isinstance(entry, Fault) or not entry.carried:
         return entry
     return dataclasses.replace(entry, carried={name: plain(value) for name, value in entry.carried.items()})
 
 
 def _measured(entries: Iterable[Entry], root: Path) -> Iterator[tuple[Entry, float, bool]]:
-    """Entries with their seconds, and whether those are estimated, in order; headers are read some at a time."""
+    """Yield entries in order, with their durations and whether those are estimates; headers are read concurrently."""
     waiting: deque[tuple[Entry, tuple[float, bool] | Future[tuple[float, bool]]]] = deque()
 
     def first() -> tuple[Entry, float, bool]:
@@ -241,12 +241,12 @@ def _seconds(item: AudioItem, root: Path) -> tuple[float, bool]:
 
 
 def _final(draft: IO[bytes], is_repeat: Callable[[str], bool], columns: tuple[Column, ...]) -> Iterator[tuple[Entry, float]]:
-    """The entries of a draft, as they stay."""
+    """Yield the final entries of a draft: duplicates become faults, and carried values are converted."""
     draft.seek(0)
     for line in draft:
         entry, seconds = _parsed(line)
         if isinstance(entry, AudioItem) and is_repeat(entry.id):
-            twice = InvalidInput(f"another recording before this one has the id {entry.id!r}; ids must differ")
+            twice = InvalidInput(f"an earlier recording has the id {entry.id!r}; ids must be unique")
             yield Fault.of(entry.id, entry.name, twice), 0.0
         elif columns and isinstance(entry, AudioItem):
             yield dataclasses.replace(entry, carried=stored(columns, entry.carried)), seconds
@@ -255,7 +255,7 @@ def _final(draft: IO[bytes], is_repeat: Callable[[str], bool], columns: tuple[Co
 
 
 def _written(entries: Iterable[tuple[Entry, float]], lines: IO[bytes], target: float) -> Iterator[ShardRange]:
-    """Write entries and yield the shards of neighbours, each of at most `target` seconds of work, or of a single entry."""
+    """Write entries; yield shards of consecutive entries, each with at most `target` seconds of work, or a single entry."""
     begin = at = count = 0
     seconds = 0.0
     for entry, own in entries:

@@ -1,24 +1,24 @@
-"""A row of a dataset: the tokens of a recording, in columns that any reader of Parquet understands.
+"""Row of a dataset: the tokens of a recording, with a schema for any Parquet reader.
 
 | column | type | |
 |---|---|---|
-| `id` | string | of the recording in its input |
-| `path` | string | of its file; for a member of a tar, the tar's, a colon and the member's |
-| `start`, `duration` | double | seconds, of what was tokenised |
-| `channels` | int16 | of the audio that the tokens stand for |
-| `codec`, `weights` | string | which model made them: `family:name`, and `sha256:…` or `random:SEED` |
-| `bandwidth` | double | kbps a stream, scales left out |
-| `options` | string | what else was asked for, JSON |
-| `remarks` | list of strings | what a listener should know of the recording: that it was cut, or far too loud |
-| `sample_rate` | int32 | of the codec, hertz |
-| `num_samples` | int64 | a channel, at the codec's rate |
-| `source_sample_rate`, `source_num_samples`, `source_channels` | int32, int64, int16 | of the recording as it was |
-| `codes` | list of lists of uint16 (uint32 where a codebook is that large) | one a codebook, and so on for each stream |
-| `scales` | list of lists of float | one a stream, where the codec has them |
-| `header` | string | all that `CodecTokens` has but codes and scales, JSON: a row is enough to decode it |
+| `id` | string | id of the recording in its input |
+| `path` | string | path of the file; `TAR:MEMBER` for a member of a tar |
+| `start`, `duration` | double | start and duration of the tokenized part in seconds |
+| `channels` | int16 | channels of the decoded audio |
+| `codec`, `weights` | string | model `family:name`, and weights label `sha256:…` or `random:SEED` |
+| `bandwidth` | double | kbps per stream, without scales |
+| `options` | string | other settings of the run, JSON |
+| `remarks` | list of strings | anomalies of the recording: truncated, or far too loud |
+| `sample_rate` | int32 | sample rate of the codec in Hz |
+| `num_samples` | int64 | samples per channel at the codec's rate |
+| `source_sample_rate`, `source_num_samples`, `source_channels` | int32, int64, int16 | properties of the original recording |
+| `codes` | list of lists of uint16 (uint32 for codebooks above 65536 entries) | all codebooks of stream 0, then of stream 1 … |
+| `scales` | list of lists of float | one list per stream, if the codec has scales |
+| `header` | string | all other fields of `CodecTokens`, JSON: a row can be decoded by itself |
 
-Columns of a list that travel along come after these, as int64, double, boolean or string. One that is called as one of these is
-has `source_` before its name.
+Carried columns of a list follow, as int64, double, boolean or string. A carried column with the name of a column above gets the
+prefix `source_`.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ NAMES = (
 """Columns of every dataset."""
 _Kind = tuple[str, Callable[[Any], bool]]
 _TEXT: _Kind = ("text", lambda value: isinstance(value, str))
-_TIME: _Kind = ("a number from 0 on", lambda value: isinstance(value, int | float) and 0 <= value < math.inf)
-_COUNT: _Kind = ("a whole number from 0 on", lambda value: is_int(value) and value >= 0)
+_TIME: _Kind = ("a number, at least 0", lambda value: isinstance(value, int | float) and 0 <= value < math.inf)
+_COUNT: _Kind = ("an integer, at least 0", lambda value: is_int(value) and value >= 0)
 _TEXTS: _Kind = (
     "a list of texts",
     lambda value: value is None or (isinstance(value, list | tuple) and all(isinstance(own, str) for own in value)),
@@ -55,21 +55,26 @@ TYPES: dict[str, _Kind] = {
     **dict.fromkeys(("source_sample_rate", "source_num_samples", "source_channels"), _COUNT),
     "remarks": _TEXTS,
 }
-"""What is read of a row beside its tokens, in words, and whether a value is that."""
+"""Expected type of each column that is read besides the tokens: its description and a predicate."""
 LARGEST_SHORT = 1 << 16
-"""Entries of a codebook whose indices fit uint16."""
+"""Largest codebook whose indices fit into uint16."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """The tokens of a recording, and where that was.
+    """The tokens of a recording, with its origin.
 
     Attributes:
-        start: Of what was tokenised, in seconds.
-        source_sample_rate, source_num_samples, source_channels: Of the recording as it was.
-        options: What was asked for besides, JSON.
-        carried: Columns of the list that the recording was in.
-        remarks: What a listener should know of the recording.
+        id: Id of the recording.
+        path: Display path of the recording.
+        tokens: Tokens.
+        start: Start of the tokenized part in seconds.
+        source_sample_rate: Sample rate of the original in Hz.
+        source_num_samples: Samples per channel of the original.
+        source_channels: Channels of the original.
+        options: Other settings of the run, JSON.
+        carried: Values of the carried columns.
+        remarks: Anomalies of the recording.
     """
 
     id: str
@@ -85,7 +90,7 @@ class Row:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """All columns but those of codes and scales."""
+        """All columns except codes, scales and header."""
         tokens = self.tokens
         bits = sum(math.log2(tokens.codebook_size) / stride for stride in tokens.strides)
         return {
@@ -109,12 +114,12 @@ class Row:
 
     @property
     def values(self) -> int:
-        """Tokens in all codebooks and streams."""
+        """Number of tokens in all codebooks and streams."""
         return int(sum(code.size for code in self.tokens.codes))
 
     @property
     def columns(self) -> dict[str, Any]:
-        """Values of the row for the columns of Parquet."""
+        """All values of the row by Parquet column."""
         tokens = self.tokens
         kind = np.uint16 if tokens.codebook_size <= LARGEST_SHORT else np.uint32
         return {
@@ -126,10 +131,10 @@ class Row:
 
     @classmethod
     def of(cls, facts: Mapping[str, Any], tokens: CodecTokens, where: str) -> Row:
-        """From `facts`, and the tokens.
+        """Make a row from `facts` and tokens.
 
         Raises:
-            CorruptFile: One is missing, or of another type.
+            CorruptFile: A column is missing or has another type.
         """
         read = {name: _column(facts, name, where) for name in TYPES if name not in ("duration", "remarks")}
         carried = {name: value for name, value in facts.items() if name not in NAMES}
@@ -138,42 +143,42 @@ class Row:
 
 
 def listed(facts: Mapping[str, Any], where: str) -> tuple[str, float]:
-    """Return the id and the seconds of a row; raises `CorruptFile` where there are none."""
+    """Return the id and duration of a row; raise `CorruptFile` if they are missing or invalid."""
     return _column(facts, "id", where), _column(facts, "duration", where)
 
 
 def _column(facts: Mapping[str, Any], name: str, where: str) -> Any:
-    """The value of a column, which is of the type that it has in every dataset."""
+    """Return the value of a column after checking its type."""
     kind, is_right = TYPES[name]
     if name not in facts and name != "remarks":
-        raise CorruptFile(f"{where} is no row of tokens: there is no {name!r}")
+        raise CorruptFile(f"{where} is not a row of tokens: {name!r} is missing")
     value = facts.get(name)
     if not is_right(value):
-        raise CorruptFile(f"{where} is no row of tokens: {name} is {kind}, not {type(value).__name__} {value!a:.80}")
+        raise CorruptFile(f"{where} is not a row of tokens: {name} is {type(value).__name__} {value!a:.80}; expected {kind}")
     return value
 
 
 def tokens_from_row(columns: Mapping[str, Any], where: str = "the row") -> CodecTokens:
-    """The tokens of a row as a reader of Parquet gives it, pandas, polars, DuckDB or `datasets`: a mapping of columns.
+    """Return the tokens of a row read with pandas, polars, DuckDB or `datasets`, given as a mapping of columns.
 
     Raises:
-        CorruptFile: It is no such row.
+        CorruptFile: The row is not a row of tokens, or is damaged.
     """
     try:
         header, lists = str(columns["header"]), [np.asarray(codes) for codes in columns["codes"]]
         found = columns.get("scales")
-        with np.errstate(over="ignore"):  # what is too large becomes infinite, which tokens refuse
+        with np.errstate(over="ignore"):  # overflow becomes infinity, which tokens refuse
             scales = [np.asarray(own, np.float32) for own in found] if found is not None else []
         stacked = np.stack(scales) if scales else None
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
-        raise CorruptFile(f"{where} is no row of tokens, or is damaged: {reason(error)}") from error
+        raise CorruptFile(f"{where} is not a row of tokens, or is damaged: {reason(error)}") from error
 
     fields = container.fields_of(header, where)
     books = len(fields["strides"])
     if len(lists) % books:
-        raise CorruptFile(f"{where} is damaged: {len(lists)} lists of codes are no whole streams of {books} codebooks")
+        raise CorruptFile(f"{where} is damaged: {len(lists)} lists of codes are not a multiple of {books} codebooks")
     try:
         codes = [np.stack(lists[book::books]) for book in range(books)]
     except ValueError as error:
-        raise CorruptFile(f"{where} is damaged, or is not what it says: {reason(error)}") from error
+        raise CorruptFile(f"{where} is damaged: {reason(error)}") from error
     return CodecTokens.restored(container.Contents(fields, codes, stacked), where)

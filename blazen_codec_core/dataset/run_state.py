@@ -1,6 +1,6 @@
-"""State of a run, kept beside its shards in `.run`: the request, the plan, and a journal of what is done.
+"""State of a run, stored beside the shards in `.run`: the settings, the plan, and a journal of finished shards.
 
-Only what a run made there itself is ever removed, and a journal is believed only where it is whole.
+Only files that a run created are ever removed. Journal lines are verified by checksums.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from .seals import sealed, unsealed
 
 FOLDER, ASKED, JOURNAL, FAILURES, LOCK, MARK = BOOKS, "dataset.json", "journal.jsonl", "failures.jsonl", "lock", "made-by"
 KEPT = frozenset({ASKED, JOURNAL, FAILURES, LOCK, MARK, plan.ITEMS, plan.CUTS})
-"""All files of ours in the folder."""
+"""Names of all files in the folder."""
 MADE_BY = b"blazen-codec keeps here what a run over a dataset needs to be gone on with.\n"
-"""Content of the file that tells a folder of ours from others that are called so."""
+"""Content of the marker file that identifies the folder."""
 SHARD = re.compile(rf"{shards.PREFIX}\d{{5,}}-of-\d{{5,}}\.(parquet|tar)")
 LONGEST_LINE = 256 << 20
-"""Bytes of a line of the journal."""
+"""Longest line of the journal in bytes."""
 MOST_BOOKS = 1024
-"""Codebooks of a codec."""
+"""Most codebooks of a codec."""
 
 Whole = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 Seconds = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
@@ -47,7 +47,7 @@ Seconds = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 
 @dataclass(frozen=True)
 class Failure:
-    """A recording that could not be tokenised, and why."""
+    """A recording that could not be processed, with the reason."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
@@ -58,17 +58,19 @@ class Failure:
 
 @dataclass(frozen=True)
 class ShardResult:
-    """Result of the work on a shard.
+    """Result of a shard.
 
     Attributes:
-        rows: Recordings in it,
-        seconds: and of audio.
-        took: Seconds of work.
-        used: Which entries of each codebook were chosen, packed; see `Usage`.
-        remarked: Rows with remarks.
-        size: Bytes of what was written,
-        digest: and what tells it from anything else.
-        seen: What the recordings were then; see `fingerprints`.
+        shard: Shard number.
+        rows: Number of recordings.
+        seconds: Duration of the audio in seconds.
+        took: Processing time in seconds.
+        failures: Recordings that failed.
+        used: Entries used per codebook, packed; see `Usage`.
+        remarked: Number of rows with remarks.
+        size: Size of the output in bytes.
+        digest: Digest of the output.
+        seen: Concatenated fingerprints of the recordings; see `fingerprints`.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -86,31 +88,31 @@ class ShardResult:
 
     @classmethod
     def of(cls, written: Mapping[str, Any]) -> ShardResult:
-        """Read the result from the JSON of its `dataclasses.asdict`; raise `ValueError` where it is something else."""
+        """Parse a `dataclasses.asdict` of a result; raise `ValueError` if it is invalid."""
         return _DONE.validate_python(dict(written))
 
 
 _DONE = TypeAdapter(ShardResult)
 
 
-ANEW = "Write elsewhere, or remove the journal, and all shards are made again"
+ANEW = "Choose another folder, or remove the journal to make all shards again"
 
 
 class Usage:
-    """Record of the entries of each codebook that were ever chosen."""
+    """Set of the entries of each codebook that were used."""
 
     def __init__(self, entries: int) -> None:
         self.entries = entries
         self._used: list[NDArray[np.bool_]] = []
 
     def add(self, codes: Sequence[NDArray[np.int32]]) -> None:
-        """Indices, an array a codebook."""
+        """Add tokens, one array per codebook."""
         self._grow(len(codes))
         for used, code in zip(self._used, codes, strict=False):
             used[code.reshape(-1)] = True
 
     def add_packed(self, packed: Sequence[str]) -> None:
-        """Add the entries that `packed` gave elsewhere; raise `CorruptFile` where they are damaged or of other codebook sizes."""
+        """Add the result of `packed`; raise `CorruptFile` if it is damaged or has another codebook size."""
         self._grow(len(packed))
         for book, text in enumerate(packed):
             self._used[book] |= np.unpackbits(self._bits(text), count=self.entries).astype(bool)
@@ -120,19 +122,19 @@ class Usage:
         try:
             bits = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), expected + 1)
         except (zlib.error, binascii.Error, ValueError) as error:
-            raise CorruptFile(f"what a journal says of codebooks is damaged: {reason(error)}. {ANEW}") from error
+            raise CorruptFile(f"the codebook usage in the journal is damaged: {reason(error)}. {ANEW}") from error
         if len(bits) != expected:
-            raise CorruptFile(f"a journal is of codebooks of another size than {self.entries} entries. {ANEW}")
+            raise CorruptFile(f"the journal has codebooks of another size; expected {self.entries} entries. {ANEW}")
         return np.frombuffer(bits, np.uint8)
 
     @property
     def packed(self) -> tuple[str, ...]:
-        """As a line of the journal has it."""
+        """Compressed bit sets in base64, for the journal."""
         return tuple(base64.b64encode(zlib.compress(np.packbits(used).tobytes())).decode() for used in self._used)
 
     @property
     def shares(self) -> tuple[float, ...]:
-        """Share of the entries that were chosen, for each codebook."""
+        """Fraction of the entries used, per codebook."""
         return tuple(float(used.mean()) for used in self._used)
 
     def _grow(self, books: int) -> None:
@@ -141,7 +143,7 @@ class Usage:
 
 @dataclass
 class Totals:
-    """All that a dataset holds so far; `seconds` are of audio."""
+    """Totals of a dataset so far; `seconds` is the duration of the audio."""
 
     usage: Usage
     rows: int = 0
@@ -160,64 +162,62 @@ class Totals:
 
 
 class RunState:
-    """The folder `.run` of a dataset, while a run has it to itself; made by `open_books`."""
+    """The locked folder `.run` of a dataset; created by `open_books`."""
 
     def __init__(self, out: Path) -> None:
         self.folder = out / FOLDER
         self._key = b""
 
     def agrees(self, asked: Mapping[str, Any]) -> bool:
-        """Tell whether a dataset was begun, and so; `False` if none was.
+        """Tell whether a run with the same settings exists; `False` if there is no run.
 
         Raises:
-            InvalidInput: It was begun otherwise; the message says what differs. Or what was asked for is gone.
-            CorruptFile: What was noted cannot be read.
+            InvalidInput: The run has other settings, listed in the message, or its settings are missing.
+            CorruptFile: The settings cannot be read.
         """
         path = self.folder / ASKED
         if not path.exists():
             journal = self.folder / JOURNAL
             if os.path.lexists(journal):
                 raise InvalidInput(
-                    f"{path} is gone, so that nothing says what {journal} is of: take it back, or remove the journal, and all "
-                    "shards are made again"
+                    f"{path} is missing, so {journal} cannot be verified. "
+                    "Restore it, or remove the journal to make all shards again"
                 )
             return False
         try:
             with opened(path) as file:
                 noted = parse_object(file.read(), lenient=True)  # paths may be no Unicode
         except (OSError, NotJson) as error:
-            raise CorruptFile(f"{path} cannot be read: it {reason(error)}. Write elsewhere") from error
+            raise CorruptFile(f"{path} cannot be read: it {reason(error)}. Choose another folder") from error
         if "version" in asked and noted.get("version") != asked["version"]:
             raise InvalidInput(
-                f"{self.folder.parent} was begun by another version of blazen-codec, whose runs are not gone on with: finish it "
-                "with that version, or write elsewhere"
+                f"{self.folder.parent} was started by another version of blazen-codec and cannot be resumed. "
+                "Finish it with that version or choose another folder"
             )
         names = [*noted, *(name for name in asked if name not in noted)]
-        apart = [
-            f"{name} was {noted.get(name)!r}, is {asked.get(name)!r}" for name in names if noted.get(name) != asked.get(name)
-        ]
+        apart = [f"{name} {noted.get(name)!r} → {asked.get(name)!r}" for name in names if noted.get(name) != asked.get(name)]
         if apart:
             raise InvalidInput(
-                f"{self.folder.parent} holds a dataset that was begun otherwise: {'; '.join(apart)}. "
-                "Ask for the same, or write elsewhere"
+                f"{self.folder.parent} was created with different options: {'; '.join(apart)}. "
+                "Use the same options or another folder"
             )
         self._key = _key(asked)
         return True
 
     def note_asked(self, asked: Mapping[str, Any]) -> None:
-        """Notes what a dataset is made of, once it is planned."""
+        """Store the settings of a run, once it is planned."""
         with replacing(self.folder / ASKED) as temporary:
             temporary.write_text(json.dumps(dict(asked), indent=2) + "\n")
         self._key = _key(asked)
 
     def journal(self, count: int | None = None) -> Iterator[ShardResult]:
-        """The shards that are done, each as its latest line says.
+        """Yield the results of finished shards, from the latest line of each.
 
         Args:
-            count: Of shards that there are.
+            count: Number of shards, if known.
 
         Raises:
-            CorruptFile: A line, other than one that was being written last, is not as a run of this dataset wrote it.
+            CorruptFile: A line was not written by a run of this dataset. A partial last line is ignored.
         """
         latest = {done.shard: number for number, done in self._lines(count)}
         yield from (done for number, done in self._lines(count) if latest[done.shard] == number)
@@ -229,27 +229,27 @@ class RunState:
                 done = ShardResult.of(unsealed(line, self._key))
             except ValueError as error:  # NotJson is one
                 why = f"it {error}" if isinstance(error, NotJson) else reason(error)
-                raise CorruptFile(f"{path}, line {number}, was not written by this run, or was changed: {why}. {ANEW}") from error
+                raise CorruptFile(f"{path}, line {number}, was changed or belongs to another run: {why}. {ANEW}") from error
             if count is not None and done.shard >= count:
-                raise CorruptFile(f"{path}, line {number}, is of shard {done.shard}, and there are {count}. {ANEW}")
+                raise CorruptFile(f"{path}, line {number}, names shard {done.shard} of {count}. {ANEW}")
             yield number, done
 
     def _whole_lines(self) -> Iterator[bytes]:
-        """Lines of the journal, without one at the end that was being written when a run died."""
+        """Yield the lines of the journal, without a partial last line."""
         path = self.folder / JOURNAL
         try:
             with opened(path) as lines:
                 while (line := lines.readline(LONGEST_LINE)).endswith(b"\n"):
                     yield line
                 if len(line) >= LONGEST_LINE:
-                    raise CorruptFile(f"{path} has a line of more than {LONGEST_LINE >> 20} MiB, as no run writes. {ANEW}")
+                    raise CorruptFile(f"{path} has a line of more than {LONGEST_LINE >> 20} MiB. {ANEW}")
         except FileNotFoundError:
             return
         except OSError as error:
             raise CorruptFile(f"{path} cannot be read: {error.strerror or error}. {ANEW}") from error
 
     def note(self, done: ShardResult) -> None:
-        """Adds a line to the journal, for good. Only once the shard itself is."""
+        """Append a result to the journal and sync it. The shard must be on disk already."""
         path = self.folder / JOURNAL
         try:
             with path.open("ab") as lines:
@@ -260,7 +260,7 @@ class RunState:
             raise unwritten(path, error) from error
 
     def tidy(self) -> None:
-        """Removes what a run that was killed left half-written: temporary files, and the end of the journal."""
+        """Remove what a killed run left unfinished: temporary files, and a partial last line of the journal."""
         for path in self.folder.glob(".*"):
             _remove_half(path, lambda whole: whole in KEPT)
         for path in self.folder.parent.glob(f".{shards.PREFIX}*"):
@@ -270,7 +270,7 @@ class RunState:
             os.truncate(path, whole)
 
     def write_failures(self) -> Path:
-        """Lists the recordings that failed, a line each, out of the journal."""
+        """Write the failures of the journal as JSON lines."""
         path = self.folder / FAILURES
         with replacing(path) as temporary, temporary.open("w") as lines:
             for _, failures in sorted((done.shard, done.failures) for done in self.journal() if done.failures):
@@ -279,33 +279,33 @@ class RunState:
 
 
 def _key(asked: Mapping[str, Any]) -> bytes:
-    """Key of a journal's checksums, made from the settings, so that lines of another dataset are refused."""
+    """Derive the key of the journal's checksums from the settings, so that lines of another dataset are refused."""
     return hashlib.blake2b(json.dumps(dict(asked), sort_keys=True).encode(), digest_size=32).digest()
 
 
 def _remove_half(path: Path, is_ours: Callable[[str], bool]) -> None:
-    """Removes a temporary file of `files.replacing`, if it was to become a file of ours; links and others stay."""
+    """Remove a temporary file of `files.replacing` if its target is one of the run's files; keep links and other files."""
     whole = replaced_by(path)
     if whole is not None and is_ours(whole.name) and path.is_file() and not path.is_symlink():
         path.unlink()
 
 
 def _check_ours(folder: Path) -> None:
-    """Raises `InvalidInput` where there is something that is called as our folder, and no run made it."""
+    """Raise `InvalidInput` if the folder exists and was not created by a run."""
     if not os.path.lexists(folder):
         return
     if folder.is_symlink() or not folder.is_dir():
-        raise InvalidInput(f"{folder} is no folder, but a link or a file: move it away, or write elsewhere")
+        raise InvalidInput(f"{folder} is a link or a file; expected a folder. Move it away or choose another folder")
     if links := [name for name in sorted(KEPT) if (folder / name).is_symlink()]:
-        raise InvalidInput(f"{folder / links[0]} is a link, which would be written through: write elsewhere")
+        raise InvalidInput(f"{folder / links[0]} is a symbolic link. Remove it or choose another folder")
     if odd := [name for name in sorted(KEPT) if os.path.lexists(folder / name) and not (folder / name).is_file()]:
-        raise InvalidInput(f"{folder / odd[0]} is no regular file: move it away, or write elsewhere")
+        raise InvalidInput(f"{folder / odd[0]} is not a regular file. Move it away or choose another folder")
     if any(map(_is_something, folder.iterdir())) and not _is_marked(folder / MARK) and not _is_asked(folder / ASKED):
-        raise InvalidInput(f"{folder} was not made by blazen-codec, and is left alone: move it away, or write elsewhere")
+        raise InvalidInput(f"{folder} was not made by blazen-codec. Move it away or choose another folder")
 
 
 def _is_something(path: Path) -> bool:
-    """Tell whether it is more than the empty mark of a run that died before it had written it."""
+    """Tell whether a path is anything but the empty marker of a run that died while writing it."""
     return path.name != MARK or path.stat().st_size > 0
 
 
@@ -315,11 +315,11 @@ def _is_marked(path: Path) -> bool:
             found = file.read(len(MADE_BY) + 1)
     except OSError:
         return False
-    return found != b"" and MADE_BY.startswith(found)  # a run may die while it writes that
+    return found != b"" and MADE_BY.startswith(found)  # a run may die while it writes the marker
 
 
 def _is_asked(path: Path) -> bool:
-    """Tell whether a run of an earlier version noted there what it was asked for."""
+    """Tell whether a file has the settings of a run of an earlier version."""
     try:
         with opened(path) as file:
             noted = parse_object(file.read(), lenient=True)  # paths may be no Unicode
@@ -330,10 +330,10 @@ def _is_asked(path: Path) -> bool:
 
 @contextmanager
 def open_books(out: Path) -> Iterator[RunState]:
-    """The books of a dataset, which no other run can have meanwhile.
+    """Lock and yield the run state of a dataset.
 
     Raises:
-        InvalidInput: Another one has, or the folder cannot be written, or holds something else.
+        InvalidInput: Another run holds the lock, the folder cannot be written, or it contains something else.
         EngineNotAvailable: filelock is not installed.
     """
     try:
@@ -346,7 +346,7 @@ def open_books(out: Path) -> Iterator[RunState]:
         new = not out.exists()
         _check_ours(folder)
         if not new and not folder.exists() and any(out.iterdir()):
-            raise InvalidInput(f"{out} is not empty, and holds no dataset that could be gone on with")
+            raise InvalidInput(f"{out} is not empty and is not a dataset folder (no {FOLDER}). Choose an empty folder")
         folder.mkdir(parents=True, exist_ok=True)
         if not _is_marked(folder / MARK) or (folder / MARK).stat().st_size != len(MADE_BY):
             (folder / MARK).write_bytes(MADE_BY)
@@ -360,7 +360,7 @@ def open_books(out: Path) -> Iterator[RunState]:
     try:
         yield RunState(out)
     finally:
-        if not (folder / ASKED).exists() and not os.path.lexists(folder / JOURNAL):  # nothing came of it
+        if not (folder / ASKED).exists() and not os.path.lexists(folder / JOURNAL):  # the run never started
             _remove_ours(folder)
             if new:
                 with suppress(OSError):
@@ -369,7 +369,7 @@ def open_books(out: Path) -> Iterator[RunState]:
 
 
 def _remove_ours(folder: Path) -> None:
-    """Removes the files of ours in a folder, and the folder, if it is empty then."""
+    """Remove the run's files in a folder, then the folder if it is empty."""
     with suppress(OSError):
         for path in folder.iterdir():
             whole = replaced_by(path)

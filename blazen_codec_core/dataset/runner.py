@@ -1,4 +1,4 @@
-"""Runs over datasets: planned once, done shard by shard by one of the executors, gone on with after an interruption."""
+"""Resumable runs over datasets: planned once, then executed shard by shard."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ from .jobs.tokenize import TokenizeJob
 from .run_state import RunState, ShardResult, Totals, Usage
 
 VERSION = 3
-"""Of what runs keep in `.run`: one that another version began is not gone on with."""
+"""Version of the run state in `.run`; runs of other versions cannot be resumed."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Contents and failures of a dataset at the end of a run.
+    """Summary of a dataset at the end of a run.
 
     Attributes:
-        rows: Recordings tokenised,
-        failed: and those that could not be.
-        seconds: Of audio.
-        shards: Files.
-        new_seconds: Of audio, of this run alone,
-        elapsed: and how long that took, in seconds.
-        codebooks: The share of the entries of each that was ever chosen.
-        failures: A file that lists what failed and why, JSON lines, if anything did.
-        passed_over: Files of audio beside the recordings that were not taken, counted by suffix.
-        remark: What was passed over, in words; empty if nothing was.
-        remarked: Rows with something in their column `remarks`.
+        rows: Number of recordings that succeeded.
+        failed: Number of recordings that failed.
+        seconds: Duration of the audio in seconds.
+        shards: Number of shards.
+        new_seconds: Duration in seconds of the audio processed by this run.
+        elapsed: Processing time of this run in seconds.
+        codebooks: Fraction of the entries used, per codebook.
+        failures: JSON lines file of failures with reasons; `None` if there are none.
+        passed_over: Counts by suffix of audio files that were skipped.
+        remark: Sentence about skipped files; empty if there are none.
+        remarked: Number of rows with a non-empty column `remarks`.
     """
 
     rows: int
@@ -66,18 +66,18 @@ class Summary:
 
     @property
     def speed(self) -> float:
-        """Seconds of audio a second, of this run."""
+        """Speed of this run in seconds of audio per second."""
         return self.new_seconds / self.elapsed if self.elapsed else 0.0
 
 
 @dataclass(frozen=True)
 class Executor:
-    """Workers that do the shards: processes on this machine, or actors on Ray.
+    """Workers that process the shards: local processes, or actors on Ray.
 
     Attributes:
-        workers: Processes on this machine; one a core, or one a GPU, if not given. A single one is this process.
-        threads: Of each, on a CPU, where there are several.
-        cluster: Ray, instead of this machine.
+        workers: Number of local processes; by default one per core or per GPU. 1 runs in this process.
+        threads: Threads per worker on a CPU, if there are several workers.
+        cluster: Ray cluster to use instead of this machine.
     """
 
     workers: int | None = None
@@ -85,7 +85,7 @@ class Executor:
     cluster: Cluster | None = None
 
     def run(self, job: Job, numbers: Sequence[int], codec: DynCodecProvider) -> Iterator[ShardResult]:
-        """Yield the results of the shards, as they are done."""
+        """Yield the results of shards as they complete."""
         if not numbers:
             return iter(())
         if self.cluster is not None:
@@ -116,34 +116,34 @@ def tokenize_dataset(
     executor: Executor | None = None,
     progress: Progress = silent,
 ) -> Summary:
-    """Recordings to shards of tokens.
+    """Tokenize recordings to shards of tokens.
 
-    Started again it does what is left, and what it leaves is the same as if it had never stopped, row for row. A script that
-    calls this runs it under `if __name__ == "__main__":`, as worker processes import the script.
+    An interrupted run resumes when called again, with the same result row for row. Scripts must call this under
+    `if __name__ == "__main__":`, because worker processes import the script.
 
     Args:
-        source: See `sources.find`.
-        codec: A name, or what `load` gave, with its device, weights and so on.
-        out: A folder, new, empty, or of a run that was interrupted.
-        bandwidth: In kbps, where the codec has a choice.
+        source: Folder, tar, list or audio file; see `sources.find`.
+        codec: Name of a model, or a provider from `load`.
+        out: Output folder: new, empty, or of an interrupted run.
+        bandwidth: Bandwidth in kbps, for codecs that offer several.
         mono: Mix the channels of each recording down to one.
-        normalize_db: Bring each recording to so many LUFS first; it is read twice.
-        format: `parquet`, or `tar`, of one container a recording.
-        shard_minutes: Of audio in a shard, less where recordings are short; a 128th of all if not given, between a minute and an
-            hour.
-        columns: Columns of the list that travel along into the rows, by name, or `all`: all that a recording is not found by.
-            One that a dataset has already is called `source_NAME` there.
-        truncated: `refuse` recordings that are shorter than their container says, or `keep` what is there; the row says so.
-        verify: How recordings are known again when a run is gone on with: by their size and the time of their last change, or by
-            their whole `content`, which takes reading them.
-        strict: Stop at the first recording that fails, instead of noting it and going on.
-        retry_failed: Do the shards again that had failures.
-        executor: This machine's cores or GPUs if not given.
-        progress: Told what begins, and of audio that is done.
+        normalize_db: Target loudness in LUFS; recordings are read twice.
+        format: `parquet`, or `tar` with one token container per recording.
+        shard_minutes: Work per shard in minutes of audio, including overhead per recording. By default a 128th of the whole,
+            between a minute and an hour.
+        columns: Names of the list's columns to copy into the rows, or `all` for those that do not locate the recording. A name
+            that the dataset already has becomes `source_NAME`.
+        truncated: Policy for recordings shorter than their header says: `refuse`, or `keep` with a remark in the row.
+        verify: Method to detect changed recordings on resume: `times` (size and modification time), or `content`, which reads
+            the files.
+        strict: Stop at the first recording that fails, instead of recording the failure.
+        retry_failed: Process shards with failures again.
+        executor: Workers; by default this machine's cores or GPUs.
+        progress: Progress callback for steps and seconds of audio.
 
     Raises:
-        InvalidInput: There is nothing to do, `out` is of another run or in use, or an option is wrong.
-        CodecError: The model cannot be loaded or run; with `strict`, what a recording raised.
+        InvalidInput: `source` has no recordings, `out` belongs to another run or is in use, or an option is invalid.
+        CodecError: The model cannot be loaded or run; with `strict`, a recording failed.
     """
     codec, out = _provider(codec), Path(out)
     _check(codec, format, shard_minutes, bandwidth, normalize_db)
@@ -211,22 +211,22 @@ def detokenize_dataset(
     executor: Executor | None = None,
     progress: Progress = silent,
 ) -> Summary:
-    """Shards of tokens back to audio files, each named by its row's id, with its original's sample rate, length and channels.
+    """Decode shards of tokens to audio files, named by id, with the sample rate, length and channels of the originals.
 
-    Started again it does what is left.
+    An interrupted run resumes when called again.
 
     Args:
-        source: A folder of shards, or one of them.
-        out: A folder, new, empty, or of a run that was interrupted.
-        codec: What decodes; the model that made the tokens if not given,
-        options: loaded so; with its weights, where those were `random:SEED` and no others are asked for.
-        suffix: Of the files, which says their format; it is added to ids that do not end so.
+        source: Folder of shards, or one shard.
+        out: Output folder: new, empty, or of an interrupted run.
+        codec: Model to decode with; by default the model of the first row.
+        options: Options for that model. Without weights, `random:SEED` of the tokens is used.
+        suffix: Suffix of the files, which sets their format; added to ids that do not end with it.
         strict, retry_failed, executor, progress: As for `tokenize_dataset`.
 
     Raises:
-        InvalidInput: There is nothing to do, or `out` is of another run, in use, or takes no more (`DiskTrouble`).
+        InvalidInput: `source` has no rows, or `out` belongs to another run, is in use, or is full (`DiskTrouble`).
         CorruptFile: A shard cannot be read.
-        CodecError: The model cannot be loaded or run; with `strict`, what a row raised.
+        CodecError: The model cannot be loaded or run; with `strict`, a row failed.
     """
     files, out = shards.files(source), Path(out)
     check_format(suffix)
@@ -262,10 +262,10 @@ def detokenize_dataset(
 
 
 def _before(kept: RunState, job: Job, count: int, retry_failed: bool, progress: Progress) -> list[ShardResult]:
-    """Results of shards done before that are still there and are not to be done again.
+    """Return the results of finished shards that still exist and need not be repeated.
 
     Args:
-        count: Of shards that there are.
+        count: Number of shards.
     """
     noted = [done for done in kept.journal(count) if not (done.failures and retry_failed)]
     with progress("checking", 0) as advance:
@@ -278,8 +278,7 @@ def _before(kept: RunState, job: Job, count: int, retry_failed: bool, progress: 
 
 
 def _check_unchanged(before: Sequence[ShardResult], planned: plan.Plan, verify: Verify, out: Path, progress: Progress) -> None:
-    """Raises `InvalidInput` where a recording that has a row is another by now."""
-
+    """Raise `InvalidInput` if a recording that has a row was changed."""
     known = Fingerprints(planned.root, verify)
 
     def changed(done: ShardResult) -> str | None:
@@ -294,20 +293,19 @@ def _check_unchanged(before: Sequence[ShardResult], planned: plan.Plan, verify: 
             advance(1)
             if name is not None:
                 raise InvalidInput(
-                    f"{name} is another recording than when {out} was begun: its size, time or content differs. "
-                    "Take it back, or write elsewhere"
+                    f"{name} changed since {out} was started: its size, time or content differs. "
+                    "Restore it or choose another folder"
                 )
 
 
 def _check_own_shards(out: Path, count: int, format: str) -> None:
-    """Raises `InvalidInput` where shards of another plan would stand beside those of this one."""
+    """Raise `InvalidInput` if the folder contains shards of another plan."""
     own = {shards.name_of(number, count, shards.FORMATS[format].suffix) for number in range(count)}
     others = sorted(path.name for path in out.iterdir() if run_state.SHARD.fullmatch(path.name) and path.name not in own)
     if others:
         more = f" and {len(others) - 3} more" if len(others) > 3 else ""
         raise InvalidInput(
-            f"{out} holds shards of another run, which would be taken for parts of this dataset: {', '.join(others[:3])}{more}. "
-            "Move them away, or write elsewhere"
+            f"{out} has shards of another run: {', '.join(others[:3])}{more}. Move them away or choose another folder"
         )
 
 
@@ -322,13 +320,13 @@ def _do(
     work: Sequence[float] | None = None,
     is_guess: bool = False,
 ) -> Summary:
-    """Does the shards that are left, those with the most work first, and adds up.
+    """Process the remaining shards, those with the most work first, and sum up.
 
     Args:
-        before: What was done before.
-        planned: Seconds of audio of each shard.
-        work: Of each shard; its seconds if not given.
-        is_guess: Seconds are estimated.
+        before: Results of finished shards.
+        planned: Duration of the audio of each shard in seconds.
+        work: Work of each shard; its duration by default.
+        is_guess: Durations are estimates.
     """
     work = planned if work is None else work
     totals = Totals(Usage(codec.spec.codebook_size))
@@ -355,7 +353,7 @@ def _do(
 
 
 def _taken(files: Sequence[Path], suffix: str, scratch: Path) -> dict[int, dict[int, str]]:
-    """The rows whose file is that of a row before, by shard and place in it, and the id of that row."""
+    """Return the rows whose file an earlier row has: shard → row → id of the earlier row."""
     folding = is_folding(scratch)
 
     def listed() -> Iterator[tuple[int, int, str, str]]:
@@ -381,7 +379,7 @@ def _taken(files: Sequence[Path], suffix: str, scratch: Path) -> dict[int, dict[
 
 
 def _told(files: Sequence[Path]) -> str:
-    """Digest of sizes and times, which tells shards from others of the same names."""
+    """Digest the sizes and times of shards, to detect changed ones."""
     told = hashlib.blake2b(digest_size=8)
     for file in files:
         status = file.stat()
@@ -390,23 +388,23 @@ def _told(files: Sequence[Path]) -> str:
 
 
 def _made_by(files: Sequence[Path], options: LoadOptions) -> DynCodecProvider:
-    """The codec of the first row that there is."""
+    """Return the codec of the first row."""
     for file in files:
         for row in shards.format_of(file).read(file):
             if options.weights is None and (row.tokens.weights or "").startswith("random:"):
                 options = options.model_copy(update={"weights": row.tokens.weights})
             return Registry().provider(row.tokens.codec, options)
-    raise InvalidInput("these shards hold no rows")
+    raise InvalidInput("the shards have no rows")
 
 
 def _planned_before(kept: RunState, found: sources.Source, source: str | PathLike[str], progress: Progress) -> plan.Plan:
-    """The plan of a run that was begun; raises `InvalidInput` if the recordings are others by now."""
+    """Return the plan of an existing run; raise `InvalidInput` if the list of recordings changed."""
     planned = plan.read(kept.folder)
     with progress("listing", 0):
         same = planned is not None and plan.digest_of(found.entries) == planned.digest
     if planned is None or not same:
         raise InvalidInput(
-            f"the recordings in {source} are others than when {kept.folder.parent} was begun; take them back, or write elsewhere"
+            f"the recordings in {source} changed since {kept.folder.parent} was started. Restore them or choose another folder"
         )
     planned.check()
     return planned
@@ -415,12 +413,12 @@ def _planned_before(kept: RunState, found: sources.Source, source: str | PathLik
 def _check(
     codec: DynCodecProvider, format: str, shard_minutes: float | None, bandwidth: float | None, normalize_db: float | None
 ) -> None:
-    """Raises what would otherwise go wrong with every recording."""
+    """Raise errors early that would otherwise affect every recording."""
     if format not in shards.FORMATS:
-        raise InvalidInput(f"a dataset is {' or '.join(shards.FORMATS)}, not {format!r}")
+        raise InvalidInput(f"format is {format!r}; expected {' or '.join(shards.FORMATS)}")
     shards.FORMATS[format].check_available()
     if shard_minutes is not None and not 0 < shard_minutes < float("inf"):
-        raise InvalidInput(f"shard_minutes is a positive number, not {shard_minutes!r}")
+        raise InvalidInput(f"shard_minutes is {shard_minutes!r}; expected a positive number")
     codec.spec.codebooks_for(bandwidth)
     if normalize_db is not None:
         loudness.check_target(normalize_db)
@@ -428,10 +426,12 @@ def _check(
 
 
 def _check_apart(source: str | PathLike[str], out: Path, format: str) -> None:
-    """Raises where a run that is gone on with would find its own shards among the recordings."""
+    """Raise `InvalidInput` if a resumed run would find its own shards among the recordings."""
     inside = os.path.realpath(source) == os.path.commonpath([os.path.realpath(source), os.path.realpath(out)])
     if inside and shards.FORMATS[format].suffix == tar_member.SUFFIX:
-        raise InvalidInput(f"{out} is in {source}, whose tars are taken for recordings: write elsewhere, or as Parquet")
+        raise InvalidInput(
+            f"{out} is inside {source}, so its tars would be read as recordings. Choose another folder, or Parquet"
+        )
 
 
 def _provider(codec: str | DynCodecProvider) -> DynCodecProvider:
@@ -439,10 +439,10 @@ def _provider(codec: str | DynCodecProvider) -> DynCodecProvider:
 
 
 def _weights(codec: DynCodecProvider) -> str | None:
-    """Label of the weights, which are found without loading them; `None` for a codec that has none to look for."""
+    """Return the label of the weights without loading them; `None` for a codec without weights."""
     if not codec.spec.sources and codec.options.weights is None:
         return None
     found = weights.locate(codec.spec, codec.options)
-    if codec.spec.license_notice:  # else there is no need for the backend, which imports what the workers need
+    if codec.spec.license_notice:  # otherwise the backend and its imports are not needed here
         weights.give_notice(codec.spec, codec.id, found)
     return found.label

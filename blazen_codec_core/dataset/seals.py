@@ -1,4 +1,4 @@
-"""Records with a checksum: read back, each is what was written, or an error."""
+"""JSON records with a checksum, which detects changes."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ from ..foreign_json import NotJson, parse_object
 
 SEAL = b', "check": "'
 HEX = 16
-"""Digits of a checksum."""
+"""Length of a checksum in hexadecimal digits."""
 LARGEST = 256 << 20
-"""Bytes of a note."""
+"""Largest record in bytes."""
 
 
 def sealed(values: Mapping[str, Any], key: bytes = b"") -> bytes:
-    """Return values as a line of JSON with a checksum.
+    """Serialize values as a line of JSON with a checksum.
 
     Args:
-        key: What else the checksum depends on, up to 64 bytes.
+        key: Key of the checksum, up to 64 bytes.
     """
     body = json.dumps(values).encode()[:-1]
     return body + SEAL + _checksum(body, key) + b'"}'
 
 
 def unsealed(line: bytes, key: bytes = b"") -> dict[str, Any]:
-    """Return the values of a line that `sealed` made; arguments as there.
+    """Parse a line of `sealed` with the same key.
 
     Raises:
-        NotJson: It is another line, or was changed.
+        NotJson: The line was changed, or made with another key.
     """
     body, _, check = line.strip().rpartition(SEAL)
     found = parse_object(line, largest=LARGEST, most=LARGEST, lenient=True)  # paths may be no Unicode
     if check != _checksum(body, key) + b'"}':
-        raise NotJson("is not as it was written: its checksum is another")
+        raise NotJson("was changed: its checksum does not match")
     del found["check"]
     return found
 
 
 def digest_of(path: Path) -> str:
-    """Return what tells the content of a file from any other; raises `OSError` where it cannot be read."""
+    """Return the digest of a file's content; raise `OSError` if it cannot be read."""
     with opened(path) as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 

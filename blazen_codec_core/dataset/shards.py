@@ -1,4 +1,4 @@
-"""Shards of a dataset: files of rows, in Parquet or as tars of one token container a recording."""
+"""Shards of a dataset: files of rows, in Parquet or as tars with one token container per recording."""
 
 from __future__ import annotations
 
@@ -25,59 +25,59 @@ from .arrow import arrow, parquet
 from .rows import LARGEST_SHORT, VERSION, Row, listed, tokens_from_row
 
 TOGETHER = 256
-"""Rows of a row group of Parquet."""
+"""Rows per Parquet row group."""
 PREFIX = "tokens-"
-"""Of the names of shards."""
+"""Prefix of shard names."""
 NOTHING: Mapping[str, str] = {}
 UNREADABLE = (
     ValueError, LookupError, TypeError, AttributeError, ArithmeticError, NotImplementedError, MemoryError, OSError,
     tarfile.TarError,
 )  # fmt: skip
-"""What libraries raise of files that are damaged, or not what they say."""
+"""Errors that libraries raise for damaged files."""
 AT_ONCE = 16
-"""Rows that are in memory while a shard is read."""
+"""Most rows in memory while a shard is read."""
 LISTED, LISTED_TOGETHER = ("id", "duration"), 4096
-"""Columns that are read to list a shard, and rows of them at a time."""
+"""Columns that are read to list a shard, and the number of rows at a time."""
 
 
 class ShardFormat(ABC):
-    """A kind of file for shards.
+    """A file format for shards.
 
     Attributes:
-        suffix: Of its files.
+        suffix: File suffix.
     """
 
     suffix: str
 
     def check_available(self) -> None:  # noqa: B027 most need nothing
-        """Raises `EngineNotAvailable` where a package is missing."""
+        """Raise `EngineNotAvailable` if a package is missing."""
 
     @abstractmethod
     def write(self, path: Path, spec: CodecSpec, rows: Sequence[Row], carried: Mapping[str, str] = NOTHING) -> None:
-        """Writes a shard, whole or not at all; the same rows give the same bytes.
+        """Write a shard atomically; the same rows give the same bytes.
 
         Args:
-            carried: The kinds of the columns that the rows carry along, by name; see `carried.Column`.
+            carried: Types of the carried columns by name; see `carried.Column`.
 
         Raises:
-            InvalidInput: It cannot be written.
+            InvalidInput: The file cannot be written.
         """
 
     @abstractmethod
     def read(self, path: Path) -> Iterator[Row]:
-        """The rows, a few in memory at a time.
+        """Yield the rows, with few in memory at a time.
 
         Raises:
-            CorruptFile: It is none, or is damaged.
+            CorruptFile: The file is not a shard, or is damaged.
         """
 
     @abstractmethod
     def listing(self, path: Path) -> Iterator[tuple[str, float]]:
-        """The id of each row, and how many seconds it is, without its tokens."""
+        """Yield the id and duration in seconds of each row, without reading tokens."""
 
 
 class ParquetShards(ShardFormat):
-    """A row a row; see `rows`."""
+    """One Parquet row per recording (schema in `rows`)."""
 
     suffix = ".parquet"
 
@@ -101,13 +101,13 @@ class ParquetShards(ShardFormat):
         with damage(path), parquet_pages.opened(path) as file:
             for batch in parquet_pages.batches(file, path, LISTED, most=LISTED_TOGETHER):
                 if missing := [name for name in LISTED if name not in batch.schema.names]:
-                    raise CorruptFile(f"{path} holds no rows of tokens: there is no column {missing[0]!r}")
+                    raise CorruptFile(f"{path} has no rows of tokens: the column {missing[0]!r} is missing")
                 for row in batch.to_pylist():
                     yield listed(row, str(path))
 
 
 class TarShards(ShardFormat):
-    """Two members a recording, `NUMBER.tokens`, a container, and `NUMBER.json`, the other columns, as WebDataset has them."""
+    """WebDataset tar with two members per recording: `NUMBER.tokens`, a container, and `NUMBER.json`, the other columns."""
 
     suffix = ".tar"
 
@@ -116,7 +116,7 @@ class TarShards(ShardFormat):
             for number, row in enumerate(rows):
                 facts = json.dumps(row.facts, ensure_ascii=False).encode()
                 for suffix, data in ((container.SUFFIX, row.tokens.to_bytes()), (".json", facts)):
-                    member = tarfile.TarInfo(f"{number:06d}{suffix}")  # of no time and nobody
+                    member = tarfile.TarInfo(f"{number:06d}{suffix}")  # no mtime and owner, so that archives are reproducible
                     member.size, member.mode = len(data), 0o644
                     tar.addfile(member, io.BytesIO(data))
 
@@ -138,52 +138,52 @@ class TarShards(ShardFormat):
                 if suffix not in (container.SUFFIX, ".json"):
                     continue
                 if member.problem or suffix in members:
-                    raise CorruptFile(f"{path}:{member.name} cannot be read: {member.problem or 'it is there twice'}")
+                    raise CorruptFile(f"{path}:{member.name} cannot be read: {member.problem or 'it occurs twice'}")
                 tar.seek(member.offset)
                 members[suffix] = tar.read(member.size)
                 if len(members) == 2:
                     yield stem, members
                     members = {}
             if members:
-                raise CorruptFile(f"{path} breaks off")
+                raise CorruptFile(f"{path} is truncated")
 
 
 FORMATS: dict[str, ShardFormat] = {"parquet": ParquetShards(), "tar": TarShards()}
 
 
 def name_of(number: int, count: int, suffix: str) -> str:
-    """Name of a shard's file, given its number and the number of shards."""
+    """Return the file name of a shard, given its number and the number of shards."""
     return f"{PREFIX}{number:05d}-of-{count:05d}{suffix}"
 
 
 def format_of(path: Path) -> ShardFormat:
-    """Return the format of a shard by its suffix; raise `InvalidInput` where no format has it."""
+    """Return the format of a shard by its suffix; raise `InvalidInput` for other suffixes."""
     for kind in FORMATS.values():
         if path.suffix == kind.suffix:
             return kind
-    raise InvalidInput(f"{path} is no shard of tokens; they are called {', '.join(kind.suffix for kind in FORMATS.values())}")
+    raise InvalidInput(f"{path} is not a shard; expected a suffix of {', '.join(kind.suffix for kind in FORMATS.values())}")
 
 
 def files(path: str | PathLike[str]) -> list[Path]:
-    """The shards of a dataset, in order; a single one is one.
+    """List the shards of a dataset in order; `path` may be a single shard.
 
     Raises:
-        InvalidInput: There are none.
+        InvalidInput: There are no shards.
     """
     path = Path(path)
     if path.is_file():
         return [path]
     found = sorted(file for kind in FORMATS.values() for file in path.glob(f"*{kind.suffix}") if not file.name.startswith("."))
     if not found:
-        raise InvalidInput(f"{path} holds no shards of tokens (*{', *'.join(kind.suffix for kind in FORMATS.values())})")
+        raise InvalidInput(f"{path} has no shards of tokens (*{', *'.join(kind.suffix for kind in FORMATS.values())})")
     return found
 
 
 def read_tokens(source: str | PathLike[str]) -> Iterator[tuple[str, CodecTokens]]:
-    """The id and the tokens of each row of a dataset that `blazen-codec tokenize` made, or of one of its shards.
+    """Yield the id and tokens of each row of a dataset of `blazen-codec tokenize`, or of one of its shards.
 
     Raises:
-        InvalidInput: There are none.
+        InvalidInput: There are no shards.
         CorruptFile: A shard cannot be read.
         EngineNotAvailable: pyarrow is not installed.
     """
@@ -193,7 +193,7 @@ def read_tokens(source: str | PathLike[str]) -> Iterator[tuple[str, CodecTokens]
 
 
 def schema(spec: CodecSpec, carried: Mapping[str, str] = NOTHING) -> Any:
-    """The columns of `rows`, for the tokens of a model, and then those that are carried along."""
+    """Return the Arrow schema for a model's rows: the columns of `rows`, then the carried ones."""
     pa = arrow()
     kinds = {"int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(), "string": pa.string()}
     code = pa.uint16() if spec.codebook_size <= LARGEST_SHORT else pa.uint32()
@@ -222,16 +222,17 @@ def schema(spec: CodecSpec, carried: Mapping[str, str] = NOTHING) -> Any:
 
 
 def _packing(rows: Sequence[Row]) -> dict[str, Any]:
-    """Settings with which Parquet compresses rows.
+    """Return the compression settings for rows.
 
-    Readers refuse small data that claims to be large. Rows with very many values are therefore stored uncompressed."""
+    Readers refuse small data that claims to be large. Rows with very many values are therefore stored uncompressed.
+    """
     if any(row.values > parquet_pages.MOST_VALUES for row in rows):
         return {"compression": "none", "use_dictionary": False}
     return {"compression": "zstd"}
 
 
 def _groups(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    """Rows of row groups; none has more values than are read again, but for rows so large that they are alone."""
+    """Split rows into row groups with at most as many values as readers accept; a larger row gets its own group."""
     together, values = list[Row](), 0
     for row in rows:
         own = row.values
@@ -264,7 +265,7 @@ def _facts(members: dict[str, bytes], where: str) -> dict[str, Any]:
 
 @contextmanager
 def damage(path: Path) -> Iterator[None]:
-    """Says of what a library cannot read that it is damaged; what is no regular file is not tried."""
+    """Convert errors of libraries to `CorruptFile`; refuse anything but regular files."""
     existing(path)
     try:
         yield

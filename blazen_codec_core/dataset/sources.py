@@ -18,14 +18,14 @@ from .passed_over import PassedOver
 
 @dataclass(frozen=True)
 class Source:
-    """Recordings at a place, in an order that depends on names alone.
+    """Recordings of an input, in an order that depends only on names.
 
     Attributes:
-        root: What the paths of items are relative to.
-        entries: The recordings, and what is wrong with what is none; read once.
-        passed: Files that are not taken, counted while `entries` are read.
-        is_typed: Whether values of columns have types, beyond text.
-        names: Of the columns of a list, filled while `entries` are read.
+        root: Base folder of the items' paths.
+        entries: Recordings and faults; can be iterated once.
+        passed: Counts of skipped files, complete once `entries` is exhausted.
+        is_typed: Values of columns have types.
+        names: Column names of a list, filled while `entries` is iterated.
     """
 
     root: Path
@@ -36,17 +36,17 @@ class Source:
 
 
 def find(source: str | PathLike[str], columns: Collection[str] = ()) -> Source:
-    """Return the recordings at a place.
+    """Find the recordings of an input.
 
     Args:
-        source: A folder of audio files and of tars of audio files, also below it; such a tar; an audio file; a data directory of
-            Kaldi; or a list, in JSON, CSV and its kin, plain text or Parquet, also compressed. A list has a column of paths
-            (`path`, `audio_filepath`, `file_name` …, relative to it), and if need be `id`, `start`, `end` and `duration`.
-        columns: Columns of the list that travel along, or `all`.
+        source: A folder tree of audio files and tars, a tar, an audio file, a Kaldi data directory, or a list in JSON, delimited
+            text, plain text or Parquet, optionally compressed. A list has a column of paths relative to it (`path`,
+            `audio_filepath`, `file_name` …), and optionally `id`, `start`, `end` and `duration`.
+        columns: Names of the carried columns, or `all`.
 
     Raises:
-        InvalidInput: There is nothing, or a list that is none.
-        CorruptFile: It cannot be read.
+        InvalidInput: There are no recordings, or the file is not a list of recordings.
+        CorruptFile: The input cannot be read.
     """
     path, passed = Path(source), PassedOver()
     if path.is_dir() and kaldi.is_data_directory(path):
@@ -55,17 +55,17 @@ def find(source: str | PathLike[str], columns: Collection[str] = ()) -> Source:
         names: dict[str, None] = {}
         return Source(path.parent, listing.entries(path, columns, names), passed, listing.is_typed(path), names)
     if columns:
-        raise InvalidInput(f"columns travel along with the recordings of a list, which {path} is not")
+        raise InvalidInput(f"{path} is not a list, so it has no columns to carry")
     if path.is_dir():
         return Source(path, in_folder(path, passed), passed)
     if not path.is_file():
-        raise InvalidInput(f"{path} is neither a folder, a tar of audio, nor a list")
+        raise InvalidInput(f"{path} is not a file or a folder")
     if tar_member.is_tar(path.name):
         return Source(path.parent, in_tar(path, passed), passed)
     if path.suffix.lower() in SUFFIXES or _is_audio(path):
         return Source(path.parent, iter([AudioItem(printable(path.name), path.name)]), passed)
     kinds = sorted((*listing.READERS, listing.KALDI))
-    raise InvalidInput(f"{path} is not audio; a list is called {', '.join(kinds)}, a tar .tar")
+    raise InvalidInput(f"{path} is not audio; expected audio, a tar (.tar) or a list ({', '.join(kinds)})")
 
 
 def _is_audio(path: Path) -> bool:

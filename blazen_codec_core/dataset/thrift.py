@@ -1,4 +1,4 @@
-"""Thrift's compact protocol, as far as Parquet needs it: structs as dictionaries by the numbers of their fields."""
+"""Subset of Thrift's compact protocol for Parquet: structs become dictionaries by field id."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ DEEPEST = 8
 
 
 class Compact:
-    """Reads structs; raises `IndexError` where the bytes end, and `ValueError` where they say nonsense.
+    """Reader of structs; raises `IndexError` at the end of the data, and `ValueError` for invalid data.
 
     Args:
-        contents: Lists and bytes as well; else `None` stands for them.
+        data: Serialized bytes.
+        contents: Keep lists and bytes; otherwise they become `None`.
     """
 
     def __init__(self, data: Sequence[int], *, contents: bool = False) -> None:
         self._data, self._contents, self.at = data, contents, 0
 
     def struct(self, depth: int = 0) -> dict[int, Any]:
-        """The fields of a struct, by their numbers."""
+        """Parse a struct into a dictionary by field id."""
         if depth > DEEPEST:
-            raise ValueError("structs are in each other too deeply")
+            raise ValueError("structs are nested too deeply")
         found, number = dict[int, Any](), 0
         while kind := self._byte():
             number = number + (kind >> 4) if kind >> 4 else self._zigzag()

@@ -1,4 +1,4 @@
-"""Finding the installed plugins, each on its own: one that is broken is recorded and never hides the others."""
+"""Discovery of installed plugins; a broken one is recorded and does not affect the others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..tokens.layouts import TokenLayout
 
 DISABLE = "BLAZEN_CODEC_DISABLE"
-"""Environment variable: plugins that are not even imported, separated by commas."""
+"""Environment variable with a comma-separated list of plugins that are not imported."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class PluginRecord:
     distribution: str
     version: str
     error: str | None = None
-    """Why it is not in use, if it is not."""
+    """Reason why the plugin is not used; `None` if it is."""
     disabled: bool = False
 
     @property
@@ -42,7 +42,7 @@ class PluginRecord:
 
 
 class Plugins:
-    """The plugins that work, with one method a hook, and a record of every plugin found."""
+    """The working plugins, with one method per hook, and a record of every plugin found."""
 
     def __init__(self, manager: pluggy.PluginManager, records: Iterable[PluginRecord]) -> None:
         self._manager = manager
@@ -60,15 +60,15 @@ class Plugins:
         return tuple(self._found[name] for name in sorted(self._found))
 
     def specs(self) -> Mapping[str, tuple[CodecSpec, ...]]:
-        """The models of each plugin."""
+        """Return the specs of each plugin."""
         return self._specs
 
     @cached_property
     def formats(self) -> tuple[TokenFormat, ...]:
-        """The token files that plugins read and write.
+        """Token file formats of the plugins.
 
         Raises:
-            PluginError: A plugin returned something else.
+            PluginError: A plugin returned another type.
         """
         from ..tokens.formats import TokenFormat
 
@@ -76,7 +76,7 @@ class Plugins:
 
     @cached_property
     def layouts(self) -> tuple[TokenLayout, ...]:
-        """The token orders that plugins know; raises as `formats` does."""
+        """Token layouts of the plugins; raises the errors of `formats`."""
         from ..tokens.layouts import TokenLayout
 
         return tuple(self._collect("blazen_codec_layouts", TokenLayout))
@@ -93,7 +93,7 @@ class Plugins:
             yield from items
 
     def _call(self, hook: str, name: str) -> list[Any]:
-        """Call a hook of one plugin alone, and return its items."""
+        """Call a hook of one plugin and return its items."""
         others = [plugin for other, plugin in self._manager.list_name_plugin() if other != name]
         results = self._manager.subset_hook_caller(hook, others)()
         return [item for result in results for item in result]
@@ -103,11 +103,11 @@ class Plugins:
 def discover(
     entry_points: Iterable[importlib_metadata.EntryPoint] | None = None, disabled: Collection[str] | None = None
 ) -> Plugins:
-    """A fresh look at what is installed.
+    """Discover the installed plugins.
 
     Args:
-        entry_points: In place of those of group `blazen_codec`.
-        disabled: Names to leave out, in place of those in `BLAZEN_CODEC_DISABLE`.
+        entry_points: Entry points; by default those of the group `blazen_codec`.
+        disabled: Names of disabled plugins; by default those in `BLAZEN_CODEC_DISABLE`.
     """
     if entry_points is None:
         entry_points = importlib_metadata.entry_points(group=PROJECT)
@@ -149,7 +149,7 @@ def _register(
 
 
 def _check_hook_names(plugin: Any) -> None:
-    """An unmarked function named like a hook would be ignored without a word."""
+    """Raise `PluginError` for unmarked or misspelt hooks, which pluggy would ignore silently."""
     known = {name for name in vars(hookspecs) if name.startswith(f"{PROJECT}_")}
     for name in dir(plugin):
         if not name.startswith(f"{PROJECT}_") or not callable(getattr(plugin, name)):

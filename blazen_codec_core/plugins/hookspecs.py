@@ -23,14 +23,14 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @hookspec
 def blazen_codec_specs() -> Iterable[CodecSpec]:  # type: ignore[empty-body]
-    """The models this plugin offers. Called whenever codecs are listed, so it must be quick and import no torch."""
+    """Return the specs of the plugin's models. Called whenever codecs are listed, so it must be fast and not import torch."""
 
 
 @hookspec
 def blazen_codec_formats() -> Iterable[TokenFormat]:  # type: ignore[empty-body]
-    """The token files this plugin reads and writes."""
+    """Return the token file formats of the plugin."""
 
 
 @hookspec
 def blazen_codec_layouts() -> Iterable[TokenLayout]:  # type: ignore[empty-body]
-    """The token orders that language models use with this plugin's codecs."""
+    """Return the token layouts of language models for the plugin's codecs."""

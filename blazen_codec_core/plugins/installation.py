@@ -17,7 +17,7 @@ from ..forks import held_off
 
 @held_off()
 def known_plugins() -> dict[str, str]:
-    """The project's own plugins, installed or not: extra to distribution, from the extras in core's metadata."""
+    """Return the project's plugins, installed or not, as extra → distribution, from the extras in core's metadata."""
     found = {}
     for requirement in importlib_metadata.requires(CORE) or []:
         match = re.match(r"(blazen-codec-[\w-]+).*;\s*extra\s*==\s*['\"]([\w-]+)['\"]", requirement)
@@ -27,9 +27,9 @@ def known_plugins() -> dict[str, str]:
 
 
 def install_command(extra: str, distribution: str) -> str:
-    """Command that installs one of the project's plugins.
+    """Return the command that installs one of the project's plugins.
 
-    It names the plugin's folder if core was installed from a checkout, which installers record (PEP 610); else the distribution.
+    If core was installed from a checkout, which installers record (PEP 610), it names the plugin's folder, else the distribution.
     """
     if (checkout := _checkout()) and (project := checkout / "plugins" / extra).is_dir():
         return f"pip install {shlex.quote(str(project))}"
@@ -37,15 +37,15 @@ def install_command(extra: str, distribution: str) -> str:
 
 
 def how_to_install() -> str:
-    """One sentence that says how to get codecs."""
+    """Return a sentence on how to install codecs."""
     return f"Install one: {' or '.join(install_command(*known) for known in known_plugins().items())}"
 
 
 def _checkout() -> Path | None:
-    """Folder that core was installed from, `None` if it came from an index or an archive."""
+    """Return the folder that core was installed from; `None` if it came from an index or an archive."""
     written = importlib_metadata.distribution(CORE).read_text("direct_url.json")
     try:
         url = urlsplit(str(parse_object(written)["url"])) if written else None
-    except (NotJson, KeyError, ValueError):  # what an installer wrote wrongly says nothing
+    except (NotJson, KeyError, ValueError):  # ignore invalid metadata of an installer
         return None
     return Path(url2pathname(url.path)) if url and url.scheme == "file" else None

@@ -1,4 +1,4 @@
-"""From a name to a spec to a codec."""
+"""Registry: look-up of specs, codecs, formats and layouts by name."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 B = TypeVar("B", bound="CodecBackend")
 CUSTOM = re.compile(r"(?P<family>[a-z0-9_]+):(?P<name>custom_[0-9a-f]{12})")
-"""Identities of codecs whose settings came from their weights."""
+"""Pattern of identities of codecs whose settings were read from their weights."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A model and the plugin it comes from."""
+    """A model and its plugin."""
 
     plugin: str
     spec: CodecSpec
@@ -42,13 +42,13 @@ class Entry:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Everything it can be asked for by."""
+        """All names of the model."""
         family = (self.spec.family,) if self.spec.default else ()
         return (self.qualified_name, self.spec.identity, self.spec.name, *self.spec.aliases, *family)
 
 
 class Registry:
-    """All models of the plugins that work."""
+    """All models of the working plugins."""
 
     def __init__(self, plugins: Plugins | None = None) -> None:
         self.plugins = discover() if plugins is None else plugins
@@ -59,16 +59,16 @@ class Registry:
                 self._claims.setdefault(name, []).append(entry)
 
     def __iter__(self) -> Iterator[Entry]:
-        """Every model, by plugin and then as the plugin lists them."""
+        """Iterate over the models, sorted by plugin, then in the plugin's order."""
         for plugin, specs in sorted(self.plugins.specs().items()):
             for spec in specs:
                 yield Entry(plugin, spec)
 
     def find(self, name: str) -> Entry:
-        """The model of that name.
+        """Find a model by name.
 
         Raises:
-            UnknownCodec: There is none; the message names the nearest ones, or what to install.
+            UnknownCodec: There is no such model; the message suggests names, or what to install.
             AmbiguousCodec: Several plugins claim the name.
         """
         if not isinstance(name, str):
@@ -89,10 +89,10 @@ class Registry:
         return claims[0]
 
     def handle(self, name: str, kind: type[B], options: LoadOptions | None = None) -> CodecBackendHandle[B]:
-        """A codec whose backend class is known.
+        """Return a codec whose backend class is known.
 
         Raises:
-            PluginError: Its backend is of another class.
+            PluginError: The backend has another class.
         """
         options = options or LoadOptions()
         entry = self.find(name) if options.architecture is None else self._from_weights(name, options)
@@ -106,15 +106,15 @@ class Registry:
         return CodecBackendHandle(entry.qualified_name, entry.spec, options, create)
 
     def _from_weights(self, name: str, options: LoadOptions) -> Entry:
-        """The model that the weights in the options are of, of the family that the name says.
+        """Find the model of the weights in the options; the name determines the family.
 
         Raises:
-            WeightsUnavailable: They are of another model than the one whose tokens' identity was asked for.
+            WeightsUnavailable: The name is a custom identity, and the weights have another one.
         """
         asked = CUSTOM.fullmatch(name) if isinstance(name, str) else None
         entry = self._any_of(asked["family"]) if asked else self.find(name)
         spec = backend_class(entry, options).spec_from_weights(entry.spec, options)
-        for known in self:  # of the same settings it is the same codec, whatever its weights
+        for known in self:  # the same settings are the same codec, even with other weights
             if known.plugin == entry.plugin and known.spec.architecture == spec.architecture:
                 spec = known.spec
         if asked and spec.name != asked["name"]:
@@ -122,14 +122,14 @@ class Registry:
         return Entry(entry.plugin, spec)
 
     def _any_of(self, family: str) -> Entry:
-        """The first model of a family, or of the plugin of that name."""
+        """Return the first model of a family or a plugin."""
         for entry in self:
             if family in (entry.spec.family, entry.plugin):
                 return entry
         raise UnknownCodec(self._unknown(family))
 
     def provider(self, name: str, options: LoadOptions | None = None) -> DynCodecProvider:
-        """A codec of which only the trait is visible."""
+        """Return a codec through the trait only."""
         with held_off():
             from ..backend import CodecBackend
 
@@ -137,7 +137,7 @@ class Registry:
         return handle.into_dyn(restore)
 
     def format_for(self, path: str | PathLike[str]) -> TokenFormat:
-        """The kind of token file that the suffix says.
+        """Return the token file format for a suffix.
 
         Raises:
             InvalidInput: No installed plugin knows the suffix.
@@ -154,7 +154,7 @@ class Registry:
         raise InvalidInput(f"{path}: tokens are kept in files with suffix {known}")
 
     def layout(self, name: str) -> TokenLayout:
-        """The token order of that name.
+        """Return a token layout by name.
 
         Raises:
             UnknownCodec: No installed plugin has it.
@@ -183,15 +183,15 @@ class Registry:
 
 
 def mentions(plugin: str, name: str) -> bool:
-    """Tell whether a codec's name is one that a plugin of this name would have: `fam`, `fam_24khz`, `owner/fam_24khz`."""
+    """Tell whether a codec's name looks like one of a plugin: `fam`, `fam_24khz`, `owner/fam_24khz`."""
     return re.search(rf"(^|[/_-]){re.escape(plugin.lower())}($|[_-])", name.lower()) is not None
 
 
 def backend_class(entry: Entry, options: LoadOptions) -> type[CodecBackend]:
-    """The class that runs a model on the engine asked for.
+    """Return the backend class of a model for the requested engine.
 
     Raises:
-        EngineNotAvailable: A package it needs is not installed, or there is no such engine for this model.
+        EngineNotAvailable: A required package is not installed, or the model does not have the engine.
         PluginError: The spec names a class that does not exist.
     """
     spec = entry.spec
@@ -213,5 +213,5 @@ def backend_class(entry: Entry, options: LoadOptions) -> type[CodecBackend]:
 
 
 def restore(name: str, options: LoadOptions) -> DynCodecProvider:
-    """A provider as it was pickled, looked up anew in this process."""
+    """Restore a pickled provider by look-up in this process."""
     return Registry().provider(name, options)

@@ -1,1 +1,1 @@
-"""The comparison as a page that one drops audio on, for one machine. Needs the extra `serve`."""
+"""Web server for comparisons of uploaded audio, on one machine. Needs the extra `serve`."""

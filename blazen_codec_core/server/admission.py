@@ -1,4 +1,4 @@
-"""Admission: one visitor is served, others wait for their turn or are refused."""
+"""Admission: a limited number of clients are served; others wait in a queue or are refused."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 OnPosition = Callable[[int], Awaitable[object]]
-"""Told the place in the line, 1 being the next, each time it changes."""
+"""Callback with the position in the queue, from 1, each time it changes."""
 
 
 class QueueFull(Exception):
-    """The line is as long as it may be."""
+    """The queue is full."""
 
 
 class Line:
-    """First come, first served; so many at once, and so many waiting. For one event loop."""
+    """FIFO queue with `at_once` clients served and at most `waiting` clients waiting. For one event loop."""
 
     def __init__(self, at_once: int, waiting: int) -> None:
         self._at_once, self._most = at_once, waiting
@@ -24,13 +24,13 @@ class Line:
 
     @asynccontextmanager
     async def turn(self, told: OnPosition) -> AsyncIterator[None]:
-        """A turn: waits for it, and ends it.
+        """Wait for a turn, and end it on exit.
 
         Raises:
-            Full: Too many wait already.
+            QueueFull: Too many clients wait already.
         """
         if self._served >= self._at_once and len(self._waiting) >= self._most:
-            raise QueueFull(f"{self._served} are served and {self._most} wait already: try again in a while")
+            raise QueueFull(f"the queue is full: {self._served} clients are served and {self._most} wait. Try again later")
         moved = asyncio.Event()
         self._waiting.append(moved)
         try:

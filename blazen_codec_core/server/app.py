@@ -26,10 +26,11 @@ HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Re
 
 
 def application(house: CodecCatalog, hosts: Hosts | None = None) -> Starlette:
-    """The application.
+    """Build the ASGI application.
 
     Args:
-        hosts: That it answers to; those of the loopback interface if `None`.
+        house: Codecs and limits.
+        hosts: Host names that it answers to; by default those of the loopback interface.
     """
     answered = hosts or Hosts()
 

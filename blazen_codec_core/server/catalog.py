@@ -20,19 +20,20 @@ from .admission import Line
 
 OPUS_KBPS = (6, 8, 12, 16, 24, 32, 64)
 KEPT = 64
-"""Systems that are kept ready."""
+"""Number of loaded systems that are cached."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of a visitor's request. A visit holds its recording and the version of each system, at most 0.6 GB together.
+    """Limits per client. A request holds the recording and each system's version of it in memory, at most 0.6 GB together.
 
     Attributes:
-        bytes: Of a file.
-        seconds: Of audio in it.
-        systems: At once.
-        at_once, waiting: Visitors that are served, and that wait for it.
-        patience: Seconds without a word from a visitor who has to say something.
+        bytes: Largest file in bytes.
+        seconds: Longest audio in seconds.
+        systems: Most systems per request.
+        at_once: Number of clients served at once.
+        waiting: Most clients in the queue.
+        patience: Timeout in seconds for the next message of a client.
     """
 
     bytes: int = 100_000_000
@@ -44,7 +45,7 @@ class Limits:
 
 
 class CompareRequest(BaseModel):
-    """Request of a visitor: the systems, and the name and size of the file that follows."""
+    """Request of a client: the systems, and the name and size of the file that follows."""
 
     systems: Annotated[list[Annotated[str, Field(max_length=200)]], Field(min_length=1)]
     name: Annotated[str, Field(min_length=1, max_length=255)]
@@ -53,25 +54,29 @@ class CompareRequest(BaseModel):
 
 
 def asked(said: str) -> CompareRequest:
-    """Read the request of a visitor from JSON.
+    """Parse a request from JSON.
 
     Raises:
-        InvalidInput: It is nothing that can be asked for.
+        InvalidInput: The request is invalid.
     """
     try:
         return CompareRequest.model_validate_json(said)
     except ValidationError as error:
-        raise InvalidInput(f"that cannot be asked for: {reason(error)}") from error
+        raise InvalidInput(f"invalid request: {reason(error)}") from error
 
 
 class CodecCatalog:
-    """The codecs that are offered, with their weights, and the threads that run them; all visitors share it.
+    """The offered codecs, with loaded weights and worker threads, shared by all clients.
 
     Args:
-        names: Of the codecs; all that are installed if there are none.
+        names: Names of codecs; by default all installed ones.
+        options: Options for loading codecs.
+        limits: Limits per client.
+        judge: Metrics to compute.
 
     Raises:
-        UnknownCodec, AmbiguousCodec: There is no such codec.
+        UnknownCodec: A codec does not exist.
+        AmbiguousCodec: Several plugins have a codec of that name.
     """
 
     def __init__(
@@ -90,18 +95,18 @@ class CodecCatalog:
         self.workers = ThreadPoolExecutor(self.limits.at_once, thread_name_prefix="comparing")
 
     def check(self, asked: CompareRequest) -> None:
-        """Raises `CodecError` where that cannot be done, or is more than is allowed; the message says why. Nothing is loaded."""
+        """Raise `CodecError` if a request cannot be served or exceeds a limit. Loads nothing."""
         if asked.size > self.limits.bytes:
-            raise InvalidInput(f"the file is larger than {self.limits.bytes / 1e6:g} MB, the most that is taken here")
+            raise InvalidInput(f"the file exceeds the limit of {self.limits.bytes / 1e6:g} MB")
         if len(asked.systems) > self.limits.systems:
-            raise InvalidInput(f"{len(asked.systems)} systems are asked for; {self.limits.systems} at most are compared at once")
+            raise InvalidInput(f"{len(asked.systems)} systems are requested; at most {self.limits.systems} are compared at once")
         for name in asked.systems:
             if name.partition(AT)[0] not in (*self._specs, systems.OPUS):
                 raise InvalidInput(f"{name} is not offered here")
         systems.systems(asked.systems, self._provide)
 
     def system(self, name: str) -> systems.System:
-        """One of those, ready: loaded, and run once."""
+        """Return an offered system, loaded and warmed up."""
         return self._ready(name)
 
     def _prepared(self, name: str) -> systems.System:
@@ -110,7 +115,7 @@ class CodecCatalog:
         return made
 
     def offer(self) -> dict[str, Any]:
-        """Systems, limits, measures and scales that the page has to know."""
+        """Return the systems, limits, metrics and scales for the page."""
         offered = [_offer(name, spec) for name, spec in self._specs.items()]
         if _has_opus():
             rates = [float(kbps) for kbps in OPUS_KBPS]
@@ -124,7 +129,7 @@ class CodecCatalog:
 
 
 def _offer(name: str, spec: CodecSpec) -> dict[str, Any]:
-    """A codec as the page offers it; `ready` says that its weights are there for certain."""
+    """Describe a codec for the page; `ready` means that its weights are installed."""
     rates = [round(rate, 4) for rate in spec.bandwidths]
     ready = spec.weights.package is not None
     return {

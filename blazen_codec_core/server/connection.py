@@ -1,18 +1,18 @@
-"""A WebSocket connection: the request, the file, and then audio as it is made, pictures, numbers and tokens.
+"""A WebSocket connection: receives a request and a file; sends audio as it is decoded, figures, metrics and tokens.
 
-The visitor says a `CompareRequest` as JSON, is told its place in the line (`{"type": "waiting", "place": 2}`), sends the file in
-binary messages once it is told `{"type": "ready"}`, and hears:
+The client sends a `CompareRequest` as JSON and receives its position in the queue (`{"type": "waiting", "place": 2}`). After
+`{"type": "ready"}` it sends the file in binary messages, and receives:
 
-- `{"type": "loading"}`: the file is there, and models are made ready;
+- `{"type": "loading"}`: the file has arrived, and models are loaded;
 - `{"type": "begun", "recording": …}`: name, seconds, sample_rate, channels, and the names of the versions, the original first;
-- binary messages, each a kind and the number of a version, two little-endian uint32, and then
-  - kind 0: the next audio of it, float32, little-endian, channel after channel;
-  - kind 1: its tokens, a container file;
-- `{"type": "ended"}`: there is no more audio;
-- `{"type": "shown", "recording": …}`: all of `comparison.document.shown`;
-- `{"type": "done"}` at the end, or, wherever it fails, `{"type": "error", "message": …}`.
+- binary messages: a kind and the index of a version, two little-endian uint32, followed by
+  - kind 0: the next audio, little-endian float32, channel after channel;
+  - kind 1: the tokens, a container file;
+- `{"type": "ended"}`: the audio is complete;
+- `{"type": "shown", "recording": …}`: the result of `comparison.serialize.shown`;
+- `{"type": "done"}` at the end, or `{"type": "error", "message": …}` on failure.
 
-The file is held in one without a name, and nothing is left of a visit that has ended. Whoever goes away stops the work.
+Uploads are stored in unnamed temporary files, and nothing is kept after a request. Work stops when the client disconnects.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ from .catalog import CodecCatalog, CompareRequest
 log = logging.getLogger(__name__)
 AUDIO, TOKENS = 0, 1
 SLOWEST = 60.0
-"""Seconds that a message may take to leave; who takes it no faster is gone."""
+"""Send timeout in seconds; slower clients are disconnected."""
 SLOWEST_UPLOAD = 250_000
-"""Bytes a second that a file has to come at: it takes the turn of others."""
+"""Least upload rate in bytes per second, because uploads occupy a turn."""
 CHUNKS = 4
-"""Of a file, that wait to be written."""
+"""Number of file chunks that are buffered."""
 
 
 class Connection:
-    """One visitor. What is raised while it is served is said to them."""
+    """Connection of one client. Errors are reported to the client."""
 
     def __init__(self, socket: WebSocket, at: CodecCatalog) -> None:
         self._socket, self._house = socket, at
@@ -57,7 +57,7 @@ class Connection:
         self._gone = threading.Event()
 
     async def run(self) -> None:
-        """From the first word to the last."""
+        """Serve the client until the connection ends."""
         await self._socket.accept()
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -67,12 +67,12 @@ class Connection:
         except* (CodecError, QueueFull) as errors:
             await self._end(str(errors.exceptions[0]))
         except* TimeoutError:
-            await self._end("nothing was heard for too long: try again")
-        except* WebSocketDisconnect:  # nobody is there to be told
+            await self._end("timed out waiting for the browser. Try again")
+        except* WebSocketDisconnect:  # no client to report to
             pass
         except* Exception as errors:
             log.error("a visit failed", exc_info=errors)
-            await self._end("something went wrong here; the server's output says what")
+            await self._end("internal error; see the server's log")
         finally:
             self._gone.set()
 
@@ -92,21 +92,21 @@ class Connection:
             return catalog.asked(await self._heard("text"))
 
     async def _listen(self) -> None:
-        """Takes what comes, and so notices when the visitor goes."""
+        """Receive chunks, which also detects a disconnect."""
         while True:
             await self._chunks.put(await self._heard("bytes"))
 
     async def _heard(self, kind: str) -> Any:
-        """The next message, which has to be of that kind."""
+        """Receive the next message, which must be of type `kind`."""
         message = await self._socket.receive()
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message["code"])
         if message.get(kind) is None:
-            raise InvalidInput("first say as text what is asked for, then send the file in binary messages")
+            raise InvalidInput("unexpected message; expected the request as text, then the file in binary messages")
         return message[kind]
 
     async def _receive(self, file: BinaryIO, size: int) -> None:
-        """The file, as large as was said."""
+        """Receive a file of `size` bytes."""
         left = size
         async with asyncio.timeout(self._house.limits.patience + size / SLOWEST_UPLOAD):
             while left:
@@ -114,12 +114,12 @@ class Connection:
                     chunk = await self._chunks.get()
                 left -= len(chunk)
                 if left < 0:
-                    raise InvalidInput(f"more came than the {size} bytes that were said")
+                    raise InvalidInput(f"the file is larger than the stated {size} bytes")
                 file.write(chunk)
         file.seek(0)
 
     async def _in_thread(self, work: Any, *arguments: Any) -> None:
-        """Work that ends soon after the visitor has gone, which is waited for."""
+        """Run work in a thread. When the client disconnects, cancel the work and wait for its end."""
         self._loop = asyncio.get_running_loop()
 
         def wanted() -> None:
@@ -136,11 +136,11 @@ class Connection:
             raise
 
     def _work(self, asked: CompareRequest, file: BinaryIO) -> None:
-        """All that takes long, in a thread."""
+        """Compare the file with the chosen systems; runs in a thread."""
         most = self._house.limits.seconds
         excerpt = Clip(PurePath(asked.name).name or asked.name, content=file, mono=asked.mono, seconds=most + 1)
         if excerpt.seconds > most:
-            raise InvalidInput(f"{excerpt.name} is over {most:.0f} s of audio, and {most:.0f} s at most are taken here")
+            raise InvalidInput(f"{excerpt.name} exceeds the limit of {most:.0f} s of audio")
         self._now(self._say("loading"))
         chosen = [self._house.system(name) for name in asked.systems]
         names = [compare.ORIGINAL, *(system.name for system in chosen)]
@@ -158,7 +158,7 @@ class Connection:
                 self._now(self._send(TOKENS, number, version.tokens.to_bytes()))
 
     def _now(self, message: Coroutine[Any, Any, None]) -> None:
-        """Sends a message from the thread, and waits until it has left, so that nothing piles up."""
+        """Send a message from the worker thread, and wait until it is sent, so that messages do not pile up."""
         asyncio.run_coroutine_threadsafe(message, self._loop).result()
 
     async def _send(self, kind: int, number: int, content: bytes) -> None:
@@ -173,5 +173,5 @@ class Connection:
         try:
             await self._say("error", message=message)
             await self._socket.close()
-        except (WebSocketDisconnect, RuntimeError, TimeoutError):  # who is gone meanwhile needs no answer
+        except (WebSocketDisconnect, RuntimeError, TimeoutError):  # the client has disconnected
             pass

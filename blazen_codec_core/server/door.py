@@ -11,19 +11,19 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 LARGEST_MESSAGE, MESSAGES = 1 << 20, 4
-"""Bytes of a message over a WebSocket, and how many wait to be heard."""
+"""Largest WebSocket message in bytes, and the number of queued messages."""
 LARGEST_HEAD, LARGEST_LINE = 16 << 10, 4 << 10
 HEAD_SECONDS = 10.0
-"""In which the head of a request has to be there, from when the connection is open or the last answer has been given."""
+"""Timeout in seconds for a request's head, from the opening of the connection or the last response."""
 ANSWER_SECONDS = 60.0
-"""In which an answer has to be taken, the rest of the request with it; visits have times of their own."""
+"""Timeout in seconds for the rest of a request and its response; WebSockets have their own timeouts."""
 CONNECTIONS = 256
-"""At once; who asks beyond these is told 503, and beyond twice as many the door is closed."""
+"""Most simultaneous connections; more get status 503, and above twice as many are closed."""
 BUSY = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
 class Prompt(H11Protocol):
-    """uvicorn's protocol, with a time for heads and answers: uvicorn itself waits for them for ever."""
+    """uvicorn's protocol with timeouts for heads and responses, which uvicorn itself lacks."""
 
     seconds = HEAD_SECONDS
     _late: asyncio.TimerHandle | None = None
@@ -49,14 +49,14 @@ class Prompt(H11Protocol):
             self.transport.close()
             return
         lines = [len(name) + len(value) for name, value in event.headers] + [len(event.target)]
-        if max(lines) > LARGEST_LINE or sum(lines) > LARGEST_HEAD:  # websockets says nothing to those, and keeps them
+        if max(lines) > LARGEST_LINE or sum(lines) > LARGEST_HEAD:  # websockets neither answers nor closes such connections
             self.send_400_response("The request's head is too large.")
             return
         super().handle_websocket_upgrade(event)
         self._late = self.loop.call_later(self.seconds, self._end_unopened)
 
     def _end_unopened(self) -> None:
-        """Ends a connection that has asked for a WebSocket and has not got it."""
+        """Close a connection whose WebSocket handshake is incomplete."""
         if not getattr(self.transport.get_protocol(), "handshake_complete", True):
             self.transport.abort()
 
@@ -82,7 +82,7 @@ class Prompt(H11Protocol):
 def config(
     application: ASGIApp, *, connections: int = CONNECTIONS, head_seconds: float = HEAD_SECONDS, **more: Any
 ) -> uvicorn.Config:
-    """Configuration with which uvicorn runs an application, within limits on its connections."""
+    """Return uvicorn's configuration for an application, with limits on connections."""
     return uvicorn.Config(
         application,
         http=type("Prompt", (Prompt,), {"seconds": head_seconds}),
@@ -91,7 +91,7 @@ def config(
         h11_max_incomplete_event_size=LARGEST_HEAD,
         ws_max_size=LARGEST_MESSAGE,
         ws_max_queue=MESSAGES,
-        ws_per_message_deflate=False,  # audio does not shrink, and what was deflated would be inflated first
+        ws_per_message_deflate=False,  # audio does not compress, and inflating messages costs memory
         timeout_graceful_shutdown=3,
         server_header=False,
         **more,

@@ -1,7 +1,7 @@
-"""Names that a server answers to, and pages that may speak to it, so that no page from elsewhere can be made to point here.
+"""Checks of `Host` and `Origin` headers, against DNS rebinding and requests of foreign pages.
 
-A page that was loaded from elsewhere reaches this machine under its own name (DNS rebinding), so names are held against those
-that are meant. An address cannot be taken over in that way.
+With DNS rebinding, a foreign page reaches this machine under the page's own host name, so host names are compared with an
+allow-list. Addresses cannot be rebound.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PORTS = {"http": 80, "https": 443}
 
 
 def authority(text: str) -> tuple[str, int | None] | None:
-    """Host, in small letters and without brackets, and port of `host`, `host:port` or `[host]:port`; `None` of anything else."""
+    """Parse `host`, `host:port` or `[host]:port` into a lower-case host without brackets and a port; `None` if invalid."""
     found = AUTHORITY.fullmatch(text)
     if found is None:
         return None
@@ -37,7 +37,7 @@ def authority(text: str) -> tuple[str, int | None] | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether only this machine is reached under a name or an address."""
+    """Tell whether a name or an address is a loopback one."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -46,11 +46,11 @@ def is_loopback(host: str) -> bool:
 
 
 class Hosts:
-    """The names and addresses that a server answers to.
+    """Names and addresses that a server answers to.
 
     Args:
-        host: That it listens at. Beyond loopback, any address will do, and this machine's own name.
-        names: More of them, such as that of a proxy before it; `*.example.com` for all below one.
+        host: Address to listen at. Beyond loopback, all addresses and this machine's name are accepted.
+        names: Additional names, such as a proxy's; `*.example.com` for all subdomains.
     """
 
     def __init__(self, host: str = LOOPBACK[0], names: Collection[str] = ()) -> None:
@@ -60,11 +60,11 @@ class Hosts:
         self._names = {name.lower() for name in names}
 
     def is_named(self, host: str) -> bool:
-        """Tell whether it is one of the additional names."""
+        """Tell whether a host is one of the additional names."""
         return host in self._names or any(name.startswith("*.") and host.endswith(name[1:]) for name in self._names)
 
     def is_ours(self, said: str | None) -> bool:
-        """Tell whether a `Host` header is one of them; the port may be a proxy's."""
+        """Tell whether a `Host` header is accepted; any port is, because of proxies."""
         found = authority(said or "")
         if found is None:
             return False
@@ -72,11 +72,11 @@ class Hosts:
         return host in self._own or self.is_named(host) or is_loopback(host) or (self.is_public and _is_address(host))
 
     def may_come_from(self, origins: Sequence[str], said: str | None) -> bool:
-        """Tell whether a page may open a connection: ours, one of an additional name, or what is no browser and says no origin.
+        """Tell whether a connection is allowed: from this server's page, an additional name, or a client without `Origin`.
 
         Args:
-            origins: The `Origin` headers.
-            said: The `Host` header.
+            origins: `Origin` headers.
+            said: `Host` header.
         """
         if not origins:
             return True
@@ -97,7 +97,7 @@ def _is_address(host: str) -> bool:
 
 
 class OurHostsOnly:
-    """Middleware that answers requests under any other name with 400."""
+    """Middleware that rejects requests for other hosts with status 400."""
 
     def __init__(self, app: ASGIApp, hosts: Hosts) -> None:
         self._app, self._hosts = app, hosts
@@ -106,6 +106,6 @@ class OurHostsOnly:
         if scope["type"] in ("http", "websocket"):
             said = Headers(scope=scope).getlist("host")
             if len(said) != 1 or not self._hosts.is_ours(said[0]):
-                await PlainTextResponse("this name is not served here: see --allow-host", status_code=400)(scope, receive, send)
+                await PlainTextResponse("this host name is not allowed. See --allow-host", status_code=400)(scope, receive, send)
                 return
         await self._app(scope, receive, send)

@@ -1,4 +1,4 @@
-"""A small plugin that is complete: what `new-plugin` copies, under another name."""
+"""Template of a plugin, which `new-plugin` copies under another name."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ BINARY = (".safetensors",)
 
 
 def write_plugin(name: str, folder: Path) -> Path:
-    """Writes a plugin of that name below a folder, whole or not at all; returns where it is.
+    """Write a plugin into a new folder below `folder` atomically; return its path.
 
     Raises:
-        InvalidInput: The name cannot be that of a Python package, is taken, or the folder cannot be written to.
+        InvalidInput: The name is invalid or taken, or the folder cannot be written.
     """
     name = name.replace("-", "_")
     if not NAME.fullmatch(name) or name in ("blazen", PLACEHOLDER):
         raise InvalidInput(
-            f"{name!r} is no name for a plugin: lower-case letters, digits and single underscores, such as my_codec"
+            f"{name!r} is not a plugin name; expected lower-case letters, digits and single underscores, such as my_codec"
         )
     project = folder / f"{name.replace('_', '-')}-codec"
     if project.exists():
-        raise InvalidInput(f"{project} is there already; remove it, or take another name")
+        raise InvalidInput(f"{project} exists. Remove it or choose another name")
     words = {
         PLACEHOLDER.capitalize(): "".join(part.capitalize() for part in name.split("_")),
         f"{PLACEHOLDER}-codec": project.name,

@@ -1,1 +1,1 @@
-"""Tokens: the value, token orders of language models, and files."""
+"""Tokens: the value class, layouts for language models, and file formats."""

@@ -1,4 +1,4 @@
-"""Axes of code arrays: what the field's packages give, as one `(streams, frames)` array a codebook."""
+"""Conversion of code arrays of common packages to one `(streams, frames)` array per codebook."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ Array = NDArray[Any]
 
 
 def by_codebook(spec: CodecSpec, codes: Any) -> list[Array]:
-    """One array `(streams, frames / stride)` a codebook.
+    """Split codes into one array `(streams, frames / stride)` per codebook.
 
     Args:
-        codes: A sequence of arrays, one a codebook; or one array of two to four axes, as a tensor or as nested lists.
+        codes: A sequence of arrays, one per codebook, or an array, tensor or nested list of two to four axes.
 
     Raises:
-        InvalidTokens: They are none of that, or several shapes of this model's tokens could be meant.
+        InvalidTokens: The type or shape is unsupported, or the shape is ambiguous for this model.
     """
     if not isinstance(codes, Sequence):
         if not hasattr(codes, "shape"):
-            raise InvalidTokens(f"codes are one array a codebook, not {codes!r}")
+            raise InvalidTokens(f"codes are {codes!r}; expected one array per codebook")
         return _split(spec, as_array(codes, "the codes cannot be an array"))
     if isinstance(codes, str | bytes):
-        raise InvalidTokens(f"codes are one array a codebook, not {codes!r}")
+        raise InvalidTokens(f"codes are {codes!r}; expected one array per codebook")
     if not codes:
-        raise InvalidTokens(f"there are no codes: pass one array a codebook, {spec.codebook_numbers} of them for {spec.name}")
+        raise InvalidTokens(f"codes are empty; expected one array per codebook, {spec.codebook_numbers} for {spec.name}")
     if (table := _nested(codes)) is not None:
         return _split(spec, table)
     return [np.atleast_2d(as_array(code, f"codebook {number} cannot be an array")) for number, code in enumerate(codes)]
 
 
 def _nested(codes: Sequence[Any]) -> Array | None:
-    """Lists in lists in a list as the array that they were; `None` for anything else, rows of several lengths included."""
+    """Convert nested lists of at least three levels to an array; `None` for anything else, including ragged lists."""
     if not all(isinstance(rows, list | tuple) and all(isinstance(row, list | tuple) for row in rows) for rows in codes):
         return None
     try:
@@ -52,7 +52,7 @@ def _nested(codes: Sequence[Any]) -> Array | None:
 
 def _split(spec: CodecSpec, codes: Array) -> list[Array]:
     shape, usable = codes.shape, spec.usable_codebooks
-    while codes.ndim > 3 and codes.shape[0] == 1:  # chunks of a signal, of which transformers makes one
+    while codes.ndim > 3 and codes.shape[0] == 1:  # chunk axis of transformers, which has length 1
         codes = codes[0]
     if codes.ndim == 2:
         if codes.shape[0] not in usable:
@@ -60,16 +60,17 @@ def _split(spec: CodecSpec, codes: Array) -> list[Array]:
         return list(codes[:, None])
     if codes.ndim != 3:
         raise InvalidTokens(
-            f"codes of shape {shape} are none of (codebooks, frames), (codebooks, streams, frames) and (1, codebooks, frames); "
-            "flat tokens are for decode_tokens"
+            f"codes have shape {shape}; expected (codebooks, frames), (codebooks, streams, frames) or (1, codebooks, frames). "
+            "Use decode_tokens for flat tokens"
         )
     first, second, _ = codes.shape
     codebooks_first = first in usable and (first > 1 or second == 1)
     batch_first = second in usable and (first == 1 or (second > 1 and spec.channels == 1))
     if codebooks_first and batch_first and second > 1 and first != spec.num_codebooks:
         raise InvalidTokens(
-            f"codes of shape {shape} are {first} codebooks of {second} streams or {second} codebooks of {first} streams: pass "
-            "list(codes) for the former, list(codes.swapaxes(0, 1)) for the latter, and recordings of a batch one by one"
+            f"codes of shape {shape} are ambiguous: {first} codebooks of {second} streams, or {second} codebooks of {first} "
+            "streams. Pass list(codes) for the former, list(codes.swapaxes(0, 1)) for the latter, and recordings of a batch "
+            "one by one"
         )
     if codebooks_first:
         return list(codes)
@@ -84,5 +85,5 @@ def _split(spec: CodecSpec, codes: Array) -> list[Array]:
 
 def _unknown(spec: CodecSpec, shape: tuple[int, ...], codes: Array, turned: str) -> InvalidTokens:
     asked = f" Are they (frames, codebooks)? Then pass {turned}." if codes.shape[-1] in spec.usable_codebooks else ""
-    way = " One array a codebook, as a list, is never ambiguous." if codes.ndim > 2 else ""
+    way = " A list of one array per codebook is never ambiguous." if codes.ndim > 2 else ""
     return InvalidTokens(f"codes of shape {shape} do not have the {spec.codebook_numbers} codebooks of {spec.name}.{asked}{way}")

@@ -1,7 +1,7 @@
-"""A container of tokens: a safetensors file with an array a codebook and the rest as JSON in its metadata.
+"""Container format: a safetensors file with one array per codebook, and the other fields as JSON in its metadata.
 
-Codes are stored in the smallest unsigned type that holds the codebook. Nothing in the file is ever executed, and sizes
-are checked against the file before anything is read.
+Codes are stored in the smallest unsigned type for the codebook size. Nothing in the file is executed, and sizes are checked
+against the file before data is read.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class Contents:
     """Content of a container.
 
     Attributes:
-        fields: All but the arrays; `source` is a mapping.
-        codes: One array a codebook.
-        scales: `None` where the codec has none.
+        fields: All other fields of `CodecTokens`; `source` is a mapping.
+        codes: One array per codebook.
+        scales: Scales; `None` if the codec has none.
     """
 
     fields: Mapping[str, Any]
@@ -68,32 +68,32 @@ class _Header(BaseModel):
 
 
 def header_of(fields: Mapping[str, Any]) -> str:
-    """All fields of tokens but the codes and the scales, as JSON; `source` is a mapping."""
+    """Serialize all fields of tokens except codes and scales to JSON; `source` is a mapping."""
     return _Header(version=VERSION, **fields).model_dump_json(exclude_none=True)
 
 
 def fields_of(header: str, where: str) -> dict[str, Any]:
-    """The inverse of `header_of`.
+    """Parse the JSON of `header_of`.
 
     Args:
-        where: It is from, for messages.
+        where: Origin for messages.
 
     Raises:
-        CorruptFile: It is no header, or of another version.
+        CorruptFile: The header is invalid, or has another version.
     """
     try:
         made = _Header.model_validate(parse_object(header))
     except NotJson as error:
-        raise CorruptFile(f"{where} is damaged, or is not what it says: its header {error}") from error
+        raise CorruptFile(f"{where} is damaged: its header {error}") from error
     except (ValidationError, ValueError, TypeError, OverflowError) as error:
-        raise CorruptFile(f"{where} is damaged, or is not what it says: {reason(error)}") from error
+        raise CorruptFile(f"{where} is damaged: {reason(error)}") from error
     if made.version != VERSION:
-        raise CorruptFile(f"{where} is a container of version {made.version}; this release reads version {VERSION}")
+        raise CorruptFile(f"{where} has container version {made.version}; this release reads version {VERSION}")
     return {**made.model_dump(exclude={"version", "segment"}), "segment": made.segment}
 
 
 def to_bytes(contents: Contents) -> bytes:
-    """A container, as bytes."""
+    """Serialize a container."""
     kind = np.min_scalar_type(contents.fields["codebook_size"] - 1)
     arrays = {f"codes.{number}": np.ascontiguousarray(code.astype(kind)) for number, code in enumerate(contents.codes)}
     if contents.scales is not None:
@@ -102,24 +102,24 @@ def to_bytes(contents: Contents) -> bytes:
 
 
 def write(data: bytes, path: str | PathLike[str]) -> None:
-    """Writes a container that `to_bytes` made; the file appears whole or not at all."""
+    """Write a serialized container to a file atomically."""
     with replacing(path) as temporary:
         temporary.write_bytes(data)
 
 
 def read(path: str | PathLike[str]) -> Contents:
-    """Reads a container.
+    """Read a container file.
 
     Raises:
-        InvalidInput: There is no such file.
-        CorruptFile: It is not a container.
+        InvalidInput: The file does not exist.
+        CorruptFile: The file is not a container.
     """
     path = existing(path)
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             if KEY not in metadata:
-                raise CorruptFile(f"{path} is a safetensors file, but holds no tokens")
+                raise CorruptFile(f"{path} is a safetensors file without tokens")
             fields = fields_of(metadata[KEY], str(path))
             scales = file.get_tensor(SCALES) if SCALES in file.keys() else None  # noqa: SIM118
             return Contents(fields, [file.get_tensor(f"codes.{book}") for book in range(len(fields["strides"]))], scales)
@@ -128,16 +128,16 @@ def read(path: str | PathLike[str]) -> Contents:
 
 
 def from_bytes(data: bytes, where: str) -> Contents:
-    """The inverse of `to_bytes`.
+    """Parse a serialized container.
 
     Args:
-        where: They are from, for messages.
+        where: Origin for messages.
 
     Raises:
-        CorruptFile: They are not a container.
+        CorruptFile: The data is not a container.
     """
     try:
-        arrays = load(data)  # which checks all sizes
+        arrays = load(data)  # checks all sizes
         metadata = parse_object(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
         fields = fields_of(metadata[KEY], where)
         return Contents(fields, [arrays[f"codes.{book}"] for book in range(len(fields["strides"]))], arrays.get(SCALES))

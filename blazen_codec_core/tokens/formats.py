@@ -1,4 +1,4 @@
-"""Kinds of files that hold tokens: the project's own, and what plugins bring."""
+"""File formats of tokens: the project's container, and the interface for formats of plugins."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from .tokens import CodecTokens
 
 
 class TokenFormat(ABC):
-    """A kind of file that holds tokens.
+    """A file format of tokens.
 
     Attributes:
-        name: What it is called in messages.
-        suffixes: Of its files, with the dot.
-        streams: How many streams a file can hold; any number if `None`.
-        option_names: What `read` and `write` can be told, each with a line that says what it does.
+        name: Name in messages.
+        suffixes: File suffixes with the dot.
+        streams: Number of streams per file; `None` for any number.
+        option_names: Options of `read` and `write`, with a line of help each.
     """
 
     name: str
@@ -32,38 +32,38 @@ class TokenFormat(ABC):
     def write(
         self, tokens: CodecTokens, path: str | PathLike[str], *, loading: LoadOptions | None = None, **options: str
     ) -> None:
-        """Writes the file, whole or not at all.
+        """Write a file atomically.
 
         Args:
-            loading: How a model that the format itself needs is loaded.
+            loading: Options for loading a model that the format itself needs.
 
         Raises:
-            InvalidTokens: The format cannot hold them.
-            InvalidInput: An option is unknown or wrong, or the file cannot be written.
+            InvalidTokens: The format cannot hold the tokens.
+            InvalidInput: An option is unknown or invalid, or the file cannot be written.
         """
 
     @abstractmethod
     def read(self, path: str | PathLike[str], *, loading: LoadOptions | None = None, **options: str) -> CodecTokens:
-        """Reads the file; options as for `write`.
+        """Read a file; options as for `write`.
 
         Raises:
-            CorruptFile: It is not one.
-            InvalidInput: There is no such file, or an option is unknown or wrong.
+            CorruptFile: The file does not have this format.
+            InvalidInput: The file does not exist, or an option is unknown or invalid.
         """
 
     def check(self, spec: CodecSpec, channels: int) -> None:  # noqa: B027 most formats take all
-        """Raises `InvalidTokens` if tokens of so many channels of this model could not be written; asked before the work."""
+        """Raise `InvalidTokens` if the format cannot hold tokens of this model with `channels` channels."""
 
     def check_options(self, options: Mapping[str, str]) -> None:
-        """Raises `InvalidInput` unless the format knows all of these."""
+        """Raise `InvalidInput` if an option is unknown."""
         for name in options:
             if name not in self.option_names:
                 known = ", ".join(self.option_names) or "none"
-                raise InvalidInput(f"{self.name} files have no option {name!r}; there are: {known}")
+                raise InvalidInput(f"{self.name} files have no option {name!r}; options are: {known}")
 
 
 class Container(TokenFormat):
-    """The project's own format, which holds the tokens of every codec."""
+    """The project's format, for tokens of every codec."""
 
     name = "container"
     suffixes = (SUFFIX,)

@@ -1,4 +1,4 @@
-"""Tokens in the orders that language models use."""
+"""Layouts: orders in which language models read tokens."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ Ragged = Literal["refuse", "drop"]
 
 
 class TokenLayout(ABC):
-    """A way to write the tokens of one stream as one sequence of ids, and back.
+    """Mapping between the tokens of one stream and a sequence of ids.
 
     Attributes:
-        name: What it is looked up by.
-        description: One line.
+        name: Name for look-ups.
+        description: One-line description.
     """
 
     name: str
@@ -34,20 +34,21 @@ class TokenLayout(ABC):
 
     @abstractmethod
     def pack(self, tokens: CodecTokens) -> NDArray[np.int64]:
-        """Ids, int64 `(count,)`.
+        """Convert tokens to ids, int64 `(count,)`.
 
         Raises:
-            InvalidTokens: This layout cannot hold these tokens.
+            InvalidTokens: The layout cannot hold the tokens.
         """
 
     @abstractmethod
     def unpack(self, ids: Any, spec: CodecSpec, *, num_codebooks: int | None = None, ragged: Ragged = "refuse") -> CodecTokens:
-        """The tokens that ids stand for.
+        """Convert ids to tokens.
 
         Args:
-            spec: The model the tokens belong to.
-            num_codebooks: How many codebooks the ids are of; the model's default if not given.
-            ragged: What to do with an incomplete frame at the end, as a language model cut short leaves it.
+            ids: Sequence of ids.
+            spec: Model of the tokens.
+            num_codebooks: Number of codebooks in the ids; the model's default if not given.
+            ragged: `refuse` or `drop` an incomplete frame at the end, as a truncated generation leaves it.
 
         Raises:
             InvalidTokens: An id is out of its slot's range, or the last frame is incomplete and `ragged` is `refuse`.
@@ -55,16 +56,16 @@ class TokenLayout(ABC):
 
 
 def slots(strides: Sequence[int]) -> list[tuple[int, int]]:
-    """The order of the tokens of one group of frames, as (codebook, place in the group).
+    """Return the token order in a group of frames, as (codebook, index in the group).
 
-    A coarse token comes before the finer ones inside its span, depth first: for strides (4, 2, 1) that is
-    `c0[0] c1[0] c2[0] c2[1] c1[1] c2[2] c2[3]`, and for codebooks of one rate it is one codebook after the other.
+    The order is depth first: a coarse token precedes the finer tokens in its span. Strides (4, 2, 1) give
+    `c0[0] c1[0] c2[0] c2[1] c1[1] c2[2] c2[3]`; equal strides give one codebook after the other.
 
     Raises:
         InvalidTokens: The strides do not nest.
     """
     if any(coarse % fine for coarse, fine in pairwise(strides)):
-        raise InvalidTokens(f"strides {tuple(strides)} do not nest, so there is no interleaving of them")
+        raise InvalidTokens(f"strides {tuple(strides)} do not nest, so they cannot be interleaved")
     order: list[tuple[int, int]] = []
 
     def visit(book: int, place: int) -> None:
@@ -80,7 +81,7 @@ def slots(strides: Sequence[int]) -> list[tuple[int, int]]:
 
 
 class InterleavedLayout(TokenLayout):
-    """Frame by frame, or group by group of frames: slot j of a group holds `base + j * codebook_size + code`."""
+    """Layout by frames or groups of frames: slot j of a group holds `base + j * codebook_size + code`."""
 
     def __init__(self, name: str, description: str, base: int = 0) -> None:
         self.name, self.description, self.base = name, description, base
@@ -103,8 +104,8 @@ class InterleavedLayout(TokenLayout):
             group, slot = (int(i) for i in wrong[0])
             low = self.base + slot * spec.codebook_size
             raise InvalidTokens(
-                f"id {table[group, slot]} at {group * len(order) + slot} is in slot {slot}, "
-                f"whose ids are {low} … {low + spec.codebook_size - 1}"
+                f"id {table[group, slot]} at {group * len(order) + slot} is outside slot {slot}; "
+                f"expected {low} … {low + spec.codebook_size - 1}"
             )
         per_book = [np.array([slot for slot, (b, _) in enumerate(order) if b == book]) for book in range(len(strides))]
         return tokens_of(spec, [codes[:, chosen].reshape(-1) for chosen in per_book])
@@ -114,16 +115,16 @@ class InterleavedLayout(TokenLayout):
 
 
 class DelayLayout(TokenLayout):
-    """Codebook k begins k steps late (Copet et al. 2023, "Simple and controllable music generation", figure 1).
+    """Delay pattern: codebook k starts k steps late (Copet et al. 2023, "Simple and controllable music generation", figure 1).
 
-    A step is one id a codebook, so the ids reshape to `(steps, codebooks)`, `steps` being the frames and one less than the
-    codebooks. Where a codebook has not begun, or has ended, the id is `codebook_size`, which is no code.
+    A step has one id per codebook, so the ids reshape to `(steps, codebooks)` with `steps = frames + codebooks - 1`. Before a
+    codebook starts and after it ends, the id is `codebook_size`, which is not a code.
 
         c0[0]  c0[1]  c0[2]    -      -
           -    c1[0]  c1[1]  c1[2]    -
           -      -    c2[0]  c2[1]  c2[2]
 
-    A first step without codes, such as a language model starts from, is left out when it is read.
+    `unpack` skips a first step without codes, such as a language model's start token.
     """
 
     def __init__(self, name: str, description: str) -> None:
@@ -150,54 +151,50 @@ class DelayLayout(TokenLayout):
         whole = int(filled.all(axis=0).cumprod().sum())
         if ragged == "drop":
             table = table[: whole + books - 1].copy()
-            for book in range(books):  # of frames that were begun
+            for book in range(books):  # codes of incomplete frames
                 table[book + whole :, book] = none
         elif whole + books - 1 != steps:
-            raise InvalidTokens(
-                f"{steps} steps of {books} codebooks break off inside a frame; ragged='drop' keeps {whole} frames"
-            )
+            raise InvalidTokens(f"{steps} steps of {books} codebooks end inside a frame; ragged='drop' keeps {whole} frames")
         if not whole:
-            raise InvalidTokens(f"there is no whole frame in {steps} steps of {books} codebooks")
+            raise InvalidTokens(f"{steps} steps of {books} codebooks have no complete frame")
         codes = [table[book : book + whole, book].copy() for book in range(books)]
         for book in range(books):
             table[book : book + whole, book] = none
         wrong = np.argwhere(table != none)
         if wrong.size:
             step, book = (int(i) for i in wrong[0])
-            raise InvalidTokens(
-                f"id {table[step, book]} is where codebook {book} has no code at step {step}; {none} belongs there"
-            )
+            raise InvalidTokens(f"codebook {book} has id {table[step, book]} at step {step}; expected {none}, no code")
         return tokens_of(spec, codes)
 
     def _check_rates(self, strides: Sequence[int]) -> None:
         if len(set(strides)) > 1:
-            raise InvalidTokens(f"codebooks of strides {tuple(strides)} have no steps in common to be delayed by")
+            raise InvalidTokens(f"codebooks have strides {tuple(strides)}; a delay layout needs equal strides")
 
 
 def check_one_stream(tokens: CodecTokens) -> None:
-    """Raises `InvalidTokens` unless a sequence of ids can hold these tokens."""
+    """Raise `InvalidTokens` if a sequence of ids cannot represent the tokens."""
     if not isinstance(tokens, CodecTokens):
-        raise InvalidTokens(f"these are {type(tokens).__name__}, not CodecTokens")
+        raise InvalidTokens(f"tokens are {type(tokens).__name__}; expected CodecTokens")
     if tokens.streams != 1:
-        raise InvalidTokens(f"a sequence is of one stream, there are {tokens.streams}: pack .stream(0) and so on")
+        raise InvalidTokens(f"tokens have {tokens.streams} streams; a sequence holds one. Pack .stream(0) and so on")
     if tokens.scales is not None:
         raise InvalidTokens(
-            "a sequence of ids cannot hold scales: keep tokens.scales, pack dataclasses.replace(tokens, scales=None), "
-            "and put them back when it is unpacked"
+            "a sequence of ids cannot hold scales. Keep tokens.scales, pack dataclasses.replace(tokens, scales=None), "
+            "and restore the scales after unpacking"
         )
     if tokens.extra:
-        raise InvalidTokens(f"a sequence of ids cannot say {', '.join(tokens.extra)}, which decoding these tokens needs")
+        raise InvalidTokens(f"a sequence of ids cannot hold {', '.join(tokens.extra)}, which the decoder needs")
 
 
 def as_table(ids: Any, width: int, ragged: Ragged) -> NDArray[np.int64]:
-    """Ids `(count,)` as `(count / width, width)`, of which there is at least one row."""
+    """Reshape ids `(count,)` to `(count / width, width)`; raise `InvalidTokens` if there is no complete row."""
     array = integers(ids, "ids")
     extra = array.size % width
     if extra and ragged == "refuse":
-        raise InvalidTokens(f"{array.size} ids are not a multiple of {width}; ragged='drop' leaves the last {extra} out")
+        raise InvalidTokens(f"{array.size} ids are not a multiple of {width}; ragged='drop' drops the last {extra}")
     table = array[: array.size - extra].reshape(-1, width).astype(np.int64)
     if not table.size:
-        raise InvalidTokens(f"there is no whole frame of {width} ids")
+        raise InvalidTokens(f"there is no complete frame of {width} ids")
     return table
 
 

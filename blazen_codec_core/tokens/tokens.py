@@ -1,4 +1,4 @@
-"""The tokens of a piece of audio, with all that decoding them needs."""
+"""Tokens of audio, with all parameters needed for decoding."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ Codes = NDArray[np.int32]
 Scales = NDArray[np.float32]
 Plain = bool | int | float | str
 COUNTS = {"codebook_size": 1, "sample_rate": 1, "hop_length": 1, "num_samples": 0, "channels": 1}
-"""Fields of tokens that are whole numbers, and the least that each can be."""
+"""Integer fields of tokens, with their minimum."""
 LOUDEST = 200.0
-"""LUFS beyond which, up or down, a number is no loudness."""
+"""Largest magnitude of a loudness in LUFS."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """The audio as it was before it was made to suit the codec, so that decoding can undo that.
+    """Properties of the audio before its conversion for the codec, so that decoding can restore them.
 
     Attributes:
-        sample_rate: Before resampling, in hertz.
-        num_samples: A channel, before resampling.
-        channels: Before they were copied or mixed; those of the tokens if `None`.
+        sample_rate: Sample rate before resampling, in Hz.
+        num_samples: Samples per channel before resampling.
+        channels: Channels before copying or mixing; `None` for those of the tokens.
     """
 
     sample_rate: int
@@ -57,14 +57,14 @@ KINDS: dict[str, Any] = {
     "segment": Segment | None,
     "extra": Mapping,
 }
-"""Other fields of tokens, and what each can be."""
+"""Other fields of tokens, with their types."""
 
 
 class _PackedCodes:
-    """Keeps the codes as bytes, and makes read-only arrays of them when they are asked for.
+    """Descriptor that stores codes as bytes and returns read-only arrays.
 
-    A stream leaves many small parts behind. As arrays they would lie between the large ones that a network allocates and frees,
-    and keep the heap from reusing that room: an hour of parts would cost gigabytes. Small bytes have a place of their own.
+    A long stream yields many small token arrays. On the heap they would lie between a network's large temporary arrays and
+    fragment it: gigabytes per hour of audio. Small `bytes` objects are allocated from separate arenas.
     """
 
     def __get__(self, tokens: CodecTokens, owner: type) -> tuple[Codes, ...]:
@@ -76,7 +76,7 @@ class _PackedCodes:
 
 
 class _PackedScales:
-    """The same for the scales."""
+    """Descriptor that stores scales as bytes, like `_PackedCodes`."""
 
     def __get__(self, tokens: CodecTokens | None, owner: type) -> Scales | None:
         packed: tuple[bytes, tuple[int, int]] | None = tokens.__dict__["scales"] if tokens is not None else None
@@ -88,25 +88,25 @@ class _PackedScales:
 
 @dataclass(frozen=True, eq=False)
 class CodecTokens:
-    """Tokens, immutable.
+    """Immutable tokens of a piece of audio.
 
     Attributes:
-        codec: `family:name` of the model that made them.
-        codes: One int32 array a codebook, `(streams, frames / stride)`. Streams are the channels of the audio where
-            the codec itself is mono, otherwise there is one.
-        strides: Frames a token of each codebook covers.
-        codebook_size: Entries a codebook; every code is below it.
-        sample_rate: Of the codec, in hertz.
-        hop_length: Samples a frame.
-        num_samples: Samples a channel that the tokens stand for; decoding returns exactly these.
-        channels: Of the audio.
-        weights: Which weights made them, where that is known: `random:SEED` or `sha256:…`.
-        source: The audio before it was made to suit the codec, where it was.
-        segment: How the signal was cut, where the codec treats it in segments. Each has frames of its own, so those of
-            neighbours overlap in time. A part of a stream that goes on holds whole segments, of `stride` samples each.
-        scales: What each segment was divided by, float32 `(streams, segments)`, where the codec does that; `None` means 1.
-        loudness: How loud each channel of the audio was alone, in LUFS, where decoding has to bring it back to that.
-        extra: What the codec's decoder has to be told besides, by names of its own.
+        codec: Model `family:name`.
+        codes: One int32 array per codebook, `(streams, frames / stride)`. A mono codec has one stream per channel; other codecs
+            have one stream.
+        strides: Frames per token of each codebook.
+        codebook_size: Entries per codebook; every code is below it.
+        sample_rate: Sample rate of the codec in Hz.
+        hop_length: Samples per frame.
+        num_samples: Samples per channel; decoding returns exactly this many.
+        channels: Number of channels.
+        weights: Weights label, `random:SEED` or `sha256:…`; `None` if unknown.
+        source: Original audio, if it was converted for the codec.
+        segment: Segmentation, for codecs that encode in segments. Segments have separate frames and overlap in time. A part of an
+            ongoing stream has whole segments, of `stride` samples each.
+        scales: Divisor of each segment, float32 `(streams, segments)`; `None` if the codec has no scales.
+        loudness: Original loudness of each channel in LUFS, if decoding must restore it.
+        extra: Further parameters of the codec's decoder, by name.
     """
 
     codec: str
@@ -129,24 +129,26 @@ class CodecTokens:
         codes = [_checked(code, number, self.codebook_size) for number, code in enumerate(self.__dict__["codes"])]
         self.__dict__["codes"] = tuple((code.tobytes(), code.shape) for code in codes)
         if len(codes) != len(self.strides) or not codes:
-            raise InvalidTokens(f"{len(codes)} codebooks were given for {len(self.strides)} strides {self.strides}")
+            raise InvalidTokens(f"codes have {len(codes)} codebooks; expected {len(self.strides)} for strides {self.strides}")
         frames = {code.shape[1] * stride for code, stride in zip(codes, self.strides, strict=True)}
         if len(frames) > 1 or len({code.shape[0] for code in codes}) > 1:
             shapes = ", ".join(str(code.shape) for code in codes)
-            raise InvalidTokens(f"codebooks with strides {self.strides} do not line up; their shapes are {shapes}")
+            raise InvalidTokens(f"codebooks have inconsistent shapes {shapes} for strides {self.strides}")
         if self.channels % self.streams:
             raise InvalidTokens(f"{self.channels} channels cannot come from {self.streams} streams")
         if self.segment:
             self._check_segments(self.segment)
         elif not 0 <= self.num_samples <= self.frames * self.hop_length:
-            raise InvalidTokens(f"num_samples is {self.num_samples} for {self.frames} frames of {self.hop_length} samples")
+            raise InvalidTokens(
+                f"num_samples is {self.num_samples}; {self.frames} frames hold 0 to {self.frames * self.hop_length}"
+            )
         scales = self.__dict__["scales"]
         if scales is not None:
             self.__dict__["scales"] = _packed_scales(scales, (self.streams, len(self.segment_frames) if self.segment else 0))
         if self.loudness is not None:
             self.__dict__["loudness"] = _checked_loudness(self.loudness, self.channels)
         if not all(isinstance(name, str) and isinstance(value, Plain) for name, value in self.extra.items()):
-            raise InvalidTokens(f"extra holds names and plain values, not {self.extra!r}")
+            raise InvalidTokens(f"extra is {self.extra!r}; expected names with plain values")
         self.__dict__["extra"] = dict(self.extra)
 
     def _check_kinds(self) -> None:
@@ -156,17 +158,17 @@ class CodecTokens:
             if not isinstance(getattr(self, name), kind):
                 raise InvalidTokens(f"{name} cannot be {getattr(self, name)!r}")
         if not isinstance(self.strides, Sequence) or not all(is_int(stride) and stride > 0 for stride in self.strides):
-            raise InvalidTokens(f"strides are positive whole numbers, not {self.strides!r}")
+            raise InvalidTokens(f"strides are {self.strides!r}; expected positive integers")
         self.__dict__["strides"] = tuple(map(int, self.strides))
         if not isinstance(self.__dict__["codes"], Sequence | np.ndarray):
-            raise InvalidTokens(f"codes are one array a codebook, not {self.__dict__['codes']!r}")
+            raise InvalidTokens(f"codes are {self.__dict__['codes']!r}; expected one array per codebook")
 
     def _check_segments(self, segment: Segment) -> None:
         if segment.length % self.hop_length or set(self.strides) != {1}:
-            raise InvalidTokens(f"segments of {segment.length} samples do not hold whole frames of {self.hop_length}")
+            raise InvalidTokens(f"segments of {segment.length} samples are not a multiple of frames of {self.hop_length}")
         needed = segment.frames(max(0, self.num_samples), self.hop_length)
         if self.num_samples < 0 or (not self.continues and needed != self.frames):
-            raise InvalidTokens(f"{self.num_samples} samples in segments have {needed} frames; there are {self.frames}")
+            raise InvalidTokens(f"codes have {self.frames} frames; {self.num_samples} samples in segments need {needed}")
 
     @classmethod
     def from_codes(
@@ -178,17 +180,19 @@ class CodecTokens:
         weights: str | None = None,
         scales: Any = None,
     ) -> CodecTokens:
-        """Tokens of a model from bare arrays or tensors.
+        """Make tokens of a model from plain arrays or tensors.
 
         Args:
-            codes: One array `(streams, frames / stride)` or `(frames / stride,)` a codebook, of all codebooks or of the first
-                so many. Or one array of all: `(codebooks, frames)`, `(codebooks, streams, frames)`, or `(1, codebooks, frames)`
-                as transformers and Descript give it.
-            num_samples: Of the audio; all that the frames cover if not given.
-            scales: `(streams, segments)`, for a codec that has them.
+            spec: Model of the tokens.
+            codes: One array `(streams, frames / stride)` or `(frames / stride,)` per codebook, for all or the first codebooks. Or
+                one array for all: `(codebooks, frames)`, `(codebooks, streams, frames)`, or `(1, codebooks, frames)` as returned
+                by transformers and Descript's package.
+            num_samples: Samples per channel; by default all samples of the frames.
+            weights: Weights label, if known.
+            scales: Scales `(streams, segments)`, for codecs that have them.
 
         Raises:
-            InvalidTokens: The arrays do not fit the model, or what their axes are cannot be known; the message has the way out.
+            InvalidTokens: The arrays do not fit the model, or their axes are ambiguous; the message says how to resolve it.
         """
         arrays = code_arrays.by_codebook(spec, codes)
         streams = arrays[0].shape[0] if arrays else 0
@@ -218,12 +222,12 @@ class CodecTokens:
 
     @property
     def frames(self) -> int:
-        """Frames of the finest resolution, `hop_length` samples each."""
+        """Number of frames, of `hop_length` samples each."""
         return int(self.codes[0].shape[1] * self.strides[0])
 
     @property
     def continues(self) -> bool:
-        """Tell whether audio can go on after these tokens: they fill all that their frames, or segments, stand for."""
+        """True if audio may continue after these tokens, because all frames or segments are filled."""
         if self.segment is None:
             return self.num_samples == self.frames * self.hop_length
         whole, rest = divmod(self.frames * self.hop_length, self.segment.length)
@@ -231,7 +235,7 @@ class CodecTokens:
 
     @property
     def segment_frames(self) -> list[int]:
-        """Frames of each segment; all are in one where the codec knows none."""
+        """Number of frames of each segment; a single one for codecs without segments."""
         if self.segment is None:
             return [self.frames]
         if self.continues:
@@ -246,14 +250,14 @@ class CodecTokens:
 
     @property
     def bits(self) -> float:
-        """Size of the tokens' information in bits: log2(codebook_size) for each token, and 32 for each scale."""
+        """Information in bits: log2(codebook_size) per token, and 32 per scale."""
         codes = sum(code.size for code in self.codes) * math.log2(self.codebook_size)
         return codes + (0 if self.scales is None else 32 * self.scales.size)
 
     def stream(self, number: int) -> CodecTokens:
-        """One stream alone."""
+        """Return a single stream."""
         if not is_int(number) or not 0 <= number < self.streams:
-            raise InvalidTokens(f"there is no stream {number!r}; there are {self.streams}")
+            raise InvalidTokens(f"stream is {number!r}; expected 0 to {self.streams - 1}")
         codes = tuple(code[number : number + 1] for code in self.codes)
         channels = self.channels // self.streams
         loudness = self.loudness and self.loudness[number * channels : (number + 1) * channels]
@@ -261,49 +265,49 @@ class CodecTokens:
         return dataclasses.replace(self, codes=codes, scales=scales, loudness=loudness, channels=channels)
 
     def flat(self) -> NDArray[np.uint32]:
-        """The tokens of one stream, uint32, codebook after codebook.
+        """Return the tokens of a single stream, codebook after codebook, as uint32.
 
         Raises:
             InvalidTokens: There are several streams; take one with `stream`.
         """
         if self.streams != 1:
-            raise InvalidTokens(f"flat tokens are of one stream, there are {self.streams}: use .stream(0).flat() and so on")
+            raise InvalidTokens(f"tokens have {self.streams} streams; flat tokens hold one. Use .stream(0).flat() and so on")
         return flat.flatten([code[0] for code in self.codes])
 
     @classmethod
     def concat(cls, parts: Iterable[CodecTokens]) -> CodecTokens:
-        """The parts of one stream of audio on end, such as a session returned.
+        """Concatenate consecutive parts of a stream, such as the results of a session.
 
         Raises:
-            InvalidTokens: There are none, or they do not belong together.
+            InvalidTokens: There are no parts, or they do not belong together.
         """
         parts = list(parts) if isinstance(parts, Iterable) else [parts]
         if not all(isinstance(part, CodecTokens) for part in parts):
-            raise InvalidTokens("only CodecTokens can be joined")
+            raise InvalidTokens("only CodecTokens can be concatenated")
         if not parts:
-            raise InvalidTokens("there are no tokens to join")
+            raise InvalidTokens("there are no tokens to concatenate")
         first = parts[0]
         ended = False
         for part in parts:
             first.check_joins(part)
             if ended and (part.num_samples or (first.segment and part.frames)):
-                raise InvalidTokens("audio goes on after a part that its audio did not fill: these are separate recordings")
+                raise InvalidTokens("a part that is not full is followed by more audio; the parts are separate recordings")
             ended = ended or not part.continues
         codes = tuple(np.concatenate(codes, axis=1) for codes in zip(*(part.codes for part in parts), strict=True))
         scales = None if first.scales is None else np.concatenate([part.scales for part in parts], axis=1)
         return dataclasses.replace(first, codes=codes, scales=scales, num_samples=sum(part.num_samples for part in parts))
 
     def parts(self, frames: int) -> Iterator[CodecTokens]:
-        """The tokens in pieces of at most so many frames, the inverse of `concat`.
+        """Split tokens into parts of at most `frames` frames; inverse of `concat`.
 
-        Where neighbours overlap by much, the last two segments are both short. They stay in one piece, whatever its size.
+        If segments overlap by much, the last two are both short. They stay together, even if the part exceeds `frames`.
 
         Args:
-            frames: A multiple of every stride, and whole segments where there are any.
+            frames: A multiple of every stride, and of a segment's frames.
         """
         unit = self.segment.length // self.hop_length if self.segment else math.lcm(*self.strides)
         if not is_int(frames) or frames < 1 or frames % unit:
-            raise InvalidTokens(f"pieces of {frames!r} frames cut what belongs together apart; take a multiple of {unit}")
+            raise InvalidTokens(f"frames is {frames!r}; expected a positive multiple of {unit}")
         most, samples = frames // unit, self.segment.stride if self.segment else unit * self.hop_length
         units = self.segment_frames if self.segment else [unit] * (self.frames // unit)
         whole = units.count(unit)
@@ -325,30 +329,33 @@ class CodecTokens:
             )
 
     def check_joins(self, other: CodecTokens) -> None:
-        """Raises `InvalidTokens` unless `other` is of the same model and has as many streams and codebooks."""
+        """Raise `InvalidTokens` if `other` has another model, or another number of streams or codebooks."""
         shared = ("codec", "strides", "codebook_size", "sample_rate", "hop_length", "channels", "streams", "segment", "loudness")
         for name in (*shared, "extra"):
             if getattr(self, name) != getattr(other, name):
-                raise InvalidTokens(f"{name} differs: {getattr(self, name)!r} and {getattr(other, name)!r} cannot be joined")
+                raise InvalidTokens(
+                    f"{name} differs: {getattr(self, name)!r} and {getattr(other, name)!r} cannot be concatenated"
+                )
         if (self.scales is None) != (other.scales is None):
-            raise InvalidTokens("some of these tokens have scales and some have none; they cannot be joined")
+            raise InvalidTokens("only some parts have scales, so they cannot be concatenated")
 
     @property
     def fields(self) -> dict[str, Any]:
-        """All but the codes and the scales, as values of JSON."""
+        """All fields except codes and scales, as JSON values."""
         names = [f.name for f in dataclasses.fields(self) if f.name not in ("codes", "scales", "source", "extra")]
         source = dataclasses.asdict(self.source) if self.source else None
         return {**{name: getattr(self, name) for name in names}, "source": source, "extra": dict(self.extra)}
 
     @classmethod
     def restored(cls, contents: container.Contents, where: str) -> CodecTokens:
-        """Tokens from their `fields` and arrays.
+        """Make tokens from `fields` and arrays.
 
         Args:
-            where: They are from, for messages.
+            contents: Content of a container.
+            where: Origin for messages.
 
         Raises:
-            CorruptFile: They do not fit together.
+            CorruptFile: The fields and arrays are inconsistent.
         """
         fields = dict(contents.fields)
         try:
@@ -356,43 +363,43 @@ class CodecTokens:
             fields["source"] = Source(**source) if source else None
             return cls(codes=tuple(contents.codes), scales=contents.scales, **fields)
         except (InvalidTokens, ValueError, TypeError, KeyError, OverflowError) as error:
-            raise CorruptFile(f"{where} is damaged, or is not what it says: {reason(error)}") from error
+            raise CorruptFile(f"{where} is damaged: {reason(error)}") from error
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Writes a container file, whole or not at all."""
+        """Write a container file atomically."""
         container.write(self.to_bytes(), path)
 
     @classmethod
     def open(cls, path: str | PathLike[str]) -> CodecTokens:
-        """Reads a container file.
+        """Read a container file.
 
         Raises:
-            CorruptFile: It is none.
+            CorruptFile: The file is not a container.
         """
         return cls.restored(container.read(path), str(path))
 
     def to_bytes(self) -> bytes:
-        """A container file's contents, which `from_bytes` reads."""
+        """Serialize to the bytes of a container file."""
         return container.to_bytes(container.Contents(self.fields, self.codes, self.scales))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> CodecTokens:
-        """Tokens from the contents of a container file.
+        """Parse the bytes of a container file.
 
         Args:
-            data: As `to_bytes` made it; a `bytearray` or `memoryview` will do.
+            data: Result of `to_bytes`, as `bytes`, `bytearray` or `memoryview`.
 
         Raises:
-            InvalidInput: It is no bytes.
-            CorruptFile: It is no container, or what it says does not fit together.
+            InvalidInput: `data` is not bytes.
+            CorruptFile: `data` is not a container, or is inconsistent.
         """
         if not isinstance(data, bytes | bytearray | memoryview):
-            raise InvalidInput(f"the contents of a container are bytes, not {type(data).__name__}")
+            raise InvalidInput(f"data is {type(data).__name__}; expected bytes")
         return cls.from_container(bytes(data), "this")
 
     @classmethod
     def from_container(cls, data: bytes, where: str) -> CodecTokens:
-        """The same, of contents that messages call `where`."""
+        """Parse the bytes of a container file, called `where` in messages."""
         return cls.restored(container.from_bytes(data, where), where)
 
     def __eq__(self, other: object) -> bool:
@@ -417,32 +424,32 @@ CodecTokens.scales = _PackedScales()  # type: ignore[assignment]
 
 
 def longest(frames: int, hop_length: int, segment: Segment | None) -> int:
-    """The most samples that so many frames can stand for."""
+    """Return the most samples that `frames` frames can represent."""
     return segment.samples(frames, hop_length) if segment else frames * hop_length
 
 
 def _checked_loudness(loudness: Any, channels: int) -> tuple[float, ...]:
     array = as_array(loudness, "loudness cannot be an array")
     if array.shape != (channels,) or array.dtype.kind not in "iuf" or not (np.abs(array) <= LOUDEST).all():
-        raise InvalidTokens(f"loudness is a number of LUFS for each of {channels} channels, not {loudness!r}")
+        raise InvalidTokens(f"loudness is {loudness!r}; expected a number in LUFS for each of {channels} channels")
     return tuple(map(float, array))
 
 
 def _packed_scales(scales: Any, shape: tuple[int, int]) -> tuple[bytes, tuple[int, int]]:
     array = as_array(scales, "scales cannot be an array")
     if array.shape != shape:
-        raise InvalidTokens(f"scales have shape {array.shape}; these tokens have {shape} of them, (streams, segments)")
+        raise InvalidTokens(f"scales have shape {array.shape}; expected {shape}, (streams, segments)")
     if array.dtype.kind != "f" or not np.isfinite(array).all() or (array.size and array.min() <= 0):
-        raise InvalidTokens("scales are positive numbers in floating point")
+        raise InvalidTokens("scales are invalid; expected positive floating-point numbers")
     return array.astype(np.float32).tobytes(), shape
 
 
 def _checked(code: Any, number: int, size: int) -> Codes:
     array = as_array(code, f"codebook {number} cannot be an array")
     if array.ndim != 2:
-        raise InvalidTokens(f"codebook {number} has shape {array.shape}; it must be (streams, frames)")
+        raise InvalidTokens(f"codebook {number} has shape {array.shape}; expected (streams, frames)")
     if array.dtype.kind not in "iu":
-        raise InvalidTokens(f"codebook {number} holds {array.dtype}; tokens are integers")
+        raise InvalidTokens(f"codebook {number} has type {array.dtype}; expected integers")
     if not array.shape[0]:
         raise InvalidTokens(f"codebook {number} has no streams")
     if array.size and (array.min() < 0 or array.max() >= size):

@@ -1,5 +1,6 @@
 """Between arrays and the device of a network. A GPU reads and writes pinned memory several times as fast as other memory, and
-PyTorch keeps what was pinned for the next time."""
+PyTorch keeps what was pinned for the next time.
+"""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def embedded(text: str) -> dict:
 def test_the_report_holds_all_that_it_needs(run, two, tmp_path):
     code, out, err = run("compare", *two, *ASKED, "-o", "report.html")
     assert (code, out) == (0, "")
-    assert "written report.html" in err
+    assert "wrote report.html" in err
     text = (tmp_path / "report.html").read_text()
     assert not re.search(r"(?:src|href|url)\s*[=(]\s*[\"']?(?:https?:)?//", text)
     assert "default-src &#x27;none&#x27;" in text

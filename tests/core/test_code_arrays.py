@@ -51,15 +51,15 @@ def test_an_array_of_transformers_is_one_recording():
 @pytest.mark.parametrize(
     ("spec", "shape", "says"),
     [
-        (ENCODEC, (2, 8, 40), r"2 codebooks of 8 streams or 8 codebooks of 2 streams: pass list\(codes\)"),
+        (ENCODEC, (2, 8, 40), r"2 codebooks of 8 streams, or 8 codebooks of 2 streams. Pass list\(codes\)"),
         (DAC, (2, 8, 40), r"list\(codes.swapaxes\(0, 1\)\)"),
         (DAC, (40, 8), r"shape \(40, 8\).*\(frames, codebooks\).*codes\.T"),
         (DAC, (1, 40, 8), r"\(frames, codebooks\).*swapaxes"),
         (DAC, (9, 40), r"1 to 8 codebooks of dac_tiny"),
         (DAC, (1, 12, 40), r"1 to 8 codebooks of dac_tiny"),
         (STEREO, (3, 4, 150), r"batch of 3.*codes\[0\]"),
-        (DAC, (320,), "flat tokens are for decode_tokens"),
-        (DAC, (2, 1, 8, 40), "are none of"),
+        (DAC, (320,), "Use decode_tokens for flat tokens"),
+        (DAC, (2, 1, 8, 40), "codes have shape"),
     ],
 )
 def test_what_axes_cannot_be_known_is_asked_about(spec, shape, says):
@@ -95,7 +95,7 @@ def test_a_tensor_on_another_device_is_brought_over():
 
 
 def test_tensors_that_are_no_tokens_are_refused():
-    with pytest.raises(bc.InvalidTokens, match="float32; tokens are integers"):
+    with pytest.raises(bc.InvalidTokens, match="float32; expected integers"):
         bc.CodecTokens.from_codes(DAC, torch.zeros(8, 40, requires_grad=True))
 
 
@@ -113,5 +113,5 @@ def test_bytes_that_are_no_tokens(data, kind):
 
 @pytest.mark.parametrize("given", [[], ()])
 def test_no_codes_at_all(given):
-    with pytest.raises(bc.InvalidTokens, match="there are no codes: pass one array a codebook"):
+    with pytest.raises(bc.InvalidTokens, match="codes are empty; expected one array per codebook"):
         bc.CodecTokens.from_codes(DAC, given)

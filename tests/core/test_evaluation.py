@@ -164,7 +164,7 @@ def stereo(tmp_path):
 def test_the_command(run, tmp_path):
     code, out, _ = run("evaluate", "snac_tiny", "encodec_24khz", "--audio", "in.wav", "--mono", "--plot", "p.png", *RANDOM)
     assert code == 0
-    for part in ("1 recordings, 1.3 s", "snac_tiny", "encodec_24khz", "STOI", "PESQ", "written p.png"):
+    for part in ("1 recordings, 1.3 s", "snac_tiny", "encodec_24khz", "STOI", "PESQ", "wrote p.png"):
         assert part in out
     assert (tmp_path / "p.png").stat().st_size > 10_000
     code, out, _ = run("evaluate", "encodec_24khz", "-b", 3, "--audio", tmp_path, "--no-pesq", "--json", *RANDOM)

@@ -103,7 +103,7 @@ class TestFolders:
     def test_of_several_one_has_to_be_named(self, tmp_path):
         for name in ("a.ckpt", "b.th"):
             (tmp_path / name).write_bytes(b"")
-        with pytest.raises(bc.WeightsUnavailable, match=r"holds a\.ckpt, b\.th: pass the file"):
+        with pytest.raises(bc.WeightsUnavailable, match=r"several weight files: a\.ckpt, b\.th"):
             bc.load("dac_tiny", weights=tmp_path).load()
 
     def test_a_config_counts_for_a_file_named_in_it_too(self, tmp_path):

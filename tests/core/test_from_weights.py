@@ -523,9 +523,9 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("text", "says"),
         [
-            ("", r"config\.json is no JSON: .*Fetch it again"),
-            ("{'sampling_rate': 1}", r"config\.json is no JSON"),
-            ("\udcff", r"config\.json is no JSON"),
+            ("", r"config\.json is not JSON: .*Fetch it again"),
+            ("{'sampling_rate': 1}", r"config\.json is not JSON"),
+            ("\udcff", r"config\.json is not JSON"),
             ('{"a": ' + "[" * 900 + "]" * 900 + "}", r"config\.json is nested too deeply"),
             ("[" * 200_000, r"config\.json is nested too deeply"),
         ],

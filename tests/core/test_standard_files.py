@@ -91,20 +91,20 @@ def test_files_that_are_cut(run, tmp_path):
     (tmp_path / "cut.flac").write_bytes(whole[: len(whole) // 2])
     code, _, err = run("encode", "cut.flac", "-c", "snac_tiny", "-o", "a.tokens")
     assert code == 5
-    assert "its header says 32000 samples (2.00 s)" in err
+    assert "its header states 32000 samples (2.00 s)" in err
     assert os.listdir(tmp_path) == ["cut.flac"]
     code, _, err = run("encode", "cut.flac", "-c", "snac_tiny", "-o", "a.tokens", "--truncated", "keep")
     assert code == 0
-    assert "cut.flac: it is incomplete or damaged: its header says 32000 samples" in err
+    assert "cut.flac: it is incomplete or damaged: its header states 32000 samples" in err
     assert 0.5 < bc.CodecTokens.open(tmp_path / "a.tokens").seconds < 1.5
 
 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda pcm: pcm.__setitem__(8000, np.nan), "in.wav holds NaN at 0.500 s"),
-        (lambda pcm: pcm.__setitem__(8000, -np.inf), "in.wav holds infinity at 0.500 s"),
-        (lambda pcm: pcm.__setitem__(8000, 8000), "in.wav holds a sample of 8000 at 0.500 s"),
+        (lambda pcm: pcm.__setitem__(8000, np.nan), "in.wav has NaN at 0.500 s"),
+        (lambda pcm: pcm.__setitem__(8000, -np.inf), "in.wav has infinity at 0.500 s"),
+        (lambda pcm: pcm.__setitem__(8000, 8000), "in.wav has a sample of 8000 at 0.500 s"),
         (lambda pcm: pcm.__imul__(127), None),
     ],
 )

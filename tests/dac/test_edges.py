@@ -71,7 +71,7 @@ def test_windows_are_decoded_as_the_authors_do(codecs, padded):
 @pytest.mark.parametrize(
     ("extra", "says"),
     [
-        ({"window": 3}, "say window, which dac_16khz does not know"),
+        ({"window": 3}, "have the extra window, which dac_16khz does not support"),
         ({WINDOW_FRAMES: 20}, "whether they were padded"),
         ({WINDOW_FRAMES: 0, WINDOW_PADDED: True}, "is a number of frames"),
         ({WINDOW_FRAMES: "20", WINDOW_PADDED: True}, "is a number of frames"),

@@ -323,7 +323,7 @@ CHANGES = {
     "short windows": ({"chunk_length": 5, "padding": False}, "make 0 samples"),
     "channels": ({"channels": 2}, "says 2 channels and has codes of 1"),
     "loudness": ({"input_db": np.array([np.nan], np.float32)}, "input_db.0: Input should be a finite number"),
-    "too loud": ({"input_db": np.array([1e30], np.float32)}, "loudness is a number of LUFS"),
+    "too loud": ({"input_db": np.array([1e30], np.float32)}, "expected a number in LUFS"),
     "too high": ({"sample_rate": 2**33, "original_length": 2**33}, "sample_rate: Input should be less"),
     "levels": ({"input_db": np.zeros(3, np.float32)}, "input_db"),
     "no level": ({"input_db": "loud"}, "input_db: Input should be a valid"),

@@ -90,7 +90,7 @@ def test_layouts_there_and_back(codecs):
         layout = registry.layout(name)
         assert layout.unpack(layout.pack(tokens), codec.spec, num_codebooks=5) == tokens
     windows = dataclasses.replace(tokens, num_samples=1, extra={WINDOW_FRAMES: 7, WINDOW_PADDED: True})
-    with pytest.raises(bc.InvalidTokens, match="cannot say window_frames, window_padded"):
+    with pytest.raises(bc.InvalidTokens, match="cannot hold window_frames, window_padded"):
         registry.layout("dac_flat").pack(windows)
 
 

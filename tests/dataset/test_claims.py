@@ -73,10 +73,10 @@ def test_a_recording_that_has_changed_is_refused(begun, source):
     data, times = path.read_bytes(), path.stat()
     soundfile.write(path, sound(0.5, 16_000, 1), 16_000)
     for options in ({}, {"retry_failed": True}):
-        with pytest.raises(bc.InvalidInput, match=r"speaker0/0003\.wav is another recording than when .* was begun"):
+        with pytest.raises(bc.InvalidInput, match=r"speaker0/0003\.wav changed since .* was started"):
             go_on(**options)
     path.unlink()
-    with pytest.raises(bc.InvalidInput, match="are others than when"):
+    with pytest.raises(bc.InvalidInput, match="changed since"):
         go_on()
     path.write_bytes(data)
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
@@ -97,13 +97,13 @@ def test_content_is_compared_where_it_is_asked_for(source, tmp_path, run):
     os.utime(path, (1, 1))
     assert tokenize(source, out, verify="content").new_seconds == 0  # a time says nothing then
     change(path)
-    with pytest.raises(bc.InvalidInput, match=r"0003\.wav is another recording"):
+    with pytest.raises(bc.InvalidInput, match=r"0003\.wav changed since"):
         tokenize(source, out, verify="content")
-    with pytest.raises(bc.InvalidInput, match="verify was 'content', is 'times'"):
+    with pytest.raises(bc.InvalidInput, match="verify 'content' → 'times'"):
         tokenize(source, out)
     code, _, err = run("tokenize", source, "-c", "snac_tiny", "-o", out, "--shard-minutes", "0.05", "--verify", "content", "-q")
     assert code != 0
-    assert "is another recording" in err
+    assert "changed since" in err
 
 
 def test_recordings_in_tars_and_parquet_are_known_by_those(source, tmp_path):
@@ -119,7 +119,7 @@ def test_recordings_in_tars_and_parquet_are_known_by_those(source, tmp_path):
     for name in ("a.parquet", "a.tar"):
         tokenize(tmp_path / name, tmp_path / f"of {name}")
         os.utime(tmp_path / name, (1, 1))
-        with pytest.raises(bc.InvalidInput, match=f"{name}.* is another recording"):
+        with pytest.raises(bc.InvalidInput, match=f"{name}.* changed since"):
             tokenize(tmp_path / name, tmp_path / f"of {name}")
 
 
@@ -156,7 +156,7 @@ def test_a_line_in_the_middle_that_no_run_wrote_is_refused(source, tmp_path, spo
     first, second, *others = lines(out)
     (out / ".run/journal.jsonl").write_bytes(b"".join([first, spoil(second), *others]))
     before = contents(out)
-    with pytest.raises(bc.CorruptFile, match=r"journal\.jsonl, line 2, was not written by this run, or was changed: .*remove"):
+    with pytest.raises(bc.CorruptFile, match=r"journal\.jsonl, line 2, was changed or belongs to another run: .*remove"):
         tokenize(source, out)
     assert contents(out) == before
     (out / ".run/journal.jsonl").unlink()  # as the error says
@@ -168,7 +168,7 @@ def test_a_line_of_another_dataset_is_refused(source, tmp_path):
     tokenize(source, tmp_path / "one")
     tokenize(source, tmp_path / "other", mono=True)
     (tmp_path / "one/.run/journal.jsonl").write_bytes(b"".join(lines(tmp_path / "other")))
-    with pytest.raises(bc.CorruptFile, match="line 1, was not written by this run"):
+    with pytest.raises(bc.CorruptFile, match="line 1, was changed or belongs to another run"):
         tokenize(source, tmp_path / "one")
 
 
@@ -185,7 +185,7 @@ def test_an_end_that_a_kill_or_a_crash_left_is_no_harm(source, tmp_path, rest):
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"shard": 7}, "is of shard 7, and there are 3"),
+        ({"shard": 7}, "names shard 7 of 3"),
         ({"shard": -1}, "line 1"),
         ({"shard": True}, "line 1"),
         ({"rows": 1.5}, "line 1"),
@@ -217,7 +217,7 @@ def test_wrong_types_and_numbers_are_refused_whatever_the_checksum(tmp_path, wro
     ["?", "AAAA", base64.b64encode(zlib.compress(bytes(1 << 20))).decode(), base64.b64encode(zlib.compress(b"")).decode()],
 )
 def test_codebooks_of_a_journal_that_are_damaged_or_too_large_are_refused(packed):
-    with pytest.raises(bc.CorruptFile, match="a journal"):
+    with pytest.raises(bc.CorruptFile, match="the journal"):
         Totals(Usage(100)).add(ShardResult(0, 1, 2.0, 0.5, used=(packed,)))
 
 
@@ -249,7 +249,7 @@ def test_a_journal_of_another_plan_is_not_believed(source, tmp_path):
     before = lines(out)
     (out / ".run/dataset.json").unlink()
     for _ in range(2):
-        with pytest.raises(bc.InvalidInput, match=r"dataset\.json is gone, .* or remove the journal"):
+        with pytest.raises(bc.InvalidInput, match=r"dataset\.json is missing, .* or remove the journal"):
             go_on("wxyz")
         assert lines(out) == before
     (out / ".run/journal.jsonl").unlink()  # as the error says
@@ -263,7 +263,7 @@ def test_shards_of_another_plan_are_not_joined(begun, source):
     for name in ("journal.jsonl", "dataset.json"):
         (out / ".run" / name).unlink()
     with pytest.raises(
-        bc.InvalidInput, match=rf"holds shards of another run, .*{min(before)}.*Move them away, or write elsewhere"
+        bc.InvalidInput, match=rf"has shards of another run: .*{min(before)}.*Move them away or choose another folder"
     ):
         go_on(shard_minutes=60)
     assert contents(out) == before
@@ -304,7 +304,7 @@ def test_audio_that_is_gone_or_changed_is_decoded_again(source, tmp_path):
     assert {path: path.read_bytes() for path in out.rglob("*.wav")} == before
     assert bc.detokenize_dataset(tmp_path / "tokens", out, executor=HERE).new_seconds == 0
     os.utime(shards.files(tmp_path / "tokens")[0], (1, 1))
-    with pytest.raises(bc.InvalidInput, match="begun otherwise: tokens was"):
+    with pytest.raises(bc.InvalidInput, match="different options: tokens"):
         bc.detokenize_dataset(tmp_path / "tokens", out, executor=HERE)
 
 

@@ -16,9 +16,9 @@ def test_there_and_back(run, recordings, tmp_path):
     code, _, err = run("tokenize", recordings, "-c", "encodec_tiny", "-o", "tokens", "-b", "3", "--mono", *ONE)
     assert code == 0
     assert "tokens: 10 recordings, 0.00 h, in 1 shards" in err
-    assert "times real time" in err
-    assert "entries in use, codebook by codebook:" in err
-    assert "2 failed; tokens/.run/failures.jsonl says why" in err
+    assert "x real time" in err
+    assert "codebook entries used:" in err
+    assert "2 failed; reasons in tokens/.run/failures.jsonl" in err
     tokens = dict(bc.read_tokens(tmp_path / "tokens"))
     assert len(tokens) == 10
     assert {own.num_codebooks for own in tokens.values()} == {4}
@@ -38,7 +38,7 @@ def test_exit_codes_and_messages(run, recordings, tmp_path):
     assert "cannot be read as audio" in err
     code, _, err = run("tokenize", recordings, "-c", "snac_tiny", "-o", "out", "--mono", *ONE)
     assert code == 2
-    assert "mono was False, is True" in err
+    assert "mono False → True" in err
     assert run("tokenize", recordings, "-c", "snack", "-o", "other")[0] == 3
     assert run("tokenize", recordings, "-c", "snac_tiny", "-o", "other", "--address", "here")[0] == 2
     assert run("detokenize", tmp_path, "-o", "other")[0] == 2

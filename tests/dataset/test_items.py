@@ -119,15 +119,15 @@ def test_the_column_may_be_called_as_others_call_it(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("a.jsonl", '{"text": "hello"}\n', "names no recordings: there is no column of paths.*among 'text'"),
-        ("a.csv", "text,speaker\nhello,3\n", "names no recordings"),
-        ("a.jsonl", "no JSON", "cannot be read as a list"),
+        ("a.jsonl", '{"text": "hello"}\n', "has no path column.*among 'text'"),
+        ("a.csv", "text,speaker\nhello,3\n", "has no path column"),
+        ("a.jsonl", "not JSON", "cannot be read as a list"),
         ("a.json", "[nothing", "cannot be read as a list"),
-        ("a.jsonl", "", "lists nothing"),
-        ("a.csv", "path,path\na.wav,b.wav\n", "path are there twice"),
+        ("a.jsonl", "", "is empty"),
+        ("a.csv", "path,path\na.wav,b.wav\n", "path occur twice"),
         ("a.parquet", "no parquet", "cannot be read"),
         ("a.tar", "no tar", "cannot be read as a tar"),
-        ("a.doc", "a.wav", "a list is called"),
+        ("a.doc", "a.wav", "or a list"),
     ],
 )
 def test_bad_inputs_are_refused_with_the_place(tmp_path, name, content, says):
@@ -137,9 +137,9 @@ def test_bad_inputs_are_refused_with_the_place(tmp_path, name, content, says):
 
 
 def test_nothing_is_an_error(tmp_path):
-    with pytest.raises(bc.InvalidInput, match="no audio in"):
+    with pytest.raises(bc.InvalidInput, match="has no audio"):
         list(sources.find(tmp_path).entries)
-    with pytest.raises(bc.InvalidInput, match="neither"):
+    with pytest.raises(bc.InvalidInput, match="is not a file or a folder"):
         sources.find(tmp_path / "missing")
 
 
@@ -151,5 +151,5 @@ def test_a_part_of_a_file_is_those_samples(tmp_path):
         assert np.array_equal(np.concatenate(list(reader.blocks(999)), axis=1), audio[4000:10_000].T)
     with AudioItem("", "a.wav", start=1.5).open(tmp_path) as reader:
         assert np.array_equal(np.concatenate(list(reader.blocks()), axis=1), audio[12_000:].T)
-    with pytest.raises(bc.InvalidInput, match="holds no audio from 3"):
+    with pytest.raises(bc.InvalidInput, match="has no audio from 3"):
         AudioItem("", "a.wav", start=3.0).open(tmp_path)

@@ -117,7 +117,7 @@ def test_common_voice_and_ljspeech_have_their_files_in_a_folder_beside_the_list(
     csv = write(tmp_path / "lj/metadata.csv", 'LJ001-0001|Printing, "in the|printing\n')
     assert (only(csv).id, only(csv).path) == ("LJ001-0001", "wavs/LJ001-0001.wav")
     assert only(write(tmp_path / "beside/lj.csv", "a|text here|text\n")).path == "a.flac"
-    with pytest.raises(bc.InvalidInput, match="names no recordings"):
+    with pytest.raises(bc.InvalidInput, match="has no path column"):
         entries(write(tmp_path / "beside/other.csv", "speaker|text here|text\nx|y|z\n"))
 
 
@@ -126,14 +126,16 @@ def test_kaldi_data_directories(tmp_path):
     scp = write(tmp_path / "wav.scp", "r1 a.flac\nr2 sox a.flac -t wav - |\nr3\n")
     item, pipe, nothing = entries(scp)
     assert item == AudioItem("r1", "a.flac")
-    assert "commands of lists are not run" in pipe.error
+    assert "commands in lists are not run" in pipe.error
     assert (pipe.id, nothing.id) == ("r2", "r3")
     segments = write(tmp_path / "segments", "u1 r1 0.5 1.25\nu2 r1 2 -1\nu3 r9 0 1\nu4 r1 2 1\nu5 r2 0 1\nu6 r1 0\n")
     for source in (tmp_path, scp, segments):
         found = entries(source)
         assert found[:2] == [AudioItem("u1", "a.flac", start=0.5, end=1.25, lasts=0.75), AudioItem("u2", "a.flac", start=2.0)]
         said = [entry.error for entry in found[2:]]
-        for words, error in zip(("r9 is not in wav.scp", "before it starts", "not run", "not 3 fields"), said, strict=True):
+        for words, error in zip(
+            ("r9 is not in wav.scp", "before it starts", "not run", "the segment has 3 fields"), said, strict=True
+        ):
             assert words in error
 
 
@@ -178,15 +180,15 @@ def test_audio_is_read_from_bytes_of_whatever_type(tmp_path, kind, is_struct):
 @pytest.mark.parametrize(
     ("column", "says"),
     [
-        (pa.array([[{"bytes": b"RIFF", "path": "a"}]]), "not list<element: struct<bytes: binary, path: string>>"),
-        (pa.array([[0.5] * 1_600_000]), "not list<element: double>"),
-        (pa.array([{"array": [0.5], "path": "a"}]), "not struct<array: list<element: double>, path: string>"),
-        (pa.array([3]), "not int64"),
+        (pa.array([[{"bytes": b"RIFF", "path": "a"}]]), "list<element: struct<bytes: binary, path: string>>"),
+        (pa.array([[0.5] * 1_600_000]), "list<element: double>"),
+        (pa.array([{"array": [0.5], "path": "a"}]), "struct<array: list<element: double>, path: string>"),
+        (pa.array([3]), "int64"),
     ],
 )
 def test_a_column_of_parquet_that_is_none_of_paths_is_told_by_its_type(tmp_path, column, says):
     pa.parquet.write_table(pa.table({"audio": column, "channel": [0]}), tmp_path / "p.parquet")
-    assert faults(tmp_path / "p.parquet") == [f"InvalidInput: p.parquet, row 1: a path is text, {says}"]
+    assert faults(tmp_path / "p.parquet") == [f"InvalidInput: p.parquet, row 1: the path is {says}; expected text"]
     pa.parquet.write_table(pa.table({"audio": column, "url": ["a.wav"]}), tmp_path / "q.parquet")
     assert only(tmp_path / "q.parquet").path == "a.wav"
 
@@ -194,23 +196,23 @@ def test_a_column_of_parquet_that_is_none_of_paths_is_told_by_its_type(tmp_path,
 @pytest.mark.parametrize(
     ("row", "says"),
     [
-        ({"path": ""}, "there is no path"),
-        ({"path": None}, "there is no path"),
-        ({"path": 3}, "a path is text, not 3"),
-        ({"path": "a.wav", "duration": float("nan")}, "duration is in seconds, from 0 on, not nan"),
+        ({"path": ""}, "the row has no path"),
+        ({"path": None}, "the row has no path"),
+        ({"path": 3}, "the path is 3; expected text"),
+        ({"path": "a.wav", "duration": float("nan")}, "duration is nan; expected a number of seconds"),
         ({"path": "a.wav", "start": 2, "end": 1}, "ends at 1 s, before it starts"),
-        ({"path": "a.wav", "start": -0.1}, "start is in seconds, from 0 on, not -0.1"),
-        ({"path": "a.wav", "start": "00:00:01"}, "not '00:00:01'"),
-        ({"path": "a.wav", "start": True}, "not True"),
-        ({"path": "a.wav", "id": ["x"]}, "an id is text or a number"),
-        ({"path": "https://host/a.wav"}, "recordings are not downloaded"),
-        ({"path": "s3://bucket/a.wav"}, "recordings are not downloaded"),
-        ({"path": "a\0.wav"}, "no NUL in it"),
-        ({"audio": {"array": [0.0], "sampling_rate": 8000}}, "only read from Parquet"),
-        ({**CUT, "channel": 1}, "channel 1 of the channels [0]"),
-        ({**RECORDING, "sources": [{**SOURCE, "type": "command"}]}, "commands of lists are not run"),
+        ({"path": "a.wav", "start": -0.1}, "start is -0.1; expected a number of seconds"),
+        ({"path": "a.wav", "start": "00:00:01"}, "start is '00:00:01'"),
+        ({"path": "a.wav", "start": True}, "is True"),
+        ({"path": "a.wav", "id": ["x"]}, "expected text or a number"),
+        ({"path": "https://host/a.wav"}, "URLs are not downloaded"),
+        ({"path": "s3://bucket/a.wav"}, "URLs are not downloaded"),
+        ({"path": "a\0.wav"}, "contains a NUL character"),
+        ({"audio": {"array": [0.0], "sampling_rate": 8000}}, "read from Parquet only"),
+        ({**CUT, "channel": 1}, "channel 1 of [0]"),
+        ({**RECORDING, "sources": [{**SOURCE, "type": "command"}]}, "commands in lists are not run"),
         ({**RECORDING, "sources": [SOURCE, SOURCE]}, "2 sources"),
-        ({**RECORDING, "transforms": [{"name": "Speed"}]}, "transforms of a recording are not applied"),
+        ({**RECORDING, "transforms": [{"name": "Speed"}]}, "transforms, which are not applied"),
         ({"id": "mixed", "tracks": []}, "mixes several tracks"),
     ],
 )
@@ -256,7 +258,7 @@ def test_names_of_columns_say_which_time_they_are(name, expected):
 @pytest.mark.parametrize("name", ["start_sample", "from", "timestamp", "cut_begin", "frame_offset"])
 def test_a_time_that_is_not_understood_is_an_error_and_not_ignored(tmp_path, name):
     path = write(tmp_path / "a.csv", f"path,{name}\na.flac,5\n")
-    with pytest.raises(bc.InvalidInput, match=f"the column '{name}' names a time, and is not understood. Understood are start"):
+    with pytest.raises(bc.InvalidInput, match=f"the column '{name}' seems to be a time, but is not recognized; expected start"):
         entries(path)
     (item,) = entries(path, name)  # carried along, it means what it may
     assert (item.start, item.end, item.carried) == (0.0, None, {name: "5"})
@@ -264,10 +266,10 @@ def test_a_time_that_is_not_understood_is_an_error_and_not_ignored(tmp_path, nam
 
 def test_what_times_mean_together(tmp_path):
     for row, says in (
-        ({"path": "a.wav", "start": 1, "num_samples": 16000}, "the column 'num_samples' names a time"),
-        ({"path": "a.wav", "start": 1, "length": 2}, "the column 'length' names a time"),
-        ({"path": "a.wav", "start": 1, "offset": 2}, "'start' and 'offset' name the same time, and differ"),
-        ({"path": "a.wav", "segment": [0.5, 1.5]}, "the column 'segment' names a time"),
+        ({"path": "a.wav", "start": 1, "num_samples": 16000}, "the column 'num_samples' seems to be a time"),
+        ({"path": "a.wav", "start": 1, "length": 2}, "the column 'length' seems to be a time"),
+        ({"path": "a.wav", "start": 1, "offset": 2}, "'start' and 'offset' give different values"),
+        ({"path": "a.wav", "segment": [0.5, 1.5]}, "the column 'segment' seems to be a time"),
     ):
         with pytest.raises(bc.InvalidInput, match=says):
             entries(write(tmp_path / "a.jsonl", row))
@@ -276,7 +278,7 @@ def test_what_times_mean_together(tmp_path):
     row = {"path": "a.wav", "onset": 1, "offset": 2}  # of events
     assert only(write(tmp_path / "a.jsonl", row)) == AudioItem("a.wav#1-2", "a.wav", start=1.0, end=2.0, lasts=1.0)
     pa.parquet.write_table(pa.Table.from_pylist([{"audio": b"RIFF", "begin_time": 7.0}]), tmp_path / "p.parquet")
-    with pytest.raises(bc.InvalidInput, match="the column 'begin_time' names a time"):
+    with pytest.raises(bc.InvalidInput, match="the column 'begin_time' seems to be a time"):
         entries(tmp_path / "p.parquet")  # of what its audio was cut from, perhaps
 
 
@@ -297,9 +299,9 @@ def test_what_times_mean_together(tmp_path):
     ],
 )
 def test_other_ways_to_write_a_part_are_refused(tmp_path, row):
-    with pytest.raises(bc.InvalidInput, match=f"the column '{next(iter(row))}' names a time, and is not understood"):
+    with pytest.raises(bc.InvalidInput, match=f"the column '{next(iter(row))}' seems to be a time, but is not recognized"):
         entries(write(tmp_path / "a.jsonl", {"path": "a.wav", **row}))
-    with pytest.raises(bc.InvalidInput, match="the column 'audio' names a time"):
+    with pytest.raises(bc.InvalidInput, match="the column 'audio' seems to be a time"):
         entries(write(tmp_path / "a.jsonl", {"audio": {"path": "a.wav", "start": 0.5, "end": 1.5}}))
 
 

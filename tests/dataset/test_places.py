@@ -58,17 +58,17 @@ def test_nothing_outside_is_removed_for_an_id_that_is_refused(dataset, tmp_path)
         (".RUN/x", ".run is the folder"),
         (".run./x", ".run is the folder"),
         (".run/journal.jsonl", ".run is the folder"),
-        ("a/.b.wav.abcd1234", "being written are called so"),
+        ("a/.b.wav.abcd1234", "reserved for temporary files"),
         ("C:\\x", "an absolute path"),
         ("\\\\server\\share\\x", "an absolute path"),
-        ("a\\..\\..\\x", "out of the folder"),
+        ("a\\..\\..\\x", "leaves the output folder"),
         ("nul\0", "a NUL"),
-        ("n" * 256, "bytes long"),
-        ("n" * 242, "bytes long"),
-        ("n" * 256 + "/a", "bytes long"),
-        ("ü" * 150, "bytes long"),
-        ("m/" * 1500 + "a", "1501 levels deep"),
-        ("m/" * 2500 + "a", "File name too long|cannot"),
+        ("n" * 256, "a path component has"),
+        ("n" * 242, "a path component has"),
+        ("n" * 256 + "/a", "a path component has"),
+        ("ü" * 150, "a path component has"),
+        ("m/" * 1500 + "a", "1501 path components"),
+        ("m/" * 2500 + "a", "2501 path components"),
     ],
 )
 def test_an_id_that_is_no_name_of_a_file_costs_its_row(dataset, tmp_path, name, says):
@@ -90,14 +90,14 @@ def test_a_name_that_looks_like_ours_stays_when_a_run_is_gone_on_with(dataset, t
 
 def test_names_of_windows_are_told_from_others(tmp_path):
     for name in ("con", "AUX.txt", "a/nul", "com1", "a./b", "a /b", "a?", "a|b"):
-        with pytest.raises(bc.InvalidInput, match="Windows has no such names"):
+        with pytest.raises(bc.InvalidInput, match="Windows does not allow that name"):
             Destination(tmp_path, is_windows=True).audio(name, ".wav")
         assert Destination(tmp_path, is_windows=False).audio(name, ".wav")
     assert Destination(tmp_path, is_windows=True).audio("console/a.b", ".wav")
 
 
 def test_half_a_character_is_no_name(tmp_path):
-    with pytest.raises(bc.InvalidInput, match="half a character"):
+    with pytest.raises(bc.InvalidInput, match="an unpaired surrogate"):
         Destination(tmp_path).audio("\ud800", ".wav")
 
 
@@ -108,7 +108,7 @@ def test_of_ids_that_are_one_file_the_first_has_it(dataset, tmp_path, one, other
     assert (summary.rows, summary.failed) == (2, 1)
     failure = json.loads(summary.failures.read_text())
     assert failure["id"] == other
-    assert f"the ids {one!r}, of a row before this one, and {other!r} would have the same file" in failure["error"]
+    assert f"the ids {one!r} (an earlier row) and {other!r} map to the same file" in failure["error"]
     again = detokenize(tmp_path / "tokens", tmp_path / "out")
     assert (again.rows, again.failed, again.new_seconds) == (2, 1, 0)
 
@@ -137,7 +137,7 @@ def test_a_link_in_the_folder_is_not_written_through(dataset, tmp_path):
     (out / "link.wav").symlink_to(elsewhere / "x.wav")
     summary = detokenize(tmp_path / "tokens", out)
     assert (summary.rows, summary.failed) == (1, 2)
-    assert summary.failures.read_text().count("is a link, which") == 2
+    assert summary.failures.read_text().count("is a symbolic link") == 2
     assert {path.name: path.read_bytes() for path in elsewhere.iterdir()} == {"x.wav": b"mine"}
 
 
@@ -158,7 +158,7 @@ def test_a_folder_with_an_empty_mark_is_of_somebody_else(recordings, tmp_path):
     own.mkdir(parents=True)
     (own / "made-by").touch()
     (own / "plan.json").write_text("mine")
-    with pytest.raises(bc.InvalidInput, match=r"\.run was not made by blazen-codec, and is left alone"):
+    with pytest.raises(bc.InvalidInput, match=r"\.run was not made by blazen-codec\. Move it away"):
         bc.tokenize_dataset(recordings, "snac_tiny", tmp_path / "out", executor=HERE)
     assert {path.name: path.read_text() for path in own.iterdir()} == {"made-by": "", "plan.json": "mine"}
 
@@ -181,7 +181,7 @@ def test_books_that_are_pipes_are_refused(dataset, recordings, tmp_path, name):
         go_on(out)
         (out / ".run" / name).unlink(missing_ok=True)
         os.mkfifo(out / ".run" / name)
-        with pytest.raises(bc.InvalidInput, match=rf"{name} is no regular file: move it away"):
+        with pytest.raises(bc.InvalidInput, match=rf"{name} is not a regular file. Move it away"):
             go_on(out)
         assert (out / ".run" / name).is_fifo()
 
@@ -207,7 +207,7 @@ def test_a_folder_of_somebody_else_that_is_called_as_ours_is_left_alone(recordin
     own = tmp_path / "out/.run" / name
     own.parent.mkdir(parents=True)
     own.write_text('{"mine": 1}\n')
-    with pytest.raises(bc.InvalidInput, match=r"\.run was not made by blazen-codec, and is left alone"):
+    with pytest.raises(bc.InvalidInput, match=r"\.run was not made by blazen-codec\. Move it away"):
         bc.tokenize_dataset(recordings, "snac_tiny", tmp_path / "out", executor=HERE)
     assert own.read_text() == '{"mine": 1}\n'
     assert list(own.parent.iterdir()) == [own]
@@ -218,7 +218,7 @@ def test_books_that_are_links_are_refused(recordings, tmp_path):
     elsewhere.mkdir()
     out.mkdir()
     (out / ".run").symlink_to(elsewhere)
-    with pytest.raises(bc.InvalidInput, match="is no folder, but a link"), run_state.open_books(out):
+    with pytest.raises(bc.InvalidInput, match="is a link or a file"), run_state.open_books(out):
         pass
     assert not list(elsewhere.iterdir())
     (out / ".run").unlink()
@@ -226,7 +226,7 @@ def test_books_that_are_links_are_refused(recordings, tmp_path):
         kept.note_asked({})
     (elsewhere / "mine").write_text("mine")
     (out / ".run/journal.jsonl").symlink_to(elsewhere / "mine")
-    with pytest.raises(bc.InvalidInput, match=r"journal\.jsonl is a link"), run_state.open_books(out):
+    with pytest.raises(bc.InvalidInput, match=r"journal\.jsonl is a symbolic link"), run_state.open_books(out):
         pass
     assert (elsewhere / "mine").read_text() == "mine"
 
@@ -260,7 +260,7 @@ def test_a_shard_is_not_written_through_a_link(recordings, tmp_path):
     shard.rename(tmp_path / "moved.parquet")
     (tmp_path / "mine.parquet").write_bytes(b"mine")
     shard.symlink_to(tmp_path / "mine.parquet")
-    with pytest.raises(bc.InvalidInput, match="is a link, which"):
+    with pytest.raises(bc.InvalidInput, match="is a symbolic link"):
         bc.tokenize_dataset(recordings, "snac_tiny", out, executor=HERE)
     assert (tmp_path / "mine.parquet").read_bytes() == b"mine"
 
@@ -271,6 +271,6 @@ def test_a_pipe_in_the_place_of_a_shard_is_refused(recordings, tmp_path):
     shard = shards.files(out)[0]
     shard.unlink()
     os.mkfifo(shard)
-    with pytest.raises(bc.InvalidInput, match="no regular file"):
+    with pytest.raises(bc.InvalidInput, match="not a regular file"):
         bc.tokenize_dataset(recordings, "snac_tiny", out, executor=HERE)
     assert shard.is_fifo()

@@ -64,14 +64,14 @@ def test_what_is_asked_for_otherwise_is_refused_with_the_difference(tmp_path):
         assert not kept.agrees({"codec": "a", "bandwidth": 6.0})
         kept.note_asked({"codec": "a", "bandwidth": 6.0})
         assert kept.agrees({"codec": "a", "bandwidth": 6.0})
-        with pytest.raises(bc.InvalidInput, match=r"begun otherwise: bandwidth was 6.0, is 3.0; mono was None, is True\."):
+        with pytest.raises(bc.InvalidInput, match=r"different options: bandwidth 6.0 → 3.0; mono None → True\."):
             kept.agrees({"codec": "a", "bandwidth": 3.0, "mono": True})
 
 
 def test_what_another_version_began_is_not_gone_on_with(tmp_path):
     with run_state.open_books(tmp_path) as kept:
         kept.note_asked({"version": 1, "codec": "a"})
-        with pytest.raises(bc.InvalidInput, match="begun by another version of blazen-codec"):
+        with pytest.raises(bc.InvalidInput, match="started by another version of blazen-codec"):
             kept.agrees({"version": 2, "codec": "a", "columns": []})
 
 

@@ -222,12 +222,12 @@ def test_strict_stops_at_the_first_failure_and_keeps_what_is_done(recordings, tm
 @pytest.mark.parametrize(
     ("other", "says"),
     [
-        ({"mono": True}, "mono was False, is True"),
-        ({"shard_minutes": 7}, r"shard_minutes was 0\.05, is 7"),
-        ({"format": "tar"}, "format was 'parquet', is 'tar'"),
-        ({"codec": bc.load("snac_tiny", weights="random:3")}, "weights was 'sha256:.*', is 'random:3'"),
-        ({"codec": "dac_tiny"}, "codec was 'snac:snac_tiny', is 'dac:dac_tiny'"),
-        ({"source": "elsewhere"}, "source was"),
+        ({"mono": True}, "mono False → True"),
+        ({"shard_minutes": 7}, r"shard_minutes 0\.05 → 7"),
+        ({"format": "tar"}, "format 'parquet' → 'tar'"),
+        ({"codec": bc.load("snac_tiny", weights="random:3")}, "weights 'sha256:.*' → 'random:3'"),
+        ({"codec": "dac_tiny"}, "codec 'snac:snac_tiny' → 'dac:dac_tiny'"),
+        ({"source": "elsewhere"}, "options: source"),
     ],
 )
 def test_a_run_that_asks_for_something_else_is_refused(recordings, whole, tmp_path, other, says):
@@ -244,24 +244,24 @@ def test_recordings_that_come_or_go_between_runs_are_not_passed_over(recordings,
     shutil.copytree(recordings, source)
     tokenize(source, tmp_path / "out")
     shutil.copy(source / "speaker0/0003.wav", source / "speaker0/new.wav")
-    with pytest.raises(bc.InvalidInput, match="are others than when"):
+    with pytest.raises(bc.InvalidInput, match="changed since"):
         tokenize(source, tmp_path / "out")
 
 
 def test_a_run_does_not_take_its_own_shards_for_recordings(recordings, tmp_path):
     inside = recordings / "tokens"
-    with pytest.raises(bc.InvalidInput, match="write elsewhere, or as Parquet"):
+    with pytest.raises(bc.InvalidInput, match="Choose another folder, or Parquet"):
         bc.tokenize_dataset(recordings, "snac_tiny", inside, format="tar")
     assert not inside.exists()
     (tmp_path / "link").symlink_to(recordings)
-    with pytest.raises(bc.InvalidInput, match="write elsewhere"):
+    with pytest.raises(bc.InvalidInput, match="another folder"):
         bc.tokenize_dataset(tmp_path / "link", "snac_tiny", recordings, format="tar")
 
 
 def test_nothing_stays_behind_where_there_is_nothing_to_do(tmp_path):
     (tmp_path / "list.jsonl").write_text('{"text": "hello"}\n')
     (tmp_path / "empty").mkdir()
-    for source, says in (("list.jsonl", "names no recordings"), ("empty", "no audio"), ("missing", "neither")):
+    for source, says in (("list.jsonl", "has no path column"), ("empty", "no audio"), ("missing", "is not a file or a folder")):
         with pytest.raises(bc.InvalidInput, match=says):
             tokenize(tmp_path / source, tmp_path / "out")
         assert not (tmp_path / "out").exists()
@@ -316,7 +316,7 @@ def test_weights_that_are_others_elsewhere_end_the_run(recordings, tmp_path, mon
     from blazen_codec_core.dataset import runner
 
     monkeypatch.setattr(runner, "_weights", lambda codec: "sha256:of another file")
-    with pytest.raises(bc.WeightsUnavailable, match="this run is of weights sha256:of another file"):
+    with pytest.raises(bc.WeightsUnavailable, match="the run uses sha256:of another file"):
         tokenize(recordings, tmp_path / "out")
 
 

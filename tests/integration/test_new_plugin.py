@@ -66,14 +66,14 @@ def test_the_tutorial_by_hand(tutorial, root, tmp_path):
 
 @pytest.mark.parametrize("name", ["", "1st", "My", "a b", "a--b", "_a", "a_", "ä", "template", "blazen", "../up"])
 def test_names_that_no_package_can_have(name, tmp_path):
-    with pytest.raises(bc.InvalidInput, match="is no name for a plugin"):
+    with pytest.raises(bc.InvalidInput, match="is not a plugin name"):
         write_plugin(name, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_nothing_is_overwritten_and_nothing_half_written(tmp_path, monkeypatch):
     (tmp_path / "acme-codec").mkdir()
-    with pytest.raises(bc.InvalidInput, match="is there already"):
+    with pytest.raises(bc.InvalidInput, match="exists"):
         write_plugin("acme", tmp_path)
     with pytest.raises(bc.InvalidInput, match="cannot be written"):
         write_plugin("acme", tmp_path / "nowhere")

@@ -38,7 +38,7 @@ async def test_first_come_first_served():
         await settle()
         assert [visitor.served.is_set() for visitor in visitors] == [True, True, False, False, False]
         assert [visitor.places for visitor in visitors] == [[], [], [1], [2], [3]]
-        with pytest.raises(QueueFull, match="2 are served and 3 wait"):
+        with pytest.raises(QueueFull, match="2 clients are served and 3 wait"):
             await Visitor(line).visit()
         visitors[1].done.set()
         await settle()

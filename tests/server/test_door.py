@@ -185,7 +185,7 @@ class TestNames:
         finally:
             process.terminate()
             _, said = process.communicate(timeout=PATIENCE)
-        assert "0.0.0.0 lets others in" in said
+        assert "0.0.0.0 is reachable from other machines" in said
 
     def test_a_client_that_is_refused_is_told(self, server):
         with pytest.raises(InvalidStatus):

@@ -31,11 +31,11 @@ class TestNoise:
 def test_attention_decodes_whole_windows_only(codecs):
     codec = codecs("snac_32khz")
     short = bc.CodecTokens.from_codes(codec.spec, [np.zeros(8 // s, int) for s in codec.spec.strides])
-    with pytest.raises(bc.InvalidTokens, match="whole blocks of 32 frames; there are 8"):
+    with pytest.raises(bc.InvalidTokens, match=r"tokens have 8 frames; .* decodes multiples of 32"):
         codec.decode(short)
     player = codec.decoder_session()
     player.push(short)
-    with pytest.raises(bc.InvalidTokens, match="whole blocks"):
+    with pytest.raises(bc.InvalidTokens, match="decodes multiples"):
         player.finish()
 
 

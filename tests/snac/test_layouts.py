@@ -56,9 +56,9 @@ def test_a_partial_last_frame_is_refused_or_dropped_as_asked(extra):
 @pytest.mark.parametrize(
     ("ids", "says"),
     [
-        ([], "no whole frame"),
+        ([], "no complete frame"),
         ([1, 2], "not a multiple of 7"),
-        ([0] * 7, "id 0 at 1 is in slot 1, whose ids are 4096 … 8191"),
+        ([0] * 7, "id 0 at 1 is outside slot 1; expected 4096 … 8191"),
         ([-1] * 7, "slot 0"),
         ([[0] * 7], "shape"),
         ([0.5] * 7, "integers"),
@@ -70,7 +70,7 @@ def test_ids_out_of_place(ids, says):
 
 
 def test_dropping_needs_something_left():
-    with pytest.raises(bc.InvalidTokens, match="no whole frame"):
+    with pytest.raises(bc.InvalidTokens, match="no complete frame"):
         InterleavedLayout("x", 0).unpack([1, 2, 3], SPEC, ragged="drop")
 
 

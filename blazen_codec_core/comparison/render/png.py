@@ -130,7 +130,8 @@ def difference_image(values: Decibels) -> bytes:
 
 def token_matrix(tokens: CodecTokens) -> NDArray[np.int32]:
     """The tokens of a recording as they lie in time, `(streams x codebooks, frames)`; a token of a coarse codebook spans several
-    columns. Of very long ones every so many frames are taken."""
+    columns. Of very long ones every so many frames are taken.
+    """
     step = -(-tokens.frames // TOKEN_COLUMNS)
     at = np.arange(0, tokens.frames, step)
     rows = [codes[stream, at // stride] for stream in range(tokens.streams) for codes, stride in _books(tokens)]

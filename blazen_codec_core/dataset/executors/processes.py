@@ -1,4 +1,4 @@
-"""Shards over the processes of this machine: one a core, with one thread, or one a GPU."""
+"""Executor over local processes: one per core with one thread each, or one per GPU."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def cores() -> int:
 
 
 def devices(codec: DynCodecProvider) -> list[str]:
-    """One for each worker that a codec is best run with: every core, or every GPU unless the codec was loaded onto one."""
-    if codec.options.device == "cpu":  # which has not to be looked for
+    """List a device per worker: one per core, or every GPU unless the codec was loaded onto a specific one."""
+    if codec.options.device == "cpu":  # no need to resolve the device
         return ["cpu"] * cores()
     if codec.device.startswith("cuda"):
         import torch
@@ -41,15 +41,15 @@ def devices(codec: DynCodecProvider) -> list[str]:
 
 
 def run(job: Job, numbers: Iterable[int], places: Sequence[str], threads: int | None) -> Iterator[ShardResult]:
-    """Does shards in processes, and gives what became of each as they are done.
+    """Run shards in processes; yield results as they complete.
 
     Args:
-        places: A device for each process.
-        threads: Of each.
+        places: Device of each process.
+        threads: Threads per process; `None` for the libraries' default.
 
     Raises:
         InferenceError: A process died.
-        CodecError: What a shard raised.
+        CodecError: A shard raised it.
     """
     context = _Spawning()
     settings = (job, tuple(places), context.Value("i", 0), threads)
@@ -64,7 +64,7 @@ def run(job: Job, numbers: Iterable[int], places: Sequence[str], threads: int | 
             yield from (future.result() for future in finished)
     except BrokenProcessPool as error:
         raise InferenceError(
-            "a worker process died, as it does when memory runs out; what is done is kept. Start again, with fewer workers"
+            "a worker process died, possibly out of memory. Finished shards are kept. Run again with fewer workers"
         ) from error
     finally:
         for process in context.started:
@@ -73,7 +73,7 @@ def run(job: Job, numbers: Iterable[int], places: Sequence[str], threads: int | 
 
 
 class _Spawning(SpawnContext):
-    """Remembers the processes that it starts, which a pool does not give away."""
+    """Spawn context that remembers its processes, which the pool does not expose."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,16 +85,16 @@ class _Spawning(SpawnContext):
 
 
 _mine: dict[str, Any] = {}
-"""Of a worker process: its job and its device."""
+"""Job and device of a worker process."""
 
 
 def _begin(job: Job, places: tuple[str, ...], count: Any, threads: int | None) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to answer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles it
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    warnings.simplefilter("ignore", LicenseNotice)  # which the parent has given
+    warnings.simplefilter("ignore", LicenseNotice)  # the parent has issued it
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if threads is not None:
-        os.environ.update(dict.fromkeys(THREADS, str(threads)))  # read when torch is imported, which is later
+        os.environ.update(dict.fromkeys(THREADS, str(threads)))  # read when torch is imported, later
     with count.get_lock():
         place, count.value = count.value, count.value + 1
     _mine.update(job=job, device=places[place % len(places)])

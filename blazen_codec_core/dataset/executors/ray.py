@@ -1,7 +1,7 @@
-"""Shards over many machines, on Ray Data: actors that hold a codec, each given one shard after the other.
+"""Executor on Ray Data: actors that each hold a codec and process one shard at a time.
 
-Ray starts actors where there is room, and does again on another machine what was lost with one. It is handed numbers of shards
-and hands back what became of them; recordings and tokens go by the file system, which all machines must see at the same place.
+Ray schedules actors and retries work that is lost with a machine. It transfers only shard numbers and results. Recordings and
+tokens go through the file system, which all machines must mount at the same path.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..run_state import ShardResult
 from ..seals import LARGEST
 
 ANSWERS_WITHIN = 10.0
-"""Seconds in which a cluster must; Ray itself would try for minutes."""
+"""Timeout in seconds for reaching a cluster; Ray itself retries for minutes."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Cluster:
     """Settings of a run on Ray.
 
     Attributes:
-        address: Of the cluster; `None` for the one that this process is connected to, or else a new one on this machine.
-        workers: Actors: the fewest and the most that there may be; Ray starts more while there is work and room.
-        cpus: Cores of an actor, and its threads.
-        gpus: GPUs of an actor; a fraction for several on one.
+        address: Address of the cluster. `None` uses the connected cluster, or starts one on this machine.
+        workers: Minimum and maximum number of actors; Ray scales between them.
+        cpus: CPU cores, and threads, per actor.
+        gpus: GPUs per actor; a fraction lets actors share a GPU.
     """
 
     address: str | None = None
@@ -42,14 +42,14 @@ class Cluster:
 
 
 class ShardActor:
-    """Holds a codec, which is loaded once."""
+    """Ray actor that loads a codec once."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
         self._work: Work | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
-        """Does the shards of a batch. Errors of ours are handed back: Ray would wrap them, or try again."""
+        """Run the shards of a batch. Return `CodecError`s as data, because Ray would wrap them or retry."""
         try:
             work = self._work = self._work or self._job.start()
             results = [json.dumps(asdict(work(int(number)))).encode() for number in batch["shard"]]
@@ -59,12 +59,12 @@ class ShardActor:
 
 
 def run(job: Job, numbers: Sequence[int], cluster: Cluster) -> Iterator[ShardResult]:
-    """Does shards on a cluster, and gives what became of each as they are done.
+    """Run shards on a cluster; yield results as they complete.
 
     Raises:
         EngineNotAvailable: Ray is not installed, or the cluster cannot be reached.
-        CodecError: What a shard raised.
-        InferenceError: Ray gave up.
+        CodecError: A shard raised it.
+        InferenceError: Ray failed.
     """
     try:
         import ray
@@ -94,14 +94,14 @@ def run(job: Job, numbers: Sequence[int], cluster: Cluster) -> Iterator[ShardRes
                 raise pickle.loads(row["error"])
             yield ShardResult.of(parse_object(row["done"], largest=LARGEST, most=LARGEST, lenient=True))
     except ray.exceptions.RayError as error:
-        raise InferenceError(f"Ray gave up: {reason(error)}; what is done is kept") from error
+        raise InferenceError(f"Ray failed: {reason(error)}. Finished shards are kept. Run again to resume") from error
     finally:
         if ours:
             ray.shutdown()
 
 
 def _check_answers(address: str) -> None:
-    """Raises `OSError` where nothing answers at an address of the form `host:port`."""
+    """Raise `OSError` if nothing answers at an address of the form `host:port`."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host, int(port)), ANSWERS_WITHIN).close()

@@ -1,4 +1,4 @@
-"""Work that is cut into shards. Each depends on its number alone: whoever does it, and however often, writes the same."""
+"""Jobs over shards. A shard's output depends only on the job and the shard number."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ T = TypeVar("T")
 R = TypeVar("R")
 Work = Callable[[int], ShardResult]
 LONG = 60.0
-"""Seconds from which a recording is streamed even where the device runs several side by side."""
+"""Duration in seconds from which a recording is streamed rather than batched."""
 WINDOWS = 4
-"""Batches of shorter recordings that are gathered, so that those of like length run together."""
+"""Number of batches of short recordings that are gathered, so that similar lengths share a batch."""
 SHORT_TOGETHER = 32
-"""Recordings shorter than a tile that are batched on a device that otherwise runs one signal at a time."""
+"""Batch size for recordings shorter than a tile, on devices that otherwise run one signal at a time."""
 FATAL_ERRORS = (DeviceUnavailable, DiskTrouble, EngineNotAvailable, WeightsUnavailable)
-"""Errors of a codec or a disk that have nothing to do with a recording, and would come back with the next one."""
+"""Errors that are independent of the recording, and would recur with the next one."""
 
 
 class Unreadable(CodecError):
-    """A recording could not be read, for whatever reason; it is the cause. It never ends a run that is not strict."""
+    """A recording could not be read; the cause is `__cause__`. It ends only strict runs."""
 
     def __init__(self, cause: Exception) -> None:
         super().__init__(str(cause))
@@ -41,12 +41,12 @@ class Unreadable(CodecError):
 
 @dataclass(frozen=True)
 class Job(ABC):
-    """Work that is cut into shards, and can be sent to another process or machine.
+    """Picklable work that is divided into shards.
 
     Attributes:
         codec: `plugin:name`.
-        options: How it is loaded.
-        verb: What is done, for people.
+        options: Options for loading the codec.
+        verb: Description for progress bars.
     """
 
     codec: str
@@ -55,21 +55,21 @@ class Job(ABC):
 
     @abstractmethod
     def open(self, codec: DynCodecProvider) -> Work:
-        """Return a function that does a shard, given its number."""
+        """Return a function that processes a shard, given its number."""
 
     def is_there(self, done: ShardResult, count: int) -> bool:
-        """Tell whether what became of a shard is still there, as it was written.
+        """Tell whether the output of a shard still exists unchanged.
 
         Args:
-            count: Of shards that there are.
+            count: Number of shards.
         """
         return True
 
     def start(self, device: str | None = None) -> Work:
-        """Load a codec of the job's own and return a function that does a shard with it.
+        """Load a codec and return a function that processes a shard with it.
 
         Args:
-            device: In place of the one in the options.
+            device: Device that overrides the options.
         """
         options = self.options if device is None else LoadOptions(**{**self.options.model_dump(), "device": device})
         codec = Registry().provider(self.codec, options)
@@ -80,12 +80,13 @@ class Job(ABC):
 def each(
     things: Iterable[T], together: int, short: Callable[[T], bool], one: Callable[[T], R], several: Callable[[list[T]], list[R]]
 ) -> Iterator[tuple[T, R | Exception]]:
-    """Yield each thing with its result, or with the error that it ends in, in any order.
+    """Map `one` or `several` over items, batching short ones; yield `(item, result or error)` in any order.
 
     Args:
-        together: How many the device runs side by side; more than 1 to have short ones done so.
-        one: Does a single thing.
-        several: Does some at once. Where that fails, they are done one by one.
+        together: Batch size; 1 disables batching.
+        short: Tells whether an item may be batched.
+        one: Processes a single item.
+        several: Processes a list of items. If it fails, `one` processes each of them.
     """
 
     def alone(thing: T) -> tuple[T, R | Exception]:
@@ -113,7 +114,7 @@ def each(
 
 
 def failure(id: str, path: str, error: Exception, strict: bool) -> Failure:
-    """Return the failure to note for an error, or raise the error if it ends the run."""
+    """Return the failure to record for an error, or raise the error if it ends the run."""
     if isinstance(error, FATAL_ERRORS):
         raise error
     cause = error.__cause__ if isinstance(error, Unreadable) and error.__cause__ else error

@@ -26,14 +26,14 @@ from .base import LONG, SHORT_TOGETHER, Job, Work, each, failure
 
 @dataclass(frozen=True)
 class DetokenizeJob(Job):
-    """Tokens to recordings.
+    """Job that decodes shards of tokens to audio files.
 
     Attributes:
         files: The shards.
-        out: The folder that the audio goes to.
-        suffix: Of its files.
-        strict: A row that cannot be decoded ends the run.
-        taken: Rows that get no file, as a row before has it: by shard and place in it, the id of that row.
+        out: Output folder.
+        suffix: Suffix of the audio files.
+        strict: End the run at the first row that cannot be decoded.
+        taken: Rows whose file an earlier row already has: shard → row → id of that earlier row.
     """
 
     files: tuple[Path, ...]
@@ -60,11 +60,11 @@ class DetokenizeJob(Job):
             return False
 
     def written(self, ids: Iterable[str]) -> tuple[int, str]:
-        """Bytes of the audio of rows, and what tells the files from others: names, sizes and times.
+        """Return the total size of the audio files of rows, and a digest of their names, sizes and times.
 
         Raises:
-            OSError: A file is not there.
-            InvalidInput: An id cannot be the name of one.
+            OSError: A file is missing.
+            InvalidInput: An id is not a valid file name.
         """
         found, into = [], Destination(self.out)
         for id in ids:
@@ -77,7 +77,7 @@ class DetokenizeJob(Job):
 
 
 class Detokenizer:
-    """Does shards of a `DetokenizeJob`; short rows side by side, where the device runs several."""
+    """Worker of a `DetokenizeJob`, which batches short rows."""
 
     def __init__(self, job: DetokenizeJob, codec: DynCodecProvider) -> None:
         self.job, self.codec, self._into = job, codec, Destination(job.out)
@@ -118,12 +118,12 @@ class Detokenizer:
         )
 
     def _tidy(self, shard: Path, taken: Mapping[int, str]) -> None:
-        """Removes what was left half-written of the files of a shard, when it was begun before."""
+        """Remove unfinished files that an earlier attempt at a shard left."""
         files = set()
         for place, (id, _) in enumerate(shards.format_of(shard).listing(shard)):
-            if place in taken:  # somebody else may be writing that
+            if place in taken:  # another worker may be writing it
                 continue
-            with suppress(InvalidInput):  # said when it is its turn
+            with suppress(InvalidInput):  # reported when the row is processed
                 files.add(self._into.audio(id, self.job.suffix))
         for folder in {file.parent for file in files if file.parent.is_dir()}:
             for path in folder.glob(".*"):
@@ -137,7 +137,7 @@ class Detokenizer:
         return [None] * len(rows)
 
     def _write(self, row: Row, pcm: Pcm | None = None) -> None:
-        """The audio of a row, decoded if it has not been."""
+        """Write the audio of a row; decode it unless `pcm` is given."""
         path = self._into.audio(row.id, self.job.suffix)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -150,6 +150,4 @@ class Detokenizer:
 
 
 def _twice(id: str, first: str) -> InvalidInput:
-    return InvalidInput(
-        f"the ids {shortly(first)}, of a row before this one, and {shortly(id)} would have the same file: give one another id"
-    )
+    return InvalidInput(f"the ids {shortly(first)} (an earlier row) and {shortly(id)} map to the same file. Give one another id")

@@ -40,22 +40,22 @@ from .base import LONG, SHORT_TOGETHER, Job, Unreadable, Work, each, failure
 T = TypeVar("T")
 R = TypeVar("R")
 PREFETCH = 8
-"""Pieces of audio, of 6 s or so, that are read and resampled before the model asks for them."""
+"""Number of chunks of audio, about 6 s each, that are read and resampled ahead of the model."""
 MOST_READERS = 16
 
 
 @dataclass(frozen=True)
 class TokenizeJob(Job):
-    """Recordings to tokens.
+    """Job that encodes recordings to shards of tokens.
 
     Attributes:
-        out: The folder of the dataset.
-        format: Of its shards; one of `shards.FORMATS`.
-        weights: That the tokens must be of, where that is known.
+        out: Folder of the dataset.
+        format: Format of the shards, a key of `shards.FORMATS`.
+        weights: Required weights label, if known.
         bandwidth, mono, normalize_db: As for `transcode.encode`.
-        strict: A recording that cannot be tokenised ends the run.
-        truncated: What becomes of a recording that is shorter than its container says.
-        verify: How recordings are known again.
+        strict: End the run at the first recording that fails.
+        truncated: Policy for files shorter than their header says.
+        verify: Method to detect changed recordings.
     """
 
     out: Path
@@ -92,11 +92,11 @@ class TokenizeJob(Job):
 
 @dataclass(frozen=True)
 class _Chunk:
-    """Chunk of a recording that was read ahead, with the recording and an error as far as they are known.
+    """A chunk of a recording that was read ahead; fields are `None` until known.
 
     Attributes:
-        number: Of the recording in the shard.
-        seen: Its fingerprint, from before it is read.
+        number: Index of the recording in the shard.
+        seen: Fingerprint, taken before the recording is read.
     """
 
     number: int
@@ -110,7 +110,7 @@ class _Chunk:
 
 @dataclass(frozen=True)
 class _LoadedAudio:
-    """A recording as the model takes it: piece by piece, once, or whole."""
+    """Audio of a recording: an iterator of chunks, and the whole signal if it is in memory."""
 
     first: _Chunk
     audio: Iterator[Pcm]
@@ -118,11 +118,11 @@ class _LoadedAudio:
 
 
 class Tokenizer:
-    """Does shards of a `TokenizeJob`.
+    """Worker of a `TokenizeJob`.
 
-    Recordings are read and resampled in a thread ahead of the model. Where the device runs several signals side by side, short
-    ones are read in several threads, since it takes more than one to keep it busy, and gathered into batches; all others are
-    streamed, so that memory does not grow with their length.
+    A thread reads and resamples recordings ahead of the model. On devices that run batches, several threads read short
+    recordings, because one cannot keep the device busy, and these are batched. Other recordings are streamed, so that memory
+    does not grow with their length.
     """
 
     def __init__(self, job: TokenizeJob, codec: DynCodecProvider) -> None:
@@ -133,7 +133,7 @@ class Tokenizer:
     def _plan(self) -> plan.Plan:
         found = plan.read(self.job.out / run_state.FOLDER)
         if found is None:
-            raise InvalidInput(f"{self.job.out} holds no plan")
+            raise InvalidInput(f"{self.job.out} has no plan")
         return found
 
     @cached_property
@@ -182,7 +182,7 @@ class Tokenizer:
             yield one.first, row
 
     def _heard(self, items: list[tuple[int, AudioItem]]) -> Iterator[_LoadedAudio]:
-        """All recordings; short ones whole, if the device runs several side by side."""
+        """Yield the audio of all recordings; short ones are loaded whole if they can be batched."""
         if self.codec.max_batch_size > 1:
             yield from in_threads(self._read, items, readers())
             return
@@ -194,14 +194,14 @@ class Tokenizer:
             yield _whole(first, every) if is_short else _LoadedAudio(first, _audio(every))
 
     def _read(self, item: tuple[int, AudioItem]) -> _LoadedAudio:
-        """A short recording whole, a long one to be streamed."""
+        """Load a short recording whole; open a long one for streaming."""
         pieces = self._pieces([item])
         first = next(pieces)
         every = itertools.chain([first], pieces)
         return _whole(first, every) if _is_shorter(first.recording, LONG) else _LoadedAudio(first, _audio(ahead(every, PREFETCH)))
 
     def _pieces(self, items: list[tuple[int, AudioItem]]) -> Iterator[_Chunk]:
-        """All recordings, one after the other; each has at least one piece. Whatever goes wrong costs that recording alone."""
+        """Yield the chunks of all recordings in turn, at least one each. An error affects only its own recording."""
         for number, item in items:
             piece = _Chunk(number, item, seen=self._fingerprints.of(item))
             try:
@@ -215,7 +215,7 @@ class Tokenizer:
                 yield dataclasses.replace(piece, error=Unreadable(error))
 
     def _stream(self, one: _LoadedAudio) -> Row:
-        """The row of a recording, which is read as it is encoded."""
+        """Encode a recording while it is read, and return its row."""
         channels = one.first.recording.channels.count if one.first.recording else 1
         return self._row(one.first, transcode.encode_signal(self.codec, one.audio, channels, self.job.bandwidth))
 
@@ -228,7 +228,7 @@ class Tokenizer:
         recording, item = first.recording, first.item
         assert recording is not None
         if None not in (self.job.weights, tokens.weights) and tokens.weights != self.job.weights:
-            raise WeightsUnavailable(f"this run is of weights {self.job.weights}, but {tokens.weights} were found here")
+            raise WeightsUnavailable(f"this worker found weights {tokens.weights}; the run uses {self.job.weights}")
         level = first.level.loudness if first.level else None
         return Row(
             id=item.id,
@@ -245,7 +245,7 @@ class Tokenizer:
 
 
 class _OpenedOnce:
-    """Opens a recording, of which the header is looked at first, and its samples are read then, only once for both."""
+    """Opens a recording once for two uses: reading the header, then the samples."""
 
     def __init__(self, open_it: Callable[[], AudioReader]) -> None:
         self._open, self._ready = open_it, ExitStack()
@@ -275,7 +275,7 @@ def _is_shorter(recording: Recording | None, limit: float) -> bool:
 
 
 def _whole(first: _Chunk, pieces: Iterator[_Chunk]) -> _LoadedAudio:
-    """A recording that is in memory."""
+    """Load a recording into memory."""
     try:
         whole = np.concatenate(list(_audio(pieces)), axis=1)
     except Exception as error:
@@ -284,7 +284,7 @@ def _whole(first: _Chunk, pieces: Iterator[_Chunk]) -> _LoadedAudio:
 
 
 def _audio(pieces: Iterator[_Chunk]) -> Iterator[Pcm]:
-    """Raises where reading did."""
+    """Yield the samples of chunks; raise the error of a chunk that could not be read."""
     for piece in pieces:
         if piece.error is not None:
             raise piece.error
@@ -293,14 +293,14 @@ def _audio(pieces: Iterator[_Chunk]) -> Iterator[Pcm]:
 
 
 def readers() -> int:
-    """Threads that read for one device."""
+    """Return the number of reader threads per device."""
     import torch
 
     return max(1, min(MOST_READERS, cores() // max(1, torch.cuda.device_count())))
 
 
 def in_threads(work: Callable[[T], R], things: Iterable[T], threads: int) -> Iterator[R]:
-    """Yield the results of `work` for things, in their order. At most `2 * threads` of them are in work or ahead."""
+    """Map `work` over items in threads, in order. At most `2 * threads` items are running or finished but not yet yielded."""
     left, running = iter(things), deque[Future[R]]()
     with ThreadPoolExecutor(threads, "blazen-codec reader") as pool:
         try:
@@ -314,7 +314,7 @@ def in_threads(work: Callable[[T], R], things: Iterable[T], threads: int) -> Ite
 
 
 def ahead(values: Iterator[T], most: int) -> Iterator[T]:
-    """The same values, worked out in a thread, at most so many before they are asked for."""
+    """Iterate in a background thread that runs at most `most` values ahead."""
     ready: queue.Queue[tuple[str, Any]] = queue.Queue(most)
     given_up = threading.Event()
 

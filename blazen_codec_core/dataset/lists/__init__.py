@@ -1,5 +1,5 @@
-"""Lists of recordings in the shapes that the field writes them in.
+"""Readers for lists of recordings in common formats.
 
-Data flows `listing -> kaldi | shapes -> columns`, over what `records` reads: a record is a row of a list, a place is where its
-recording is, whole or in part.
+Data flows `listing -> kaldi | shapes -> columns`. A `Record` is a row of a list. A `Place` is the location of its recording, or
+of a part of it.
 """

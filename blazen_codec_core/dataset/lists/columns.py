@@ -1,4 +1,4 @@
-"""Names of columns: of paths and ids, and of times with their units."""
+"""Interpretation of column names: paths, ids, and times with their units."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PATHS = (
     "filename", "file_name", "fname", "wav_path", "wav_filepath", "wav_file", "wav_filename", "wavpath", "wav", "audio",
     "recording_path", "sound_path", "sound", "clip_path", "clip", "mp3", "flac", "uri", "url", "audio_url",
 )  # fmt: skip
-"""Names of the column of paths, the first that there is."""
+"""Names of path columns, by decreasing priority."""
 IDS = ("id", "utt_id", "uttid", "utt", "utterance_id", "utterance", "key", "segment_id", "__key__")
 BOUNDS = {
     **dict.fromkeys(("start", "starts", "begin", "begins", "beg", "onset", "onsets"), "start"),
@@ -26,7 +26,7 @@ BOUNDS = {
     **dict.fromkeys(("duration", "durations", "dur", "length", "lengths", "len"), "duration"),
     **dict.fromkeys(("offset", "offsets"), "offset"),
 }
-"""Words that say which time is meant."""
+"""Words that identify a time: start, end, duration or offset."""
 UNITS = {
     **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), 1.0),
     **dict.fromkeys(("ms", "msec", "msecs", "millis", "millisecond", "milliseconds"), 1e-3),
@@ -39,18 +39,18 @@ NEUTRAL = frozenset((
     "time", "times", "audio", "clip", "segment", "seg", "utterance", "utt", "speech", "recording", "position", "pos", "at",
     "in", "of", "the", "t", "file", "wav", "total",
 ))  # fmt: skip
-"""Words that leave what a time means as it is."""
+"""Words that do not change the meaning of a time."""
 TIMES = frozenset((
     "time", "times", "timestamp", "timestamps", "from", "to", "until", "starting", "ending", "started", "ended",
 ))  # fmt: skip
-"""Further words that name times, though not which."""
+"""Further words that indicate a time, but not which one."""
 SPANS = frozenset({"segment", "segments", "seg", "segs", "span", "spans", "interval", "intervals"})
-"""Words that name a stretch, of which one number is no more than its number."""
+"""Words that indicate an interval. A single number in such a column is an index, not a time."""
 PAIRS = (
     ("in", "out"), ("in_point", "out_point"), ("inpoint", "outpoint"), ("mark_in", "mark_out"), ("left", "right"),
     ("st", "et"), ("st", "ed"), ("s", "e"), ("ts", "te"), ("t_s", "t_e"),
 )  # fmt: skip
-"""Names that mean a start and an end where both are there, and may mean anything alone."""
+"""Names that mean start and end if both are present, and are ambiguous alone."""
 NO_TIME = frozenset((
     "rate", "sr", "id", "ids", "name", "names", "text", "path", "format", "type", "url", "hash", "width", "bits", "bit",
     "sentence", "transcript", "transcription", "word", "words", "token", "tokens", "char", "chars", "character",
@@ -58,7 +58,7 @@ NO_TIME = frozenset((
     "title", "label", "labels", "recorded", "gender", "age", "accent", "locale", "normalized", "version", "size", "bytes",
     "license",
 ))  # fmt: skip
-"""Words of columns that are none of times, unless they say a start or an end."""
+"""Words of columns that are not times, unless the name also contains a start or an end."""
 GLUED = re.compile(
     r"(start|begin|end|stop|onset|offset|duration|dur|length)(time|times|timestamps?|sec|secs|seconds|ms|msec|samples?|frames?|pos|position)"
 )
@@ -67,13 +67,13 @@ BETWEEN = r"\s*(-+>?|→|\.\.+|to|[,;/|~_–—\s])\s*"
 TIME = re.compile(rf"\s*{CLOCK}\s*")
 STRETCH = re.compile(rf"\s*[\[(]?\s*{CLOCK}{BETWEEN}{CLOCK}\s*[\])]?\s*")
 FEW = 1000
-"""Columns of a row, as far as what their names say is kept for long."""
+"""Number of columns up to which the parsed names stay in the large cache."""
 LONGEST_TIME = 80
-"""Characters of text that is a time or a stretch."""
+"""Longest text that can be a time or an interval, in characters."""
 
 
 class Kind(Enum):
-    """Kind of a column, as far as its name tells."""
+    """Kind of a column according to its name."""
 
     OTHER = "other"
     START = "start"
@@ -89,7 +89,7 @@ class Meaning:
     """Meaning of a column: its kind and the unit of its times.
 
     Attributes:
-        scale: Seconds of a unit of its values; `None` where the name does not say.
+        scale: Unit of the values in seconds; `None` if the name does not state it.
     """
 
     kind: Kind
@@ -97,19 +97,19 @@ class Meaning:
 
 
 class ColumnNotUnderstood(InvalidInput):
-    """A column names a time, and how is not known: no row of the list can be relied on."""
+    """A column seems to name a time in an unknown way, so no row of the list can be trusted."""
 
 
 @lru_cache(4096)
 def normal(name: str) -> str:
-    """Return a name as the tables here have it: `audioFilepath` is `audio_filepath`, and `Start (ms)` is `start_ms`."""
+    """Normalize a name to snake case: `audioFilepath` → `audio_filepath`, `Start (ms)` → `start_ms`."""
     snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.strip().lstrip("\ufeff"))
     return re.sub(r"\W+", "_", re.sub(r"^\W+|\W+$", "", snake)).lower()
 
 
 @lru_cache(4096)
 def meaning(name: str) -> Meaning:
-    """Return what a column is, by the words of its name."""
+    """Infer the meaning of a column from the words of its name."""
     words = [part for word in normal(name).split("_") if word for part in _split(word)]
     bounds = {BOUNDS[word] for word in words if word in BOUNDS}
     if any(word in NO_TIME for word in words):
@@ -137,32 +137,32 @@ def _split(word: str) -> tuple[str, ...]:
 
 
 def _counts(words: list[str]) -> bool:
-    """Tell whether a number of samples is meant, and not the place of one."""
+    """Tell whether the words mean a number of samples rather than a position."""
     plural = any(word in COUNTED and word.endswith("s") for word in words)
     return all(word in COUNTED | COUNTING | NEUTRAL for word in words) and (plural or any(word in COUNTING for word in words))
 
 
 def is_given(value: Any) -> bool:
-    """Tell whether a field of a list holds something."""
+    """Tell whether a field is not empty."""
     return value is not None and not (isinstance(value, str) and not value.strip())
 
 
 def _shortly(value: Any) -> str:
     try:
         return repr(value)[:LONGEST_TIME]
-    except ValueError:  # of more digits than Python writes
+    except ValueError:  # an int with more digits than Python formats
         return f"a {type(value).__name__}"
 
 
 def looks_like_time(value: Any) -> bool:
-    """Tell whether a value is a number, a time of a clock, or several."""
+    """Tell whether a value is a number, a clock time, or several of them."""
     if isinstance(value, str):
         return looks_like_stretch(value) or (len(value) <= LONGEST_TIME and TIME.fullmatch(value) is not None)
     return looks_like_stretch(value) or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
 def looks_like_stretch(value: Any) -> bool:
-    """Tell whether a value is several times, or fields for a start or an end."""
+    """Tell whether a value is several times, or a struct with a start or an end."""
     if isinstance(value, list | tuple):
         return bool(value) and all(map(looks_like_time, value))
     if isinstance(value, Mapping):
@@ -171,10 +171,10 @@ def looks_like_stretch(value: Any) -> bool:
 
 
 def seconds(name: str, value: Any, scale: float) -> float | None:
-    """Return a time in seconds, `None` where there is none.
+    """Convert a time to seconds; `None` if the field is empty.
 
     Raises:
-        InvalidInput: It is not a number from 0 on.
+        InvalidInput: The value is not a finite number of at least 0.
     """
     if not is_given(value):
         return None
@@ -184,15 +184,15 @@ def seconds(name: str, value: Any, scale: float) -> float | None:
         number = float("nan")
     if not 0 <= number < float("inf"):
         unit = "seconds" if scale == 1.0 else f"units of {scale:g} s"
-        raise InvalidInput(f"{name} is in {unit}, from 0 on, not {_shortly(value)}")
+        raise InvalidInput(f"{name} is {_shortly(value)}; expected a number of {unit}, at least 0")
     if number > FURTHEST:
-        raise InvalidInput(f"{name} is {number:g} s, and times are up to {FURTHEST:g} s: is its unit another?")
+        raise InvalidInput(f"{name} is {number:g} s; times may be up to {FURTHEST:g} s. Is the unit right?")
     return number
 
 
 @dataclass(frozen=True)
 class Part:
-    """Part of a recording that a row means, in seconds; `lasts` is the length of the part, or of the whole."""
+    """Part of a recording, in seconds; `lasts` is the duration of the part, or of the whole recording."""
 
     start: float | None
     end: float | None
@@ -201,12 +201,12 @@ class Part:
 
 
 def part(values: Mapping[str, Any], *, is_cut: bool = False, carried: frozenset[str] = frozenset()) -> Part:
-    """Return which part of a recording a row means.
+    """Determine which part of a recording a row describes.
 
     Args:
         values: The fields of the row.
-        is_cut: The row holds audio of its own, which times of a longer recording are not about.
-        carried: Columns that travel along by name, and may mean whatever they do.
+        is_cut: The row embeds its own audio, so times of a longer recording do not apply.
+        carried: Names of carried columns, which may have any meaning.
 
     Raises:
         ColumnNotUnderstood: A column names a time in an unknown way.
@@ -219,7 +219,7 @@ def part(values: Mapping[str, Any], *, is_cut: bool = False, carried: frozenset[
     for name, meant in timed:
         kind = meant
         if has_onset and kind is Kind.START and "offset" in normal(name):
-            kind = Kind.END  # as opposed to NeMo's, which is a start
+            kind = Kind.END  # NeMo's offset is a start, but not beside an onset
         if is_cut and kind in (Kind.START, Kind.END) and normal(name) not in ("start", "end", "offset"):
             kind = Kind.UNKNOWN
         given.setdefault(kind, []).append(name)
@@ -241,20 +241,20 @@ def part(values: Mapping[str, Any], *, is_cut: bool = False, carried: frozenset[
     if end is None and duration is not None:
         end = (start or 0.0) + duration
     if end is not None and end <= (start or 0.0):
-        raise InvalidInput(f"it ends at {end:g} s, before it starts")
+        raise InvalidInput(f"the part ends at {end:g} s, before it starts")
     return Part(start, end, None if end is None else end - (start or 0.0), used)
 
 
 @dataclass(frozen=True)
 class Names:
-    """Meanings of the column names of a row.
+    """Interpretation of the column names of a row.
 
     Attributes:
-        by_normal: The first of each, as `normal` has it.
-        paths: Of columns that paths may be in, the likeliest first; those of the same rank in their order.
-        id: Of the column of ids.
-        timed: Of the columns that are times.
-        pairs: Of the columns that are a start and an end together.
+        by_normal: First column for each normalized name.
+        paths: Path columns by priority, then by order.
+        id: Id column.
+        timed: Columns of times, with their kinds.
+        pairs: Pairs of columns that form a start and an end.
     """
 
     by_normal: Mapping[str, str]
@@ -265,7 +265,7 @@ class Names:
 
 
 def names_of(values: Mapping[str, Any]) -> Names:
-    """Return what the names of the columns of a row say, which is kept for the rows after it."""
+    """Interpret the column names of a row; the result is cached for the next rows."""
     names = tuple(values)
     return _names_of_few(names) if len(names) <= FEW else _names_of_many(names)
 
@@ -302,14 +302,14 @@ def _agreeing(values: Mapping[str, Any], names: list[str]) -> float | None:
             found[name] = value
     if found and max(found.values()) - min(found.values()) > 0.01:
         raise ColumnNotUnderstood(
-            f"the columns {' and '.join(map(repr, found))} name the same time, and differ: remove all but one"
+            f"the columns {' and '.join(map(repr, found))} give different values for the same time. Remove all but one"
         )
     return next(iter(found.values()), None)
 
 
 def _not_understood(name: str) -> ColumnNotUnderstood:
     return ColumnNotUnderstood(
-        f"the column {name!r} names a time, and is not understood. Understood are start, offset, begin or onset, with end, stop "
-        "or duration, in seconds, or in milliseconds as in start_ms. Rename it or remove it, or carry it along unread with "
-        f"--columns {name}"
+        f"the column {name!r} seems to be a time, but is not recognized; expected start, offset, begin or onset, with end, stop "
+        "or duration, in seconds, or in milliseconds as in start_ms. Rename or remove the column, or copy it uninterpreted "
+        f"with --columns {name}"
     )

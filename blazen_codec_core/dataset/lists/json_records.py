@@ -1,4 +1,4 @@
-"""Rows of JSON: a line each, the elements of an array, or the values of one object."""
+"""Rows of JSON: JSON lines, the elements of an array, or the values of one object."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from .text import LONGEST_LINE, lines, opened
 
 CHUNK = 1 << 16
 DEEPEST = 100
-"""Levels of a row that are within another."""
+"""Deepest nesting of a row."""
 IN_A_DOCUMENT = DEEPEST + 2
-"""Levels of an object with all rows."""
+"""Deepest nesting of an object that contains all rows."""
 LARGEST_OBJECT = 256 << 20
-"""Characters of a file that is one object, which is read at once."""
+"""Largest file that is a single object, in characters; it is parsed in memory."""
 MOST_OF_OBJECT = 1 << 24
-"""Values in such a file."""
+"""Most values in such a file."""
 
 
 def json_records(path: Path) -> Iterator[Record]:
-    """Yield the rows of a list in JSON.
+    """Yield the rows of a JSON list.
 
     Raises:
-        CorruptFile: It is not JSON.
+        CorruptFile: The file is not JSON.
     """
     with opened(path) as text:
         first = next((line for line in _begin(text, path) if line.strip()), "")
@@ -42,7 +42,7 @@ def json_records(path: Path) -> Iterator[Record]:
 
 
 def _begin(text: TextIO, path: Path) -> Iterator[str]:
-    """Lines, of which the first of a long array need not be whole."""
+    """Yield the beginning of the file: `[` for an array, else the first line."""
     start = text.read(1)
     while start.isspace():
         start = text.read(1)
@@ -53,18 +53,18 @@ def _begin(text: TextIO, path: Path) -> Iterator[str]:
 
 
 def _is_document(first: str) -> bool:
-    """Tell whether a file whose first line is this is one object."""
+    """Tell whether a file with this first line is a single object."""
     try:
         value = parse(first, deepest=IN_A_DOCUMENT, most=MOST_OF_OBJECT, lenient=True)
         return isinstance(value, dict) and _rows_of(value) != [value]
-    except TooMuch:  # of one row, as far as is known
+    except TooMuch:  # presumably a single large row
         return False
     except NotJson:
         return first.startswith("{") and first.rstrip()[-1] in "{[,:"
 
 
 def _rows_of(value: Any) -> list[Any]:
-    """The rows in a document: itself, the elements of its list, or its values, whose keys are their ids."""
+    """Return the rows of a document: itself, the elements of its only list, or its values with the keys as ids."""
     if not isinstance(value, dict) or not value:
         return [value]
     if any(columns.normal(name) in (*columns.PATHS, "sources", "recording", "tracks") for name in value):
@@ -81,7 +81,7 @@ def _record(number: int, value: Any) -> Record:
     if isinstance(value, str):
         value = {"path": value}
     if not isinstance(value, dict):
-        return Record(number, problem=f"a row is an object, not {json.dumps(value)[:80]}")
+        return Record(number, problem=f"the row is {json.dumps(value)[:80]}; expected an object")
     return Record(number, value)
 
 
@@ -104,7 +104,9 @@ def _lines(rows: Iterable[str], path: Path) -> Iterator[Record]:
 def _document(first: str, text: TextIO, path: Path) -> Iterator[Record]:
     content = first + "\n" + text.read(LARGEST_OBJECT)
     if len(content) > LARGEST_OBJECT:
-        raise CorruptFile(f"{path} is one JSON object of more than {LARGEST_OBJECT >> 20} MiB: write a line a recording")
+        raise CorruptFile(
+            f"{path} is one JSON object of more than {LARGEST_OBJECT >> 20} MiB. Write one line per recording (JSON lines)"
+        )
     at, number = 0, 0
     while at < len(content):
         try:
@@ -118,7 +120,7 @@ def _document(first: str, text: TextIO, path: Path) -> Iterator[Record]:
 
 
 def _elements(start: str, text: TextIO, path: Path) -> Iterator[Record]:
-    """The elements of an array, each as soon as it is whole."""
+    """Yield the elements of an array as they are parsed."""
     buffer, at, number, more = start, 1, 0, CHUNK
     while True:
         while at < len(buffer) and buffer[at] in " \t\r\n,":
@@ -127,7 +129,7 @@ def _elements(start: str, text: TextIO, path: Path) -> Iterator[Record]:
             return
         try:
             value, end = parse_next(buffer, at, deepest=DEEPEST)
-            whole = end < len(buffer)  # else a number may go on
+            whole = end < len(buffer)  # otherwise a number may continue in the next chunk
             problem = "ends within an array"
             record = _record(number + 1, value) if whole else None
         except TooMuch as error:

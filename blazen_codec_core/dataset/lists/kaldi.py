@@ -1,4 +1,4 @@
-"""Kaldi's data directories: `wav.scp`, and if need be `segments`."""
+"""Kaldi's data directories: `wav.scp`, and optionally `segments`."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from .text import lines, opened
 
 SCRIPT, SEGMENTS = "wav.scp", "segments"
 BESIDE = (SEGMENTS, "utt2spk", "spk2utt")
-"""Files, one of which makes a folder with a `wav.scp` a data directory."""
+"""Companion files; a folder with `wav.scp` and one of these is a data directory."""
 
 
 def is_data_directory(folder: Path) -> bool:
-    """Tell whether a folder is one of Kaldi's."""
+    """Tell whether a folder is a Kaldi data directory."""
     return (folder / SCRIPT).is_file() and any((folder / name).is_file() for name in BESIDE)
 
 
 def kaldi_places(path: Path) -> Iterator[tuple[Record, Place | InvalidInput]]:
-    """Yield where the recording of each line is, or what is wrong with the line.
+    """Yield the location of the recording of each line, or the error of the line.
 
     Args:
-        path: Of `wav.scp`, or of `segments` beside it. `segments` is used where it is there.
+        path: Path of `wav.scp` or `segments`. `segments` is used if it exists.
 
     Raises:
-        InvalidInput: There is no `wav.scp`.
+        InvalidInput: `wav.scp` does not exist.
     """
     script, segments = path.with_name(SCRIPT), path.with_name(SEGMENTS)
     if path.name == SEGMENTS and not script.is_file():
-        raise InvalidInput(f"there is no {SCRIPT} beside {path}")
+        raise InvalidInput(f"{path} has no {SCRIPT} beside it")
     if path.name in (SCRIPT, SEGMENTS) and segments.is_file():
         yield from _segments(script, segments)
     else:
@@ -43,7 +43,7 @@ def kaldi_places(path: Path) -> Iterator[tuple[Record, Place | InvalidInput]]:
 
 
 def _records(path: Path) -> Iterator[Record]:
-    """Lines as an id and the rest."""
+    """Split lines into an id and the rest."""
     with opened(path) as text:
         for number, line in enumerate(lines(text, path), 1):
             if line.strip():
@@ -59,13 +59,13 @@ def _whole(record: Record) -> Place | InvalidInput:
 
 
 def _paths(value: str) -> tuple[str, ...]:
-    """Paths of a file: as Kaldi's list has it, and from the current folder, since Kaldi runs where its recipe is."""
+    """Return candidate paths: relative to the list, and to the current folder, because Kaldi runs in the recipe's folder."""
     path = address(value)
     return (path, os.path.abspath(path))
 
 
 def _segments(script: Path, segments: Path) -> Iterator[tuple[Record, Place | InvalidInput]]:
-    """Parts of recordings, whose paths are in a file of their own: in memory there would be all."""
+    """Yield parts of recordings; the paths are indexed in a temporary database to bound memory."""
     with closing(sqlite3.connect("")) as index:
         index.execute("CREATE TABLE recordings (id BLOB PRIMARY KEY, path BLOB) WITHOUT ROWID")
         pairs = ((_bytes(record.values["id"]), _bytes(record.values["path"])) for record in _records(script))
@@ -80,16 +80,16 @@ def _segments(script: Path, segments: Path) -> Iterator[tuple[Record, Place | In
 def _part(record: Record, index: sqlite3.Connection) -> Place:
     fields = record.values["path"].split()
     if len(fields) not in (3, 4):
-        raise InvalidInput(f"a segment is an id, a recording, a start and an end, not {1 + len(fields)} fields")
+        raise InvalidInput(f"the segment has {1 + len(fields)} fields; expected id, recording, start and end")
     found = index.execute("SELECT path FROM recordings WHERE id = ?", (_bytes(fields[0]),)).fetchone()
     if found is None:
         raise InvalidInput(f"the recording {fields[0]} is not in {SCRIPT}")
     if len(fields) == 4 and fields[3] not in ("0", "A"):
-        raise InvalidInput(f"channel {fields[3]} is not taken out of a recording")
+        raise InvalidInput(f"the segment selects channel {fields[3]}, which is not supported. Extract the channel first")
     start = columns.seconds("start", fields[1], 1.0)
     end = None if fields[2].startswith("-1") else columns.seconds("end", fields[2], 1.0)
     if end is not None and end <= (start or 0.0):
-        raise InvalidInput(f"it ends at {end:g} s, before it starts")
+        raise InvalidInput(f"the part ends at {end:g} s, before it starts")
     lasts = None if end is None else end - (start or 0.0)
     return Place(_paths(found[0].decode("utf-8", "surrogateescape")), record.values["id"], start, end, lasts)
 

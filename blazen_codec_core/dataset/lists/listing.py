@@ -1,4 +1,4 @@
-"""Recordings of a list, whatever it is written in."""
+"""Recordings of a list, in any supported format."""
 
 from __future__ import annotations
 
@@ -24,44 +24,44 @@ READERS: dict[str, Callable[[Path], Iterator[Record]]] = {
     **dict.fromkeys((".list", ".lst", ".m3u", ".m3u8", ".txt"), line_records),
     **dict.fromkeys((".parquet", ".pq"), parquet_records),
 }
-"""By suffix, before that of a compressed file."""
+"""Readers by suffix, without the suffix of a compression."""
 KALDI = ".scp"
 FOLDERS = ("clips", "wavs", "wav", "audio")
-"""Folders beside a list that its paths may be in, as Common Voice and LJSpeech have them."""
+"""Folders beside a list that its paths may be relative to, as in Common Voice and LJSpeech."""
 UNTYPED = frozenset({table_records, line_records})
-"""Readers of text in which a number is not told from its digits."""
+"""Readers of formats that store all values as text."""
 HEAD = 20
-"""Rows of a list without names of columns, one of which has to be a file."""
+"""Number of rows of a list without a header among which one must name an existing file."""
 MOST_PENDING = 1000
-"""Rows without a path at the start of a list, after which it is none."""
+"""Number of leading rows without a path after which a file is not a list."""
 
 
 def suffix_of(path: Path) -> str:
-    """Return the suffix that says how a list is written."""
+    """Return the suffix that determines the format of a list."""
     suffix = path.suffix.lower()
     return Path(path.stem).suffix.lower() if suffix in DECOMPRESSORS else suffix
 
 
 def is_list(path: Path) -> bool:
-    """Tell whether a file is called as a list is."""
+    """Tell whether a file name is that of a list."""
     return suffix_of(path) in READERS or suffix_of(path) == KALDI or path.name == kaldi.SEGMENTS
 
 
 def is_typed(path: Path) -> bool:
-    """Tell whether the values of a list have types, beyond text."""
+    """Tell whether the values of a list have types."""
     return READERS.get(suffix_of(path)) not in UNTYPED
 
 
 def entries(path: Path, columns: Collection[str] = (), names: dict[str, None] | None = None) -> Iterator[Entry]:
-    """Yield the recordings of a list, and what is wrong with rows that are none.
+    """Yield the recordings of a list, and faults for invalid rows.
 
     Args:
-        columns: Which travel along, by name, or `all`.
-        names: Filled with the names of columns that there are, or some of them where there are many.
+        columns: Names of the carried columns, or `all`.
+        names: Filled with the names of the list's columns, at most `MOST_NAMES`.
 
     Raises:
-        InvalidInput: There is nothing in it, no column of paths, or a column that names a time and is not understood.
-        CorruptFile: It cannot be read.
+        InvalidInput: The list is empty, has no path column, or a column names a time in an unknown way.
+        CorruptFile: The list cannot be read.
     """
     if suffix_of(path) == KALDI or path.name == kaldi.SEGMENTS:
         found = _kaldi(path)
@@ -72,11 +72,11 @@ def entries(path: Path, columns: Collection[str] = (), names: dict[str, None] | 
         empty = False
         yield entry
     if empty:
-        raise InvalidInput(f"{path} lists nothing")
+        raise InvalidInput(f"{path} is empty")
 
 
 class _Listing:
-    """One list while it is read."""
+    """State of reading one list."""
 
     def __init__(self, path: Path, columns: Collection[str], names: dict[str, None]) -> None:
         self._path, self._root, self._names = path, path.parent, names
@@ -87,7 +87,7 @@ class _Listing:
         self._guess = ("", "")
 
     def entries(self) -> Iterator[Entry]:
-        """The entries, as soon as it is known that this is a list of recordings."""
+        """Yield the entries, once the file is known to be a list of recordings."""
         known, has_names, pending = False, False, list[Entry]()
         for record in self._records():
             if len(self._names) < MOST_NAMES and self._reader is not parquet_records:
@@ -104,31 +104,31 @@ class _Listing:
                 yield entry
                 continue
             pending.append(entry)
-            if not has_names:  # of rows that are broken, which says nothing of what this is
+            if not has_names:  # only broken rows so far, which do not tell whether this is a list
                 yield pending.pop()
             elif len(pending) >= (HEAD if self._has_no_names(record) else MOST_PENDING):
                 break
         if pending:
             raise InvalidInput(
-                f"{self._path} names no recordings: there is no column of paths, such as path, file_name or audio_filepath, "
+                f"{self._path} has no path column; expected a name such as path, file_name or audio_filepath "
                 f"among {', '.join(map(repr, self._names))}"
             )
 
     def _records(self) -> Iterator[Record]:
-        """The rows, with the names of columns in Parquet, of which only some are read."""
+        """Yield the rows; for Parquet, also collect the column names, because few columns are read."""
         if self._reader is parquet_records:
             return parquet_records(self._path, self._columns, self._names)
         return self._reader(self._path)
 
     def _check_columns(self, record: Record) -> None:
-        """Raise, before the list is read to its end, if a column is asked for that no row of a table can have."""
+        """Raise early if a requested column cannot occur in any row of a table."""
         missing = sorted(self._columns - {ALL, *record.values})
         if missing and record.values and self._reader is not json_records:
             there = ", ".join(map(repr, record.values))
             raise InvalidInput(f"{self._path} has no column {', '.join(map(repr, missing))}; its columns are {there}")
 
     def _is_plausible(self, record: Record, shape: Shape) -> bool:
-        """Tell whether a list names recordings: by the name of a column, or because what it names is there."""
+        """Tell whether a list names recordings: it has a header, or the file that it names exists."""
         if not self._has_no_names(record) or self._reader is line_records:
             return True
         return self._resolved((str(record.values[FIRST]),), guess=True) is not None
@@ -143,7 +143,7 @@ class _Listing:
             if record.problem:
                 raise InvalidInput(record.problem)
             if shape is None:
-                raise InvalidInput("there is no path")
+                raise InvalidInput("the row has no path")
             place = shape.place(record)
             item = self._embedded(record, place) if record.cell is not None else self._item(record, place)
         except ColumnNotUnderstood as error:
@@ -174,7 +174,7 @@ class _Listing:
         return {name: value for name, value in record.values.items() if name in self._columns}
 
     def _resolved(self, paths: tuple[str, ...], guess: bool) -> str | None:
-        """Find a file beside the list or in a folder there; with `guess`, under any suffix of audio. `None` if it is missing."""
+        """Find a file relative to the list or a folder there; with `guess`, try all audio suffixes. `None` if missing."""
         if len(paths) == 1 and not guess and not self._folders:
             return paths[0]
         for path in paths:
@@ -211,7 +211,7 @@ def _kaldi(path: Path) -> Iterator[Entry]:
 
 def _item(path: str, place: Place, listed: str, carried: dict[str, Any] | None = None) -> AudioItem:
     if "\0" in path:
-        raise InvalidInput(f"a path has no NUL in it, as {path!r} has")
+        raise InvalidInput(f"the path {path!r} contains a NUL character")
     name = place.id or f"{listed}{_part(place)}"
     return AudioItem(
         printable(name), path, start=place.start or 0.0, end=place.end, lasts=place.lasts, carried=carried or {}
@@ -219,7 +219,7 @@ def _item(path: str, place: Place, listed: str, carried: dict[str, Any] | None =
 
 
 def _part(place: Place) -> str:
-    """Suffix of an id that tells parts of a recording apart; empty for the whole."""
+    """Return the id suffix that distinguishes parts of a recording; empty for the whole."""
     if place.start is None and place.end is None:
         return ""
     return f"#{place.start or 0:.12g}-{'' if place.end is None else f'{place.end:.12g}'}"

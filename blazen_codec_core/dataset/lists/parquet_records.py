@@ -1,4 +1,4 @@
-"""Rows of Parquet, with a column of paths or with the audio itself."""
+"""Rows of Parquet, with a path column or with embedded audio."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from .record import ALL, FIRST, MOST_NAMES, Record
 
 TOGETHER = 1024
 SMALL = 16 << 20
-"""Bytes of rows that are made objects of Python together."""
+"""Largest batch in bytes that is converted to Python objects at once."""
 EMBEDDED = (*PATHS, "bytes", "audio_bytes", "speech", "waveform")
 NAMED = frozenset((*IDS, *(name for pair in PAIRS for name in pair)))
 LHOTSE_PATHS = frozenset({"recording", "tracks", "sources"})
 LHOTSE = LHOTSE_PATHS | {"channel", "channel_ids", "transforms"}
-"""Columns of Lhotse's cuts and recordings, beyond those that others have too."""
+"""Columns specific to Lhotse's cuts and recordings."""
 ODD = (ValueError, OverflowError, LookupError, NotImplementedError)
-"""What is raised for a value that Python does not have."""
+"""Errors of pyarrow for values that Python cannot represent."""
 
 
 @dataclass(frozen=True)
 class _Unread:
-    """A cell that is not read, and why."""
+    """A cell that is not read, with the reason."""
 
     why: str
 
 
 @dataclass(frozen=True)
 class _Told:
-    """Text about a value that Python has no type for. It is no `str`, so that it is not taken for a path or a time."""
+    """Text for a value without a Python type. Not a `str`, so that it is not taken for a path or a time."""
 
     text: str
 
@@ -47,18 +47,18 @@ class _Told:
 
 
 def parquet_records(path: Path, wanted: Collection[str] = (), names: dict[str, None] | None = None) -> Iterator[Record]:
-    """Yield the rows of a Parquet file. Audio in it stays there: a record says in which cell.
+    """Yield the rows of a Parquet file. Embedded audio is not read; the record states its cell.
 
-    Only the columns are read that a recording, its id or its times may be in, and those that are wanted.
+    Only columns that may contain a path, an id or times, and wanted columns, are read.
 
     Args:
-        wanted: Columns that travel along, by name, or `all`.
-        names: Filled with the names of columns that there are, or some of them where there are many.
+        wanted: Names of the carried columns, or `all`.
+        names: Filled with the names of the file's columns, at most `MOST_NAMES` and the wanted ones.
 
     Raises:
-        CorruptFile: It is not Parquet, or is damaged.
+        CorruptFile: The file is not Parquet, or is damaged.
         EngineNotAvailable: pyarrow is not installed.
-        InvalidInput: A column that is wanted is not there.
+        InvalidInput: A wanted column does not exist.
     """
     with shards.damage(path), parquet_pages.opened(path) as file:
         schema = file.schema_arrow
@@ -72,7 +72,7 @@ def parquet_records(path: Path, wanted: Collection[str] = (), names: dict[str, N
         for group in range(file.num_row_groups):
             facts = file.metadata.row_group(group)
             size = bytes_a_row(path, group, embedded) if embedded else 0
-            if not leaves:  # of which there would be no batches
+            if not leaves:  # pyarrow yields no batches without columns
                 rows: Iterator[dict[str, Any] | str] = ({} for _ in range(facts.num_rows))
             else:
                 together = parquet_pages.rows_at_once(file, path, group, leaves, most=TOGETHER)
@@ -94,7 +94,7 @@ def _check_wanted(schema: Any, wanted: Collection[str], path: Path) -> None:
 
 
 def _needed(field: Any, wanted: Collection[str]) -> list[str]:
-    """The columns that are read of one, as Parquet calls them."""
+    """Return the Parquet paths of the columns to read of a field."""
     types, name, kind = arrow().types, normal(field.name), meaning(field.name).kind
     if ALL in wanted or field.name in wanted:
         return _leaves(field)
@@ -104,13 +104,13 @@ def _needed(field: Any, wanted: Collection[str]) -> list[str]:
         return [field.name] if _is_text(field.type) else []
     if kind is Kind.FACT and types.is_nested(field.type):
         return []
-    if kind in (Kind.FACT, Kind.UNKNOWN, Kind.SPAN) and types.is_temporal(field.type):  # a date is no time of a recording
+    if kind in (Kind.FACT, Kind.UNKNOWN, Kind.SPAN) and types.is_temporal(field.type):  # a date is not a position in a recording
         return []
     return _leaves(field) if name in NAMED or field.name in LHOTSE or kind is not Kind.OTHER else []
 
 
 def _paths_of(field: Any) -> list[str]:
-    """The columns of a struct that say where a recording is; none where it has the samples themselves."""
+    """Return the columns of a struct that locate a recording; empty if it contains decoded samples."""
     names = [own.name for own in field.type if _leaves(own)]
     if "array" in names and not any(_is_binary(own.type) for own in field.type):
         return []
@@ -119,7 +119,7 @@ def _paths_of(field: Any) -> list[str]:
 
 
 def _unread_paths(schema: Any, leaves: Collection[str]) -> dict[str, _Told]:
-    """Columns that are called as one of paths and are none, where there is no other."""
+    """Return columns that are named like paths but have another type, if no path column is read."""
     called = {field.name: field.type for field in schema if normal(field.name) in PATHS or field.name in LHOTSE_PATHS}
     if any(leaf == name or leaf.startswith(f"{name}.") for leaf in leaves for name in called):
         return {}
@@ -127,7 +127,7 @@ def _unread_paths(schema: Any, leaves: Collection[str]) -> dict[str, _Told]:
 
 
 def _rows(batch: Any) -> Iterator[dict[str, Any] | str]:
-    """Rows as Python has them, or what is wrong with one."""
+    """Yield rows as dictionaries, or the error of a row."""
     names, is_large = batch.schema.names, batch.nbytes > SMALL
     for cells in zip(*(_cells(name, batch.column(number), is_large) for number, name in enumerate(names)), strict=True):
         wrong = next((cell.why for cell in cells if isinstance(cell, _Unread)), None)
@@ -135,12 +135,12 @@ def _rows(batch: Any) -> Iterator[dict[str, Any] | str]:
 
 
 def _cells(name: str, column: Any, is_large: bool) -> Iterator[Any]:
-    """The values of a column, one after the other if they may be large."""
+    """Yield the values of a column; convert them one by one if they may be large."""
     if not is_large and not arrow().types.is_nested(column.type):
         try:
             yield from _in_python(column)
             return
-        except ODD:  # of one of them
+        except ODD:  # for one of the values
             pass
     for number in range(len(column)):
         yield _cell(name, column.slice(number, 1))
@@ -152,19 +152,19 @@ def _cell(name: str, one: Any) -> Any:
         parquet_pages.check_row(one)
         (value,) = _in_python(one)
     except CorruptFile as error:
-        return _Unread(f"{error}: it is the column {name!r}")
+        return _Unread(f"{error}, in column {name!r}")
     except ODD as error:
         scalar = one[0].value if types.is_dictionary(kind) else one[0]
         if types.is_temporal(kind):
             return _Told(_written(one))
         if _is_text(kind):
             return bytes(scalar.as_buffer()).decode("utf-8", "surrogateescape")
-        return _Unread(f"the column {name!r} has a value of {kind} that Python does not have: {reason(error)}")
+        return _Unread(f"the column {name!r} has a value of type {kind} that Python cannot represent: {reason(error)}")
     return value
 
 
 def _in_python(column: Any) -> list[Any]:
-    """Values, of which times are the same with pandas and without; raises one of `ODD` where one is finer than Python's."""
+    """Convert values so that times do not depend on pandas; raise one of `ODD` if a time is finer than microseconds."""
     types, kind = arrow().types, column.type
     if types.is_temporal(kind) and getattr(kind, "unit", "") == "ns":
         if types.is_timestamp(kind):
@@ -175,20 +175,20 @@ def _in_python(column: Any) -> list[Any]:
 
 
 def _written(one: Any) -> str:
-    """A time or a date as text."""
+    """Format a time or a date."""
     types, kind = arrow().types, one.type
     try:
         naive = one.cast(arrow().timestamp(kind.unit)) if types.is_timestamp(kind) and kind.tz else one
         text = "" if types.is_duration(kind) else str(naive.cast(arrow().string())[0].as_py())
     except ODD:
         text = ""
-    if not text or text.startswith("<"):  # as Arrow has what is out of its range
+    if not text or text.startswith("<"):  # Arrow's text for values out of range
         return f"{one[0].value} {getattr(kind, 'unit', 'days')}"
     return text if naive is one else f"{text}+00:00"
 
 
 def _embedded(schema: Any) -> str | None:
-    """The column of audio as bytes, as Parquet calls it: of a struct with a field of that name, or by itself."""
+    """Return the Parquet path of the column of audio bytes: a struct's field `bytes`, or a binary column."""
     types = arrow().types
     found = []
     for field in schema:
@@ -203,7 +203,7 @@ def _embedded(schema: Any) -> str | None:
 
 
 def _leaves(field: Any, within: str = "") -> list[str]:
-    """A column, without what is bytes in it."""
+    """Return the leaf columns of a field without binary ones."""
     types, name = arrow().types, f"{within}{field.name}"
     if not _has_binary(field.type):
         return [name]
@@ -211,7 +211,7 @@ def _leaves(field: Any, within: str = "") -> list[str]:
 
 
 def _has_binary(kind: Any) -> bool:
-    """Tell whether a type is bytes, or is of them."""
+    """Tell whether a type is or contains bytes."""
     if not arrow().types.is_nested(kind):
         return _is_binary(kind)
     return any(_has_binary(kind.field(number).type) for number in range(kind.num_fields))

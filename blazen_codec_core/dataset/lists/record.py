@@ -1,4 +1,4 @@
-"""A row of a list as it was read, and the place of the recording that it names."""
+"""A row of a list, and the location of its recording."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 from ..parquet_cells import Cell
 
 FIRST = "column_1"
-"""The column of paths of a list without names of columns."""
+"""Path column of a list without a header."""
 ALL = "all"
-"""All columns that no place is read from travel along."""
+"""Carry all columns that do not locate the recording."""
 MOST_NAMES = 50
-"""Names of columns that a message has."""
+"""Most column names in a message."""
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,11 @@ class Record:
     """A row of a list.
 
     Attributes:
-        number: Of the row, from 1.
-        values: Its columns, or the fields of a JSON object.
-        problem: Why there are none.
-        cell: The recording itself, in a Parquet file.
-        size: About how long that is, in bytes.
+        number: Row number, from 1.
+        values: Values by column, or the fields of a JSON object.
+        problem: Error of a row that could not be read; empty otherwise.
+        cell: Location of embedded audio in a Parquet file.
+        size: Approximate size of embedded audio in bytes.
     """
 
     number: int
@@ -37,15 +37,15 @@ class Record:
 
 @dataclass(frozen=True)
 class Place:
-    """Location of a recording, and the part of it that is meant.
+    """Location of a recording or of a part of it.
 
     Attributes:
-        paths: Where the file may be, the likeliest first.
-        id: As the list says; `None` if it does not.
-        start: Of the part, in seconds; `None` where it is the whole.
-        end: Of the part, in seconds.
-        lasts: Seconds of the whole, as the list says.
-        used: The columns that this was read from.
+        paths: Candidate paths, the likeliest first.
+        id: Id in the list; `None` if it has none.
+        start: Start of the part in seconds; `None` for the beginning.
+        end: End of the part in seconds; `None` for the end.
+        lasts: Duration in seconds according to the list.
+        used: Columns that were used.
     """
 
     paths: tuple[str, ...]

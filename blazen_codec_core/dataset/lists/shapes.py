@@ -1,4 +1,4 @@
-"""Shapes of rows: how each says which recording, and which part of it, it means."""
+"""Row schemas of lists, which locate a recording or a part of it."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+)://")
 
 
 class Shape(ABC):
-    """A way to write a row; an instance reads one list."""
+    """A row schema; an instance reads one list."""
 
     def __init__(self, carried: frozenset[str] = frozenset()) -> None:
         self._carried = carried
 
     @abstractmethod
     def matches(self, record: Record) -> bool:
-        """Tell whether a row is written so, be it well or badly."""
+        """Tell whether a row has this schema, even if its values are invalid."""
 
     @abstractmethod
     def place(self, record: Record) -> Place:
-        """Return where the recording of a row is.
+        """Return the location of a row's recording.
 
         Raises:
-            ColumnNotUnderstood: No row can be relied on.
-            InvalidInput: The row is bad.
+            ColumnNotUnderstood: A column makes all rows unreliable.
+            InvalidInput: The row is invalid.
         """
 
 
 class LhotseCut(Shape):
-    """A cut of Lhotse: its recording, with `start` and `duration` in seconds."""
+    """A Lhotse cut: a recording, with `start` and `duration` in seconds."""
 
     def matches(self, record: Record) -> bool:
         return isinstance(record.values.get("recording"), Mapping) or "tracks" in record.values
@@ -45,25 +45,27 @@ class LhotseCut(Shape):
     def place(self, record: Record) -> Place:
         cut = record.values
         if "tracks" in cut:
-            raise InvalidInput("a cut that mixes several tracks is not put together")
+            raise InvalidInput("the cut mixes several tracks, which is not supported. Save the mix first")
         _refuse_transforms(cut)
         channels = cut["recording"].get("channel_ids") or cut["recording"]["sources"][0].get("channels") or [0]
         wanted = cut.get("channel", channels)
         if sorted(wanted if isinstance(wanted, list) else [wanted]) != sorted(channels):
-            raise InvalidInput(f"channel {wanted} of the channels {channels} is not taken out of a recording")
+            raise InvalidInput(
+                f"the cut selects channel {wanted} of {channels}, which is not supported. Extract the channel first"
+            )
         path = _lhotse_source(cut["recording"])
         start, duration = (columns.seconds(name, cut.get(name), 1.0) for name in ("start", "duration"))
         if duration is None:
-            raise InvalidInput("a cut has no duration")
+            raise InvalidInput("the cut has no duration")
         start = start or 0.0
         if duration <= 0:
-            raise InvalidInput(f"duration is {duration:g} s")
+            raise InvalidInput(f"duration is {duration:g} s; expected more than 0")
         used = frozenset({"id", "start", "duration", "channel", "recording", "type"})
         return Place((path,), _id(cut), start, start + duration, duration, used)
 
 
 class LhotseRecording(Shape):
-    """A recording of Lhotse: `sources` of it, and its `duration`."""
+    """A Lhotse recording: `sources` and `duration`."""
 
     def matches(self, record: Record) -> bool:
         return isinstance(record.values.get("sources"), list)
@@ -77,7 +79,7 @@ class LhotseRecording(Shape):
 
 
 class Columns(Shape):
-    """A column of paths, and if need be an id, a start, an end and a duration, under the names that the field has for them."""
+    """A path column, and optionally an id, a start, an end and a duration, under their usual names."""
 
     def __init__(self, carried: frozenset[str] = frozenset()) -> None:
         super().__init__(carried)
@@ -103,7 +105,7 @@ class Columns(Shape):
         return Place(paths, identity, part.start, part.end, part.lasts, used)
 
     def _path_column(self, values: Mapping[str, Any]) -> str | None:
-        """The column of an earlier row, or else the first that has a value, or else the first that there is."""
+        """Return the column used for earlier rows, else the first with a value, else the first."""
         if self._column in values:
             return self._column
         names = columns.names_of(values).by_normal
@@ -114,26 +116,26 @@ class Columns(Shape):
 
 
 SHAPES: tuple[type[Shape], ...] = (LhotseCut, LhotseRecording, Columns)
-"""The first that matches reads a row."""
+"""Schemas by priority; the first match reads a row."""
 
 
 def address(value: Any) -> str:
-    """Return the path of a file out of what a list has for it: a path, a `file://` address, or a struct with either.
+    """Extract a file path from a field: a path, a `file://` URL, or a struct with either.
 
     Raises:
-        InvalidInput: It is something else.
+        InvalidInput: The field is something else.
     """
     if isinstance(value, Mapping):
         if is_given(value.get("bytes")) or is_given(value.get("array")):
-            raise InvalidInput("audio inside a list is only read from Parquet, as bytes")
+            raise InvalidInput("the row embeds audio, which is read from Parquet only, as bytes")
         value = next((value[name] for name in value if normal(str(name)) in PATHS and is_given(value[name])), None)
     if not is_given(value):
-        raise InvalidInput("there is no path")
+        raise InvalidInput("the row has no path")
     if not isinstance(value, str):
         shown = f"a list of {len(value)}" if isinstance(value, list) else f"{value!r}"[:200]
-        raise InvalidInput(f"a path is text, not {shown}")
+        raise InvalidInput(f"the path is {shown}; expected text")
     if value.rstrip().endswith("|"):
-        raise InvalidInput(f"{value!r} is a pipe, and commands of lists are not run")
+        raise InvalidInput(f"{value!r} is a pipe, and commands in lists are not run. Save its output as a file")
     scheme = SCHEME.match(value)
     if scheme is None:
         return value
@@ -141,26 +143,28 @@ def address(value: Any) -> str:
         try:
             return unquote(urlsplit(value).path, errors="surrogateescape")
         except ValueError as error:
-            raise InvalidInput(f"{value!r} is no address of a file: {error}") from error
-    raise InvalidInput(f"{value} is an address, and recordings are not downloaded: fetch it first")
+            raise InvalidInput(f"{value!r} is not a file URL: {error}") from error
+    raise InvalidInput(f"{value} is a URL, and URLs are not downloaded. Download the file first")
 
 
 def _lhotse_source(recording: Mapping[str, Any]) -> str:
     _refuse_transforms(recording)
     sources = recording.get("sources")
     if not isinstance(sources, list) or len(sources) != 1:
-        raise InvalidInput(f"a recording has {len(sources) if isinstance(sources, list) else 'no'} sources; expected one file")
+        raise InvalidInput(f"the recording has {len(sources) if isinstance(sources, list) else 'no'} sources; expected one file")
     kind = sources[0].get("type", "file")
     if kind == "command":
-        raise InvalidInput(f"{sources[0].get('source')!r} is a pipe, and commands of lists are not run")
+        raise InvalidInput(
+            f"{sources[0].get('source')!r} is a pipe, and commands in lists are not run. Save its output as a file"
+        )
     if kind not in ("file", "url"):
-        raise InvalidInput(f"a source of type {kind!r} is not read; expected a file")
+        raise InvalidInput(f"the source has type {kind!r}; expected a file")
     return address(sources[0].get("source"))
 
 
 def _refuse_transforms(values: Mapping[str, Any]) -> None:
     if values.get("transforms"):
-        raise InvalidInput("transforms of a recording are not applied: save it as audio first")
+        raise InvalidInput("the recording has transforms, which are not applied. Save the transformed audio first")
 
 
 def _id(values: Mapping[str, Any]) -> str | None:
@@ -171,5 +175,5 @@ def _identity(value: Any) -> str | None:
     if not is_given(value):
         return None
     if isinstance(value, list | Mapping):
-        raise InvalidInput(f"an id is text or a number, not {value!r}")
+        raise InvalidInput(f"the id is {value!r}; expected text or a number")
     return str(value)

@@ -1,4 +1,4 @@
-"""Rows of text with separators: CSV, TSV, and their kin with and without a line of names."""
+"""Rows of delimited text: CSV, TSV and similar, with and without a header."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from .text import lines, opened
 
 SEPARATORS = (",", "\t", ";", "|")
 UNQUOTED = frozenset("\t|")
-"""Separators of text in which a quotation mark is one."""
+"""Separators of formats without quoting."""
 COUNTED = re.compile(r"[^\t]+\t\d+\s*")
 
 
 def table_records(path: Path) -> Iterator[Record]:
-    """Yield the rows of a table whose first line has the names of its columns.
+    """Yield the rows of a table.
 
-    A table without them has the columns `column_1`, which is of paths, `column_2` and so on; fairseq's manifests have a folder
-    in the first line, and the paths in it and their lengths after that.
+    The first line is the header. A table without a header has the columns `column_1` (paths), `column_2` and so on. A fairseq
+    manifest has a folder in the first line, then relative paths with their lengths.
     """
     with opened(path) as text:
         every = lines(text, path)
@@ -47,7 +47,7 @@ def table_records(path: Path) -> Iterator[Record]:
 
 
 def line_records(path: Path) -> Iterator[Record]:
-    """Yield the rows of a list of a path a line, of paths with text after a `|` or a tab, or of a JSON object a line."""
+    """Yield the rows of a list with one path per line, optionally followed by `|` or a tab and text, or of JSON lines."""
     with opened(path) as text:
         first = next((line for line in lines(text, path) if line.strip()), "")
     if first.lstrip().startswith("{"):  # wenet's data.list
@@ -66,7 +66,7 @@ def _numbered(fields: list[str]) -> dict[str, str]:
 
 
 def _nameless(every: Iterator[str], path: Path) -> Iterator[Record]:
-    """Rows without names of columns; the separator is one of the first line's."""
+    """Yield rows without a header; the first line determines the separator."""
     start = list(islice(every, 1))
     separator = next((mark for mark in ("|", "\t", ";", ",") if start and mark in start[0]), ",")
     fields = _fields(chain(start, every), separator)
@@ -78,10 +78,10 @@ def _nameless(every: Iterator[str], path: Path) -> Iterator[Record]:
 
 
 def _rows(names: list[str], every: Iterator[str], separator: str, is_padded: bool) -> Iterator[Record]:
-    """Rows of columns with names; blanks are part of what travels along, unless the names are padded too."""
+    """Yield rows with a header; blanks are part of carried values, unless the header is padded too."""
     repeated = {name for name in names if name and names.count(name) > 1}
     if repeated:
-        raise InvalidInput(f"the columns {', '.join(sorted(repeated))} are there twice")
+        raise InvalidInput(f"the columns {', '.join(sorted(repeated))} occur twice")
     path = next(number for number, name in enumerate(names) if normal(name) in PATHS)
     stripped = {name for name in names if is_padded or normal(name) in (*PATHS, *IDS) or meaning(name).kind is not Kind.OTHER}
     for number, row in enumerate(_fields(every, separator, len(names), path), 1):
@@ -89,14 +89,14 @@ def _rows(names: list[str], every: Iterator[str], separator: str, is_padded: boo
             yield Record(number, problem=row)
         elif any(field.strip() for field in row):
             if any(field.strip() for field in row[len(names) :]):
-                yield Record(number, problem=f"there are {len(row)} fields, and {len(names)} columns")
+                yield Record(number, problem=f"the row has {len(row)} fields; expected {len(names)}")
             else:
                 pairs = zip_longest(names, row[: len(names)], fillvalue="")
                 yield Record(number, {name: field.strip() if name in stripped else field for name, field in pairs})
 
 
 class _Lines:
-    """Lines for `csv`, which may go back to those after the first of a row."""
+    """Line iterator for `csv` that can go back within the current row."""
 
     def __init__(self, every: Iterator[str]) -> None:
         self._every, self._waiting = every, deque[str]()
@@ -115,7 +115,7 @@ class _Lines:
         return f"{line}\n"
 
     def go_back(self, kept: int) -> None:
-        """Go on after the first `kept` lines of the row, whatever was read since."""
+        """Continue after the first `kept` lines of the row."""
         self._waiting.extendleft(reversed(self.taken[kept:]))
 
     def row(self, reader: Iterator[list[str]]) -> list[str] | None:
@@ -125,11 +125,11 @@ class _Lines:
 
 
 def _fields(every: Iterator[str], separator: str, columns: int | None = None, path: int = 0) -> Iterator[list[str] | str]:
-    """The fields of each row, or what is wrong with it.
+    """Yield the fields of each row, or its error.
 
     Args:
-        columns: How many there are, if known.
-        path: The number of that of paths.
+        columns: Number of columns, if known.
+        path: Index of the path column.
     """
     if separator in UNQUOTED:
         for line in every:
@@ -157,7 +157,7 @@ def _fields(every: Iterator[str], separator: str, columns: int | None = None, pa
 
 
 def _is_unclosed(row: list[str], rows: _Lines, separator: str, columns: int | None, path: int) -> bool:
-    """Tell whether a quotation mark took lines into a row that are rows of their own."""
+    """Tell whether an unclosed quotation mark merged several rows into one."""
     if rows.is_at_end:
         return True
     if len(rows.taken) == 1:
@@ -169,7 +169,7 @@ def _is_unclosed(row: list[str], rows: _Lines, separator: str, columns: int | No
 
 
 def _is_strict(lines: list[str], separator: str) -> bool:
-    """Tell whether quotation marks stand at the ends of fields only."""
+    """Tell whether quotation marks occur only at the ends of fields."""
     try:
         return bool(list(csv.reader((f"{line}\n" for line in lines), delimiter=separator, skipinitialspace=True, strict=True)))
     except csv.Error:
@@ -177,7 +177,7 @@ def _is_strict(lines: list[str], separator: str) -> bool:
 
 
 def _is_row(line: str, separator: str, columns: int, path: int) -> bool:
-    """Tell whether a line within a row names a recording by itself."""
+    """Tell whether a line within a quoted row is a valid row itself."""
     try:
         row = next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])
     except csv.Error:

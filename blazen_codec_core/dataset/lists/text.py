@@ -1,4 +1,4 @@
-"""Text files as lists are: compressed or not, in UTF-8, UTF-16, or an encoding that only file names are in."""
+"""Text files of lists: optionally compressed, in UTF-8 or UTF-16; other bytes are kept as in file names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DECOMPRESSORS: dict[str, Callable[[Path], Any]] = {".gz": gzip.open, ".bz2": bz2
 MAGIC = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ\0": ".xz"}
 MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 LONGEST_LINE = 64 << 20
-"""Characters of a line, or of an element of a JSON array."""
+"""Longest line, or element of a JSON array, in characters."""
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def opened(path: Path) -> Iterator[TextIO]:
     """Open a list. Bytes that are not UTF-8 become surrogates, as in file names.
 
     Raises:
-        CorruptFile: It cannot be read, or is not text.
+        CorruptFile: The file cannot be read, or is not text.
     """
     try:
         with path.open("rb") as plain:
@@ -50,7 +50,7 @@ def lines(text: TextIO, path: Path) -> Iterator[str]:
     """Yield lines without their ends.
 
     Raises:
-        CorruptFile: One is too long to be a line of a list.
+        CorruptFile: A line is too long for a list.
     """
     while line := text.readline(LONGEST_LINE):
         if len(line) >= LONGEST_LINE:

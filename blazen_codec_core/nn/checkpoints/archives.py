@@ -1,4 +1,4 @@
-"""Zip archives as `torch.save` makes them: where each record lies, found before anything of it is read."""
+"""Record offsets in zip archives of `torch.save`, found without reading the records."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import BinaryIO, cast
 from ...errors import WeightsUnavailable
 
 LARGEST_DIRECTORY = 4 << 20
-"""Bytes of an archive's list of records, which is read at once: some 50 000 records."""
+"""Largest central directory in bytes, for about 50 000 records; it is read at once."""
 LOCAL_HEADER = 30
 
 
@@ -20,10 +20,10 @@ class Record:
     """A record in an archive.
 
     Attributes:
-        header: Where it begins in the file.
-        size: In bytes, as it is in the file.
-        inflated: As its reader would have it; another number where it is compressed.
-        is_stored: Whether it is neither compressed nor encrypted.
+        header: Offset of the local header.
+        size: Stored size in bytes.
+        inflated: Uncompressed size in bytes.
+        is_stored: The record is neither compressed nor encrypted.
     """
 
     header: int
@@ -33,7 +33,7 @@ class Record:
 
 
 class _Careful:
-    """A file of which no more is read at once than a directory may have, whatever the file says of itself."""
+    """File wrapper that limits reads to the largest directory, independent of sizes in the file."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -49,10 +49,10 @@ class _Careful:
 
 
 def records(path: Path) -> dict[str, Record]:
-    """The records of an archive by their names; nothing of them is read.
+    """List the records of an archive by name, without reading them.
 
     Raises:
-        WeightsUnavailable: It is damaged, a record is compressed, or they claim more than the file holds.
+        WeightsUnavailable: The archive is damaged, or its records claim more bytes than the file has.
     """
     try:
         with path.open("rb") as file, zipfile.ZipFile(cast(BinaryIO, _Careful(file))) as archive:
@@ -77,7 +77,7 @@ def records(path: Path) -> dict[str, Record]:
 
 
 def check_stored(path: Path, found: dict[str, Record]) -> None:
-    """Raises `WeightsUnavailable` where a record would be larger than it is in the file; PyTorch compresses none."""
+    """Raise `WeightsUnavailable` if a record is compressed, which PyTorch never does."""
     for name, record in found.items():
         if not record.is_stored or record.inflated != record.size:
             raise WeightsUnavailable(
@@ -87,7 +87,7 @@ def check_stored(path: Path, found: dict[str, Record]) -> None:
 
 
 def start_of(file: BinaryIO, record: Record, size: int) -> int:
-    """Offset of a record's first byte in a file of `size` bytes; `ValueError` if the record does not lie within the file."""
+    """Return the offset of a record's data in a file of `size` bytes; raise `ValueError` if it exceeds the file."""
     file.seek(record.header)
     head = file.read(LOCAL_HEADER)
     if len(head) != LOCAL_HEADER or head[:4] != b"PK\x03\x04":

@@ -1,7 +1,7 @@
-"""Checkpoints under their publishers' names and in their layout, to this project's and back.
+"""Conversion of checkpoints between their publishers' names and layouts and this project's.
 
-Names are the plugin's to say. What layouts have in common is here: weight-normalised weights are two factors, convolutions have
-PyTorch's order of axes. Shapes are held against the network's before anything is turned round: axes of length 1 alone may differ.
+Plugins define names. This module handles common layouts: weight-normalized weights are two factors, and convolutions have
+PyTorch's axis order. Shapes are compared with the network's before conversion; only axes of length 1 may differ.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from . import state_dicts
 from .weight_norm import fold, norm
 
 Factors = tuple[str, str]
-"""What the magnitude and the direction of a weight are called."""
+"""Names of the magnitude and the direction of a weight."""
 
 FACTORS: tuple[Factors, ...] = (
     ("weight_g", "weight_v"),
     ("parametrizations.weight.original0", "parametrizations.weight.original1"),
 )
-"""PyTorch's older and newer names."""
+"""PyTorch's old and new names."""
 
 Rules = Sequence[tuple[str, str]]
-"""Patterns and what they become, in the order in which they are applied."""
+"""Patterns and replacements, applied in order."""
 
 BLOCKS: Rules = (
     (r"^encoder\.layers", "encoder.block"),
@@ -35,23 +35,22 @@ BLOCKS: Rules = (
     (r"\.(branch\.)?layers\.", ".block."),
     (r"\.codebook$", ".codebook.weight"),
 )
-"""Networks whose every chain is a `block`, as in the code that many codecs descend from."""
+"""Rules for networks whose chains are called `block`, as in the code that many codecs derive from."""
 
 
 PARTS = ("encoder.", "quantizer.", "decoder.")
-"""Names of every codec's tensors begin with one of these, after the prefix of the model that it is part of."""
+"""Prefixes of every codec's tensors, after the prefix of an enclosing model."""
 WRAPPERS = ("best_state", "state_dict", "model_state_dict", "model", "generator")
-"""Names under which trainers keep a state dict, each of which may hold another."""
+"""Keys under which trainers store a state dict, possibly nested."""
 
 
 def tensors(content: Any, origin: str) -> dict[str, Tensor]:
-    """`state_dicts.tensors` of what a publisher, a trainer, or a model around the codec was saved as.
+    """Extract a codec's state dict from the checkpoint of a publisher, a trainer, or an enclosing model.
 
-    A trainer's names around the state dict are looked through. So is the prefix of a model that the codec is part of; other
-    parts of that model are left out.
+    A trainer's keys and the prefix of an enclosing model are removed. Other parts of that model are dropped.
 
     Raises:
-        WeightsUnavailable: It holds no state dict, several codecs, or NaN.
+        WeightsUnavailable: There is no state dict, or it has several codecs or NaN.
     """
     found = unwrapped(content, origin)
     if isinstance(found, Mapping):
@@ -61,7 +60,7 @@ def tensors(content: Any, origin: str) -> dict[str, Tensor]:
 
 
 def unwrapped(found: Any, origin: str) -> Any:
-    """A state dict without a trainer's names around it; anything else as it is."""
+    """Remove a trainer's keys around a state dict; return anything else unchanged."""
     for _ in WRAPPERS:
         if not isinstance(found, Mapping) or all(isinstance(value, Tensor) for value in found.values()):
             break
@@ -75,7 +74,7 @@ def unwrapped(found: Any, origin: str) -> Any:
 
 
 def codec_prefix(names: Iterable[str], origin: str) -> str:
-    """Start of the names of a codec's tensors, such as `audio_encoder.`; empty where they are not part of another model.
+    """Return the prefix of a codec's tensors, such as `audio_encoder.`; empty if there is no enclosing model.
 
     Raises:
         WeightsUnavailable: There are several codecs.
@@ -92,28 +91,29 @@ def codec_prefix(names: Iterable[str], origin: str) -> str:
 
 
 def names(network: nn.Module, rules: Rules) -> dict[str, str]:
-    """Our names of the network's parameters to the published ones."""
+    """Map this project's parameter names to the published ones."""
     return {ours: rename(ours, rules) for ours, _ in network.named_parameters()}
 
 
 def rename(name: str, rules: Rules) -> str:
-    """One of our names to the published one."""
+    """Convert one of this project's names to the published one."""
     for pattern, replacement in rules:
         name = re.sub(pattern, replacement, name)
     return name
 
 
 def alphas(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors, with the factors of Snake activations as `(1, channels, 1)`."""
+    """Reshape the factors of Snake activations to `(1, channels, 1)`."""
     return {name: tensor.reshape(1, -1, 1) if name.endswith(".alpha") else tensor for name, tensor in state.items()}
 
 
 def to_published(network: nn.Module, names: Mapping[str, str], factors: Factors | None = None) -> dict[str, Tensor]:
-    """The parameters of a network as published.
+    """Convert a network's parameters to the published names and layout.
 
     Args:
-        names: Ours to the published ones.
-        factors: Under which names each convolution's weight is factored; `None` leaves it whole.
+        network: Network.
+        names: Published names by this project's.
+        factors: Names for the factors of each convolution's weight; `None` does not factor.
     """
     state: dict[str, Tensor] = {}
     for ours, name in names.items():
@@ -132,15 +132,17 @@ def to_published(network: nn.Module, names: Mapping[str, str], factors: Factors 
 def from_published(
     network: nn.Module, published: Mapping[str, Tensor], names: Mapping[str, str], origin: str, ignored: str = ""
 ) -> dict[str, Tensor]:
-    """Published tensors under our names, for `state_dicts.load`.
+    """Convert published tensors to this project's names and layout, for `state_dicts.load`.
 
     Args:
-        names: Ours to the published ones.
-        origin: Of the tensors, for messages.
-        ignored: A pattern for published names that the network does not need.
+        network: Network.
+        published: Published tensors.
+        names: Published names by this project's.
+        origin: Origin of the tensors for messages.
+        ignored: Pattern of published names that the network does not need.
 
     Raises:
-        WeightsUnavailable: A name is missing, unknown, or of a shape that cannot be converted.
+        WeightsUnavailable: A tensor is missing, unknown, or has an incompatible shape.
     """
     left = {name: tensor for name, tensor in published.items() if not re.fullmatch(ignored, name)}
 
@@ -163,7 +165,7 @@ def from_published(
             if stem + magnitude in left:
                 g, v = take(stem + magnitude), take(stem + direction)
                 check_shape(stem + magnitude, g.shape, (v.shape[0], *[1] * (v.dim() - 1)) if v.dim() else (1,))
-                check_shape(name, v.shape, shape)  # before as much memory again is taken
+                check_shape(name, v.shape, shape)  # checked before memory is allocated
                 if not bool(norm(v).all()):
                     raise WeightsUnavailable(
                         f"{origin}: {stem}{direction} has a row of zeros, which has no direction: the weight would be NaN. "
@@ -194,7 +196,7 @@ def from_published(
 
 
 def long_axes(shape: Sequence[int]) -> list[int]:
-    """Lengths of the axes that are longer than 1, in their order."""
+    """Return the lengths of axes longer than 1, in order."""
     return [length for length in shape if length != 1]
 
 

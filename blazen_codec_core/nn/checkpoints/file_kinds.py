@@ -1,4 +1,4 @@
-"""Kinds of files found in the place of weights, told by their first bytes, with advice."""
+"""Recognition of weight files, and of files commonly mistaken for them, by magic bytes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .archives import records
 Kind = Literal["safetensors", "pytorch"]
 HEAD = 512
 LARGEST_HEADER = 4 << 20
-"""Bytes of what a safetensors file says of its tensors; some 40 000 of them."""
+"""Largest header of a safetensors file in bytes, for about 40 000 tensors."""
 
 Test = Callable[[bytes], bool]
 OTHERS: tuple[tuple[Test, str], ...] = (
@@ -33,14 +33,14 @@ OTHERS: tuple[tuple[Test, str], ...] = (
     (lambda head: head.startswith(b"\x89HDF"), "is an HDF5 file: take the weights as safetensors or as PyTorch saves them"),
     (lambda head: head.lstrip()[:1] in (b"{", b"["), "is JSON and holds no weights: pass the file beside it, or the folder"),
 )
-"""Files that are often found in the place of weights."""
+"""Tests for files that are commonly mistaken for weights, with advice."""
 
 
 def kind_of(path: Path) -> Kind:
-    """Tell the kind of a file of weights from its content, whatever its suffix.
+    """Determine the kind of a weight file from its content, independent of the suffix.
 
     Raises:
-        WeightsUnavailable: It is something else; the message says what, and what to do.
+        WeightsUnavailable: The file is something else; the message says what, and what to do.
     """
     try:
         with path.open("rb") as file:
@@ -61,13 +61,13 @@ def kind_of(path: Path) -> Kind:
         _check_archive(path)
     elif not head.startswith(PICKLES):
         if path.suffix == ".safetensors":
-            return "safetensors"  # whose reader says what is wrong with it
+            return "safetensors"  # its reader reports the error
         raise WeightsUnavailable(f"{path} is not a file of weights: neither safetensors nor what PyTorch saves")
     return "pytorch"
 
 
 def _check_archive(path: Path) -> None:
-    """Raises `WeightsUnavailable` unless a zip archive is what `torch.save` makes."""
+    """Raise `WeightsUnavailable` unless a zip archive was made by `torch.save`."""
     members = records(path)
     if any(f"/{member}".endswith("/.data/extern_modules") for member in members):
         raise WeightsUnavailable(

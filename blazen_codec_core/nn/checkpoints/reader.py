@@ -1,10 +1,10 @@
-"""Reader of files that `torch.save` wrote, for tensors and plain values only.
+"""Safe reader of `torch.save` files, for tensors and plain values only.
 
-What a file claims is checked before memory is taken for it, and nothing that it names is ever called.
+Claimed sizes are checked before memory is allocated, and nothing that a file names is called.
 
-A checkpoint is a pickle, and the bytes of its storages. In an archive these are records beside the pickle; in files of PyTorch
-before 1.6 they follow it. A storage is made once the file is known to hold as much, and tensors are views of storages, so that
-memory follows the size of the file.
+A checkpoint is a pickle with the bytes of its storages. In an archive these are records beside the pickle; in files of PyTorch
+before 1.6 they follow it. A storage is allocated only if the file is large enough for it, and tensors are views of storages, so
+memory is bounded by the file size.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from ...pickle_machine import Machine, Name, Opaque
 from .archives import Record, check_stored, records, start_of
 
 LARGEST_PICKLE = 16 << 20
-"""Bytes of the pickle, which is all of a checkpoint but its storages."""
+"""Largest pickle in bytes; it has everything but the storages."""
 MOST_VALUES = 1 << 20
-"""In the checkpoint, with those in each other; a pickle can put one into itself."""
+"""Most values in a checkpoint, including nested ones; a pickle can nest a value in itself."""
 DEEPEST = 32
-"""Levels of values in each other."""
+"""Deepest nesting of values."""
 MOST_AXES = 16
 LONGEST_NAME = 500
-"""Characters of a name, which messages repeat."""
+"""Longest name in characters, because messages repeat names."""
 LONGEST_KEY = 8
-"""Parts of a key that is no name. It is hashed whenever it is used, and whole numbers may be made to share their hashes."""
+"""Most parts of a tuple key. Keys are hashed at each use, and integers can be crafted to collide."""
 LEGACY = (0x1950A86A20F9469CFC6C, 1001)
-"""What files that are no archives begin with: two pickles of a number, and the one of a system's sizes."""
+"""Values of the first two pickles of legacy files; a third describes the system."""
 REBUILDS = "torch._utils _rebuild_"
 STORED = {f"{REBUILDS}tensor", f"{REBUILDS}tensor_v2", f"{REBUILDS}tensor_v3"}
 WRAPPED = {f"{REBUILDS}parameter", f"{REBUILDS}parameter_with_state"}
@@ -79,29 +79,29 @@ PLAIN = {
     "torch.nn.parameter Buffer",
     *(f"torch {name}" for name in ("per_tensor_affine", "per_tensor_symmetric", "per_channel_affine", "per_channel_symmetric")),
 }
-"""Names that say what a tensor is, and make nothing."""
+"""Names of types and properties of tensors, which make no objects."""
 
 
 @dataclass(frozen=True)
 class OddTensor:
-    """A tensor that no weights are; nothing is made of it."""
+    """Placeholder for a tensor of an unsupported kind."""
 
     kind: str
 
 
 @dataclass(frozen=True)
 class Storage:
-    """Bytes that a checkpoint keeps outside its pickle, in the type that it says."""
+    """Bytes of a storage, with its declared type."""
 
     held: Tensor
     dtype: torch.dtype
 
 
 class _Store:
-    """The storages of a file, made as the pickle asks for them and filled once it has been read.
+    """The storages of a file, allocated as the pickle refers to them and filled afterwards.
 
     Args:
-        room: Bytes of the file, which all storages together must fit in.
+        room: File size in bytes, which limits the total size of the storages.
     """
 
     def __init__(self, room: int) -> None:
@@ -109,7 +109,7 @@ class _Store:
         self.held: dict[str, Tensor] = {}
 
     def ask(self, key: str, count: int) -> Tensor:
-        """A storage of so many bytes, which the file has to have room for."""
+        """Return the storage `key` of `count` bytes; raise `ValueError` if the file is too small."""
         if key not in self.held:
             self._room -= count
             if self._room < 0:
@@ -127,7 +127,7 @@ def _fill(file: BinaryIO, start: int, storage: Tensor) -> None:
 
 
 class TensorMachine(Machine):
-    """A machine that knows what PyTorch says of tensors."""
+    """Pickle interpreter for PyTorch's tensors."""
 
     names: ClassVar[Collection[str]] = {
         *STORED,
@@ -151,11 +151,11 @@ class TensorMachine(Machine):
         self._copied = 0
 
     def unknown(self, text: str) -> Name:
-        """Taken as it is: what it makes is opaque, and lies beside the weights at best."""
+        """Accept an unknown name; what it makes is opaque."""
         return Name(text)
 
     def copied(self, values: Any, each: int) -> Any:
-        """Values of which a second copy is made, of so many bytes each: a pickle can ask for the same ones a million times."""
+        """Account for copies of values of `each` bytes, because a pickle can request the same copy a million times."""
         self._copied += each * len(values)
         if self._copied > LARGEST_PICKLE:
             raise ValueError(f"what it makes of values takes more than {LARGEST_PICKLE} bytes")
@@ -195,7 +195,7 @@ class TensorMachine(Machine):
         return super().make(name, arguments) if name in self.names else Opaque(name)
 
     def change(self, target: Any, state: Any) -> None:
-        """Nothing that a state dict says beside its tensors is taken."""
+        """Ignore the attributes of a state dict; only its tensors are used."""
         if not isinstance(target, OrderedDict) or not isinstance(state, dict):
             super().change(target, state)
 
@@ -212,7 +212,7 @@ class TensorMachine(Machine):
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *more: Any) -> Tensor | OddTensor:
-    """A view of a storage. `more` may hold its type, where the storage has none, and marks such as conjugation."""
+    """Make a view of a storage. `more` may have a type, for untyped storages, and flags such as conjugation."""
     if not isinstance(storage, Storage) or not _is_count(offset):
         raise ValueError("a tensor is not as PyTorch says one")
     dtype = storage.dtype
@@ -248,8 +248,8 @@ def read(path: Path) -> Any:
     """Read a checkpoint of tensors and plain values.
 
     Raises:
-        WeightsUnavailable: It is an archive that is damaged or compressed.
-        ValueError: It is damaged, claims more than it holds, or holds anything else.
+        WeightsUnavailable: The archive is damaged or compressed.
+        ValueError: The file is damaged, claims more than it has, or has other objects.
     """
     with path.open("rb") as file:
         is_archive = file.read(2) == b"PK"
@@ -309,13 +309,13 @@ def _of_legacy(path: Path) -> Any:
         if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or sorted(keys) != sorted(store.held):
             raise ValueError("its list of storages does not fit its tensors")
         for key in keys:
-            _fill(file, place + 8, store.held[key])  # behind the number of values
+            _fill(file, place + 8, store.held[key])  # after the number of values
             place += 8 + len(store.held[key])
     return found
 
 
 def _check_plain(found: Any) -> None:
-    """Raises `ValueError` where values are in each other so often that walking through them would not end."""
+    """Raise `ValueError` if values are nested so deeply or often that traversing them would not end."""
     level, count = [found], 0
     for _ in range(DEEPEST):
         nested = [own.values() if isinstance(own, dict) else own for own in level if isinstance(own, dict | list | tuple)]

@@ -1,4 +1,4 @@
-"""Reading weights, and nothing but weights, from files."""
+"""Validated reading of state dicts and configs, and loading into networks."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from . import reader
 from .file_kinds import kind_of
 
 LARGEST_CONFIG = 1 << 20
-"""Bytes of a config."""
+"""Largest config in bytes."""
 SHARED = 4
-"""Times that a storage may be held by tensors, each of which is converted by itself."""
+"""Most tensors that may share a storage, because each is converted separately."""
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-"""Types that weights are published in."""
+"""Supported types of weights."""
 
 
 def read(path: Path) -> Any:
-    """Contents of a `.safetensors` file or a PyTorch checkpoint; no code in it is ever run, and memory follows its size.
+    """Read a `.safetensors` file or a PyTorch checkpoint, without running code, in memory bounded by its size.
 
     Raises:
-        WeightsUnavailable: It cannot be read, is another kind of file, or holds more than plain data.
+        WeightsUnavailable: The file cannot be read, has another format, or has objects other than plain data.
     """
     kind = kind_of(path)
     try:
@@ -41,13 +41,13 @@ def read(path: Path) -> Any:
         return found
     except CodecError:
         raise
-    except Exception as error:  # what a damaged file makes the readers raise is not limited to what they document
+    except Exception as error:  # readers raise undocumented errors for damaged files
         raise WeightsUnavailable(f"{path} is not a file of weights: {reason(error)}") from error
 
 
 @contextmanager
 def reading(origin: str) -> Iterator[None]:
-    """Makes whatever goes wrong with a file's contents `WeightsUnavailable`."""
+    """Convert errors about a file's content to `WeightsUnavailable`."""
     try:
         yield
     except CodecError:
@@ -57,10 +57,10 @@ def reading(origin: str) -> Iterator[None]:
 
 
 def tensors(found: Any, origin: str) -> dict[str, Tensor]:
-    """The state dict in `found`, in float32 where it is floating point; `origin` is where it was found, for messages.
+    """Return the state dict in `found`, with floating-point tensors in float32; `origin` is for messages.
 
     Raises:
-        WeightsUnavailable: It is something else, or holds NaN.
+        WeightsUnavailable: `found` is not a state dict, or has NaN.
     """
     if isinstance(found, Mapping) and (opaque := next((v for v in found.values() if isinstance(v, Opaque)), None)):
         raise WeightsUnavailable(
@@ -81,7 +81,7 @@ def tensors(found: Any, origin: str) -> dict[str, Tensor]:
 
 
 def _odd(tensor: Tensor | reader.OddTensor) -> str | None:
-    """Describe a tensor that holds no plain values; `None` if it holds them."""
+    """Describe a tensor without plain values; `None` for plain tensors."""
     if isinstance(tensor, reader.OddTensor):
         return tensor.kind
     if tensor.is_nested:
@@ -90,7 +90,7 @@ def _odd(tensor: Tensor | reader.OddTensor) -> str | None:
 
 
 def check_held(state: Mapping[Any, Tensor], origin: str) -> None:
-    """Raises `WeightsUnavailable` where tensors claim more values than their storages hold; converted, each has all of them."""
+    """Raise `WeightsUnavailable` if tensors claim more values than their storages have; conversion would allocate them all."""
     left: dict[int, int] = {}
     for name, tensor in state.items():
         if tensor.layout != torch.strided:
@@ -110,12 +110,12 @@ def check_held(state: Mapping[Any, Tensor], origin: str) -> None:
 
 
 def is_weight(tensor: Tensor) -> bool:
-    """Tell whether a tensor is of a type that weights are published in, and not sparse."""
+    """Tell whether a tensor is dense and has a supported type of weights."""
     return tensor.dtype in FLOATS and tensor.layout == torch.strided
 
 
 def check_weight(name: str, tensor: Tensor, origin: str) -> None:
-    """Raises `WeightsUnavailable` unless a tensor is of a type that weights are published in."""
+    """Raise `WeightsUnavailable` unless a tensor is dense and has a supported type."""
     if not is_weight(tensor):
         kind = str(tensor.dtype if tensor.layout == torch.strided else tensor.layout).removeprefix("torch.")
         raise WeightsUnavailable(
@@ -127,12 +127,12 @@ def read_config(path: Path) -> Any:
     """Read a published `config.json`.
 
     Raises:
-        WeightsUnavailable: It cannot be read, is no JSON, or is nested too deeply.
+        WeightsUnavailable: The file cannot be read, is not JSON, or exceeds a limit.
     """
     try:
         if (size := path.stat().st_size) > LARGEST_CONFIG:
             raise WeightsUnavailable(f"{path} has {size} bytes, and configs of {LARGEST_CONFIG} at most are read: fetch it again")
-        return parse(path.read_bytes())  # of bytes, with or without a mark of their order
+        return parse(path.read_bytes())  # bytes, with or without a byte order mark
     except OSError as error:
         raise WeightsUnavailable(f"{path} cannot be read: {error.strerror or error}") from error
     except NotJson as error:
@@ -140,10 +140,10 @@ def read_config(path: Path) -> Any:
 
 
 def load(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
-    """Fills a network, every parameter and nothing else.
+    """Load a state dict into a network; all parameters must match.
 
     Raises:
-        WeightsUnavailable: Names or shapes do not fit; the message says which.
+        WeightsUnavailable: Names or shapes differ; the message says which.
     """
     wanted = dict(network.state_dict())
     missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())

@@ -1,4 +1,4 @@
-"""Weight normalisation (Salimans & Kingma 2016): `weight = g * v / |v|`, folded when weights are loaded."""
+"""Weight normalization (Salimans & Kingma 2016): `weight = g * v / |v|`, folded at loading."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from torch import Tensor
 
 
 def norm(v: Tensor) -> Tensor:
-    """The norm of each slice along the first axis, with the other axes kept at length 1."""
+    """Return the norm of each slice along the first axis; other axes have length 1."""
     norms: Tensor = torch.linalg.vector_norm(v.flatten(1), dim=1)
     return norms.reshape(-1, *[1] * (v.dim() - 1))
 
 
 def fold(g: Tensor, v: Tensor) -> Tensor:
-    """The weight that a magnitude and a direction stand for."""
+    """Compute the weight from its magnitude and direction."""
     return v * (g / norm(v))

@@ -16,7 +16,8 @@ from .base import Layer, Pointwise
 
 class Snake(Pointwise):
     """`x + sin(alpha x)^2 / alpha` with an alpha a channel (Ziyin et al. 2020, "Neural networks fail to learn periodic
-    functions and how to fix it")."""
+    functions and how to fix it").
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -51,7 +52,8 @@ class Snake(Pointwise):
 
 class ELU(Pointwise):
     """`x` where it is positive, `exp(x) - 1` where it is not (Clevert et al. 2016, "Fast and accurate deep network learning
-    by exponential linear units")."""
+    by exponential linear units").
+    """
 
     def step(self, x: Tensor, state: Any, last: bool) -> Tensor:
         return F.elu(x) if torch.is_grad_enabled() else super().step(x, state, last)

@@ -1,1 +1,1 @@
-"""DAC for blazen-codec. Everything is reached through `blazen_codec_core.load`."""
+"""DAC for blazen-codec. Use it through `blazen_codec_core.load`."""

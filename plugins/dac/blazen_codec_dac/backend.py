@@ -1,4 +1,4 @@
-"""The trait for DAC."""
+"""DAC's backend."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .specs import DacArchitecture, DacSpec, custom
 
 
 class DacBackend(TorchCodecBackend):
-    """DAC on this project's layers."""
+    """DAC with this project's layers."""
 
     tile_decoder = DacDecoderSession
 
@@ -36,7 +36,7 @@ class DacBackend(TorchCodecBackend):
 
     @classmethod
     def described_by(cls, found: WeightFile) -> tuple[Any, str]:
-        """The settings in the file itself, as the authors' trainer saves it, or those in the config beside it."""
+        """Read the settings from the file, as saved by the authors' trainer, or from the config beside it."""
         if found.path.suffix != ".safetensors" and (settings := own_settings(state_dicts.read(found.path))) is not None:
             return settings, str(found.path)
         return super().described_by(found)

@@ -1,4 +1,4 @@
-"""The published checkpoints' names, to ours and back: the authors' own, and those of the Hub."""
+"""Conversion between this project's parameter names and the published ones, of the authors and the Hub."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from blazen_codec_core.nn.checkpoints import conversion
 from .specs import DacSpec
 
 STATE, METADATA, SETTINGS = "state_dict", "metadata", "kwargs"
-"""What the authors' files hold: the weights, and in the metadata the settings of the model."""
+"""Content of the authors' files: weights, and metadata with the settings."""
 
 
 def hub_rules(spec: DacSpec) -> conversion.Rules:
-    """Our names to the Hub's, whose layers are numbered by kind and from one."""
+    """Rules for the Hub's names, which number layers by kind and from one."""
     last = len(spec.architecture.encoder_rates) + 1
     unit = r"layers\.{}\.branch\.layers\.{}\."
     units = [
@@ -42,26 +42,26 @@ def hub_rules(spec: DacSpec) -> conversion.Rules:
 
 
 def to_published(network: nn.Module, *, weight_norm: bool = True) -> dict[str, Tensor]:
-    """The network's weights as the authors lay them out; without `weight_norm`, each weight whole in place of its two factors."""
+    """Convert a network's weights to the authors' layout; without `weight_norm`, weights are not factored."""
     names = conversion.names(network, conversion.BLOCKS)
     return conversion.alphas(conversion.to_published(network, names, conversion.FACTORS[0] if weight_norm else None))
 
 
 def own_settings(content: Any) -> Mapping[str, Any] | None:
-    """The settings that a file of the authors' says; `None` where there are none."""
+    """Return the settings in a file of the authors; `None` if it has none."""
     metadata = content.get(METADATA) if isinstance(content, Mapping) else None
     settings = metadata.get(SETTINGS) if isinstance(metadata, Mapping) else None
     return settings if isinstance(settings, Mapping) else None
 
 
 def from_published(spec: DacSpec, network: nn.Module, content: Any, origin: str, *, described: bool = False) -> dict[str, Tensor]:
-    """Convert a published file of either layout to our names; weights may be factored or whole.
+    """Convert a published file of either layout to this project's names; weights may be factored or whole.
 
     Args:
-        described: Whether the settings are known from a config, so that the file itself need not say them.
+        described: The settings are known from a config, so the file need not have them.
 
     Raises:
-        WeightsUnavailable: It is of another model, or a name is missing, unknown, or of a shape that cannot be converted.
+        WeightsUnavailable: The file has another model, or a tensor is missing, unknown, or has an incompatible shape.
     """
     if isinstance(content, Mapping) and STATE in content:
         settings = own_settings(content)

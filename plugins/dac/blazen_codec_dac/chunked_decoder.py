@@ -1,4 +1,4 @@
-"""Decoding of tokens that were coded window by window; see `chunks`."""
+"""Decoding of tokens that were encoded in windows; see `chunks`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .network import decoder
 
 @dataclass
 class WindowState(State):
-    """State of a stream: its place in the current window, and the state of the decoder there."""
+    """State of a stream: its position in the current window, and the decoder's state."""
 
     setup: StreamSetup
     decoder: State
@@ -27,7 +27,7 @@ class WindowState(State):
 
 
 class WindowPlayer:
-    """A network that decodes window by window; see `blazen_codec_core.torch_backend.sessions.TokenPlayer`."""
+    """A network that decodes in windows; see `blazen_codec_core.torch_backend.sessions.TokenPlayer`."""
 
     def __init__(self, network: CodecNetwork, windows: Windows) -> None:
         self._latent, self._windows = network.latent, windows
@@ -37,7 +37,7 @@ class WindowPlayer:
         return WindowState(setup, self._decoder.init_state(setup))
 
     def decode_step(self, indices: Sequence[Tensor], state: WindowState, last: bool) -> Tensor:
-        """The next frames; where a window ends the decoder ends, and begins anew."""
+        """Decode the next frames; the decoder is finished and restarted at the end of each window."""
         frames, at = indices[0].shape[1], 0
         made = [state.setup.zeros(0, 1)]
         while at < frames or (last and state.frames):
@@ -59,7 +59,7 @@ class WindowPlayer:
 
 
 def alone(network: CodecNetwork, windows: Windows) -> Layer:
-    """The network's decoder as the authors' tool runs it on a window, with the same weights."""
+    """Return the decoder as the authors' tool runs it on a window, sharing weights."""
     with torch.device("meta"):
         twin = decoder(windows.architecture, padded=windows.padded, mirrored=False)
     twin.load_state_dict(network.decoder.state_dict(), assign=True)
@@ -73,7 +73,7 @@ def _convolutions(layer: Layer) -> list[ConvBase]:
 
 
 class DacDecoderSession(TileDecoderSession):
-    """A session that decodes tokens as they say they were coded."""
+    """Decoder session that handles tokens with and without windows."""
 
     def _begin(self, tokens: CodecTokens) -> None:
         spec: Any = self._backend.spec

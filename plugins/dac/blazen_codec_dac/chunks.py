@@ -1,5 +1,7 @@
-"""Tokens of the authors' own tool, which codes long audio window by window: each window is decoded as a signal of its own, with
-padding or without, and what comes out is laid end to end. Imports no torch."""
+"""Windows in which the authors' tool encodes long audio. Imports no torch.
+
+Each window is decoded as a separate signal, with or without padding, and the results are concatenated.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from .specs import WINDOW_FRAMES, WINDOW_PADDED, DacArchitecture, DacSpec
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows of `frames` frames that tokens are cut into, padded or not; the last may be shorter."""
+    """Segmentation of tokens into windows of `frames` frames, padded or not; the last may be shorter."""
 
     architecture: DacArchitecture
     frames: int
@@ -20,10 +22,10 @@ class Windows:
 
     @classmethod
     def of(cls, spec: DacSpec, tokens: CodecTokens) -> Windows | None:
-        """Windows that the tokens say they are cut into; `None` if they are of one signal.
+        """Return the windows of tokens; `None` if they are a single signal.
 
         Raises:
-            InvalidTokens: They say what no windows can be.
+            InvalidTokens: The tokens' window parameters are invalid.
         """
         if not tokens.extra:
             return None
@@ -36,9 +38,9 @@ class Windows:
         return cls(spec.architecture, frames, padded)
 
     def samples(self, frames: int) -> int:
-        """Number of samples that are decoded from `frames` frames in all.
+        """Return the number of samples decoded from `frames` frames.
 
-        Windows that are too short to be decoded without padding make none.
+        Windows that are too short for decoding without padding yield no samples.
         """
         whole, rest = divmod(frames, self.frames)
         counts = ((whole, self.frames), (1, rest) if rest else (0, 0))

@@ -1,12 +1,12 @@
-"""The authors' own files, `.dac`: what `numpy.save` writes of a dictionary, which is a pickle. It is read without unpickling.
+"""The authors' `.dac` files: a dictionary written by `numpy.save`, which is a pickle. It is read without unpickling.
 
     {"codes": uint16 (channels, codebooks, frames),
      "metadata": {"input_db": float32 (1,), "original_length", "sample_rate", "chunk_length", "channels": integers,
                   "padding": bool, "dac_version": "1.0.0"}}
 
-Length and rate are those of the recording, before it was resampled. `input_db` is its loudness, and their tool brings every
-channel that it decodes to that; files written here have one for each channel, which it understands as well. The frames are in
-windows of `chunk_length`, each coded as a signal of its own, with padding or without. Which model it is of a file does not say.
+Length and rate are those of the recording before resampling. `input_db` is its loudness, to which the authors' tool normalizes
+every decoded channel; files written here have one value per channel, which the tool supports. The frames are in windows of
+`chunk_length`, encoded as separate signals, with or without padding. Files do not name the model.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Count = Annotated[int, Field(strict=True, gt=0, lt=2**40)]
 
 
 class Metadata(BaseModel):
-    """Metadata of the recording in the file; the names are the format's."""
+    """Metadata in the file, with the format's names."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -116,7 +116,7 @@ class DacFormat(TokenFormat):
         return self._specs[name] if name else None
 
     def _likeliest(self, codes: NDArray[Any], metadata: Metadata) -> DacSpec:
-        """The first model that makes enough of the codes; none has too few frames for the ones of lower rates that follow it."""
+        """Choose the first model that yields enough samples; models are sorted by decreasing rate."""
         reasons = {}
         for spec in self._specs.values():
             if not (why := _misfit(spec, codes, metadata)):
@@ -126,7 +126,7 @@ class DacFormat(TokenFormat):
 
 
 def _artifacts(data: bytes) -> tuple[NDArray[Any], Metadata]:
-    """Read the codes and metadata of a file, of plain types and shapes that fit together."""
+    """Read the codes and metadata of a file, and check their types and shapes."""
     found = restricted_unpickler.load(_pickled(data))
     found = found.items[0] if isinstance(found, restricted_unpickler.Array) and found.items else None
     if not isinstance(found, dict) or found.keys() != {"codes", "metadata"} or not isinstance(found["metadata"], dict):
@@ -148,7 +148,7 @@ def _artifacts(data: bytes) -> tuple[NDArray[Any], Metadata]:
 
 
 def _pickled(data: bytes) -> bytes:
-    """The pickle that follows NumPy's own header, of which there is one form for a single object."""
+    """Return the pickle after NumPy's header, which has a fixed form for a single object."""
     start = len(HEAD) + 2
     end = start + int.from_bytes(data[len(HEAD) : start], "little")
     if not data.startswith(HEAD) or data[start:end].strip() != ONE_OBJECT:
@@ -157,14 +157,14 @@ def _pickled(data: bytes) -> bytes:
 
 
 def _windows(spec: DacSpec, codes: NDArray[Any], metadata: Metadata) -> Windows | None:
-    """Windows that the codes are cut into; `None` if they are of one signal."""
+    """Return the windows of the codes; `None` if they are a single signal."""
     if metadata.padding and metadata.chunk_length >= codes.shape[2]:
         return None
     return Windows(spec.architecture, metadata.chunk_length, metadata.padding)
 
 
 def _misfit(spec: DacSpec, codes: NDArray[Any], metadata: Metadata) -> str:
-    """Reason that the codes cannot be of this model; empty if they can."""
+    """Return the reason why the codes cannot be of a model; empty if they can."""
     books, frames = codes.shape[1:]
     if books > spec.num_codebooks:
         return f"it has {books} codebooks, not {spec.codebook_numbers}"
@@ -190,7 +190,7 @@ def _tokens(spec: DacSpec, codes: NDArray[Any], metadata: Metadata) -> CodecToke
 
 
 def _loudness(spec: DacSpec, tokens: CodecTokens, asked: str | None, loading: LoadOptions | None) -> tuple[float, ...]:
-    """Loudness in LUFS of each channel to which the authors' tool must bring its decoded audio, to match that of these tokens."""
+    """Return the loudness per channel in LUFS to which the authors' tool must normalize its output to match these tokens."""
     if asked is not None:
         try:
             level = float(asked)

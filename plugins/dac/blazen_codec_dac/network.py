@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 TILED = Tiling(slice(3, None), 1024)
-"""The last blocks of the decoder, where a tile of tokens has become so long that its half is as fast and takes less memory."""
+"""Tiling of the decoder's last blocks, where half a tile is as fast and takes less memory."""
 
 
 class DacNetwork(CodecNetwork):
@@ -41,7 +41,7 @@ class DacNetwork(CodecNetwork):
 
 
 def encoder(a: DacArchitecture) -> Sequential:
-    """Audio `(batch, samples, 1)` to the latent `(batch, samples / hop, latent)`."""
+    """Encoder from audio `(batch, samples, 1)` to the latent `(batch, samples / hop, latent)`."""
     channels = a.encoder_dim
     layers: list[Layer] = [Conv1d(1, channels, 7, padding=3)]
     for stride in a.encoder_rates:
@@ -51,13 +51,13 @@ def encoder(a: DacArchitecture) -> Sequential:
 
 
 def decoder(a: DacArchitecture, *, padded: bool = True, mirrored: bool = True) -> Sequential:
-    """The latent `(batch, frames, latent)` to audio `(batch, frames * hop, 1)`.
+    """Decoder from the latent `(batch, frames, latent)` to audio `(batch, frames * hop, 1)`.
 
-    The published models make a few samples less where a stride is odd; the missing ones continue the signal as its mirror image.
+    With odd strides, the published models yield a few samples less; these are filled by mirroring the signal.
 
     Args:
-        padded: Whether the signal goes on as zeros before its start and after its end.
-        mirrored: Whether missing samples are made; without, it is `DacArchitecture.window_samples` that come out.
+        padded: Pad the signal with zeros at both ends.
+        mirrored: Fill missing samples. Otherwise the output has `DacArchitecture.window_samples` samples.
     """
     channels = a.decoder_dim
     layers: list[Layer] = [Conv1d(a.latent_channels, channels, 7, padding=3 if padded else 0)]

@@ -1,5 +1,4 @@
-"""Reading what `numpy.save` pickles of a dictionary of arrays and plain values, and nothing else: on a machine that knows how to
-make plain values, and what NumPy says of an array."""
+"""Safe reader for dictionaries of arrays and plain values pickled by `numpy.save`, based on the safe pickle interpreter."""
 
 from __future__ import annotations
 
@@ -14,12 +13,12 @@ ARRAY_MAKERS = {"numpy.core.multiarray _reconstruct", "numpy._core.multiarray _r
 SCALAR_MAKERS = {"numpy.core.multiarray scalar", "numpy._core.multiarray scalar"}
 ARRAY, DTYPE = "numpy ndarray", "numpy dtype"
 NAMES = {*ARRAY_MAKERS, *SCALAR_MAKERS, ARRAY, DTYPE}
-"""All that such pickles name."""
+"""Globals that such pickles name."""
 
 
 @dataclass
 class Dtype:
-    """A NumPy dtype in the making."""
+    """A NumPy dtype under construction."""
 
     kind: str
     order: str = "|"
@@ -44,7 +43,7 @@ class Dtype:
 
 @dataclass
 class Array:
-    """A NumPy array in the making; `items` are its objects, where it is of objects."""
+    """A NumPy array under construction; `items` has the elements of an object array."""
 
     values: Any = None
     items: list[Any] = field(default_factory=list)
@@ -72,7 +71,7 @@ class Array:
 
 
 class NumpyMachine(Machine):
-    """A machine that knows arrays."""
+    """Pickle interpreter for NumPy arrays."""
 
     names = NAMES
 
@@ -86,7 +85,7 @@ class NumpyMachine(Machine):
 
 
 def made(name: str, arguments: tuple[Any, ...]) -> Any:
-    """Make what NumPy would make of these arguments, for plain values only."""
+    """Build the NumPy array, for plain values only."""
     if name == DTYPE and arguments and isinstance(arguments[0], str):
         return Dtype(arguments[0])
     if name in ARRAY_MAKERS and len(arguments) == 3 and arguments[0] == Name(ARRAY):
@@ -100,10 +99,10 @@ def made(name: str, arguments: tuple[Any, ...]) -> Any:
 
 
 def load(data: bytes) -> Any:
-    """Read a pickle of a dictionary, with its arrays as NumPy's.
+    """Read a pickled dictionary with NumPy arrays.
 
     Raises:
-        ValueError: It is broken off, is followed by something else, or holds or asks for anything else.
+        ValueError: The pickle is truncated, has trailing data, or needs anything but arrays and plain values.
     """
     found, end = NumpyMachine().run(data)
     if end != len(data):

@@ -24,18 +24,18 @@ HUB = {
     "decoder_rates": "upsampling_ratios",
     "n_codebooks": "num_codebooks",
 }
-"""Names in the authors' checkpoints, and in the Hub's configs where they are others; Parler's `num_codebooks` included."""
+"""Names of settings in the authors' checkpoints, with those in the Hub's configs, including Parler's `num_codebooks`."""
 HUB_RATE = 16_000
-"""The sample rate of a config for transformers that says none."""
+"""Default sample rate of configs for transformers, in Hz."""
 
 
 def _named(authors: str, **fields: Any) -> Any:
-    """A field by its name in the authors' checkpoints, and in the Hub's configs."""
+    """Field with its names in the authors' checkpoints and the Hub's configs."""
     return Field(validation_alias=AliasChoices(authors, HUB[authors]), **fields)
 
 
 class DacArchitecture(ConvCodecArchitecture):
-    """Settings that decide a model's shape; the names are those of the authors' checkpoints, and so are the defaults."""
+    """Settings of a model, with the names and defaults of the authors' checkpoints."""
 
     model_types: ClassVar[Collection[str]] = ("dac", "dac_on_the_hub")
     silent: ClassVar[frozenset[str]] = frozenset(
@@ -61,7 +61,7 @@ class DacArchitecture(ConvCodecArchitecture):
 
     @classmethod
     def completed(cls, described: Mapping[str, Any], names: Names) -> Mapping[str, Any]:
-        """Complete a config with the settings that follow from others; if it says them itself, they must agree."""
+        """Add derived settings to a config; if it already has them, they must agree."""
         settings = dict(described)
         for authors, hub in HUB.items():
             if authors not in settings or hub not in settings:
@@ -85,9 +85,9 @@ class DacArchitecture(ConvCodecArchitecture):
 
     @model_validator(mode="after")
     def _whole(self) -> DacArchitecture:
-        """Check that the settings fit together, and fill in the latent's size where it follows from the encoder.
+        """Check that settings are consistent, and derive the latent size from the encoder.
 
-        Equal sizes of codebooks become one size.
+        Convert a list of equal codebook sizes to one size.
         """
         self.check_rates()
         if isinstance(self.codebook_dim, tuple):
@@ -100,15 +100,15 @@ class DacArchitecture(ConvCodecArchitecture):
 
     @property
     def code_channels(self) -> tuple[int, ...]:
-        """Channels of each codebook's own space."""
+        """Dimension of each codebook."""
         sizes = self.codebook_dim
         return sizes if isinstance(sizes, tuple) else (sizes,) * self.n_codebooks
 
     def window_samples(self, frames: int, *, padded: bool) -> int:
-        """Number of samples that the decoder itself makes of `frames` frames.
+        """Return the number of samples that the decoder yields for `frames` frames.
 
-        With padding, a transposed convolution of odd stride makes one sample less than its stride for each frame. Without, there
-        may be none, which is 0 or less.
+        With padding, a transposed convolution of odd stride yields one sample less. Without padding, the result may be 0 or
+        negative, which means no samples.
         """
         if padded:
             for stride in self.decoder_rates:
@@ -122,7 +122,7 @@ class DacArchitecture(ConvCodecArchitecture):
 
     @property
     def missing_samples(self) -> int:
-        """Number of samples by which the decoder falls short of whole frames."""
+        """Number of samples that the decoder is short of whole frames."""
         return self.hop_length - self.window_samples(1, padded=True)
 
 
@@ -133,15 +133,14 @@ class DacSpec(CodecSpec):
 
 
 FILE_NAMES = ("weights.pth", "dac/weights.pth")
-"""How the authors' trainer calls what it saves."""
+"""File names of the authors' trainer."""
 RELEASES = "https://github.com/descriptinc/descript-audio-codec/releases/download/"
 WINDOW_FRAMES, WINDOW_PADDED = "window_frames", "window_padded"
-"""What tokens say that were coded window by window, by the authors' own tool: how many frames each has, and whether it was padded
-as a signal of its own."""
+"""Token extras for windows of the authors' tool: frames per window, and whether each window was padded."""
 
 
 def _spec(name: str, architecture: DacArchitecture, **fields: Any) -> DacSpec:
-    """A row of the table below, with what follows from the architecture filled in."""
+    """Make a spec with the fields that follow from the architecture."""
     a = architecture
     return DacSpec(
         api_version=1,
@@ -166,12 +165,12 @@ def _spec(name: str, architecture: DacArchitecture, **fields: Any) -> DacSpec:
 def _published(
     name: str, architecture: DacArchitecture, file: str, tag: str, kind: str, *, hub: str | None, **fields: Any
 ) -> DacSpec:
-    """A row for a model of the authors'.
+    """Make the spec of a published model.
 
     Args:
-        tag: Of the release that has the file.
-        kind: How the authors call the model in the name of the file that they keep.
-        hub: The commit of the Hub's repository that has it as well, as safetensors; `None` if none has.
+        tag: Tag of the release with the file.
+        kind: Model name in the authors' cached file.
+        hub: Commit of the Hub repository that has it as safetensors; `None` if there is none.
     """
     repo = f"descript/{name}"
     return _spec(
@@ -256,7 +255,7 @@ AUTHORS = (
         tile_frames=50,
     ),
 )
-"""The published models, whose files the authors' own format is for."""
+"""The published models, which the authors' file format supports."""
 
 SPECS = (
     *AUTHORS,
@@ -271,5 +270,5 @@ SPECS = (
 
 
 def custom(architecture: DacArchitecture, **fields: Any) -> DacSpec:
-    """A row for a model of other settings; the fields name it and say where its weights are."""
+    """Make the spec of a model with other settings; `fields` has its name and weights."""
     return _spec(architecture=architecture, tile_frames=architecture.tile_frames(architecture.sample_rate), **fields)

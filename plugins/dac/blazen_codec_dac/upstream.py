@@ -1,5 +1,7 @@
-"""DAC on its authors' own package, behind the same trait: the oracle that ours is held to. Needs the extra `upstream`, or of what
-that brings only `descript-audio-codec` itself with argbind, einops and tqdm."""
+"""DAC on its authors' package behind the trait, as the reference for tests.
+
+Needs the extra `upstream`, or at least `descript-audio-codec` with argbind, einops and tqdm.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ from .specs import DacArchitecture
 
 
 class Model(nn.Module):
-    """Base class of the authors' models, without the loading and saving."""
+    """Stand-in for the base class of the authors' models, without loading and saving."""
 
     INTERN: ClassVar[list[str]] = []
     EXTERN: ClassVar[list[str]] = []
@@ -36,7 +38,7 @@ class Model(nn.Module):
 NETWORKS = types.SimpleNamespace(BaseModel=Model, Accelerator=type("Accelerator", (), {}))
 SIGNALS = {name: type(name, (), {}) for name in ("AudioSignal", "STFTParams")}
 AUDIOTOOLS = {"torchaudio": {}, "audiotools": {**SIGNALS, "ml": NETWORKS}, "audiotools.ml": vars(NETWORKS)}
-"""What they import of audiotools, which brings the ninety packages; their networks need no more of it than a base class."""
+"""Stand-ins for imports of audiotools, which depends on ninety packages; the networks need only a base class."""
 
 try:
     with stand_ins(AUDIOTOOLS):
@@ -49,7 +51,7 @@ except ImportError as error:
 
 
 def model(architecture: DacArchitecture) -> Any:
-    """Their model of this shape, with weights of its own."""
+    """Build the authors' model for an architecture, with random weights."""
     settings = {name: list(v) if isinstance(v, tuple) else v for name, v in architecture.model_dump().items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # their use of torch.nn.utils.weight_norm
@@ -57,7 +59,7 @@ def model(architecture: DacArchitecture) -> Any:
 
 
 class UpstreamDacBackend(UpstreamBackend, DacBackend):
-    """DAC as its authors wrote it; samples that their decoder does not make are made as ours are."""
+    """DAC on the authors' package; samples that its decoder does not yield are filled as in the native engine."""
 
     def build(self, found: RandomWeights | WeightFile) -> Any:
         theirs = model(self.spec.architecture)
@@ -84,7 +86,7 @@ class UpstreamDacBackend(UpstreamBackend, DacBackend):
             try:
                 y = torch.cat([theirs.decode(theirs.quantizer.from_codes(part)[0]) for part in parts], dim=2)
             finally:
-                theirs.padding = True  # switched off twice, it could not be switched on again
+                theirs.padding = True  # after switching it off twice, it could not be switched on again
         made = y[:, 0].float().cpu().numpy()
         missing = max(0, tokens.num_samples - made.shape[1])
         return np.pad(made[:, : tokens.num_samples], ((0, 0), (0, missing)), mode="reflect")

@@ -1,1 +1,1 @@
-"""EnCodec for blazen-codec. Everything is reached through `blazen_codec_core.load`."""
+"""EnCodec for blazen-codec. Use it through `blazen_codec_core.load`."""

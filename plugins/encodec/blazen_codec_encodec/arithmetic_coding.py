@@ -1,4 +1,4 @@
-"""Bits: codes of a fixed width, and the arithmetic coder, both as in the authors' files."""
+"""Bit packing and arithmetic coding, compatible with the authors' files."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 RANGE_BITS = 24
 RANGE = 1 << RANGE_BITS
 ROUNDING = 1e-8
-"""Probabilities are rounded down to this, so that small differences between machines matter less."""
+"""Step to which probabilities are rounded down, so that small differences between machines matter less."""
 LEAST = 2
-"""The least share of `RANGE` that any code has."""
+"""Least share of `RANGE` of a code."""
 BLOCK = 1 << 16
 
 
 def pack(values: NDArray[np.integer], bits: int) -> bytes:
-    """Values of so many bits each, least significant bit first, filled up with zeros to a whole byte."""
+    """Pack values into `bits` bits each, least significant bit first, zero-padded to a whole byte."""
     parts = []
     for start in range(0, values.size, BLOCK):  # whole bytes each
         block = values[start : start + BLOCK].astype(np.uint32)
@@ -31,10 +31,10 @@ def pack(values: NDArray[np.integer], bits: int) -> bytes:
 
 
 def unpack(data: bytes, count: int, bits: int) -> NDArray[np.int32]:
-    """The inverse of `pack`.
+    """Invert `pack`.
 
     Raises:
-        ValueError: There are too few bytes, or ones where `pack` fills up with zeros.
+        ValueError: There are too few bytes, or the padding is not zero.
     """
     if len(data) != packed_size(count, bits):
         raise ValueError(f"{count} values of {bits} bits are {packed_size(count, bits)} bytes, not {len(data)}")
@@ -55,7 +55,7 @@ def packed_size(count: int, bits: int) -> int:
 
 
 def shares(probabilities: Tensor) -> Tensor:
-    """Probabilities `(entries, codebooks)` to the end of each entry's part of `RANGE`, int64, the same shape."""
+    """Convert probabilities `(entries, codebooks)` to the end of each entry's interval in `RANGE`, int64, same shape."""
     rounded = (probabilities / ROUNDING).floor() * ROUNDING
     spare = LEAST * probabilities.shape[0] / RANGE
     parts = (((1 - spare) * RANGE) * rounded).floor().long() + LEAST
@@ -63,19 +63,19 @@ def shares(probabilities: Tensor) -> Tensor:
 
 
 def fewest_bits(count: int, entries: int) -> float:
-    """Smallest number of bits that `count` codes take, however certain the model is of them."""
+    """Return the least number of bits for `count` codes, for any probabilities."""
     return count * -math.log2(1 - LEAST * (entries - 1) / RANGE)
 
 
 class _Interval:
-    """The part of the unit interval that the codes so far have led to, as `low` and `high` of `max_bit + 1` bits."""
+    """Current interval of the coder, as `low` and `high` of `max_bit + 1` bits."""
 
     def __init__(self) -> None:
         self.low = self.high = 0
         self.max_bit = -1
 
     def part(self, start: int, end: int) -> tuple[int, int]:
-        """The bounds of what `start … end` of `RANGE` is of this interval."""
+        """Map `start … end` of `RANGE` to bounds within the current interval."""
         scale = (self.high - self.low + 1) / RANGE
         return self.low + math.ceil(start * scale), self.low + math.floor((end - 1) * scale)
 
@@ -87,7 +87,7 @@ class _Interval:
         self.low, self.high, self.max_bit = self.low * 2, self.high * 2 + 1, self.max_bit + 1
 
     def settled(self) -> int | None:
-        """Takes the highest bit out, if it is decided."""
+        """Shift out the highest bit, if it is determined."""
         if self.max_bit < 0 or (bit := self.low >> self.max_bit) != self.high >> self.max_bit:
             return None
         self.low -= bit << self.max_bit
@@ -97,14 +97,14 @@ class _Interval:
 
 
 class ArithmeticEncoder:
-    """Codes of one segment to bits (Pasco 1976, Rissanen & Langdon 1981; here with a range of 24 bits)."""
+    """Arithmetic encoder for one segment (Pasco 1976, Rissanen & Langdon 1981; with a range of 24 bits)."""
 
     def __init__(self) -> None:
         self._interval = _Interval()
         self._bits = bytearray()
 
     def push(self, start: int, end: int) -> None:
-        """The next code, whose part of `RANGE` this is."""
+        """Encode a code, given its interval in `RANGE`."""
         interval = self._interval
         while interval.narrow:
             interval.widen()
@@ -113,14 +113,14 @@ class ArithmeticEncoder:
             self._bits.append(bit)
 
     def finish(self) -> bytes:
-        """The segment, in whole bytes."""
+        """Return the segment in whole bytes."""
         low = self._interval.low
         self._bits += bytes(low >> place & 1 for place in range(self._interval.max_bit, -1, -1))
         return np.packbits(np.frombuffer(self._bits, np.uint8), bitorder="little").tobytes()
 
 
 class ArithmeticDecoder:
-    """The inverse of `ArithmeticEncoder`, from `at` of the data on."""
+    """Arithmetic decoder for data that starts at offset `at`."""
 
     def __init__(self, data: bytes, at: int) -> None:
         self._interval = _Interval()
@@ -142,11 +142,11 @@ class ArithmeticDecoder:
         return self._byte >> (self._used - 1) & 1
 
     def pull(self, ends: Sequence[int]) -> int:
-        """The next code, among entries whose parts of `RANGE` end there.
+        """Decode a code, given the ends of the entries' intervals in `RANGE`.
 
         Raises:
-            EOFError: The data ends before it does.
-            ValueError: No entry has that part.
+            EOFError: The data is truncated.
+            ValueError: No entry matches.
         """
         interval = self._interval
         while interval.narrow:

@@ -1,4 +1,4 @@
-"""Settings that audiocraft writes into its checkpoints, `xp.cfg`, held against the model's."""
+"""Comparison of the settings in audiocraft's checkpoints (`xp.cfg`) with the model's."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ FIELDS = {
     "seanet.true_skip": "use_conv_shortcut",
     "seanet.decoder.trim_right_ratio": "trim_right_ratio",
 }
-"""Audiocraft's names of settings to ours."""
+"""This project's names by audiocraft's."""
 OPPOSITE = frozenset({"seanet.true_skip"})
-"""Settings that are true where ours is false."""
+"""Settings with inverted meaning."""
 REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 MOST_REFERENCES = 8
 LONGEST = 1 << 17
-"""Characters of settings that are read."""
+"""Longest settings in characters."""
 
 
 class _Tree(yaml.SafeLoader):  # type: ignore[misc]  # untyped
-    """YAML without aliases, which OmegaConf does not write and with which a few lines stand for more than memory holds."""
+    """YAML loader without aliases, which OmegaConf does not write, and which could expand a few lines beyond memory."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -51,10 +51,10 @@ class _Tree(yaml.SafeLoader):  # type: ignore[misc]  # untyped
 
 
 def check(content: Any, architecture: EncodecArchitecture, origin: str, name: str) -> None:
-    """Holds a checkpoint's own settings, where it has any, against those of the model.
+    """Compare a checkpoint's settings, if it has any, with the model's.
 
     Raises:
-        WeightsUnavailable: It is of other settings; the message names the first.
+        WeightsUnavailable: The settings differ; the message names the first difference.
     """
     if not isinstance(content, Mapping) or CONFIG not in content:
         return
@@ -76,18 +76,18 @@ def check(content: Any, architecture: EncodecArchitecture, origin: str, name: st
 
 
 def settings(text: str) -> dict[str, Any]:
-    """Those of `FIELDS` that YAML as OmegaConf writes it says, by their dotted names; none, where it is no such YAML."""
+    """Parse the settings in `FIELDS` from OmegaConf's YAML, by dotted names; empty for invalid YAML."""
     if len(text) > LONGEST:
         return {}
     try:
         tree = yaml.load(text, _Tree)  # a `SafeLoader`
-    except (yaml.YAMLError, RecursionError, ValueError, OverflowError):  # the last two of dates and numbers that are none
+    except (yaml.YAMLError, RecursionError, ValueError, OverflowError):  # the last two for invalid dates and numbers
         return {}
     return {name: value for name in FIELDS if (value := _at(tree, name)) is not None}
 
 
 def _at(tree: Any, name: str) -> Any:
-    """The value of a dotted name, or of the setting that it refers to; `None` where there is none."""
+    """Resolve a dotted name, following one reference; `None` if it does not exist."""
     for _ in range(MOST_REFERENCES):
         value = tree
         for step in name.split("."):

@@ -1,4 +1,4 @@
-"""The trait for EnCodec."""
+"""EnCodec's backend."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .specs import EncodecArchitecture, EncodecSpec, custom
 
 
 class EncodecBackend(TorchCodecBackend):
-    """EnCodec on this project's layers."""
+    """EnCodec with this project's layers."""
 
     @property
     def spec(self) -> EncodecSpec:

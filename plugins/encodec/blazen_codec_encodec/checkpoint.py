@@ -1,4 +1,4 @@
-"""The published checkpoints' names, to ours and back: the authors' own, and those of the Hub."""
+"""Conversion between this project's parameter names and the published ones, of the authors and the Hub."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from blazen_codec_core.nn.checkpoints import conversion
 
 @dataclass(frozen=True)
 class Layout:
-    """Names that a publisher gives to layers and weights.
+    """A publisher's names of layers and weights.
 
     Attributes:
-        layers: The list of an encoder's or decoder's layers.
-        conv: A convolution inside one of them.
-        transposed: A transposed one.
-        norms: The norm after each of the two.
-        codebook: The entries of a codebook.
-        ignored: What only training needed.
+        layers: List of an encoder's or decoder's layers.
+        conv: Convolution in a layer.
+        transposed: Transposed convolution in a layer.
+        norms: Norms after the two kinds of convolutions.
+        codebook: Entries of a codebook.
+        ignored: Pattern of tensors that only training needs.
     """
 
     layers: str
@@ -52,7 +52,7 @@ HUB = Layout(
 
 
 def names(network: nn.Module, layout: Layout) -> dict[str, str]:
-    """Our names of the network's parameters to the published ones."""
+    """Map this project's parameter names to the published ones."""
     return {ours: _name(network, ours, layout) for ours, _ in network.named_parameters()}
 
 
@@ -69,20 +69,20 @@ def _name(network: nn.Module, ours: str, layout: Layout) -> str:
 
 
 def to_published(network: nn.Module, *, weight_norm: bool) -> dict[str, Tensor]:
-    """The network's weights as the authors lay them out, without what only training needs.
+    """Convert a network's weights to the authors' layout, without tensors that only training needs.
 
     Args:
-        weight_norm: Whether each convolution's weight is factored, as for the models that have no other norm.
+        weight_norm: Factor the weights of convolutions, as in models without another norm.
     """
     factors = conversion.FACTORS[0] if weight_norm else None
     return conversion.to_published(network, names(network, AUTHORS), factors)
 
 
 def from_published(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> dict[str, Tensor]:
-    """A published state dict of either layout under our names; weights may be factored or whole.
+    """Convert a published state dict of either layout to this project's names; weights may be factored or whole.
 
     Raises:
-        WeightsUnavailable: A name is missing, unknown, or of a shape that cannot be converted; `origin` is named.
+        WeightsUnavailable: A tensor is missing, unknown, or has an incompatible shape.
     """
     layout = HUB if any(name.startswith("encoder.layers.") for name in state) else AUTHORS
     return conversion.from_published(network, state, names(network, layout), origin, layout.ignored)

@@ -1,12 +1,12 @@
-"""The authors' own files, `.ecdc`.
+"""The authors' `.ecdc` files.
 
     4s   "ECDC"        big-endian
     B    0             the version
     I    n             length of what follows
     n    {"m": model, "al": samples, "nc": codebooks, "lm": whether the codes are entropy coded}
 
-and then for each segment a scale (`f`) where the model has scales, and the codes frame by frame, either 10 bits each or
-arithmetically coded with the probabilities of the authors' language model; each segment begins on a whole byte.
+Each segment follows with a scale (`f`), if the model has scales, and the codes frame by frame, either in 10 bits each or
+arithmetically coded with the probabilities of the authors' language model. Segments are byte-aligned.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ TRUTH = {"on": True, "true": True, "yes": True, "1": True, "off": False, "false"
 
 
 class Header(BaseModel):
-    """Header of a file; the names are the format's."""
+    """Header of a file, with the format's names."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -54,7 +54,7 @@ class Header(BaseModel):
 
 
 class EcdcFormat(TokenFormat):
-    """EnCodec's compressed files, bit for bit those of the authors' command."""
+    """EnCodec's compressed files, bit-identical to those of the authors' command."""
 
     name = "ecdc"
     suffixes = (".ecdc",)
@@ -133,14 +133,14 @@ class EcdcFormat(TokenFormat):
             raise InvalidInput(f"{spec.name} has no language model; write the file without")
         loading = loading or LoadOptions()
         key = (spec.name, options.get("lm_weights"), loading.cache_dir)
-        with self._loading.own:  # once for each, however many files are read
+        with self._loading.own:  # loaded once per model, for any number of files
             if key not in self._models:
                 self._models[key] = language_model.load(spec.language_model, spec.name, options.get("lm_weights"), loading)
             return self._models[key]
 
 
 def _json(header: Header) -> bytes:
-    """The header as Python's own `json` writes it, spaces included, so that files are the same byte for byte."""
+    """Serialize the header like Python's `json`, including spaces, so that files are byte-identical."""
     return json.dumps(header.model_dump()).encode()
 
 
@@ -160,14 +160,14 @@ def _has_scales(spec: EncodecSpec) -> bool:
 
 
 def _segment_frames(spec: EncodecSpec, samples: int) -> list[int]:
-    """Frames of each segment of a signal; all are in one where the model knows none."""
+    """Return the frames of each segment of a signal; a single one for models without segments."""
     if spec.segment is None:
         return [-(-samples // spec.hop_length)]
     return [spec.segment.frames_of(n, samples, spec.hop_length) for n in range(spec.segment.count(samples))]
 
 
 def _check_claims(spec: EncodecSpec, header: Header, size: int) -> None:
-    """Holds what the header claims against what is there, before anything of that size is made."""
+    """Compare the sizes in the header with the data, before memory is allocated."""
     if header.nc not in spec.usable_codebooks:
         raise ValueError(f"it claims {header.nc} codebooks; {spec.name} has {spec.codebook_numbers}")
     segments = spec.segment.count(header.al) if spec.segment else 1
@@ -194,7 +194,7 @@ def _packed_size(spec: EncodecSpec, header: Header, frames: int) -> int:
 
 
 def _read_coded(spec: EncodecSpec, header: Header, data: bytes, at: int, model: LanguageModel) -> CodecTokens:
-    """Entropy-coded tokens. The authors' package codes with the arithmetic of several threads where a process has them."""
+    """Encode or decode entropy-coded tokens. The authors' package depends on the number of threads of the process."""
     import torch
 
     from .language_model import Predictor
@@ -214,7 +214,7 @@ def _read_coded(spec: EncodecSpec, header: Header, data: bytes, at: int, model: 
 def _read(
     spec: EncodecSpec, header: Header, data: bytes, at: int, predictor: Callable[[], Predictor] | None = None
 ) -> CodecTokens:
-    """Tokens from `at` on; each segment has a predictor of its own where they are entropy coded."""
+    """Read tokens from offset `at` on; entropy-coded segments have separate predictors."""
     tables, scales = [], []
     for frames in _segment_frames(spec, header.al):
         if _has_scales(spec):
@@ -239,7 +239,7 @@ def _packed(spec: EncodecSpec, table: NDArray[np.int32]) -> bytes:
 
 
 def _compressed(model: LanguageModel, table: NDArray[np.int32]) -> bytes:
-    """Codes `(frames, codebooks)` of one segment, arithmetically coded."""
+    """Entropy-code the codes `(frames, codebooks)` of one segment."""
     from .language_model import Predictor
 
     coder, predictor = arithmetic_coding.ArithmeticEncoder(), Predictor(model)
@@ -253,10 +253,10 @@ def _compressed(model: LanguageModel, table: NDArray[np.int32]) -> bytes:
 
 
 def _decompressed(predictor: Predictor, data: bytes, at: int, frames: int, codebooks: int) -> tuple[NDArray[np.int32], int]:
-    """The inverse of `_compressed`, and where the next segment begins. What is not in the data takes no memory.
+    """Invert `_compressed`; also return the offset of the next segment. Memory is bounded by the data.
 
     Raises:
-        ValueError: These codes are not what the data was made from, as where other probabilities made it.
+        ValueError: The decoded codes do not reproduce the data, for instance because the probabilities differ.
     """
     decoder, encoder = arithmetic_coding.ArithmeticDecoder(data, at), arithmetic_coding.ArithmeticEncoder()
     before: list[int] | None = None

@@ -1,9 +1,10 @@
-"""The authors' language model over tokens, which their entropy coder draws its probabilities from (Défossez et al. 2022, "High
-Fidelity Neural Audio Compression", section 3.3).
+"""The authors' language model over tokens, which gives the probabilities for entropy coding.
 
-Its probabilities are rounded to whole parts of 2**24, and a decoder that finds others than the encoder did reads nonsense. So the
-arithmetic here follows the authors', step by step and with the same operations, to the last bit. Theirs depends on the number of
-threads; ours is that of one thread, whatever the process has. It may still differ between processors and releases of PyTorch.
+Source: Défossez et al. 2022, "High Fidelity Neural Audio Compression", section 3.3.
+
+Probabilities are rounded to multiples of 2**-24, and decoding fails if they differ from the encoder's. Therefore the arithmetic
+uses the authors' operations in the same order, bit-exactly. Theirs depends on the number of threads; this module always uses one
+thread. Results may still differ between processors and PyTorch releases.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ LONGEST_PERIOD = 10_000.0
 
 
 class Block(nn.Module):
-    """Attention to what came before and a layer of width `HIDDEN`, each added to its input and normalised."""
+    """Transformer layer: causal attention and a feed-forward layer of width `HIDDEN`, with residuals and norms."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,9 +39,9 @@ class Block(nn.Module):
         self.norm1, self.norm2 = (nn.LayerNorm(CHANNELS, dtype=torch.float32) for _ in range(2))
 
     def forward(self, x: Tensor, past: Tensor) -> Tensor:
-        """One step `(1, 1, channels)`, after those of `past` `(1, steps, channels)`."""
+        """Run one step `(1, 1, channels)` after the steps `past` `(1, steps, channels)`."""
         seen = torch.cat([past, x], dim=1)
-        hidden = torch.zeros(1, seen.shape[1], dtype=torch.bool, device=x.device)  # none is; it decides which kernel runs
+        hidden = torch.zeros(1, seen.shape[1], dtype=torch.bool, device=x.device)  # masks nothing, but selects the kernel
         x = self.norm1(x + self.self_attn(x, seen, seen, attn_mask=hidden, need_weights=False)[0])
         y: Tensor = self.norm2(x + self.linear2(F.gelu(self.linear1(x))))
         return y
@@ -54,7 +55,7 @@ class Transformer(nn.Module):
 
 
 class LanguageModel(nn.Module):
-    """Probabilities of the next frame's codes, all codebooks at once, given the frames before it."""
+    """Language model for the codes of the next frame, in all codebooks, given the previous frames."""
 
     def __init__(self, spec: LanguageModelSpec) -> None:
         super().__init__()
@@ -65,10 +66,10 @@ class LanguageModel(nn.Module):
 
 
 class Predictor:
-    """Steps through the frames of one segment.
+    """Predictor that steps through the frames of one segment.
 
     Args:
-        threads: Those of the process in place of one, as the authors' package runs.
+        threads: Use the process's threads instead of one, like the authors' package.
     """
 
     def __init__(self, model: LanguageModel, *, threads: bool = False) -> None:
@@ -78,10 +79,10 @@ class Predictor:
         self._step = 0
 
     def next(self, before: list[int] | None, codebooks: int) -> Tensor:
-        """Probabilities `(entries, codebooks)` of the next frame.
+        """Predict the probabilities `(entries, codebooks)` of the next frame.
 
         Args:
-            before: The codes of the frame before; `None` for the first.
+            before: Codes of the previous frame; `None` for the first frame.
         """
         model, context = self._model, self._model.spec.context
         ids = [0] * codebooks if before is None else [1 + code for code in before]
@@ -98,7 +99,7 @@ class Predictor:
 
 
 def _position(step: int) -> Tensor:
-    """The sinusoidal embedding of a position, cosines first."""
+    """Compute the sinusoidal embedding of a position, cosines first."""
     place = torch.tensor([[[step]]])
     index = torch.arange(CHANNELS // 2, dtype=torch.float32).view(1, 1, -1)
     phase = place / (LONGEST_PERIOD ** (index / (CHANNELS // 2 - 1)))
@@ -106,7 +107,7 @@ def _position(step: int) -> Tensor:
 
 
 def draw(model: nn.Module, generator: torch.Generator) -> None:
-    """Random weights, those that PyTorch's own layers draw when they are made, without its generator that threads share."""
+    """Fill a model with PyTorch's default random weights, without the global generator, which threads share."""
 
     def fill(module: nn.Module) -> None:
         if isinstance(module, nn.Linear):
@@ -126,19 +127,19 @@ def draw(model: nn.Module, generator: torch.Generator) -> None:
 
 
 def load(spec: LanguageModelSpec, name: str, weights: str | None, loading: LoadOptions) -> LanguageModel:
-    """The language model of a codec.
+    """Load the language model of a codec.
 
     Args:
-        name: Of the codec.
-        weights: A file or `random:SEED`; the published ones if `None`.
-        loading: Whether the network may be used, and where downloads are kept.
+        name: Name of the codec.
+        weights: A file or `random:SEED`; the published weights if `None`.
+        loading: Options for offline use and the download folder.
 
     Raises:
-        WeightsUnavailable: They cannot be had, or are of another model.
+        WeightsUnavailable: The weights cannot be found or downloaded, or have another model.
     """
     found = locate_file((spec.weights,), f"the language model of {name}", loading.model_copy(update={"weights": weights}))
     with inference_guard(inference=False):
-        with torch.device("meta"):  # where nothing is drawn
+        with torch.device("meta"):  # draws no random numbers
             model = LanguageModel(spec).eval().requires_grad_(False)
         model.to_empty(device="cpu")
         if isinstance(found, RandomWeights):

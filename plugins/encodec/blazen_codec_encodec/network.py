@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 
 TILE_FRAMES = 75
-"""At a time through the stages near the audio, which take the most memory and are no faster over more."""
+"""Tile size for the stages near the audio, which take the most memory and are no faster with larger tiles."""
 
 
 def stage(a: EncodecArchitecture) -> int:
-    """Layers of a stage: an activation, a change of the rate and the residual units, in one order or the other."""
+    """Layers of a stage: activation, resampling convolution and residual units, in encoder or decoder order."""
     return 2 + a.num_residual_layers
 
 
@@ -52,7 +52,7 @@ class EncodecNetwork(CodecNetwork):
 
 
 def encoder(a: EncodecArchitecture) -> Sequential:
-    """Audio `(batch, samples, channels)` to the latent `(batch, samples / hop, hidden)`."""
+    """Encoder from audio `(batch, samples, channels)` to the latent `(batch, samples / hop, hidden)`."""
     channels = a.num_filters
     layers: list[Layer] = [convolution(a, a.audio_channels, channels, a.kernel_size)]
     for stride in reversed(a.upsampling_ratios):
@@ -68,7 +68,7 @@ def encoder(a: EncodecArchitecture) -> Sequential:
 
 
 def decoder(a: EncodecArchitecture) -> Sequential:
-    """The latent `(batch, frames, hidden)` to audio `(batch, frames * hop, channels)`."""
+    """Decoder from the latent `(batch, frames, hidden)` to audio `(batch, frames * hop, channels)`."""
     channels = a.num_filters * 2 ** len(a.upsampling_ratios)
     layers: list[Layer] = [convolution(a, a.hidden_size, channels, a.kernel_size), *recurrent(a, channels)]
     head = len(layers)
@@ -82,7 +82,7 @@ def decoder(a: EncodecArchitecture) -> Sequential:
 
 
 def in_tiles(a: EncodecArchitecture, layers: slice, frames: int) -> Tiling | None:
-    """With a norm over time there are no tiles."""
+    """Tile layers, unless a norm extends over time."""
     return None if a.norm_type == "time_group_norm" else Tiling(layers, frames)
 
 
@@ -91,7 +91,7 @@ def recurrent(a: EncodecArchitecture, channels: int) -> list[Layer]:
 
 
 def residual_units(a: EncodecArchitecture, channels: int) -> list[Layer]:
-    """Residual units of a stage, each with wider gaps between its taps than the one before."""
+    """Residual units of a stage, with increasing dilation."""
     return [residual_unit(a, channels, a.dilation_growth_rate**number) for number in range(a.num_residual_layers)]
 
 
@@ -110,7 +110,7 @@ def residual_unit(a: EncodecArchitecture, channels: int, dilation: int) -> Resid
 def convolution(
     a: EncodecArchitecture, channels: int, out: int, kernel: int, stride: int = 1, *, dilation: int = 1, gain: float = 1.25
 ) -> Sequential:
-    """A convolution that continues the signal at its ends, and its norm."""
+    """Build a convolution with the configured padding, and its norm."""
     span = (kernel - 1) * dilation + 1
     left, right = same_padding(span, stride, a.use_causal_conv)
     padding = ends(a, channels, left, right, stride) if kernel > 1 else 0
@@ -119,14 +119,14 @@ def convolution(
 
 
 def ends(a: EncodecArchitecture, channels: int, left: int, right: int, stride: int) -> ReflectPadding:
-    """Padding of the kind that the settings name."""
+    """Return the configured padding."""
     if a.pad_mode == "reflect":
         return ReflectPadding(channels, left, right, stride)
     return EdgePadding(channels, left, right, stride, silent=a.pad_mode == "constant")
 
 
 def upsampling(a: EncodecArchitecture, channels: int, out: int, stride: int) -> Sequential:
-    """A transposed convolution and its norm, which sees the samples that are cropped."""
+    """Build a transposed convolution and its norm, which includes the cropped samples."""
     kernel = 2 * stride
     total = kernel - stride
     right = math.ceil(total * a.trim_right_ratio) if a.use_causal_conv else total // 2
@@ -137,5 +137,5 @@ def upsampling(a: EncodecArchitecture, channels: int, out: int, stride: int) -> 
 
 
 def norm(a: EncodecArchitecture, channels: int) -> list[Layer]:
-    """Weight normalisation is in the weights once they are loaded; group normalisation is a layer."""
+    """Return the norm layer: group norm, or none, because weight norm is folded into the weights."""
     return [TimeGroupNorm(channels, inplace=True)] if a.norm_type == "time_group_norm" else []

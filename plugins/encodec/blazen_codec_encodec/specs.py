@@ -17,11 +17,11 @@ Rates = Annotated[tuple[Annotated[int, Field(gt=0, le=1 << 12)], ...], Field(min
 
 
 LONGEST_REACH = 1 << 16
-"""Samples a frame, and frames that a convolution spans: beyond, memory would go for what no model has."""
+"""Limits of the hop in samples and of a convolution's span in frames; larger settings would exhaust memory."""
 
 
 class EncodecArchitecture(Architecture):
-    """Settings that decide a model's shape and sound, with the names and defaults of a published `config.json`."""
+    """Settings of a model, with the names and defaults of a published `config.json`."""
 
     model_types: ClassVar[Collection[str]] = ("encodec",)
     silent: ClassVar[frozenset[str]] = frozenset({"codebook_dim"})
@@ -51,7 +51,7 @@ class EncodecArchitecture(Architecture):
 
     @classmethod
     def completed(cls, described: Mapping[str, Any], names: Names) -> Mapping[str, Any]:
-        """Holds what follows from other settings against them."""
+        """Check derived settings."""
         size, hidden = described.get("codebook_dim"), described.get("hidden_size", 128)
         if size not in (None, hidden):
             raise ValueError(f"codebook_dim is {size!r}; {hidden}, as hidden_size, is supported")
@@ -98,12 +98,12 @@ class EncodecArchitecture(Architecture):
 
     @property
     def hop_length(self) -> int:
-        """Samples a frame."""
+        """Samples per frame."""
         return math.prod(self.upsampling_ratios)
 
     @property
     def frame_rate(self) -> int:
-        """Frames a second."""
+        """Frames per second."""
         return math.ceil(self.sampling_rate / self.hop_length)
 
     @property
@@ -118,7 +118,7 @@ class EncodecArchitecture(Architecture):
 
     @property
     def tile_frames(self) -> int:
-        """Frames that run at a time: a segment, or about two seconds."""
+        """Frames per tile: a segment, or about two seconds."""
         if self.segment:
             return self.segment.length // self.hop_length
         return 2 * self.frame_rate
@@ -131,13 +131,13 @@ class EncodecArchitecture(Architecture):
         return Segment(length=length, stride=stride, normalized=self.normalize)
 
     def _segment_samples(self, seconds: float) -> tuple[int, int]:
-        """Samples of a segment, and from the start of one to that of the next."""
+        """Segment length and stride in samples."""
         length = int(seconds * self.sampling_rate)
         return length, max(1, int((1 - (self.overlap or 0)) * length))
 
 
 class LanguageModelSpec(BaseModel):
-    """The language model behind a model's entropy coder."""
+    """Settings of the language model for entropy coding."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -156,17 +156,17 @@ class EncodecSpec(CodecSpec):
 
 PUBLISHED = "https://dl.fbaipublicfiles.com/encodec/v0/"
 CACHES = ("$TORCH_HOME/hub/checkpoints", "$XDG_CACHE_HOME/torch/hub/checkpoints", "~/.cache/torch/hub/checkpoints")
-"""Where `torch.hub` keeps what the authors' package downloads."""
+"""Cache folder of `torch.hub`, which the authors' package uses."""
 FILE_NAMES = ("checkpoint.th", "compression_state_dict.bin", "state_dict.bin")
-"""How audiocraft calls what it saves."""
+"""File name of audiocraft's checkpoints."""
 COMMITS = {
     "encodec_24khz": "c1dbe2ae3f1de713481a3b3e7c47f357092ee040",
     "encodec_32khz": "d0c45384f6c44db055f78200cfdcb9c1c8706727",
     "encodec_48khz": "c3def8e7185ac8c8efdce6eb8c4a651e487a503e",
 }
-"""Of the repositories on the Hub."""
+"""Commits of the repositories on the Hub."""
 CONTEXT_SECONDS = 3.5
-"""How far back the language models look."""
+"""Context of the language models."""
 NOTICE = (
     "the weights were published under CC BY-NC 4.0, which excludes commercial use. Since April 2023 the authors' repository "
     "has their code under the MIT licence and says nothing about the weights: ask them before you use these commercially"
@@ -182,7 +182,7 @@ def _on_the_hub(name: str) -> WeightSource:
 
 
 def _spec(name: str, architecture: EncodecArchitecture, **fields: Any) -> EncodecSpec:
-    """A row of the table below, with what follows from the architecture filled in."""
+    """Make a spec with the fields that follow from the architecture."""
     a = architecture
     return EncodecSpec(
         api_version=1,
@@ -210,7 +210,7 @@ def _spec(name: str, architecture: EncodecArchitecture, **fields: Any) -> Encode
 def _published(
     name: str, architecture: EncodecArchitecture, file: str, sha256: str, lm_file: str, lm_sha256: str, **fields: Any
 ) -> EncodecSpec:
-    """A row for a model of the authors'."""
+    """Make the spec of a published model."""
     a, repo = architecture, f"facebook/{name}"
     return _spec(
         name,
@@ -294,7 +294,7 @@ AUTHORS = (
         default_codebooks=4,
     ),
 )
-"""The published models, whose files the authors' own format is for."""
+"""The published models, which the authors' file format supports."""
 
 MUSICGEN_NOTICE = "the weights were published with MusicGen under CC BY-NC 4.0, which excludes commercial use"
 SPECS = (
@@ -320,5 +320,5 @@ SPECS = (
 
 
 def custom(architecture: EncodecArchitecture, **fields: Any) -> EncodecSpec:
-    """A row for a model of other settings; the fields name it and say where its weights are."""
+    """Make the spec of a model with other settings; `fields` has its name and weights."""
     return _spec(architecture=architecture, **fields)

@@ -1,4 +1,4 @@
-"""EnCodec on its authors' own package, behind the same trait: the oracle that ours is held to. Needs the extra `upstream`."""
+"""EnCodec on its authors' package behind the trait, as the reference for tests. Needs the extra `upstream`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .checkpoint import to_published
 from .specs import EncodecArchitecture
 
 try:
-    with stand_in("torchaudio"):  # which only their file handling uses
+    with stand_in("torchaudio"):  # used only by their file handling
         from encodec.model import EncodecModel
         from encodec.modules.seanet import SEANetDecoder, SEANetEncoder
         from encodec.quantization.vq import ResidualVectorQuantizer
@@ -30,7 +30,7 @@ except ImportError as error:
 
 
 def model(architecture: EncodecArchitecture, name: str) -> Any:
-    """Their model of this shape, with weights of its own; `name` is what their files say."""
+    """Build the authors' model for an architecture, with random weights; `name` is the name in their files."""
     a = architecture
     shape: dict[str, Any] = {
         "channels": a.audio_channels,
@@ -67,7 +67,7 @@ def model(architecture: EncodecArchitecture, name: str) -> Any:
 
 
 class UpstreamEncodecBackend(UpstreamBackend, EncodecBackend):
-    """EnCodec as its authors wrote it."""
+    """EnCodec on the authors' package."""
 
     def build(self, found: RandomWeights | WeightFile) -> Any:
         theirs = model(self.spec.architecture, self.spec.name)

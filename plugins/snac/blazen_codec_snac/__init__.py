@@ -1,1 +1,1 @@
-"""SNAC for blazen-codec. Everything is reached through `blazen_codec_core.load`."""
+"""SNAC for blazen-codec. Use it through `blazen_codec_core.load`."""

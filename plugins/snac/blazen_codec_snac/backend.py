@@ -1,4 +1,4 @@
-"""The trait for SNAC."""
+"""SNAC's backend."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .specs import SnacArchitecture, SnacSpec, custom
 
 
 class SnacBackend(TorchCodecBackend):
-    """SNAC on this project's layers."""
+    """SNAC with this project's layers."""
 
     @property
     def spec(self) -> SnacSpec:

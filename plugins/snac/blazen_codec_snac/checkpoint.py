@@ -1,7 +1,7 @@
-"""The published checkpoints' names and shapes, to ours and back.
+"""Conversion between this project's parameter names and layout and the published ones.
 
-A published name is `encoder.block.1.block.0.block.3.parametrizations.weight.original1`; ours follows the same nesting, so that
-names are a matter of renaming.
+A published name is `encoder.block.1.block.0.block.3.parametrizations.weight.original1`. This project's modules have the same
+nesting, so conversion only renames.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from blazen_codec_core.nn.checkpoints import conversion
 from blazen_codec_core.nn.layers.attention import LONGEST_PERIOD
 
 IGNORED = r".*\.rel_pos\.(inv_freq|scale)"
-"""Buffers that follow from the architecture."""
+"""Pattern of buffers that follow from the architecture."""
 ROUGH = 2**-8
-"""By what part buffers may differ from what follows: they may have been through bfloat16."""
+"""Relative tolerance of such buffers, which may have been stored in bfloat16."""
 LINEAR = re.compile(r".*\.to_(qkv|out)\.weight")
 """Attention's projections are plain matrices in the published files."""
 
 
 def frequencies(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """The published name and the values of each attention's frequencies."""
+    """Return the published names and values of the frequencies of attention layers."""
     for ours, module in network.named_modules():
         if isinstance(module, LocalAttention):
             name = conversion.rename(f"{ours}.rel_pos.inv_freq", conversion.BLOCKS)
@@ -34,7 +34,7 @@ def frequencies(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def to_published(network: nn.Module, *, weight_norm: bool = True) -> dict[str, Tensor]:
-    """The network's weights under published names; without `weight_norm`, each weight whole in place of its two factors."""
+    """Convert a network's weights to the published layout; without `weight_norm`, weights are not factored."""
     names = conversion.names(network, conversion.BLOCKS)
     matrices = {ours: name for ours, name in names.items() if LINEAR.fullmatch(name)}
     others = {ours: name for ours, name in names.items() if ours not in matrices}
@@ -46,11 +46,11 @@ def to_published(network: nn.Module, *, weight_norm: bool = True) -> dict[str, T
 
 
 def from_published(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> dict[str, Tensor]:
-    """A published state dict, or one with whole weights in place of the factors, under our names.
+    """Convert a published state dict, with factored or whole weights, to this project's names.
 
     Raises:
-        WeightsUnavailable: A name is missing, unknown, or of a shape that cannot be converted, or positions turn at other
-            frequencies; `origin` is named.
+        WeightsUnavailable: A tensor is missing, unknown, or has an incompatible shape, or the frequencies of positions
+            differ.
     """
     for name, wanted in frequencies(network):
         if name in state and not (

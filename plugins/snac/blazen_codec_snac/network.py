@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 LATE_FRAMES = 768
-"""At a time through the decoder's last two blocks, where a tile of tokens has become long: half the memory for little time."""
+"""Tile size for the decoder's last two blocks, which halves memory at a small cost in time."""
 
 
 class SnacNetwork(CodecNetwork):
@@ -43,7 +43,7 @@ class SnacNetwork(CodecNetwork):
 
 
 def encoder(a: SnacArchitecture) -> Sequential:
-    """Audio `(batch, samples, 1)` to the latent `(batch, samples / hop, latent)`."""
+    """Encoder from audio `(batch, samples, 1)` to the latent `(batch, samples / hop, latent)`."""
     channels = a.encoder_dim
     layers: list[Layer] = [Conv1d(1, channels, 7, padding=3)]
     for stride in a.encoder_rates:
@@ -56,7 +56,7 @@ def encoder(a: SnacArchitecture) -> Sequential:
 
 
 def decoder(a: SnacArchitecture) -> Sequential:
-    """The latent `(batch, frames, latent)` to audio `(batch, frames * hop, 1)`."""
+    """Decoder from the latent `(batch, frames, latent)` to audio `(batch, frames * hop, 1)`."""
     channels, latent = a.decoder_dim, a.latent_channels
     layers: list[Layer] = (
         [Conv1d(latent, latent, 7, padding=3, groups=latent), Conv1d(latent, channels, 1)]

@@ -15,11 +15,11 @@ from blazen_codec_core.specs import LAYERS
 Strides = Annotated[tuple[Annotated[int, Field(gt=0, le=1 << 12)], ...], Field(min_length=1, max_length=1024)]
 HEAD_CHANNELS = 64
 LONGEST_BLOCK = 1 << 22
-"""Samples that audio is padded to a multiple of: beyond, memory would go for what no model has."""
+"""Largest padding unit in samples; larger settings would exhaust memory."""
 
 
 class SnacArchitecture(ConvCodecArchitecture):
-    """Settings that a published `config.json` says; the names are its own, and the defaults those of the authors' package."""
+    """Settings of a model, with the names of a published `config.json` and the defaults of the authors' package."""
 
     model_types: ClassVar[Collection[str]] = ("snac",)
 
@@ -38,16 +38,16 @@ class SnacArchitecture(ConvCodecArchitecture):
 
     @classmethod
     def completed(cls, described: Mapping[str, Any], names: Names) -> Mapping[str, Any]:
-        """Settings with what early configs leave out: whether there is attention is seen from the tensors."""
+        """Add the attention setting that early configs omit, inferred from the tensors' names."""
         if "attn_window_size" in described:
             return described
         without = {**described, "attn_window_size": None}
-        cls.model_validate(without)  # before the weights are read
+        cls.model_validate(without)  # validate before the weights are read
         return described if any(".to_qkv." in name for name in names()) else without
 
     @model_validator(mode="after")
     def _whole(self) -> SnacArchitecture:
-        """Check that the settings fit together, and fill in the latent's size, which follows from the encoder."""
+        """Check that settings are consistent, and derive the latent size from the encoder."""
         self.check_rates()
         wide = self.encoder_channels
         if self.latent_dim not in (None, wide):
@@ -66,7 +66,7 @@ class SnacArchitecture(ConvCodecArchitecture):
 
     @property
     def padding_frames(self) -> int:
-        """The signal is padded to a multiple of this many latent frames."""
+        """Number of latent frames to a multiple of which signals are padded."""
         return math.lcm(self.vq_strides[0], self.attn_window_size or 1)
 
 
@@ -80,7 +80,7 @@ PUBLISHED = "https://github.com/hubertsiuzdak/snac"
 
 
 def _spec(name: str, architecture: SnacArchitecture, **fields: Any) -> SnacSpec:
-    """A row of the table below, with what follows from the architecture filled in."""
+    """Make a spec with the fields that follow from the architecture."""
     return SnacSpec(
         api_version=1,
         name=name,
@@ -99,10 +99,10 @@ def _spec(name: str, architecture: SnacArchitecture, **fields: Any) -> SnacSpec:
 
 
 def _published(name: str, description: str, architecture: SnacArchitecture, commit: str, **fields: Any) -> SnacSpec:
-    """A row for a model of the authors'.
+    """Make the spec of a published model.
 
     Args:
-        commit: Of its repository. There are pickles only, which the commit pins.
+        commit: Commit of the repository, which pins its pickles.
     """
     repo, sha256 = f"hubertsiuzdak/{name}", fields.pop("sha256", None)
     weights = WeightSource(repo=repo, revision=commit, file="pytorch_model.bin", config_file="config.json", sha256=sha256)
@@ -170,6 +170,6 @@ SPECS = (
 
 
 def custom(architecture: SnacArchitecture, **fields: Any) -> SnacSpec:
-    """A row for a model of other settings; the fields name it and say where its weights are."""
+    """Make the spec of a model with other settings; `fields` has its name and weights."""
     tile = architecture.tile_frames(architecture.sampling_rate, architecture.padding_frames)
     return _spec(architecture=architecture, tile_frames=tile, **fields)

@@ -1,4 +1,4 @@
-"""SNAC on its authors' own package, behind the same trait: the oracle that ours is held to. Needs the extra `upstream`."""
+"""SNAC on its authors' package behind the trait, as the reference for tests. Needs the extra `upstream`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ except ImportError as error:
 
 
 class SharedNoise(nn.Module):
-    """A noise block of theirs that draws from our noise, so that both decoders can be compared."""
+    """The authors' noise block with this project's noise, so that the decoders can be compared."""
 
     def __init__(self, linear: nn.Module, layer: int) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class SharedNoise(nn.Module):
 
 
 def share_noise(model: nn.Module) -> list[SharedNoise]:
-    """Puts our noise in place of theirs."""
+    """Replace the authors' noise by this project's."""
     blocks = [
         (parent, name, child)
         for parent in model.modules()
@@ -58,7 +58,7 @@ def share_noise(model: nn.Module) -> list[SharedNoise]:
 
 
 class UpstreamSnacBackend(UpstreamBackend, SnacBackend):
-    """SNAC as its authors wrote it, but for where its noise comes from."""
+    """SNAC on the authors' package, with this project's noise."""
 
     def build(self, found: RandomWeights | WeightFile) -> Any:
         settings = self.spec.architecture.model_dump()

@@ -57,7 +57,7 @@ def test_half_a_file_is_refused_or_remarked_upon(name):
 def test_what_is_missing_is_said_in_numbers(tmp_path):
     (tmp_path / "a.wav").write_bytes(damaged_files.MADE["wav"]()[:32_044])
     with pytest.raises(
-        bc.CorruptFile, match=r"a\.wav is incomplete or damaged: its header says 64000 bytes of audio, and 32000 are there"
+        bc.CorruptFile, match=r"a\.wav is incomplete or damaged: its header states 64000 bytes of audio, but the file has 32000"
     ):
         audio.read(tmp_path / "a.wav")
     assert audio.read(tmp_path / "a.wav", truncated="keep")[0].shape == (1, RATE)
@@ -80,13 +80,13 @@ class TestWav:
         assert read(damaged_files.with_sizes(silent, 0, 0))[0].shape == (1, 2 * RATE)
 
     def test_a_wav_without_audio_is_empty(self):
-        with pytest.raises(bc.InvalidInput, match="holds no audio"):
+        with pytest.raises(bc.InvalidInput, match="has no audio"):
             read(damaged_files.with_sizes(self.WAV[:44], 36, 0))
-        with pytest.raises(bc.InvalidInput, match="holds no audio"):
+        with pytest.raises(bc.InvalidInput, match="has no audio"):
             read(damaged_files.with_sizes(self.WAV[:44] + b"LIST\4\0\0\0INFO", 48, 0))
 
     def test_a_size_that_is_far_too_small_is_no_size(self):
-        with pytest.raises(bc.CorruptFile, match="says 1000 bytes of audio, and 63000 more follow"):
+        with pytest.raises(bc.CorruptFile, match="states 1000 bytes of audio, but 63000 more bytes follow"):
             read(damaged_files.with_sizes(self.WAV, 1036, 1000))
 
     @pytest.mark.parametrize("behind", [b"LIST\4\0\0\0INFO", b"id3 \4\0\0\0abcd", bytes(7), b"\0"])
@@ -139,7 +139,7 @@ def test_sizes_that_are_too_small(name, before, form):
     at = made.find(before) + 4 if before else 8
     assert 60_000 < struct.unpack_from(form, made, at)[0] < 70_000
     struct.pack_into(form, made, at, 30_000)
-    with pytest.raises(bc.CorruptFile, match=r"says \d+ bytes of audio, and \d+ more follow that are no chunk"):
+    with pytest.raises(bc.CorruptFile, match=r"states \d+ bytes of audio, but \d+ more bytes follow that are not a chunk"):
         read(bytes(made))
 
 
@@ -178,7 +178,7 @@ class TestFlac:
             assert np.array_equal(read(data + padding)[0], read(self.FLAC)[0])
 
     def test_another_stream_behind_it(self):
-        with pytest.raises(bc.CorruptFile, match="another stream begins"):
+        with pytest.raises(bc.CorruptFile, match="a second stream begins"):
             read(self.FLAC + damaged_files.MADE["flac"](seed=1))
 
     @pytest.mark.parametrize("left_out", [1, 100, 3000])
@@ -216,7 +216,7 @@ class TestMp3:
         file = io.BytesIO()
         soundfile.write(file, tone(), 44_100, format="MP3")
         for joined in (self.MP3 + file.getvalue(), file.getvalue()[:2000] + self.MP3):
-            with pytest.raises(bc.CorruptFile, match="only the same all through"):
+            with pytest.raises(bc.CorruptFile, match="which is not supported"):
                 read(joined)
 
     @pytest.mark.parametrize(
@@ -264,7 +264,7 @@ class TestOgg:
     def test_a_byte_that_is_changed(self, name):
         made = bytearray(damaged_files.MADE[name]())
         made[-100] ^= 1
-        with pytest.raises(bc.CorruptFile, match="no whole page"):
+        with pytest.raises(bc.CorruptFile, match="not a complete page"):
             read(bytes(made))
 
 

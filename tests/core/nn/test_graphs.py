@@ -1,5 +1,6 @@
 """Steps that are recorded and played are those that are run. On a GPU a CUDA graph plays them; here, what records goes through a
-step and does it again on the same tensors, which is all that differs."""
+step and does it again on the same tensors, which is all that differs.
+"""
 
 from __future__ import annotations
 
