@@ -270,7 +270,7 @@ def retain_malloc_arena() -> None:
 
 
 def elementwise_kernels_for(*signals: Tensor) -> Any:
-    """The module `triton` or `cpu` if its `elementwise` and `assemble_input` run on such signals, else `None`."""
+    """The module `triton` or `cpu` if its `write_activation` and `assemble_input` run on such signals, else `None`."""
     if gpu := gpu_kernels_for(signals[0].device):
         return gpu
     cpu = load_cpu_kernels()
@@ -280,7 +280,7 @@ def elementwise_kernels_for(*signals: Tensor) -> Any:
 def snake(x: Tensor, alpha: Tensor, inverse: Tensor, out: Tensor) -> None:
     """`x + sin(alpha x)^2 * inverse`."""
     if kernels := elementwise_kernels_for(x, out):
-        kernels.elementwise(Epilogue(activation=activations.SNAKE, parameters=(alpha, inverse)), x, out)
+        kernels.write_activation(Epilogue(activation=activations.SNAKE, parameters=(alpha, inverse)), x, out)
     else:
         wave = torch.mul(x, alpha, out=out).sin_()
         torch.addcmul(x, wave.mul_(wave), inverse, out=out)
@@ -289,7 +289,7 @@ def snake(x: Tensor, alpha: Tensor, inverse: Tensor, out: Tensor) -> None:
 def elu(x: Tensor, out: Tensor) -> None:
     """`exp(x) - 1` where x is negative, else x. PyTorch's own uses an exponential that is slower and more exact than needed."""
     if kernels := elementwise_kernels_for(x, out):
-        kernels.elementwise(Epilogue(activation=activations.ELU), x, out)
+        kernels.write_activation(Epilogue(activation=activations.ELU), x, out)
     elif x.device.type != "cpu" or x.numel() < MIN_FUSED_VALUES:
         out.copy_(F.elu(x))
     else:

@@ -39,7 +39,7 @@ class CounterNoise:
         generator = Philox(key=np.array([self.seed & (2**64 - 1), layer], np.uint64), counter=first)
         words = generator.random_raw(blocks * 4)
         cpu = load_cpu_kernels()
-        normals = (cpu.random_normal if cpu else _box_muller)(words).reshape(-1)
+        normals = (cpu.box_muller if cpu else _box_muller)(words).reshape(-1)
         values = torch.from_numpy(normals[skip : skip + count])
         return values.to(self.device, self.dtype).reshape(1, count, 1)
 

@@ -63,7 +63,7 @@ def test_a_value_does_not_depend_on_its_neighbours():
     for start, end in [(0, 4000), (0, 1), (1, 17), (17, 18), (18, 1333), (1333, 4000)]:
         part = slice(start, end)
         for out, function in ((whole, ELU_AFTER), (parts, snake_after(alpha))):
-            fused.elementwise(function, x[:, part], out[:, part])
+            fused.write_activation(function, x[:, part], out[:, part])
         if end - start == 4000:
             wanted = whole.clone(), parts.clone()
     assert torch.equal(whole, wanted[0])
@@ -79,7 +79,7 @@ def test_the_number_of_threads_changes_nothing():
         for threads in (1, 2):
             torch.set_num_threads(threads)
             out = torch.empty_like(x)
-            fused.elementwise(ELU_AFTER, x, out)
+            fused.write_activation(ELU_AFTER, x, out)
             results.append(out)
     finally:
         torch.set_num_threads(before)
@@ -95,7 +95,7 @@ torch.set_num_threads({threads})
 from blazen_codec_core.nn.kernels.backends import load_cpu_kernels
 fused = load_cpu_kernels()
 from blazen_codec_core.nn.kernels.epilogue import ELU, Epilogue
-fused.elementwise(Epilogue(activation=ELU), x := torch.randn(1, 4000, 40), torch.empty_like(x))
+fused.write_activation(Epilogue(activation=ELU), x := torch.randn(1, 4000, 40), torch.empty_like(x))
 assert torch.get_num_threads() == {threads}
 """
     subprocess.run([sys.executable, "-c", program], check=True)
@@ -105,10 +105,10 @@ assert torch.get_num_threads() == {threads}
 def test_extremes():
     x = torch.tensor([-torch.inf, -1e30, -88.0, -18.0, -0.0, 0.0, 1e-30, 1e30, torch.inf, torch.nan]).reshape(1, -1, 1)
     out = torch.empty_like(x)
-    fused.elementwise(ELU_AFTER, x, out)
+    fused.write_activation(ELU_AFTER, x, out)
     torch.testing.assert_close(out, F.elu(x), rtol=0, atol=2 * ROUNDING, equal_nan=True)
     large = torch.tensor([1e4, -1e6, 3e8, 1e20, -1e38]).reshape(1, -1, 1)
-    fused.elementwise(snake_after(torch.ones(1)), large, out := torch.empty_like(large))
+    fused.write_activation(snake_after(torch.ones(1)), large, out := torch.empty_like(large))
     assert ((out >= large) & (out <= large + 1.0001)).all()
 
 
@@ -137,7 +137,7 @@ fused = load_cpu_kernels()
 from blazen_codec_core.nn.kernels.epilogue import ELU, Epilogue
 from blazen_codec_core.nn.kernels.cpu import jit
 x = torch.randn(1, 4000, 40)
-fused.elementwise(Epilogue(activation=ELU), x, out := torch.empty_like(x))
+fused.write_activation(Epilogue(activation=ELU), x, out := torch.empty_like(x))
 torch.testing.assert_close(out, torch.nn.functional.elu(x))
 print(jit.num_threads_for(x.numel()))
 """

@@ -150,7 +150,7 @@ def supports(*signals: Tensor) -> bool:
     return all(x.dtype == torch.float32 and x.device.type == "cpu" and is_frame_contiguous(x) for x in signals)
 
 
-def elementwise(activation: Epilogue, x: Tensor, out: Tensor) -> None:
+def write_activation(activation: Epilogue, x: Tensor, out: Tensor) -> None:
     """Write the activation of a signal to another one of its shape."""
     assemble_input(x[:, :0], x, 0, activation, out)
 

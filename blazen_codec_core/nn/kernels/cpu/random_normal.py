@@ -16,7 +16,7 @@ _COST = 16
 
 
 @jit_parallel("void(u8[::1], f4[:, ::1], i8)")
-def _box_muller(words: Any, out: Any, parts: int) -> None:
+def _box_muller_loop(words: Any, out: Any, parts: int) -> None:
     share = -(-words.size // parts)
     for part in prange(parts):
         for i in range(part * share, min(words.size, (part + 1) * share)):
@@ -25,8 +25,8 @@ def _box_muller(words: Any, out: Any, parts: int) -> None:
             out[i, 0], out[i, 1] = np.float32(radius * math.cos(angle)), np.float32(radius * math.sin(angle))
 
 
-def random_normal(words: Any) -> Any:
+def box_muller(words: Any) -> Any:
     """Two float32 values of a standard normal distribution from each uint64, `(words, 2)`."""
     out = np.empty((words.size, 2), np.float32)
-    _box_muller(words, out, num_threads_for(words.size * _COST))
+    _box_muller_loop(words, out, num_threads_for(words.size * _COST))
     return out

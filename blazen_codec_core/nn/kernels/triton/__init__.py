@@ -7,7 +7,7 @@ With `TRITON_INTERPRET=1` they run on the CPU, slowly, to be tested without a GP
 """
 
 from .depthwise_conv import DepthwiseConv1d
-from .elementwise import assemble_input, elementwise
+from .elementwise import assemble_input, write_activation
 from .gemm_conv import CodebookSearch, GemmConv1d
 from .group_norm import GroupNorm
 from .launch import runs_on
@@ -21,8 +21,8 @@ __all__ = [
     "GroupNorm",
     "PersistentLSTM",
     "assemble_input",
-    "elementwise",
     "random_normal",
     "runs_on",
     "supports_lstm",
+    "write_activation",
 ]

@@ -39,7 +39,7 @@ def _assemble(  # type: ignore[no-untyped-def]
     tl.store(out + signal * out_batch + offset, value.to(out.dtype.element_ty), mask=offset < total)
 
 
-def elementwise(activation: Epilogue, x: Tensor, out: Tensor) -> None:
+def write_activation(activation: Epilogue, x: Tensor, out: Tensor) -> None:
     """Write the activation of a signal to another one of its shape, with contiguous frames."""
     assemble_input(x[:, :0], x, 0, activation, out)
 

@@ -36,14 +36,14 @@ def _normalize(  # type: ignore[no-untyped-def]
     ACTIVATION: tl.constexpr, SCALE: tl.constexpr, RESIDUAL: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     signal = tl.program_id(1).to(tl.int64)
-    offset = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    valid, channel = offset < total, offset % channels
-    value = tl.load(x + signal * x_batch + offset, mask=valid, other=0.0).to(tl.float32)
+    index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    valid, channel = index < total, index % channels
+    value = tl.load(x + signal * x_batch + index, mask=valid, other=0.0).to(tl.float32)
     value = value * tl.load(factor + signal * channels + channel) + tl.load(offset + signal * channels + channel)
-    value = apply_epilogue(value, offset // channels, channel, valid, valid, alpha, inverse, scale, ACTIVATION, SCALE)
+    value = apply_epilogue(value, index // channels, channel, valid, valid, alpha, inverse, scale, ACTIVATION, SCALE)
     if RESIDUAL:
-        value += tl.load(residual + signal * residual_batch + offset, mask=valid, other=0.0).to(tl.float32)
-    tl.store(out + signal * out_batch + offset, value.to(out.dtype.element_ty), mask=valid)
+        value += tl.load(residual + signal * residual_batch + index, mask=valid, other=0.0).to(tl.float32)
+    tl.store(out + signal * out_batch + index, value.to(out.dtype.element_ty), mask=valid)
 
 
 class GroupNorm:
