@@ -171,7 +171,7 @@ def test_a_list_goes_on_after_bad_rows(tmp_path, run):
     (tmp_path / "list.csv").write_text("path,start,end\na.flac,,\na.flac,0.09,nan\na.flac,5,6\nmissing.flac,,\na.flac,0.05,\n")
     summary, failures = tokenize(tmp_path / "list.csv", tmp_path / "out")
     assert (summary.rows, summary.failed) == (2, 3)
-    said = ("list.csv, row 2: end is nan; expected a number of seconds", "has no audio from 5 to 6 s", "is not a file")
+    said = ("list.csv, row 2: end is 'nan'; expected a number of seconds", "has no audio from 5 to 6 s", "is not a file")
     assert all(words in row["error"] for words, row in zip(said, failures, strict=True))
     with pytest.raises(bc.InvalidInput, match="row 2"):
         tokenize(tmp_path / "list.csv", tmp_path / "strict", strict=True)
