@@ -28,7 +28,7 @@ settings.load_profile("default")
 ALIKE = {"dac_16khz", "dac_24khz", "dac_44khz", "dac_44khz_16kbps", "encodec_32khz", "snac_32khz", "snac_44khz"}
 """Models that differ from another one in numbers only: tests of these are among the slow ones."""
 
-LOADED = 64_000_000
+LOADED = 45_000_000
 """Parameters of the codecs that stay loaded for the next test; once prepared, each takes 12 bytes and more."""
 
 ROOT = Path(__file__).parent.parent
@@ -59,6 +59,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
         if ALIKE & set(map(str, parameters)) and "narrow_networks" not in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Forget where errors that are parameters were raised: their tracebacks would keep whole codecs until the session ends."""
+    for value in item.callspec.params.values() if hasattr(item, "callspec") else ():
+        if isinstance(value, BaseException):
+            value.__traceback__ = value.__context__ = value.__cause__ = None
 
 
 @pytest.fixture(scope="session")
