@@ -22,7 +22,7 @@ from blazen_codec_core.conformance.signals import voice
 from blazen_codec_core.dataset import plan, run_state
 from blazen_codec_core.dataset.executors.processes import cores
 from blazen_codec_core.dataset.items import AudioItem
-from blazen_codec_core.dataset.jobs.tokenize import in_threads
+from blazen_codec_core.dataset.prefetch import map_in_threads
 from blazen_codec_core.dataset.run_state import ShardResult
 from blazen_codec_core.dataset.sources import Source, find
 from blazen_codec_core.transcode import Recording
@@ -94,7 +94,9 @@ def reading(seconds: float = 20.0, files: int = 24) -> list[dict[str, Any]]:
             row: dict[str, Any] = {"file": f"{suffix}, {rate / 1000:g} kHz"}
             for threads in (1, cores()):
                 started = time.perf_counter()
-                for _ in in_threads(lambda path: Recording(lambda: AudioReader(path), codec).whole(), [path] * files, threads):
+                for _ in map_in_threads(
+                    lambda path: Recording(lambda: AudioReader(path), codec).whole(), [path] * files, threads
+                ):
                     pass
                 row[f"{threads} thread{'s' * (threads > 1)}"] = files * seconds / (time.perf_counter() - started)
         rows.append(row)
@@ -192,13 +194,13 @@ def simulate(
     leaving = {workers - 1 - number: ideal * (number + 1) / (lost + 1) for number in range(lost)}
     free = [(START_UP / 3600, worker) for worker in range(workers)]
     heapq.heapify(free)
-    left, end = list(reversed(shards)), 0.0
-    while left:
+    remaining, end = list(reversed(shards)), 0.0
+    while remaining:
         now, worker = heapq.heappop(free)
-        shard = left.pop()
+        shard = remaining.pop()
         done = now + shard / speeds[worker]
         if worker in leaving and done > leaving[worker]:
-            left.append(shard)  # done again by the next that is free
+            remaining.append(shard)  # done again by the next that is free
             continue
         end = max(end, done)
         heapq.heappush(free, (done, worker))
@@ -252,7 +254,7 @@ def tables(result: dict[str, Any]) -> list[Table]:
     others.add_row("lines of the journal", f"{result['journal']:,.0f}")
     read = Table(title="Seconds of audio a second, read and resampled to 24 kHz")
     for column in result["reading"][0]:
-        read.add_column(column, justify="left" if column == "file" else "right")
+        read.add_column(column, justify="remaining" if column == "file" else "right")
     for row in result["reading"]:
         read.add_row(*(f"{value:,.0f}" if isinstance(value, float) else value for value in row.values()))
     rest = Table(title="All of tokenize but the network, in batches")
@@ -268,7 +270,7 @@ def tables(result: dict[str, Any]) -> list[Table]:
         lengths.add_row(name, *(f"{speed:.0f}" for speed in speeds.values()))
     runs = Table(title=f"Simulated runs, workers of {result['speed']:g} times real time")
     for column in ("scene", "audio, h", "workers", "takes, h", "share of use"):
-        runs.add_column(column, justify="left" if column == "scene" else "right")
+        runs.add_column(column, justify="remaining" if column == "scene" else "right")
     for row in result["simulations"]:
         runs.add_row(row["scene"], f"{row['audio']:,.0f}", str(row["workers"]), f"{row['hours']:.3f}", f"{row['share']:.1%}")
     return [plans, others, read, rest, lengths, runs]

@@ -5,21 +5,16 @@ Only files that a run created are ever removed. Journal lines are verified by ch
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import json
 import os
 import re
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, TypeAdapter
 
 from ..errors import CorruptFile, EngineNotAvailable, InvalidInput, reason
@@ -27,6 +22,7 @@ from ..files import opened, replaced_by, replacing, unwritten
 from ..foreign_json import NotJson, parse_object
 from ..validation import is_int
 from . import plan, shards
+from .codebook_usage import ANEW, CodebookUsage
 from .destination import BOOKS
 from .seals import sealed, unsealed
 
@@ -66,7 +62,7 @@ class ShardResult:
         seconds: Duration of the audio in seconds.
         took: Processing time in seconds.
         failures: Recordings that failed.
-        used: Entries used per codebook, packed; see `Usage`.
+        used: Entries used per codebook, packed; see `CodebookUsage`.
         remarked: Number of rows with remarks.
         size: Size of the output in bytes.
         digest: Digest of the output.
@@ -95,57 +91,11 @@ class ShardResult:
 _DONE = TypeAdapter(ShardResult)
 
 
-ANEW = "Choose another folder, or remove the journal to make all shards again"
-
-
-class Usage:
-    """Set of the entries of each codebook that were used."""
-
-    def __init__(self, entries: int) -> None:
-        self.entries = entries
-        self._used: list[NDArray[np.bool_]] = []
-
-    def add(self, codes: Sequence[NDArray[np.int32]]) -> None:
-        """Add tokens, one array per codebook."""
-        self._grow(len(codes))
-        for used, code in zip(self._used, codes, strict=False):
-            used[code.reshape(-1)] = True
-
-    def add_packed(self, packed: Sequence[str]) -> None:
-        """Add the result of `packed`; raise `CorruptFile` if it is damaged or has another codebook size."""
-        self._grow(len(packed))
-        for book, text in enumerate(packed):
-            self._used[book] |= np.unpackbits(self._bits(text), count=self.entries).astype(bool)
-
-    def _bits(self, text: str) -> NDArray[np.uint8]:
-        expected = -(-self.entries // 8)
-        try:
-            bits = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), expected + 1)
-        except (zlib.error, binascii.Error, ValueError) as error:
-            raise CorruptFile(f"the codebook usage in the journal is damaged: {reason(error)}. {ANEW}") from error
-        if len(bits) != expected:
-            raise CorruptFile(f"the journal has codebooks of another size; expected {self.entries} entries. {ANEW}")
-        return np.frombuffer(bits, np.uint8)
-
-    @property
-    def packed(self) -> tuple[str, ...]:
-        """Compressed bit sets in base64, for the journal."""
-        return tuple(base64.b64encode(zlib.compress(np.packbits(used).tobytes())).decode() for used in self._used)
-
-    @property
-    def shares(self) -> tuple[float, ...]:
-        """Fraction of the entries used, per codebook."""
-        return tuple(float(used.mean()) for used in self._used)
-
-    def _grow(self, books: int) -> None:
-        self._used += [np.zeros(self.entries, np.bool_) for _ in range(books - len(self._used))]
-
-
 @dataclass
 class Totals:
     """Totals of a dataset so far; `seconds` is the duration of the audio."""
 
-    usage: Usage
+    usage: CodebookUsage
     rows: int = 0
     failed: int = 0
     remarked: int = 0
@@ -162,7 +112,7 @@ class Totals:
 
 
 class RunState:
-    """The locked folder `.run` of a dataset; created by `open_books`."""
+    """The locked folder `.run` of a dataset; created by `open_run`."""
 
     def __init__(self, out: Path) -> None:
         self.folder = out / FOLDER
@@ -329,7 +279,7 @@ def _is_asked(path: Path) -> bool:
 
 
 @contextmanager
-def open_books(out: Path) -> Iterator[RunState]:
+def open_run(out: Path) -> Iterator[RunState]:
     """Lock and yield the run state of a dataset.
 
     Raises:

@@ -19,6 +19,7 @@ from ..provider import DynCodecProvider
 from ..specs import LoadOptions
 from ..transcode import Progress, silent
 from . import plan, run_state, shards, sources, tar_member
+from .codebook_usage import CodebookUsage
 from .destination import file_name, is_folding, same_file
 from .executors import processes, ray
 from .executors.ray import Cluster
@@ -28,7 +29,7 @@ from .items import Fault
 from .jobs.base import Job
 from .jobs.detokenize import DetokenizeJob
 from .jobs.tokenize import TokenizeJob
-from .run_state import RunState, ShardResult, Totals, Usage
+from .run_state import RunState, ShardResult, Totals
 
 VERSION = 3
 """Version of the run state in `.run`; runs of other versions cannot be resumed."""
@@ -167,7 +168,7 @@ def tokenize_dataset(
         "truncated": truncated,
         "verify": verify,
     }
-    with run_state.open_books(out) as kept:
+    with run_state.open_run(out) as kept:
         if kept.agrees(asked):
             kept.tidy()
             planned = _planned_before(kept, found, source, progress)
@@ -240,7 +241,7 @@ def detokenize_dataset(
         "weights": _weights(codec),
         "suffix": suffix,
     }
-    with run_state.open_books(out) as kept:
+    with run_state.open_run(out) as kept:
         begun = kept.agrees(asked)
         kept.tidy()
         with progress("listing", 0):
@@ -329,7 +330,7 @@ def _do(
         is_guess: Durations are estimates.
     """
     work = planned if work is None else work
-    totals = Totals(Usage(codec.spec.codebook_size))
+    totals = Totals(CodebookUsage(codec.spec.codebook_size))
     for done in before:
         totals.add(done)
     left = sorted(set(range(len(planned))) - totals.shards, key=lambda number: (-work[number], number))

@@ -7,15 +7,13 @@ from .layers.base import (
     Layer,
     NoiseSource,
     Pointwise,
-    Residual,
-    Sequential,
     State,
     StreamingModule,
     StreamSetup,
-    Tiling,
     prepare,
     reset_parameters,
 )
+from .layers.containers import Residual, Sequential, Tiling
 from .layers.conv import Conv1d, ConvBase, ConvTranspose1d
 from .layers.lstm import LSTM
 from .layers.noise import CounterNoise, NoiseBlock

@@ -16,12 +16,11 @@ from ..errors import CorruptFile, InvalidInput, InvalidTokens, reason
 from ..specs import Segment
 from ..validation import as_array, check_count, is_int
 from . import code_arrays, container, flat
+from .packing import Codes, PackedCodes, PackedScales, Scales, check_code, pack_scales
 
 if TYPE_CHECKING:
     from ..specs import CodecSpec
 
-Codes = NDArray[np.int32]
-Scales = NDArray[np.float32]
 Plain = bool | int | float | str
 COUNTS = {"codebook_size": 1, "sample_rate": 1, "hop_length": 1, "num_samples": 0, "channels": 1}
 """Integer fields of tokens, with their minimum."""
@@ -58,32 +57,6 @@ KINDS: dict[str, Any] = {
     "extra": Mapping,
 }
 """Other fields of tokens, with their types."""
-
-
-class _PackedCodes:
-    """Descriptor that stores codes as bytes and returns read-only arrays.
-
-    A long stream yields many small token arrays. On the heap they would lie between a network's large temporary arrays and
-    fragment it: gigabytes per hour of audio. Small `bytes` objects are allocated from separate arenas.
-    """
-
-    def __get__(self, tokens: CodecTokens, owner: type) -> tuple[Codes, ...]:
-        packed: tuple[tuple[bytes, tuple[int, int]], ...] = tokens.__dict__["codes"]
-        return tuple(np.frombuffer(data, np.int32).reshape(shape) for data, shape in packed)
-
-    def __set__(self, tokens: CodecTokens, codes: Sequence[Any]) -> None:
-        tokens.__dict__["codes"] = codes
-
-
-class _PackedScales:
-    """Descriptor that stores scales as bytes, like `_PackedCodes`."""
-
-    def __get__(self, tokens: CodecTokens | None, owner: type) -> Scales | None:
-        packed: tuple[bytes, tuple[int, int]] | None = tokens.__dict__["scales"] if tokens is not None else None
-        return np.frombuffer(packed[0], np.float32).reshape(packed[1]) if packed else None
-
-    def __set__(self, tokens: CodecTokens, scales: Any) -> None:
-        tokens.__dict__["scales"] = scales
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +99,7 @@ class CodecTokens:
 
     def __post_init__(self) -> None:
         self._check_kinds()
-        codes = [_checked(code, number, self.codebook_size) for number, code in enumerate(self.__dict__["codes"])]
+        codes = [check_code(code, number, self.codebook_size) for number, code in enumerate(self.__dict__["codes"])]
         self.__dict__["codes"] = tuple((code.tobytes(), code.shape) for code in codes)
         if len(codes) != len(self.strides) or not codes:
             raise InvalidTokens(f"codes have {len(codes)} codebooks; expected {len(self.strides)} for strides {self.strides}")
@@ -144,9 +117,9 @@ class CodecTokens:
             )
         scales = self.__dict__["scales"]
         if scales is not None:
-            self.__dict__["scales"] = _packed_scales(scales, (self.streams, len(self.segment_frames) if self.segment else 0))
+            self.__dict__["scales"] = pack_scales(scales, (self.streams, len(self.segment_frames) if self.segment else 0))
         if self.loudness is not None:
-            self.__dict__["loudness"] = _checked_loudness(self.loudness, self.channels)
+            self.__dict__["loudness"] = check_loudness(self.loudness, self.channels)
         if not all(isinstance(name, str) and isinstance(value, Plain) for name, value in self.extra.items()):
             raise InvalidTokens(f"extra is {self.extra!r}; expected names with plain values")
         self.__dict__["extra"] = dict(self.extra)
@@ -419,8 +392,8 @@ class CodecTokens:
         return f"<CodecTokens {self.codec}, {self.seconds:.2f} s, {streams}{shapes} tokens>"
 
 
-CodecTokens.codes = _PackedCodes()  # type: ignore[assignment]
-CodecTokens.scales = _PackedScales()  # type: ignore[assignment]
+CodecTokens.codes = PackedCodes()  # type: ignore[assignment]
+CodecTokens.scales = PackedScales()  # type: ignore[assignment]
 
 
 def longest(frames: int, hop_length: int, segment: Segment | None) -> int:
@@ -428,30 +401,8 @@ def longest(frames: int, hop_length: int, segment: Segment | None) -> int:
     return segment.samples(frames, hop_length) if segment else frames * hop_length
 
 
-def _checked_loudness(loudness: Any, channels: int) -> tuple[float, ...]:
+def check_loudness(loudness: Any, channels: int) -> tuple[float, ...]:
     array = as_array(loudness, "loudness cannot be an array")
     if array.shape != (channels,) or array.dtype.kind not in "iuf" or not (np.abs(array) <= LOUDEST).all():
         raise InvalidTokens(f"loudness is {loudness!r}; expected a number in LUFS for each of {channels} channels")
     return tuple(map(float, array))
-
-
-def _packed_scales(scales: Any, shape: tuple[int, int]) -> tuple[bytes, tuple[int, int]]:
-    array = as_array(scales, "scales cannot be an array")
-    if array.shape != shape:
-        raise InvalidTokens(f"scales have shape {array.shape}; expected {shape}, (streams, segments)")
-    if array.dtype.kind != "f" or not np.isfinite(array).all() or (array.size and array.min() <= 0):
-        raise InvalidTokens("scales are invalid; expected positive floating-point numbers")
-    return array.astype(np.float32).tobytes(), shape
-
-
-def _checked(code: Any, number: int, size: int) -> Codes:
-    array = as_array(code, f"codebook {number} cannot be an array")
-    if array.ndim != 2:
-        raise InvalidTokens(f"codebook {number} has shape {array.shape}; expected (streams, frames)")
-    if array.dtype.kind not in "iu":
-        raise InvalidTokens(f"codebook {number} has type {array.dtype}; expected integers")
-    if not array.shape[0]:
-        raise InvalidTokens(f"codebook {number} has no streams")
-    if array.size and (array.min() < 0 or array.max() >= size):
-        raise InvalidTokens(f"codebook {number} has a token outside 0 … {size - 1}")
-    return array.astype(np.int32)

@@ -16,7 +16,8 @@ import soundfile
 import blazen_codec_core as bc
 from blazen_codec_core.conformance.signals import voice
 from blazen_codec_core.dataset import plan, run_state, seals, shards
-from blazen_codec_core.dataset.run_state import ShardResult, Totals, Usage
+from blazen_codec_core.dataset.codebook_usage import CodebookUsage
+from blazen_codec_core.dataset.run_state import ShardResult, Totals
 from tests.helpers.corpora import sound
 
 HERE = bc.Executor(workers=1)
@@ -200,7 +201,7 @@ def test_an_end_that_a_kill_or_a_crash_left_is_no_harm(source, tmp_path, rest):
     ],
 )
 def test_wrong_types_and_numbers_are_refused_whatever_the_checksum(tmp_path, wrong, says):
-    with run_state.open_books(tmp_path) as kept:
+    with run_state.open_run(tmp_path) as kept:
         kept.note_asked({})
         kept.note(ShardResult(0, 1, 2.0, 0.5))
         path = kept.folder / "journal.jsonl"
@@ -218,7 +219,7 @@ def test_wrong_types_and_numbers_are_refused_whatever_the_checksum(tmp_path, wro
 )
 def test_codebooks_of_a_journal_that_are_damaged_or_too_large_are_refused(packed):
     with pytest.raises(bc.CorruptFile, match="the journal"):
-        Totals(Usage(100)).add(ShardResult(0, 1, 2.0, 0.5, used=(packed,)))
+        Totals(CodebookUsage(100)).add(ShardResult(0, 1, 2.0, 0.5, used=(packed,)))
 
 
 @pytest.mark.parametrize("name", ["items.jsonl", "plan.json", "dataset.json"])

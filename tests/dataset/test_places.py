@@ -166,7 +166,7 @@ def test_a_folder_with_an_empty_mark_is_of_somebody_else(recordings, tmp_path):
 def test_a_mark_that_was_not_written_yet_is_no_hindrance(tmp_path):
     (tmp_path / ".run").mkdir()
     (tmp_path / ".run/made-by").touch()
-    with run_state.open_books(tmp_path) as kept:
+    with run_state.open_run(tmp_path) as kept:
         kept.note_asked({})
         assert (kept.folder / "made-by").read_bytes() == run_state.MADE_BY
 
@@ -218,22 +218,22 @@ def test_books_that_are_links_are_refused(recordings, tmp_path):
     elsewhere.mkdir()
     out.mkdir()
     (out / ".run").symlink_to(elsewhere)
-    with pytest.raises(bc.InvalidInput, match="is a link or a file"), run_state.open_books(out):
+    with pytest.raises(bc.InvalidInput, match="is a link or a file"), run_state.open_run(out):
         pass
     assert not list(elsewhere.iterdir())
     (out / ".run").unlink()
-    with run_state.open_books(out) as kept:
+    with run_state.open_run(out) as kept:
         kept.note_asked({})
     (elsewhere / "mine").write_text("mine")
     (out / ".run/journal.jsonl").symlink_to(elsewhere / "mine")
-    with pytest.raises(bc.InvalidInput, match=r"journal\.jsonl is a symbolic link"), run_state.open_books(out):
+    with pytest.raises(bc.InvalidInput, match=r"journal\.jsonl is a symbolic link"), run_state.open_run(out):
         pass
     assert (elsewhere / "mine").read_text() == "mine"
 
 
 def test_only_what_is_ours_is_removed_where_nothing_came_of_a_run(tmp_path):
     (tmp_path / "out").mkdir()
-    with run_state.open_books(tmp_path / "out") as kept:
+    with run_state.open_run(tmp_path / "out") as kept:
         (kept.folder / "notes").write_text("mine")
         (kept.folder / "plan.json").write_text("ours")
     assert [path.name for path in (tmp_path / "out/.run").iterdir()] == ["notes"]
@@ -241,7 +241,7 @@ def test_only_what_is_ours_is_removed_where_nothing_came_of_a_run(tmp_path):
 
 def test_only_shards_that_are_half_written_are_tidied_away(tmp_path):
     out = tmp_path / "out"
-    with run_state.open_books(out) as kept:
+    with run_state.open_run(out) as kept:
         kept.note_asked({})
         ours = [out / ".tokens-00001-of-00004.parquet.abcd1234.parquet", kept.folder / ".plan.json.abcd1234.json"]
         others = [out / ".tokens-a.wav", out / ".tokens-00001-of-00004.txt.abcd1234.txt", kept.folder / ".nfs00001234"]

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 import blazen_codec_core as bc
 from blazen_codec_core.dataset import run_state
-from blazen_codec_core.dataset.run_state import Failure, ShardResult, Totals, Usage
+from blazen_codec_core.dataset.codebook_usage import CodebookUsage
+from blazen_codec_core.dataset.run_state import Failure, ShardResult, Totals
 from blazen_codec_core.foreign_json import parse_object
 
 
@@ -22,9 +23,9 @@ def done(shard: int, rows: int = 1, failures: int = 0) -> ShardResult:
 
 @given(st.lists(st.lists(st.integers(0, 99), max_size=20), min_size=1, max_size=4), st.integers(0, 3))
 def test_usage_is_the_same_packed_and_added(codes, others):
-    whole, parts = Usage(100), Usage(100)
+    whole, parts = CodebookUsage(100), CodebookUsage(100)
     for stretch in (codes, codes[: others + 1]):
-        own = Usage(100)
+        own = CodebookUsage(100)
         own.add([np.array(code, np.int32) for code in stretch])
         whole.add([np.array(code, np.int32) for code in stretch])
         parts.add_packed(own.packed)
@@ -32,7 +33,7 @@ def test_usage_is_the_same_packed_and_added(codes, others):
 
 
 def test_the_journal_is_what_was_noted_up_to_a_line_that_was_not_finished(tmp_path):
-    with run_state.open_books(tmp_path) as kept:
+    with run_state.open_run(tmp_path) as kept:
         kept.note_asked({})
         for number in range(3):
             kept.note(done(number, failures=number))
@@ -45,14 +46,14 @@ def test_the_journal_is_what_was_noted_up_to_a_line_that_was_not_finished(tmp_pa
         kept.tidy()
         assert path.read_bytes() == whole
         assert [json.loads(line)["id"] for line in kept.write_failures().read_text().splitlines()] == ["2/0", "2/1"]
-    totals = Totals(Usage(10))
+    totals = Totals(CodebookUsage(10))
     for one in expected:
         totals.add(one)
     assert dataclasses.astuple(totals)[1:] == (7, 2, 0, 6.0, {0, 1, 2})
 
 
 def test_a_journal_that_is_damaged_is_not_guessed_at(tmp_path):
-    with run_state.open_books(tmp_path) as kept:
+    with run_state.open_run(tmp_path) as kept:
         kept.note_asked({})
         (kept.folder / "journal.jsonl").write_text('{"shard": 0}\n')
         with pytest.raises(bc.CorruptFile, match="line 1"):
@@ -60,7 +61,7 @@ def test_a_journal_that_is_damaged_is_not_guessed_at(tmp_path):
 
 
 def test_what_is_asked_for_otherwise_is_refused_with_the_difference(tmp_path):
-    with run_state.open_books(tmp_path) as kept:
+    with run_state.open_run(tmp_path) as kept:
         assert not kept.agrees({"codec": "a", "bandwidth": 6.0})
         kept.note_asked({"codec": "a", "bandwidth": 6.0})
         assert kept.agrees({"codec": "a", "bandwidth": 6.0})
@@ -69,7 +70,7 @@ def test_what_is_asked_for_otherwise_is_refused_with_the_difference(tmp_path):
 
 
 def test_what_another_version_began_is_not_gone_on_with(tmp_path):
-    with run_state.open_books(tmp_path) as kept:
+    with run_state.open_run(tmp_path) as kept:
         kept.note_asked({"version": 1, "codec": "a"})
         with pytest.raises(bc.InvalidInput, match="started by another version of blazen-codec"):
             kept.agrees({"version": 2, "codec": "a", "columns": []})
@@ -81,27 +82,27 @@ def test_what_a_machine_of_a_cluster_says_is_what_it_did():
 
 
 def test_two_runs_cannot_have_the_same_books(tmp_path):
-    with run_state.open_books(tmp_path) as kept:
+    with run_state.open_run(tmp_path) as kept:
         kept.note_asked({})
-        with pytest.raises(bc.InvalidInput, match="another run is writing"), run_state.open_books(tmp_path):
+        with pytest.raises(bc.InvalidInput, match="another run is writing"), run_state.open_run(tmp_path):
             pass
-    with run_state.open_books(tmp_path):
+    with run_state.open_run(tmp_path):
         pass
 
 
 def test_nothing_stays_behind_where_nothing_began(tmp_path):
-    with pytest.raises(KeyError), run_state.open_books(tmp_path / "a" / "new"):
+    with pytest.raises(KeyError), run_state.open_run(tmp_path / "a" / "new"):
         raise KeyError
     assert not (tmp_path / "a" / "new").exists()
-    with pytest.raises(KeyError), run_state.open_books(tmp_path / "a"):
+    with pytest.raises(KeyError), run_state.open_run(tmp_path / "a"):
         raise KeyError
     assert list((tmp_path / "a").iterdir()) == []
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(bc.InvalidInput, match="not empty"), run_state.open_books(tmp_path):
+    with pytest.raises(bc.InvalidInput, match="not empty"), run_state.open_run(tmp_path):
         pass
     (tmp_path / "file").touch()
-    with pytest.raises(bc.InvalidInput, match="cannot be written"), run_state.open_books(tmp_path / "file"):
+    with pytest.raises(bc.InvalidInput, match="cannot be written"), run_state.open_run(tmp_path / "file"):
         pass

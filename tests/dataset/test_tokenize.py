@@ -17,7 +17,7 @@ import soundfile
 import blazen_codec_core as bc
 from blazen_codec_core import audio
 from blazen_codec_core.conformance.signals import voice
-from blazen_codec_core.dataset import shards
+from blazen_codec_core.dataset import prefetch, shards
 from blazen_codec_core.dataset.executors import processes
 from blazen_codec_core.dataset.jobs import tokenize as job
 from blazen_codec_core.dataset.rows import Row
@@ -134,7 +134,7 @@ def test_threads_read_in_order_and_no_further_ahead_than_they_are(monkeypatch):
             raise bc.InvalidInput("of no use")
         return number
 
-    made = job.in_threads(work, range(100), 3)
+    made = prefetch.map_in_threads(work, range(100), 3)
     threading.Timer(0.2, gone_on.set).start()
     assert [next(made) for _ in range(20)] == list(range(20))
     assert max(begun) < 20 + 2 * 3
@@ -339,13 +339,13 @@ def test_pieces_are_read_ahead_but_not_far():
             made.append(number)
             yield number
 
-    ready = job.ahead(values(), 3)
+    ready = prefetch.prefetch(values(), 3)
     assert next(ready) == 0
     ready.close()
     assert len(made) <= 6
-    assert list(job.ahead(iter(range(20)), 3)) == list(range(20))
+    assert list(prefetch.prefetch(iter(range(20)), 3)) == list(range(20))
     with pytest.raises(KeyError):
-        list(job.ahead(({}[number] for number in [1]), 3))
+        list(prefetch.prefetch(({}[number] for number in [1]), 3))
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ from blazen_codec_core.cli import files
 from blazen_codec_core.comparison import compare, serialize, systems
 from blazen_codec_core.conformance import strategies
 from blazen_codec_core.conformance.signals import voice
-from blazen_codec_core.dataset import plan, run_state, seals, shards, sources
+from blazen_codec_core.dataset import codebook_usage, plan, run_state, seals, shards, sources
 from blazen_codec_core.dataset.destination import Destination
 from blazen_codec_core.dataset.items import AudioItem
 from blazen_codec_core.dataset.rows import Row
@@ -436,7 +436,7 @@ class TestWhatFilesSay:
         throw("JSON of lists", 500, cases, work)
 
     def test_journals(self, tmp_path):
-        with run_state.open_books(tmp_path / "out") as kept:
+        with run_state.open_run(tmp_path / "out") as kept:
             kept.note_asked({})
             for number in range(3):
                 kept.note(run_state.ShardResult(number, 1, 2.0, 0.5, (run_state.Failure("a", "b", "c"),), ("AAAA",)))
@@ -448,7 +448,7 @@ class TestWhatFilesSay:
             def work(line):
                 path.write_bytes(line)
                 for done in kept.journal(3):
-                    run_state.Totals(run_state.Usage(16)).add(done)
+                    run_state.Totals(codebook_usage.CodebookUsage(16)).add(done)
 
             odd = with_odd_json(lines[0].decode()).map(lambda text: text.encode("utf-8", "surrogatepass") + b"\n" + lines[1])
             right = {key: value for key, value in json.loads(lines[0]).items() if key != "check"}

@@ -18,9 +18,10 @@ from ...files import replaced_by, unwritten
 from ...provider import DynCodecProvider
 from ...validation import Pcm
 from .. import shards
+from ..codebook_usage import CodebookUsage
 from ..destination import Destination, shortly
 from ..rows import Row
-from ..run_state import ShardResult, Usage
+from ..run_state import ShardResult
 from .base import LONG, SHORT_TOGETHER, Job, Work, each, failure
 
 
@@ -86,7 +87,7 @@ class Detokenizer:
         started, path = time.perf_counter(), self.job.files[number]
         taken = self.job.taken.get(number, {})
         self._tidy(path, taken)
-        usage, failures, written, seconds = Usage(self.codec.spec.codebook_size), [], list[str](), 0.0
+        usage, failures, written, seconds = CodebookUsage(self.codec.spec.codebook_size), [], list[str](), 0.0
         together, longest = self.codec.max_batch_size, LONG
         if together == 1 and self.codec.short_samples:
             together, longest = SHORT_TOGETHER, self.codec.short_samples / self.codec.sample_rate

@@ -5,16 +5,12 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import queue
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -27,18 +23,18 @@ from ...tokens.tokens import CodecTokens
 from ...transcode import Recording
 from ...validation import Pcm
 from .. import plan, run_state, shards
+from ..codebook_usage import CodebookUsage
 from ..destination import Destination
 from ..executors.processes import cores
 from ..fingerprints import NONE, Fingerprints, Verify
 from ..items import AudioItem, Fault
 from ..parquet_cells import ParquetCells
+from ..prefetch import map_in_threads, prefetch
 from ..rows import Row
-from ..run_state import Failure, ShardResult, Usage
+from ..run_state import Failure, ShardResult
 from ..seals import digest_of
 from .base import LONG, SHORT_TOGETHER, Job, Unreadable, Work, each, failure
 
-T = TypeVar("T")
-R = TypeVar("R")
 PREFETCH = 8
 """Number of chunks of audio, about 6 s each, that are read and resampled ahead of the model."""
 MOST_READERS = 16
@@ -142,7 +138,7 @@ class Tokenizer:
 
     def __call__(self, number: int) -> ShardResult:
         started = time.perf_counter()
-        entries, usage = list(self._plan.items(number)), Usage(self.codec.spec.codebook_size)
+        entries, usage = list(self._plan.items(number)), CodebookUsage(self.codec.spec.codebook_size)
         made: dict[int, Row] = {}
         failures: dict[int, Failure] = {}
         seen: dict[int, str] = {}
@@ -184,9 +180,9 @@ class Tokenizer:
     def _heard(self, items: list[tuple[int, AudioItem]]) -> Iterator[_LoadedAudio]:
         """Yield the audio of all recordings; short ones are loaded whole if they can be batched."""
         if self.codec.max_batch_size > 1:
-            yield from in_threads(self._read, items, readers())
+            yield from map_in_threads(self._read, items, readers())
             return
-        for _, group in itertools.groupby(ahead(self._pieces(items), PREFETCH), key=lambda piece: piece.number):
+        for _, group in itertools.groupby(prefetch(self._pieces(items), PREFETCH), key=lambda piece: piece.number):
             pieces = iter(group)
             first = next(pieces)
             every = itertools.chain([first], pieces)
@@ -198,7 +194,9 @@ class Tokenizer:
         pieces = self._pieces([item])
         first = next(pieces)
         every = itertools.chain([first], pieces)
-        return _whole(first, every) if _is_shorter(first.recording, LONG) else _LoadedAudio(first, _audio(ahead(every, PREFETCH)))
+        return (
+            _whole(first, every) if _is_shorter(first.recording, LONG) else _LoadedAudio(first, _audio(prefetch(every, PREFETCH)))
+        )
 
     def _pieces(self, items: list[tuple[int, AudioItem]]) -> Iterator[_Chunk]:
         """Yield the chunks of all recordings in turn, at least one each. An error affects only its own recording."""
@@ -297,55 +295,3 @@ def readers() -> int:
     import torch
 
     return max(1, min(MOST_READERS, cores() // max(1, torch.cuda.device_count())))
-
-
-def in_threads(work: Callable[[T], R], things: Iterable[T], threads: int) -> Iterator[R]:
-    """Map `work` over items in threads, in order. At most `2 * threads` items are running or finished but not yet yielded."""
-    left, running = iter(things), deque[Future[R]]()
-    with ThreadPoolExecutor(threads, "blazen-codec reader") as pool:
-        try:
-            while True:
-                running.extend(pool.submit(work, thing) for thing in itertools.islice(left, 2 * threads - len(running)))
-                if not running:
-                    return
-                yield running.popleft().result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def ahead(values: Iterator[T], most: int) -> Iterator[T]:
-    """Iterate in a background thread that runs at most `most` values ahead."""
-    ready: queue.Queue[tuple[str, Any]] = queue.Queue(most)
-    given_up = threading.Event()
-
-    def put(kind: str, value: Any) -> None:
-        while not given_up.is_set():
-            try:
-                ready.put((kind, value), timeout=0.1)
-                return
-            except queue.Full:
-                continue
-
-    def work() -> None:
-        try:
-            for value in values:
-                put("value", value)
-                if given_up.is_set():
-                    return
-            put("end", None)
-        except BaseException as error:
-            put("error", error)
-
-    thread = threading.Thread(target=work, name="blazen-codec reader", daemon=True)
-    thread.start()
-    try:
-        while True:
-            kind, value = ready.get()
-            if kind == "end":
-                return
-            if kind == "error":
-                raise value
-            yield value
-    finally:
-        given_up.set()
-        thread.join()

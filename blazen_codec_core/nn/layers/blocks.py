@@ -11,7 +11,8 @@ import math
 from collections.abc import Sequence
 
 from .activation import Snake
-from .base import Layer, Residual, Sequential
+from .base import Layer
+from .containers import Residual, Sequential
 from .conv import Conv1d, ConvTranspose1d
 from .padding import Crop
 
