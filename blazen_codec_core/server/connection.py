@@ -9,7 +9,7 @@ binary messages once it is told `{"type": "ready"}`, and hears:
   - kind 0: the next audio of it, float32, little-endian, channel after channel;
   - kind 1: its tokens, a container file;
 - `{"type": "ended"}`: there is no more audio;
-- `{"type": "shown", "recording": …}`: all of `comparison.document.shown`;
+- `{"type": "shown", "recording": …}`: all of `comparison.serialize.page_data`;
 - `{"type": "done"}` at the end, or, wherever it fails, `{"type": "error", "message": …}`.
 
 The file is held in one without a name, and nothing is left of a visit that has ended. Whoever goes away stops the work.
@@ -145,8 +145,10 @@ class Connection:
         chosen = [self._house.system(name) for name in asked.systems]
         names = [compare.ORIGINAL, *(system.name for system in chosen)]
         self._now(self._say("begun", recording={**serialize.heading(excerpt), "versions": [{"name": name} for name in names]}))
-        made = compare.compare(excerpt, chosen, self._house.judge, heard=self._play, ended=lambda: self._now(self._say("ended")))
-        self._now(self._say("shown", recording=serialize.shown(made, audio=False)))
+        made = compare.compare(
+            excerpt, chosen, self._house.judge, on_audio=self._play, on_decoded=lambda: self._now(self._say("ended"))
+        )
+        self._now(self._say("shown", recording=serialize.page_data(made, audio=False)))
         self._give_tokens(made)
 
     def _play(self, number: int, pcm: Pcm) -> None:

@@ -131,12 +131,12 @@ class TestEvaluation:
         assert max(piece.stop - piece.start for piece in pieces) <= 30
 
     def test_means_are_weighted_and_leave_out_what_is_not_known(self):
-        assert evaluate.weighted([(1.0, 3.0), (5.0, 1.0), (math.nan, 9.0)]) == 2.0
-        assert math.isnan(evaluate.weighted([(math.nan, 1.0)]))
+        assert evaluate.weighted_mean([(1.0, 3.0), (5.0, 1.0), (math.nan, 9.0)]) == 2.0
+        assert math.isnan(evaluate.weighted_mean([(math.nan, 1.0)]))
 
     def test_what_is_too_short_is_refused_by_name(self, tmp_path, codecs):
         audio.write(tmp_path / "a.wav", np.zeros((1, 100), np.float32), 24_000)
-        with pytest.raises(bc.InvalidInput, match=r"a\.wav.*0\.1 s at least"):
+        with pytest.raises(bc.InvalidInput, match=r"a\.wav.*at least 0\.1 s"):
             evaluate.evaluate(codecs("snac_tiny"), [tmp_path / "a.wav"])
 
     def test_a_single_channel_is_copied_for_a_stereo_codec(self, tmp_path, codecs):

@@ -184,7 +184,7 @@ def test_a_fault_of_ours_is_said_and_written_down(monkeypatch, caplog):
     def broken(*_, **__):
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("blazen_codec_core.comparison.serialize.shown", broken)
+    monkeypatch.setattr("blazen_codec_core.comparison.serialize.page_data", broken)
     with serving() as where:
         answers = visit(where, wav(0.5))
         assert answers.said[-1] == {"type": "error", "message": "something went wrong here; the server's output says what"}
