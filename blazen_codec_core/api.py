@@ -1,4 +1,4 @@
-"""Entry points: `load` a codec by name, and list what is installed."""
+"""Entry points: `load` a codec by name, and list the installed ones."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ else:
 
 
 def load(name: str, **options: Unpack[Options]) -> DynCodecProvider:
-    """Load a codec by name, alias or `plugin:name`. Its weights are loaded at the first use.
+    """Find a codec by name, alias or `plugin:name`. The first use loads its weights.
 
     Args:
-        name: Name such as `snac_tiny`; see `list_codecs`.
-        options: Options; see `LoadOptions`.
+        name: Name such as `snac_tiny`; `list_codecs` lists them all.
+        options: Fields of `LoadOptions`.
 
     Raises:
-        UnknownCodec: No installed plugin has the codec; the message suggests names or what to install.
-        AmbiguousCodec: Several plugins claim the name.
-        InvalidInput: An option is unknown or invalid.
+        UnknownCodec: No installed plugin has the codec. The message names similar ones, or the package to install.
+        AmbiguousCodec: Several plugins have a codec of this name.
+        InvalidInput: An option is invalid.
     """
     return Registry().provider(name, LoadOptions.of(**options))
 
 
 def list_codecs() -> list[CodecSpec]:
-    """Return the specs of all models of the installed plugins."""
+    """List the specs of the models of all installed plugins."""
     return [entry.spec for entry in Registry()]

@@ -37,69 +37,95 @@ class SessionOptions(TypedDict, total=False):
 
 
 class AudioBackend(ABC):
-    """Something that is loaded before it is used. Both calls may be made any number of times, from any thread."""
+    """Backend that is loaded before it is used. `load` and `unload` may be called any number of times, from any thread."""
 
     provider_kind: str
 
     @property
     @abstractmethod
     def id(self) -> str:
-        """`family:model`."""
+        """Identifier `family:model`."""
 
     @abstractmethod
     def load(self) -> None:
-        """Makes it ready; nothing if it is. The first use does it too."""
+        """Load the weights, if they are not loaded. The first use does so too."""
 
     @abstractmethod
     def unload(self) -> None:
-        """Frees the weights. Sessions that are open keep theirs until they end; the next use loads again."""
+        """Free the weights. Open sessions keep theirs until they end; the next use loads again."""
 
     @property
     @abstractmethod
-    def is_loaded(self) -> bool: ...
+    def is_loaded(self) -> bool:
+        """Tell whether the weights are loaded."""
 
 
 class EncoderSession(ABC):
-    """Audio in pieces to tokens. Not for several threads at once."""
+    """Streaming encoder of one signal. Not thread-safe."""
 
     @abstractmethod
     def push(self, pcm: Any) -> CodecTokens:
-        """The next samples, float32 `(channels, samples)` or `(samples,)`; the tokens that are ready, often none."""
+        """Push the next chunk of audio; return the tokens that are ready, often none.
+
+        Args:
+            pcm: Floating point, nominally -1 … 1, `(channels, samples)` or `(samples,)`; it may be empty.
+
+        Raises:
+            InvalidInput: The audio does not fit the session, or the session has ended.
+            CodecError: Running the model failed, which ends the session.
+        """
 
     @abstractmethod
     def finish(self) -> CodecTokens:
-        """Ends the signal; the rest of the tokens."""
+        """End the signal and return the rest of the tokens.
+
+        Raises:
+            InvalidInput: No audio was pushed, or the session has ended.
+            CodecError: Running the model failed.
+        """
 
     @property
     @abstractmethod
     def latency_samples(self) -> int:
-        """The most samples that can have been pushed without their tokens having come out."""
+        """Maximum latency: most samples that can be in the session without their tokens being out."""
 
     @property
     @abstractmethod
     def first_samples(self) -> int:
-        """Number of samples that must have been pushed when the first tokens come out."""
+        """Number of samples that must be pushed before the first tokens come out."""
 
 
 class DecoderSession(ABC):
-    """Tokens in pieces to audio. Not for several threads at once."""
+    """Streaming decoder of one signal. Not thread-safe."""
 
     @abstractmethod
     def push(self, tokens: CodecTokens) -> Pcm:
-        """The next tokens, in whole groups of frames; the audio that is ready, float32 `(channels, samples)`."""
+        """Push the next tokens, in whole blocks of frames; return the audio that is ready, float32 `(channels, samples)`.
+
+        Raises:
+            InvalidTokens: The tokens are not of this model or of another recording, or have a loudness.
+            InvalidInput: The session has ended.
+            CodecError: Running the model failed, which ends the session.
+        """
 
     @abstractmethod
     def finish(self) -> Pcm:
-        """Ends the signal; the rest of the audio. In all there is as much as the tokens say."""
+        """End the signal and return the rest of the audio; in total there are the tokens' `num_samples`.
+
+        Raises:
+            InvalidTokens: No tokens were pushed, or they end within a block.
+            InvalidInput: The session has ended.
+            CodecError: Running the model failed.
+        """
 
     @property
     @abstractmethod
     def latency_samples(self) -> int:
-        """The most audio whose tokens can have been pushed without it having come out, in samples."""
+        """Maximum latency: most samples whose tokens can be in the session without the audio being out."""
 
 
 class ChunkedCodec(Protocol):
-    """A codec as code sees it that streams through it: a backend, or its provider."""
+    """Methods that streaming a signal needs; both backends and providers have them."""
 
     @property
     def spec(self) -> CodecSpec: ...
@@ -114,16 +140,20 @@ class ChunkedCodec(Protocol):
 
 
 def offline_tile_frames(codec: ChunkedCodec, streams: int) -> int:
-    """Tile size in frames for `streams` streams whose input is all there, so that latency does not matter."""
+    """Tile size in frames for `streams` streams whose whole input is available, so that latency does not matter."""
     tile = codec.spec.tile_frames
     return tile if codec.spec.segment else max(tile, codec.max_frames_per_step // max(1, streams) // tile * tile)
 
 
 def encode_chunks(codec: ChunkedCodec, chunks: Iterable[Pcm], channels: int, **options: Unpack[SessionOptions]) -> CodecTokens:
-    """Encode one signal that comes in chunks `(channels, samples)`, whose latency does not matter.
+    """Encode one signal in chunks `(channels, samples)` when latency does not matter.
+
+    Args:
+        channels: Channels of the audio.
+        options: Options of `CodecBackend.encoder_session`.
 
     Raises:
-        NotYetImplemented: The codec has no encoder sessions; no chunk has been taken then.
+        NotYetImplemented: The codec has no encoder sessions. No chunk has been consumed then.
     """
     options.setdefault("tile_frames", offline_tile_frames(codec, channels // codec.channels))
     session = codec.encoder_session(channels, **options)
@@ -133,10 +163,10 @@ def encode_chunks(codec: ChunkedCodec, chunks: Iterable[Pcm], channels: int, **o
 def decode_chunks(
     codec: ChunkedCodec, tokens: CodecTokens, decode_whole: Callable[[CodecTokens], Pcm] | None = None
 ) -> Iterator[tuple[Pcm, float]]:
-    """Decode tokens to chunks `(channels, samples)`, each with the seconds of audio whose tokens it took.
+    """Decode tokens in chunks; yield audio `(channels, samples)` and the seconds of audio whose tokens were consumed for it.
 
     Args:
-        decode_whole: Decodes the tokens at once, where the codec has no decoder sessions.
+        decode_whole: Fallback that decodes all tokens at once, if the codec has no decoder sessions.
 
     Raises:
         NotYetImplemented: The codec has no decoder sessions, and there is no `decode_whole`.
@@ -156,24 +186,24 @@ def decode_chunks(
 
 
 class CodecBackend(AudioBackend):
-    """One model of one codec. Subclasses provide sessions and a lifecycle; all else follows from those here.
+    """One model of one codec. Subclasses provide sessions and a lifecycle, from which the other methods follow.
 
-    Constructing one does no work: the first use loads.
+    The constructor does no work; the first use loads the weights.
     """
 
     provider_kind = "codec"
 
     streams_per_batch: int | None = None
-    """Number of signals that `max_batch_size` is to be, whatever the device; if not set, what suits the device.
+    """Override of `max_batch_size` for every device; `None` for the device's default.
 
-    The conformance kit sets it to have signals run side by side where that gains nothing. A backend with a `max_batch_size` of
-    its own may look at it. If it does not, the kit tries batches as the backend cuts them.
+    The conformance kit sets it so that signals run side by side even where that gains nothing. A backend that overrides
+    `max_batch_size` may read it; otherwise the kit tests the batches that the backend chooses.
     """
 
     def __init__(self, spec: CodecSpec, options: LoadOptions | None = None) -> None:
         self._spec = spec
         self._options = options or LoadOptions()
-        self._noticed: set[str] = set()
+        self._noticed_weights: set[str] = set()
 
     @property
     def spec(self) -> CodecSpec:
@@ -185,16 +215,19 @@ class CodecBackend(AudioBackend):
 
     @classmethod
     def spec_from_weights(cls, spec: CodecSpec, options: LoadOptions) -> CodecSpec:
-        """The model that the config of the weights describes, where that is of other settings than the published ones.
+        """Spec of the model that the config of the weights describes, whose settings may differ from the published ones.
 
         Args:
-            spec: Any model of the family.
+            spec: Spec of any model of the family.
+            options: Options that name the weights.
 
         Raises:
-            NotYetImplemented: The family has no such models.
-            WeightsUnavailable: The weights cannot be had, or do not say what they are of.
+            NotYetImplemented: The family supports no such models.
+            WeightsUnavailable: The weights are not available, or have no config.
         """
-        raise NotYetImplemented(f"{spec.family} has the models that it lists alone: load one without architecture='from-weights'")
+        raise NotYetImplemented(
+            f"{spec.family} supports only the models that it lists; load one without architecture='from-weights'"
+        )
 
     @property
     def id(self) -> str:
@@ -219,36 +252,36 @@ class CodecBackend(AudioBackend):
 
     @property
     def preferred_chunk_frames(self) -> int:
-        """Number of frames per push that a session is fastest with; whole tiles."""
+        """Frames per push with which a session is fastest, in whole tiles."""
         return self.spec.tile_frames
 
     @property
     def max_frames_per_step(self) -> int:
-        """Number of frames, over all streams, that one step runs best with if all input is there; see `offline_tile_frames`."""
+        """Best number of frames of one step, over all streams, if the whole input is available; see `offline_tile_frames`."""
         return self.spec.tile_frames
 
     @property
     def max_batch_size(self) -> int:
-        """Number of signals that run side by side on its device; 1 if a batch is no faster than one after the other.
+        """Number of signals that run side by side on the device; 1 if a batch is no faster than one signal after the other.
 
-        Where it is 1, a batch gives what its items give alone, to the bit.
+        With 1, the results of a batch are bit-identical to those of its items alone.
         """
         return self.streams_per_batch or 1
 
     @property
     def short_samples(self) -> int:
-        """Up to how many samples a signal is so short that several share a tile in a batch, whatever `max_batch_size` is."""
+        """Length in samples up to which several signals share a tile in a batch, whatever `max_batch_size` is."""
         return 0
 
     @property
     def weights_label(self) -> str | None:
-        """Label of the weights that it decodes with, as in `CodecTokens.weights`; `None` if that is not known. Loads them."""
+        """Label of the weights, as in `CodecTokens.weights`; `None` if it is not known. Loads the weights."""
         return None
 
     @property
     @abstractmethod
     def device(self) -> str:
-        """Device that it runs on, such as `cpu` or `cuda:0`; `DeviceUnavailable` if it cannot."""
+        """Device of the model, such as `cpu` or `cuda:0`. Raises `DeviceUnavailable` if it is not available."""
 
     @abstractmethod
     def encoder_session(
@@ -259,19 +292,33 @@ class CodecBackend(AudioBackend):
         num_codebooks: int | None = None,
         tile_frames: int | None = None,
     ) -> EncoderSession:
-        """A new stream of audio to encode.
+        """Open a session that encodes one signal.
 
         Args:
-            channels: Of the audio; those of the codec if not given.
+            channels: Channels of the audio; those of the codec if `None`.
             bandwidth: As for `encode`.
             num_codebooks: As for `encode`.
-            tile_frames: Frames that run at a time. The model's own is fastest, and equal to `encode` to the bit; fewer mean
-                less latency, and tokens equal up to float32 ties.
+            tile_frames: Frames of a tile. The model's default is fastest, and bit-identical to `encode`. Smaller tiles have
+                less latency, and their tokens are equal up to float32 ties.
+
+        Raises:
+            InvalidInput: The channels, the bandwidth or the tile cannot be used.
+            NotYetImplemented: The codec does not stream.
+            CodecError: Loading the model failed.
         """
 
     @abstractmethod
     def decoder_session(self, *, tile_frames: int | None = None) -> DecoderSession:
-        """A new stream of tokens to decode; `tile_frames` as for `encoder_session`."""
+        """Open a session that decodes one signal.
+
+        Args:
+            tile_frames: As for `encoder_session`.
+
+        Raises:
+            InvalidInput: The tile cannot be used.
+            NotYetImplemented: The codec does not stream.
+            CodecError: Loading the model failed.
+        """
 
     def encode(
         self,
@@ -282,18 +329,18 @@ class CodecBackend(AudioBackend):
         num_codebooks: int | None = None,
         normalize_db: float | None = None,
     ) -> CodecTokens:
-        """Audio to tokens.
+        """Encode audio.
 
         Args:
             pcm: Floating point, nominally -1 … 1, `(channels, samples)` or `(samples,)`.
-            sample_rate: In hertz; it must be the codec's own, nothing is resampled here.
-            bandwidth: Kilobits a second and stream, where the codec has a choice; one of `spec.bandwidths`.
-            num_codebooks: How many codebooks to use, in place of a bandwidth; one of `spec.usable_codebooks`.
-            normalize_db: The loudness in LUFS that the audio is brought to first; decoding brings it back.
+            sample_rate: Rate in hertz, which must be the codec's; nothing is resampled.
+            bandwidth: Kilobits a second and stream, one of `spec.bandwidths`; the default if `None`.
+            num_codebooks: Number of codebooks instead of a bandwidth, one of `spec.usable_codebooks`.
+            normalize_db: Loudness in LUFS to which the audio is normalized first. Decoding restores the original loudness.
 
         Raises:
             InvalidInput: The audio, its rate, the bandwidth or the loudness cannot be used.
-            EngineNotAvailable: Measuring loudness needs an extra that is not installed.
+            EngineNotAvailable: The extra that measures loudness is not installed.
             CodecError: Loading or running the model failed.
         """
         pcm = self.check_pcm(pcm, sample_rate)
@@ -309,85 +356,106 @@ class CodecBackend(AudioBackend):
         return loudness.Level.to(target, loudness.measure([pcm], self.sample_rate, pcm.shape[0]))
 
     def encode_whole(self, pcm: Pcm, num_codebooks: int) -> CodecTokens:
-        """Encode checked audio with the first `num_codebooks` codebooks."""
+        """Encode checked audio, float32 `(channels, samples)`, with the first `num_codebooks` codebooks."""
         return encode_chunks(self, [pcm], pcm.shape[0], num_codebooks=num_codebooks)
 
     def decode(self, tokens: CodecTokens) -> Pcm:
-        """Tokens to float32 `(channels, samples)`, as long as the audio they were made from.
+        """Decode tokens to float32 `(channels, samples)`, as long as the audio that was encoded.
 
-        Tokens that say how loud the audio was give audio that is as loud, channel by channel, measured over all that they
-        decode to.
+        If the tokens have a loudness, it is restored channel by channel, measured over all decoded audio.
 
         Raises:
-            InvalidTokens: They are not of this model, or incomplete.
-            EngineNotAvailable: Measuring loudness needs an extra that is not installed.
+            InvalidTokens: The tokens are not of this model, or incomplete.
+            EngineNotAvailable: The extra that measures loudness is not installed.
             CodecError: Loading or running the model failed.
         """
         self.check_decodable(tokens)
         if tokens.loudness is None:
             return self.decode_whole(tokens)
-        audio = self.decode_whole(self._everything(tokens))
-        made = loudness.measure([audio], self.sample_rate, tokens.channels).finish_each()
-        audio *= loudness.changes(tokens.loudness, made)
+        audio = self.decode_whole(self._untrimmed(tokens))
+        decoded = loudness.measure([audio], self.sample_rate, tokens.channels).finish_each()
+        audio *= loudness.changes(tokens.loudness, decoded)
         return audio[:, : tokens.num_samples]
 
     def decoded_samples(self, tokens: CodecTokens) -> int:
-        """Number of samples per channel that the decoder makes of tokens, before those beyond the audio's end are cut off."""
+        """Number of samples per channel that the decoder outputs, before those beyond the end of the audio are cut off."""
         return longest(tokens.frames, tokens.hop_length, tokens.segment)
 
-    def _everything(self, tokens: CodecTokens) -> CodecTokens:
-        """The same tokens as if the audio had not ended before their last frame did."""
+    def _untrimmed(self, tokens: CodecTokens) -> CodecTokens:
+        """Copy of the tokens whose `num_samples` reaches to the end of their last frame, without a loudness."""
         return dataclasses.replace(tokens, loudness=None, num_samples=self.decoded_samples(tokens))
 
     def decoded_loudness(self, tokens: CodecTokens) -> tuple[float, ...]:
-        """Loudness in LUFS of each channel of the decoded audio, before it is brought to the loudness that the tokens say.
+        """Loudness in LUFS of each channel of the decoded audio, before the loudness of the tokens is restored.
 
         Raises:
             InvalidTokens, EngineNotAvailable, CodecError: As `decode`.
         """
         self.check_decodable(tokens)
-        return loudness.measure(self._decoded_chunks(self._everything(tokens)), self.sample_rate, tokens.channels).finish_each()
+        return loudness.measure(self._decoded_chunks(self._untrimmed(tokens)), self.sample_rate, tokens.channels).finish_each()
 
     def decode_whole(self, tokens: CodecTokens) -> Pcm:
-        """Decode checked tokens, whatever their loudness; `(channels, samples)`."""
+        """Decode checked tokens to float32 `(channels, samples)`, ignoring their loudness."""
         audio = np.empty((tokens.channels, tokens.num_samples), np.float32)
         start = 0
-        for chunk in self._decoded_chunks(tokens):  # written at once, so that long audio is in memory once
+        for chunk in self._decoded_chunks(tokens):  # copied at once, so that long audio is in memory once
             audio[:, start : start + chunk.shape[1]] = chunk
             start += chunk.shape[1]
         return audio
 
     def _decoded_chunks(self, tokens: CodecTokens) -> Iterator[Pcm]:
-        overridden = type(self).decode_whole is not CodecBackend.decode_whole  # else it comes back here
+        overridden = type(self).decode_whole is not CodecBackend.decode_whole  # the default calls this method
         return (chunk for chunk, _ in decode_chunks(self, tokens, self.decode_whole if overridden else None))
 
     def encode_batch(self, items: Sequence[Any], sample_rate: int, **options: Unpack[EncodeOptions]) -> list[CodecTokens]:
-        """Several pieces of audio, of any lengths; each gives what it gives alone. Options are those of `encode`."""
+        """Encode several signals of any lengths; each gives the tokens that it gives alone.
+
+        Args:
+            items: Signals, each as for `encode`.
+            sample_rate: Rate in hertz of all of them.
+            options: Options of `encode`.
+
+        Raises:
+            InvalidInput, EngineNotAvailable, CodecError: As `encode`.
+        """
         return [self.encode(item, sample_rate, **options) for item in checks.check_items(items)]
 
     def decode_batch(self, items: Sequence[CodecTokens]) -> list[Pcm]:
-        """Several pieces of tokens, of any lengths; each gives what it gives alone."""
+        """Decode the tokens of several signals of any lengths; each gives the audio that it gives alone, up to rounding.
+
+        Raises:
+            InvalidInput: `items` is not a list.
+            InvalidTokens, EngineNotAvailable, CodecError: As `decode`.
+        """
         return [self.decode(item) for item in checks.check_items(items)]
 
     def encode_pcm(self, samples: Any, sample_rate: int) -> NDArray[np.uint32]:
-        """Mono audio `(samples,)` to flat tokens, uint32, codebook after codebook.
+        """Encode mono audio `(samples,)` to flat tokens, uint32 `(tokens,)`, codebook after codebook.
 
-        Flat tokens do not say how many codebooks they are of, so it is always all of them, `num_codebooks`.
+        Flat tokens do not store their number of codebooks, so all `num_codebooks` are used.
+
+        Raises:
+            InvalidInput, CodecError: As `encode`; also if the model is not mono.
         """
         self._check_mono()
         samples = audio_array(samples)
         if samples.ndim != 1:
-            raise InvalidInput(f"flat tokens are of mono audio of shape (samples,), not {samples.shape}; use encode")
+            raise InvalidInput(
+                f"audio has shape {samples.shape}; flat tokens need mono audio of shape (samples,). Use encode for others"
+            )
         return self.encode(samples, sample_rate, num_codebooks=self.spec.usable_codebooks[-1]).flat()
 
     def decode_tokens(self, tokens: Any, num_codebooks: int) -> Pcm:
-        """Flat tokens to mono audio `(samples,)`: all that the frames cover, not trimmed.
+        """Decode flat tokens to mono float32 audio `(samples,)`. It covers all frames and is not trimmed.
 
         Args:
-            num_codebooks: That the tokens are of; one of `spec.usable_codebooks`.
+            tokens: Integers `(tokens,)`, codebook after codebook.
+            num_codebooks: Number of codebooks of the tokens, one of `spec.usable_codebooks`.
 
         Raises:
-            InvalidTokens: The model has no such number of codebooks, or the tokens are none, misaligned or out of range.
+            InvalidTokens: The number of codebooks is not usable, or the tokens are empty, misaligned or out of range.
+            InvalidInput: The model is not mono.
+            CodecError: Loading or running the model failed.
         """
         self._check_mono()
         if isinstance(num_codebooks, bool) or num_codebooks not in self.spec.usable_codebooks:
@@ -398,49 +466,58 @@ class CodecBackend(AudioBackend):
     def _check_mono(self) -> None:
         if self.channels != 1:
             raise InvalidInput(
-                f"flat tokens are of mono audio, {self.spec.name} has {self.channels} channels: use encode, decode"
+                f"{self.spec.name} has {self.channels} channels; flat tokens need a mono codec. Use encode and decode instead"
             )
 
     def check_pcm(self, pcm: Any, sample_rate: int, *, empty: bool = False) -> Pcm:
-        """The audio as float32 `(channels, samples)`; `empty` says whether there may be none."""
+        """Check audio against this model; return it as float32 `(channels, samples)`.
+
+        Args:
+            empty: Accept audio without samples.
+
+        Raises:
+            InvalidInput: The audio or its rate cannot be used.
+        """
         return checks.check_pcm(self.spec, pcm, sample_rate, empty=empty)
 
     def check_tokens(self, tokens: CodecTokens, *, part: bool = False) -> None:
-        """Raises `InvalidTokens` unless this model can decode them; a `part` may be empty and end before a whole block."""
+        """Raise `InvalidTokens` unless this model can decode the tokens. A `part` may be empty and end within a block."""
         checks.check_tokens(self.spec, tokens)
         if part:
             return
         checks.check_blocks(self.spec, tokens.frames)
-        if tokens.num_samples > (made := self.decoded_samples(tokens)):
-            raise InvalidTokens(f"these tokens say {tokens.num_samples} samples, but {self.spec.name} makes {made} of them")
+        if tokens.num_samples > (most := self.decoded_samples(tokens)):
+            raise InvalidTokens(
+                f"num_samples of the tokens is {tokens.num_samples}; {self.spec.name} decodes them to at most {most} samples"
+            )
 
     def check_decodable(self, tokens: CodecTokens) -> None:
-        """`check_tokens` and then `check_weights`."""
+        """Run `check_tokens` and `check_weights`."""
         self.check_tokens(tokens)
-        if tokens.weights is not None:  # else nothing has to be loaded yet
+        if tokens.weights is not None:  # the label loads the weights, which tokens without one do not need
             self.check_weights(tokens, self.weights_label)
 
-    def check_weights(self, tokens: CodecTokens, ours: str | None) -> None:
-        """Warns where other weights made tokens than are to decode them.
+    def check_weights(self, tokens: CodecTokens, label: str | None) -> None:
+        """Warn with `OtherWeightsNotice` if other weights made the tokens, once for each label.
 
-        The label of a file is its sha256, so the same weights in another file or precision have another.
+        The label of a file is its sha256, so the same weights in another file or precision have another label.
 
         Args:
-            ours: Label of the weights that decode; an unknown one fits all.
+            label: Label of the weights that decode; `None` fits all tokens.
 
         Raises:
-            InvalidTokens: They differ, and the option `strict_weights` is set.
+            InvalidTokens: The labels differ, and the option `strict_weights` is set.
         """
-        if None in (ours, tokens.weights) or ours == tokens.weights or tokens.weights in self._noticed:
+        if None in (label, tokens.weights) or label == tokens.weights or tokens.weights in self._noticed_weights:
             return
-        text = f"the weights {tokens.weights} made these tokens, and {self.spec.name} decodes them with {ours}"
+        text = f"the weights {tokens.weights} made these tokens; {self.spec.name} decodes them with {label}"
         if self.options.strict_weights:
             raise InvalidTokens(
-                f"{text}: load the codec with the former, or without strict_weights if they are the same in another file"
+                f"{text}. Load the codec with the former, or without strict_weights if both are the same in another file"
             )
-        self._noticed.add(str(tokens.weights))
+        self._noticed_weights.add(str(tokens.weights))
         warnings.warn(
-            f"{text}: expect other audio, unless they are the same in another file or precision", OtherWeightsNotice, stacklevel=1
+            f"{text}. Expect other audio, unless both are the same in another file or precision", OtherWeightsNotice, stacklevel=1
         )
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""Handle and provider: a codec for code that knows its backend's class, and for code that does not."""
+"""Handle and provider of a codec, for callers that know the class of its backend and for those that do not."""
 
 from __future__ import annotations
 
@@ -25,13 +25,18 @@ B = TypeVar("B", bound="CodecBackend")
 P = ParamSpec("P")
 R = TypeVar("R")
 WORKERS = 4
-"""Threads of a provider; each runs a network, which itself runs on all cores."""
+"""Threads of a provider; each runs a network, which in turn uses all cores."""
 Twin = Coroutine[Any, Any, R]
 Restore = Callable[[str, LoadOptions], "DynCodecProvider"]
 
 
 class CodecBackendHandle(Generic[B]):
-    """One backend of a known type, shared by all who hold the handle."""
+    """One backend of a known type, shared by all holders of the handle.
+
+    Args:
+        name: Name for the registry, `plugin:name`.
+        create: Constructs the backend, when it is first needed.
+    """
 
     def __init__(self, name: str, spec: CodecSpec, options: LoadOptions, create: Callable[[], B]) -> None:
         self.name, self.spec, self.options = name, spec, options
@@ -41,9 +46,9 @@ class CodecBackendHandle(Generic[B]):
 
     @property
     def backend(self) -> B:
-        """The backend behind this handle, for what the interface does not offer, such as its network.
+        """Backend behind this handle, for access beyond the interface, such as its network.
 
-        It is made when it is first asked for, and loads its weights when it is first used.
+        It is constructed at the first access, and loads its weights at the first use.
         """
         with self._lock.own:
             if self._backend is None:
@@ -51,7 +56,11 @@ class CodecBackendHandle(Generic[B]):
             return self._backend
 
     def into_dyn(self, restore: Restore) -> DynCodecProvider:
-        """The same backend with its type erased; `restore` makes another one from the name and the options."""
+        """Provider of the same backend, with its type erased.
+
+        Args:
+            restore: Constructs a provider from the name and the options, when one is unpickled.
+        """
         return DynCodecProvider(cast("CodecBackendHandle[CodecBackend]", self), restore)
 
     def __repr__(self) -> str:
@@ -78,45 +87,44 @@ def _async_twin(method: Callable[Concatenate[DynCodecProvider, P], R]) -> Callab
 class DynCodecProvider:
     """A codec of which only the trait is visible.
 
-    Every method that works has an `async` twin with an `a` before its name, which runs in one of the provider's `WORKERS`
-    threads. Where its task is cancelled, work that waits for a thread never begins, and what has begun ends at the next tile.
-    In a forked child a provider goes on with the same weights, on one thread.
-    A provider can be pickled: its name and options cross, and the other side loads its own weights.
+    Every method that does work has an `async` twin with the prefix `a`, which runs in one of the provider's `WORKERS` threads.
+    If its task is cancelled, work that waits for a thread never begins, and work in progress ends at the next tile.
+    In a forked child a provider keeps the same weights and runs on one thread.
+    A provider can be pickled as its name and options; the receiver loads its own weights.
     """
 
     def __init__(self, handle: CodecBackendHandle[CodecBackend], restore: Restore) -> None:
         self._handle = handle
         self._restore = restore
-
         self._workers = Anew(partial(_new_workers, handle.name))
 
     async def _in_thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        import asyncio  # here, so that listing codecs does not pay for it
+        import asyncio  # here, because listing codecs does not need it
 
-        given_up = threading.Event()
+        cancelled = threading.Event()
 
         def work() -> R:
-            with cancellation.cancel_scope(given_up):
+            with cancellation.cancel_scope(cancelled):
                 cancellation.check()
                 return function(*args, **kwargs)
 
         try:
             return await asyncio.get_running_loop().run_in_executor(self._workers.own, work)
         except asyncio.CancelledError:
-            given_up.set()
+            cancelled.set()
             raise
 
     @property
     def backend(self) -> CodecBackend:
-        """The backend behind this provider, for what the interface does not offer, such as its network.
+        """Backend behind this provider, for access beyond the interface, such as its network.
 
-        Its class is the plugin's, so code that uses it works for that plugin's codecs alone.
+        Its class belongs to the plugin, so callers that use it work only with that plugin's codecs.
         """
         return self._handle.backend
 
     @property
     def name(self) -> str:
-        """`plugin:name`, by which it can be looked up again."""
+        """Name for the registry, `plugin:name`."""
         return self._handle.name
 
     @property

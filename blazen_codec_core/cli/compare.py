@@ -56,7 +56,7 @@ def command(
     from ..comparison import systems as asked
     from ..comparison.render import report
 
-    systems = asked.systems(names, asked.of(Registry(), LoadOptions.of(**options)))
+    systems = asked.systems(names, asked.cached_providers(Registry(), LoadOptions.of(**options)))
     paths = evaluate.recordings(sources)
     check(judge, pictures=bool(output or pictures))
     if output:
@@ -74,7 +74,7 @@ def command(
             one = compare.compare(excerpt, systems, judge)
             facts.append(serialize.facts(one))
             if output:
-                shown.append(serialize.shown(one))
+                shown.append(serialize.page_data(one))
             if pictures:
                 draw(one, pictures, f"{number:02d}-{path.stem}")
             advance(1)

@@ -1,1 +1,1 @@
-"""Codecs side by side: what each makes of a recording, to hear, to see and in numbers."""
+"""Comparison of codecs side by side: audio, images and measures of the same recordings."""

@@ -1,4 +1,4 @@
-"""A recording there and back as it was: at its own rate, with its own channels, of its own length."""
+"""Roundtrip of a recording that keeps its sample rate, channels and length."""
 
 from __future__ import annotations
 
@@ -14,36 +14,37 @@ from ..validation import Pcm
 
 
 class AlignedRoundtrip:
-    """A recording on its way, piece by piece. What comes out is aligned with what goes in, and in the end as long.
+    """Roundtrip of a recording, chunk by chunk. The output is aligned with the input, and in the end as long.
 
     Args:
-        way: What it goes through, made for `channels.count`.
-        sample_rate: Of the recording, in hertz.
-        channels: How those of the recording are made to suit the way.
+        roundtrip: Roundtrip at the system's own rate, with `channels.count` channels.
+        sample_rate: Rate of the recording in hertz.
+        channels: Conversion of the recording's channels to those of the roundtrip.
     """
 
     def __init__(self, roundtrip: Roundtrip, sample_rate: int, channels: ChannelMap) -> None:
         self.roundtrip, self.sample_rate, self._channels = roundtrip, sample_rate, channels
-        self._there = Resampler(sample_rate, roundtrip.sample_rate, channels.count)
-        self._back = OutputAligner(roundtrip.sample_rate, sample_rate, ChannelMap(channels.count, channels.copied, 1))
-        self._read = 0
+        self._input = Resampler(sample_rate, roundtrip.sample_rate, channels.count)
+        self._output = OutputAligner(roundtrip.sample_rate, sample_rate, ChannelMap(channels.count, channels.copied, 1))
+        self._pushed = 0
 
     def push(self, pcm: Pcm) -> Pcm:
-        """The next samples, `(channels, samples)`; those that are back, often fewer or none."""
-        self._read += pcm.shape[1]
-        return self._back.push(self.roundtrip.push(self._there.push(self._channels(pcm))), self._read)
+        """Push the next samples `(channels, samples)`; return the decoded samples that are ready, often fewer or none."""
+        self._pushed += pcm.shape[1]
+        return self._output.push(self.roundtrip.push(self._input.push(self._channels(pcm))), self._pushed)
 
     def finish(self) -> Pcm:
-        """Ends the recording; the rest of it."""
-        made = [
-            self._back.push(piece, self._read) for piece in (self.roundtrip.push(self._there.finish()), self.roundtrip.finish())
+        """End the recording and return the rest of the decoded samples."""
+        chunks = [
+            self._output.push(chunk, self._pushed)
+            for chunk in (self.roundtrip.push(self._input.finish()), self.roundtrip.finish())
         ]
-        return np.concatenate([*made, self._back.finish(self._read)], axis=1)
+        return np.concatenate([*chunks, self._output.finish(self._pushed)], axis=1)
 
     @property
     def seconds(self) -> float:
         """Seconds of audio pushed so far."""
-        return self._read / self.sample_rate
+        return self._pushed / self.sample_rate
 
     @property
     def tokens(self) -> CodecTokens | None:
@@ -51,4 +52,4 @@ class AlignedRoundtrip:
         tokens = self.roundtrip.tokens
         if tokens is None or (self.sample_rate == self.roundtrip.sample_rate and not self._channels.copied):
             return tokens
-        return dataclasses.replace(tokens, source=Source(self.sample_rate, self._read, 1 if self._channels.copied else None))
+        return dataclasses.replace(tokens, source=Source(self.sample_rate, self._pushed, 1 if self._channels.copied else None))

@@ -1,4 +1,4 @@
-"""Recordings through systems: what comes back, how good it is, and what brings all to one level."""
+"""Comparison of systems on a recording: decoded audio, scores, and gains that match the loudness of the original."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from .. import cancellation
 from ..audio import AudioReader, Resampler, loudness
 from ..errors import InvalidInput
-from ..evaluation.evaluate import MIN_SECONDS, Codebook, Scorer, codebooks, counts
+from ..evaluation.evaluate import MIN_SECONDS, Codebook, Scorer, codebook_usage, count_entries
 from ..forks import cached_property
 from ..tokens.tokens import CodecTokens
 from ..transcode import ChannelMap
@@ -22,27 +22,27 @@ from .aligned_roundtrip import AlignedRoundtrip
 from .render import png
 from .systems import System
 
-LOWEST_RATE, HIGHEST_RATE = 8000, 48_000
-"""Hertz; other recordings are resampled to the nearest. Browsers play no less, and codecs know no more."""
-MOST_CHANNELS = 2
-PIECE_SECONDS = 1.0
+MIN_RATE, MAX_RATE = 8000, 48_000
+"""Sample rates in hertz that browsers play and codecs know; other recordings are resampled to the nearest."""
+MAX_CHANNELS = 2
+CHUNK_SECONDS = 1.0
 ORIGINAL = "original"
-MOST_GAIN_DB = 20.0
-"""By which what came back is made louder or quieter, at most, so that it is as loud as the original."""
+MAX_GAIN_DB = 20.0
+"""Largest change of level, up or down, that brings decoded audio to the loudness of the original."""
 
 
 class Clip:
-    """A recording, or the beginning of it, as it is compared.
+    """A recording, or the beginning of it, prepared for a comparison.
 
     Args:
-        path: Where it is; only its name, if there is `content`.
-        content: The file itself, open.
-        seconds: Of it; all if `None`.
-        mono: Its channels are mixed to one.
+        path: Path of the file; with `content`, only its name is used.
+        content: The open file.
+        seconds: Most seconds that are read from the beginning; all if `None`.
+        mono: Mix the channels to one.
 
     Raises:
-        InvalidInput: There is no such file, it is too short, or has more than two channels which are not mixed.
-        CorruptFile: It cannot be read as audio.
+        InvalidInput: The file does not exist, is too short, or has more than two channels that are not mixed.
+        CorruptFile: The file cannot be read as audio.
     """
 
     def __init__(
@@ -56,20 +56,20 @@ class Clip:
         self._reader = AudioReader(path, content=content, end=seconds, at_most=True)
         self.name = self._reader.path.name
         self.file_rate = self._reader.sample_rate
-        self.sample_rate = min(max(self.file_rate, LOWEST_RATE), HIGHEST_RATE)
-        self._mixed = ChannelMap(self._reader.channels, mono, 1)
-        self.channels = self._mixed.count
+        self.sample_rate = min(max(self.file_rate, MIN_RATE), MAX_RATE)
+        self._channel_map = ChannelMap(self._reader.channels, mono, 1)
+        self.channels = self._channel_map.count
         self.seconds = self._reader.count() / self.file_rate
-        if wrong := self._wrong():
+        if problem := self._problem():
             self._reader.close()
-            raise InvalidInput(f"{self.name} {wrong}")
+            raise InvalidInput(f"{self.name} {problem}")
 
-    def _wrong(self) -> str | None:
+    def _problem(self) -> str | None:
         """Reason that the recording cannot be compared; `None` if it can."""
         if self.seconds < MIN_SECONDS:
-            return f"is {self.seconds:.2f} s of audio; {MIN_SECONDS} s at least can be compared"
-        if self.channels > MOST_CHANNELS:
-            return f"has {self.channels} channels, and {MOST_CHANNELS} can be compared; mix them to one"
+            return f"is {self.seconds:.2f} s of audio; expected at least {MIN_SECONDS} s"
+        if self.channels > MAX_CHANNELS:
+            return f"has {self.channels} channels; expected at most {MAX_CHANNELS}. Mix them to one"
         return None
 
     @property
@@ -77,28 +77,32 @@ class Clip:
         """Changes to the audio before it is compared, in words."""
         changed = self.file_rate != self.sample_rate
         resampled = [f"resampled from {self.file_rate} to {self.sample_rate} Hz"] if changed else []
-        return [f"{self.name}: {remark}" for remark in (*resampled, *self._mixed.remarks)]
+        return [f"{self.name}: {remark}" for remark in (*resampled, *self._channel_map.remarks)]
 
-    def pieces(self) -> Iterator[Pcm]:
-        """`(channels, samples)` of a second or so, once."""
+    def chunks(self) -> Iterator[Pcm]:
+        """Yield the audio in chunks `(channels, samples)` of about a second. The file can be read once."""
         resampler = Resampler(self.file_rate, self.sample_rate, self.channels)
         with self._reader as reader:
-            for block in reader.blocks(max(1, int(PIECE_SECONDS * self.file_rate))):
-                yield resampler.push(self._mixed(block))
+            for block in reader.blocks(max(1, int(CHUNK_SECONDS * self.file_rate))):
+                yield resampler.push(self._channel_map(block))
         yield resampler.finish()
 
 
 @dataclass(frozen=True)
 class Rendition:
-    """Version of a recording: its original audio, or what one system made of it, with scores.
+    """Version of a recording: the original, or its roundtrip through one system with scores.
+
+    All fields but the first three are empty for the original.
 
     Attributes:
-        pcm: Float32, of the rate, channels and length of the original.
-        gain_db: That makes it as loud as the original, and lets neither clip.
-        kbps: `None` for the original itself, like all that follows.
-        scores: As `evaluate.Result` has them; NaN for what was not or could not be judged.
-        encode_factor, decode_factor: Seconds of work a second of audio.
-        books: How each codebook was used.
+        name: Name of the system, or `ORIGINAL`.
+        pcm: Float32 `(channels, samples)`, with the rate, channels and length of the original.
+        gain_db: Gain in dB that matches the loudness of the original and lets no version clip.
+        kbps: Bitrate in kilobits a second.
+        scores: Fields of `evaluate.Result`; NaN for metrics that were not or could not be computed.
+        encode_factor, decode_factor: Real-time factors: seconds of work per second of audio.
+        tokens: Tokens of the recording; `None` for Opus.
+        codebooks: Use of each codebook.
     """
 
     name: str
@@ -109,12 +113,12 @@ class Rendition:
     encode_factor: float | None = None
     decode_factor: float | None = None
     tokens: CodecTokens | None = None
-    books: tuple[Codebook, ...] = ()
+    codebooks: tuple[Codebook, ...] = ()
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A recording with what became of it; the original is the first version."""
+    """A recording with its versions; the original is the first."""
 
     name: str
     sample_rate: int
@@ -134,7 +138,7 @@ class Comparison:
 
     @cached_property
     def levels(self) -> list[png.Decibels]:
-        """The spectrogram of each version; see `png.mel_levels`."""
+        """Spectrogram of each version, from `png.mel_levels`."""
         return [png.mel_levels(version.pcm, self.sample_rate) for version in self.versions]
 
     @property
@@ -144,68 +148,70 @@ class Comparison:
 
 
 OnAudio = Callable[[int, Pcm], object]
-"""Told of each piece of audio as soon as it is there: the number of the version, 0 for the original, and the piece."""
+"""Callback for each chunk of audio as soon as it is decoded: the number of the version, 0 for the original, and the chunk."""
 
 
 def compare(
-    excerpt: Clip,
+    clip: Clip,
     systems: Sequence[System],
-    judge: Scorer | None = None,
+    scorer: Scorer | None = None,
     *,
-    heard: OnAudio = lambda _number, _pcm: None,
-    ended: Callable[[], object] = lambda: None,
+    on_audio: OnAudio = lambda _number, _pcm: None,
+    on_decoded: Callable[[], object] = lambda: None,
 ) -> Comparison:
-    """A recording through systems, all of them piece by piece side by side.
+    """Run a recording through systems, all of them chunk by chunk side by side.
 
     Args:
-        ended: Told when all has been heard, and only judging is left.
+        scorer: Computes the scores; with all metrics if `None`.
+        on_audio: Called with each chunk that is not empty.
+        on_decoded: Called when all audio is decoded, before it is scored.
     """
-    judge = judge or Scorer()
-    trips = [system.trip(excerpt.sample_rate, excerpt.channels) for system in systems]
-    made: list[list[Pcm]] = [[] for _ in (ORIGINAL, *systems)]
+    scorer = scorer or Scorer()
+    roundtrips = [system.roundtrip(clip.sample_rate, clip.channels) for system in systems]
+    chunks: list[list[Pcm]] = [[] for _ in (ORIGINAL, *systems)]
 
-    def keep(number: int, pcm: Pcm) -> None:
+    def add(number: int, pcm: Pcm) -> None:
         if pcm.shape[1]:
-            made[number].append(pcm)
-            heard(number, pcm)
+            chunks[number].append(pcm)
+            on_audio(number, pcm)
 
-    for piece in excerpt.pieces():
+    for chunk in clip.chunks():
         cancellation.check()
-        keep(0, piece)
-        for number, trip in enumerate(trips, 1):
-            keep(number, trip.push(piece))
-    for number, trip in enumerate(trips, 1):
-        keep(number, trip.finish())
-    ended()
-    original, *decoded = (joined(pieces) for pieces in made)
-    levels = gains([original, *decoded], excerpt.sample_rate)
+        add(0, chunk)
+        for number, roundtrip in enumerate(roundtrips, 1):
+            add(number, roundtrip.push(chunk))
+    for number, roundtrip in enumerate(roundtrips, 1):
+        add(number, roundtrip.finish())
+    on_decoded()
+    original, *decoded = (concatenate(parts) for parts in chunks)
+    levels = gains([original, *decoded], clip.sample_rate)
     versions = [Rendition(ORIGINAL, original, levels[0])]
-    for system, trip, pcm, gain in zip(systems, trips, decoded, levels[1:], strict=True):
+    for system, roundtrip, pcm, gain in zip(systems, roundtrips, decoded, levels[1:], strict=True):
         cancellation.check()
-        versions.append(judged(system, trip, original, pcm, gain, judge))
-    return Comparison(excerpt.name, excerpt.sample_rate, tuple(versions))
+        versions.append(score(system, roundtrip, original, pcm, gain, scorer))
+    return Comparison(clip.name, clip.sample_rate, tuple(versions))
 
 
-def joined(pieces: list[Pcm]) -> Pcm:
-    """On end; the pieces are forgotten."""
-    whole = np.concatenate(pieces, axis=1)
-    pieces.clear()
+def concatenate(chunks: list[Pcm]) -> Pcm:
+    """Concatenate chunks in time, and clear the list, so that the audio is in memory once."""
+    whole = np.concatenate(chunks, axis=1)
+    chunks.clear()
     return whole
 
 
-def judged(system: System, trip: AlignedRoundtrip, original: Pcm, decoded: Pcm, gain_db: float, judge: Scorer) -> Rendition:
+def score(system: System, roundtrip: AlignedRoundtrip, original: Pcm, decoded: Pcm, gain_db: float, scorer: Scorer) -> Rendition:
     """Score a roundtrip that has ended, and return its version of the recording."""
-    tokens = trip.tokens
+    tokens, coded = roundtrip.tokens, roundtrip.roundtrip
     return Rendition(
         name=system.name,
         pcm=decoded,
         gain_db=gain_db,
-        kbps=trip.roundtrip.bits / trip.seconds / 1000,
-        scores=judge(original, decoded, trip.sample_rate),
-        encode_factor=trip.roundtrip.encode_seconds / trip.seconds,
-        decode_factor=trip.roundtrip.decode_seconds / trip.seconds,
+        kbps=coded.bits / roundtrip.seconds / 1000,
+        scores=scorer(original, decoded, roundtrip.sample_rate),
+        encode_factor=coded.encode_seconds / roundtrip.seconds,
+        decode_factor=coded.decode_seconds / roundtrip.seconds,
         tokens=tokens,
-        books=codebooks(counts(tokens)) if tokens else (),
+        codebooks=codebook_usage(count_entries(tokens)) if tokens else (),
     )
 
 
@@ -213,13 +219,13 @@ def gains(versions: Sequence[Pcm], sample_rate: int) -> list[float]:
     """Gains in dB that bring signals to the loudness of the first, all lowered alike where one would clip."""
     meters = [loudness.measure([pcm], sample_rate, pcm.shape[0]) for pcm in versions]
     levels = [meter.finish() for meter in meters]
-    wanted = [_towards(levels[0], level) for level in levels]
+    wanted = [_gain_towards(levels[0], level) for level in levels]
     peaks = [20 * math.log10(max(meter.peaks.max(), 1e-9)) + gain for meter, gain in zip(meters, wanted, strict=True)]
-    over = max(0.0, *peaks)
-    return [gain - over for gain in wanted]
+    excess = max(0.0, *peaks)
+    return [gain - excess for gain in wanted]
 
 
-def _towards(target: float, level: float) -> float:
-    if loudness.QUIETEST in (target, level):  # there is nothing to match
+def _gain_towards(target: float, level: float) -> float:
+    if loudness.QUIETEST in (target, level):  # silence cannot be matched
         return 0.0
-    return min(max(target - level, -MOST_GAIN_DB), MOST_GAIN_DB)
+    return min(max(target - level, -MAX_GAIN_DB), MAX_GAIN_DB)

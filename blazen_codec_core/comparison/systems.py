@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 
 from ..errors import InvalidInput
 from ..evaluation import opus
-from ..evaluation.evaluate import AT, system_name
+from ..evaluation.evaluate import RATE_SEPARATOR, system_name
 from ..evaluation.roundtrip import OpusRoundtrip, codec_roundtrip, warm_up
 from ..plugins.registry import Registry
 from ..provider import DynCodecProvider
@@ -20,25 +20,29 @@ OPUS = "opus"
 
 
 class System(ABC):
-    """Something that audio goes through.
+    """A codec at one bitrate.
 
     Attributes:
-        name: As it was asked for.
+        name: Name as the user wrote it, such as `encodec_24khz@6`.
     """
 
     name: str
 
     @abstractmethod
     def prepare(self) -> None:
-        """Does what would otherwise be done, and timed, with the first recording."""
+        """Do the work that is done once, so that it is not timed with the first recording."""
 
     @abstractmethod
-    def trip(self, sample_rate: int, channels: int) -> AlignedRoundtrip:
-        """For a recording of that rate and so many channels."""
+    def roundtrip(self, sample_rate: int, channels: int) -> AlignedRoundtrip:
+        """Start a roundtrip of a recording with this rate in hertz and this number of channels."""
 
 
 class CodecSystem(System):
-    """A codec at one of its bandwidths, in kbps; at its default if `None`."""
+    """A neural codec at one of its bandwidths in kbps; at its default if `None`.
+
+    Raises:
+        InvalidInput: The codec has no such bandwidth.
+    """
 
     def __init__(self, codec: DynCodecProvider, name: str, bandwidth: float | None = None) -> None:
         codec.spec.codebooks_for(bandwidth)
@@ -47,62 +51,71 @@ class CodecSystem(System):
     def prepare(self) -> None:
         warm_up(self.codec, self.bandwidth)
 
-    def trip(self, sample_rate: int, channels: int) -> AlignedRoundtrip:
-        suited = ChannelMap(channels, False, self.codec.channels)
-        return AlignedRoundtrip(codec_roundtrip(self.codec, suited.count, self.bandwidth), sample_rate, suited)
+    def roundtrip(self, sample_rate: int, channels: int) -> AlignedRoundtrip:
+        channel_map = ChannelMap(channels, False, self.codec.channels)
+        return AlignedRoundtrip(codec_roundtrip(self.codec, channel_map.count, self.bandwidth), sample_rate, channel_map)
 
 
 class OpusSystem(System):
-    """Opus at a bitrate, in kbps for all channels together."""
+    """Opus at a bitrate in kbps for all channels together.
+
+    Raises:
+        InvalidInput: Opus has no such bitrate.
+    """
 
     def __init__(self, kbps: float) -> None:
-        if not opus.LOWEST <= kbps <= opus.HIGHEST:
-            raise InvalidInput(f"opus has {opus.LOWEST:g} to {opus.HIGHEST:g} kbps, not {kbps:g}")
+        if not opus.MIN_KBPS <= kbps <= opus.MAX_KBPS:
+            raise InvalidInput(f"the bitrate of opus is {kbps:g} kbps; expected {opus.MIN_KBPS:g} to {opus.MAX_KBPS:g}")
         self.name, self._kbps = system_name(OPUS, kbps), kbps
 
     def prepare(self) -> None:
         opus.check_available()
 
-    def trip(self, sample_rate: int, channels: int) -> AlignedRoundtrip:
+    def roundtrip(self, sample_rate: int, channels: int) -> AlignedRoundtrip:
         return AlignedRoundtrip(
             OpusRoundtrip(sample_rate, channels, self._kbps), sample_rate, ChannelMap(channels, False, channels)
         )
 
 
 Provide = Callable[[str], DynCodecProvider]
-"""Gives the codec of a name, the same one each time, so that its weights are loaded once."""
+"""Function from a name to its codec, always the same one, so that its weights are loaded once."""
 
 
-def of(registry: Registry, options: LoadOptions | None = None) -> Provide:
-    """The codecs of a registry, loaded with those options."""
+def cached_providers(registry: Registry, options: LoadOptions | None = None) -> Provide:
+    """Look up the codecs of a registry, loaded with these options, each of them once."""
     return functools.cache(functools.partial(registry.provider, options=options))
 
 
-def system(asked: str, provide: Provide) -> System:
+def system(name: str, provide: Provide) -> System:
     """Return the system with a name such as `snac_24khz`, `encodec_24khz@6` or `opus@16`; the number is in kbps.
 
     Raises:
-        InvalidInput: It is no such name, or there is no such bandwidth.
+        InvalidInput: The name is malformed, or the codec has no such bandwidth.
         UnknownCodec, AmbiguousCodec: As `Registry.find`.
     """
-    name, at, number = asked.partition(AT)
+    codec, separator, number = name.partition(RATE_SEPARATOR)
     try:
-        kbps = float(number) if at else None
+        kbps = float(number) if separator else None
     except ValueError:
-        raise InvalidInput(f"{asked!r}: write NAME or NAME@KBPS, such as encodec_24khz@6") from None
-    if name != OPUS:
-        return CodecSystem(provide(name), asked, kbps)
+        raise InvalidInput(f"{name!r} is not a system; expected NAME or NAME@KBPS, such as encodec_24khz@6") from None
+    if codec != OPUS:
+        return CodecSystem(provide(codec), name, kbps)
     if kbps is None:
-        raise InvalidInput("opus needs a bitrate: opus@16 is 16 kbps")
+        raise InvalidInput("opus needs a bitrate, such as opus@16 for 16 kbps")
     return OpusSystem(kbps)
 
 
-def systems(asked: Iterable[str], provide: Provide) -> list[System]:
-    """All that are asked for. Raises as `system` does, and `InvalidInput` where there are none, or one is asked for twice."""
-    names = list(asked)
+def systems(names: Iterable[str], provide: Provide) -> list[System]:
+    """Return the systems with these names.
+
+    Raises:
+        InvalidInput: There are no names, a name is given twice, or as for `system`.
+        UnknownCodec, AmbiguousCodec: As `Registry.find`.
+    """
+    names = list(names)
     for name in names:
         if names.count(name) > 1:
-            raise InvalidInput(f"{name} is asked for twice")
+            raise InvalidInput(f"{name} is given twice; name each system once")
     if not names:
-        raise InvalidInput("name a codec to compare")
+        raise InvalidInput("no systems given; name a codec to compare")
     return [system(name, provide) for name in names]

@@ -1,4 +1,4 @@
-"""Evaluation of codecs on recordings: quality, bitrate, use of codebooks, speed; also of Opus, to compare with."""
+"""Evaluation of codecs on recordings: quality, bitrate, use of codebooks, speed; also of Opus as a baseline."""
 
 from __future__ import annotations
 
@@ -33,15 +33,13 @@ METRICS: dict[str, Callable[[Pcm, Pcm, int], float]] = {
     "pesq": metrics.pesq,
 }
 QUALITIES = tuple(METRICS)
-
-
-AT = "@"
-"""Between the name of a system and its bitrate in kbps."""
+RATE_SEPARATOR = "@"
+"""Separator of the name of a system and its bitrate in kbps."""
 
 
 def system_name(name: str, kbps: float | None) -> str:
     """Name of a system at a bitrate, such as `encodec_24khz@6`."""
-    return name if kbps is None else f"{name}{AT}{kbps:g}"
+    return name if kbps is None else f"{name}{RATE_SEPARATOR}{kbps:g}"
 
 
 @dataclass(frozen=True)
@@ -49,10 +47,11 @@ class Result:
     """Scores, bitrate and speed of one system on one recording.
 
     Attributes:
+        recording: Path or name of the recording.
         seconds: Duration of the recording.
         kbps: Bitrate of the tokens, or of Opus packets without their container.
         si_sdr_db, log_mel_distance, stoi, pesq: Means over chunks of 30 s weighted by their length; NaN if none can be scored.
-        encode_speed, decode_speed: Seconds of audio in a second of work.
+        encode_speed, decode_speed: Seconds of audio per second of work.
         file_kbps: Bitrate of Opus with its container.
     """
 
@@ -85,7 +84,7 @@ class Codebook:
 
 @dataclass(frozen=True)
 class Report:
-    """One system over all recordings."""
+    """Results of one system on all recordings, and its use of codebooks over all of them."""
 
     system: str
     results: tuple[Result, ...]
@@ -94,10 +93,10 @@ class Report:
     def mean(self, quality: str) -> float:
         """Mean of a field of `Result`, weighted by the recordings' length, without those that could not be scored."""
         pairs = [(getattr(result, quality), result.seconds) for result in self.results]
-        return weighted((float("nan") if value is None else value, weight) for value, weight in pairs)
+        return weighted_mean((float("nan") if value is None else value, weight) for value, weight in pairs)
 
 
-def weighted(pairs: Iterable[tuple[float, float]]) -> float:
+def weighted_mean(pairs: Iterable[tuple[float, float]]) -> float:
     """Weighted mean of `(value, weight)` pairs, without values that are NaN; NaN if there are none."""
     known = [(value, weight) for value, weight in pairs if not math.isnan(value)]
     return sum(value * weight for value, weight in known) / sum(weight for _, weight in known) if known else float("nan")
@@ -108,14 +107,14 @@ def without_nan(values: dict[str, Any]) -> dict[str, Any]:
     return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in values.items()}
 
 
-def counts(tokens: CodecTokens) -> list[NDArray[np.int64]]:
-    """Number of occurrences of each entry of each codebook, over all streams."""
+def count_entries(tokens: CodecTokens) -> list[NDArray[np.int64]]:
+    """Count occurrences of each entry of each codebook over all streams; int64 `(codebook_size,)` per codebook."""
     return [np.bincount(codes.reshape(-1), minlength=tokens.codebook_size) for codes in tokens.codes]
 
 
-def codebooks(counted: Iterable[NDArray[np.int64]]) -> tuple[Codebook, ...]:
-    """Use of each codebook, computed from `counts`."""
-    return tuple(Codebook(*metrics.usage(count), math.log2(len(count))) for count in counted)
+def codebook_usage(counts: Iterable[NDArray[np.int64]]) -> tuple[Codebook, ...]:
+    """Use of each codebook, from the counts of `count_entries`."""
+    return tuple(Codebook(*metrics.usage(count), math.log2(len(count))) for count in counts)
 
 
 def recordings(paths: Iterable[str | PathLike[str]]) -> list[Path]:
@@ -139,7 +138,7 @@ def recordings(paths: Iterable[str | PathLike[str]]) -> list[Path]:
 
 @dataclass(frozen=True)
 class Scorer:
-    """Scorer of decoded audio against the original.
+    """Scorer of decoded audio against the original, called with both as `(channels, samples)` and their rate in hertz.
 
     Attributes:
         names: Metrics to compute; the others are NaN.
@@ -154,12 +153,14 @@ class Scorer:
             METRICS[name](noise, noise, metrics.PESQ_RATE)
 
     def __call__(self, original: Pcm, decoded: Pcm, sample_rate: int) -> dict[str, float]:
-        pieces = list(split_evenly(original.shape[1], int(CHUNK_SECONDS * sample_rate)))
+        chunks = list(split_evenly(original.shape[1], int(CHUNK_SECONDS * sample_rate)))
         scores: dict[str, float] = {}
         for name in QUALITIES:
-            measure = METRICS[name]
+            metric = METRICS[name]
             scores[name] = (
-                weighted((measure(original[:, at], decoded[:, at], sample_rate), at.stop - at.start) for at in pieces)
+                weighted_mean(
+                    (metric(original[:, chunk], decoded[:, chunk], sample_rate), chunk.stop - chunk.start) for chunk in chunks
+                )
                 if name in self.names
                 else float("nan")
             )
@@ -174,20 +175,24 @@ def split_evenly(samples: int, length: int) -> Iterator[slice]:
 
 
 def read(path: Path, codec: DynCodecProvider, mono: bool = False) -> Pcm:
-    """Read a recording for a codec: resampled to its rate, mixed to one channel if `mono`, one channel copied to all of its own.
+    """Read a recording for a codec as `(channels, samples)` at its rate. A single channel is copied to all that the codec has.
+
+    Args:
+        mono: Mix the channels to one first.
 
     Raises:
         InvalidInput: The number of channels does not fit, or the recording is too short to be scored.
+        CorruptFile: The file cannot be read as audio.
     """
     pcm = Recording.at(path, codec, mono).whole()
     seconds = pcm.shape[1] / codec.sample_rate
     if seconds < MIN_SECONDS:
-        raise InvalidInput(f"{path} is {seconds:.2f} s of audio; at least {MIN_SECONDS} s can be scored")
+        raise InvalidInput(f"{path} is {seconds:.2f} s of audio; expected at least {MIN_SECONDS} s")
     return pcm
 
 
-def measure(recording: str, pcm: Pcm, roundtrip: OfflineRoundtrip, judge: Scorer) -> Result:
-    """Run a recording through a system, and score what comes back."""
+def measure(recording: str, pcm: Pcm, roundtrip: OfflineRoundtrip, scorer: Scorer) -> Result:
+    """Run a recording `(channels, samples)` through a system, and score the decoded audio."""
     decoded = roundtrip.run(pcm)
     seconds = pcm.shape[1] / roundtrip.sample_rate
     return Result(
@@ -197,14 +202,14 @@ def measure(recording: str, pcm: Pcm, roundtrip: OfflineRoundtrip, judge: Scorer
         file_kbps=None if roundtrip.file_bits is None else roundtrip.file_bits / seconds / 1000,
         encode_speed=seconds / roundtrip.encode_seconds,
         decode_speed=seconds / roundtrip.decode_seconds,
-        **judge(pcm, decoded, roundtrip.sample_rate),
+        **scorer(pcm, decoded, roundtrip.sample_rate),
     )
 
 
 def evaluate(
     codec: DynCodecProvider,
     paths: Iterable[Path],
-    judge: Scorer | None = None,
+    scorer: Scorer | None = None,
     *,
     mono: bool = False,
     bandwidth: float | None = None,
@@ -213,37 +218,53 @@ def evaluate(
     """Evaluate a codec on recordings, which are resampled to its rate.
 
     Args:
+        paths: Audio files.
+        scorer: Computes the scores; with all metrics if `None`.
         mono: Mix the channels of recordings to one first.
-        bandwidth: In kbps, if the codec has a choice.
+        bandwidth: Bandwidth in kbps, if the codec has several.
         done: Called after each recording.
+
+    Raises:
+        InvalidInput: The bandwidth does not exist, or as for `read`.
+        EngineNotAvailable: The package of a metric is missing.
+        CodecError: The model could not be loaded or run.
     """
-    judge, results = judge or Scorer(), []
+    scorer, results = scorer or Scorer(), []
     warm_up(codec, bandwidth)
-    counted: list[NDArray[np.int64]] = []
+    counts: list[NDArray[np.int64]] = []
     for path in paths:
         pcm = read(path, codec, mono)
         roundtrip = OfflineCodecRoundtrip(codec, pcm.shape[0], bandwidth)
-        results.append(measure(str(path), pcm, roundtrip, judge))
+        results.append(measure(str(path), pcm, roundtrip, scorer))
         assert roundtrip.tokens is not None
-        added = counts(roundtrip.tokens)
-        counted = [total + more for total, more in zip(counted, added, strict=True)] if counted else added
+        new = count_entries(roundtrip.tokens)
+        counts = [total + count for total, count in zip(counts, new, strict=True)] if counts else new
         done()
-    return Report(system_name(codec.spec.name, bandwidth), tuple(results), codebooks(counted))
+    return Report(system_name(codec.spec.name, bandwidth), tuple(results), codebook_usage(counts))
 
 
 def evaluate_opus(
     codec: DynCodecProvider,
     of_codec: Report,
-    judge: Scorer | None = None,
+    scorer: Scorer | None = None,
     *,
     mono: bool = False,
     done: Callable[[], object] = lambda: None,
 ) -> Report:
-    """Evaluate Opus on the same signals as a codec, each at the bitrate of Opus nearest to the codec's."""
-    judge, results = judge or Scorer(), []
+    """Evaluate Opus on the same signals as a codec, each at the bitrate of Opus nearest to the codec's.
+
+    Args:
+        of_codec: Report of the codec.
+        scorer, mono, done: As for `evaluate`.
+
+    Raises:
+        EngineNotAvailable: No program for Opus is installed, or the package of a metric is missing.
+        InferenceError: The program for Opus failed.
+    """
+    scorer, results = scorer or Scorer(), []
     for result in of_codec.results:
         pcm = read(Path(result.recording), codec, mono)
         kbps = opus.nearest_bitrate(result.kbps, pcm.shape[0])
-        results.append(measure(result.recording, pcm, OpusRoundtrip(codec.sample_rate, pcm.shape[0], kbps), judge))
+        results.append(measure(result.recording, pcm, OpusRoundtrip(codec.sample_rate, pcm.shape[0], kbps), scorer))
         done()
     return Report(f"opus for {of_codec.system}", tuple(results))

@@ -1,4 +1,4 @@
-"""Distances between a decoded signal and the original."""
+"""Quality metrics of a decoded signal against the original, and use of codebooks."""
 
 from __future__ import annotations
 
@@ -18,23 +18,26 @@ def si_sdr(original: Signal, decoded: Signal) -> float:
     """Scale-invariant signal-to-distortion ratio in dB (Le Roux et al. 2019, "SDR - half-baked or well done?").
 
     Args:
-        original, decoded: Equal shapes; several channels are taken as one long signal.
+        original, decoded: Signals of equal shape; several channels count as one long signal.
+
+    Raises:
+        InvalidInput: The signals have different lengths.
     """
     a, b = (np.asarray(signal, np.float64).reshape(-1) for signal in (original, decoded))
     if a.shape != b.shape:
-        raise InvalidInput(f"signals of {a.size} and {b.size} samples cannot be compared")
+        raise InvalidInput(f"the signals have {a.size} and {b.size} samples; expected equal lengths")
     a, b = a - a.mean(), b - b.mean()
     target = a * (a @ b) / max(a @ a, 1e-20)
     return float(10 * np.log10(max(target @ target, 1e-20) / max((b - target) @ (b - target), 1e-20)))
 
 
 def mel(hertz: Any) -> Any:
-    """Frequencies on the mel scale (O'Shaughnessy's formula)."""
+    """Convert frequencies in hertz to the mel scale (O'Shaughnessy's formula)."""
     return 2595 * np.log10(1 + np.asarray(hertz) / 700)
 
 
 def mel_filters(sample_rate: int, window: int, bands: int) -> NDArray[np.float64]:
-    """Triangular filters of equal area on the mel scale, `(window / 2 + 1, bands)`."""
+    """Triangular filters of equal area on the mel scale, `(window / 2 + 1, bands)`, for a window in samples."""
     hertz = 700 * (10 ** (np.linspace(0, mel(sample_rate / 2), bands + 2) / 2595) - 1)
     bins = np.linspace(0, sample_rate / 2, window // 2 + 1)[:, None]
     rising = (bins - hertz[:-2]) / np.maximum(hertz[1:-1] - hertz[:-2], sample_rate / window)
@@ -44,85 +47,93 @@ def mel_filters(sample_rate: int, window: int, bands: int) -> NDArray[np.float64
 
 
 def spectrogram(signal: Signal, window: int = 1024, hop: int = 256) -> NDArray[np.float64]:
-    """Magnitudes of a Hann-windowed Fourier transform of one channel, `(frames, window / 2 + 1)`."""
+    """Magnitude STFT of one channel with a Hann window, `(frames, window / 2 + 1)`; frames are centred and zero-padded."""
     return magnitudes(np.pad(signal, (window // 2, window // 2)), window, hop)
 
 
 def magnitudes(signal: Signal, window: int, hop: int) -> NDArray[np.float64]:
-    """The same of what lies wholly within the signal."""
+    """Magnitude STFT of one channel, `(frames, window / 2 + 1)`, of the frames that lie wholly within the signal."""
     frames = np.lib.stride_tricks.sliding_window_view(np.asarray(signal, np.float64), window)[::hop]
     return np.asarray(np.abs(np.fft.rfft(frames * np.hanning(window), axis=1)))
 
 
 def log_mel(signal: Signal, sample_rate: int, bands: int = 80) -> NDArray[np.float64]:
-    """log10 of mel magnitudes of one channel, floored at 1e-5, `(frames, bands)`."""
+    """Log-mel spectrogram of one channel: log10 of mel magnitudes, floored at 1e-5, `(frames, bands)`."""
     return np.log10(np.maximum(spectrogram(signal) @ mel_filters(sample_rate, 1024, bands), 1e-5))
 
 
 def log_mel_distance(original: Signal, decoded: Signal, sample_rate: int) -> float:
-    """The mean absolute difference of `log_mel`, over all channels; both are `(channels, samples)`."""
+    """Mean absolute difference of `log_mel` over all channels of two signals `(channels, samples)`."""
     return _mean_over_channels(
         original, decoded, lambda a, b: float(np.abs(log_mel(a, sample_rate) - log_mel(b, sample_rate)).mean())
     )
 
 
 PESQ_RATE = 16_000
-"""What wide-band PESQ is defined at, in Hz."""
+"""Sample rate in hertz of wide-band PESQ."""
 
 
 def stoi(original: Signal, decoded: Signal, sample_rate: int) -> float:
-    """Short-time objective intelligibility, 0 to 1 (Taal et al. 2011), by pystoi; the mean over channels.
+    """Short-time objective intelligibility (STOI), 0 to 1 (Taal et al. 2011), by pystoi; mean over channels.
 
-    NaN where less than 0.4 s of a signal is loud enough to be judged.
+    NaN if less than 0.4 s of a signal is loud enough.
+
+    Args:
+        original, decoded: Signals `(channels, samples)`.
+        sample_rate: Rate in hertz.
 
     Raises:
-        EngineNotAvailable: pystoi is not installed: the extra `evaluate`.
+        EngineNotAvailable: pystoi, of the extra `evaluate`, is not installed.
     """
     try:
-        from pystoi import stoi as measured
+        from pystoi import stoi as compute
     except ImportError as error:
-        raise _missing("STOI", "pystoi") from error
-    return _mean_over_channels(original, decoded, lambda a, b: _stoi(measured, a, b, sample_rate))
+        raise _missing_package("STOI", "pystoi") from error
+    return _mean_over_channels(original, decoded, lambda a, b: _stoi(compute, a, b, sample_rate))
 
 
-def _stoi(measured: Any, original: Signal, decoded: Signal, sample_rate: int) -> float:
+def _stoi(compute: Any, original: Signal, decoded: Signal, sample_rate: int) -> float:
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
         try:
-            return float(measured(original, decoded, sample_rate))
-        except (RuntimeWarning, ValueError):  # too little of it
+            return float(compute(original, decoded, sample_rate))
+        except (RuntimeWarning, ValueError):  # too little of the signal is loud enough
             return float("nan")
 
 
 def pesq(original: Signal, decoded: Signal, sample_rate: int) -> float:
-    """Perceptual evaluation of speech quality, wide band, 1.04 to 4.64 (ITU-T P.862.2), by pesq at 16 kHz; mean of the channels.
+    """Perceptual evaluation of speech quality (PESQ), wide band, 1.04 to 4.64 (ITU-T P.862.2), by pesq; mean over channels.
 
-    NaN where there is no speech to be judged.
+    Signals are resampled to 16 kHz. NaN if pesq finds no speech in one.
+
+    Args:
+        original, decoded: Signals `(channels, samples)`.
+        sample_rate: Rate in hertz.
 
     Raises:
-        EngineNotAvailable: pesq is not installed: the extra `evaluate`.
+        EngineNotAvailable: pesq, of the extra `evaluate`, is not installed.
     """
     try:
         from pesq import PesqError
-        from pesq import pesq as measured
+        from pesq import pesq as compute
     except ImportError as error:
-        raise _missing("PESQ", "pesq") from error
+        raise _missing_package("PESQ", "pesq") from error
     from ..audio import resample
 
     def score(a: Signal, b: Signal) -> float:
-        wide = (resample(signal[None], sample_rate, PESQ_RATE)[0] for signal in (a, b))
+        resampled = (resample(signal[None], sample_rate, PESQ_RATE)[0] for signal in (a, b))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
             try:
-                return float(measured(PESQ_RATE, *wide, "wb"))
+                return float(compute(PESQ_RATE, *resampled, "wb"))
             except (PesqError, ValueError):
                 return float("nan")
 
     return _mean_over_channels(original, decoded, score)
 
 
-def _missing(what: str, package: str) -> EngineNotAvailable:
-    return EngineNotAvailable(f"{what} needs {package}: pip install 'blazen-codec-core[evaluate]'")
+def _missing_package(metric: str, package: str) -> EngineNotAvailable:
+    return EngineNotAvailable(f"{metric} needs {package}: pip install 'blazen-codec-core[evaluate]'")
 
 
 def _mean_over_channels(original: Signal, decoded: Signal, score: Callable[[Signal, Signal], float]) -> float:
@@ -131,10 +142,10 @@ def _mean_over_channels(original: Signal, decoded: Signal, score: Callable[[Sign
 
 
 def usage(counts: NDArray[np.int64]) -> tuple[float, float]:
-    """Use of a codebook: the share of its entries that were chosen, and the entropy of the choice in bits.
+    """Use of a codebook: fraction of its entries that occur, and entropy of the indices in bits.
 
     Args:
-        counts: How often each entry was chosen.
+        counts: Occurrences of each entry, `(codebook_size,)`.
     """
-    shares = counts[counts > 0] / max(1, counts.sum())
-    return len(shares) / len(counts), float(-(shares * np.log2(shares)).sum())
+    probabilities = counts[counts > 0] / max(1, counts.sum())
+    return len(probabilities) / len(counts), float(-(probabilities * np.log2(probabilities)).sum())

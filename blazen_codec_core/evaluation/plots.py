@@ -1,4 +1,4 @@
-"""Pictures of audio. Needs matplotlib, the extra `plot`."""
+"""Plots of audio and evaluations. Needs matplotlib, the extra `plot`."""
 
 from __future__ import annotations
 
@@ -19,13 +19,18 @@ if TYPE_CHECKING:
 
 
 def check_available() -> None:
-    """Raises `EngineNotAvailable` where matplotlib is missing."""
+    """Raise `EngineNotAvailable` if matplotlib is not installed."""
     if importlib.util.find_spec("matplotlib") is None:
         raise EngineNotAvailable("pictures need matplotlib: pip install 'blazen-codec-core[plot]'")
 
 
 def figure(size: tuple[float, float], rows: int, columns: int, **options: Any) -> tuple[Any, Any]:
-    """A figure of so many inches that no window shows, and its axes; options are those of matplotlib's `subplots`.
+    """Create a figure without a window, and its axes.
+
+    Args:
+        size: Width and height in inches.
+        rows, columns: Number of axes.
+        options: Options of matplotlib's `subplots`.
 
     Raises:
         EngineNotAvailable: matplotlib is not installed.
@@ -34,14 +39,19 @@ def figure(size: tuple[float, float], rows: int, columns: int, **options: Any) -
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    made = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(made)
-    return made, made.subplots(rows, columns, **options)
+    fig = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(fig)
+    return fig, fig.subplots(rows, columns, **options)
 
 
 def spectrograms(original: Signal, decoded: Signal, sample_rate: int, title: str, path: Path) -> None:
-    """Writes the spectrograms of two signals of one channel, on one scale of decibels."""
-    made, axes = figure((11, 7), 2, 1, sharex=True, sharey=True)
+    """Write the spectrograms of two signals of one channel `(samples,)`, on one scale of decibels.
+
+    Raises:
+        EngineNotAvailable: matplotlib is not installed.
+        InvalidInput: The file cannot be written.
+    """
+    fig, axes = figure((11, 7), 2, 1, sharex=True, sharey=True)
     levels = [20 * np.log10(metrics.spectrogram(signal) + 1e-5) for signal in (original, decoded)]
     top = float(max(level.max() for level in levels))
     extent = (0.0, original.shape[0] / sample_rate, 0.0, sample_rate / 2000)
@@ -49,9 +59,9 @@ def spectrograms(original: Signal, decoded: Signal, sample_rate: int, title: str
         image = axis.imshow(level.T, origin="lower", aspect="auto", extent=extent, cmap="magma", vmin=top - 90, vmax=top)
         axis.set_ylabel(f"{name}\nkHz")
     axes[1].set_xlabel("seconds")
-    made.suptitle(title)
-    made.colorbar(image, ax=axes, label="dB")
-    save(made, path)
+    fig.suptitle(title)
+    fig.colorbar(image, ax=axes, label="dB")
+    save(fig, path)
 
 
 PANELS = (
@@ -60,24 +70,32 @@ PANELS = (
     ("log-mel distance", "log_mel_distance", "lower is better"),
     ("SI-SDR, dB", "si_sdr_db", "higher is better"),
 )
+"""Title, field of `Result` and note of each plot of a quality."""
 
 
 def evaluations(reports: Sequence[Report], path: Path) -> None:
-    """Writes a picture of how good systems are on recordings: bars for their means, a dot for each, and codebooks' entropy."""
-    made, grid = figure((13, 7.5), 2, 3)
+    """Write plots of an evaluation: qualities, speeds and entropy of the codebooks of each system.
+
+    A bar is the mean over the recordings, a dot one recording.
+
+    Raises:
+        EngineNotAvailable: matplotlib is not installed.
+        InvalidInput: The file cannot be written.
+    """
+    fig, grid = figure((13, 7.5), 2, 3)
     axes = grid.flatten()
     names = [f"{report.system}\n{report.mean('kbps'):.2f} kbps" for report in reports]
     colours = [f"C{number % 10}" for number in range(len(reports))]
     for axis, (title, quality, note) in zip(axes, PANELS, strict=False):
         axis.bar(names, [report.mean(quality) for report in reports], color=colours, alpha=0.55)
-        for place, report in enumerate(reports):
+        for position, report in enumerate(reports):
             scores = [getattr(result, quality) for result in report.results]
-            axis.scatter([place] * len(scores), scores, color="black", s=9, zorder=3)
+            axis.scatter([position] * len(scores), scores, color="black", s=9, zorder=3)
         axis.set_title(f"{title} ({note})", fontsize=10)
     speeds = [("encode", "encode_speed", -0.2), ("decode", "decode_speed", 0.2)]
     for label, quality, shift in speeds:
-        places = np.arange(len(reports)) + shift
-        axes[4].bar(places, [report.mean(quality) for report in reports], width=0.38, label=label)
+        positions = np.arange(len(reports)) + shift
+        axes[4].bar(positions, [report.mean(quality) for report in reports], width=0.38, label=label)
     axes[4].set_xticks(range(len(reports)), names)
     axes[4].set_title("seconds of audio a second of work", fontsize=10)
     axes[4].legend()
@@ -92,14 +110,14 @@ def evaluations(reports: Sequence[Report], path: Path) -> None:
     axes[5].legend()
     for axis in axes[:5]:
         axis.tick_params(axis="x", labelsize=8)
-    save(made, path)
+    save(fig, path)
 
 
 def save(figure: Any, path: Path) -> None:
-    """Writes a figure, whole or not at all; the suffix says the format.
+    """Write a figure atomically, in the format of the file's suffix.
 
     Raises:
-        InvalidInput: There is no such format, or the file cannot be written.
+        InvalidInput: The format is unknown, or the file cannot be written.
     """
     with replacing(path) as temporary:
         try:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, ValidationError
 from ..comparison import serialize, systems
 from ..errors import EngineNotAvailable, InvalidInput, reason
 from ..evaluation import opus
-from ..evaluation.evaluate import AT, Scorer
+from ..evaluation.evaluate import RATE_SEPARATOR, Scorer
 from ..plugins.registry import Registry
 from ..specs import CodecSpec, LoadOptions
 from .admission import Line
@@ -89,7 +89,7 @@ class CodecCatalog:
         self.limits, self.judge = limits or Limits(), judge or Scorer()
         registry = Registry()
         self._specs = {name: registry.find(name).spec for name in (names or [entry.spec.name for entry in registry])}
-        self._provide = systems.of(registry, options)
+        self._provide = systems.cached_providers(registry, options)
         self._ready = functools.lru_cache(KEPT)(self._prepared)
         self.line = Line(self.limits.at_once, self.limits.waiting)
         self.workers = ThreadPoolExecutor(self.limits.at_once, thread_name_prefix="comparing")
@@ -101,7 +101,7 @@ class CodecCatalog:
         if len(asked.systems) > self.limits.systems:
             raise InvalidInput(f"{len(asked.systems)} systems are requested; at most {self.limits.systems} are compared at once")
         for name in asked.systems:
-            if name.partition(AT)[0] not in (*self._specs, systems.OPUS):
+            if name.partition(RATE_SEPARATOR)[0] not in (*self._specs, systems.OPUS):
                 raise InvalidInput(f"{name} is not offered here")
         systems.systems(asked.systems, self._provide)
 

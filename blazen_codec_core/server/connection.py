@@ -9,7 +9,7 @@ The client sends a `CompareRequest` as JSON and receives its position in the que
   - kind 0: the next audio, little-endian float32, channel after channel;
   - kind 1: the tokens, a container file;
 - `{"type": "ended"}`: the audio is complete;
-- `{"type": "shown", "recording": …}`: the result of `comparison.serialize.shown`;
+- `{"type": "shown", "recording": …}`: the result of `comparison.serialize.page_data`;
 - `{"type": "done"}` at the end, or `{"type": "error", "message": …}` on failure.
 
 Uploads are stored in unnamed temporary files, and nothing is kept after a request. Work stops when the client disconnects.
@@ -145,8 +145,10 @@ class Connection:
         chosen = [self._house.system(name) for name in asked.systems]
         names = [compare.ORIGINAL, *(system.name for system in chosen)]
         self._now(self._say("begun", recording={**serialize.heading(excerpt), "versions": [{"name": name} for name in names]}))
-        made = compare.compare(excerpt, chosen, self._house.judge, heard=self._play, ended=lambda: self._now(self._say("ended")))
-        self._now(self._say("shown", recording=serialize.shown(made, audio=False)))
+        made = compare.compare(
+            excerpt, chosen, self._house.judge, on_audio=self._play, on_decoded=lambda: self._now(self._say("ended"))
+        )
+        self._now(self._say("shown", recording=serialize.page_data(made, audio=False)))
         self._give_tokens(made)
 
     def _play(self, number: int, pcm: Pcm) -> None:

@@ -1,4 +1,4 @@
-"""The trait over a PyTorch network: devices, loading and unloading, sessions and batches."""
+"""Codec trait over a PyTorch network: devices, loading and unloading, sessions and batches."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ SHORT_PER_TILE = 4
 LONGEST_TILE = 600
 """Seconds of the longest tile; memory grows with it."""
 BYTES_PER_SAMPLE = 1 << 12
-"""GPU memory allotted to each sample of a batch. The largest models need less than half of it; large steps are efficient."""
+"""GPU memory budgeted for each sample of a batch. The largest models need less than half; large steps are efficient."""
 MIN_WEIGHT_BYTES = 2
-"""Fewest bytes of a weight in a file."""
+"""Least size of a weight in a file, in bytes."""
 TFLOAT32 = "tfloat32"
-"""Option for float32 computed in TF32; no dtype of PyTorch's."""
+"""Value of the option `dtype` for float32 computed in TF32; it is not a dtype of PyTorch."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def pick_device(spec: CodecSpec, requested: str) -> torch.device:
     """Choose the device to run on.
 
     Args:
-        requested: A PyTorch device, or `auto` for the first of the spec's devices that is available.
+        requested: Name of a PyTorch device, or `auto` for the first of the spec's devices that is available.
 
     Raises:
         DeviceUnavailable: The device is not available, or the model does not run on it.
@@ -74,7 +74,7 @@ def pick_device(spec: CodecSpec, requested: str) -> torch.device:
     try:
         device = torch.device(requested)
     except RuntimeError as error:
-        raise DeviceUnavailable(f"{requested!r} is no device; {spec.name} runs on auto, {', '.join(supported)}") from error
+        raise DeviceUnavailable(f"{requested!r} is not a device; {spec.name} runs on auto, {', '.join(supported)}") from error
     if device.type not in supported:
         raise DeviceUnavailable(f"{spec.name} does not run on {requested}; it runs on {', '.join(supported)}")
     if not is_available(device):
@@ -98,7 +98,7 @@ class TorchCodecBackend(CodecBackend):
     """Rows of a batch, by device type; on a CPU a second row would evict the first from the cache."""
 
     batches_at_once: ClassVar[Mapping[str, int]] = {"cpu": 8}
-    """Batches of segments that run layer by layer, by device type: recurrent layers on a CPU read their weights once for all."""
+    """Batches of segments that run layer by layer, by device type. Recurrent layers on a CPU then read their weights once."""
 
     tile_decoder: ClassVar[type[TileDecoderSession]] = TileDecoderSession
     """Session class for tokens that are not in segments."""
@@ -110,17 +110,19 @@ class TorchCodecBackend(CodecBackend):
 
     @abstractmethod
     def new_network(self) -> CodecNetwork:
-        """A network of this model with any weights."""
+        """Construct a network of this model, with any weights."""
 
     @abstractmethod
     def from_published(self, network: CodecNetwork, content: Any, origin: str) -> Mapping[str, torch.Tensor]:
-        """Convert the content of a published file, as `state_dicts.read` gives it, to the network's own names.
+        """Convert the content of a published file to a state dict of the network.
 
         Args:
-            origin: The file, for messages.
+            network: Network that the weights are for.
+            content: Content of the file, from `state_dicts.read`.
+            origin: Name of the file, for messages.
 
         Raises:
-            WeightsUnavailable: It is of another model, or holds no weights.
+            WeightsUnavailable: The content is of another model, or has no weights.
         """
 
     def build(self, found: weights.RandomWeights | weights.WeightFile) -> CodecNetwork:
@@ -137,7 +139,8 @@ class TorchCodecBackend(CodecBackend):
             return network
         origin, content = str(found.path), functools.cache(lambda: state_dicts.read(found.path))
         with state_dicts.reading(origin):
-            if found.config and self.spec.architecture and not self.options.architecture:  # which was read for the spec
+            # With options.architecture, the spec was read from this config, so there is nothing to check.
+            if found.config and self.spec.architecture and not self.options.architecture:
                 described = state_dicts.read_config(found.config)
                 check_config(
                     self.spec.architecture,
@@ -151,20 +154,25 @@ class TorchCodecBackend(CodecBackend):
 
     def _check_size(self, found: weights.WeightFile) -> None:
         """Raise `WeightsUnavailable` if a file is too small for what its config claims, before memory is allocated for it."""
-        kind_of(found.path)  # what is no file of weights is called that, not too small
+        kind_of(found.path)  # raises a more helpful error if this is no file of weights
         with torch.device("meta"):
             claimed = sum(parameter.numel() for parameter in self.new_network().parameters())
         if MIN_WEIGHT_BYTES * claimed > (size := found.path.stat().st_size):
-            raise WeightsUnavailable(f"{found.path}: its config claims {claimed} weights, which {size} bytes cannot hold")
+            raise WeightsUnavailable(
+                f"{found.path} has {size} bytes, which cannot hold the {claimed} weights that its config claims"
+            )
 
     @classmethod
     def custom_spec(cls, architecture: Architecture, **fields: Any) -> CodecSpec:
-        """Spec of a model with other settings; `fields` are those that do not follow from the settings.
+        """Spec of a model with other settings than the published ones.
+
+        Args:
+            fields: Fields of the spec that do not follow from the settings.
 
         Raises:
             NotYetImplemented: The family has no such models.
         """
-        raise NotYetImplemented(f"{cls.__name__} runs only the models that its plugin lists; other settings are not supported")
+        raise NotYetImplemented(f"{cls.__name__} supports only the models that its plugin lists, without other settings")
 
     @classmethod
     def described_by(cls, found: weights.WeightFile) -> tuple[Any, str]:
@@ -226,7 +234,7 @@ class TorchCodecBackend(CodecBackend):
         self.loaded()
 
     def loaded(self) -> Loaded:
-        """The network and its label; loaded once, however many threads ask."""
+        """Load the network and its label if necessary; they are loaded once, even with several threads."""
         loaded = self._loaded
         if loaded is not None:
             return loaded
@@ -260,7 +268,7 @@ class TorchCodecBackend(CodecBackend):
         return self._loaded is not None
 
     def setup(self, streams: int) -> StreamSetup:
-        """Setup for the state of `streams` streams, with the noise that the options ask for."""
+        """Setup for the state of `streams` streams, with noise if the options enable it."""
         device, dtype = torch.device(self.device), self.dtype
         seed = secrets.randbits(64) if self.options.noise_seed is None else self.options.noise_seed
         return StreamSetup(streams, device, dtype, CounterNoise(seed, device, dtype) if self.options.noise else None)
@@ -334,9 +342,9 @@ class TorchCodecBackend(CodecBackend):
                 by_codebooks.setdefault(item.num_codebooks, []).append(index)
         short = self.short_samples // self.spec.hop_length
         for indices in by_codebooks.values():
-            alike = [items[index] for index in indices]
-            frames, streams = [item.frames for item in alike], [item.streams for item in alike]
-            results.update(zip(indices, self._run_batches(alike, frames, streams, short, self._decode_items), strict=True))
+            group = [items[index] for index in indices]
+            frames, streams = [item.frames for item in group], [item.streams for item in group]
+            results.update(zip(indices, self._run_batches(group, frames, streams, short, self._decode_items), strict=True))
         return [results[index] for index in range(len(items))]
 
     def _run_batches(
@@ -353,14 +361,14 @@ class TorchCodecBackend(CodecBackend):
 
     @property
     def short_samples(self) -> int:
-        """On a CPU a quarter of a tile: below it, most of the time is call overhead."""
+        """A quarter of a tile on a CPU, because below that call overhead dominates; 0 for segments and larger batches."""
         if self.spec.segment or self.max_batch_size > 1 or not self.spec.capabilities.batches:
             return 0
         return self.spec.tile_frames * self.spec.hop_length // SHORT_PER_TILE
 
     @property
     def preferred_chunk_frames(self) -> int:
-        """A tile, or as many segments as run together."""
+        """Frames of a tile, or of all segments that run together."""
         return self.spec.tile_frames * (self.max_batch_size * self._batches if self.spec.segment else 1)
 
     @property
@@ -369,13 +377,13 @@ class TorchCodecBackend(CodecBackend):
 
     @property
     def max_frames_per_step(self) -> int:
-        """On a GPU, as many frames as fit its memory; the result is the same."""
+        """Frames of a tile; on a GPU, as many as fit its memory, with the same result."""
         most = min(self._max_samples_per_step, LONGEST_TILE * self.sample_rate)
         return max(self.spec.tile_frames, most // self.spec.hop_length)
 
     @property
     def _max_samples_per_step(self) -> int:
-        """Samples of a batch that fit a GPU's memory; 0 where the cache is the limit."""
+        """Samples of a batch that fit a GPU's memory; 0 on other devices, where the cache is the limit."""
         device = torch.device(self.device)
         return torch.cuda.get_device_properties(device).total_memory // BYTES_PER_SAMPLE if device.type == "cuda" else 0
 
@@ -395,8 +403,8 @@ class TorchCodecBackend(CodecBackend):
             tile = offline_tile_frames(self, setup.batch)
             codes = encode_ragged(self.spec, loaded.network, setup, items, num_codebooks, tile)
         return [
-            CodecTokens.from_codes(self.spec, own, num_samples=item.shape[1], weights=loaded.weights)
-            for item, own in zip(items, codes, strict=True)
+            CodecTokens.from_codes(self.spec, item_codes, num_samples=item.shape[1], weights=loaded.weights)
+            for item, item_codes in zip(items, codes, strict=True)
         ]
 
     def _decode_items(self, items: list[CodecTokens]) -> list[Pcm]:

@@ -1,4 +1,4 @@
-"""The guard around every run of a network: inference mode, the settings of the host, errors, and forks."""
+"""Guard of every run of a network: inference mode, settings of PyTorch, errors, cancellation and forks."""
 
 from __future__ import annotations
 
@@ -10,20 +10,26 @@ import torch
 from .. import cancellation
 from ..errors import CodecError, InferenceError, reason
 from ..forks import held_off
-from .host_settings import own_settings
+from .host_settings import isolated_settings
 
 
 @contextmanager
 def inference_guard(inference: bool = True) -> Iterator[None]:
-    """Inference mode, or certainly not, and settings of our own, whatever the caller's; torch's errors become `InferenceError`.
+    """Context that runs a network: inference mode on or off and isolated settings, whatever the caller's are.
 
-    Not even begun where the task that asked for it was cancelled. Forks of other threads wait.
+    Forks of other threads wait until it ends.
+
+    Args:
+        inference: Enable inference mode, or disable it.
+
+    Raises:
+        InferenceError: The task was cancelled before the context began, or PyTorch raised an error in it.
     """
     cancellation.check()
     try:
-        with held_off(), torch.inference_mode(inference), own_settings():
+        with held_off(), torch.inference_mode(inference), isolated_settings():
             yield
     except CodecError:
         raise
     except (RuntimeError, MemoryError, IndexError, ValueError) as error:
-        raise InferenceError(f"the network failed while running: {reason(error)}") from error
+        raise InferenceError(f"the network failed: {reason(error)}") from error

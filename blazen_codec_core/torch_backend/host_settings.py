@@ -1,7 +1,7 @@
-"""Settings of PyTorch that whoever calls us has made for their own work, kept away from ours.
+"""Isolation from the settings of PyTorch that the host program has made.
 
-Only those of the calling thread are changed, for as long as a call lasts. The default dtype belongs to the whole process, so it
-is not changed; whatever is made here names its own.
+Only settings of the calling thread are changed, for the duration of a call. The default dtype belongs to the whole process, so
+it is not changed; tensors created here name their dtype.
 """
 
 from __future__ import annotations
@@ -15,39 +15,40 @@ from ..forks import is_forked_child
 from ..nn.kernels.thread_counts import threads, threads_to_be_had
 
 _CPU = torch.device("cpu")
-_AUTOCAST = ("cpu", "cuda", "mps")
-"""Types of device on which networks run."""
+_AUTOCAST_DEVICES = ("cpu", "cuda", "mps")
+"""Types of the devices on which networks run."""
 
 
 @contextmanager
-def own_settings() -> Iterator[None]:
-    """No autocast, tensors on the CPU where nothing else is said, and no more threads than there will be.
+def isolated_settings() -> Iterator[None]:
+    """Context without autocast, with the CPU as the default device, and with no more threads than are available.
 
-    In a forked child that is one. OpenMP keeps its threads from one parallel loop to the next. A fork has none of them, and
-    its next loop would wait for them forever, in GNU's OpenMP at least; numba ends such a process.
+    A forked child has one thread. OpenMP keeps its threads from one parallel loop to the next, and a fork has none of them. The
+    next loop would wait for them forever, at least in GNU's OpenMP; numba ends such a process.
     """
-    casts = [kind for kind in _AUTOCAST if torch.is_autocast_enabled(kind)]
-    elsewhere = _is_elsewhere()
+    autocasts = [kind for kind in _AUTOCAST_DEVICES if torch.is_autocast_enabled(kind)]
+    has_other_default = _has_other_default_device()
     count = 1 if is_forked_child() else threads_to_be_had()
-    fewer = count < torch.get_num_threads()
-    if not (casts or elsewhere or fewer):
+    has_excess_threads = count < torch.get_num_threads()
+    if not (autocasts or has_other_default or has_excess_threads):
         yield
         return
     with ExitStack() as stack:
-        for kind in casts:
+        for kind in autocasts:
             stack.enter_context(torch.autocast(kind, enabled=False))
-        if elsewhere:
+        if has_other_default:
             stack.enter_context(_CPU)
-        if fewer:
+        if has_excess_threads:
             stack.enter_context(threads(count))
         yield
 
 
-def _is_elsewhere() -> bool:
+def _has_other_default_device() -> bool:
+    """Tell whether the default device of the thread is not the CPU."""
     try:
         return torch.get_default_device() != _CPU
-    except Exception:  # what PyTorch raises of a device that is not there
+    except Exception:  # PyTorch raises errors of several types for a missing device
         return True
 
 
-_is_elsewhere()  # PyTorch imports a part of itself the first time, and no fork waits for that later
+_has_other_default_device()  # the first call imports a part of PyTorch, which a later fork would not wait for

@@ -1,5 +1,6 @@
-"""Between arrays and the device of a network. A GPU reads and writes pinned memory several times as fast as other memory, and
-PyTorch keeps what was pinned for the next time.
+"""Transfers between arrays and the device of a network.
+
+A GPU reads and writes pinned memory several times as fast as pageable memory, and PyTorch caches pinned allocations.
 """
 
 from __future__ import annotations
@@ -13,34 +14,39 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 
-def _place(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+def _staging_buffer(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Uninitialized tensor on the CPU for transfers to or from `device`, pinned if that is a GPU."""
     return torch.empty(tuple(shape), dtype=dtype, device="cpu", pin_memory=device.type == "cuda")
 
 
-def to_device(pieces: Sequence[NDArray[Any]], length: int, device: torch.device) -> Tensor:
-    """Arrays of up to `length` columns, one below the other, with zeros after those that are shorter."""
-    rows = sum(len(piece) for piece in pieces)
-    place = _place((rows, length), torch.from_numpy(np.empty(0, pieces[0].dtype)).dtype, device)
-    array, at = place.numpy(), 0
-    for piece in pieces:
-        own = array[at : at + len(piece)]
-        own[:, : piece.shape[1]] = piece
-        own[:, piece.shape[1] :] = 0
-        at += len(piece)
-    return place.to(device)
+def to_device(arrays: Sequence[NDArray[Any]], length: int, device: torch.device) -> Tensor:
+    """Stack arrays `(rows, columns)` row-wise, zero-padded to `length` columns, and copy them to the device.
+
+    Args:
+        arrays: Arrays of one dtype, with at most `length` columns.
+    """
+    total_rows = sum(len(array) for array in arrays)
+    buffer = _staging_buffer((total_rows, length), torch.from_numpy(np.empty(0, arrays[0].dtype)).dtype, device)
+    stacked, start = buffer.numpy(), 0
+    for array in arrays:
+        rows = stacked[start : start + len(array)]
+        rows[:, : array.shape[1]] = array
+        rows[:, array.shape[1] :] = 0
+        start += len(array)
+    return buffer.to(device)
 
 
 def to_host(x: Tensor) -> NDArray[Any]:
-    """A tensor as an array; what of it is kept for long is copied."""
+    """Convert a tensor to an array. It may occupy memory of PyTorch's, so copy values that are kept for long."""
     if x.device.type == "cpu":
         return x.numpy()
-    place = _place(x.shape, x.dtype, x.device)
-    place.copy_(x)
-    return place.numpy()
+    buffer = _staging_buffer(x.shape, x.dtype, x.device)
+    buffer.copy_(x)
+    return buffer.numpy()
 
 
 def codes_to_host(indices: Sequence[Tensor]) -> list[NDArray[np.int32]]:
-    """Indices `(streams, frames / stride)` a codebook, all at once."""
-    together = to_host(torch.cat([index.to(torch.int32) for index in indices], dim=1))
+    """Convert the indices of each codebook, `(streams, frames / stride)`, to int32 arrays in a single transfer."""
+    joint = to_host(torch.cat([index.to(torch.int32) for index in indices], dim=1))
     ends = np.cumsum([index.shape[1] for index in indices])
-    return np.split(together, ends[:-1], axis=1)
+    return np.split(joint, ends[:-1], axis=1)

@@ -1,4 +1,4 @@
-"""Codecs on their authors' own packages, behind the same trait: the oracles that the networks here are held to."""
+"""Codecs on their authors' packages, behind the same trait: the references that our networks are tested against."""
 
 from __future__ import annotations
 
@@ -28,25 +28,29 @@ Contents = Mapping[str, Any]
 
 @contextmanager
 def stand_in(name: str, contents: Contents | None = None) -> Iterator[None]:
-    """For the time of an import: where the module `name` does not load, one that holds nothing but `contents` takes its place.
+    """Context for an import, in which a module that cannot be imported is replaced by a stub.
 
-    Packages import others for what inference never touches, and some of those do not load beside every torch.
+    The authors' packages import modules that inference never uses, and some of those fail beside some versions of PyTorch.
+
+    Args:
+        name: Name of the module.
+        contents: Attributes of the stub; none if `None`.
     """
-    if _loads(name):
+    if _is_importable(name):
         yield
         return
-    empty = types.ModuleType(name)
-    empty.__spec__ = importlib.machinery.ModuleSpec(name, None)
-    vars(empty).update(contents or {})
-    sys.modules[name] = empty
+    stub = types.ModuleType(name)
+    stub.__spec__ = importlib.machinery.ModuleSpec(name, None)
+    vars(stub).update(contents or {})
+    sys.modules[name] = stub
     try:
         yield
     finally:
         del sys.modules[name]
 
 
-def _loads(name: str) -> bool:
-    """Tell whether a module can be imported; nothing of it is left behind if not."""
+def _is_importable(name: str) -> bool:
+    """Tell whether a module can be imported. A failed import leaves no modules behind."""
     try:
         importlib.import_module(name)
     except (ImportError, OSError, RuntimeError):
@@ -58,7 +62,11 @@ def _loads(name: str) -> bool:
 
 @contextmanager
 def stand_ins(modules: Mapping[str, Contents]) -> Iterator[None]:
-    """Several of them; a package before the modules in it."""
+    """Context with several stubs; see `stand_in`.
+
+    Args:
+        modules: Contents by name, with a package before the modules in it.
+    """
     with ExitStack() as stack:
         for name, contents in modules.items():
             stack.enter_context(stand_in(name, contents))
@@ -66,40 +74,43 @@ def stand_ins(modules: Mapping[str, Contents]) -> Iterator[None]:
 
 
 class UpstreamBackend(TorchCodecBackend):
-    """Whole signals, one by one and one at a time: the authors' code does not stream, and may keep settings in its model."""
+    """Base of backends on an authors' package, which encode and decode whole signals, one after the other.
+
+    The authors' code does not stream, and may keep settings of a call in its model; `_model_lock` guards such calls.
+    """
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self._alone = Anew(threading.Lock)
+        self._model_lock = Anew(threading.Lock)
 
     @property
     def dtype(self) -> torch.dtype:
         if self.options.dtype not in {"float32", TFLOAT32}:
-            raise DeviceUnavailable(f"the authors' own package runs in float32 or {TFLOAT32} here, not {self.options.dtype}")
+            raise DeviceUnavailable(f"dtype is {self.options.dtype}; engine='upstream' runs in float32 or {TFLOAT32}")
         return super().dtype
 
     def loaded(self) -> Loaded:
         default = torch.get_default_dtype()
-        if default != torch.float32:  # their code says no dtype
+        if default != torch.float32:  # the authors' code names no dtype
             raise InferenceError(
-                f"the authors' own package computes in PyTorch's default dtype, which is {default} here: "
-                "call torch.set_default_dtype(torch.float32) first, or load the codec with engine='native'"
+                f"PyTorch's default dtype is {default}, in which the authors' own package would compute; expected torch.float32. "
+                "Call torch.set_default_dtype(torch.float32), or load the codec with engine='native'"
             )
         return super().loaded()
 
     @contextmanager
     def inference_guard(self) -> Iterator[None]:
-        """`inference_guard`, with such products as the options say."""
+        """Context as `guard.inference_guard`, with TF32 on or off as in the options."""
         with inference_guard(), tf32_scope(torch.device(self.device), self.allows_tf32):
             yield
 
     @abstractmethod
-    def encode_whole(self, pcm: Pcm, books: int) -> CodecTokens:
-        """As `CodecBackend.encode_whole`."""
+    def encode_whole(self, pcm: Pcm, num_codebooks: int) -> CodecTokens:
+        """See `CodecBackend.encode_whole`."""
 
     @abstractmethod
     def decode_whole(self, tokens: CodecTokens) -> Pcm:
-        """As `CodecBackend.decode_whole`."""
+        """See `CodecBackend.decode_whole`."""
 
     encode_batch = CodecBackend.encode_batch
     decode_batch = CodecBackend.decode_batch

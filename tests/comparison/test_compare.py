@@ -20,7 +20,9 @@ from blazen_codec_core.evaluation import evaluate
 
 @pytest.fixture(scope="module")
 def two():
-    return systems.systems(["encodec_tiny@1.5", "snac_tiny"], systems.of(bc.Registry(), bc.LoadOptions(device="cpu")))
+    return systems.systems(
+        ["encodec_tiny@1.5", "snac_tiny"], systems.cached_providers(bc.Registry(), bc.LoadOptions(device="cpu"))
+    )
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ def test_all_versions_lie_in_step_with_the_original(two, speech):
     heard: dict[int, list] = {0: [], 1: [], 2: []}
     ended = []
     made = compare.compare(
-        Clip(speech), two, heard=lambda number, pcm: heard[number].append(pcm), ended=lambda: ended.append(len(heard[2]))
+        Clip(speech), two, on_audio=lambda number, pcm: heard[number].append(pcm), on_decoded=lambda: ended.append(len(heard[2]))
     )
     assert [version.name for version in made.versions] == ["original", "encodec_tiny@1.5", "snac_tiny"]
     pcm, _ = bc.read_audio(speech)
@@ -45,13 +47,13 @@ def test_all_versions_lie_in_step_with_the_original(two, speech):
     assert made.versions[1].kbps == pytest.approx(3.0, rel=0.02)  # two channels
     assert 0 < made.versions[1].scores["stoi"] < 1
     assert made.versions[2].encode_factor > 0
-    assert [len(version.books) for version in made.versions] == [0, 2, 4]
+    assert [len(version.codebooks) for version in made.versions] == [0, 2, 4]
 
 
 def test_the_first_audio_comes_before_the_last_is_encoded(two, tmp_path):
     bc.write_audio(tmp_path / "long.wav", voice(6.0, 24_000), 24_000)
     order = []
-    compare.compare(Clip(tmp_path / "long.wav"), two, evaluate.Scorer([]), heard=lambda number, _: order.append(number))
+    compare.compare(Clip(tmp_path / "long.wav"), two, evaluate.Scorer([]), on_audio=lambda number, _: order.append(number))
     assert order.index(1) < order.index(2) < len(order) - 1 - order[::-1].index(0)
 
 
@@ -69,7 +71,7 @@ def test_rates_that_nothing_plays_or_codes_are_resampled(tmp_path, rate, played)
     excerpt = Clip(tmp_path / "a.wav")
     assert excerpt.sample_rate == played
     assert bool(excerpt.remarks) == (rate != played)
-    assert sum(piece.shape[1] for piece in excerpt.pieces()) == pytest.approx(0.3 * played, abs=1)
+    assert sum(piece.shape[1] for piece in excerpt.chunks()) == pytest.approx(0.3 * played, abs=1)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +97,7 @@ def test_levels_are_matched_and_nothing_clips():
     for gain, pcm in zip(gains, [tone, 0.5 * tone, np.where(np.arange(48_000) == 5, 1, 0.25 * tone)], strict=True):
         assert 10 ** (gain / 20) * np.abs(pcm).max() <= 1 + 1e-6
     assert compare.gains([tone, 0 * tone], 24_000) == [0, 0]
-    assert compare.gains([0.001 * tone, 0.9 * tone], 24_000)[1] == -compare.MOST_GAIN_DB
+    assert compare.gains([0.001 * tone, 0.9 * tone], 24_000)[1] == -compare.MAX_GAIN_DB
 
 
 def test_work_that_nobody_waits_for_ends(two, speech):
@@ -106,7 +108,7 @@ def test_work_that_nobody_waits_for_ends(two, speech):
         gone.set()
 
     with cancellation.cancel_scope(gone), pytest.raises(bc.InferenceError, match="cancelled"):
-        compare.compare(Clip(speech), two, heard=heard)
+        compare.compare(Clip(speech), two, on_audio=heard)
     assert len(pieces) <= 3
 
 
@@ -127,7 +129,7 @@ class TestImages:
     def test_pieces_of_the_transform_make_no_difference(self, monkeypatch):
         pcm = voice(5.0, 16_000)[None]
         whole = png.mel_levels(pcm, 16_000)
-        monkeypatch.setattr(png, "AT_A_TIME", 7)
+        monkeypatch.setattr(png, "BLOCK_COLUMNS", 7)
         np.testing.assert_allclose(png.mel_levels(pcm, 16_000), whole, atol=1e-4)
 
     def test_a_difference_of_silences_is_none(self):

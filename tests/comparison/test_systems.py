@@ -20,22 +20,22 @@ FAST = ("encodec_tiny", "snac_tiny", "dac_tiny")
 
 @pytest.fixture(scope="module")
 def provide():
-    return systems.of(bc.Registry(), bc.LoadOptions(device="cpu"))
+    return systems.cached_providers(bc.Registry(), bc.LoadOptions(device="cpu"))
 
 
 def signal(rate: int, channels: int, seconds: float = 0.7) -> np.ndarray:
     return np.stack([0.5 * voice(seconds, rate, seed) for seed in range(channels)])
 
 
-def there_and_back(trip, pcm, sizes):
+def there_and_back(aligned, pcm, sizes):
     """What comes of a recording in pieces of these sizes over and over, never more than went in so far."""
     made, at, number, out = [], 0, 0, 0
     while at < pcm.shape[1]:
         size = sizes[number % len(sizes)]
-        made.append(trip.push(pcm[:, at : at + size]))
+        made.append(aligned.push(pcm[:, at : at + size]))
         at, number, out = min(pcm.shape[1], at + size), number + 1, out + made[-1].shape[1]
         assert out <= at
-    return np.concatenate([*made, trip.finish()], axis=1)
+    return np.concatenate([*made, aligned.finish()], axis=1)
 
 
 @pytest.mark.parametrize(
@@ -78,12 +78,12 @@ def test_a_trip_is_what_the_files_commands_make(provide, tmp_path, name, rate, c
     pcm = signal(rate, channels)
     bc.write_audio(tmp_path / "in.wav", pcm, rate)
     pcm, _ = bc.read_audio(tmp_path / "in.wav")
-    trip = systems.system(name, provide).trip(rate, channels)
-    decoded = there_and_back(trip, pcm, [1000])
+    aligned = systems.system(name, provide).roundtrip(rate, channels)
+    decoded = there_and_back(aligned, pcm, [1000])
     codec = provide(name)
     tokens = transcode.encode(codec, transcode.Recording.at(tmp_path / "in.wav", codec))
-    assert trip.tokens == tokens
-    assert trip.roundtrip.bits == tokens.bits
+    assert aligned.tokens == tokens
+    assert aligned.roundtrip.bits == tokens.bits
     transcode.decode_to_file(codec, tokens, tmp_path / "out.wav")
     np.testing.assert_allclose(decoded.clip(-1, 1), bc.read_audio(tmp_path / "out.wav")[0], atol=1e-4)  # which has 16 bits
 
@@ -91,16 +91,16 @@ def test_a_trip_is_what_the_files_commands_make(provide, tmp_path, name, rate, c
 @given(sizes=st.lists(st.integers(1, 9000), min_size=1, max_size=4), name=st.sampled_from(FAST))
 def test_pieces_make_no_difference(provide, sizes, name):
     pcm = signal(22_050, 1, 0.4)
-    whole, cut = (systems.system(name, provide).trip(22_050, 1) for _ in range(2))
+    whole, cut = (systems.system(name, provide).roundtrip(22_050, 1) for _ in range(2))
     np.testing.assert_array_equal(there_and_back(whole, pcm, [pcm.shape[1]]), there_and_back(cut, pcm, sizes))
     assert whole.tokens == cut.tokens
 
 
 def test_mono_through_a_stereo_codec_comes_back_mono(codecs):
-    trip = systems.CodecSystem(codecs("encodec_48khz"), "encodec_48khz").trip(48_000, 1)
+    aligned = systems.CodecSystem(codecs("encodec_48khz"), "encodec_48khz").roundtrip(48_000, 1)
     pcm = signal(48_000, 1, 0.5)
-    assert there_and_back(trip, pcm, [4800]).shape == pcm.shape
-    assert trip.tokens.source == bc.Source(48_000, pcm.shape[1], 1)
+    assert there_and_back(aligned, pcm, [4800]).shape == pcm.shape
+    assert aligned.tokens.source == bc.Source(48_000, pcm.shape[1], 1)
 
 
 def test_a_codec_without_sessions_is_given_all_at_the_end(codecs):
@@ -119,10 +119,10 @@ def test_a_codec_without_sessions_is_given_all_at_the_end(codecs):
     codec = codecs("snac_tiny")
     pcm = signal(24_000, 1)
     assert isinstance(roundtrip.codec_roundtrip(Whole(codec), 1, None), roundtrip.OfflineCodecRoundtrip)
-    trips = [systems.CodecSystem(each, "snac_tiny").trip(24_000, 1) for each in (codec, Whole(codec))]
-    streamed, whole = (there_and_back(trip, pcm, [5000]) for trip in trips)
+    both = [systems.CodecSystem(each, "snac_tiny").roundtrip(24_000, 1) for each in (codec, Whole(codec))]
+    streamed, whole = (there_and_back(aligned, pcm, [5000]) for aligned in both)
     np.testing.assert_allclose(streamed, whole, atol=1e-5)
-    assert trips[0].tokens == trips[1].tokens
+    assert both[0].tokens == both[1].tokens
 
 
 def test_opus_is_there_and_back_at_its_own_pace(provide, monkeypatch):
@@ -130,17 +130,17 @@ def test_opus_is_there_and_back_at_its_own_pace(provide, monkeypatch):
         return opus.OpusResult(0.5 * pcm, int(1000 * kbps * pcm.shape[1] / sample_rate), 9999, 0.1, 0.2)
 
     monkeypatch.setattr(opus, "roundtrip", roundtrip)
-    trip = systems.system("opus@12", provide).trip(48_000, 2)
+    aligned = systems.system("opus@12", provide).roundtrip(48_000, 2)
     pcm = signal(48_000, 2)
-    np.testing.assert_array_equal(there_and_back(trip, pcm, [777]), 0.5 * pcm)
-    assert trip.tokens is None
-    assert trip.roundtrip.bits / trip.seconds == pytest.approx(12_000, abs=2)
-    assert (trip.roundtrip.encode_seconds, trip.roundtrip.decode_seconds) == (0.1, 0.2)
+    np.testing.assert_array_equal(there_and_back(aligned, pcm, [777]), 0.5 * pcm)
+    assert aligned.tokens is None
+    assert aligned.roundtrip.bits / aligned.seconds == pytest.approx(12_000, abs=2)
+    assert (aligned.roundtrip.encode_seconds, aligned.roundtrip.decode_seconds) == (0.1, 0.2)
 
 
 def test_work_is_timed(provide):
-    trip = systems.system("snac_tiny", provide).trip(24_000, 1)
-    there_and_back(trip, signal(24_000, 1), [24_000])
-    assert trip.roundtrip.encode_seconds > 0
-    assert trip.roundtrip.decode_seconds > 0
-    assert json.dumps(trip.seconds) == "0.7"
+    aligned = systems.system("snac_tiny", provide).roundtrip(24_000, 1)
+    there_and_back(aligned, signal(24_000, 1), [24_000])
+    assert aligned.roundtrip.encode_seconds > 0
+    assert aligned.roundtrip.decode_seconds > 0
+    assert json.dumps(aligned.seconds) == "0.7"

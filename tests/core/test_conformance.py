@@ -26,8 +26,8 @@ SEEDS = itertools.count()
 
 
 class DependsOnPieces(ToyBackend):
-    def encode_whole(self, pcm, books):
-        return super().encode_whole(np.roll(pcm, 1, axis=1), books)
+    def encode_whole(self, pcm, num_codebooks):
+        return super().encode_whole(np.roll(pcm, 1, axis=1), num_codebooks)
 
 
 class DependsOnNeighbours(ToyBackend):
@@ -38,9 +38,11 @@ class DependsOnNeighbours(ToyBackend):
 class DependsOnNeighboursSideBySide(ToyBackend):
     """One signal at a time, as on a CPU, shows nothing."""
 
-    def _encode_items(self, items, books):
+    def _encode_items(self, items, num_codebooks):
         wrong = self.max_batch_size > 1
-        return [self.encode_whole(items[0], books) for _ in items] if wrong else super()._encode_items(items, books)
+        return (
+            [self.encode_whole(items[0], num_codebooks) for _ in items] if wrong else super()._encode_items(items, num_codebooks)
+        )
 
 
 class WithoutTorch(bc.CodecBackend):
@@ -49,7 +51,7 @@ class WithoutTorch(bc.CodecBackend):
     is_loaded, device = True, "cpu"
     load = unload = encoder_session = decoder_session = None
 
-    def encode_whole(self, pcm, books):
+    def encode_whole(self, pcm, num_codebooks):
         frames = (pcm.shape[1] + self.spec.missing_samples(pcm.shape[1])) // self.spec.hop_length
         codes = [np.zeros((len(pcm), frames // stride), np.int32) for stride in self.spec.strides]
         return bc.CodecTokens.from_codes(self.spec, codes, num_samples=pcm.shape[1])

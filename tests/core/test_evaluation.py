@@ -131,8 +131,8 @@ class TestEvaluation:
         assert max(piece.stop - piece.start for piece in pieces) <= 30
 
     def test_means_are_weighted_and_leave_out_what_is_not_known(self):
-        assert evaluate.weighted([(1.0, 3.0), (5.0, 1.0), (math.nan, 9.0)]) == 2.0
-        assert math.isnan(evaluate.weighted([(math.nan, 1.0)]))
+        assert evaluate.weighted_mean([(1.0, 3.0), (5.0, 1.0), (math.nan, 9.0)]) == 2.0
+        assert math.isnan(evaluate.weighted_mean([(math.nan, 1.0)]))
 
     def test_what_is_too_short_is_refused_by_name(self, tmp_path, codecs):
         audio.write(tmp_path / "a.wav", np.zeros((1, 100), np.float32), 24_000)

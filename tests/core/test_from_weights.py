@@ -567,7 +567,7 @@ class TestRefusals:
         (folder / "config.json").write_text(
             json.dumps({**config, "num_filters": 4096, "num_residual_layers": 60, "dilation_growth_rate": 1})
         )
-        with pytest.raises(bc.WeightsUnavailable, match="bytes cannot hold"):
+        with pytest.raises(bc.WeightsUnavailable, match="bytes, which cannot hold"):
             bc.load("encodec", weights=folder, **FROM_WEIGHTS).load()
 
     def test_another_word(self):

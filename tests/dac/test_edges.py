@@ -75,7 +75,7 @@ def test_windows_are_decoded_as_the_authors_do(codecs, padded):
         ({WINDOW_FRAMES: 20}, "whether they were padded"),
         ({WINDOW_FRAMES: 0, WINDOW_PADDED: True}, "is a number of frames"),
         ({WINDOW_FRAMES: "20", WINDOW_PADDED: True}, "is a number of frames"),
-        ({WINDOW_FRAMES: 3, WINDOW_PADDED: False}, "say 640 samples, but dac_16khz makes 0"),
+        ({WINDOW_FRAMES: 3, WINDOW_PADDED: False}, "num_samples of the tokens is 640; dac_16khz decodes them to at most 0"),
     ],
 )
 def test_windows_that_none_can_be(extra, says):

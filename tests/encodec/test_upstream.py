@@ -136,7 +136,7 @@ def test_the_stereo_model_takes_two_channels_only(codecs):
     for channels in (1, 3):
         with pytest.raises(bc.InvalidInput, match=f"takes 2 channels, not {channels}"):
             codec.encode(np.zeros((channels, 100), np.float32), 48_000)
-    with pytest.raises(bc.InvalidInput, match="use encode"):
+    with pytest.raises(bc.InvalidInput, match="Use encode"):
         codec.encode_pcm(np.zeros(100, np.float32), 48_000)
     with pytest.raises(bc.InvalidInput, match="tile_frames"):
         codec.encoder_session(tile_frames=300)

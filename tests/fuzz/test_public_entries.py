@@ -570,7 +570,7 @@ def member(info: tarfile.TarInfo, kind: bytes, size: int | None, content: bytes)
 
 @pytest.fixture(scope="module")
 def provide():
-    return systems.of(bc.Registry(), bc.LoadOptions(device="cpu"))
+    return systems.cached_providers(bc.Registry(), bc.LoadOptions(device="cpu"))
 
 
 class TestComparing:
@@ -598,7 +598,7 @@ class TestComparing:
 
         def work(content):
             made = compare.compare(compare.Clip("a.wav", content=io.BytesIO(content)), snac, judge)
-            json.dumps(serialize.shown(made), allow_nan=False)
+            json.dumps(serialize.page_data(made), allow_nan=False)
 
         throw("compare", 300, recorded(), work)
 

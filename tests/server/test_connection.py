@@ -70,7 +70,7 @@ def test_stereo_at_another_rate(server):
     ("asked", "says"),
     [
         ({"content": b"dear diary, " * 99, "name": "note.wav"}, "note.wav cannot be read as audio: Format not recognised."),
-        ({"content": wav(0.02)}, "0.1 s at least"),
+        ({"content": wav(0.02)}, "at least 0.1 s"),
         ({"content": b"x", "size": 300_000_000}, "exceeds the limit of 100 MB"),
         ({"content": wav(0.5), "size": 1000}, "larger than the stated 1000 bytes"),
         ({"content": wav(0.5), "systems": ["dac_44khz"]}, "dac_44khz is not offered here"),
@@ -184,7 +184,7 @@ def test_a_fault_of_ours_is_said_and_written_down(monkeypatch, caplog):
     def broken(*_, **__):
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("blazen_codec_core.comparison.serialize.shown", broken)
+    monkeypatch.setattr("blazen_codec_core.comparison.serialize.page_data", broken)
     with serving() as where:
         answers = visit(where, wav(0.5))
         assert answers.said[-1] == {"type": "error", "message": "internal error; see the server's log"}

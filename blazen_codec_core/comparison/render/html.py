@@ -1,4 +1,4 @@
-"""One HTML file that holds all that it needs: no network, no other files."""
+"""Self-contained HTML pages, which need no network and no other files."""
 
 from __future__ import annotations
 
@@ -11,38 +11,39 @@ from typing import Any
 
 PACKAGE = __name__.partition(".")[0]
 SHARED = ("elements.js", "player.js", "timeline.js", "figures.js", "blind.js", "recording.js")
-"""What every page needs, in `web/shared`, in this order."""
+"""Scripts of every page, in `web/shared`, in this order."""
 POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; "
     "base-uri 'none'; form-action 'none'"
 )
-"""Of what is opened from a file: nothing from anywhere."""
+"""Content security policy of pages opened from a file: nothing is loaded from anywhere."""
 
 
 def source(folder: str, name: str) -> str:
-    """A file of a folder in `web`."""
+    """Read a file of a folder in `web`."""
     return files(PACKAGE).joinpath("web", folder, name).read_text("utf-8")
 
 
 def as_script(value: Any) -> str:
-    """JSON that can stand within a script element, whatever strings are in it."""
+    """Serialize a value to JSON that is safe within a script element, whatever strings it contains."""
     return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def page(title: str, data: Any, scripts: Sequence[tuple[str, str]], policy: str = POLICY, style: str = "") -> str:
-    """A whole page.
+    """Build a page.
 
     Args:
-        data: For its scripts, as JSON.
-        scripts: Folders in `web` and names of files in them, to run after the shared ones.
-        policy: Its content security policy.
-        style: That it has besides.
+        title: Title as plain text.
+        data: Data for the scripts, serialized to JSON.
+        scripts: Scripts to run after the shared ones, as pairs of a folder in `web` and a file name.
+        policy: Content security policy.
+        style: CSS to append to the shared style.
     """
     parts = {
         "title": html.escape(title),
         "policy": html.escape(policy),
         "style": source("shared", "style.css") + style,
         "data": as_script(data),
-        "scripts": "\n".join(source(*at) for at in [*(("shared", name) for name in SHARED), *scripts]),
+        "scripts": "\n".join(source(*script) for script in [*(("shared", name) for name in SHARED), *scripts]),
     }
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], source("shared", "page.html"))
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], source("shared", "page.html"))

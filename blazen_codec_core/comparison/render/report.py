@@ -1,4 +1,4 @@
-"""The report of a comparison: one HTML file."""
+"""Report of a comparison: one HTML file."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from .. import serialize
 from .html import page
 
 
-def html(shown: Sequence[dict[str, Any]], facts: Sequence[dict[str, Any]], title: str = "Codecs compared") -> str:
-    """The report, as text.
+def html(recordings: Sequence[dict[str, Any]], facts: Sequence[dict[str, Any]], title: str = "Codecs compared") -> str:
+    """Build the HTML of a report.
 
     Args:
-        shown: What `serialize.shown` made of each recording.
-        facts: What `serialize.facts` made of each.
+        recordings: Data of each recording, from `serialize.page_data`.
+        facts: Numbers of each recording, from `serialize.facts`.
+        title: Title of the page.
     """
     data = {
         "title": title,
@@ -25,13 +26,13 @@ def html(shown: Sequence[dict[str, Any]], facts: Sequence[dict[str, Any]], title
         "measures": serialize.METRICS,
         "scales": serialize.scales(),
         "means": serialize.means(facts),
-        "recordings": list(shown),
+        "recordings": list(recordings),
     }
     return page(title, data, [("report", "report.js")])
 
 
 def write(text: str, path: str | PathLike[str]) -> int:
-    """Writes a report, whole or not at all; gives its size in bytes.
+    """Write a report atomically; return its size in bytes.
 
     Raises:
         InvalidInput: The file cannot be written.

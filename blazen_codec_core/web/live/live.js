@@ -1,9 +1,9 @@
-/** The live page: audio in, each system's version of it as it is made, then pictures, numbers and tokens. */
+/** Live page: plays each version of a recording while it is decoded, then shows images, measures and tokens. */
 const offer = JSON.parse(document.getElementById("data").textContent);
 const tally = new Tally();
 const views = [];
 
-/** What can be chosen: a box a system, and its bandwidths. */
+/** Checkbox of a system with a menu of its bandwidths. */
 class Choice {
   constructor({ name, about, rates, rate, ready, must }) {
     this.name = name;
@@ -15,7 +15,7 @@ class Choice {
       { "aria-label": `Bandwidth of ${name}`, disabled: only },
       rates.map((each) => element("option", { value: each, selected: each === standard }, `${Number(each.toFixed(2))} kbps`)),
     );
-    this.plain = only || !must ? String(standard) : null; // the bandwidth that needs not be said
+    this.plain = only || !must ? String(standard) : null; // the default bandwidth, which the name omits
     this.root = element(
       "div",
       { class: "system" },
@@ -31,7 +31,7 @@ class Choice {
   }
 }
 
-/** What the page is made of, and what its parts do to each other. */
+/** Elements of the page, and their interaction. */
 class Live {
   constructor() {
     this.shared = { scales: offer.scales, measures: offer.measures, tally };
@@ -40,7 +40,7 @@ class Live {
     this.input = element("input", { type: "file", accept: "audio/*,.flac,.wav,.ogg,.opus,.mp3,.aiff", hidden: true, id: "file" });
     this.input.addEventListener("change", () => {
       this.take(this.input.files[0]);
-      this.input.value = ""; // so that choosing the same file again is a change
+      this.input.value = ""; // otherwise choosing the same file again fires no event
     });
     this.recordButton = element("button", { type: "button", onclick: () => this.record() }, "● Record");
     this.chosen = element("p", { class: "soft", role: "status" }, "No audio yet");
@@ -208,7 +208,7 @@ class Live {
     );
   }
 
-  /** A run is over: `null` if it was cancelled, else what went wrong, if anything did. */
+  /** End a run. `wrong` is null if it was cancelled, an error message if it failed, otherwise empty. */
   end(wrong) {
     this.run = null;
     this.runButton.textContent = "Compare";

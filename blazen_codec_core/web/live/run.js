@@ -1,7 +1,7 @@
-const CHUNK = 1 << 20; // bytes of a file in a message
-const TOKENS = 1; // the kind of messages that hold tokens; others hold audio
+const CHUNK = 1 << 20; // bytes of the file per message
+const TOKENS = 1; // kind of binary messages with tokens; others hold audio
 
-/** One run: a file through systems, over a WebSocket of its own. Calls back with what to show. */
+/** One run of a file through systems, over its own WebSocket. Calls methods of `shown` to update the page. */
 class Run {
   constructor(file, systems, mono, shown) {
     Object.assign(this, { file, shown, over: false, view: null });

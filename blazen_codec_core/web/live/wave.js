@@ -1,4 +1,4 @@
-/** A WAV file of 16 bits from float samples, one array a channel. */
+/** Encode float samples, one array per channel, as a WAV file with 16 bits per sample. */
 function waveFile(channels, rate) {
   const length = channels[0].length;
   const view = new DataView(new ArrayBuffer(44 + 2 * channels.length * length));
@@ -22,7 +22,7 @@ function waveFile(channels, rate) {
   return view.buffer;
 }
 
-/** Pieces of samples as one. */
+/** Concatenate arrays of samples. */
 function endToEnd(pieces) {
   const whole = new Float32Array(pieces.reduce((sum, piece) => sum + piece.length, 0));
   let at = 0;
@@ -33,7 +33,7 @@ function endToEnd(pieces) {
   return whole;
 }
 
-/** The parts of a version end to end as a WAV file. */
+/** Encode the audio of a version as a WAV file. */
 function versionFile(version, rate) {
   const count = version.parts[0].buffer.numberOfChannels;
   const channels = Array.from({ length: count }, (_, channel) => {
@@ -42,7 +42,7 @@ function versionFile(version, rate) {
   return waveFile(channels, rate);
 }
 
-/** Records from the microphone, mono, until it is told to stop; then gives a WAV file. */
+/** Recorder of mono audio from the microphone; `stop` returns a WAV file. */
 class Recorder {
   static TAP = `registerProcessor("tap", class extends AudioWorkletProcessor {
     process(inputs) { if (inputs[0].length) this.port.postMessage(inputs[0][0].slice()); return true; }

@@ -1,4 +1,4 @@
-/** The report: all recordings, and what they come to. */
+/** Report: means over all recordings, and a view of each. */
 const data = JSON.parse(document.getElementById("data").textContent);
 const tally = new Tally();
 const views = data.recordings.map(

@@ -1,8 +1,8 @@
-/** What was chosen in blind comparisons, over all recordings of the page. */
+/** Choices of blind comparisons, over all recordings of the page. */
 class Tally {
   trials = [];
 
-  /** `winner` is a name, or null where no difference was heard. */
+  /** Add a trial. `winner` is the name of a version, or null if no difference was heard. */
   add(recording, pair, winner) {
     this.trials.push({ recording, versions: pair, preferred: winner });
   }
@@ -11,7 +11,7 @@ class Tally {
     this.trials = [];
   }
 
-  /** A line a version: how often it was preferred, was not, and was not told apart. */
+  /** Counts of each version: preferred, other preferred, no difference. */
   get lines() {
     const lines = new Map();
     for (const { versions, preferred } of this.trials) {
@@ -25,7 +25,7 @@ class Tally {
   }
 }
 
-/** Numbers in an order that nobody knows. */
+/** Copy of an array in random order. */
 function shuffled(items) {
   const left = [...items],
     out = [];
@@ -36,9 +36,9 @@ function shuffled(items) {
   return out;
 }
 
-/** A blind comparison of pairs of versions: who is A and who is B is drawn anew each time, and told at the end. */
+/** Blind A/B test of pairs of versions. A and B are drawn at random for each trial, and revealed at the end. */
 class BlindTest {
-  /** `listen(pair)` shows the versions to listen to under other names, or all again if null. */
+  /** `listen(pair)` offers a pair of versions as A and B, or all versions if null. */
   constructor(recording, tally, listen) {
     this.recording = recording;
     this.tally = tally;

@@ -1,4 +1,4 @@
-/** An element: `element("p", {class: "soft"}, "text", child)`. Text is never taken for markup. */
+/** Create an element: `element("p", {class: "soft"}, "text", child)`. Text is never parsed as markup. */
 function element(tag, attributes = {}, ...children) {
   const made = ["svg", "g", "path", "line", "circle", "text", "title"].includes(tag)
     ? document.createElementNS("http://www.w3.org/2000/svg", tag)
@@ -13,7 +13,7 @@ function element(tag, attributes = {}, ...children) {
   return made;
 }
 
-/** The colour that stands for a version, the original being number 0. */
+/** Colour of a version; the original is number 0. */
 const colour = (number) => `var(--v${number === 0 ? 0 : ((number - 1) % 7) + 1})`;
 
 const clock = (seconds) => `${Math.floor(seconds / 60)}:${(seconds % 60).toFixed(1).padStart(4, "0")}`;
@@ -27,7 +27,7 @@ function bytesOf(base64) {
   return bytes;
 }
 
-/** Between light, dark and what the system says. */
+/** Button that switches between light, dark and the system's theme. */
 function themeButton() {
   const names = { auto: "Theme: system", light: "Theme: light", dark: "Theme: dark" };
   let now = "auto";
@@ -41,7 +41,7 @@ function themeButton() {
   return button;
 }
 
-/** What a page begins with. */
+/** Heading of a page. */
 const pageTop = (title, about) =>
   element(
     "div",
@@ -50,7 +50,7 @@ const pageTop = (title, about) =>
     themeButton(),
   );
 
-/** Offers bytes or text as a file. */
+/** Download bytes or text as a file. */
 function download(name, content, type) {
   const link = element("a", { href: URL.createObjectURL(new Blob([content], { type })), download: name });
   link.click();

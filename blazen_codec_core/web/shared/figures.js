@@ -1,4 +1,4 @@
-/** The numbers of versions as a table; the best of a column is marked. `rows`: `[{name, number, numbers}]`. */
+/** Table of measures, with the best value of each column marked. `rows`: `[{name, number, numbers}]`. */
 function numbersTable(caption, rows, measures) {
   const names = Object.keys(measures);
   const best = Object.fromEntries(
@@ -46,7 +46,7 @@ function numbersTable(caption, rows, measures) {
   );
 }
 
-/** How to read the numbers. */
+/** Notes on the measures. */
 const measureNotes = () =>
   element(
     "div",
@@ -60,7 +60,7 @@ const measureNotes = () =>
     element("p", {}, "RTF, the real-time factor: seconds of work a second of audio, on the machine that made this."),
   );
 
-/** Quality over bitrate: a point a system, those of one codec joined. Rows as for `numbersTable`. */
+/** Plot of quality over bitrate: a point per system, and a line through those of one codec. Rows as for `numbersTable`. */
 function ratePlot(rows, measures) {
   const qualities = ["stoi", "pesq", "log_mel_distance", "si_sdr_db"].filter((name) =>
     rows.some((row) => row.numbers[name] !== null),
@@ -160,7 +160,7 @@ function rateQuality(rows, quality, { label, better }) {
   );
 }
 
-/** Where a label of a point goes, its upper left corner: beside it, or near, where nothing else is. Boxes: left, top, width, height. */
+/** Upper left corner for the label of a point, where it overlaps no box `[left, top, width, height]` of `taken`, if possible. */
 function freePlace(cx, cy, width, taken, limit) {
   const places = [0, 14, -14, 28, -28, 42, -42].flatMap((down) => [
     [cx + 10, cy - 7 + down],
@@ -173,7 +173,7 @@ function freePlace(cx, cy, width, taken, limit) {
   return free;
 }
 
-/** About five round numbers around a range. */
+/** About five round ticks that enclose a range. */
 function niceTicks(low, high) {
   const span = high - low || Math.abs(high) || 1;
   const raw = span / 3;

@@ -1,14 +1,14 @@
 /**
- * Plays one of several versions of a recording, all of them running side by side, so that switching goes on at the same instant.
+ * Player of several versions of a recording. All run in parallel and one is audible, so that switching keeps the position.
  *
- * Each version is a row of buffers, which may still be growing. Where the one that is heard has run out, playing waits for more.
- * Events: "state" when something about playing changed, "sound" when a version got longer.
+ * A version is a list of buffers, which may still grow. If the audible version runs out of audio, the player waits for more.
+ * Events: "state" when the state or the selection changes, "sound" when a version grows or is complete.
  */
 class Player extends EventTarget {
-  static contexts = new Map(); // one a sample rate: browsers allow few
+  static contexts = new Map(); // one per sample rate, because browsers allow few
   static current = null;
-  static AHEAD = 0.5; // seconds that there must be before playing goes on after it had to wait
-  static FADE = 0.008; // seconds from one version to another
+  static AHEAD = 0.5; // seconds of audio that must be buffered before a waiting player resumes
+  static FADE = 0.008; // duration of a crossfade between versions in seconds
 
   constructor(rate, seconds, count) {
     super();
@@ -34,7 +34,7 @@ class Player extends EventTarget {
     return Math.min(this.seconds, this.offset + Math.max(0, this.context.currentTime - this.startedAt));
   }
 
-  /** More sound of a version: an AudioBuffer. */
+  /** Append an AudioBuffer to a version. */
   append(number, buffer) {
     const version = this.versions[number];
     const part = { start: version.seconds, buffer };
@@ -45,7 +45,7 @@ class Player extends EventTarget {
     this.dispatchEvent(new Event("sound"));
   }
 
-  /** There is no more of a version. */
+  /** Mark a version as complete. */
   complete(number) {
     this.versions[number].complete = true;
     this.#goOn();
@@ -101,7 +101,7 @@ class Player extends EventTarget {
     this.#changed();
   }
 
-  /** Looks whether the end, of all or of what there is, has come; called while it plays. */
+  /** Stop or wait at the end of the recording or of the buffered audio; called regularly during playback. */
   tick() {
     if (this.state !== "playing") return;
     const heard = this.versions[this.selected];
@@ -120,7 +120,7 @@ class Player extends EventTarget {
     }
   }
 
-  /** From waiting to playing, once there is enough. */
+  /** Start a waiting player once enough audio is buffered. */
   #goOn() {
     if (this.state !== "waiting") return;
     const heard = this.versions[this.selected];
@@ -139,14 +139,14 @@ class Player extends EventTarget {
     this.#changed();
   }
 
-  /** So many seconds from now, on a sample. */
+  /** Time of the context `seconds` from now, rounded up to a sample. */
   #aligned(seconds) {
     return Math.ceil((this.context.currentTime + seconds) * this.rate) / this.rate;
   }
 
   #schedule(number, part) {
     const due = this.startedAt + part.start - this.offset;
-    const when = Math.max(due, this.startedAt, this.#aligned(0.01)); // a start in the past would come late by a little
+    const when = Math.max(due, this.startedAt, this.#aligned(0.01)); // a start in the past would play slightly late
     if (when - due >= part.buffer.duration) return;
     const source = this.context.createBufferSource();
     source.buffer = part.buffer;

@@ -1,8 +1,8 @@
-/** One recording: its player, its pictures, its numbers. */
+/** View of one recording: player, images, measures and tokens. */
 class RecordingView {
-  static focused = null; // the one that keys are for
+  static focused = null; // the view that receives keys
 
-  /** `recording` as `document.shown` in Python makes it; versions may lack their pictures as long as they are on their way. */
+  /** `recording` is the data of `serialize.page_data` in Python. Versions lack images until all audio is decoded. */
   constructor(recording, { scales, measures, tally }) {
     Object.assign(this, { recording, scales, measures });
     this.player = new Player(recording.sample_rate, recording.seconds, recording.versions.length);
@@ -75,10 +75,10 @@ class RecordingView {
     );
   }
 
-  /** Shows what is known of the versions by now. */
+  /** Show the data of the versions that has arrived. */
   describe() {
     const { recording } = this;
-    this.player.seconds = recording.seconds; // which the header of a compressed file only guesses
+    this.player.seconds = recording.seconds; // until now an estimate from the header, if the file is compressed
     this.slider.max = recording.seconds;
     recording.versions.forEach((version, number) => this.player.setGain(number, version.gain_db ?? 0));
     if (!recording.versions.every((version) => version.spectrogram)) {
@@ -108,7 +108,7 @@ class RecordingView {
     this.#listen(this.blind.pair);
   }
 
-  /** Decodes the sound that came with the page, once. */
+  /** Decode the audio embedded in the page, once. */
   async #load() {
     this.loading ??= Promise.all(
       this.recording.versions.map(async (version, number) => {
@@ -124,12 +124,12 @@ class RecordingView {
 
   async start() {
     if (this.player.state !== "paused") return this.player.pause();
-    this.player.context.resume(); // while the click that allows it counts
+    this.player.context.resume(); // browsers only allow it during a click
     await this.#load();
     return this.player.play();
   }
 
-  /** The versions to choose from: all, or a pair under other names beside the original. */
+  /** Offer versions to listen to: all, or the original and a pair as A and B. */
   #listen(pair) {
     const { versions } = this.recording;
     const all = versions.map((version, number) => ({ number, label: version.name, own: colour(number) }));
@@ -207,7 +207,7 @@ class RecordingView {
   }
 }
 
-/** Keys for the recording that was used last, unless something else wants them; and the playheads. */
+/** Route keys to the recording used last, unless another element needs them, and update the playheads. */
 function runRecordings(views) {
   document.addEventListener("keydown", (event) => {
     const used = event.target.closest("button, select, a, [role=region], input:not([type=radio])");

@@ -1,6 +1,6 @@
-/** Pictures of a recording under each other, on one axis of seconds, with one line through all of them for what is heard. */
+/** Images of a recording below each other on one time axis in seconds, with a common playhead. */
 class Timeline {
-  /** `seek(seconds)` is called where a picture is clicked on; `pick(number)` with the version whose picture it is. */
+  /** A click on an image calls `seek(seconds)` with its position, and `pick(number)` with its version. */
   constructor(seconds, seek, pick) {
     this.seconds = seconds;
     this.seek = seek;
@@ -9,7 +9,7 @@ class Timeline {
     this.rows = [];
   }
 
-  /** A row: what is on its left and right, and the picture between. `alt` says what the picture shows. */
+  /** Add a row with an image between its elements `left` and `right`. `alt` describes the image. */
   add({ kind, number, png, alt, left, right, height, span = 1 }) {
     const image = element("div", {
       class: `image ${kind}`,
@@ -27,7 +27,7 @@ class Timeline {
     this.root.append(left, image, right);
   }
 
-  /** The axis, below all rows. */
+  /** Add the time axis below all rows. */
   finish() {
     const step = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600].find((s) => this.seconds / s <= 12) ?? 1200;
     const axis = element("div", { class: "seconds", "aria-hidden": "true" });
@@ -55,7 +55,7 @@ class Timeline {
   }
 }
 
-/** Frequencies along the left of a spectrogram. */
+/** Frequency axis on the left of a spectrogram. */
 function hertzScale(ticks) {
   const scale = element("div", { class: "scale", "aria-hidden": "true" });
   ticks.forEach(([hertz, up], number) => {
@@ -65,7 +65,7 @@ function hertzScale(ticks) {
   return scale;
 }
 
-/** What a colour stands for. */
+/** Legend of a colour scale. */
 function ramp(scale) {
   const name = `${scale.low} to ${scale.high} ${scale.unit}`;
   return element(
@@ -87,7 +87,7 @@ const beside = (number, name, ...lines) =>
 
 const swatch = (number) => element("span", { class: "swatch", style: { "--own": colour(number) }, "aria-hidden": "true" });
 
-/** The spectrograms and differences of a recording: `{root, timeline}`. */
+/** Spectrograms and differences of a recording: `{root, timeline}`. */
 function spectrograms(recording, scales, seek, pick) {
   const timeline = new Timeline(recording.seconds, seek, pick);
   recording.versions.forEach((version, number) => {
@@ -140,7 +140,7 @@ function spectrograms(recording, scales, seek, pick) {
   };
 }
 
-/** The tokens of a recording, and how each codebook is used: `{root, timeline}`; nothing where no version has tokens. */
+/** Tokens of a recording and use of each codebook: `{root, timeline}`; null if no version has tokens. */
 function tokenMatrices(recording, seek, pick) {
   const timeline = new Timeline(recording.seconds, seek, pick);
   recording.versions.forEach((version, number) => {
@@ -185,7 +185,7 @@ function tokenMatrices(recording, seek, pick) {
   return { root: timeline.finish(), timeline };
 }
 
-/** The numbers of the first and the last codebook; of several streams, where each begins. */
+/** Axis of codebooks: the first and the last number; with several streams, the beginning of each. */
 function codebookScale(books, streams) {
   const labels =
     streams > 1

@@ -66,21 +66,21 @@ class UpstreamDacBackend(UpstreamBackend, DacBackend):
         theirs.load_state_dict(to_published(super().build(found)))
         return theirs
 
-    def encode_whole(self, pcm: Pcm, books: int) -> CodecTokens:
+    def encode_whole(self, pcm: Pcm, num_codebooks: int) -> CodecTokens:
         loaded, setup = self.loaded(), self.setup(1)
         theirs = cast(Any, loaded.network)
         with self.inference_guard():
             x = torch.tensor(pcm, device=setup.device, dtype=setup.dtype)[:, None]
-            codes = theirs.encode(theirs.preprocess(x, self.sample_rate), books)[1].cpu().numpy()
+            codes = theirs.encode(theirs.preprocess(x, self.sample_rate), num_codebooks)[1].cpu().numpy()
         return CodecTokens.from_codes(
-            self.spec, [codes[:, book] for book in range(books)], num_samples=pcm.shape[1], weights=loaded.weights
+            self.spec, [codes[:, book] for book in range(num_codebooks)], num_samples=pcm.shape[1], weights=loaded.weights
         )
 
     def decode_whole(self, tokens: CodecTokens) -> Pcm:
         loaded, setup = self.loaded(), self.setup(1)
         theirs, windows = cast(Any, loaded.network), Windows.of(self.spec, tokens)
         codes = torch.tensor(np.stack(tokens.codes, axis=1), dtype=torch.long, device=setup.device)
-        with self._alone.own, self.inference_guard():
+        with self._model_lock.own, self.inference_guard():
             parts = torch.split(codes, windows.frames if windows else tokens.frames, dim=2)
             theirs.padding = windows.padded if windows else True
             try:

@@ -76,18 +76,18 @@ class UpstreamEncodecBackend(UpstreamBackend, EncodecBackend):
         theirs.load_state_dict({**training, **state})
         return theirs
 
-    def encode_whole(self, pcm: Pcm, books: int) -> CodecTokens:
+    def encode_whole(self, pcm: Pcm, num_codebooks: int) -> CodecTokens:
         loaded, setup = self.loaded(), self.setup(1)
         theirs = cast(Any, loaded.network)
-        with self._alone.own, self.inference_guard():
-            theirs.set_target_bandwidth(theirs.target_bandwidths[self.spec.usable_codebooks.index(books)])
+        with self._model_lock.own, self.inference_guard():
+            theirs.set_target_bandwidth(theirs.target_bandwidths[self.spec.usable_codebooks.index(num_codebooks)])
             x = torch.tensor(pcm, device=setup.device, dtype=setup.dtype).reshape(-1, self.channels, pcm.shape[1])
             frames = theirs.encode(x)
         codes = torch.cat([codes for codes, _ in frames], dim=2).cpu().numpy()
         scales = [scale[:, 0].cpu().numpy() for _, scale in frames if scale is not None]
         return CodecTokens.from_codes(
             self.spec,
-            [codes[:, book] for book in range(books)],
+            [codes[:, book] for book in range(num_codebooks)],
             num_samples=pcm.shape[1],
             weights=loaded.weights,
             scales=np.stack(scales, axis=1) if scales else None,

@@ -70,7 +70,7 @@ class UpstreamSnacBackend(UpstreamBackend, SnacBackend):
         self._noise = share_noise(model)
         return model
 
-    def encode_whole(self, pcm: Pcm, books: int) -> CodecTokens:
+    def encode_whole(self, pcm: Pcm, num_codebooks: int) -> CodecTokens:
         loaded, setup = self.loaded(), self.setup(pcm.shape[0])
         with self.inference_guard():
             x = torch.tensor(pcm, device=setup.device, dtype=setup.dtype)[:, None]
@@ -79,7 +79,7 @@ class UpstreamSnacBackend(UpstreamBackend, SnacBackend):
 
     def decode_whole(self, tokens: CodecTokens) -> Pcm:
         loaded, setup = self.loaded(), self.setup(tokens.streams)
-        with self._alone.own, self.inference_guard():
+        with self._model_lock.own, self.inference_guard():
             for block in self._noise:
                 block.setup = setup
             codes = [torch.tensor(code, dtype=torch.long, device=setup.device) for code in tokens.codes]

@@ -78,5 +78,5 @@ class TestMetrics:
         assert metrics.log_mel_distance(1000 * x, 100 * x, 24_000) == pytest.approx(1, abs=0.05)
 
     def test_unequal_lengths_are_refused(self):
-        with pytest.raises(bc.InvalidInput, match="compared"):
+        with pytest.raises(bc.InvalidInput, match="equal lengths"):
             metrics.si_sdr(np.zeros(3, np.float32), np.zeros(4, np.float32))
