@@ -1,8 +1,7 @@
-"""Numbers of threads of the caller's own.
+"""Thread counts of the calling thread.
 
-A library that shares a product among threads adds its terms in another order, and one that is given fewer threads than it counted
-on leaves parts undone. Both OpenMP and MKL keep a number of threads for each calling thread beside that of the process, and
-only the caller's own is changed here.
+A library that splits a GEMM among threads adds terms in another order, and one that gets fewer threads than it expected leaves parts
+undone. OpenMP and MKL keep a thread count for each calling thread beside that of the process; only the caller's is changed here.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ from typing import Any
 import torch
 
 LIBRARIES = {"linux": "libtorch_cpu.so", "darwin": "libtorch_cpu.dylib", "win32": "libiomp5md.dll"}
-"""PyTorch's library that OpenMP is found through, by `sys.platform`."""
+"""PyTorch's library through which OpenMP is found, by `sys.platform`."""
 
 
 @dataclass(frozen=True)
 class OpenMP:
-    """Functions of PyTorch's own OpenMP and of MKL that concern threads; MKL's is `None` in builds without MKL."""
+    """Thread functions of PyTorch's OpenMP and of MKL; MKL's is `None` in builds without it."""
 
     set_threads: Callable[[int], Any]
     is_dynamic: Callable[[], int]
@@ -33,17 +32,17 @@ class OpenMP:
 
 
 def one_thread() -> AbstractContextManager[None]:
-    """The calling thread computes alone inside; see `threads`."""
+    """Context in which the calling thread computes alone; see `threads`."""
     return threads(1)
 
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """The calling thread computes with so many; other threads, and `torch.get_num_threads` in them, stay as they are.
+    """Context in which the calling thread computes with `count` threads; counts of other threads do not change.
 
-    Where PyTorch is built without OpenMP, nothing changes.
+    It does nothing in builds of PyTorch without OpenMP.
     """
-    before, openmp = torch.get_num_threads(), _openmp()  # which sets up this thread's own count, if nothing did before
+    before, openmp = torch.get_num_threads(), _openmp()  # the first call sets up the count of this thread
     if openmp is None:
         yield
         return
@@ -58,9 +57,9 @@ def threads(count: int) -> Iterator[None]:
 
 
 def threads_to_be_had() -> int:
-    """Number of threads that the caller is sure to get. OpenMP may give fewer than asked for, and says so only inside.
+    """Number of threads that the caller is sure to get; OpenMP may give fewer than requested (`OMP_THREAD_LIMIT`, `OMP_DYNAMIC`).
 
-    oneDNN shares work out before it knows (`OMP_THREAD_LIMIT`, `OMP_DYNAMIC`), and what nobody does then stays undone.
+    oneDNN splits its work before it knows, and the shares of missing threads stay undone.
     """
     count, openmp = torch.get_num_threads(), _openmp()
     if count == 1 or openmp is None:
@@ -70,7 +69,7 @@ def threads_to_be_had() -> int:
 
 @contextmanager
 def threads_kept() -> Iterator[None]:
-    """The calling thread computes with as many threads after as before."""
+    """Context after which the calling thread has the same thread count as before."""
     before = torch.get_num_threads()
     try:
         yield

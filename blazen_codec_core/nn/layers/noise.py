@@ -17,8 +17,9 @@ from .conv import Conv1d
 
 
 class CounterNoise:
-    """Standard normal noise from Philox, a counter-based generator (Salmon et al. 2011, "Parallel random numbers:
-    as easy as 1, 2, 3"), through the Box-Muller transform.
+    """Standard normal noise from the counter-based generator Philox, through the Box-Muller transform.
+
+    Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
 
     The key is `(seed, layer)` and the counter the position, so any value is computed without those before it. All signals of a
     batch get the same noise: equal channels stay equal, and a signal does not depend on its neighbours.
