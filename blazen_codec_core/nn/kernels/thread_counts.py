@@ -1,6 +1,6 @@
 """Thread counts of the calling thread.
 
-A library that splits a GEMM among threads adds terms in another order, and one that gets fewer threads than it expected leaves parts
+A library that splits a GEMM among threads adds terms in another order, and one that gets fewer threads than expected leaves parts
 undone. OpenMP and MKL keep a thread count for each calling thread beside that of the process; only the caller's is changed here.
 """
 

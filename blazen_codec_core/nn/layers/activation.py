@@ -15,8 +15,9 @@ from .base import Layer, Pointwise
 
 
 class Snake(Pointwise):
-    """`x + sin(alpha x)^2 / alpha` with an alpha a channel (Ziyin et al. 2020, "Neural networks fail to learn periodic
-    functions and how to fix it").
+    """Snake activation `x + sin(alpha x)^2 / alpha`, with an alpha for each channel.
+
+    Source: Ziyin et al. 2020, "Neural networks fail to learn periodic functions and how to fix it".
     """
 
     def __init__(self, channels: int) -> None:
@@ -51,8 +52,9 @@ class Snake(Pointwise):
 
 
 class ELU(Pointwise):
-    """`x` where it is positive, `exp(x) - 1` where it is not (Clevert et al. 2016, "Fast and accurate deep network learning
-    by exponential linear units").
+    """Exponential linear unit: `x` where it is positive, else `exp(x) - 1`.
+
+    Source: Clevert et al. 2016, "Fast and accurate deep network learning by exponential linear units".
     """
 
     def step(self, x: Tensor, state: Any, last: bool) -> Tensor:

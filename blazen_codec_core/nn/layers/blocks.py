@@ -1,7 +1,7 @@
 """Blocks of convolutional codecs with Snake activations.
 
-Sources: Kumar et al. 2023, "High-Fidelity Audio Compression with Improved RVQGAN"; with depthwise convolutions, Siuzdak et al. 2024,
-"SNAC: Multi-Scale Neural Audio Codec".
+Sources: Kumar et al. 2023, "High-Fidelity Audio Compression with Improved RVQGAN"; with depthwise convolutions, Siuzdak et al.
+2024, "SNAC: Multi-Scale Neural Audio Codec".
 
 Without padding (`padded=False`) the output is shorter than the input, by what the windows reach beyond it: for chunks that were
 cut out with context.
