@@ -6,33 +6,37 @@ import functools
 import importlib
 import os
 import warnings
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from ...errors import SlowerNotice
 from ...forks import held_off
+from .interface import KernelBackend
 from .thread_counts import threads_kept
 
 
 @functools.cache
-def load_cpu_kernels() -> Any:
-    """The module `cpu` with its kernels compiled; `None` without numba. Loading takes a second the first time."""
+def load_cpu_backend() -> KernelBackend | None:
+    """The back end `cpu` with its kernels compiled; `None` without numba. Loading takes a second the first time."""
     with threads_kept():  # loading a parallel kernel sets the process's number
         cpu = _optional("cpu", "numba")
-    if cpu and (troubles := cpu.compile_cache.troubles):
+    if cpu is None:
+        return None
+    if troubles := cpu.compile_cache.troubles:
         warnings.warn(
             f"compiled kernels cannot be cached, so every process compiles them for a minute: {troubles[0]}. Free disk space, "
             "delete damaged files, or set NUMBA_CACHE_DIR to a writable folder",
             SlowerNotice,
             stacklevel=2,
         )
-    return cpu
+    return cast(KernelBackend, cpu.CpuBackend())
 
 
 @functools.cache
-def _load_gpu_kernels() -> Any:
-    return _optional("triton", "triton")
+def _load_triton() -> KernelBackend | None:
+    triton = _optional("triton", "triton")
+    return None if triton is None else cast(KernelBackend, triton.TritonBackend())
 
 
 def _optional(module: str, needed: str) -> Any:
@@ -55,9 +59,9 @@ def _optional(module: str, needed: str) -> Any:
 
 
 @functools.cache
-def gpu_kernels_for(device: torch.device) -> Any:
-    """The module `triton` if Triton is installed and the device is one of its own, else `None`."""
+def load_gpu_backend(device: torch.device) -> KernelBackend | None:
+    """The back end `triton` if Triton is installed and supports the device, else `None`."""
     if device.type != "cuda" and not os.environ.get("TRITON_INTERPRET"):
         return None  # importing Triton takes time
-    kernels = _load_gpu_kernels()
-    return kernels if kernels and kernels.runs_on(device) else None
+    backend = _load_triton()
+    return backend if backend and backend.supports(device) else None

@@ -38,11 +38,3 @@ class Epilogue:
 
 
 IDENTITY = Epilogue()
-
-
-class FusedConv1d:
-    """An `aten.conv.Conv1dKernel` that applies an `Epilogue`. A plain class, as `isinstance` against an ABC is slower."""
-
-    def __call__(self, x: Tensor, frames: int, epilogue: Epilogue = IDENTITY) -> Tensor:
-        """Compute `frames` output frames of `x`, and apply the epilogue."""
-        raise NotImplementedError

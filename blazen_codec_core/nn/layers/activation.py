@@ -23,7 +23,6 @@ class Snake(Pointwise):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.alpha = nn.Parameter(torch.ones(channels, dtype=torch.float32))
-        self._prepared: Tensor | None = None
         self._epilogue: Epilogue | None = None
 
     def reset_parameters(self, generator: torch.Generator) -> None:
@@ -35,11 +34,11 @@ class Snake(Pointwise):
         return super().step(x, state, last)
 
     def write_to(self, x: Tensor, out: Tensor) -> None:
-        dispatch.snake(x, self.alpha, self._inverse() if self._prepared is None else self._prepared, out)
+        activation = self._epilogue or Epilogue(activation=activations.SNAKE, parameters=(self.alpha, self._inverse()))
+        dispatch.elementwise(x, out).write_activation(activation, x, out)
 
     def prepare(self) -> None:
         super().prepare()
-        self._prepared = self._inverse()
         alpha = self.alpha.detach().float()
         self._epilogue = Epilogue(activation=activations.SNAKE, parameters=(alpha, (alpha + 1e-9).reciprocal()))
 
@@ -61,7 +60,7 @@ class ELU(Pointwise):
         return F.elu(x) if torch.is_grad_enabled() else super().step(x, state, last)
 
     def write_to(self, x: Tensor, out: Tensor) -> None:
-        dispatch.elu(x, out)
+        dispatch.elementwise(x, out).write_activation(self.as_epilogue, x, out)
 
     @property
     def as_epilogue(self) -> Epilogue:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..kernels import dispatch
-from ..kernels.backends import load_cpu_kernels
+from ..kernels.allocator import retain_malloc_arena
+from ..kernels.backends import load_cpu_backend
 from ..kernels.epilogue import IDENTITY, Epilogue
 
 NoiseSource = Callable[[int, int, int], Tensor]
@@ -39,7 +39,7 @@ class StreamSetup:
         device: Device of the state and the signal.
         dtype: Floating dtype of the signal.
         noise: Source of noise blocks; `None` switches them off.
-        dynamic_length: The signal may have any length; else its length recurs (see `dispatch.run_bucketed`).
+        dynamic_length: The signal may have any length; else its length recurs (see `kernels.bucketing`).
         lengths: Frames of each signal, if they differ; what follows a signal's end is padding.
     """
 
@@ -165,7 +165,7 @@ class Pointwise(Layer):
         return out
 
     def prepare(self) -> None:
-        load_cpu_kernels()
+        load_cpu_backend()
 
 
 def reset_parameters(network: nn.Module, seed: int) -> None:
@@ -179,7 +179,7 @@ def reset_parameters(network: nn.Module, seed: int) -> None:
 
 def prepare(network: nn.Module) -> None:
     """Prepare all modules for inference: their weights must keep their values and device afterwards."""
-    dispatch.retain_malloc_arena()
+    retain_malloc_arena()
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, StreamingModule):

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ..kernels import dispatch
-from ..kernels.aten.conv import Conv1dKernel
-from ..kernels.epilogue import IDENTITY, Epilogue, FusedConv1d
+from ..kernels.bucketing import run_bucketed
+from ..kernels.epilogue import IDENTITY, Epilogue
+from ..kernels.interface import Conv1dKernel, Conv1dProblem, FusedConv1d
 from .base import Layer, Pointwise, State, StreamSetup
 from .padding import LengthState, Padding, SignalLengths, ZeroPadding, length_tensor
 
@@ -56,8 +57,9 @@ def assemble_input(
     frames, end = x.shape[1], start + x.shape[1]
     out = x.new_empty(x.shape[0], end + right, x.shape[2])
     activation = prologue.as_epilogue if prologue else IDENTITY
-    if activation and not torch.is_grad_enabled() and (kernels := dispatch.elementwise_kernels_for(tail, x)):
+    if activation and not torch.is_grad_enabled():
         counts = None if lengths is None else length_tensor(lengths, x)
+        kernels = dispatch.elementwise(tail, x)
         kernels.assemble_input(tail, x, left, activation, out, counts, allow_tf32=allow_tf32)
         return out
     if prologue:
@@ -111,7 +113,7 @@ class ConvBase(Layer):
         kernel = self._prepared or self.select_kernel(frozen=False)
         if isinstance(kernel, FusedConv1d):
             return kernel(x, frames, epilogue)
-        return dispatch.run_bucketed(kernel, x, frames, stride) if dynamic_length else kernel(x, frames)
+        return run_bucketed(kernel, x, frames, stride) if dynamic_length else kernel(x, frames)
 
 
 class Conv1d(ConvBase):
@@ -173,15 +175,17 @@ class Conv1d(ConvBase):
             self.bias.uniform_(-0.05, 0.05, generator=generator)
 
     def select_kernel(self, frozen: bool) -> Conv1dKernel:
-        return dispatch.select_conv1d(
-            self.weight,
-            self.bias,
-            stride=self.stride,
-            dilation=self.dilation,
-            groups=self.groups,
-            frozen=frozen,
-            allow_tf32=self.allow_tf32,
-            high_accuracy=self.high_accuracy,
+        return dispatch.conv1d(
+            Conv1dProblem(
+                self.weight,
+                self.bias,
+                stride=self.stride,
+                dilation=self.dilation,
+                groups=self.groups,
+                frozen=frozen,
+                allow_tf32=self.allow_tf32,
+                high_accuracy=self.high_accuracy,
+            )
         )
 
     @property
@@ -272,9 +276,10 @@ class ConvTranspose1d(ConvBase):
 
     def select_kernel(self, frozen: bool) -> Conv1dKernel:
         bias = None if self.bias is None else self.bias.repeat(self.stride)
-        return dispatch.gemm_conv1d(
-            self.weight.unbind()[::-1], bias, frozen=frozen, allow_tf32=self.allow_tf32, high_accuracy=self.high_accuracy
+        problem = Conv1dProblem(
+            self.weight.flip(0), bias, frozen=frozen, allow_tf32=self.allow_tf32, high_accuracy=self.high_accuracy
         )
+        return dispatch.conv1d(problem)
 
     @property
     def accepts_prologue(self) -> bool:

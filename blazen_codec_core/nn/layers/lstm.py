@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +12,12 @@ from torch import Tensor, nn
 
 from ..kernels import dispatch
 from ..kernels.aten.conv import tf32_scope
-from ..kernels.backends import gpu_kernels_for, load_cpu_kernels
+from ..kernels.bucketing import power_of_two_chunks
+from ..kernels.interface import LSTMKernel
 from .base import Layer, State, StreamSetup
+
+MIN_LSTM_FRAMES = 8
+"""Below this many frames, setting up PyTorch's LSTM kernel costs more than it saves."""
 
 
 @dataclasses.dataclass
@@ -30,31 +33,6 @@ class LSTMState(State):
     hidden: Tensor
     cell: Tensor
     dynamic_length: bool
-
-
-LSTMKernel = Callable[[Tensor, Tensor, Tensor, bool], Tensor]
-"""One layer: `(x, hidden, cell, last)` to outputs `(rows, 1 + frames, channels)`, the first of which is `hidden`.
-
-`x` is `(rows, frames, channels)`, the states are `(rows, channels)`; `cell` is updated in place. `last` tells that a
-signal of any length ends.
-"""
-
-
-class CpuLSTMLayer:
-    """`LSTMKernel` with the compiled CPU kernels."""
-
-    def __init__(self, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor) -> None:
-        self._input_kernel = dispatch.select_conv1d(weight_ih.t()[None], bias, frozen=True)
-        self._weight = load_cpu_kernels().pack_recurrent_weight(weight_hh)
-
-    def __call__(self, x: Tensor, hidden: Tensor, cell: Tensor, last: bool) -> Tensor:
-        rows, frames, channels = x.shape
-        outputs = x.new_empty(rows, 1 + frames, channels)
-        outputs[:, 0] = hidden
-        kernel = partial(dispatch.run_bucketed, self._input_kernel, stride=1) if last else self._input_kernel
-        gates = _concat([kernel(row, frames) for row in torch.split(x, 1)])  # row by row, so that none depends on the others
-        load_cpu_kernels().lstm_forward(gates, self._weight, cell, outputs)
-        return outputs
 
 
 def _concat(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
@@ -92,13 +70,8 @@ class LSTM(Layer):
         return LSTMState(hidden, hidden.float(), setup.dynamic_length)
 
     def prepare(self) -> None:
-        gpu = gpu_kernels_for(self.lstm.weight_ih_l0.device)
-        if gpu and gpu.supports_lstm(self._weights(0)[1]):
-            self._prepared = [
-                gpu.PersistentLSTM(*self._weights(layer), allow_tf32=self.allow_tf32) for layer in range(self.layers)
-            ]
-        elif (cpu := load_cpu_kernels()) and cpu.supports_lstm(self._weights(0)[1]):
-            self._prepared = [CpuLSTMLayer(*self._weights(layer)) for layer in range(self.layers)]
+        found = [dispatch.lstm(*self._weights(layer), allow_tf32=self.allow_tf32) for layer in range(self.layers)]
+        self._prepared = [kernel for kernel in found if kernel]  # all or none: the layers have one shape
 
     def _weights(self, layer: int) -> tuple[Tensor, Tensor, Tensor]:
         """Input and recurrent weights, `(4 * channels, channels)` each, and the sum of both biases."""
@@ -134,12 +107,12 @@ class LSTM(Layer):
     def _fallback(self, x: Tensor, state: LSTMState, last: bool) -> Tensor:
         if not x.shape[1]:
             return x
-        chunks = dispatch.power_of_two_chunks(x) if last and state.dynamic_length else [x]
+        chunks = power_of_two_chunks(x) if last and state.dynamic_length else [x]
         y = _concat([self._run_chunk(chunk, state) for chunk in chunks], dim=1)
         return y + x if torch.is_grad_enabled() else y.add_(x)
 
     def _run_chunk(self, x: Tensor, state: LSTMState) -> Tensor:
-        if dispatch.prefers_lstm_steps(x):
+        if x.device.type == "cpu" and x.shape[1] < MIN_LSTM_FRAMES:
             return self._step_by_step(x, state)
         initial = (state.hidden.transpose(0, 1).contiguous(), state.cell.transpose(0, 1).to(x.dtype).contiguous())
         y: Tensor

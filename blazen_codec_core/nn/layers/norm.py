@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from ..kernels import dispatch
+from ..kernels.aten.group_norm import normalize
 from ..kernels.epilogue import IDENTITY, Epilogue
+from ..kernels.interface import GroupNormKernel
 from .base import Layer, Pointwise, State, StreamSetup
 
 
@@ -32,7 +34,7 @@ class TimeGroupNorm(Layer):
         self.channels, self.epsilon, self.inplace = channels, epsilon, inplace
         self.weight = nn.Parameter(torch.ones(channels, dtype=torch.float32))
         self.bias = nn.Parameter(torch.zeros(channels, dtype=torch.float32))
-        self._prepared: dispatch.GroupNorm | None = None
+        self._prepared: GroupNormKernel | None = None
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         self.weight.uniform_(0.8, 1.2, generator=generator)
@@ -65,4 +67,4 @@ class TimeGroupNorm(Layer):
             return x[:, :0]
         if self._prepared and not torch.is_grad_enabled():
             return self._prepared(x, epilogue, inplace=self.inplace)
-        return dispatch.normalize(x, self.weight, self.bias, self.epsilon, inplace=self.inplace)
+        return normalize(x, self.weight, self.bias, self.epsilon, inplace=self.inplace)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..kernels import dispatch
+from ..kernels.interface import CodebookSearch
 from .attention import WindowState
 from .base import StreamingModule, StreamSetup
 from .conv import Conv1d
@@ -36,7 +37,7 @@ class VectorQuantizer(StreamingModule):
         super().__init__()
         self.stride, self.init_std = stride, init_std
         self.codebook = nn.Parameter(torch.zeros(entries, channels, dtype=torch.float32))
-        self._prepared: dispatch.CodebookSearch | None = None
+        self._prepared: CodebookSearch | None = None
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         self.codebook.normal_(0.0, self.init_std, generator=generator)
@@ -48,7 +49,7 @@ class VectorQuantizer(StreamingModule):
     def prepare(self) -> None:
         self._prepared = self.make_search(frozen=True)
 
-    def make_search(self, frozen: bool) -> dispatch.CodebookSearch:
+    def make_search(self, frozen: bool) -> CodebookSearch:
         """Choose the kernel that finds the nearest entry.
 
         Minus half the squared distance, without the vector's own norm, is the inner product minus half the entry's squared norm.
@@ -79,7 +80,7 @@ class FactorizedQuantizer(VectorQuantizer):
     def project(self, z: Tensor) -> Tensor:
         return self.in_proj(super().project(z))
 
-    def make_search(self, frozen: bool) -> dispatch.CodebookSearch:
+    def make_search(self, frozen: bool) -> CodebookSearch:
         """Choose the kernel that finds the entry of highest cosine similarity; the norm of the vector does not matter."""
         return dispatch.codebook_search(F.normalize(self.codebook, dim=1).t(), None, frozen=frozen)
 

@@ -1,29 +1,16 @@
-"""Convolution algorithms on PyTorch's own operations. All give the same sums; `dispatch` chooses."""
+"""Convolution algorithms on PyTorch's own operations. All compute the same sums; `backend` chooses."""
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ....forks import Anew
-
-
-class Conv1dKernel(Protocol):
-    """A convolution with its bias.
-
-    A kernel with a true attribute `dynamic_length` prepares nothing for each number of frames; see `dispatch.run_bucketed`.
-    """
-
-    def __call__(self, x: Tensor, frames: int) -> Tensor:
-        """`(batch, (frames - 1) * stride + (kernel - 1) * dilation + 1, in)` to `(batch, frames, out)`, newly allocated."""
-
 
 _tf32_lock = Anew(threading.Lock)
 
@@ -134,27 +121,6 @@ class ChannelsLastConv2d:
         blocks = x[:, : (frames + self._reach) * stride].reshape(batch, 1, -1, self._width)
         y = F.conv2d(blocks.permute(0, 3, 1, 2), self._weight, self._bias, dilation=(1, self._dilation), groups=self._groups)
         return y.permute(0, 2, 3, 1).flatten(1, 2)
-
-
-def dispatch_by_length(long: Conv1dKernel, short: Conv1dKernel, min_frames: float) -> Conv1dKernel:
-    """`LengthDispatch`, or just one of the kernels where it would always be the same."""
-    if min_frames <= 1:
-        return long
-    return short if math.isinf(min_frames) else LengthDispatch(long, short, min_frames)
-
-
-class LengthDispatch:
-    """`long` for signals of at least `min_frames` frames, `short` for others."""
-
-    def __init__(self, long: Conv1dKernel, short: Conv1dKernel, min_frames: float) -> None:
-        self._long, self._short, self._min_frames = long, short, min_frames
-
-    def kernel_for(self, frames: int) -> Conv1dKernel:
-        """The kernel that runs for `frames` output frames."""
-        return self._long if frames >= self._min_frames else self._short
-
-    def __call__(self, x: Tensor, frames: int) -> Tensor:
-        return self.kernel_for(frames)(x, frames)
 
 
 def add_bias(y: Tensor, bias: Tensor | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Accurate mean and variance of whole signals."""
+"""Group norm with one group over whole signals, with an accurate mean and variance."""
 
 from __future__ import annotations
 
@@ -7,6 +7,20 @@ from torch import Tensor
 
 BLOCK_VALUES = 1 << 16
 """Values summed in float32 before their sum is added in float64."""
+
+
+def normalize(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, *, inplace: bool) -> Tensor:
+    """Normalize each signal to mean 0 and variance 1 over its frames and channels, then multiply by `weight` and add `bias`.
+
+    Args:
+        weight: `(channels,)`, as `bias`.
+        inplace: `x` may be overwritten.
+    """
+    inplace = inplace and not torch.is_grad_enabled()
+    mean, variance = var_mean(x)
+    factor = (weight * torch.rsqrt(variance + epsilon)).to(x.dtype)
+    offset = torch.addcmul(bias, mean.to(x.dtype), factor, value=-1)
+    return torch.addcmul(offset, x, factor, out=x if inplace else None)
 
 
 def var_mean(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from torch import Tensor
 
-from ..aten.conv import Conv1dKernel, LengthDispatch
-from ..epilogue import IDENTITY, Epilogue, FusedConv1d
+from ..epilogue import IDENTITY, Epilogue
+from ..interface import Conv1dKernel, FusedConv1d
 from ..winograd import F_3_2, F_4_3, F_5_2, F_8_7, F_8_7_FAST, WinogradTransform
 from .depthwise_conv import DepthwiseConv1d
 from .direct_conv import DirectConv1d
@@ -77,14 +77,21 @@ def select_conv1d(
             if size < _BANDWIDTH_BOUND_WEIGHTS:
                 return WinogradConv1d(transform, strided, bias, dilation)
             winograd = WinogradConv1d(transforms.bandwidth_bound or transform, strided, bias, dilation)
-            return _FusedLengthDispatch(winograd, DirectConv1d(weight, bias, stride, dilation), _MIN_WINOGRAD_FRAMES)
+            return LengthDispatch(winograd, DirectConv1d(weight, bias, stride, dilation), _MIN_WINOGRAD_FRAMES)
     return DirectConv1d(weight, bias, stride, dilation)
 
 
-class _FusedLengthDispatch(LengthDispatch, FusedConv1d):
-    """`LengthDispatch` between kernels that take an epilogue."""
+class LengthDispatch(FusedConv1d):
+    """`long` for signals of at least `min_frames` frames, `short` for others."""
 
     dynamic_length = True
 
+    def __init__(self, long: FusedConv1d, short: FusedConv1d, min_frames: int) -> None:
+        self._long, self._short, self._min_frames = long, short, min_frames
+
+    def kernel_for(self, frames: int) -> FusedConv1d:
+        """The kernel that runs for `frames` output frames."""
+        return self._long if frames >= self._min_frames else self._short
+
     def __call__(self, x: Tensor, frames: int, epilogue: Epilogue = IDENTITY) -> Tensor:
-        return cast(FusedConv1d, self.kernel_for(frames))(x, frames, epilogue)
+        return self.kernel_for(frames)(x, frames, epilogue)

@@ -8,7 +8,8 @@ import numpy as np
 from numba import prange
 from torch import Tensor
 
-from ..epilogue import IDENTITY, Epilogue, FusedConv1d
+from ..epilogue import IDENTITY, Epilogue
+from ..interface import FusedConv1d
 from .elementwise import EPILOGUE_TYPE, apply_epilogue, epilogue_args
 from .jit import jit_parallel, num_threads_for, require_float32_rows
 from .microkernel import depthwise_rows
@@ -42,7 +43,7 @@ def _convolve(
 
 
 class DepthwiseConv1d(FusedConv1d):
-    """Depthwise convolution of float32 signals on a CPU; see `aten.conv.Conv1dKernel`.
+    """Depthwise convolution of float32 signals on a CPU; see `interface.Conv1dKernel`.
 
     Args:
         taps: `(kernel, channels)`.

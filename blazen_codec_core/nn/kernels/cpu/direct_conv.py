@@ -7,7 +7,8 @@ from typing import Any
 from numba import prange
 from torch import Tensor
 
-from ..epilogue import IDENTITY, Epilogue, FusedConv1d
+from ..epilogue import IDENTITY, Epilogue
+from ..interface import FusedConv1d
 from .elementwise import EPILOGUE_TYPE, apply_epilogue, epilogue_args
 from .jit import jit_parallel, num_threads_for, require_float32_rows
 from .packing import bias_or_zeros, gemm_panel, pack_panels, panel_vectors
@@ -45,7 +46,7 @@ def _convolve(
 
 
 class DirectConv1d(FusedConv1d):
-    """Convolution of float32 signals on a CPU, without a copy of their windows; see `aten.conv.Conv1dKernel`.
+    """Convolution of float32 signals on a CPU, without a copy of their windows; see `interface.Conv1dKernel`.
 
     Args:
         weight: `(kernel, in, out)`.

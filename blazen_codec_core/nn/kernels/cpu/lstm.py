@@ -10,6 +10,7 @@ from numba import prange
 from torch import Tensor
 
 from .atomics import fetch_add, spin_until, test_and_set
+from .direct_conv import DirectConv1d
 from .jit import array, inline_jit, jit_parallel, num_threads_for
 from .microkernel import address, gemm_rows_v4, is_available
 from .simd import INDEX, LANES, Vector, address_of, intrinsic_from
@@ -104,3 +105,23 @@ def lstm_forward(gates: Tensor, weight: Tensor, cell: Tensor, outputs: Tensor) -
         np.zeros((frames, parts + 1), np.int32),
         parts,
     )
+
+
+class PersistentLSTM:
+    """One LSTM layer; see `interface.LSTMKernel`.
+
+    Args:
+        weight_ih, weight_hh: `(4 * channels, channels)`, gates in PyTorch's order i, f, g, o.
+        bias: `(4 * channels,)`.
+    """
+
+    def __init__(self, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor) -> None:
+        self._input = DirectConv1d(weight_ih.t()[None], bias)
+        self._weight = pack_recurrent_weight(weight_hh)
+
+    def __call__(self, x: Tensor, hidden: Tensor, cell: Tensor, last: bool) -> Tensor:
+        rows, frames, channels = x.shape
+        outputs = x.new_empty(rows, 1 + frames, channels)
+        outputs[:, 0] = hidden
+        lstm_forward(self._input(x, frames), self._weight, cell, outputs)
+        return outputs

@@ -16,7 +16,8 @@ import torch
 from numba import njit, prange
 from torch import Tensor
 
-from ..epilogue import IDENTITY, Epilogue, FusedConv1d
+from ..epilogue import IDENTITY, Epilogue
+from ..interface import FusedConv1d
 from ..winograd import F_3_2, F_4_3, F_5_2, F_8_7, F_8_7_FAST, WinogradTransform, untransformed_tap
 from .elementwise import EPILOGUE_TYPE, apply_epilogue, epilogue_args
 from .jit import array, jit_parallel, num_threads_for
@@ -159,7 +160,7 @@ def _convolve(
 
 
 class WinogradConv1d(FusedConv1d):
-    """Convolution by a Winograd transform with as many taps; see `aten.conv.Conv1dKernel`.
+    """Convolution by a Winograd transform with as many taps; see `interface.Conv1dKernel`.
 
     Args:
         weight: `(kernel, stride * in, out)`, where the signal is read as frames of `stride` frames.

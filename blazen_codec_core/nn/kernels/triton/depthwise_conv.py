@@ -7,7 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..epilogue import IDENTITY, Epilogue, FusedConv1d
+from ..epilogue import IDENTITY, Epilogue
+from ..interface import FusedConv1d
 from ..memory_format import frame_contiguous
 from .launch import launch
 from .vecmath import apply_epilogue, to_tf32
@@ -50,7 +51,7 @@ def _depthwise(  # type: ignore[no-untyped-def]
 
 
 class DepthwiseConv1d(FusedConv1d):
-    """Depthwise convolution; see `aten.conv.Conv1dKernel`.
+    """Depthwise convolution; see `interface.Conv1dKernel`.
 
     Args:
         taps: `(kernel, channels)`.

@@ -14,7 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..epilogue import IDENTITY, Epilogue, FusedConv1d
+from ..epilogue import IDENTITY, Epilogue
+from ..interface import FusedConv1d
 from ..memory_format import frame_contiguous
 from .launch import launch, stages
 from .vecmath import apply_epilogue, to_tf32
@@ -131,7 +132,7 @@ MAX_PADDING = 0.06
 
 
 class GemmConv1d(FusedConv1d):
-    """Implicit-GEMM convolution; see `aten.conv.Conv1dKernel`. Consecutive taps are read as one row.
+    """Implicit-GEMM convolution; see `interface.Conv1dKernel`. Consecutive taps are read as one row.
 
     Args:
         taps: `(kernel, stride * in, out)`; see `aten.conv.GemmPerTapConv1d`.

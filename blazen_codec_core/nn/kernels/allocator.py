@@ -1,0 +1,17 @@
+"""Settings of the C library's allocator."""
+
+from __future__ import annotations
+
+import torch
+
+MAX_MMAP_THRESHOLD = (32 << 20) - (64 << 10)
+"""Largest block that glibc adapts its threshold to, less room for its header."""
+
+
+def retain_malloc_arena() -> None:
+    """Raise glibc's mmap threshold, so that freed tensors stay in the arena and their pages are not faulted in at every step.
+
+    glibc sets the threshold to the largest block that was ever freed, up to 32 MiB, and keeps twice that (mallopt(3),
+    M_MMAP_THRESHOLD). This block is never written, so it costs no memory.
+    """
+    torch.empty(MAX_MMAP_THRESHOLD, dtype=torch.uint8)

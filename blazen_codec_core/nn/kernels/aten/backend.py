@@ -1,0 +1,51 @@
+"""The back end of PyTorch's own operations: plain, correct everywhere, and the last to be asked."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..interface import CodebookSearch, Conv1dKernel, Conv1dProblem, Elementwise, KernelBackend
+from . import elementwise
+from .conv import AtenConv1d, ChannelsLastConv2d, GemmPerTapConv1d, Im2colConv1d, Kn2rowConv1d, add_bias
+from .random_normal import random_normal
+
+MIN_GEMM_CHANNELS = 16
+"""Below this many channels, a GEMM for each tap is too thin; one GEMM takes all taps."""
+
+
+class AtenBackend(KernelBackend):
+    """Kernels in PyTorch's operations.
+
+    GEMMs on shifted views of a `(time, channels)` signal need no copy of it and run near a CPU's GEMM rate; `conv1d` does not.
+    """
+
+    def supports(self, device: torch.device) -> bool:
+        return True
+
+    def conv1d(self, problem: Conv1dProblem) -> Conv1dKernel:
+        p = problem
+        on_cpu = p.weight.device.type == "cpu"
+        if on_cpu and p.is_depthwise:
+            return ChannelsLastConv2d(p.weight[:, 0].unbind(), p.bias, p.dilation)
+        if not on_cpu or not p.has_block_taps:
+            return AtenConv1d(p.weight, p.bias, p.stride, p.dilation, p.groups, p.allow_tf32)
+        taps = p.block_taps().unbind()
+        needs_gradients = torch.is_grad_enabled() and not p.frozen  # which `conv2d` computes several times as fast
+        is_half = p.weight.dtype.itemsize < torch.float32.itemsize  # taps must be accumulated in float32
+        if needs_gradients or (is_half and len(taps) > 1):
+            return ChannelsLastConv2d(taps, p.bias, p.dilation)
+        if p.kernel > 1 and p.in_channels < MIN_GEMM_CHANNELS:
+            return Im2colConv1d(p.weight, p.bias, p.stride, p.dilation)
+        if p.kernel > 1 and p.out_channels < MIN_GEMM_CHANNELS and p.stride == 1:
+            return Kn2rowConv1d(p.weight, p.bias, p.dilation)
+        return GemmPerTapConv1d(taps, p.bias, p.stride, p.dilation)
+
+    def codebook_search(self, table: Tensor, offset: Tensor | None) -> CodebookSearch:
+        return lambda codes: add_bias(torch.matmul(codes, table), offset).argmax(-1)
+
+    def elementwise(self, *signals: Tensor) -> Elementwise:
+        return elementwise
+
+    def random_normal(self, seed: int, layer: int, position: int, count: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+        return random_normal(seed, layer, position, count, device, dtype)
