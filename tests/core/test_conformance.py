@@ -231,7 +231,7 @@ def test_the_report_is_a_line_a_contract():
 def test_a_codec_that_is_not_there_is_said_at_once():
     run = pytest_of("--codec", "snac_tinny")
     assert run.returncode == pytest.ExitCode.USAGE_ERROR
-    assert "there is no codec 'snac_tinny'; did you mean snac_tiny" in run.stderr
+    assert "unknown codec 'snac_tinny'; did you mean snac_tiny" in run.stderr
 
 
 def installed(root, folder, change=("", "")) -> Site:

@@ -160,7 +160,7 @@ def test_a_plugin_that_is_broken_is_named_when_its_codec_is_asked_for():
 class TestFormatsAndLayouts:
     def test_the_container_is_always_there(self):
         assert look().format_for("a.tokens").name == "container"
-        with pytest.raises(bc.InvalidInput, match=r"suffix \.tokens"):
+        with pytest.raises(bc.InvalidInput, match=r"expected one of \.tokens"):
             look().format_for("a.xyz")
 
     def test_a_wrong_one_names_its_plugin(self):

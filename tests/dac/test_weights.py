@@ -127,7 +127,7 @@ def test_checkpoints_of_another_model_are_refused(theirs, tmp_path, changes, say
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ({"state_dict": {}}, "does not say which model it is of"),
+        ({"state_dict": {}}, "so its model is unknown"),
         ({"state_dict": {}, "metadata": {"kwargs": settings(SMALL)}}, "is missing"),
         ({"state_dict": [1], "metadata": {"kwargs": settings(SMALL)}}, "holds no state dict"),
         ([1], "holds no state dict"),

@@ -122,7 +122,7 @@ def damaged(change: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tens
         ("missing", "encoder.block.0.bias is missing"),
         ("extra", "1 unknown, such as encoder.block.99.bias"),
         ("shape", r"\(3,\) in place of \(16,\)"),
-        ("transposed", "another shape"),
+        ("transposed", "has shape"),
         ("nan", "NaN"),
     ],
 )
