@@ -224,7 +224,7 @@ def test_the_report_is_a_line_a_contract():
     at = lines.index("snac_tiny against the contracts")
     assert re.fullmatch(r"  holds Declared        mono audio has a flat form, codebook after codebook, .*", lines[at + 1])
     assert sum(line.startswith("  holds ") for line in lines) == 5
-    assert any(re.match(r"  -     Declared .*\(not claimed: flat tokens are of mono audio\)", line) for line in lines)
+    assert any(re.match(r"  -     Declared .*\(not claimed: flat tokens are for mono audio\)", line) for line in lines)
     assert "5 passed, 1 skipped" in lines[-1]
 
 
