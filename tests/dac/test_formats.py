@@ -205,7 +205,7 @@ def test_which_model_a_file_is_of(tmp_path):
 def test_what_cannot_be_written(tmp_path, codecs):
     tokens = bc.CodecTokens.from_codes(SMALL, [[1, 2, 3]])
     for wrong, says in (
-        (dataclasses.replace(tokens, codec="snac:snac_24khz"), "not of snac:snac_24khz"),
+        (dataclasses.replace(tokens, codec="snac:snac_24khz"), "tokens are of snac:snac_24khz; a .dac file holds dac_44khz, "),
         (dataclasses.replace(tokens, num_samples=0), "at least one frame"),
         (dataclasses.replace(tokens, source=bc.Source(8000, 100, 2)), "1 channels were 2"),
     ):

@@ -116,7 +116,7 @@ UNIT = {"snake1": ["alpha"], "conv1": ["weight", "bias"], "snake2": ["alpha"], "
         ({"sample_rate": 24_000}, "sample_rate is 24000, but dac_16khz has 16000"),
         ({"n_codebooks": 32}, "n_codebooks is 32"),
         ({"encoder_rates": [2, 4, 8, 8]}, "encoder_rates"),
-        ({"sample_rate": "x"}, "not a config of a model like dac_16khz"),
+        ({"sample_rate": "x"}, "not a config for a model like dac_16khz"),
     ],
 )
 def test_checkpoints_of_another_model_are_refused(theirs, tmp_path, changes, says):

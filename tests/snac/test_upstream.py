@@ -96,7 +96,7 @@ def test_a_config_of_another_model_is_refused(tmp_path, changes):
 def test_a_config_that_is_none_is_refused(tmp_path, config):
     (tmp_path / "pytorch_model.bin").write_bytes(b"never read")
     (tmp_path / "config.json").write_text(config)
-    with pytest.raises(bc.WeightsUnavailable, match=r"not a config of a model like snac_24khz|config\.json is not JSON"):
+    with pytest.raises(bc.WeightsUnavailable, match=r"not a config for a model like snac_24khz|config\.json is not JSON"):
         bc.load("snac_24khz", weights=tmp_path).load()
 
 
