@@ -148,7 +148,7 @@ class TestSessions:
     def test_nothing_pushed(self):
         with pytest.raises(bc.InvalidInput, match="no audio was pushed"):
             toy().encoder_session().finish()
-        with pytest.raises(bc.InvalidTokens, match="no tokens was pushed"):
+        with pytest.raises(bc.InvalidTokens, match="no tokens were pushed"):
             toy().decoder_session().finish()
 
     def test_empty_pushes_change_nothing(self):

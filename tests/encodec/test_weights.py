@@ -111,8 +111,8 @@ def test_a_config_that_is_none_is_refused(tmp_path, text):
     ("change", "says"),
     [
         ("missing", r"encoder\.model\.0\.conv\.conv\.bias is missing"),
-        ("extra", "1 unknown, such as decoder.more"),
-        ("shape", r"\(3,\) in place of \(32,\)"),
+        ("extra", "unknown tensors .1., such as decoder.more"),
+        ("shape", r"\(3,\); expected \(32,\)"),
         ("other", "another model"),
         ("nan", "NaN"),
     ],

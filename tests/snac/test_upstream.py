@@ -120,8 +120,8 @@ def damaged(change: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tens
     ("change", "says"),
     [
         ("missing", "encoder.block.0.bias is missing"),
-        ("extra", "1 unknown, such as encoder.block.99.bias"),
-        ("shape", r"\(3,\) in place of \(16,\)"),
+        ("extra", "unknown tensors .1., such as encoder.block.99.bias"),
+        ("shape", r"\(3,\); expected \(16,\)"),
         ("transposed", "has shape"),
         ("nan", "NaN"),
     ],

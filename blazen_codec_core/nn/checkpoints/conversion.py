@@ -191,7 +191,7 @@ def from_published(
                 check_shape(name, tensor.shape, wanted.shape)
             state[ours] = tensor.reshape(wanted.shape)
     if left:
-        raise wrong(f"{len(left)} tensors are unknown, such as {min(left)}")
+        raise wrong(f"unknown tensors ({len(left)}), such as {min(left)}")
     return state
 
 

@@ -1,14 +1,14 @@
 /**
- * Plays one of several versions of a recording, all of them running side by side, so that switching goes on at the same instant.
+ * Player of several versions of a recording. All versions run in parallel, so that playback continues at the same instant after a switch.
  *
- * Each version is a row of buffers, which may still be growing. Where the one that is heard has run out, playing waits for more.
- * Events: "state" when something about playing changed, "sound" when a version got longer.
+ * Each version is a list of buffers that may still grow. Playback waits when the selected version has run out.
+ * Events: "state" when the state of playback changes, "sound" when a version gets longer.
  */
 class Player extends EventTarget {
-  static contexts = new Map(); // one a sample rate: browsers allow few
+  static contexts = new Map(); // one per sample rate, because browsers allow few
   static current = null;
-  static AHEAD = 0.5; // seconds that there must be before playing goes on after it had to wait
-  static FADE = 0.008; // seconds from one version to another
+  static AHEAD = 0.5; // seconds of audio needed to resume after waiting
+  static FADE = 0.008; // seconds of the cross-fade between versions
 
   constructor(rate, seconds, count) {
     super();
@@ -34,21 +34,21 @@ class Player extends EventTarget {
     return Math.min(this.seconds, this.offset + Math.max(0, this.context.currentTime - this.startedAt));
   }
 
-  /** More sound of a version: an AudioBuffer. */
+  /** Append an AudioBuffer to a version. */
   append(number, buffer) {
     const version = this.versions[number];
     const part = { start: version.seconds, buffer };
     version.parts.push(part);
     version.seconds += buffer.length / this.rate;
     if (this.state === "playing") this.#schedule(number, part);
-    this.#goOn();
+    this.#resume();
     this.dispatchEvent(new Event("sound"));
   }
 
-  /** There is no more of a version. */
+  /** Mark a version as complete. */
   complete(number) {
     this.versions[number].complete = true;
-    this.#goOn();
+    this.#resume();
     this.dispatchEvent(new Event("sound"));
   }
 
@@ -60,7 +60,7 @@ class Player extends EventTarget {
   select(number) {
     this.selected = number;
     this.#mix();
-    this.#goOn();
+    this.#resume();
     this.#changed();
   }
 
@@ -76,7 +76,7 @@ class Player extends EventTarget {
     if (this.position >= this.seconds - 0.01) this.offset = 0;
     this.state = "waiting";
     await this.context.resume();
-    this.#goOn();
+    this.#resume();
     this.#changed();
   }
 
@@ -97,11 +97,11 @@ class Player extends EventTarget {
     this.#silence();
     this.offset = Math.round(Math.min(Math.max(seconds, 0), this.seconds) * this.rate) / this.rate;
     if (wasOn) this.state = "waiting";
-    this.#goOn();
+    this.#resume();
     this.#changed();
   }
 
-  /** Looks whether the end, of all or of what there is, has come; called while it plays. */
+  /** Check for the end of the recording, or of the available audio; called during playback. */
   tick() {
     if (this.state !== "playing") return;
     const heard = this.versions[this.selected];
@@ -120,8 +120,8 @@ class Player extends EventTarget {
     }
   }
 
-  /** From waiting to playing, once there is enough. */
-  #goOn() {
+  /** Resume from waiting once there is enough audio. */
+  #resume() {
     if (this.state !== "waiting") return;
     const heard = this.versions[this.selected];
     if (!heard.complete && heard.seconds < this.offset + Player.AHEAD) return;
@@ -139,14 +139,14 @@ class Player extends EventTarget {
     this.#changed();
   }
 
-  /** So many seconds from now, on a sample. */
+  /** Time in `seconds` from now, rounded up to a sample. */
   #aligned(seconds) {
     return Math.ceil((this.context.currentTime + seconds) * this.rate) / this.rate;
   }
 
   #schedule(number, part) {
     const due = this.startedAt + part.start - this.offset;
-    const when = Math.max(due, this.startedAt, this.#aligned(0.01)); // a start in the past would come late by a little
+    const when = Math.max(due, this.startedAt, this.#aligned(0.01)); // a start in the past would be slightly late
     if (when - due >= part.buffer.duration) return;
     const source = this.context.createBufferSource();
     source.buffer = part.buffer;
