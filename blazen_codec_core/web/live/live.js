@@ -78,7 +78,10 @@ class Live {
     document
       .getElementById("main")
       .append(
-        pageTop("Compare codecs", "Hear each version of a recording while it is decoded, then see spectrograms, measures and tokens."),
+        pageTop(
+          "Compare codecs",
+          "Hear each version of a recording while it is decoded, then see spectrograms, measures and tokens.",
+        ),
         element(
           "section",
           { class: "card", "aria-label": "What to compare" },
@@ -125,9 +128,7 @@ class Live {
     if (!file) return;
     this.fail(null);
     if (file.size > offer.limits.bytes)
-      return this.fail(
-        `${file.name} is ${(file.size / 1e6).toFixed(0)} MB; the limit is ${offer.limits.bytes / 1e6} MB.`,
-      );
+      return this.fail(`${file.name} is ${(file.size / 1e6).toFixed(0)} MB; the limit is ${offer.limits.bytes / 1e6} MB.`);
     if (!file.size) return this.fail(`${file.name} is empty.`);
     this.file = file;
     this.chosen.textContent = `${file.name}, ${file.size < 1e6 ? `${Math.ceil(file.size / 1e3)} kB` : `${(file.size / 1e6).toFixed(1)} MB`}`;

@@ -8,7 +8,8 @@ class Run {
     this.socket = new WebSocket(new URL("/compare", location.href.replace(/^http/, "ws")));
     this.socket.binaryType = "arraybuffer";
     this.socket.onopen = () => this.socket.send(JSON.stringify({ systems, name: file.name, size: file.size, mono }));
-    this.socket.onmessage = ({ data }) => (typeof data === "string" ? this.#receive(JSON.parse(data)) : this.#receiveBinary(data));
+    this.socket.onmessage = ({ data }) =>
+      typeof data === "string" ? this.#receive(JSON.parse(data)) : this.#receiveBinary(data);
     this.socket.onclose = () => this.#end("The connection to the server was lost. Check that it is still running.");
   }
 

@@ -56,8 +56,16 @@ const measureNotes = () =>
       {},
       "Measures use the rate and channels of the recording, so a codec with a lower rate loses the frequencies above.",
     ),
-    element("p", {}, "SI-SDR is low if a codec generates a new waveform instead of following the original. STOI and PESQ are for speech."),
-    element("p", {}, "RTF is the real-time factor: seconds of compute per second of audio, on the machine that created this report."),
+    element(
+      "p",
+      {},
+      "SI-SDR is low if a codec generates a new waveform instead of following the original. STOI and PESQ are for speech.",
+    ),
+    element(
+      "p",
+      {},
+      "RTF is the real-time factor: seconds of compute per second of audio, on the machine that created this report.",
+    ),
   );
 
 /** Plot quality over bitrate, with one point per system and a line per codec. Rows as for `numbersTable`. */
@@ -140,7 +148,11 @@ function rateQuality(rows, quality, { label, better }) {
       element(
         "circle",
         { class: "point", cx, cy, r: 6, style: { "--own": colour(row.number) } },
-        element("title", {}, `${row.name}: ${formatNumber(row.numbers.kbps, 2)} kbps, ${label} ${formatNumber(row.numbers[quality], 3)}`),
+        element(
+          "title",
+          {},
+          `${row.name}: ${formatNumber(row.numbers.kbps, 2)} kbps, ${label} ${formatNumber(row.numbers[quality], 3)}`,
+        ),
       ),
     );
     const [left, up] = freePosition(cx, cy, 7 * row.name.length, occupied, size.width);

@@ -82,7 +82,9 @@ class RecordingView {
     this.slider.max = recording.seconds;
     recording.versions.forEach((version, number) => this.player.setGain(number, version.gain_db ?? 0));
     if (!recording.versions.every((version) => version.spectrogram)) {
-      this.details.replaceChildren(element("p", { class: "soft" }, "Spectrograms, measures and tokens follow when all versions are decoded."));
+      this.details.replaceChildren(
+        element("p", { class: "soft" }, "Spectrograms, measures and tokens follow when all versions are decoded."),
+      );
       return;
     }
     const seek = (seconds) => this.player.seek(seconds);
