@@ -16,10 +16,10 @@ from . import engines, scaling, streaming, timing
 from . import startup as processes
 from . import throughput as batches
 
-OUTPUT = click.option("-o", "--output", type=click.Path(path_type=Path), help="folder for the JSON and the picture")
+OUTPUT = click.option("-o", "--output", type=click.Path(path_type=Path), help="folder for the JSON file and the figure")
 CODECS = click.option("--codec", "names", multiple=True, default=engines.CODECS, show_default=True)
 ROUNDS = click.option("--rounds", default=engines.ROUNDS, show_default=True)
-MINUTES = click.option("--minutes", default=10, show_default=True, help="of audio")
+MINUTES = click.option("--minutes", default=10, show_default=True, help="duration of the audio in seconds")
 
 
 @click.group()
@@ -49,7 +49,15 @@ def keep(result: dict[str, Any], output: Path | None, name: str, picture: Callab
 
 @main.command()
 @CODECS
-@click.option("--seconds", "lengths", multiple=True, type=float, default=engines.LENGTHS, show_default=True, help="of audio")
+@click.option(
+    "--seconds",
+    "lengths",
+    multiple=True,
+    type=float,
+    default=engines.LENGTHS,
+    show_default=True,
+    help="duration of the audio in seconds",
+)
 @ROUNDS
 @OUTPUT
 def compare(names: tuple[str, ...], lengths: tuple[float, ...], rounds: int, output: Path | None) -> None:
@@ -88,11 +96,11 @@ def _long(names: tuple[str, ...], minutes: int) -> list[dict[str, Any]]:
 @main.command()
 @CODECS
 @click.option(
-    "--tile-frames", "tiles", multiple=True, type=int, help="by default the shortest that there can be, and the model's own"
+    "--tile-frames", "tiles", multiple=True, type=int, help="frames per tile (default: the shortest possible, and the model's)"
 )
-@click.option("--seconds", default=10.0, show_default=True, help="of audio")
+@click.option("--seconds", default=10.0, show_default=True, help="duration of the audio in seconds")
 @click.option("--device", default="auto", show_default=True)
-@click.option("--graphs", is_flag=True, help="steps as CUDA graphs")
+@click.option("--graphs", is_flag=True, help="run steps as CUDA graphs")
 def latency(names: tuple[str, ...], tiles: tuple[int, ...], seconds: float, device: str, graphs: bool) -> None:
     """Measure the latency of sessions fed frame by frame.
 
@@ -106,8 +114,8 @@ def latency(names: tuple[str, ...], tiles: tuple[int, ...], seconds: float, devi
 @main.command()
 @CODECS
 @click.option("--device", default="auto", show_default=True)
-@click.option("--batch", default=32, show_default=True, help="recordings that are given together")
-@click.option("--seconds", default=10.0, show_default=True, help="of each")
+@click.option("--batch", default=32, show_default=True, help="recordings per batch")
+@click.option("--seconds", default=10.0, show_default=True, help="duration of each recording in seconds")
 @ROUNDS
 @OUTPUT
 def throughput(names: tuple[str, ...], device: str, batch: int, seconds: float, rounds: int, output: Path | None) -> None:
@@ -147,7 +155,7 @@ def datasets(names: tuple[str, ...], files: int, broken: int, workers: int, devi
 @main.command("short")
 @click.option("--codec", "names", multiple=True, default=("snac_tiny", "snac_24khz"), show_default=True)
 @click.option("--files", default=2_000, show_default=True)
-@click.option("--seconds", default=0.02, show_default=True, help="of audio in a file")
+@click.option("--seconds", default=0.02, show_default=True, help="duration of each file in seconds")
 @OUTPUT
 def short_files(names: tuple[str, ...], files: int, seconds: float, output: Path | None) -> None:
     """Measure the CPU time per file of `tokenize` for recordings of a fraction of a second."""
@@ -158,7 +166,7 @@ def short_files(names: tuple[str, ...], files: int, seconds: float, output: Path
 
 @main.command("scaling")
 @click.option("--codec", "names", multiple=True, default=("snac_tiny", "encodec_24khz"), show_default=True)
-@click.option("--speed", default=1_000.0, show_default=True, help="of a worker in the simulations, times real time")
+@click.option("--speed", default=1_000.0, show_default=True, help="speed of a simulated worker, times real time")
 @OUTPUT
 def scale(names: tuple[str, ...], speed: float, output: Path | None) -> None:
     """Measure the costs of large datasets beyond the model: plans, journals and short recordings; simulate clusters."""

@@ -163,10 +163,10 @@ def short(name: str, files: int = 2_000, seconds: float = 0.02) -> dict[str, Any
 def table(
     rows: list[dict[str, Any]], title: str = "Datasets: stream seconds a second, with files and shards and without"
 ) -> Table:
-    made = Table(title=title)
+    table = Table(title=title)
     columns = list(rows[0])
     for column in columns:
-        made.add_column(column.replace("_", " "), justify="right")
+        table.add_column(column.replace("_", " "), justify="right")
     for row in rows:
-        made.add_row(*(f"{value:.2f}" if isinstance(value, float) else str(value) for value in row.values()))
-    return made
+        table.add_row(*(f"{value:.2f}" if isinstance(value, float) else str(value) for value in row.values()))
+    return table

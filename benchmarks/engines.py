@@ -20,7 +20,7 @@ ROUNDS = 5
 
 
 def run(names: Iterable[str], lengths: Iterable[float], rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Measures; see `benchmarks compare --help`."""
+    """Run the measurements; see `benchmarks compare --help`."""
     from . import roofline
 
     rate = roofline.SgemmRate()
@@ -50,18 +50,18 @@ def _codec(name: str, lengths: Iterable[float], rounds: int, rate: Any, say: Cal
     for seconds in lengths:
         pcm = timing.voices(ours, seconds)
         job = peers.Job(ours, theirs, pcm, ours.encode(pcm, ours.sample_rate))
-        engines = list(peers.engines(job, lambda engine, error: say(f"{name}: no {engine}: {error}")))
+        engines = list(peers.engines(job, lambda engine, error: say(f"{name}: {engine} is not available: {error}")))
         for what in ("encode", "decode"):
             work = {engine.name: getattr(engine, what) for engine in engines}
             taken = timing.interleaved(work, rounds, between=rate.measure)
             of_engines = {
                 engine: {
-                    "median": statistics.median(each) / seconds,
-                    "lowest": min(each) / seconds,
-                    "highest": max(each) / seconds,
-                    "ratio": statistics.median(other / own for own, other in zip(taken["ours"], each, strict=True)),
+                    "median": statistics.median(times) / seconds,
+                    "lowest": min(times) / seconds,
+                    "highest": max(times) / seconds,
+                    "ratio": statistics.median(other / ours for ours, other in zip(taken["ours"], times, strict=True)),
                 }
-                for engine, each in taken.items()
+                for engine, times in taken.items()
             }
             rows.append({"codec": name, "what": what, "seconds": seconds, "gflop": gflop[what], "engines": of_engines})
             say(f"{name} {what} {seconds:g} s: " + ", ".join(f"{k} {v['median']:.4f}" for k, v in of_engines.items()))
@@ -71,20 +71,20 @@ def _codec(name: str, lengths: Iterable[float], rounds: int, rate: Any, say: Cal
 
 
 def table(result: dict[str, Any]) -> Table:
-    made = Table(
-        title=f"Seconds of work per second of audio; sgemm {result['sgemm_gflops']:.0f} GFLOP/s",
-        caption="in brackets the lowest and highest of the rounds; against: how many times as long the others take (median)",
+    table = Table(
+        title=f"Seconds of compute per second of audio; sgemm {result['sgemm_gflops']:.0f} GFLOP/s",
+        caption="brackets: lowest and highest round; against: time of the others relative to ours (median)",
     )
     for column in ("codec", "", "audio", *ENGINES, "floor", "of floor", "against authors", "against the best"):
-        made.add_column(column, justify="left" if column in {"codec", ""} else "right")
+        table.add_column(column, justify="left" if column in {"codec", ""} else "right")
     for row in result["rows"]:
         engines = row["engines"]
-        best = min((engines[peer] for peer in PEERS if peer in engines), key=lambda each: each["median"], default=None)
+        best = min((engines[peer] for peer in PEERS if peer in engines), key=lambda figures: figures["median"], default=None)
         cells = [
             f"{engines[e]['median']:.4f} ({engines[e]['lowest']:.4f} … {engines[e]['highest']:.4f})" if e in engines else "–"
             for e in ENGINES
         ]
-        made.add_row(
+        table.add_row(
             row["codec"],
             row["what"],
             f"{row['seconds']:g} s",
@@ -94,7 +94,7 @@ def table(result: dict[str, Any]) -> Table:
             f"{engines['authors']['ratio']:.2f}×" if "authors" in engines else "–",
             f"{best['ratio']:.2f}×" if best else "–",
         )
-    return made
+    return table
 
 
 def picture(result: dict[str, Any], path: Path) -> None:
@@ -106,16 +106,16 @@ def picture(result: dict[str, Any], path: Path) -> None:
     axes = figure.subplots()
     width = 0.8 / len(ENGINES)
     for number, engine in enumerate(ENGINES):
-        own = [(place, row["engines"][engine]) for place, row in enumerate(rows) if engine in row["engines"]]
-        at = [place + (number - (len(ENGINES) - 1) / 2) * width for place, _ in own]
-        height = [each["median"] for _, each in own]
-        spread = [[each["median"] - each["lowest"] for _, each in own], [each["highest"] - each["median"] for _, each in own]]
-        axes.bar(at, height, width, yerr=spread, capsize=1.5, label=engine, error_kw={"linewidth": 0.8})
-    for place, row in enumerate(rows):
-        label = "floor at the sgemm rate" if not place else None
-        axes.hlines(row["floor"], place - 0.42, place + 0.42, colors="black", linestyles="dashed", label=label)
+        bars = [(index, row["engines"][engine]) for index, row in enumerate(rows) if engine in row["engines"]]
+        x = [index + (number - (len(ENGINES) - 1) / 2) * width for index, _ in bars]
+        height = [bar["median"] for _, bar in bars]
+        spread = [[bar["median"] - bar["lowest"] for _, bar in bars], [bar["highest"] - bar["median"] for _, bar in bars]]
+        axes.bar(x, height, width, yerr=spread, capsize=1.5, label=engine, error_kw={"linewidth": 0.8})
+    for index, row in enumerate(rows):
+        label = "floor at the sgemm rate" if not index else None
+        axes.hlines(row["floor"], index - 0.42, index + 0.42, colors="black", linestyles="dashed", label=label)
     axes.set_yscale("log")
-    axes.set_ylabel("seconds of work per second of audio")
+    axes.set_ylabel("seconds of compute per second of audio")
     axes.set_xticks(range(len(rows)), [f"{row['codec']}\n{row['what']} {row['seconds']:g} s" for row in rows], fontsize=8)
     axes.grid(axis="y", alpha=0.3)
     axes.legend(ncols=3, fontsize=8)

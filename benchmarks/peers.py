@@ -52,12 +52,12 @@ class Job:
 
     @property
     def model(self) -> Any:
-        """The authors' network, as they wrote it."""
+        """The authors' network."""
         return self.theirs.backend.loaded().network
 
     @property
     def bandwidth(self) -> float:
-        """In kbps; 0 where the authors' model knows none."""
+        """Bandwidth in kbps; 0 if the authors' model has no setting for it."""
         spec: Any = self.ours.spec
         if spec.family != "encodec":
             return 0.0
@@ -65,7 +65,7 @@ class Job:
 
     @property
     def segments(self) -> list[Array]:
-        """The audio in pieces that the model takes at once."""
+        """The audio in segments; one padded segment for models without segments."""
         segment = self.ours.spec.segment
         if not segment:
             block = self.ours.spec.block_frames * self.ours.spec.hop_length
@@ -75,7 +75,7 @@ class Job:
 
     @property
     def codes(self) -> list[list[Array]]:
-        """The codes of each piece, `(1, frames)` a codebook."""
+        """Codes of each segment, `(1, frames)` per codebook."""
         pieces, start = [], 0
         lengths = self.tokens.segment_frames if self.ours.spec.segment else [self.tokens.frames]
         for frames in lengths:
@@ -103,14 +103,14 @@ def engines(job: Job, missing: Callable[[str, Exception], None]) -> Iterator[Eng
                 yield engine
 
 
-def folded(model: nn.Module) -> Any:
-    """A copy of a model without weight normalisation, with weights to the bit those that it had."""
+def fold_weight_norm(model: nn.Module) -> Any:
+    """Return a copy of a model without weight normalization; its weights are bit-exact."""
     for module in model.modules():
-        if hasattr(module, "weight_g"):  # what it was computed from forbids a copy of the last weight
+        if hasattr(module, "weight_g"):  # a tensor that autograd computed cannot be deep-copied
             module.weight = module.weight.detach()
     twin: Any = copy.deepcopy(model)
     for module in twin.modules():
-        if parametrize.is_parametrized(module):  # `remove_parametrizations` would take them from the original too
+        if parametrize.is_parametrized(module):  # `remove_parametrizations` would also remove them from the original
             weight = module.weight.detach()
             module.__class__ = type(module).__bases__[0]
             del module.parametrizations
@@ -120,25 +120,25 @@ def folded(model: nn.Module) -> Any:
     return twin.eval().requires_grad_(False)
 
 
-def own_tensors(model: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """Yield the tensors of each module itself, in the modules' order, without those for training only."""
+def direct_tensors(model: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """Yield the direct tensors of each module, in the modules' order, without those for training only."""
     for module in model.modules():
-        own = {name: tensor for name, tensor in module.state_dict().items() if "." not in name and name not in TRAINING}
-        if own:
-            yield own
+        direct = {name: tensor for name, tensor in module.state_dict().items() if "." not in name and name not in TRAINING}
+        if direct:
+            yield direct
 
 
 def transplant(source: nn.Module, target: nn.Module) -> None:
-    """Copies all weights between two folded models of one architecture, whose modules differ in their names only."""
+    """Copy all weights between two folded models of one architecture, whose modules differ only in their names."""
     for part in ("encoder", "quantizer", "decoder"):
-        pairs = zip(own_tensors(getattr(source, part)), own_tensors(getattr(target, part)), strict=True)
-        for own, other in pairs:
-            for (_, value), (_, place) in zip(sorted(own.items()), sorted(other.items()), strict=True):
-                place.copy_(value.reshape(place.shape))
+        pairs = zip(direct_tensors(getattr(source, part)), direct_tensors(getattr(target, part)), strict=True)
+        for values, targets in pairs:
+            for (_, value), (_, tensor) in zip(sorted(values.items()), sorted(targets.items()), strict=True):
+                tensor.copy_(value.reshape(tensor.shape))
 
 
 def transformers_model(job: Job) -> Any:
-    """Hugging Face's model with the authors' weights, for the families that it has."""
+    """Return Hugging Face's model with the authors' weights; `None` for families that it does not have."""
     spec = job.ours.spec
     with stand_in("torchaudio"):
         if spec.family == "encodec":
@@ -153,8 +153,8 @@ def transformers_model(job: Job) -> Any:
             model = DacModel(DacConfig(sampling_rate=spec.sample_rate, n_codebooks=spec.num_codebooks))
         else:
             return None
-    model = folded(model)
-    transplant(folded(job.model), model)
+    model = fold_weight_norm(model)
+    transplant(fold_weight_norm(job.model), model)
     return model
 
 
@@ -165,7 +165,7 @@ def transformers(job: Job) -> Engine | None:
     pcm = torch.from_numpy(job.pcm)[None]
     if spec.family == "dac":
         codes = torch.from_numpy(np.stack(job.codes[0], axis=1))
-        return _checked(
+        return _check(
             job,
             "transformers",
             lambda: [list(model.encode(job_padded(job)).audio_codes.unbind(1))],
@@ -173,7 +173,7 @@ def transformers(job: Job) -> Engine | None:
         )
     bandwidth = job.bandwidth
     encoded = _inference(lambda: model.encode(pcm, bandwidth=bandwidth))
-    return _checked(
+    return _check(
         job,
         "transformers",
         lambda: (
@@ -195,20 +195,20 @@ def _inference(work: Callable[[], Any]) -> Any:
         return work()
 
 
-def _checked(job: Job, name: str, encode: Callable[[], Any], decode: Callable[[], Any], compare: bool = True) -> Engine:
-    """An engine whose tokens were found to be those of the authors, but for ties."""
+def _check(job: Job, name: str, encode: Callable[[], Any], decode: Callable[[], Any], compare: bool = True) -> Engine:
+    """Return an engine after checking that its tokens match the authors', except for ties."""
     if compare:
-        made = _inference(encode)
-        for piece, own in zip(job.codes, made, strict=True):
-            for expected, code in zip(piece, own, strict=True):
+        encoded = _inference(encode)
+        for segment, found in zip(job.codes, encoded, strict=True):
+            for expected, code in zip(segment, found, strict=True):
                 differ = np.mean(expected != np.asarray(code).reshape(expected.shape))
                 if differ > MOST_TIES:
-                    raise ValueError(f"{name} gives other tokens: {differ:.1%} differ")
+                    raise ValueError(f"{name} gives other tokens than the authors' package: {differ:.1%} differ")
     return Engine(name, lambda: _inference(encode), lambda: _inference(decode))
 
 
 class Encoder(nn.Module):
-    """A piece of audio to codes, out of the authors' modules."""
+    """Encoder for one segment, made of the authors' modules."""
 
     def __init__(self, family: str, model: Any, books: int, bandwidth: float) -> None:
         super().__init__()
@@ -226,7 +226,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Codes to a piece of audio, out of the authors' modules."""
+    """Decoder for one segment, made of the authors' modules."""
 
     def __init__(self, family: str, model: Any) -> None:
         super().__init__()
@@ -235,16 +235,16 @@ class Decoder(nn.Module):
     def forward(self, *codes: Tensor) -> Tensor:
         model = self.model
         if self.family == "snac":
-            made: Tensor = model.decode(list(codes))
+            pcm: Tensor = model.decode(list(codes))
         elif self.family == "dac":
-            made = model.decode(model.quantizer.from_codes(torch.stack(codes, 1))[0])
+            pcm = model.decode(model.quantizer.from_codes(torch.stack(codes, 1))[0])
         else:
-            made = model.decoder(model.quantizer.decode(torch.stack(codes)))
-        return made
+            pcm = model.decoder(model.quantizer.decode(torch.stack(codes)))
+        return pcm
 
 
-def their_noise(model: nn.Module) -> nn.Module:
-    """With the noise blocks that its authors wrote, where ours had taken their place."""
+def restore_noise(model: nn.Module) -> nn.Module:
+    """Replace this project's noise blocks by the authors' own."""
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if type(child).__name__ == "SharedNoise":
@@ -260,26 +260,26 @@ logging.getLogger("torch.onnx").setLevel(logging.ERROR)
 
 
 def graphs(job: Job) -> tuple[dict[int, bytes], dict[int, bytes]]:
-    """ONNX graphs of the authors' encoder and decoder, by the length of a piece in samples and in frames."""
+    """Export the authors' encoder and decoder to ONNX, by the segment's length in samples and in frames."""
     spec = job.ours.spec
-    model = their_noise(folded(job.model))
+    model = restore_noise(fold_weight_norm(job.model))
     encoder = Encoder(spec.family, model, job.tokens.num_codebooks, job.bandwidth).eval()
     decoder = Decoder(spec.family, model).eval()
-    encoders = {piece.shape[2]: _exported(encoder, (torch.from_numpy(piece.copy()),)) for piece in _lengths(job.segments, 2)}
+    encoders = {piece.shape[2]: _export(encoder, (torch.from_numpy(piece.copy()),)) for piece in _lengths(job.segments, 2)}
     first = [piece[0] for piece in job.codes]
     decoders = {
-        codes[0].shape[1]: _exported(decoder, tuple(torch.from_numpy(code.copy()) for code in codes))
+        codes[0].shape[1]: _export(decoder, tuple(torch.from_numpy(code.copy()) for code in codes))
         for codes in {code.shape[1]: piece for code, piece in zip(first, job.codes, strict=True)}.values()
     }
     return encoders, decoders
 
 
 def _lengths(pieces: list[Array], axis: int) -> list[Array]:
-    """One piece of each length."""
+    """Return one array of each length."""
     return list({piece.shape[axis]: piece for piece in pieces}.values())
 
 
-def _exported(module: nn.Module, inputs: tuple[Tensor, ...]) -> bytes:
+def _export(module: nn.Module, inputs: tuple[Tensor, ...]) -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
@@ -295,12 +295,12 @@ def onnxruntime(job: Job) -> Engine:
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
 
-    def compiled(graph: bytes) -> Callable[[list[Array]], list[Array]]:
+    def build(graph: bytes) -> Callable[[list[Array]], list[Array]]:
         session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-        names = [each.name for each in session.get_inputs()]
+        names = [node.name for node in session.get_inputs()]
         return lambda arrays: list(session.run(None, dict(zip(names, arrays, strict=True))))
 
-    return _of_graphs(job, "onnxruntime", compiled)
+    return _of_graphs(job, "onnxruntime", build)
 
 
 def openvino(job: Job) -> Engine:
@@ -310,21 +310,21 @@ def openvino(job: Job) -> Engine:
     core = ov.Core()
     settings = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1}
 
-    def compiled(graph: bytes) -> Callable[[list[Array]], list[Array]]:
+    def build(graph: bytes) -> Callable[[list[Array]], list[Array]]:
         request = core.compile_model(core.read_model(io.BytesIO(graph)), "CPU", settings).create_infer_request()
         return lambda arrays: list(request.infer(arrays).values())
 
-    return _of_graphs(job, "openvino", compiled)
+    return _of_graphs(job, "openvino", build)
 
 
-def _of_graphs(job: Job, name: str, compiled: Callable[[bytes], Callable[[list[Array]], list[Array]]]) -> Engine:
+def _of_graphs(job: Job, name: str, build: Callable[[bytes], Callable[[list[Array]], list[Array]]]) -> Engine:
     encoders, decoders = graphs(job)
-    encode = {length: compiled(graph) for length, graph in encoders.items()}
-    decode = {length: compiled(graph) for length, graph in decoders.items()}
+    encode = {length: build(graph) for length, graph in encoders.items()}
+    decode = {length: build(graph) for length, graph in decoders.items()}
     pieces, codes = [np.ascontiguousarray(piece) for piece in job.segments], job.codes
-    return _checked(
+    return _check(
         job,
         name,
         lambda: [encode[piece.shape[2]]([piece]) for piece in pieces],
-        lambda: [decode[own[0].shape[1]](own) for own in codes],
+        lambda: [decode[segment[0].shape[1]](segment) for segment in codes],
     )

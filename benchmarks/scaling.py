@@ -76,7 +76,7 @@ def headers(count: int = 4_000) -> float:
 
 
 def journal(count: int = 500) -> float:
-    """Lines a second, each on the disk before the next."""
+    """Measure lines per second; each is synced to disk before the next."""
     with tempfile.TemporaryDirectory() as folder, run_state.open_books(Path(folder)) as kept:
         started = time.perf_counter()
         for number in range(count):
@@ -85,7 +85,7 @@ def journal(count: int = 500) -> float:
 
 
 def reading(seconds: float = 20.0, files: int = 24) -> list[dict[str, Any]]:
-    """Seconds of audio a second, a channel, that threads read, decompress and resample to 24 kHz: what a GPU waits for."""
+    """Measure seconds of audio per second and channel that threads read, decompress and resample to 24 kHz for a GPU."""
     codec, rows = bc.load("snac_24khz", device="cpu", weights="random:0"), []
     for rate, suffix in ((24_000, "wav"), (44_100, "wav"), (44_100, "flac"), (44_100, "mp3"), (48_000, "ogg")):
         with tempfile.TemporaryDirectory() as folder:
@@ -104,7 +104,7 @@ def reading(seconds: float = 20.0, files: int = 24) -> list[dict[str, Any]]:
 
 
 class InstantNetwork:
-    """A network that takes none to encode: its tokens are zeros."""
+    """A network that encodes in no time; its tokens are zeros."""
 
     def __init__(self, network: Any, strides: tuple[int, ...]) -> None:
         self._network, self._strides = network, strides
@@ -143,7 +143,7 @@ def around(lengths: tuple[float, ...] = (2.0, 10.0, 30.0), total: float = 7200.0
 def by_length(
     name: str, lengths: tuple[float, ...] = (0.5, 2.0, 5.0, 10.0, 30.0, 120.0), total: float = 240.0
 ) -> dict[str, float]:
-    """Seconds of audio a second of work on one core, for recordings of about so many seconds each."""
+    """Measure seconds of audio per second of compute on one core, for recordings of about each length in seconds."""
     import torch
 
     torch.set_num_threads(1)
@@ -194,13 +194,13 @@ def simulate(
     leaving = {workers - 1 - number: ideal * (number + 1) / (lost + 1) for number in range(lost)}
     free = [(START_UP / 3600, worker) for worker in range(workers)]
     heapq.heapify(free)
-    remaining, end = list(reversed(shards)), 0.0
-    while remaining:
+    left, end = list(reversed(shards)), 0.0
+    while left:
         now, worker = heapq.heappop(free)
-        shard = remaining.pop()
+        shard = left.pop()
         done = now + shard / speeds[worker]
         if worker in leaving and done > leaving[worker]:
-            remaining.append(shard)  # done again by the next that is free
+            left.append(shard)  # repeated by the next free worker
             continue
         end = max(end, done)
         heapq.heappush(free, (done, worker))
@@ -208,17 +208,17 @@ def simulate(
 
 
 SCENES: dict[str, dict[str, Any]] = {
-    "all alike": {},
-    "all alike, shards of 10 h": {"shard_hours": 10.0},
+    "equal workers": {},
+    "equal workers, shards of 10 h": {"shard_hours": 10.0},
     "one recording of 10 h": {"longest": 10.0},
-    "one recording of 10 h, begun last": {"longest": 10.0, "longest_first": False},
-    "one worker in ten half as fast": {"slow": 0.1},
+    "one recording of 10 h, started last": {"longest": 10.0, "longest_first": False},
+    "one worker in ten at half speed": {"slow": 0.1},
     "a quarter of the workers lost": {"lost": -4},
 }
 
 
 def simulations(speed: float) -> list[dict[str, Any]]:
-    """Runs of 1 000 and of 100 000 hours on 8 and on 64 workers of a speed; start-up counts."""
+    """Simulate runs of 1 000 and 100 000 hours on 8 and 64 workers, including their start-up."""
     rows = []
     for scene, asked in SCENES.items():
         for hours in (1_000.0, 100_000.0):
@@ -243,34 +243,34 @@ def run(names: tuple[str, ...], speed: float) -> dict[str, Any]:
 
 def tables(result: dict[str, Any]) -> list[Table]:
     plans = Table(title="Plans of lists with durations")
-    for column in ("items", "shards", "items a second", "MiB", "listed again, items a second"):
+    for column in ("items", "shards", "items a second", "MiB", "listing again, items a second"):
         plans.add_column(column, justify="right")
     for row in result["planning"]:
         plans.add_row(*(f"{value:,.0f}" for value in row.values()))
-    others = Table(title="One line at a time")
+    others = Table(title="Single items")
     others.add_column("what")
     others.add_column("a second", justify="right")
-    others.add_row(f"headers, of storage that answers after {ROUND_TRIP * 1000:.0f} ms", f"{result['headers']:,.0f}")
+    others.add_row(f"headers, from storage with a latency of {ROUND_TRIP * 1000:.0f} ms", f"{result['headers']:,.0f}")
     others.add_row("lines of the journal", f"{result['journal']:,.0f}")
     read = Table(title="Seconds of audio a second, read and resampled to 24 kHz")
     for column in result["reading"][0]:
-        read.add_column(column, justify="remaining" if column == "file" else "right")
+        read.add_column(column, justify="left" if column == "file" else "right")
     for row in result["reading"]:
         read.add_row(*(f"{value:,.0f}" if isinstance(value, float) else value for value in row.values()))
-    rest = Table(title="All of tokenize but the network, in batches")
-    for column in ("seconds each", "recordings a second", "seconds of audio a second", "ms of the thread that runs the network"):
+    rest = Table(title="tokenize without the network, in batches")
+    for column in ("seconds per recording", "recordings a second", "seconds of audio a second", "ms of the network's thread"):
         rest.add_column(column, justify="right")
     for row in result["around"]:
         rest.add_row(f"{row['seconds']:g}", f"{row['recordings']:,.0f}", f"{row['times']:,.0f}", f"{row['thread_ms']:.2f}")
-    lengths = Table(title="Seconds of audio a second and core, by the length of recordings")
+    lengths = Table(title="Seconds of audio per second and core, by length of the recordings")
     lengths.add_column("model")
     for length in next(iter(result["by_length"].values())):
         lengths.add_column(length, justify="right")
     for name, speeds in result["by_length"].items():
         lengths.add_row(name, *(f"{speed:.0f}" for speed in speeds.values()))
-    runs = Table(title=f"Simulated runs, workers of {result['speed']:g} times real time")
-    for column in ("scene", "audio, h", "workers", "takes, h", "share of use"):
-        runs.add_column(column, justify="remaining" if column == "scene" else "right")
+    runs = Table(title=f"Simulated runs, workers at {result['speed']:g} times real time")
+    for column in ("scene", "audio, h", "workers", "duration, h", "utilization"):
+        runs.add_column(column, justify="left" if column == "scene" else "right")
     for row in result["simulations"]:
         runs.add_row(row["scene"], f"{row['audio']:,.0f}", str(row["workers"]), f"{row['hours']:.3f}", f"{row['share']:.1%}")
     return [plans, others, read, rest, lengths, runs]

@@ -15,7 +15,7 @@ from . import timing
 
 
 def run(rounds: int) -> dict[str, Any]:
-    """Whole processes, in seconds; see `benchmarks startup --help`."""
+    """Measure whole processes in seconds; see `benchmarks startup --help`."""
     programs = {
         "pass": [sys.executable, "-c", "pass"],
         "pydantic": [sys.executable, "-c", "from pydantic import BaseModel"],
@@ -31,8 +31,8 @@ def run(rounds: int) -> dict[str, Any]:
 
 
 def table(result: dict[str, Any]) -> Table:
-    made = Table(title="Processes from start to end, seconds")
+    table = Table(title="Processes from start to exit, seconds")
     for name in result:
-        made.add_column(name.replace("_", " "), justify="right")
-    made.add_row(*(f"{value:.3f}" for value in result.values()))
-    return made
+        table.add_column(name.replace("_", " "), justify="right")
+    table.add_row(*(f"{value:.3f}" for value in result.values()))
+    return table

@@ -24,22 +24,22 @@ SHORT = 10
 
 
 def latency(name: str, tiles: Iterable[int], seconds: float, **options: Any) -> list[dict[str, Any]]:
-    """Sessions fed frame by frame; see `benchmarks latency --help`."""
+    """Measure sessions fed frame by frame; see `benchmarks latency --help`."""
     codec = bc.load(name, weights="random:0", **options)
     spec, rate = codec.spec, codec.sample_rate
     pcm = timing.voices(codec, seconds)
     tokens = codec.encode(pcm, rate)
     codec.decode(tokens)
     shortest = spec.tile_frames if spec.segment else spec.block_frames
-    each = list(tiles or sorted({shortest, spec.tile_frames}))
-    return [_encoder(codec, pcm, tile) for tile in each] + [_decoder(codec, tokens, tile) for tile in each]
+    sizes = list(tiles or sorted({shortest, spec.tile_frames}))
+    return [_encoder(codec, pcm, tile) for tile in sizes] + [_decoder(codec, tokens, tile) for tile in sizes]
 
 
 def _encoder(codec: bc.DynCodecProvider, pcm: Any, tile: int) -> dict[str, Any]:
     hop = codec.spec.hop_length
     session = codec.encoder_session(codec.channels, tile_frames=tile)
     pieces = [pcm[:, start : start + hop] for start in range(0, pcm.shape[1] - hop + 1, hop)]
-    return _fed(codec, "encode", tile, session, pieces, hop, lambda made: made.num_samples)
+    return _measure(codec, "encode", tile, session, pieces, hop, lambda tokens: tokens.num_samples)
 
 
 def _decoder(codec: bc.DynCodecProvider, tokens: bc.CodecTokens, tile: int) -> dict[str, Any]:
@@ -47,22 +47,22 @@ def _decoder(codec: bc.DynCodecProvider, tokens: bc.CodecTokens, tile: int) -> d
     unit = tile if spec.segment else spec.block_frames
     pieces = list(tokens.parts(unit))[: tokens.frames // unit]
     hop = spec.segment.stride if spec.segment else unit * spec.hop_length
-    return _fed(codec, "decode", tile, codec.decoder_session(tile_frames=tile), pieces, hop, lambda made: made.shape[1])
+    return _measure(codec, "decode", tile, codec.decoder_session(tile_frames=tile), pieces, hop, lambda pcm: pcm.shape[1])
 
 
-def _fed(
+def _measure(
     codec: bc.DynCodecProvider, what: str, tile: int, session: Any, pieces: list[Any], samples: int, covers: Callable[[Any], int]
 ) -> dict[str, Any]:
-    """Pieces of so many samples each, of which an output covers some."""
+    """Push pieces of `samples` samples each; `covers` returns the samples that an output covers."""
     pushed = covered = first = behind = 0
     taken = []
     for piece in pieces:
         began = time.perf_counter()
-        made = covers(session.push(piece))
+        output = covers(session.push(piece))
         taken.append(time.perf_counter() - began)
-        pushed, covered = pushed + samples, covered + made
+        pushed, covered = pushed + samples, covered + output
         if first:
-            behind = max(behind, pushed - 1 - covered + made)  # just before this push was complete
+            behind = max(behind, pushed - 1 - covered + output)  # just before this push was complete
         elif covered:
             first = pushed
     rate = codec.sample_rate
@@ -81,18 +81,30 @@ def _fed(
 
 
 def latency_table(rows: list[dict[str, Any]]) -> Table:
-    made = Table(title="Sessions fed frame by frame, milliseconds")
-    columns = ("codec", "", "frames a tile", "first output: audio", "work", "then behind at most", "a push, median", "worst")
+    table = Table(title="Latency of sessions fed frame by frame, milliseconds")
+    columns = (
+        "codec",
+        "",
+        "frames a tile",
+        "first output: audio",
+        "compute",
+        "maximum latency after",
+        "per push: median",
+        "worst",
+    )
     for column in columns:
-        made.add_column(column, justify="left" if column in {"codec", ""} else "right")
+        table.add_column(column, justify="left" if column in {"codec", ""} else "right")
     for row in rows:
         values = [row[key] for key in row if "_ms" in key]
-        made.add_row(row["codec"], row["what"], str(row["tile_frames"]), *(f"{value:.1f}" for value in values))
-    return made
+        table.add_row(row["codec"], row["what"], str(row["tile_frames"]), *(f"{value:.1f}" for value in values))
+    return table
 
 
 def long(name: str, minutes: int) -> Iterator[dict[str, Any]]:
-    """An encoder session, then a decoder session of the tokens, each in processes of its own; see `benchmarks long --help`."""
+    """Measure an encoder session, then a decoder session of its tokens, each in its own processes.
+
+    See `benchmarks long --help`.
+    """
     with tempfile.TemporaryDirectory() as folder:
         for what in ("encode", "decode"):
             row = {"codec": name, "what": what, "minutes": minutes}
@@ -104,17 +116,17 @@ def long(name: str, minutes: int) -> Iterator[dict[str, Any]]:
 
 
 def long_table(rows: list[dict[str, Any]]) -> Table:
-    made = Table(title="Sessions that go on")
-    for column in ("codec", "", "minutes", "work a second", f"over that of {SHORT} s", "MiB above the loaded model"):
-        made.add_column(column, justify="left" if column in {"codec", ""} else "right")
+    table = Table(title="Long sessions")
+    for column in ("codec", "", "minutes", "compute a second", f"relative to {SHORT} s", "MiB above the loaded model"):
+        table.add_column(column, justify="left" if column in {"codec", ""} else "right")
     for row in rows:
         figures = (f"{row['median']:.4f}", f"{row['over_short']:.2f}×", f"{row['mib']:.0f}")
-        made.add_row(row["codec"], row["what"], str(row["minutes"]), *figures)
-    return made
+        table.add_row(row["codec"], row["what"], str(row["minutes"]), *figures)
+    return table
 
 
 class _Sessions:
-    """One way of a codec: how its sessions begin, and what they are given."""
+    """Sessions of a codec in one direction, and their input."""
 
     def __init__(self, name: str, what: str, minutes: int, folder: Path) -> None:
         self.codec = bc.load(name, weights="random:0")
@@ -129,33 +141,33 @@ class _Sessions:
         return self.codec.encoder_session(self.codec.channels) if self.what == "encode" else self.codec.decoder_session()
 
     def pieces(self, length: str, seconds: int) -> list[Any]:
-        """Pieces of about a second each, of the `long` or the `short` signal."""
+        """Return pieces of about a second each, of the `long` or the `short` signal."""
         if self.what == "encode":
             return [self._second] * seconds
         return list(bc.CodecTokens.open(self.folder / length).parts(self._frames))
 
-    def keep(self, length: str, made: list[Any]) -> None:
+    def keep(self, length: str, outputs: list[Any]) -> None:
         if self.what == "encode":
-            bc.CodecTokens.concat(made).save(self.folder / length)
+            bc.CodecTokens.concat(outputs).save(self.folder / length)
 
 
 def _cost(sessions: _Sessions) -> dict[str, Any]:
-    """Minute by minute, and a short session after each."""
+    """Measure compute minute by minute, and a short session after each."""
     minutes = sessions.minutes
     whole, short = sessions.pieces("long", 60 * minutes), sessions.pieces("short", SHORT)
-    sessions.begin().push(short[0])  # what is done once
-    session, made, longer, shorter = sessions.begin(), [], [], []
+    sessions.begin().push(short[0])  # excludes one-time work
+    session, outputs, longer, shorter = sessions.begin(), [], [], []
     for minute in range(minutes):
         began = time.perf_counter()
-        made += [session.push(piece) for piece in whole[len(whole) * minute // minutes : len(whole) * (minute + 1) // minutes]]
+        outputs += [session.push(piece) for piece in whole[len(whole) * minute // minutes : len(whole) * (minute + 1) // minutes]]
         longer.append((time.perf_counter() - began) / 60)
         began = time.perf_counter()
         other = sessions.begin()
         parts = [*map(other.push, short), other.finish()]
         shorter.append((time.perf_counter() - began) / SHORT)
-    sessions.keep("long", [*made, session.finish()])
+    sessions.keep("long", [*outputs, session.finish()])
     sessions.keep("short", parts)
-    ratio = statistics.median(own / each for own, each in zip(longer, shorter, strict=True))
+    ratio = statistics.median(long / short for long, short in zip(longer, shorter, strict=True))
     return {"median": statistics.median(longer), "over_short": ratio}
 
 

@@ -21,12 +21,12 @@ from . import peers, timing
 Array = NDArray[Any]
 OURS = ("float32", "tfloat32", "bfloat16", "float16")
 PEERS = (("authors", "float32"), ("authors", "tfloat32"), ("transformers", "tfloat32"), ("transformers", "bfloat16"))
-"""In `tfloat32` PyTorch runs convolutions of float32 on a GPU unless it is told not to: so are these packages as installed."""
+"""By default, PyTorch runs float32 convolutions on a GPU in TF32 (`tfloat32`), and so do these packages."""
 
 
 @dataclass(frozen=True)
 class Engine:
-    """From recordings in this machine's memory to codes there, `(batch, frames)` a codebook, and from there to audio."""
+    """Encoder and decoder from and to host memory; codes are `(batch, frames)` per codebook."""
 
     name: str
     dtype: str
@@ -35,7 +35,7 @@ class Engine:
 
 
 def run(name: str, device: str, batch: int, seconds: float, rounds: int, say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """A row an engine; see `benchmarks throughput --help`."""
+    """Return one row per engine; see `benchmarks throughput --help`."""
     spec = bc.Registry().find(name).spec
     weights = None if spec.weights.package else "random:0"
     reference = bc.load(name, device=device, weights=weights, noise=False)
@@ -43,12 +43,12 @@ def run(name: str, device: str, batch: int, seconds: float, rounds: int, say: Ca
     tokens = reference.encode_batch(items, spec.sample_rate)
     rows: list[dict[str, Any]] = []
     for dtype in OURS:
-        rows.append(_measured(_ours(name, dtype, device, weights, items, tokens), batch, seconds, rounds))
+        rows.append(_measure(_ours(name, dtype, device, weights, items, tokens), batch, seconds, rounds))
     for engine in _peers(name, device, weights, items, tokens, say):
         try:
-            rows.append(_measured(engine, batch, seconds, rounds))
-        except Exception as error:  # whatever a peer dies of, the others are measured
-            say(f"{name}: no {engine.name} in {engine.dtype}: {error}")
+            rows.append(_measure(engine, batch, seconds, rounds))
+        except Exception as error:  # peers may fail in any way; measure the others
+            say(f"{name}: {engine.name} in {engine.dtype} failed: {error}")
     authors = {row["dtype"]: row for row in rows if row["engine"] == "authors"}
     base = authors.get("float32", rows[0])
     for row in rows:
@@ -57,21 +57,21 @@ def run(name: str, device: str, batch: int, seconds: float, rounds: int, say: Ca
         row |= {"codec": name, "device": reference.device, "batch": batch, "seconds": seconds, "agreement": same}
         row["decoded_snr_db"] = float(10 * np.log10((base["own_audio"] ** 2).sum() / max((error**2).sum(), 1e-20)))
         for what in ("encode", "decode"):
-            row[what + "_over"] = {dtype: row[what] / own[what] for dtype, own in authors.items()}
+            row[what + "_over"] = {dtype: row[what] / other[what] for dtype, other in authors.items()}
     for row in rows:
         del row["own_codes"], row["own_audio"]
     return rows
 
 
-def _measured(engine: Engine, batch: int, seconds: float, rounds: int) -> dict[str, Any]:
+def _measure(engine: Engine, batch: int, seconds: float, rounds: int) -> dict[str, Any]:
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     codes, audio = engine.encode(), np.stack(engine.decode())
     taken = {what: timing.interleaved({what: getattr(engine, what)}, rounds)[what] for what in ("encode", "decode")}
-    speeds = {what: batch * seconds / statistics.median(each) for what, each in taken.items()}
-    spread = {f"{what}_spread": max(each) / min(each) for what, each in taken.items()}
+    speeds = {what: batch * seconds / statistics.median(times) for what, times in taken.items()}
+    spread = {f"{what}_spread": max(times) / min(times) for what, times in taken.items()}
     gib = torch.cuda.max_memory_allocated() / 2**30 if cuda else 0.0
     row = {"engine": engine.name, "dtype": engine.dtype, **speeds, **spread, "gib": gib}
     return {**row, "codes": codes, "audio": audio, "own_codes": codes, "own_audio": audio}
@@ -81,8 +81,8 @@ def _ours(name: str, dtype: str, device: str, weights: str | None, items: list[A
     codec = bc.load(name, device=device, dtype=dtype, weights=weights, noise=False)
 
     def encode() -> list[Array]:
-        made = codec.encode_batch(items, codec.sample_rate)
-        return [np.concatenate(book) for book in zip(*(own.codes for own in made), strict=True)]
+        encoded = codec.encode_batch(items, codec.sample_rate)
+        return [np.concatenate(book) for book in zip(*(item.codes for item in encoded), strict=True)]
 
     return Engine("ours", dtype, encode, lambda: codec.decode_batch(tokens))
 
@@ -90,22 +90,22 @@ def _ours(name: str, dtype: str, device: str, weights: str | None, items: list[A
 def _peers(
     name: str, device: str, weights: str | None, items: list[Array], tokens: list[bc.CodecTokens], say: Callable[[str], None]
 ) -> list[Engine]:
-    """Whole batches through the other packages' own models."""
+    """Return the available peers, which run whole batches through their own models."""
     ours = bc.load(name, device="cpu", weights=weights)
     if not ours.spec.upstream:
         return []
     theirs = bc.load(name, device="cpu", engine="upstream", weights=weights, noise=False)
     theirs.load()
     job = peers.Job(ours, theirs, items[0], tokens[0])
-    made = []
+    found = []
     for kind, dtype in PEERS:
         try:
             model = peers.transformers_model(job) if kind == "transformers" else job.model
             if model is not None:
-                made.append(_peer(kind, dtype, model, job, device, items, tokens))
-        except Exception as error:  # whatever a peer dies of, the others are measured
-            say(f"{name}: no {kind} in {dtype}: {error}")
-    return made
+                found.append(_peer(kind, dtype, model, job, device, items, tokens))
+        except Exception as error:  # peers may fail in any way; measure the others
+            say(f"{name}: {kind} in {dtype} failed: {error}")
+    return found
 
 
 def _peer(
@@ -118,30 +118,30 @@ def _peer(
     block = spec.block_frames * spec.hop_length
     length = items[0].shape[1] if spec.segment else -(-items[0].shape[1] // block) * block
     padded = np.stack([np.pad(item, ((0, 0), (0, length - item.shape[1]))) for item in items])
-    codes = [np.concatenate(book).astype(np.int64) for book in zip(*(own.codes for own in tokens), strict=True)]
-    scales = np.concatenate([own.scales for own in tokens]) if tokens[0].scales is not None else None
-    where = torch.device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+    codes = [np.concatenate(book).astype(np.int64) for book in zip(*(item.codes for item in tokens), strict=True)]
+    scales = np.concatenate([item.scales for item in tokens]) if tokens[0].scales is not None else None
+    target = torch.device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
 
-    def ready(work: Callable[[], Any]) -> Any:
-        model.to(where, type_)
+    def on_device(work: Callable[[], Any]) -> Any:
+        model.to(target, type_)
         for module in model.modules():
             if isinstance(module, torch.nn.LSTM):
                 module.flatten_parameters()
-        with torch.inference_mode(), tf32_scope(where, rough):
+        with torch.inference_mode(), tf32_scope(target, rough):
             return work()
 
     def encode() -> list[Array]:
-        x = torch.from_numpy(padded).to(where, type_)
+        x = torch.from_numpy(padded).to(target, type_)
         return [book.cpu().numpy() for book in encode_with(model, x, job)]
 
     def decode() -> Sequence[Array]:
-        books = [torch.from_numpy(book).to(where) for book in codes]
-        factors = None if scales is None else torch.from_numpy(scales).to(where, type_)
+        books = [torch.from_numpy(book).to(target) for book in codes]
+        factors = None if scales is None else torch.from_numpy(scales).to(target, type_)
         audio: Array = decode_with(model, books, factors, tokens[0])[..., : items[0].shape[1]].float().cpu().numpy()
         missing = items[0].shape[1] - audio.shape[2]
         return np.pad(audio, ((0, 0), (0, 0), (0, missing)), mode="reflect") if missing else audio
 
-    return Engine(kind, dtype, lambda: ready(encode), lambda: ready(decode))
+    return Engine(kind, dtype, lambda: on_device(encode), lambda: on_device(decode))
 
 
 def _segments(tokens: bc.CodecTokens) -> list[int]:
@@ -149,7 +149,7 @@ def _segments(tokens: bc.CodecTokens) -> list[int]:
 
 
 def _parts(books: list[torch.Tensor], factors: Any, tokens: bc.CodecTokens) -> list[tuple[torch.Tensor, Any]]:
-    """Codes `(batch, books, frames)` and scales of each segment."""
+    """Split codes into `(batch, books, frames)` and scales per segment."""
     codes = torch.stack(books, dim=1).split(_segments(tokens), dim=2)
     return [(part, None if factors is None else factors[:, number, None]) for number, part in enumerate(codes)]
 
@@ -160,18 +160,18 @@ def _encodec_encode(model: Any, x: torch.Tensor, job: peers.Job) -> list[torch.T
 
 
 def _hub_encodec_encode(model: Any, x: torch.Tensor, job: peers.Job) -> list[torch.Tensor]:
-    made = model.encode(x, bandwidth=job.bandwidth).audio_codes  # (segments, batch, books, frames), the last one padded
+    codes = model.encode(x, bandwidth=job.bandwidth).audio_codes  # (segments, batch, books, frames), the last one padded
     frames = _segments(job.tokens)
-    return list(torch.cat([part[..., :count] for part, count in zip(made, frames, strict=True)], dim=2).unbind(1))
+    return list(torch.cat([part[..., :count] for part, count in zip(codes, frames, strict=True)], dim=2).unbind(1))
 
 
 def _hub_encodec_decode(model: Any, books: list[torch.Tensor], factors: Any, tokens: bc.CodecTokens) -> torch.Tensor:
-    """The last segment, which is shorter, goes on: theirs are of one length."""
+    """Decode with segments of equal length, as transformers needs; the shorter last one is padded."""
     parts = _parts(books, factors, tokens)
     longest = parts[0][0].shape[2]
     codes = torch.stack([F.pad(part, (0, longest - part.shape[2])) for part, _ in parts])
-    made: torch.Tensor = model.decode(codes, [scale for _, scale in parts])[0]
-    return made
+    audio: torch.Tensor = model.decode(codes, [scale for _, scale in parts])[0]
+    return audio
 
 
 _AUTHORS: dict[str, tuple[Any, Any]] = {
@@ -192,17 +192,17 @@ _TRANSFORMERS: dict[str, tuple[Any, Any]] = {
 
 
 def table(rows: list[dict[str, Any]]) -> Table:
-    made = Table(title="Times real time; in brackets: times the authors' package, in float32 and as installed")
+    table = Table(title="Times real time; brackets: relative to the authors' package, in float32 and as installed")
     left = ("codec", "engine", "type", "device")
-    for column in (*left, "batch", "encode", "decode", "GiB", "tokens as the authors', a codebook", "decoded, SNR dB"):
-        made.add_column(column, justify="left" if column in left else "right")
+    for column in (*left, "batch", "encode", "decode", "GiB", "tokens as the authors', per codebook", "decoded, SNR dB"):
+        table.add_column(column, justify="left" if column in left else "right")
     for row in rows:
         shares = [f"{100 * share:.2f}" for share in row["agreement"]]
         agreement = " ".join(shares[:4] + ["…"] * (len(shares) > 4)) + " %"
         speeds = [f"{row[what]:.0f}{_brackets(row[what + '_over'])}" for what in ("encode", "decode")]
         name = (row["codec"], row["engine"], row["dtype"], row["device"])
-        made.add_row(*name, str(row["batch"]), *speeds, f"{row['gib']:.1f}", agreement, f"{row['decoded_snr_db']:.1f}")
-    return made
+        table.add_row(*name, str(row["batch"]), *speeds, f"{row['gib']:.1f}", agreement, f"{row['decoded_snr_db']:.1f}")
+    return table
 
 
 def _brackets(over: dict[str, float]) -> str:

@@ -15,7 +15,7 @@ Timings = dict[str, list[float]]
 def interleaved(
     work: dict[str, Callable[[], object]], rounds: int, *, warm: bool = True, between: Callable[[], object] | None = None
 ) -> Timings:
-    """Seconds of each piece of work, in rounds of one each, after one round that does not count unless all is warm already."""
+    """Time each function once per round, in seconds; unless `warm` is false, a first round is not counted."""
     seconds: Timings = {name: [] for name in work}
     for number in range(rounds + warm):
         for name, function in work.items():
@@ -29,7 +29,7 @@ def interleaved(
 
 
 def voices(codec: Any, seconds: float) -> Any:
-    """A recording `(channels, samples)` for a codec, another voice on each channel."""
+    """Synthesize a recording `(channels, samples)` for a codec, with another voice on each channel."""
     import numpy as np
 
     from blazen_codec_core.conformance.signals import voice
@@ -48,13 +48,13 @@ def machine() -> dict[str, object]:
 
 
 class Memory:
-    """Memory that this process has gained since the object was made, in MiB. Linux alone lets the peak be set back."""
+    """Memory that this process gained since the object was created, in MiB. Only Linux can reset the peak."""
 
     def __init__(self) -> None:
         self._before = self._of("VmRSS")
 
     def begin(self) -> None:
-        """Counts from here."""
+        """Reset the peak."""
         Path("/proc/self/clear_refs").write_text("5")
 
     @property

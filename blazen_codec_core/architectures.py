@@ -78,10 +78,10 @@ class Architecture(BaseModel):
                 cls._check_booleans(described)
             found = cls.model_validate(described)
         except (ValidationError, ValueError) as error:
-            raise WeightsUnavailable(f"{origin} is not a config of a model like {name}: {complaint(error)}") from error
+            raise WeightsUnavailable(f"{origin} is not a config for a model like {name}: {complaint(error)}") from error
         if unknown := sorted(map(str, described.keys() - cls.known_names())):
             warnings.warn(
-                f"{origin} has settings that are not known here and were left out of account: {', '.join(unknown)}",
+                f"{origin} has unknown settings, which were ignored: {', '.join(unknown)}",
                 UnknownSettingsNotice,
                 stacklevel=1,
             )
@@ -93,9 +93,9 @@ class Architecture(BaseModel):
         kind = described.get("model_type")
         if kind is not None and kind not in cls.model_types:
             supported = " or ".join(cls.model_types) or "none"
-            raise ValueError(f"model_type is {kind!r}; {supported} is supported")
+            raise ValueError(f"model_type is {kind!r}; expected {supported}")
         if kind is None and not described.keys() & cls.known_names() - BOOKKEEPING:
-            raise ValueError("it has none of the settings")
+            raise ValueError("it has no known setting")
         return described
 
     @classmethod
@@ -109,7 +109,7 @@ class Architecture(BaseModel):
         for name, value in described.items():
             values = value if isinstance(value, list | tuple) else [value]
             if name in cls.known_names() - BOOKKEEPING - cls.silent - others and any(isinstance(v, bool) for v in values):
-                raise ValueError(f"{name} is {value!r:.100}; a number is wanted in place of a boolean")
+                raise ValueError(f"{name} is {value!r:.100}; expected a number")
 
     @classmethod
     def completed(cls, described: Mapping[str, Any], names: Names) -> Mapping[str, Any]:
@@ -167,10 +167,12 @@ class ConvCodecArchitecture(Architecture):
     def check_rates(self) -> None:
         """Raise `ValueError` unless the decoder undoes the encoder, and the widths fit the numbers of rates."""
         if math.prod(self.encoder_rates) != math.prod(self.decoder_rates):
-            raise ValueError(f"decoder_rates {self.decoder_rates} do not undo encoder_rates {self.encoder_rates}")
+            raise ValueError(f"decoder_rates {self.decoder_rates} and encoder_rates {self.encoder_rates} have different products")
         check_hop(self.hop_length, f"encoder_rates {self.encoder_rates}")
         if self.encoder_channels > MAX_WIDTH or self.decoder_dim % (1 << len(self.decoder_rates)):
-            raise ValueError(f"encoder_dim {self.encoder_dim} or decoder_dim {self.decoder_dim} does not fit as many rates")
+            raise ValueError(
+                f"encoder_dim {self.encoder_dim} or decoder_dim {self.decoder_dim} does not fit the numbers of rates"
+            )
 
     def tile_frames(self, sample_rate: int, block_frames: int = 1) -> int:
         """Frames of a tile of about `TILE_SECONDS`, a multiple of `block_frames`."""
@@ -181,7 +183,7 @@ class ConvCodecArchitecture(Architecture):
 def check_hop(hop_length: int, rates: str) -> None:
     """Raise `ValueError` if a hop is too large, which would exhaust memory; `rates` describes its origin for the message."""
     if hop_length > LONGEST_HOP:
-        raise ValueError(f"{rates} make a frame of more than {LONGEST_HOP} samples")
+        raise ValueError(f"{rates} give a frame of more than {LONGEST_HOP} samples")
 
 
 def complaint(error: ValueError) -> str:
@@ -214,7 +216,7 @@ def read_architecture(kind: type[BaseModel], described: Any, origin: str, name: 
     try:
         return kind.model_validate(described)
     except ValidationError as error:
-        raise WeightsUnavailable(f"{origin} is not a config of a model like {name}: {complaint(error)}") from error
+        raise WeightsUnavailable(f"{origin} is not a config for a model like {name}: {complaint(error)}") from error
 
 
 def check_config(architecture: BaseModel, described: Any, origin: str, name: str, names: Names = tuple) -> None:
@@ -225,5 +227,5 @@ def check_config(architecture: BaseModel, described: Any, origin: str, name: str
         if ours != theirs:
             raise WeightsUnavailable(
                 f"{origin} is of another model: {field} is {theirs}, but {name} has {ours}. "
-                "A model of other settings loads with architecture='from-weights'"
+                "For other settings, load with architecture='from-weights'"
             )

@@ -55,7 +55,7 @@ def opened(path: str | PathLike[str]) -> BufferedReader:
         OSError: The path is not a regular file, or cannot be read.
     """
     if not stat.S_ISREG(os.stat(path).st_mode):
-        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
     return open(path, "rb")
 
 
@@ -151,7 +151,7 @@ def make_folder(path: str | PathLike[str]) -> None:
     try:
         os.makedirs(path, exist_ok=True)
     except OSError as error:
-        raise InvalidInput(f"{path} cannot be made: {error.strerror or error}") from error
+        raise InvalidInput(f"{path} cannot be created: {error.strerror or error}") from error
 
 
 @contextmanager

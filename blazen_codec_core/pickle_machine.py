@@ -50,15 +50,15 @@ class Machine:
 
     def make(self, name: str, arguments: tuple[Any, ...]) -> Any:
         """Return the result of calling a global; raise `ValueError` if it does not accept the arguments."""
-        raise ValueError(f"it calls {name!r} with what that does not take")
+        raise ValueError(f"it calls {name!r} with unsupported arguments")
 
     def change(self, target: Any, state: Any) -> None:
         """Apply a state to an object (opcode BUILD); raise `ValueError` if that is not supported."""
-        raise ValueError("a pickle changes what cannot be changed")
+        raise ValueError("the pickle modifies a value that cannot be modified")
 
-    def kept_elsewhere(self, said: Any) -> Any:
+    def persistent_load(self, said: Any) -> Any:
         """Return the object of a persistent id; raise `ValueError` if there is none."""
-        raise ValueError("a pickle asks for what is kept elsewhere")
+        raise ValueError("the pickle has persistent ids, which are not supported")
 
     def is_key(self, key: Any) -> bool:
         """Tell whether a dictionary may have this key. Hashing a deeply nested key would crash the process."""
@@ -66,16 +66,16 @@ class Machine:
 
     def unknown(self, text: str) -> Name:
         """Handle a global that is not in `names`; raise `ValueError` by default."""
-        raise ValueError(f"it asks for {text[:80]!r}, which is neither an array nor a plain value")
+        raise ValueError(f"it names {text[:80]!r}, which is neither an array nor a plain value")
 
     def pop(self) -> Any:
         if not self.stack or self.stack[-1] is MARK:
-            raise ValueError("a pickle takes what is not there")
+            raise ValueError("the pickle reads from an empty stack")
         return self.stack.pop()
 
     def top(self, kind: type) -> Any:
         if not self.stack or self.stack[-1] is MARK or not isinstance(self.stack[-1], kind):
-            raise ValueError("a pickle changes what cannot be changed")
+            raise ValueError("the pickle modifies a value that cannot be modified")
         return self.stack[-1]
 
     def pop_to_mark(self) -> list[Any]:
@@ -85,7 +85,7 @@ class Machine:
             if item is MARK:
                 return items[::-1]
             items.append(item)
-        raise ValueError("a pickle takes what is not there")
+        raise ValueError("the pickle reads from an empty stack")
 
     def named(self, text: str) -> Name:
         return Name(text) if text in self.names else self.unknown(text)
@@ -96,7 +96,7 @@ class Machine:
             self.stack.append(function)
             return
         if not isinstance(function, Name) or not isinstance(arguments, tuple):
-            raise ValueError("a pickle calls what cannot be called")
+            raise ValueError("the pickle calls a value that is not callable")
         self.stack.append(self.make(function.text, arguments))
 
     def build(self) -> None:
@@ -113,7 +113,7 @@ class Machine:
             return
         target = self.top(dict)
         if len(items) % 2 or not all(self.is_key(key) for key in items[::2]):
-            raise ValueError("a dictionary has keys that are no names")
+            raise ValueError("a dictionary has keys that are not names")
         target.update(zip(items[::2], items[1::2], strict=True))
 
     def run(self, data: bytes, start: int = 0) -> tuple[Any, int]:
@@ -127,16 +127,16 @@ class Machine:
         self.stack, self.memo = [], {}
         for step, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
             if step >= MOST_STEPS:
-                raise ValueError(f"it takes more than {MOST_STEPS} steps to read")
+                raise ValueError(f"it has more than {MOST_STEPS} opcodes")
             if opcode.name == "STOP":
                 result = self.pop()
                 if self.stack:
-                    raise ValueError("a pickle leaves more than it holds")
+                    raise ValueError("the pickle leaves more than one value")
                 return result, stream.tell()
             if opcode.name not in OPCODES:
-                raise ValueError(f"it does {opcode.name}, which neither arrays nor plain values need")
+                raise ValueError(f"it uses the opcode {opcode.name}, which neither arrays nor plain values need")
             OPCODES[opcode.name](self, argument)
-        raise ValueError("it breaks off")
+        raise ValueError("it is truncated")
 
 
 def _push(machine: Machine, value: Any) -> None:
@@ -152,7 +152,7 @@ def _long(machine: Machine, value: int) -> None:
 def _stack_global(machine: Machine, _: Any) -> None:
     name, module = machine.pop(), machine.pop()
     if not isinstance(name, str) or not isinstance(module, str):  # formatting other objects may exhaust memory
-        raise ValueError("it asks for what has no name")
+        raise ValueError("it names a global by something other than text")
     machine.stack.append(machine.named(f"{module} {name}"))
 
 
@@ -175,14 +175,14 @@ def _new_with_names(machine: Machine, _: Any) -> None:
     machine.reduce()
 
 
-def _remember(machine: Machine, place: int | None) -> None:
-    machine.memo[len(machine.memo) if place is None else place] = machine.top(object)
+def _put(machine: Machine, index: int | None) -> None:
+    machine.memo[len(machine.memo) if index is None else index] = machine.top(object)
 
 
-def _recall(machine: Machine, place: int) -> None:
-    if place not in machine.memo:
-        raise ValueError("a pickle recalls what it did not remember")
-    machine.stack.append(machine.memo[place])
+def _get(machine: Machine, index: int) -> None:
+    if index not in machine.memo:
+        raise ValueError("the pickle reads a memo entry that it did not write")
+    machine.stack.append(machine.memo[index])
 
 
 OPCODES: dict[str, Callable[[Machine, Any], None]] = {
@@ -214,7 +214,7 @@ OPCODES: dict[str, Callable[[Machine, Any], None]] = {
     "STACK_GLOBAL": _stack_global,
     "REDUCE": lambda machine, _: machine.reduce(),
     "BUILD": lambda machine, _: machine.build(),
-    "BINPERSID": lambda machine, _: _push(machine, machine.kept_elsewhere(machine.pop())),
-    **dict.fromkeys(("MEMOIZE", "BINPUT", "LONG_BINPUT"), _remember),
-    **dict.fromkeys(("BINGET", "LONG_BINGET"), _recall),
+    "BINPERSID": lambda machine, _: _push(machine, machine.persistent_load(machine.pop())),
+    **dict.fromkeys(("MEMOIZE", "BINPUT", "LONG_BINPUT"), _put),
+    **dict.fromkeys(("BINGET", "LONG_BINGET"), _get),
 }

@@ -78,7 +78,7 @@ class WeightSource(_Frozen):
     @model_validator(mode="after")
     def _one_place(self) -> WeightSource:
         if [self.package, self.repo, self.url].count(None) != 2:
-            raise ValueError("weights are either in a package, in a repo or at a url")
+            raise ValueError("weights need exactly one of package, repo and url")
         return self
 
     @property
@@ -108,7 +108,7 @@ class Segment(_Frozen):
     @model_validator(mode="after")
     def _overlaps_once(self) -> Segment:
         if not self.stride <= self.length <= 2 * self.stride:
-            raise ValueError("a segment may overlap the next one, but not the one after that")
+            raise ValueError("a segment may overlap only the next one; expected stride <= length <= 2 * stride")
         return self
 
     @property
@@ -210,13 +210,13 @@ class CodecSpec(_Frozen):
     @model_validator(mode="after")
     def _blocks(self) -> CodecSpec:
         if self.block_frames % math.lcm(*self.strides) or self.tile_frames % self.block_frames:
-            raise ValueError("block_frames must hold whole tokens of every codebook, and tile_frames whole blocks")
+            raise ValueError("block_frames must be a multiple of every stride, and tile_frames a multiple of block_frames")
         if self.segment and (self.segment.length % self.hop_length or self.tile_frames * self.hop_length != self.segment.length):
-            raise ValueError("a segment holds whole frames, and is what runs at a time")
+            raise ValueError("segment.length must be a multiple of hop_length, and equal to a tile")
         if not set(self.codebook_choices) <= set(range(1, self.num_codebooks + 1)) or (
             self.default_codebooks and self.default_codebooks not in self.usable_codebooks
         ):
-            raise ValueError("codebook_choices are among the codebooks that there are, and the default is one of them")
+            raise ValueError("codebook_choices must be numbers of existing codebooks, and default_codebooks one of them")
         return self
 
     @property
@@ -295,10 +295,10 @@ class CodecSpec(_Frozen):
         """
         usable = self.usable_codebooks
         if bandwidth is not None and num_codebooks is not None:
-            raise InvalidInput(f"bandwidth {bandwidth!r} and num_codebooks {num_codebooks!r}: give one of them")
+            raise InvalidInput(f"bandwidth is {bandwidth!r} and num_codebooks is {num_codebooks!r}; give only one")
         if num_codebooks is not None:
             if isinstance(num_codebooks, bool) or num_codebooks not in usable:
-                raise InvalidInput(f"{self.name} uses {self.codebook_numbers} codebooks, not {num_codebooks!r}")
+                raise InvalidInput(f"num_codebooks is {num_codebooks!r}; {self.name} supports {self.codebook_numbers}")
             return int(num_codebooks)
         if bandwidth is None:
             return self.used_codebooks
@@ -307,7 +307,9 @@ class CodecSpec(_Frozen):
             nearest = min(usable, key=lambda count: abs(bandwidth - self.kbps(count)))
             if abs(bandwidth - self.kbps(nearest)) <= 0.05 * self.kbps(nearest):
                 return nearest
-        raise InvalidInput(f"{self.name} has {_either(f'{b:.4g}' for b in self.bandwidths)} kbps, not {bandwidth!r}")
+        raise InvalidInput(
+            f"bandwidth is {bandwidth!r}; {self.name} supports {_either(f'{b:.4g}' for b in self.bandwidths)} kbps"
+        )
 
 
 def _either(values: Iterable[object]) -> str:

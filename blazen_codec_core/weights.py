@@ -248,7 +248,7 @@ def _from_url(source: WeightSource, options: LoadOptions) -> WeightFile:
     for place in places:
         if place.is_file():
             return WeightFile(place)
-    how = f"To bring it by hand, download {source.place} and pass the file as weights, or put it at {kept}"
+    how = f"To install it by hand, download {source.place} and pass the file as weights, or put it at {kept}"
     if options.offline:
         raise WeightsUnavailable(f"{source.file} is in none of {', '.join(map(str, places))}. {how}")
     try:
@@ -324,6 +324,6 @@ def _download(repo: str, revision: str, file: str, options: LoadOptions) -> Path
         raise WeightsUnavailable(
             f"{file} of {repo} (revision {revision}) is not in the cache {cache} and could not be downloaded: "
             f"{type(error).__name__}: {reason(error).rstrip('.')}. "
-            f"To bring it by hand, put {file} into a folder and pass the folder as weights, "
-            f"or run `hf download {repo}` where there is a network and copy the cache"
+            f"To install it by hand, put {file} into a folder and pass the folder as weights, "
+            f"or run `hf download {repo}` on a machine with a network and copy the cache"
         ) from error

@@ -1,8 +1,9 @@
 """Initialization of codebooks from data.
 
-A quantizer trained from its first step collapses to a handful of entries. Instead the autoencoder is trained alone, and
-each codebook is then fitted to what the ones before it leave over: by k-means; or for a factorized one projections from
-principal components, directions from spherical k-means, magnitudes from the members, and the way back by least squares.
+A quantizer that is trained from the first step collapses to a handful of entries. Instead, the autoencoder is trained alone.
+Each codebook is then fitted to the residual of those before it. A plain codebook is fitted by k-means. A factorized one takes
+its projection from principal components, directions from spherical k-means, magnitudes from the members of each cluster, and
+the output projection from least squares.
 """
 
 from __future__ import annotations
@@ -43,13 +44,13 @@ def fit(quantizer: ResidualVectorQuantizer, latents: Tensor, generator: torch.Ge
 
 
 def fit_plain(book: VectorQuantizer, frames: Tensor, generator: torch.Generator, rounds: int = 25) -> None:
-    """Entries at the means of the vectors nearest to them."""
-    book.codebook.copy_(_drawn(frames, len(book.codebook), generator, distinct=True))
+    """Fit a plain codebook by k-means; empty clusters restart at a random vector."""
+    book.codebook.copy_(_draw(frames, len(book.codebook), generator, distinct=True))
     for _ in range(rounds):
         members = book.nearest(frames)
         counts = torch.bincount(members, minlength=len(book.codebook))
         means = torch.zeros_like(book.codebook).index_add_(0, members, frames) / counts.clamp(min=1)[:, None]
-        restart = _drawn(frames, len(book.codebook), generator)
+        restart = _draw(frames, len(book.codebook), generator)
         book.codebook.copy_(torch.where(counts[:, None] == 0, restart, means))
 
 
@@ -75,8 +76,8 @@ def fit_factorized(book: FactorizedQuantizer, frames: Tensor, generator: torch.G
     book.out_proj.bias.copy_(solution[-1])
 
 
-def _drawn(vectors: Tensor, count: int, generator: torch.Generator, *, distinct: bool = False) -> Tensor:
-    """So many of `vectors`, drawn on the CPU, so that every device draws the same."""
+def _draw(vectors: Tensor, count: int, generator: torch.Generator, *, distinct: bool = False) -> Tensor:
+    """Draw `count` of `vectors` on the CPU, so that the result does not depend on the device."""
     if distinct:
         chosen = torch.randperm(len(vectors), generator=generator, device="cpu")[:count]
     else:
@@ -87,12 +88,12 @@ def _drawn(vectors: Tensor, count: int, generator: torch.Generator, *, distinct:
 def spherical_k_means(points: Tensor, count: int, generator: torch.Generator, rounds: int = 25) -> Tensor:
     """Assign each of `points` `(n, width)` to one of `count` directions; empty clusters restart at a random point."""
     directions = F.normalize(points, dim=1)
-    centres = _drawn(directions, count, generator, distinct=True)
+    centres = _draw(directions, count, generator, distinct=True)
     for _ in range(rounds):
         members = (directions @ centres.t()).argmax(1)
         sums = torch.zeros_like(centres).index_add_(0, members, points)
         empty = torch.bincount(members, minlength=count) == 0
-        restart = _drawn(directions, count, generator)
+        restart = _draw(directions, count, generator)
         centres = torch.where(empty[:, None], restart, F.normalize(sums, dim=1))
     return (directions @ centres.t()).argmax(1)
 
@@ -101,8 +102,8 @@ def spherical_k_means(points: Tensor, count: int, generator: torch.Generator, ro
 def split(quantizer: ResidualVectorQuantizer, latents: Tensor, generator: torch.Generator, apart: float = 0.1) -> list[int]:
     """Move unused entries beside frequently used ones; return the number of moved entries per codebook.
 
-    It changes next to nothing of what the codebooks say, so that it can be done late in a training, where a vector of the data
-    would no longer find a place of its own (the LBG algorithm's way: Linde, Buzo & Gray 1980, "An Algorithm for Vector Quantizer
+    The quantized signal hardly changes. Late in a training, this works better than moving entries onto vectors of the data,
+    which then stay unused. Source: splitting in the LBG algorithm (Linde, Buzo & Gray 1980, "An Algorithm for Vector Quantizer
     Design").
     """
     residual, moved = latents.clone(), []
@@ -129,21 +130,21 @@ class Usage:
         self.shares = codebook.new_ones(len(quantizer), len(codebook)).detach()
 
     def update(self, indices: list[Tensor]) -> None:
-        """A share of 1 means chosen as often as the average entry."""
+        """Add the indices of a batch. A share of 1 means average use."""
         for share, index in zip(self.shares, indices, strict=True):
             counts = torch.bincount(index.flatten(), minlength=len(share)).float()
             share.mul_(self.decay).add_(counts * (len(share) / index.numel()), alpha=1 - self.decay)
 
     @torch.no_grad()
     def revive(self, quantizer: ResidualVectorQuantizer, z: Tensor, generator: torch.Generator, below: float) -> int:
-        """Moves the entries whose share fell below `below` onto vectors of the batch `z`; how many were moved."""
+        """Move entries with a share less than `below` onto vectors of the batch `z`; return the number of moved entries."""
         residual, moved = z.detach().clone(), 0
         for share, book in zip(self.shares, quantizer, strict=True):
             projected = book.project(residual)
             residual -= book.decode(book.nearest(projected))
             dead = (share < below).nonzero().flatten()[: projected.shape[0] * projected.shape[1] // 4]
             pool = projected.flatten(0, 1)
-            book.codebook[dead] = _drawn(pool, len(dead), generator)
+            book.codebook[dead] = _draw(pool, len(dead), generator)
             share[dead] = 1.0
             moved += len(dead)
         return moved

@@ -1,7 +1,7 @@
 """Discriminator for the last stage of training.
 
 Source: the multi-scale STFT discriminator and the balancing of gradients of Défossez et al. 2022, "High Fidelity Neural Audio
-Compression", with fewer channels; the hinge loss and the matching of features as there.
+Compression", with fewer channels; the hinge loss and feature matching are the same.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 WINDOWS = (2048, 1024, 512)
-"""In samples."""
+"""Window lengths in samples."""
 CHANNELS = 12
 DILATIONS = (1, 2, 4)
-"""In frames, of the layers after the first."""
+"""Dilations in frames of the layers after the first."""
 COMPRESSED = 0.3
-"""To what power magnitudes are taken, so that what is faint counts too."""
+"""Exponent of magnitudes, which emphasizes faint components."""
 
 
 class DiscriminatorOutput(NamedTuple):
     score: Tensor
-    """`(batch, 1, frames, bands)`, above 0 for real."""
+    """Score `(batch, 1, frames, bands)`; positive for real audio."""
     features: list[Tensor]
-    """Of the layers before it."""
+    """Outputs of the layers before the score."""
 
 
 class STFTDiscriminator(nn.Module):
-    """Convolutions over a complex spectrogram, of one window length."""
+    """Convolutional discriminator of a complex spectrogram with one window length."""
 
     def __init__(self, window: int) -> None:
         super().__init__()
@@ -87,11 +87,11 @@ class Discriminator(nn.Module):
 
 
 class AdversarialLoss:
-    """A discriminator in training, and what it asks of a codec.
+    """A discriminator with its optimizer, and the loss that it adds to a codec's.
 
     Args:
-        taken, apart: How long the gradients of being told from real and of unlike features are, as shares of that of the
-            other losses.
+        taken: Norm of the gradient of the adversarial loss, relative to that of the other losses.
+        apart: Norm of the gradient of the feature-matching loss, relative to that of the other losses.
     """
 
     def __init__(self, seed: int, device: torch.device, *, taken: float = 0.2, apart: float = 0.6, rate: float = 1e-3) -> None:
@@ -102,7 +102,7 @@ class AdversarialLoss:
         self._optimizer = torch.optim.AdamW(self.discriminator.parameters(), rate, betas=(0.5, 0.9))
 
     def step(self, made: Tensor, wanted: Tensor) -> Tensor:
-        """Takes a step of its own; its loss."""
+        """Train the discriminator for one step; return its loss."""
         loss = self.discriminator.loss(made, wanted)
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -110,10 +110,10 @@ class AdversarialLoss:
         return loss
 
     def add(self, loss: Tensor, made: Tensor, wanted: Tensor, say: float = 1.0) -> Tensor:
-        """A loss with the gradients of `loss`, one of `made`, and of what the judges say of `made`, in balance.
+        """Return a loss whose gradient balances `loss`, a function of `made`, with the discriminator's losses of `made`.
 
         Args:
-            say: What both shares are multiplied by.
+            say: Factor of both relative norms.
         """
         (total,) = torch.autograd.grad(loss, made)
         length = total.norm()
@@ -133,6 +133,6 @@ class AdversarialLoss:
 def _conv(
     channels_in: int, channels: int, kernel: tuple[int, int], stride: tuple[int, int] = (1, 1), dilation: tuple[int, int] = (1, 1)
 ) -> nn.Conv2d:
-    """Over frames and bands, of the same length where it does not stride."""
+    """Build a convolution over frames and bands; the padding keeps the length if the stride is 1."""
     padding = tuple((k - 1) * d // 2 for k, d in zip(kernel, dilation, strict=True))
     return weight_norm(nn.Conv2d(channels_in, channels, kernel, stride, padding, dilation))

@@ -27,7 +27,7 @@ class SpectralLoss(torch.nn.Module):
             self.register_buffer(f"hann{window}", torch.hann_window(window))
 
     def forward(self, made: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-        """Audio `(batch, samples)` twice; the log-mel and the convergence term."""
+        """Return the log-mel and the convergence term for two signals `(batch, samples)`."""
         log_mel, convergence = made.new_zeros(()), made.new_zeros(())
         for window, _ in SCALES:
             both = torch.cat([made, wanted])
@@ -45,7 +45,7 @@ class SpectralLoss(torch.nn.Module):
 
 
 def waveform_loss(made: Tensor, wanted: Tensor) -> Tensor:
-    """The error's share of the signal's energy, at most about 1 for a silent output."""
+    """Return the energy of the error relative to the signal's; about 1 for a silent output."""
     error = (made - wanted).square().mean(1)
     return (error / (wanted.square().mean(1) + 1e-4)).sqrt().mean()
 
@@ -53,13 +53,13 @@ def waveform_loss(made: Tensor, wanted: Tensor) -> Tensor:
 class EnvelopeLoss(torch.nn.Module):
     """Shortfall of short-time objective intelligibility: one minus the correlation of third-octave band envelopes over the cut.
 
-    Taal et al. 2011, "An Algorithm for Intelligibility Prediction of Time-Frequency Weighted Noisy Speech"; here of signals as
-    they are, at their own rate.
+    Taal et al. 2011, "An Algorithm for Intelligibility Prediction of Time-Frequency Weighted Noisy Speech"; without resampling
+    the signals.
     """
 
     BANDS, LOWEST, WINDOW_MS, BINS = 15, 150.0, 25.6, 1024
     FAINTEST = 1e-2
-    """Frames and bands of less than this share of the loudest are let off (the paper leaves out frames 40 dB below)."""
+    """Threshold relative to the loudest value, below which frames and bands are ignored. The paper ignores frames 40 dB below."""
 
     def __init__(self, sample_rate: int) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class EnvelopeLoss(torch.nn.Module):
         self.register_buffer("hann", torch.hann_window(self.window))
 
     def forward(self, made: Tensor, wanted: Tensor) -> Tensor:
-        """Audio `(batch, samples)` twice; 0 for the same up to a gain a band, 1 for nothing in common."""
+        """Return the loss of two signals `(batch, samples)`: 0 if equal up to a gain per band, 1 if uncorrelated."""
         spectrum = torch.stft(
             torch.cat([made, wanted]), self.BINS, self.window // 2, self.window, self.get_buffer("hann"),
             center=False, return_complex=True,

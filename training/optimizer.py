@@ -1,7 +1,7 @@
 """Muon for the matrices inside the network, AdamW for the rest.
 
 Source: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks"; Liu et al. 2025, "Muon is Scalable for LLM
-Training" for steps of the size of AdamW's.
+Training", for updates that match AdamW's in size.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ from torch import Tensor, nn
 from blazen_codec_core.nn import CodecNetwork
 
 SMALL = 8
-"""A weight with fewer rows or columns is no matrix to speak of."""
+"""Smallest number of rows and columns of a weight that Muon trains."""
 LARGER = 2.0
-"""How much larger Muon's steps may be than AdamW's."""
+"""Learning rate of Muon relative to AdamW's."""
 
 
 class Optimizer:
-    """Both, as one.
+    """Muon and AdamW behind one interface.
 
     Args:
-        network: Its convolutions' weights `(kernel, in, out)` are matrices from whole windows to channels out.
+        network: Network; weights of convolutions `(kernel, in, out)` count as matrices `(kernel * in, out)`.
+        most: Largest norm of the gradient.
     """
 
     def __init__(self, network: CodecNetwork, *, most: float = 3.0) -> None:
@@ -37,7 +38,7 @@ class Optimizer:
         self._muon = torch.optim.Muon(self._views, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
 
     def step(self, loss: Tensor, rate: float) -> None:
-        """Down the gradient of `loss`, by steps of about `rate` a weight, or twice that."""
+        """Minimize `loss` by one step, with the learning rate `rate` for AdamW and twice that for Muon."""
         for optimizer, share in ((self._adamw, 1.0), (self._muon, LARGER)):
             for group in optimizer.param_groups:
                 group["lr"] = rate * share

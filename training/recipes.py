@@ -1,4 +1,4 @@
-"""Recipes of the models that are trained, out of the plugins' own networks."""
+"""Recipes of the trained models, which use the plugins' networks."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ DAC_SPEC = next(spec for spec in DAC_SPECS if spec.architecture == DAC_TINY)
 
 @dataclass(frozen=True)
 class Recipe:
-    """A model and what is its own in training.
+    """A model and its training settings.
 
     Attributes:
-        network: Makes it, without weights.
-        published: Its weights under the names that its authors' package knows, each whole,
-        ours: and back: the network, the weights, and where they are from.
-        choices: How many codebooks a signal may use; one of them is drawn for some (quantizer dropout).
-        samples: Of a cut, whole groups of frames.
+        network: Creates the network without weights.
+        published: Converts a network's weights to the names of its authors' package, without weight norm.
+        ours: Converts such weights back, given the network, the weights, and their origin for messages.
+        choices: Numbers of codebooks that a signal may use, for quantizer dropout.
+        samples: Samples per cut, a multiple of the padding unit.
     """
 
     network: Callable[[], CodecNetwork]

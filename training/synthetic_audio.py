@@ -1,4 +1,4 @@
-"""The sound that the embedded models are trained on, made here from a seed.
+"""Synthetic training audio of the embedded models, generated from a seed.
 
 Speech comes from espeak-ng in many voices, languages, rates and pitches; music and noise are synthesised.
 Every clip then passes through a random room, equaliser, background, level and clipping, so that a model
@@ -7,8 +7,8 @@ trained on it also meets recordings that are not clean synthesis.
     python -m training.synthetic_audio --minutes 60 --seed 0 --out corpus.npy
     python -m training.synthetic_audio --held-out 24 --out held_out/
 
-The second writes sentences in voices that no model hears in training, as WAV files to measure models on; with `--clips 150
---seed 12345`, clips of a corpus of another seed.
+The second command writes WAV files for evaluation: sentences in voices that are not used for training. `--clips 150 --seed 12345`
+writes clips of a corpus of another seed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def espeak(text: str, voice: str, *, speed: int, pitch: int, word_gap: int = 0) 
 
 
 def speech(rng: np.random.Generator) -> Signal:
-    """One to three sentences and a spoken number, in a random voice and language."""
+    """Synthesize one to three sentences and a spoken number, in a random voice and language."""
     language = str(rng.choice(list(SENTENCES)))
     if rng.random() < 0.35:
         language = "en-us"
@@ -51,7 +51,7 @@ def speech(rng: np.random.Generator) -> Signal:
     lines.append(f"{rng.integers(1, 10_000)}, {rng.integers(1, 100)}.")
     rng.shuffle(lines)
     text = " ".join(lines)
-    if rng.random() < 0.4:  # sounds that follow each other in no sentence
+    if rng.random() < 0.4:  # a sequence of words that is no sentence
         words = text.split()
         rng.shuffle(words)
         text = " ".join(words)
@@ -65,7 +65,7 @@ def speech(rng: np.random.Generator) -> Signal:
 
 
 def held_out_speech(index: int) -> Signal:
-    """Sentences and voices that :func:`speech` never uses; the same for the same index."""
+    """Synthesize a sentence in a voice, neither of which `speech` uses; determined by the index."""
     rng = np.random.default_rng((977, index))
     sentence = HELD_OUT_SENTENCES[index % len(HELD_OUT_SENTENCES)]
     voice = f"en-gb+{HELD_OUT_VOICES[index % len(HELD_OUT_VOICES)]}"
@@ -73,7 +73,7 @@ def held_out_speech(index: int) -> Signal:
 
 
 VOWEL_FORMANTS = ((200, 1000), (600, 2800), (1800, 3600), (3000, 4800), (4000, 6500))
-"""What the resonances of a throat range over, in Hz."""
+"""Ranges of the resonances of a vocal tract in Hz."""
 
 
 def babble(rng: np.random.Generator, seconds: float = 5.0) -> Signal:
@@ -116,7 +116,7 @@ def babble(rng: np.random.Generator, seconds: float = 5.0) -> Signal:
 
 
 def formants(rng: np.random.Generator, source: Signal, throat: float, sharpness: float) -> Signal:
-    """A source through a cascade of resonances, which glide from one place to another over its length."""
+    """Filter a source by a cascade of resonances that glide over its length."""
     steps = 4
     ends = np.array([[rng.uniform(low, high) * throat for low, high in VOWEL_FORMANTS] for _ in range(2)])
     made = []
@@ -132,7 +132,7 @@ def formants(rng: np.random.Generator, source: Signal, throat: float, sharpness:
 
 
 def tone(rng: np.random.Generator, seconds: float, pitch: float) -> Signal:
-    """A note: harmonics with a random spectral slope, vibrato, and attack and decay."""
+    """Synthesize a note: harmonics with a random spectral slope, vibrato, attack and decay."""
     n = int(seconds * SAMPLE_RATE)
     t = np.arange(n) / SAMPLE_RATE
     vibrato = 1 + rng.uniform(0, 0.01) * np.sin(2 * np.pi * rng.uniform(4, 7) * t)
@@ -149,7 +149,7 @@ def tone(rng: np.random.Generator, seconds: float, pitch: float) -> Signal:
 
 
 def music(rng: np.random.Generator, seconds: float = 6.0) -> Signal:
-    """Melodies, chords and percussion over a random scale."""
+    """Synthesize melodies, chords and percussion over a random scale."""
     out = np.zeros(int(seconds * SAMPLE_RATE), np.float32)
     scale = rng.uniform(80, 400) * 2 ** (np.array([0, 2, 3, 5, 7, 8, 10, 12, 14, 15]) / 12)
     at = 0.0
@@ -175,7 +175,7 @@ def drum(rng: np.random.Generator) -> Signal:
 
 
 def coloured_noise(rng: np.random.Generator, n: int, slope: float) -> Signal:
-    """Noise with power falling as f**-slope, of unit RMS."""
+    """Generate noise of unit RMS, whose power falls as f**-slope."""
     spectrum = rng.standard_normal(n // 2 + 1) + 1j * rng.standard_normal(n // 2 + 1)
     spectrum /= np.maximum(np.arange(n // 2 + 1), 1.0) ** (slope / 2)
     noise = np.fft.irfft(spectrum, n)
@@ -183,7 +183,7 @@ def coloured_noise(rng: np.random.Generator, n: int, slope: float) -> Signal:
 
 
 def noise(rng: np.random.Generator, seconds: float = 3.0) -> Signal:
-    """Coloured noise with a slowly moving band and envelope: breath, wind, hiss, applause."""
+    """Generate coloured noise with a slowly moving band and envelope: breath, wind, hiss, applause."""
     n = int(seconds * SAMPLE_RATE)
     low = rng.uniform(60, 3000)
     band = butter(2, [low, min(low * rng.uniform(2, 12), 11_000)], "bandpass", fs=SAMPLE_RATE, output="sos")
@@ -202,7 +202,7 @@ def level(pcm: Signal, rms: float) -> Signal:
 
 
 def room(rng: np.random.Generator, pcm: Signal) -> Signal:
-    """A direct path and a decaying tail of coloured noise."""
+    """Generate a room response: a direct path and a decaying tail of coloured noise."""
     n = int(rng.uniform(0.05, 0.5) * SAMPLE_RATE)
     tail = coloured_noise(rng, n, rng.uniform(0, 1)) * np.exp(-np.arange(n) / n * rng.uniform(4, 9))
     tail[: int(rng.uniform(0.001, 0.02) * SAMPLE_RATE)] = 0
@@ -211,7 +211,7 @@ def room(rng: np.random.Generator, pcm: Signal) -> Signal:
 
 
 def equalise(rng: np.random.Generator, pcm: Signal) -> Signal:
-    """A smooth random response of up to 12 dB either way, sometimes with the band of a telephone or old tape."""
+    """Apply a smooth random response within ±12 dB, sometimes band-limited like a telephone or an old tape."""
     knots = np.geomspace(60, 12_000, 8)
     gains = rng.uniform(-12, 12) * np.linspace(-0.5, 0.5, 8) + rng.normal(0, 4, 8)
     if rng.random() < 0.3:
@@ -225,7 +225,7 @@ def equalise(rng: np.random.Generator, pcm: Signal) -> Signal:
 
 
 def treat(rng: np.random.Generator, pcm: Signal) -> Signal:
-    """Treat a sound as if between source and file: room, equaliser, noise, level and clipping, at random."""
+    """Apply random effects of a recording chain: room, equaliser, noise, level and clipping."""
     if rng.random() < 0.5:
         pcm = room(rng, pcm)
     if rng.random() < 0.7:
@@ -240,7 +240,7 @@ def treat(rng: np.random.Generator, pcm: Signal) -> Signal:
 
 
 def clip(seed: int, index: int) -> Signal:
-    """Clip number `index` of the corpus of `seed`: mostly speech, some music, noise and mixtures."""
+    """Generate clip number `index` of the corpus of `seed`: mostly speech, some music, noise and mixtures."""
     rng = np.random.default_rng((seed, index))
     kind = rng.random()
     if kind < 0.6:
@@ -264,7 +264,7 @@ def _clip_int16(job: tuple[int, int]) -> NDArray[np.int16]:
 
 
 def corpus(seed: int, minutes: float, path: Path) -> NDArray[np.int16]:
-    """All clips on end, int16 (samples,) at 24 kHz; made once, then read from `path`."""
+    """Return all clips concatenated, int16 `(samples,)` at 24 kHz; generated once, then read from `path`."""
     if not path.exists():
         wanted, parts, have, index = int(minutes * 60 * SAMPLE_RATE), [], 0, 0
         with ProcessPoolExecutor() as pool:
@@ -283,8 +283,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--held-out", type=int, metavar="COUNT", help="write so many recordings of held-out speech")
-    parser.add_argument("--clips", type=int, metavar="COUNT", help="write so many clips")
+    parser.add_argument("--held-out", type=int, metavar="COUNT", help="write COUNT recordings of held-out speech")
+    parser.add_argument("--clips", type=int, metavar="COUNT", help="write COUNT clips")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     if options.held_out or options.clips:

@@ -2,16 +2,16 @@
 
     python -m training.train dac_tiny --work runs/dac_tiny
 
-Stages: the autoencoder alone; codebooks fitted to its latents; both together. Every 250 steps the state is written to
-`checkpoint.pt` in the folder of the run, and a new start goes on from there; a step's data and noise depend on the seed and
-its number only. `log.jsonl` has the losses and the intelligibility of held-out speech. The last step writes
-`model.safetensors`, float16, under the names that the authors' package knows.
+Stages: the autoencoder alone, codebooks fitted to its latents, and both together. Every 250 steps the state is written to
+`checkpoint.pt` in the folder of the run, from which a restarted run resumes. The data and noise of a step depend only on the seed
+and the step's number. `log.jsonl` has the losses and the intelligibility of held-out speech. The last step writes
+`model.safetensors` in float16, with the names of the authors' package.
 
     python -m training.train dac_tiny --work runs/more --weights plugins/dac/blazen_codec_dac/tiny.safetensors
 
-goes on from a trained model instead: without the first stages, and with a plan of its own. Entries of the codebooks that were
-not used are split off those that are used most. `--adversarial N` has a discriminator judge the last N steps. `--device cuda`
-trains on a GPU; what is drawn at random is drawn on the CPU, the same for both, but for the noise inside decoders.
+continues from a trained model, without the first stages and with another schedule. Unused entries of codebooks are split off
+frequently used ones. `--adversarial N` adds a discriminator for the last N steps. `--device cuda` trains on a GPU. Random numbers
+are drawn on the CPU and do not depend on the device, except for the noise inside decoders.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from .recipes import RECIPES, Recipe
 
 CHECKPOINT_EVERY, MEASURE_EVERY = 250, 1000
 HEARD_AFTER = 500
-"""Steps until a discriminator, which begins knowing nothing, has its full say."""
+"""Steps over which the weight of the untrained discriminator rises to its full value."""
 SAMPLE_RATE = synthetic_audio.SAMPLE_RATE
 
 
@@ -58,19 +58,19 @@ class Plan:
     alone: int = 3_000
     """Steps without the quantizer."""
     fit_batches: int = 120
-    """Batches whose latents the codebooks are fitted to."""
+    """Number of batches whose latents the codebooks are fitted to."""
     steps: int = 12_000
     rate: float = 1.5e-3
     flat: float = 0.3
-    """Share of the steps before the learning rate begins to fall."""
+    """Fraction of the steps before the learning rate starts to fall."""
     dropout: float = 0.25
-    """Share of the signals that use only some of the codebooks, where the model has a choice."""
+    """Fraction of the signals that use only some of the codebooks, for models with a choice."""
     revive_every: int = 50
     revive_until: float = 0.75
-    """Share of the steps after which entries are no longer moved."""
+    """Fraction of the steps after which entries are no longer moved."""
     average: float = 0.999
     adversarial: int = 0
-    """Steps at the end in which a discriminator takes part."""
+    """Number of steps at the end with a discriminator."""
     weights: dict[str, float] = field(
         default_factory=lambda: {
             "log_mel": 4.0,
@@ -92,7 +92,7 @@ class Plan:
 
 @dataclass
 class Batches:
-    """Random cuts of the corpus; the batch of a step depends on the seed and the step alone."""
+    """Random cuts of the corpus; the batch of a step depends only on the seed and the step."""
 
     pcm: NDArray[np.int16]
     plan: Plan
@@ -100,7 +100,7 @@ class Batches:
     device: torch.device | str = "cpu"
 
     def __call__(self, step: int) -> Tensor:
-        """`(batch, samples, 1)`."""
+        """Return the audio of a step, `(batch, samples, 1)`."""
         rng = np.random.default_rng((self.plan.seed, 1, step))
         starts = rng.integers(0, len(self.pcm) - self.recipe.samples, self.plan.batch)
         cuts = np.stack([self.pcm[s : s + self.recipe.samples] for s in starts]).astype(np.float32) / 32767
@@ -108,7 +108,7 @@ class Batches:
         return torch.from_numpy(np.clip(cuts * gains, -1, 1).astype(np.float32))[..., None].to(self.device)
 
     def books(self, step: int) -> Tensor:
-        """`(batch,)`, how many codebooks each signal of a step uses."""
+        """Return the number of codebooks of each signal of a step, `(batch,)`."""
         rng = np.random.default_rng((self.plan.seed, 2, step))
         drawn = rng.choice(self.recipe.choices, self.plan.batch)
         books = np.where(rng.random(self.plan.batch) < self.plan.dropout, drawn, self.recipe.choices[-1])
@@ -116,7 +116,7 @@ class Batches:
 
 
 class Forward(nn.Module):
-    """A pass through the network as training sees it: whole signals, fresh noise in decoders that have some."""
+    """Forward pass for training: whole signals, and new noise in decoders that have noise."""
 
     def __init__(self, network: CodecNetwork, quantize: bool) -> None:
         super().__init__()
@@ -182,7 +182,7 @@ class Run:
         os.replace(temporary, self.checkpoint)
 
     def train(self, until: int | None = None) -> None:
-        """Trains to the end and exports, or to step `until` and saves."""
+        """Train to the end and export, or to step `until` and save."""
         forward = self.forward_pass()
         started, end = time.time(), self.plan.steps if until is None else until
         columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[state]}"), TimeRemainingColumn())
@@ -227,10 +227,10 @@ class Run:
         }
         of_codes = {"commitment": commitment, "codebook": codebook}
         loss, terms = self._weighted(of_audio), of_audio | of_codes
-        judged = self.step - (self.plan.steps - self.plan.adversarial)
-        if judged >= 0:
+        adversarial_step = self.step - (self.plan.steps - self.plan.adversarial)
+        if adversarial_step >= 0:
             terms["adversary"] = self.adversary.step(y, x)
-            loss = self.adversary.add(loss, y, x, say=min(1.0, judged / HEARD_AFTER))
+            loss = self.adversary.add(loss, y, x, say=min(1.0, adversarial_step / HEARD_AFTER))
         loss = loss + self._weighted(of_codes)
         self.optimizer.step(loss, self.plan.learning_rate(self.step))
         if indices:
@@ -255,7 +255,7 @@ class Run:
 
     @torch.no_grad()
     def split_codebooks(self) -> None:
-        """Gives the unused entries of a model that is gone on from something to do."""
+        """Split frequently used entries of a trained model, to replace unused ones."""
         generator = torch.Generator().manual_seed(self.plan.seed)
         self.log({"entries split": codebook_init.split(self.network.quantizer, self.latents(self.plan.fit_batches), generator)})
 
@@ -300,16 +300,18 @@ class Run:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", choices=sorted(RECIPES))
-    parser.add_argument("--work", type=Path, required=True, help="the folder of the run")
+    parser.add_argument("--work", type=Path, required=True, help="folder of the run")
     parser.add_argument("--steps", type=int, default=Plan.steps)
-    parser.add_argument("--alone", type=int, default=None, help=f"steps without the quantizer, {Plan.alone} by default")
-    parser.add_argument("--rate", type=float, default=Plan.rate, help="the highest learning rate")
-    parser.add_argument("--weights", type=Path, help="a trained model to go on from")
+    parser.add_argument(
+        "--alone", type=int, default=None, help=f"steps without the quantizer (default: {Plan.alone}, 0 with --weights)"
+    )
+    parser.add_argument("--rate", type=float, default=Plan.rate, help="peak learning rate")
+    parser.add_argument("--weights", type=Path, help="trained model to continue from")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--adversarial", type=int, default=Plan.adversarial, help="steps at the end with a discriminator")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, mps: as torch names it")
+    parser.add_argument("--device", default="cpu", help="PyTorch device, such as cpu, cuda or mps")
     parser.add_argument("--threads", type=int, default=None)
-    parser.add_argument("--no-compile", action="store_true", help="run without torch.compile, which is slower")
+    parser.add_argument("--no-compile", action="store_true", help="run without torch.compile (slower)")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)

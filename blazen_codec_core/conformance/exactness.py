@@ -27,24 +27,24 @@ def needs_streams(codec: DynCodecProvider, *directions: Direction) -> None:
     """Skip a contract if the codec does not stream in these directions."""
     for direction in directions:
         if direction not in codec.spec.capabilities.streams:
-            pytest.skip(f"not claimed: it does not {direction} in pieces")
+            pytest.skip(f"not claimed: it does not {direction} in chunks")
 
 
-def encoded(codec: DynCodecProvider, pcm: Pcm, cuts: Iterable[slice], **options: int) -> list[CodecTokens]:
-    """Encode audio with a session, and return the tokens of each piece."""
+def encode_chunks(codec: DynCodecProvider, pcm: Pcm, cuts: Iterable[slice], **options: int) -> list[CodecTokens]:
+    """Encode audio with a session, and return the tokens of each chunk."""
     session = codec.encoder_session(pcm.shape[0], **options)
     return [*(session.push(pcm[:, cut]) for cut in cuts), session.finish()]
 
 
-def played(codec: DynCodecProvider, parts: Iterable[CodecTokens], **options: int) -> Pcm:
-    """Decode pieces of tokens with a session, and return the audio."""
+def decode_chunks(codec: DynCodecProvider, parts: Iterable[CodecTokens], **options: int) -> Pcm:
+    """Decode chunks of tokens with a session, and return the audio."""
     session = codec.decoder_session(**options)
     return np.concatenate([*(session.push(part) for part in parts), session.finish()], axis=1)
 
 
 @contextmanager
-def running_together(codec: DynCodecProvider, streams: int) -> Iterator[None]:
-    """Have so many signals of a batch run side by side, wherever the codec runs."""
+def streams_per_batch(codec: DynCodecProvider, streams: int) -> Iterator[None]:
+    """Run `streams` signals of a batch side by side, on any device."""
     before = codec.backend.streams_per_batch
     codec.backend.streams_per_batch = streams
     try:
@@ -55,7 +55,7 @@ def running_together(codec: DynCodecProvider, streams: int) -> Iterator[None]:
 
 class Exact:
     side_by_side: ClassVar[tuple[int, ...]] = (5, 32)
-    """Number of signals of a batch that are made to run together, as `CodecBackend.streams_per_batch`."""
+    """Values of `CodecBackend.streams_per_batch` to test: numbers of signals that run side by side."""
 
     def differing_frames(self, codec: DynCodecProvider, pcm: Pcm, a: CodecTokens, b: CodecTokens) -> int:
         """Return the number of frames that differ.
@@ -63,8 +63,8 @@ class Exact:
         A plugin's tests may override this and fail if a difference is not a tie broken by float32 rounding.
         """
         assert [code.shape for code in a.codes] == [code.shape for code in b.codes]
-        each = [np.repeat(x != y, s, axis=1) for x, y, s in zip(a.codes, b.codes, a.strides, strict=True)]
-        return int(np.logical_or.reduce(each).sum())
+        differs = [np.repeat(x != y, s, axis=1) for x, y, s in zip(a.codes, b.codes, a.strides, strict=True)]
+        return int(np.logical_or.reduce(differs).sum())
 
     def check_ties(self, codec: DynCodecProvider, pcm: Pcm, a: CodecTokens, b: CodecTokens) -> None:
         """Assert that tokens are equal except for a few ties."""
@@ -72,47 +72,49 @@ class Exact:
         assert differing <= max(a.strides[0], a.frames // 500), f"{differing} of {a.frames} frames differ"
 
     def test_encoding_in_pieces(self, codec: DynCodecProvider, whole: Whole) -> None:
-        """Chunk-exact: audio in pieces of any sizes gives the tokens of the whole."""
+        """Chunk-exact: encoding in chunks of any size gives the tokens of the whole signal."""
         needs_streams(codec, "encode")
         for chunk in CHUNKS:
-            parts = encoded(codec, whole.pcm, pieces(whole.pcm.shape[1], chunk))
-            assert CodecTokens.concat(parts) == whole.tokens, f"pieces of {chunk} samples"
+            parts = encode_chunks(codec, whole.pcm, pieces(whole.pcm.shape[1], chunk))
+            assert CodecTokens.concat(parts) == whole.tokens, f"chunks of {chunk} samples"
 
     def test_encoding_in_the_smallest_pieces(self, codec: DynCodecProvider, subject: Subject) -> None:
-        """Chunk-exact: so does audio sample by sample."""
+        """Chunk-exact: encoding sample by sample gives the tokens of the whole signal."""
         needs_streams(codec, "encode")
         pcm = subject.recording(0.4)
         tokens = codec.encode(pcm, codec.sample_rate)
         for chunk in (1, 7):
-            assert CodecTokens.concat(encoded(codec, pcm, pieces(pcm.shape[1], chunk))) == tokens, f"pieces of {chunk} samples"
+            assert CodecTokens.concat(encode_chunks(codec, pcm, pieces(pcm.shape[1], chunk))) == tokens, (
+                f"chunks of {chunk} samples"
+            )
 
     def test_decoding_in_pieces(self, codec: DynCodecProvider, subject: Subject, whole: Whole) -> None:
-        """Chunk-exact: tokens in pieces of any sizes give the audio of the whole, to the bit."""
+        """Chunk-exact: decoding in chunks of any size gives the audio of the whole signal, bit-exactly."""
         needs_streams(codec, "decode")
         for frames in (subject.unit, 3 * subject.unit, 1000 * subject.unit):
-            assert np.array_equal(played(codec, whole.tokens.parts(frames)), whole.audio), f"pieces of {frames} frames"
+            assert np.array_equal(decode_chunks(codec, whole.tokens.parts(frames)), whole.audio), f"chunks of {frames} frames"
 
     def test_playing_what_a_session_gives(self, codec: DynCodecProvider, whole: Whole) -> None:
-        """Chunk-exact: what an encoder session gives can be played as it comes."""
+        """Chunk-exact: a decoder session accepts the chunks of an encoder session."""
         needs_streams(codec, "encode", "decode")
-        parts = encoded(codec, whole.pcm, pieces(whole.pcm.shape[1], [1, 7, 480, 12_345]))
-        assert np.array_equal(played(codec, parts), whole.audio)
+        parts = encode_chunks(codec, whole.pcm, pieces(whole.pcm.shape[1], [1, 7, 480, 12_345]))
+        assert np.array_equal(decode_chunks(codec, parts), whole.audio)
 
     def test_other_tiles(self, codec: DynCodecProvider, subject: Subject, whole: Whole) -> None:
-        """Chunk-exact: sessions of less latency give the same tokens but for ties, and the same audio but for rounding."""
+        """Chunk-exact: shorter tiles give the same tokens except for ties, and the same audio except for rounding."""
         if codec.spec.segment:
-            pytest.skip("not claimed: it runs in segments, which have one length")
+            pytest.skip("not claimed: its segments have a fixed length")
         if not codec.spec.capabilities.streams:
             pytest.skip("not claimed: it has no sessions")
         for tile in {codec.spec.block_frames, min(codec.spec.block_frames * 3, codec.spec.tile_frames)}:
             if "encode" in codec.spec.capabilities.streams:
-                tokens = CodecTokens.concat(encoded(codec, whole.pcm, [slice(None)], tile_frames=tile))
+                tokens = CodecTokens.concat(encode_chunks(codec, whole.pcm, [slice(None)], tile_frames=tile))
                 self.check_ties(codec, whole.pcm, tokens, whole.tokens)
             if "decode" in codec.spec.capabilities.streams:
-                assert np.abs(played(codec, [whole.tokens], tile_frames=tile) - whole.audio).max() < subject.rounding
+                assert np.abs(decode_chunks(codec, [whole.tokens], tile_frames=tile) - whole.audio).max() < subject.rounding
 
     def test_latency(self, codec: DynCodecProvider, subject: Subject) -> None:
-        """Chunk-exact: the first tokens come when `first_samples` are in, and none is later than `latency_samples`."""
+        """Chunk-exact: the first tokens need `first_samples`, and the latency is at most `latency_samples`."""
         needs_streams(codec, "encode")
         spec = codec.spec
         session = codec.encoder_session(tile_frames=None if spec.segment else spec.block_frames)
@@ -127,36 +129,36 @@ class Exact:
         assert session.latency_samples - step < worst <= session.latency_samples
 
     def test_batches(self, codec: DynCodecProvider, subject: Subject, apart: list[Whole]) -> None:
-        """Batch-exact: items of any lengths together give what each gives alone."""
+        """Batch-exact: items of different lengths give the results of each item alone."""
         if codec.max_batch_size == 1 or not codec.spec.capabilities.batches:
-            assert codec.encode_batch([own.pcm for own in apart], codec.sample_rate) == [own.tokens for own in apart]
-            for own, made in zip(apart, codec.decode_batch([own.tokens for own in apart]), strict=True):
-                assert np.array_equal(made, own.audio)
+            assert codec.encode_batch([item.pcm for item in apart], codec.sample_rate) == [item.tokens for item in apart]
+            for item, pcm in zip(apart, codec.decode_batch([item.tokens for item in apart]), strict=True):
+                assert np.array_equal(pcm, item.audio)
         else:
-            self.check_together(codec, subject, apart)
+            self.check_batch(codec, subject, apart)
         assert codec.encode_batch([], codec.sample_rate) == codec.decode_batch([]) == []
 
     def test_side_by_side(self, codec: DynCodecProvider, subject: Subject, apart: list[Whole]) -> None:
-        """Batch-exact: so they do where they run side by side, as on a GPU, but for ties and rounding."""
+        """Batch-exact: items side by side, as on a GPU, give the results of each alone, except for ties and rounding."""
         if not codec.spec.capabilities.batches:
             pytest.skip("not claimed: it runs one signal at a time")
-        for together in self.side_by_side:
-            with running_together(codec, together):
-                self.check_together(codec, subject, apart)
+        for streams in self.side_by_side:
+            with streams_per_batch(codec, streams):
+                self.check_batch(codec, subject, apart)
 
-    def check_together(self, codec: DynCodecProvider, subject: Subject, apart: list[Whole]) -> None:
+    def check_batch(self, codec: DynCodecProvider, subject: Subject, apart: list[Whole]) -> None:
         """Assert that a batch equals its items alone, except for ties and rounding."""
-        for own, tokens in zip(apart, codec.encode_batch([own.pcm for own in apart], codec.sample_rate), strict=True):
-            self.check_ties(codec, own.pcm, own.tokens, tokens)
-            assert tokens.scales is None or np.allclose(own.tokens.scales, tokens.scales, rtol=1e-6, atol=0)  # type: ignore[arg-type]
-        for own, made in zip(apart, codec.decode_batch([own.tokens for own in apart]), strict=True):
-            assert made.shape == own.audio.shape
-            assert np.abs(made - own.audio).max() < subject.rounding
+        for item, tokens in zip(apart, codec.encode_batch([item.pcm for item in apart], codec.sample_rate), strict=True):
+            self.check_ties(codec, item.pcm, item.tokens, tokens)
+            assert tokens.scales is None or np.allclose(item.tokens.scales, tokens.scales, rtol=1e-6, atol=0)  # type: ignore[arg-type]
+        for item, pcm in zip(apart, codec.decode_batch([item.tokens for item in apart]), strict=True):
+            assert pcm.shape == item.audio.shape
+            assert np.abs(pcm - item.audio).max() < subject.rounding
 
     def test_streams(self, codec: DynCodecProvider, subject: Subject) -> None:
-        """Batch-exact: the channels of a recording are streams, each as if it were alone."""
+        """Batch-exact: each channel of a recording gives the tokens of that channel alone."""
         if codec.channels > 1:
-            pytest.skip("not claimed: it takes its channels together")
+            pytest.skip("not claimed: it encodes its channels jointly")
         both = subject.recording(0.5, channels=2)
         tokens = codec.encode(both, codec.sample_rate)
         assert (tokens.streams, tokens.channels) == (2, 2)
@@ -165,9 +167,9 @@ class Exact:
         assert codec.decode(tokens).shape == both.shape
 
     def test_upstream(self, codec: DynCodecProvider, subject: Subject) -> None:
-        """Upstream-exact: the authors' own package gives the same tokens and the same audio."""
+        """Upstream-exact: the authors' package gives the same tokens and audio."""
         if codec.spec.upstream is None:
-            pytest.skip("not claimed: there is no engine of its authors' to compare with")
+            pytest.skip("not claimed: it has no engine of its authors' package")
         theirs = subject.load(engine="upstream")
         try:
             theirs.load()
@@ -181,14 +183,14 @@ class Exact:
         assert np.abs(codec.decode(reference) - theirs.decode(reference)).max() < 1e-4
 
     def test_memory(self, codec: DynCodecProvider, subject: Subject) -> None:
-        """Bounded: memory does not grow through sessions."""
+        """Bounded: memory does not grow during sessions."""
         needs_streams(codec, *codec.spec.capabilities.streams or ("encode",))
         codec.unload()
         arguments = [subject.name, subject.device, *([subject.weights] if subject.weights else [])]
-        one_heap = {**os.environ, "OMP_NUM_THREADS": "1"}  # threads have separate heaps, which come and go
+        one_heap = {**os.environ, "OMP_NUM_THREADS": "1"}  # each thread has its own heap, created and freed with it
         command = [sys.executable, "-m", "blazen_codec_core.conformance.memory", *arguments]
         run = subprocess.run(command, capture_output=True, text=True, check=True, env=one_heap)
-        seconds, *after, half_way, at_the_end = (float(value) for value in run.stdout.split())
-        print(f"RSS after each {seconds:g} s, MiB:", *map(round, after), f"in use: {half_way:.1f} {at_the_end:.1f}")
-        assert at_the_end - half_way < (4 if sys.platform == "linux" else 32)
+        seconds, *after, middle, end = (float(value) for value in run.stdout.split())
+        print(f"RSS after each {seconds:g} s, MiB:", *map(round, after), f"in use: {middle:.1f} {end:.1f}")
+        assert end - middle < (4 if sys.platform == "linux" else 32)
         assert max(after[3:]) - max(after[:3]) < 96  # fluctuations of the heap; up to 50 MiB have been observed

@@ -21,7 +21,7 @@ from .exactness import needs_streams
 from .subject import Subject, Whole
 
 
-def refused(codec: DynCodecProvider, pcm: Any, sample_rate: Any = None) -> None:
+def check_refused(codec: DynCodecProvider, pcm: Any, sample_rate: Any = None) -> None:
     """Assert that every entry point refuses the audio."""
     rate = codec.sample_rate if sample_rate is None else sample_rate
     with pytest.raises(InvalidInput) as caught:
@@ -43,41 +43,41 @@ class Refusals:
     def test_empty_audio(self, codec: DynCodecProvider) -> None:
         """Refuses: empty audio."""
         for shape in ((0,), (codec.channels, 0), (0, 5)):
-            refused(codec, np.zeros(shape, np.float32))
+            check_refused(codec, np.zeros(shape, np.float32))
 
     def test_samples_that_are_no_numbers(self, codec: DynCodecProvider, some: Any) -> None:
-        """Refuses: NaN and infinite samples, wherever they are."""
+        """Refuses: NaN and infinite samples, at any position."""
         for value in (np.nan, np.inf, -np.inf):
-            for place in (0, some.shape[1] // 2, -1):
+            for position in (0, some.shape[1] // 2, -1):
                 wrong = some.copy()
-                wrong[-1, place] = value
-                refused(codec, wrong)
+                wrong[-1, position] = value
+                check_refused(codec, wrong)
 
     def test_huge_samples(self, codec: DynCodecProvider, some: Any) -> None:
-        """Refuses: huge values, such as integers that nobody scaled."""
+        """Refuses: huge values, such as unscaled integers."""
         for wrong in (some * 0 + 2 * MAX_AMPLITUDE, some.astype(np.float64) * 0 - 1e300):
-            refused(codec, wrong)
+            check_refused(codec, wrong)
 
     def test_another_rate(self, codec: DynCodecProvider, some: Any) -> None:
-        """Refuses: another sample rate; nothing is resampled silently."""
+        """Refuses: other sample rates; audio is never resampled silently."""
         rate = codec.sample_rate
         for wrong in (rate // 2, rate + 1, 0, -rate, rate + 0.5, str(rate), True):
-            refused(codec, some, wrong)
+            check_refused(codec, some, wrong)
 
     def test_other_shapes(self, codec: DynCodecProvider, some: Any) -> None:
-        """Refuses: audio of other shapes, and more channels than there are."""
+        """Refuses: audio of other shapes, and too many channels."""
         shapes: list[Any] = [some[None], np.float32(0.5), some.T, np.zeros((MAX_CHANNELS + 1, 100), np.float32)]
         for wrong in [*shapes, [[0.1], [0.1, 0.2]]]:
-            refused(codec, wrong)
+            check_refused(codec, wrong)
 
     def test_other_types(self, codec: DynCodecProvider, some: Any) -> None:
-        """Refuses: integers, complex numbers, text and what is no array."""
+        """Refuses: integers, complex numbers, text, and objects other than arrays."""
         types: list[Any] = [(some * 32767).astype(np.int16), some.astype(complex), some.astype(str), some > 0]
         for wrong in [*types, None, "audio", {}]:
-            refused(codec, wrong)
+            check_refused(codec, wrong)
 
     def test_other_bandwidths(self, codec: DynCodecProvider, some: Any) -> None:
-        """Refuses: bandwidths and numbers of codebooks that it does not have."""
+        """Refuses: unsupported bandwidths and numbers of codebooks."""
         numbers, bandwidths = (0, -1, codec.num_codebooks + 1, 1.5), (0, -1.0, 1e6, "6", float("nan"))
         choices: list[Any] = [*({"num_codebooks": n} for n in numbers), *({"bandwidth": kbps} for kbps in bandwidths)]
         for options in choices:
@@ -85,7 +85,7 @@ class Refusals:
                 codec.encode(some, codec.sample_rate, **options)
 
     def test_tokens_of_another_model(self, codec: DynCodecProvider, whole: Whole) -> None:
-        """Refuses: tokens of another model, and what are none."""
+        """Refuses: tokens of another model, and objects other than tokens."""
         changes: list[dict[str, Any]] = [
             {"codec": "another:model"},
             {"sample_rate": codec.sample_rate + 1},
@@ -101,7 +101,7 @@ class Refusals:
                 codec.decode_batch([tokens])
 
     def test_tokens_out_of_range(self, codec: DynCodecProvider, whole: Whole) -> None:
-        """Refuses: tokens below 0 or beyond the codebook."""
+        """Refuses: tokens outside the codebook."""
         for value in (-1, codec.spec.codebook_size, 2**31, -(2**40)):
             codes = [code.astype(np.int64) for code in whole.tokens.codes]
             codes[-1][0, -1] = value
@@ -109,7 +109,7 @@ class Refusals:
                 codec.decode(CodecTokens.from_codes(codec.spec, codes))
 
     def test_misaligned_tokens(self, codec: DynCodecProvider, whole: Whole) -> None:
-        """Refuses: codebooks that do not line up, and numbers of tokens that are no whole blocks."""
+        """Refuses: codebooks of inconsistent lengths, and incomplete blocks."""
         first, *others = whole.tokens.codes
         with pytest.raises(InvalidTokens):
             codec.decode(CodecTokens.from_codes(codec.spec, [first[:, :0], *(code[:, :-1] for code in others)]))
@@ -123,7 +123,7 @@ class Refusals:
                     codec.decode_tokens(tokens, whole.tokens.num_codebooks)
 
     def test_another_number_of_codebooks(self, codec: DynCodecProvider, whole: Whole) -> None:
-        """Refuses: tokens of a number of codebooks that the model does not have."""
+        """Refuses: tokens with an unsupported number of codebooks."""
         most = codec.num_codebooks
         for books in (0, most + 1, -1, True, "2", None, 1.5):
             if codec.channels == 1:
@@ -134,7 +134,7 @@ class Refusals:
             codec.decode(CodecTokens.from_codes(codec.spec, [code] * (most + 1)))
 
     def test_sessions(self, codec: DynCodecProvider, subject: Subject, some: Any) -> None:
-        """Refuses: what does not belong into a session; bad audio does not end one."""
+        """Refuses: invalid input to an encoder session, which continues afterwards."""
         needs_streams(codec, "encode")
         with pytest.raises(InvalidInput):
             codec.encoder_session().finish()
@@ -155,7 +155,7 @@ class Refusals:
                 call()
 
     def test_players(self, codec: DynCodecProvider, whole: Whole) -> None:
-        """Refuses: what does not belong into a decoder session."""
+        """Refuses: invalid input to a decoder session."""
         needs_streams(codec, "decode")
         with pytest.raises(InvalidTokens):
             codec.decoder_session().finish()
@@ -173,7 +173,7 @@ class Refusals:
                 call()
 
     def test_anything_as_audio(self, codec: DynCodecProvider, whole: Whole) -> None:
-        """Refuses: of whatever is passed as audio, what it does not take, with a CodecError and no other."""
+        """Refuses: any invalid audio, always with a CodecError."""
 
         @strategies.tries(self.examples)
         @given(pcm=strategies.pcm(codec.spec), rate=strategies.sample_rates(codec.spec))
@@ -185,10 +185,10 @@ class Refusals:
             assert codec.decode(tokens).shape == np.atleast_2d(np.asarray(pcm)).shape
 
         tried()
-        assert codec.encode(whole.pcm, codec.sample_rate) == whole.tokens, "it is not what it was before"
+        assert codec.encode(whole.pcm, codec.sample_rate) == whole.tokens, "the codec changed after invalid input"
 
     def test_anything_as_tokens(self, codec: DynCodecProvider, whole: Whole) -> None:
-        """Refuses: of whatever is passed as tokens, what it cannot have made, with a CodecError and no other."""
+        """Refuses: any invalid tokens, always with a CodecError."""
 
         @strategies.tries(self.examples)
         @given(
@@ -202,4 +202,4 @@ class Refusals:
                     assert np.isfinite(decode()).all()
 
         tried()
-        assert np.array_equal(codec.decode(whole.tokens), whole.audio), "it is not what it was before"
+        assert np.array_equal(codec.decode(whole.tokens), whole.audio), "the codec changed after invalid input"

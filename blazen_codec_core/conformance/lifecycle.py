@@ -29,7 +29,7 @@ def there_and_back(codec: DynCodecProvider, pcm: Pcm) -> tuple[CodecTokens, Pcm]
 
 class Lifecycle:
     def test_constructing(self, subject: Subject) -> None:
-        """Lifecycle: making one loads nothing; loading and unloading may be repeated."""
+        """Lifecycle: creating a codec loads nothing; loading and unloading can be repeated."""
         codec = subject.load()
         assert not codec.is_loaded
         codec.unload()
@@ -42,7 +42,7 @@ class Lifecycle:
             assert not codec.is_loaded
 
     def test_threads_load_once(self, subject: Subject, whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Lifecycle: 16 threads that use it first, at once, load it once and get the same."""
+        """Lifecycle: 16 threads that use it at once load it once and get the same results."""
         codec = subject.load()
         backend: Any = codec.backend
         builds: list[int] = []
@@ -66,14 +66,14 @@ class Lifecycle:
         assert len(builds) <= 1
 
     def test_reloading(self, codec: DynCodecProvider, whole: Whole) -> None:
-        """Lifecycle: unloaded and loaded again, it gives the same."""
+        """Lifecycle: reloading gives the same results."""
         codec.unload()
         assert codec.encode(whole.pcm, codec.sample_rate) == whole.tokens
         assert codec.is_loaded
         assert np.array_equal(codec.decode(whole.tokens), whole.audio)
 
     def test_unloading_while_busy(self, codec: DynCodecProvider, whole: Whole) -> None:
-        """Lifecycle: unloading while it works harms no one."""
+        """Lifecycle: unloading does not affect running calls."""
         stop = threading.Event()
 
         def unload() -> None:
@@ -93,7 +93,7 @@ class Lifecycle:
             unloader.join()
 
     def test_a_session_outlives_unloading(self, codec: DynCodecProvider, whole: Whole) -> None:
-        """Lifecycle: a session that is open goes on after unloading."""
+        """Lifecycle: an open session continues after unloading."""
         needs_streams(codec, "encode")
         session = codec.encoder_session(whole.pcm.shape[0])
         half = whole.pcm.shape[1] // 2
@@ -102,7 +102,7 @@ class Lifecycle:
         assert CodecTokens.concat([first, session.push(whole.pcm[:, half:]), session.finish()]) == whole.tokens
 
     def test_pickling(self, codec: DynCodecProvider, subject: Subject) -> None:
-        """Sharing: pickled, it is its name and options; the weights stay."""
+        """Sharing: a pickle has the name and options, not the weights."""
         codec.load()
         packed = pickle.dumps(codec)
         assert len(packed) < 4096
@@ -111,7 +111,7 @@ class Lifecycle:
         assert (other.name, other.options, other.spec) == (codec.name, codec.options, codec.spec)
 
     def test_another_process(self, codec: DynCodecProvider, subject: Subject) -> None:
-        """Sharing: sent to a new process, it gives the same there, and what it gives can be sent back."""
+        """Sharing: another process gives the same results, which can be sent back."""
         pcm = subject.recording(0.3)
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             tokens, audio = pool.apply_async(there_and_back, (codec, pcm)).get(timeout=300)
@@ -119,7 +119,7 @@ class Lifecycle:
         assert np.abs(audio - codec.decode(tokens)).max() <= subject.rounding
 
     def test_async(self, codec: DynCodecProvider, subject: Subject) -> None:
-        """Sharing: the async twins give the same, and the event loop goes on meanwhile."""
+        """Sharing: the async twins give the same results and do not block the event loop."""
         pcm = subject.recording()
         wanted = codec.encode(pcm, codec.sample_rate)
 
@@ -139,7 +139,7 @@ class Lifecycle:
         assert turns > 1
 
     def test_many_tasks(self, codec: DynCodecProvider, subject: Subject) -> None:
-        """Sharing: a crowd of tasks, some of them cancelled, gets what each would get alone."""
+        """Sharing: concurrent tasks, some of them cancelled, get the results of each alone."""
         items = [subject.recording(0.05 + 0.01 * number, number) for number in range(4)]
         wanted = [codec.encode(item, codec.sample_rate) for item in items]
 

@@ -16,11 +16,13 @@ pytest.register_assert_rewrite(*(f"blazen_codec_core.conformance.{name}" for nam
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("blazen-codec", "conformance of neural audio codecs")
-    group.addoption("--codec", action="append", default=[], metavar="NAME", help="hold this installed codec to every contract")
+    group.addoption("--codec", action="append", default=[], metavar="NAME", help="run all contracts on this installed codec")
     group.addoption(
-        "--codec-weights", metavar="WHERE", help="a file, a folder, a Hub id or random:SEED; else what is shipped, or random:0"
+        "--codec-weights",
+        metavar="WHERE",
+        help="a file, a folder, a Hub id or random:SEED (default: shipped, else random:0)",
     )
-    group.addoption("--codec-device", default="cpu", metavar="DEVICE", help="where it runs; cpu if not given")
+    group.addoption("--codec-device", default="cpu", metavar="DEVICE", help="device of the codec (default: cpu)")
 
 
 @pytest.hookimpl(trylast=True)

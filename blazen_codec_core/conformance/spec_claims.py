@@ -22,7 +22,7 @@ DTYPES = ("float32", "tfloat32", "float16", "bfloat16", "float64")
 
 class Declared:
     def test_the_registry(self, codec: DynCodecProvider, subject: Subject) -> None:
-        """Declared: the plugin is in use, and the model is found by all of its names."""
+        """Declared: the plugin is in use, and all names find the model."""
         registry = Registry()
         entry = registry.find(subject.name)
         assert [record.in_use for record in registry.plugins.records if record.name == entry.plugin] == [True]
@@ -39,13 +39,13 @@ class Declared:
         code = (
             "import sys, blazen_codec_core as bc\n"
             f"assert {subject.spec.name!r} in [spec.name for spec in bc.list_codecs()]\n"
-            f"assert not {{'torch', {module!r}}} & set(sys.modules), 'too much was imported'"
+            f"assert not {{'torch', {module!r}}} & set(sys.modules), 'torch or the backend was imported'"
         )
         run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         assert run.returncode == 0, run.stderr
 
     def test_the_numbers(self, codec: DynCodecProvider, whole: Whole) -> None:
-        """Declared: tokens are as many as rate, hop and strides say, and all of them are in the codebooks."""
+        """Declared: rate, hop and strides give the number of tokens, and all tokens are in the codebooks."""
         spec, tokens = codec.spec, whole.tokens
         assert tokens.codec == spec.identity
         assert tokens.strides == spec.strides[: spec.used_codebooks]
@@ -59,7 +59,7 @@ class Declared:
         assert tokens.weights
 
     def test_the_length(self, codec: DynCodecProvider, subject: Subject, whole: Whole) -> None:
-        """Declared: audio decodes to float32 of its own length, finite, and the same every time."""
+        """Declared: audio decodes to finite float32 of the same length, the same each time."""
         assert whole.audio.dtype == np.float32
         assert whole.audio.shape == whole.pcm.shape
         assert np.isfinite(whole.audio).all()
@@ -69,7 +69,7 @@ class Declared:
             assert codec.decode(codec.encode(pcm, codec.sample_rate)).shape == pcm.shape
 
     def test_the_codebooks(self, codec: DynCodecProvider, subject: Subject) -> None:
-        """Declared: every number of codebooks that it lists can be had, and decoded."""
+        """Declared: every listed number of codebooks can be encoded and decoded."""
         pcm = subject.recording(0.1)
         usable = codec.spec.usable_codebooks
         for books in dict.fromkeys((usable[0], usable[len(usable) // 2], usable[-1])):
@@ -79,9 +79,9 @@ class Declared:
             assert codec.decode(tokens).shape == pcm.shape
 
     def test_the_flat_form(self, codec: DynCodecProvider, subject: Subject) -> None:
-        """Declared: mono audio has a flat form, codebook after codebook, uint32, that decodes to the same."""
+        """Declared: mono tokens have a flat uint32 form, codebook after codebook, which decodes to the same audio."""
         if codec.channels != 1:
-            pytest.skip("not claimed: flat tokens are of mono audio")
+            pytest.skip("not claimed: flat tokens are for mono audio")
         pcm = subject.recording(0.2)
         tokens = codec.encode(pcm, codec.sample_rate, num_codebooks=codec.num_codebooks)
         flat = codec.encode_pcm(pcm[0], codec.sample_rate)
@@ -92,12 +92,12 @@ class Declared:
         assert np.array_equal(audio[: pcm.shape[1]], codec.decode(tokens)[0])
 
     def test_the_container(self, codec: DynCodecProvider, whole: Whole, tmp_path: Path) -> None:
-        """Declared: tokens can be kept in a file, and are the same when they come back."""
+        """Declared: tokens can be written to a file and read back."""
         whole.tokens.save(tmp_path / "a.tokens")
         assert CodecTokens.open(tmp_path / "a.tokens") == whole.tokens
 
     def test_the_devices(self, codec: DynCodecProvider, subject: Subject) -> None:
-        """Declared: it runs on the devices that it lists, where they are there, and refuses all others."""
+        """Declared: it runs on the listed devices, if available, and refuses others."""
         can = codec.spec.capabilities.devices
         assert can
         assert codec.device.partition(":")[0] in can
@@ -114,7 +114,7 @@ class Declared:
             other.unload()
 
     def test_the_types(self, codec: DynCodecProvider, subject: Subject) -> None:
-        """Declared: it runs in the floating types that it lists, and refuses all others."""
+        """Declared: it runs in the listed floating types, and refuses others."""
         can = codec.spec.capabilities.dtypes
         pcm = subject.recording(0.05)
         for dtype in DTYPES:
@@ -127,7 +127,7 @@ class Declared:
             other.unload()
 
     def test_the_streams(self, codec: DynCodecProvider) -> None:
-        """Declared: in directions that it does not stream in, a session is refused as not yet implemented."""
+        """Declared: sessions in other directions raise `NotYetImplemented`."""
         streams = codec.spec.capabilities.streams
         if "encode" not in streams:
             with pytest.raises(NotYetImplemented):

@@ -99,20 +99,20 @@ def codes(draw: st.DrawFn, spec: CodecSpec, blocks: int = 3) -> list[NDArray[Any
     arrays = [rng.integers(0, spec.codebook_size, (streams, frames // stride)) for stride in strides]
     wrong = draw(st.sampled_from([*["nothing"] * 6, "value", "type", "length", "streams", "shape"]))
     if arrays and wrong != "nothing":
-        place = draw(st.integers(0, len(arrays) - 1))
-        array = arrays[place]
+        index = draw(st.integers(0, len(arrays) - 1))
+        array = arrays[index]
         if wrong == "value" and array.size:
             array[0, draw(st.integers(0, array.shape[1] - 1))] = draw(
                 st.sampled_from([-1, spec.codebook_size, 2**31, 2**62, -(2**63)])
             )
         elif wrong == "type":
-            arrays[place] = array.astype(draw(st.sampled_from(["float32", "uint64", "int8", "bool", "U1", "complex64"])))
+            arrays[index] = array.astype(draw(st.sampled_from(["float32", "uint64", "int8", "bool", "U1", "complex64"])))
         elif wrong == "length":
-            arrays[place] = array[:, : draw(st.integers(0, array.shape[1]))]
+            arrays[index] = array[:, : draw(st.integers(0, array.shape[1]))]
         elif wrong == "streams":
-            arrays[place] = np.repeat(array, draw(st.sampled_from([0, 2, 40])), axis=0)
+            arrays[index] = np.repeat(array, draw(st.sampled_from([0, 2, 40])), axis=0)
         elif wrong == "shape":
-            arrays[place] = array[None]
+            arrays[index] = array[None]
     return arrays
 
 
@@ -134,10 +134,10 @@ def tokens(draw: st.DrawFn, spec: CodecSpec) -> CodecTokens | None:
     }.items():
         if draw(st.integers(0, 29)) == 0:
             fields[name] = draw(values)
-    own = draw(codes(spec))
+    drawn = draw(codes(spec))
     try:
-        made = CodecTokens.from_codes(spec, own)
-        return CodecTokens(**{**made.__dict__, "codes": made.codes, "scales": made.scales, **fields})
+        tokens = CodecTokens.from_codes(spec, drawn)
+        return CodecTokens(**{**tokens.__dict__, "codes": tokens.codes, "scales": tokens.scales, **fields})
     except InvalidTokens:
         return None
 
@@ -156,20 +156,20 @@ def flat(draw: st.DrawFn, spec: CodecSpec) -> Any:
 @st.composite
 def damaged(draw: st.DrawFn, data: bytes) -> bytes:
     """Draw a file with bytes changed, removed, inserted or truncated."""
-    made = bytearray(data)
+    changed = bytearray(data)
     for _ in range(draw(st.integers(1, 4))):
-        place = draw(st.integers(0, max(0, len(made) - 1)))
+        start = draw(st.integers(0, max(0, len(changed) - 1)))
         match draw(st.sampled_from(["change", "change", "flip", "remove", "insert", "end", "repeat"])):
             case "change":
-                made[place : place + 1] = draw(st.binary(min_size=1, max_size=1))
+                changed[start : start + 1] = draw(st.binary(min_size=1, max_size=1))
             case "flip":
-                made[place : place + 1] = bytes(byte ^ (1 << draw(st.integers(0, 7))) for byte in made[place : place + 1])
+                changed[start : start + 1] = bytes(byte ^ (1 << draw(st.integers(0, 7))) for byte in changed[start : start + 1])
             case "remove":
-                del made[place : place + draw(st.integers(1, 64))]
+                del changed[start : start + draw(st.integers(1, 64))]
             case "insert":
-                made[place:place] = draw(st.binary(max_size=16))
+                changed[start:start] = draw(st.binary(max_size=16))
             case "end":
-                del made[place:]
+                del changed[start:]
             case "repeat":
-                made[place:place] = made[place : place + 64]
-    return bytes(made)
+                changed[start:start] = changed[start : start + 64]
+    return bytes(changed)

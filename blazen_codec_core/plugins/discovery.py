@@ -155,7 +155,7 @@ def _check_hook_names(plugin: Any) -> None:
         if not name.startswith(f"{PROJECT}_") or not callable(getattr(plugin, name)):
             continue
         if name not in known:
-            raise PluginError(f"{name} is no hook; the hooks are {', '.join(sorted(known))}")
+            raise PluginError(f"{name} is not a hook; expected one of {', '.join(sorted(known))}")
         if not hasattr(getattr(plugin, name), f"{PROJECT}_impl"):
             raise PluginError(f"{name} is not marked with @blazen_codec_core.hookimpl")
 

@@ -72,17 +72,17 @@ class Registry:
             AmbiguousCodec: Several plugins claim the name.
         """
         if not isinstance(name, str):
-            raise UnknownCodec(f"a codec is looked up by its name, not by {name!r}")
+            raise UnknownCodec(f"codec is {name!r}; expected a name")
         if name in self._qualified:
             return self._qualified[name]
         claims = self._claims.get(name, [])
         if len(claims) > 1:
             ways = " or ".join(entry.qualified_name for entry in claims)
-            raise AmbiguousCodec(f"{name} is claimed by the plugins {' and '.join(e.plugin for e in claims)}: ask for {ways}")
+            raise AmbiguousCodec(f"{name} is a codec of the plugins {' and '.join(e.plugin for e in claims)}. Use {ways}")
         if not claims and CUSTOM.fullmatch(name):
             raise UnknownCodec(
-                f"{name} is a codec of other settings than the published ones: "
-                "pass its weights, and architecture='from-weights' (--weights, --architecture from-weights)"
+                f"{name} has other settings than the published codecs. "
+                "Pass its weights, and architecture='from-weights' (--weights, --architecture from-weights)"
             )
         if not claims:
             raise UnknownCodec(self._unknown(name))
@@ -118,7 +118,7 @@ class Registry:
             if known.plugin == entry.plugin and known.spec.architecture == spec.architecture:
                 spec = known.spec
         if asked and spec.name != asked["name"]:
-            raise WeightsUnavailable(f"the weights {options.weights} are of {spec.identity}, not of {name}: pass those that are")
+            raise WeightsUnavailable(f"the weights {options.weights} are of {spec.identity}; expected weights of {name}")
         return Entry(entry.plugin, spec)
 
     def _any_of(self, family: str) -> Entry:
@@ -151,7 +151,7 @@ class Registry:
             if suffix in format.suffixes:
                 return format
         known = ", ".join(suffix for format in formats for suffix in format.suffixes)
-        raise InvalidInput(f"{path}: tokens are kept in files with suffix {known}")
+        raise InvalidInput(f"{path} has no known suffix of token files; expected one of {known}")
 
     def layout(self, name: str) -> TokenLayout:
         """Return a token layout by name.
@@ -161,7 +161,7 @@ class Registry:
         """
         layouts = {layout.name: layout for layout in self.plugins.layouts}
         if not isinstance(name, str) or name not in layouts:
-            raise UnknownCodec(f"there is no token layout {name!r}; there are {', '.join(layouts) or 'none'}")
+            raise UnknownCodec(f"unknown token layout {name!r}; expected one of {', '.join(layouts) or 'none'}")
         return layouts[name]
 
     def _unknown(self, name: str) -> str:
@@ -169,17 +169,17 @@ class Registry:
         for record in self.plugins.records:
             if not record.in_use and mentions(record.name, family):
                 why = "is disabled" if record.disabled else f"could not be used ({record.error})"
-                return f"there is no codec {name!r}: plugin {record.name} {why}; see blazen-codec plugins"
+                return f"unknown codec {name!r}: plugin {record.name} {why}. See blazen-codec plugins"
         installed = {record.distribution for record in self.plugins.records}
         for extra, distribution in known_plugins().items():
             if distribution not in installed and mentions(extra, family):
-                return f"there is no codec {name!r} installed: {install_command(extra, distribution)}"
+                return f"codec {name!r} is not installed: {install_command(extra, distribution)}"
         if not self._claims:
-            return f"there is no codec {name!r}: no codec is installed. {how_to_install()}"
+            return f"unknown codec {name!r}: no codec is installed. {how_to_install()}"
         near = difflib.get_close_matches(name.lower(), self._claims, n=3, cutoff=0.6)
         if near:
-            return f"there is no codec {name!r}; did you mean {' or '.join(near)}?"
-        return f"there is no codec {name!r}; there are {', '.join(entry.spec.name for entry in self)}"
+            return f"unknown codec {name!r}; did you mean {' or '.join(near)}?"
+        return f"unknown codec {name!r}; installed are {', '.join(entry.spec.name for entry in self)}"
 
 
 def mentions(plugin: str, name: str) -> bool:

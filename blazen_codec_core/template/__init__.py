@@ -37,23 +37,23 @@ def write_plugin(name: str, folder: Path) -> Path:
     }
     pattern = re.compile("|".join(words))
 
-    def renamed(text: str) -> str:
+    def rename(text: str) -> str:
         return pattern.sub(lambda match: words[match[0]], text)
 
     try:
         with tempfile.TemporaryDirectory(prefix=".new-plugin.", dir=folder) as temporary:
-            made = Path(temporary) / project.name
+            written = Path(temporary) / project.name
             for source in sorted(HERE.rglob("*")):
-                place = source.relative_to(HERE)
-                if source.is_dir() or "__pycache__" in place.parts or source == Path(__file__):
+                path = source.relative_to(HERE)
+                if source.is_dir() or "__pycache__" in path.parts or source == Path(__file__):
                     continue
-                target = made / renamed(str(place))
+                target = written / rename(str(path))
                 target.parent.mkdir(parents=True, exist_ok=True)
                 if source.suffix in BINARY:
                     shutil.copyfile(source, target)
                 else:
-                    target.write_text(renamed(source.read_text()))
-            os.replace(made, project)
+                    target.write_text(rename(source.read_text()))
+            os.replace(written, project)
     except OSError as error:
         raise InvalidInput(f"{project} cannot be written: {error.strerror or error}") from error
     return project

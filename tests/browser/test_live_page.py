@@ -118,7 +118,7 @@ def test_a_large_file_is_refused_by_the_page_and_by_the_server(opened, server, t
         file.truncate(300_000_000)
     page = opened(server)
     page.set_input_files("#file", tmp_path / "large.wav")
-    assert page.inner_text("[role=alert]") == "large.wav is 300 MB; 100 MB at most are taken here."
+    assert page.inner_text("[role=alert]") == "large.wav is 300 MB; the limit is 100 MB."
     page.evaluate("offer.limits.bytes = 1e12")
     compare(page, tmp_path / "large.wav")
     assert answer(page) == "the file exceeds the limit of 100 MB"
@@ -144,7 +144,7 @@ def test_what_is_missing_is_asked_for(opened, server, tmp_path, speech):
     for name in TINY:
         page.uncheck(f"input[name='{name}']")
     compare(page, speech)
-    assert page.inner_text("[role=alert]") == "Choose a codec."
+    assert page.inner_text("[role=alert]") == "Select a codec."
 
 
 def test_twenty_at_once(opened, speech):
@@ -152,7 +152,7 @@ def test_twenty_at_once(opened, speech):
         pages = [opened(f"http://{where}/") for _ in range(20)]
         for page in pages:
             page.set_input_files("#file", speech)
-            page.uncheck("text=Play as it comes")
+            page.uncheck("text=Play while decoding")
         for page in pages:
             page.evaluate("document.getElementById('run').click()")
         answers = [answer(page) for page in pages]

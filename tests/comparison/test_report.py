@@ -104,7 +104,7 @@ def test_json_within_a_script_ends_it_nowhere():
         (["missing.wav", "-c", "snac_tiny", "--json"], 2, "missing.wav is not a file"),
         (["note.wav", "-c", "snac_tiny", "-o", "report.html"], 5, "note.wav cannot be read as audio"),
         (["a.wav", "-c", "snac_tiny", "-o", "nowhere/report.html"], 2, "nowhere is not a directory"),
-        (["a.wav", "-c", "snac_tiny", "--pictures", "a.wav/x"], 2, "cannot be made"),
+        (["a.wav", "-c", "snac_tiny", "--pictures", "a.wav/x"], 2, "cannot be created"),
         (["a.wav", "--json"], 2, "--codec"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The trait over a network: bad input, lifecycle, devices, weights."""
+"""The trait for PyTorch networks: invalid input, lifecycle, devices, weights."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ PCM = np.random.default_rng(0).standard_normal(100).astype(np.float32) * 0.1
         (PCM * 32767, 8000, "scale integer"),
     ],
 )
-def test_bad_audio_is_invalid_input(pcm, rate, says):
+def test_invalid_audio_is_refused(pcm, rate, says):
     with pytest.raises(bc.InvalidInput, match=says):
         toy().encode(pcm, rate)
     with pytest.raises(bc.InvalidInput):
@@ -61,14 +61,14 @@ def test_bad_audio_is_invalid_input(pcm, rate, says):
 @pytest.mark.parametrize(
     "pcm", [PCM.astype(np.float64), PCM.astype(np.float16).astype(np.float32), PCM[None], list(PCM), torch.from_numpy(PCM)]
 )
-def test_what_is_audio_is_taken(pcm):
+def test_valid_audio_is_accepted(pcm):
     assert toy().encode(pcm, 8000).num_samples == 100
 
 
-def test_a_bandwidth_it_does_not_have():
+def test_unsupported_bandwidth_is_refused():
     codec = toy()
     assert codec.encode(PCM, 8000, bandwidth=codec.spec.bandwidth)
-    with pytest.raises(bc.InvalidInput, match=r"has 12 kbps, not 3"):
+    with pytest.raises(bc.InvalidInput, match=r"bandwidth is 3.*; .* supports 12 kbps"):
         codec.encode(PCM, 8000, bandwidth=3)
 
 
@@ -92,13 +92,13 @@ def test_tokens_of_another_model_are_refused(change, says):
         codec.decode_batch([tokens])
 
 
-def test_what_are_no_tokens_at_all():
+def test_objects_other_than_tokens_are_refused():
     with pytest.raises(bc.InvalidTokens, match="expected CodecTokens"):
         toy().decode(np.zeros((1, 4)))  # type: ignore[arg-type]
 
 
 class TestFlat:
-    def test_it_is_the_seeds_form(self):
+    def test_flat_form_is_codebook_after_codebook(self):
         codec = toy()
         flat = codec.encode_pcm(PCM, 8000)
         tokens = codec.encode(PCM, 8000)
@@ -121,17 +121,17 @@ class TestFlat:
             ([1.0, 2.0, 3.0], 2, "integers"),
         ],
     )
-    def test_bad_flat_tokens(self, flat, books, says):
+    def test_invalid_flat_tokens_are_refused(self, flat, books, says):
         with pytest.raises(bc.InvalidTokens, match=says):
             toy().decode_tokens(flat, books)
 
-    def test_it_is_mono(self):
+    def test_flat_form_is_mono(self):
         with pytest.raises(bc.InvalidInput, match="mono"):
             toy().encode_pcm(np.stack([PCM, PCM]), 8000)
 
 
 class TestSessions:
-    def test_they_end_once(self):
+    def test_sessions_finish_once(self):
         codec = toy()
         session = codec.encoder_session()
         session.push(PCM)
@@ -145,7 +145,7 @@ class TestSessions:
         with pytest.raises(bc.InvalidInput, match="ended"):
             player.finish()
 
-    def test_nothing_pushed(self):
+    def test_finish_without_input_is_refused(self):
         with pytest.raises(bc.InvalidInput, match="no audio was pushed"):
             toy().encoder_session().finish()
         with pytest.raises(bc.InvalidTokens, match="no tokens were pushed"):
@@ -160,7 +160,7 @@ class TestSessions:
         audio = [player.push(part) for part in parts] + [player.finish()]
         assert np.array_equal(np.concatenate(audio, 1), codec.decode(bc.CodecTokens.concat(parts)))
 
-    def test_channels_must_stay(self):
+    def test_channels_cannot_change(self):
         with pytest.raises(bc.InvalidInput, match="audio has 2 channels; the session has 1"):
             toy().encoder_session().push(np.stack([PCM, PCM]))
         for channels in (0, 33):
@@ -174,7 +174,7 @@ class TestSessions:
             session.push(np.array([np.nan], np.float32))
         assert bc.CodecTokens.concat([session.push(PCM), session.finish()]) == codec.encode(PCM, 8000)
 
-    def test_two_recordings_are_two_sessions(self):
+    def test_tokens_of_another_recording_are_refused(self):
         codec = toy()
         tokens = codec.encode(PCM[:99], 8000)
         player = codec.decoder_session()
@@ -183,12 +183,12 @@ class TestSessions:
             player.push(tokens)
 
     @pytest.mark.parametrize("tile", [0, -2, 3])
-    def test_tiles_are_whole_blocks(self, tile):
+    def test_tiles_must_be_whole_blocks(self, tile):
         with pytest.raises(bc.InvalidInput, match="multiple of 2"):
             toy().encoder_session(tile_frames=tile)
 
     @pytest.mark.parametrize("tile", [2, 16])
-    def test_the_latency_is_what_happens(self, tile):
+    def test_latency_samples_is_the_worst_case(self, tile):
         codec = toy()
         session = codec.encoder_session(tile_frames=tile)
         covered = worst = 0
@@ -239,7 +239,7 @@ class TestLifecycle:
         assert len(results) == 16
         assert all(result == results[0] for result in results)
 
-    def test_constructing_does_nothing_and_unloading_frees(self):
+    def test_construction_loads_nothing_and_unloading_frees(self):
         codec = toy()
         assert not codec.is_loaded
         codec.unload()
@@ -259,7 +259,7 @@ class TestLifecycle:
         codec.unload()
         assert bc.CodecTokens.concat([first, session.finish()]) == codec.encode(PCM, 8000)
 
-    def test_a_failed_load_can_be_tried_again(self, monkeypatch):
+    def test_failed_load_can_be_repeated(self, monkeypatch):
         codec = toy()
         with monkeypatch.context() as patch:
             patch.setattr(ToyBackend, "build", lambda *_: (_ for _ in ()).throw(bc.WeightsUnavailable("gone")))
@@ -267,7 +267,7 @@ class TestLifecycle:
                 codec.load()
         codec.load()
 
-    def test_inside_anyones_inference_mode(self):
+    def test_works_inside_inference_mode(self):
         codec = toy()
         with torch.inference_mode():
             tokens = codec.encode(PCM, 8000)
@@ -277,11 +277,11 @@ class TestLifecycle:
 
 class TestDevices:
     @pytest.mark.parametrize("device", ["cuda:97", "tpu", "nonsense", "xpu", "cpu:5", ""])
-    def test_a_device_that_is_not_there(self, device):
+    def test_missing_device_is_refused(self, device):
         with pytest.raises(bc.DeviceUnavailable):
             toy(device=device).load()
 
-    def test_a_device_that_the_model_cannot_use(self):
+    def test_unsupported_device_is_refused(self):
         spec = SPEC.model_copy(update={"capabilities": bc.DeviceCapabilities(devices=("cuda",))})
         for device in ("cpu", "auto"):
             if device == "auto" and torch.cuda.is_available():
@@ -289,7 +289,7 @@ class TestDevices:
             with pytest.raises(bc.DeviceUnavailable, match="cuda"):
                 ToyBackend(spec, bc.LoadOptions(device=device, weights="random:0")).load()
 
-    def test_a_type_that_the_model_cannot_use(self):
+    def test_unsupported_dtype_is_refused(self):
         with pytest.raises(bc.DeviceUnavailable, match="does not run in float16; it runs in float32"):
             toy(dtype="float16").load()
 
@@ -298,7 +298,7 @@ class TestWhereWeightsAre:
     def find(self, **options):
         return weights_module.locate(SPEC, bc.LoadOptions(**options))
 
-    def test_random(self):
+    def test_random_weights(self):
         assert self.find(weights="random:12").label == "random:12"
         for wrong in ("random:", "random:x", "random:-1", "random:1.5"):
             with pytest.raises(bc.InvalidInput, match="random:SEED"):
@@ -316,18 +316,18 @@ class TestWhereWeightsAre:
         assert self.find(weights=str(tmp_path / "pytorch_model.bin")).label.startswith("sha256:2d711642b726b044")
 
     @pytest.mark.parametrize("wrong", ["no-such-file", "./not/there", "a/b/c", "/no/such", "~nobody-here/x"])
-    def test_what_is_nowhere(self, wrong):
+    def test_missing_weights_are_refused(self, wrong):
         with pytest.raises(bc.WeightsUnavailable, match="no such file"):
             self.find(weights=wrong)
 
     @pytest.mark.parametrize("asked", [None, "someone/else"])
-    def test_offline_without_a_cache_says_what_and_where_and_how(self, tmp_path, asked):
+    def test_offline_error_names_file_folder_and_fix(self, tmp_path, asked):
         with pytest.raises(bc.WeightsUnavailable) as caught:
             self.find(weights=asked, offline=True, cache_dir=str(tmp_path))
         for part in ("model.safetensors", asked or "me/toy", str(tmp_path), "by hand"):
             assert part in str(caught.value)
 
-    def test_the_cache_is_used(self, tmp_path):
+    def test_cached_weights_are_used(self, tmp_path):
         folder = tmp_path / "models--me--toy"
         snapshot = folder / "snapshots" / ("0" * 40)
         snapshot.mkdir(parents=True)
@@ -349,7 +349,7 @@ class Payload:
 
 
 @pytest.mark.parametrize("damage", ["empty", "text", "truncated", "code", "list", "lying.safetensors"])
-def test_a_file_that_holds_no_weights_runs_nothing(tmp_path, damage):
+def test_other_pickles_run_no_code(tmp_path, damage):
     from blazen_codec_core.nn.checkpoints import state_dicts
 
     path, evil = tmp_path / ("w.safetensors" if "safetensors" in damage else "w.bin"), tmp_path / "evil"
@@ -379,7 +379,7 @@ def test_weights_with_nan_are_refused(tmp_path):
         state_dicts.tensors({"a": torch.tensor([float("nan")])}, tmp_path)
 
 
-def test_a_misspelt_option_is_not_passed_over():
+def test_misspelt_option_is_refused():
     for call in (toy().encode, toy().encode_batch, bc.CodecBackend.encode_batch.__get__(toy())):
         with pytest.raises(TypeError, match="bandwith"):
             call([PCM], 8000, bandwith=3)

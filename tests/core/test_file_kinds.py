@@ -38,12 +38,12 @@ def archive(path, *members):
         (lambda p: p.write_bytes(b""), "is empty.*fetch it again"),
         (lambda p: p.write_text(POINTER), "pointer of Git LFS.*git lfs pull"),
         (lambda p: p.write_text("\n<!DOCTYPE html><html>Not found</html>"), "web page.*/resolve/"),
-        (lambda p: p.write_bytes(gzip.compress(b"x" * 100)), "an archive: unpack"),
-        (lambda p: archive(p, "a.txt"), "a zip archive: unpack"),
+        (lambda p: p.write_bytes(gzip.compress(b"x" * 100)), "an archive; unpack"),
+        (lambda p: archive(p, "a.txt"), "a zip archive; unpack"),
         (lambda p: archive(p, "dac/.data/extern_modules", "dac/.data/version"), r"torch\.package.*weights\.pth beside"),
         (lambda p: torch.jit.script(Doubled()).save(str(p)), r"TorchScript.*state_dict\(\)"),
         (lambda p: p.write_text('{"model_type": "dac"}'), "JSON and holds no weights"),
-        (lambda p: p.write_bytes(b"PK\x03\x04 cut off"), "did not come whole"),
+        (lambda p: p.write_bytes(b"PK\x03\x04 cut off"), "damaged or incomplete"),
         (lambda p: torch.save({"a": torch.zeros(9), "cfg": Settings()}, p), r"Settings beside tensors.*state dict alone"),
         (lambda p: p.write_bytes(b"\x80\x02garbage"), "is not a file of weights"),
     ],
@@ -89,7 +89,7 @@ def test_a_trainers_names_around_a_state_dict_are_looked_through(wrap):
 
 
 def test_a_file_that_names_its_weights_says_so():
-    with pytest.raises(bc.WeightsUnavailable, match="load those of 'facebook/encodec_32khz'"):
+    with pytest.raises(bc.WeightsUnavailable, match="Load 'facebook/encodec_32khz'"):
         conversion.tensors({"pretrained": "facebook/encodec_32khz"}, "w")
 
 
@@ -110,5 +110,5 @@ class TestFolders:
         (tmp_path / "model.safetensors").write_bytes(b"never read")
         (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
         for where in (tmp_path, tmp_path / "model.safetensors"):
-            with pytest.raises(bc.WeightsUnavailable, match="model_type is 'bert'; dac or dac_on_the_hub is supported"):
+            with pytest.raises(bc.WeightsUnavailable, match="model_type is 'bert'; expected dac or dac_on_the_hub"):
                 bc.load("dac_tiny", weights=where).load()

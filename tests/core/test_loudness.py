@@ -139,7 +139,7 @@ class TestCodecs:
     def test_a_session_says_that_it_cannot(self, codec):
         tokens = codec.encode(voices(0.5, codec.sample_rate, 1), codec.sample_rate, normalize_db=-16)
         session = codec.decoder_session()
-        with pytest.raises(bc.InvalidTokens, match="decode them whole"):
+        with pytest.raises(bc.InvalidTokens, match="once all of them are decoded"):
             session.push(tokens)
 
     @pytest.mark.parametrize("wrong", [1.0, -71, float("nan"), "loud", True])

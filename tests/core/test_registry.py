@@ -62,7 +62,7 @@ def raising(error: BaseException):
         (plugin(blazen_codec_specs=raising(SystemExit("bye"))), "bye"),
         (plugin("not a spec"), "must return CodecSpec"),
         (plugin(SPEC, SPEC), "twice"),
-        (plugin(SPEC, blazen_codec_spec=lambda: ()), "blazen_codec_spec is no hook"),
+        (plugin(SPEC, blazen_codec_spec=lambda: ()), "blazen_codec_spec is not a hook"),
         (plugin(blazen_codec_specs=lambda: ()), "not marked"),
         (plugin(SPEC, blazen_codec_specs=bc.hookimpl(lambda wrong: ())), "blazen_codec_specs"),
         (plugin(blazen_codec_specs=bc.hookimpl(lambda: None)), ""),
@@ -133,7 +133,7 @@ def test_an_alias_can_collide_too():
 
 @pytest.mark.parametrize(
     ("name", "says"),
-    [("toy_8kz", "did you mean toy_8khz"), ("TOY_8KHZ", "toy_8khz"), ("qqqq", "there are toy_8khz"), ("", "there are")],
+    [("toy_8kz", "did you mean toy_8khz"), ("TOY_8KHZ", "toy_8khz"), ("qqqq", "installed are toy_8khz"), ("", "installed are")],
 )
 def test_an_unknown_name_gets_the_nearest(name, says):
     with pytest.raises(bc.UnknownCodec, match=says):
@@ -160,7 +160,7 @@ def test_a_plugin_that_is_broken_is_named_when_its_codec_is_asked_for():
 class TestFormatsAndLayouts:
     def test_the_container_is_always_there(self):
         assert look().format_for("a.tokens").name == "container"
-        with pytest.raises(bc.InvalidInput, match=r"suffix \.tokens"):
+        with pytest.raises(bc.InvalidInput, match=r"expected one of \.tokens"):
             look().format_for("a.xyz")
 
     def test_a_wrong_one_names_its_plugin(self):

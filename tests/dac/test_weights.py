@@ -116,7 +116,7 @@ UNIT = {"snake1": ["alpha"], "conv1": ["weight", "bias"], "snake2": ["alpha"], "
         ({"sample_rate": 24_000}, "sample_rate is 24000, but dac_16khz has 16000"),
         ({"n_codebooks": 32}, "n_codebooks is 32"),
         ({"encoder_rates": [2, 4, 8, 8]}, "encoder_rates"),
-        ({"sample_rate": "x"}, "not a config of a model like dac_16khz"),
+        ({"sample_rate": "x"}, "not a config for a model like dac_16khz"),
     ],
 )
 def test_checkpoints_of_another_model_are_refused(theirs, tmp_path, changes, says):
@@ -127,7 +127,7 @@ def test_checkpoints_of_another_model_are_refused(theirs, tmp_path, changes, say
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ({"state_dict": {}}, "does not say which model it is of"),
+        ({"state_dict": {}}, "so its model is unknown"),
         ({"state_dict": {}, "metadata": {"kwargs": settings(SMALL)}}, "is missing"),
         ({"state_dict": [1], "metadata": {"kwargs": settings(SMALL)}}, "holds no state dict"),
         ([1], "holds no state dict"),

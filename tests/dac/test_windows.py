@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blazen_codec_core.nn import reset_parameters
-from blazen_codec_dac.chunked_decoder import alone
+from blazen_codec_dac.chunked_decoder import window_decoder
 from blazen_codec_dac.chunks import Windows
 from blazen_codec_dac.network import DacNetwork, decoder
 from blazen_codec_dac.specs import SPECS, DacArchitecture
@@ -36,7 +36,7 @@ def test_the_middle_of_a_window_is_that_of_the_whole(before, inside, after):
     z = torch.randn(1, before + inside + after, 16, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         whole = network.decoder(z)
-        part = alone(network, Windows(SMALL, inside, padded=False))(z[:, before : before + inside])
+        part = window_decoder(network, Windows(SMALL, inside, padded=False))(z[:, before : before + inside])
     assert part.shape[1] == SMALL.window_samples(inside, padded=False)
     seam = SMALL.hop_length  # where only one of the frames that a transposed convolution adds up is in the window
     middle = part[:, seam:-seam]
@@ -48,6 +48,6 @@ def test_the_middle_of_a_window_is_that_of_the_whole(before, inside, after):
 
 def test_weights_are_shared_not_copied():
     network = DacNetwork(SMALL)
-    twin = alone(network, Windows(SMALL, 10, padded=False))
+    twin = window_decoder(network, Windows(SMALL, 10, padded=False))
     ours = {parameter.data_ptr() for parameter in network.decoder.parameters()}
     assert {parameter.data_ptr() for parameter in twin.parameters()} == ours

@@ -112,11 +112,11 @@ def test_names_ids_and_bandwidths():
         for bandwidth, books in choices.items():
             assert spec.codebooks_for(bandwidth) == books
         for wrong in (0, -1, 4.5, 48, float("nan"), "6"):
-            with pytest.raises(bc.InvalidInput, match="kbps, not"):
+            with pytest.raises(bc.InvalidInput, match=r"bandwidth is .* supports (1.5, )?3, 6, 12 or 24 kbps"):
                 spec.codebooks_for(wrong)
-        with pytest.raises(bc.InvalidInput, match="codebooks, not 3"):
+        with pytest.raises(bc.InvalidInput, match="num_codebooks is 3; "):
             spec.codebooks_for(num_codebooks=3)
-        with pytest.raises(bc.InvalidInput, match="one of them"):
+        with pytest.raises(bc.InvalidInput, match="give only one"):
             spec.codebooks_for(6, 8)
     assert BY_NAME["encodec_48khz"].segment == bc.Segment(length=48_000, stride=47_520, normalized=True)
 

@@ -96,7 +96,7 @@ def test_a_config_of_another_model_is_refused(tmp_path, changes):
 def test_a_config_that_is_none_is_refused(tmp_path, config):
     (tmp_path / "pytorch_model.bin").write_bytes(b"never read")
     (tmp_path / "config.json").write_text(config)
-    with pytest.raises(bc.WeightsUnavailable, match=r"not a config of a model like snac_24khz|config\.json is not JSON"):
+    with pytest.raises(bc.WeightsUnavailable, match=r"not a config for a model like snac_24khz|config\.json is not JSON"):
         bc.load("snac_24khz", weights=tmp_path).load()
 
 
@@ -120,9 +120,9 @@ def damaged(change: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tens
     ("change", "says"),
     [
         ("missing", "encoder.block.0.bias is missing"),
-        ("extra", "1 unknown, such as encoder.block.99.bias"),
-        ("shape", r"\(3,\) in place of \(16,\)"),
-        ("transposed", "another shape"),
+        ("extra", "unknown tensors .1., such as encoder.block.99.bias"),
+        ("shape", r"\(3,\); expected \(16,\)"),
+        ("transposed", "has shape"),
         ("nan", "NaN"),
     ],
 )

@@ -44,7 +44,7 @@ class _Careful:
         left = max(0, self._size - self._file.tell())
         count = left if count < 0 else min(count, left)
         if count > LARGEST_DIRECTORY:
-            raise ValueError(f"its list of records has {count} bytes, and {LARGEST_DIRECTORY} at most are read")
+            raise ValueError(f"its central directory has {count} bytes; at most {LARGEST_DIRECTORY} are read")
         return self._file.read(count)
 
 
@@ -68,11 +68,11 @@ def records(path: Path) -> dict[str, Record]:
             }
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise WeightsUnavailable(
-            f"{path} is not a file of weights: the archive is damaged or did not come whole; fetch it again"
+            f"{path} is not a file of weights: the archive is damaged or incomplete; fetch it again"
         ) from error
     claimed = sum(record.size for record in found.values())
     if claimed > size:
-        raise WeightsUnavailable(f"{path}: its records claim {claimed} bytes, which a file of {size} cannot hold; fetch it again")
+        raise WeightsUnavailable(f"{path}: its records claim {claimed} bytes, but the file has {size}; fetch it again")
     return found
 
 
@@ -81,8 +81,8 @@ def check_stored(path: Path, found: dict[str, Record]) -> None:
     for name, record in found.items():
         if not record.is_stored or record.inflated != record.size:
             raise WeightsUnavailable(
-                f"{path}: its record {name[:80]} is compressed, of {record.inflated} bytes to {record.size}, which torch.save "
-                "never does. Where you trust it, save its state dict again with torch.save or safetensors"
+                f"{path}: its record {name[:80]} is compressed from {record.inflated} to {record.size} bytes, which torch.save "
+                "never does. If you trust it, save its state dict again with torch.save or safetensors"
             )
 
 
@@ -91,8 +91,8 @@ def start_of(file: BinaryIO, record: Record, size: int) -> int:
     file.seek(record.header)
     head = file.read(LOCAL_HEADER)
     if len(head) != LOCAL_HEADER or head[:4] != b"PK\x03\x04":
-        raise ValueError("a record of the archive is not where it should be")
+        raise ValueError("a record of the archive is not at its offset")
     start = record.header + LOCAL_HEADER + int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little")
     if start + record.size > size:
-        raise ValueError("a record of the archive is cut off")
+        raise ValueError("a record of the archive is truncated")
     return start

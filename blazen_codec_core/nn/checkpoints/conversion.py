@@ -52,14 +52,14 @@ def tensors(content: Any, origin: str) -> dict[str, Tensor]:
     Raises:
         WeightsUnavailable: There is no state dict, or it has several codecs or NaN.
     """
-    found = unwrapped(content, origin)
+    found = unwrap(content, origin)
     if isinstance(found, Mapping):
         prefix = codec_prefix(map(str, found), origin)
         found = {str(name).removeprefix(prefix): value for name, value in found.items() if str(name).startswith(prefix)}
     return state_dicts.tensors(found, origin)
 
 
-def unwrapped(found: Any, origin: str) -> Any:
+def unwrap(found: Any, origin: str) -> Any:
     """Remove a trainer's keys around a state dict; return anything else unchanged."""
     for _ in WRAPPERS:
         if not isinstance(found, Mapping) or all(isinstance(value, Tensor) for value in found.values()):
@@ -67,7 +67,7 @@ def unwrapped(found: Any, origin: str) -> Any:
         inner = next((found[name] for name in WRAPPERS if isinstance(found.get(name), Mapping)), None)
         if inner is None:
             if isinstance(name := found.get("pretrained"), str):
-                raise WeightsUnavailable(f"{origin} holds no weights but says where they are: load those of {name!r:.100}")
+                raise WeightsUnavailable(f"{origin} holds no weights, but names a model that has them. Load {name!r:.100}")
             break
         found = inner
     return found
@@ -82,11 +82,11 @@ def codec_prefix(names: Iterable[str], origin: str) -> str:
     starts: dict[str, set[str]] = {}
     for name in names:
         for part in PARTS:
-            if (at := f".{name}".find(f".{part}")) >= 0:
-                starts.setdefault(name[:at], set()).add(part)
-    whole = sorted((start for start, parts in starts.items() if parts == set(PARTS)), key=len)
+            if (start := f".{name}".find(f".{part}")) >= 0:
+                starts.setdefault(name[:start], set()).add(part)
+    whole = sorted((prefix for prefix, parts in starts.items() if parts == set(PARTS)), key=len)
     if len(whole) > 1 and whole[0]:
-        raise WeightsUnavailable(f"{origin} holds several codecs, {' and '.join(whole)}: save the tensors of one alone")
+        raise WeightsUnavailable(f"{origin} holds several codecs, {' and '.join(whole)}. Save the tensors of one alone")
     return whole[0] if whole else ""
 
 
@@ -157,7 +157,7 @@ def from_published(
 
     def check_shape(name: str, shape: Sequence[int], wanted: Sequence[int]) -> None:
         if tuple(shape) != tuple(wanted):
-            raise wrong(f"{name} has another shape, {tuple(shape)} in place of {tuple(wanted)}")
+            raise wrong(f"{name} has shape {tuple(shape)}; expected {tuple(wanted)}")
 
     def whole(name: str, shape: Sequence[int]) -> Tensor:
         stem = name.removesuffix("weight")
@@ -168,8 +168,8 @@ def from_published(
                 check_shape(name, v.shape, shape)  # checked before memory is allocated
                 if not bool(norm(v).all()):
                     raise WeightsUnavailable(
-                        f"{origin}: {stem}{direction} has a row of zeros, which has no direction: the weight would be NaN. "
-                        f"Save that weight whole, as {name}, or with another row"
+                        f"{origin}: {stem}{direction} has a row of zeros, which has no direction. The weight would be NaN. "
+                        f"Save the whole weight as {name}, or change the row"
                     )
                 return fold(g, v)
         return take(name)
@@ -191,7 +191,7 @@ def from_published(
                 check_shape(name, tensor.shape, wanted.shape)
             state[ours] = tensor.reshape(wanted.shape)
     if left:
-        raise wrong(f"{len(left)} unknown, such as {min(left)}")
+        raise wrong(f"unknown tensors ({len(left)}), such as {min(left)}")
     return state
 
 

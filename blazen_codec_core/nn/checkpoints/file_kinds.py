@@ -17,21 +17,21 @@ LARGEST_HEADER = 4 << 20
 
 Test = Callable[[bytes], bool]
 OTHERS: tuple[tuple[Test, str], ...] = (
-    (lambda head: not head, "is empty: it was never written or never came whole; fetch it again"),
+    (lambda head: not head, "is empty, because it was never written or its download failed; fetch it again"),
     (
         lambda head: head.startswith(b"version https://git-lfs"),
-        "is a pointer of Git LFS in place of the file: run `git lfs pull` in its repository, or download the file itself",
+        "is a pointer of Git LFS instead of the file; run `git lfs pull` in its repository, or download the file itself",
     ),
     (
         lambda head: head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"),
-        "is a web page in place of the file: take the address of the file itself, which on the Hub has /resolve/ for /blob/",
+        "is a web page instead of the file; use the address of the file itself, on the Hub with /resolve/ instead of /blob/",
     ),
-    (lambda head: head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!")), "is an archive: unpack it first"),
-    (lambda head: head[257:262] == b"ustar", "is a tar archive: unpack it first"),
-    (lambda head: head.startswith(b"GGUF"), "is a GGUF file: take the weights as safetensors or as PyTorch saves them"),
-    (lambda head: head.startswith(b"\x93NUMPY"), "is a NumPy array: take the weights as safetensors or as PyTorch saves them"),
-    (lambda head: head.startswith(b"\x89HDF"), "is an HDF5 file: take the weights as safetensors or as PyTorch saves them"),
-    (lambda head: head.lstrip()[:1] in (b"{", b"["), "is JSON and holds no weights: pass the file beside it, or the folder"),
+    (lambda head: head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!")), "is an archive; unpack it first"),
+    (lambda head: head[257:262] == b"ustar", "is a tar archive; unpack it first"),
+    (lambda head: head.startswith(b"GGUF"), "is a GGUF file; use the weights in safetensors or in PyTorch format"),
+    (lambda head: head.startswith(b"\x93NUMPY"), "is a NumPy array; use the weights in safetensors or in PyTorch format"),
+    (lambda head: head.startswith(b"\x89HDF"), "is an HDF5 file; use the weights in safetensors or in PyTorch format"),
+    (lambda head: head.lstrip()[:1] in (b"{", b"["), "is JSON and holds no weights; pass the file beside it, or the folder"),
 )
 """Tests for files that are commonly mistaken for weights, with advice."""
 
@@ -47,11 +47,10 @@ def kind_of(path: Path) -> Kind:
             head = file.read(HEAD)
     except OSError as error:
         raise WeightsUnavailable(f"{path} cannot be read: {error.strerror or error}") from error
-    if head[8:9] == b"{" and (said := int.from_bytes(head[:8], "little")) < 1 << 40:
-        if said > LARGEST_HEADER:
+    if head[8:9] == b"{" and (size := int.from_bytes(head[:8], "little")) < 1 << 40:
+        if size > LARGEST_HEADER:
             raise WeightsUnavailable(
-                f"{path} says {said} bytes of its tensors' names and sizes, and {LARGEST_HEADER} at most are read: "
-                "save the codec's tensors alone"
+                f"{path} has a header of {size} bytes; at most {LARGEST_HEADER} are read. Save the codec's tensors alone"
             )
         return "safetensors"
     for test, what in OTHERS:
@@ -62,7 +61,7 @@ def kind_of(path: Path) -> Kind:
     elif not head.startswith(PICKLES):
         if path.suffix == ".safetensors":
             return "safetensors"  # its reader reports the error
-        raise WeightsUnavailable(f"{path} is not a file of weights: neither safetensors nor what PyTorch saves")
+        raise WeightsUnavailable(f"{path} is not a file of weights: it is neither safetensors nor a PyTorch checkpoint")
     return "pytorch"
 
 
@@ -71,12 +70,12 @@ def _check_archive(path: Path) -> None:
     members = records(path)
     if any(f"/{member}".endswith("/.data/extern_modules") for member in members):
         raise WeightsUnavailable(
-            f"{path} is a package of torch.package, which holds code: take the state dict instead, weights.pth beside package.pth"
+            f"{path} is a package of torch.package, which holds code; use the state dict instead, weights.pth beside package.pth"
         )
     if any(member.endswith("/constants.pkl") for member in members):
         raise WeightsUnavailable(
-            f"{path} is a TorchScript archive, which holds code: where you trust it, "
-            "torch.save(torch.jit.load(FILE).state_dict(), NEW) makes a file of its weights"
+            f"{path} is a TorchScript archive, which holds code. If you trust it, "
+            "write a file of its weights with torch.save(torch.jit.load(FILE).state_dict(), NEW)"
         )
     if not any(member.endswith("/data.pkl") for member in members):
-        raise WeightsUnavailable(f"{path} is a zip archive: unpack it, and pass the weights in it")
+        raise WeightsUnavailable(f"{path} is a zip archive; unpack it, and pass the weights in it")

@@ -44,9 +44,9 @@ ODD = {
     f"{REBUILDS}sparse_tensor": "a sparse tensor",
     f"{REBUILDS}sparse_csr_tensor": "a sparse tensor",
     f"{REBUILDS}qtensor": "a quantised tensor",
-    f"{REBUILDS}wrapper_subclass": "a tensor of another class",
-    f"{REBUILDS}device_tensor_from_numpy": "a tensor of another device's",
-    f"{REBUILDS}device_tensor_from_cpu_tensor": "a tensor of another device's",
+    f"{REBUILDS}wrapper_subclass": "a tensor subclass",
+    f"{REBUILDS}device_tensor_from_numpy": "a tensor of another device",
+    f"{REBUILDS}device_tensor_from_cpu_tensor": "a tensor of another device",
 }
 META, TYPED = f"{REBUILDS}meta_tensor_no_storage", "torch._tensor _rebuild_from_type_v2"
 ORDERED, ENCODED, SIZE, SETS = "collections OrderedDict", "_codecs encode", "torch Size", {"builtins set", "__builtin__ set"}
@@ -113,17 +113,17 @@ class _Store:
         if key not in self.held:
             self._room -= count
             if self._room < 0:
-                raise ValueError(f"its storage {key[:40]!r} claims {count} bytes, more than the file has left")
+                raise ValueError(f"its storage {key[:40]!r} claims {count} bytes, more than the rest of the file")
             self.held[key] = torch.empty(count, dtype=torch.uint8)
         elif len(self.held[key]) != count:
-            raise ValueError(f"its storage {key[:40]!r} is of two sizes, {len(self.held[key])} and {count} bytes")
+            raise ValueError(f"its storage {key[:40]!r} has two sizes, {len(self.held[key])} and {count} bytes")
         return self.held[key]
 
 
 def _fill(file: BinaryIO, start: int, storage: Tensor) -> None:
     file.seek(start)
     if len(storage) and file.readinto(storage.numpy()) != len(storage):  # type: ignore[attr-defined]
-        raise ValueError("it breaks off within a storage")
+        raise ValueError("it is truncated within a storage")
 
 
 class TensorMachine(Machine):
@@ -151,14 +151,14 @@ class TensorMachine(Machine):
         self._copied = 0
 
     def unknown(self, text: str) -> Name:
-        """Accept an unknown name; what it makes is opaque."""
+        """Accept an unknown name; calling it gives an `Opaque`."""
         return Name(text)
 
-    def copied(self, values: Any, each: int) -> Any:
-        """Account for copies of values of `each` bytes, because a pickle can request the same copy a million times."""
-        self._copied += each * len(values)
+    def count_copy(self, values: Any, item_size: int) -> Any:
+        """Account for copies of values of `item_size` bytes, because a pickle can request the same copy a million times."""
+        self._copied += item_size * len(values)
         if self._copied > LARGEST_PICKLE:
-            raise ValueError(f"what it makes of values takes more than {LARGEST_PICKLE} bytes")
+            raise ValueError(f"copies of its values take more than {LARGEST_PICKLE} bytes")
         return values
 
     def is_key(self, key: Any) -> bool:
@@ -177,7 +177,7 @@ class TensorMachine(Machine):
         if name == TYPED and len(arguments) >= 3 and isinstance(arguments[0], Name) and isinstance(arguments[2], tuple):
             if arguments[0].text in STORED | WRAPPED | {META}:
                 return self.make(arguments[0].text, arguments[2])
-            return OddTensor("a tensor of another class")
+            return OddTensor("a tensor subclass")
         if name in ODD:
             return OddTensor(ODD[name])
         if name == META and len(arguments) >= 2 and isinstance(arguments[0], Name) and arguments[0].text in TYPES:
@@ -185,11 +185,11 @@ class TensorMachine(Machine):
         if name == ORDERED and not arguments:
             return OrderedDict()
         if name == ENCODED and len(arguments) == 2 and isinstance(arguments[0], str) and arguments[1] == "latin1":
-            return self.copied(arguments[0], 1).encode("latin1")
+            return self.count_copy(arguments[0], 1).encode("latin1")
         if name == SIZE and len(arguments) == 1 and isinstance(arguments[0], tuple | list):
-            return tuple(self.copied(arguments[0], 8))
+            return tuple(self.count_copy(arguments[0], 8))
         if name in SETS and len(arguments) == 1 and isinstance(arguments[0], list):
-            return list(self.copied(arguments[0], 8))
+            return list(self.count_copy(arguments[0], 8))
         if name in {"torch device", "torch.serialization _get_layout"}:
             return Name(name)
         return super().make(name, arguments) if name in self.names else Opaque(name)
@@ -199,14 +199,16 @@ class TensorMachine(Machine):
         if not isinstance(target, OrderedDict) or not isinstance(state, dict):
             super().change(target, state)
 
-    def kept_elsewhere(self, said: Any) -> Storage:
+    def persistent_load(self, said: Any) -> Storage:
         if not isinstance(said, tuple) or len(said) not in (5, 6) or said[0] not in ("storage", b"storage"):
-            raise ValueError("it keeps what is no storage")
+            raise ValueError("a persistent id is not a storage")
         _, kind, key, _, count, *view = said
         if not isinstance(kind, Name) or kind.text not in STORAGES or not isinstance(key, str) or not _is_count(count):
-            raise ValueError("a storage is not as PyTorch says one")
+            raise ValueError("a storage does not have the form that PyTorch writes")
         if view and view[0] is not None:
-            raise ValueError("a storage is a part of another, as PyTorch before 0.4 wrote it: load and save it with a newer one")
+            raise ValueError(
+                "a storage is a view of another, which PyTorch before 0.4 wrote. Load and save it with a newer PyTorch"
+            )
         dtype = STORAGES[kind.text]
         return Storage(self._store.ask(key, count * dtype.itemsize), dtype)
 
@@ -214,19 +216,19 @@ class TensorMachine(Machine):
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *more: Any) -> Tensor | OddTensor:
     """Make a view of a storage. `more` may have a type, for untyped storages, and flags such as conjugation."""
     if not isinstance(storage, Storage) or not _is_count(offset):
-        raise ValueError("a tensor is not as PyTorch says one")
+        raise ValueError("a tensor does not have the form that PyTorch writes")
     dtype = storage.dtype
     for said in more:
         if isinstance(said, Name) and said.text in TYPES:
             dtype = TYPES[said.text]
         elif said:
-            return OddTensor("a tensor that is negated or conjugated when it is read")
+            return OddTensor("a lazily negated or conjugated tensor")
     shape, steps = _counts(size, "size"), _counts(stride, "stride")
     if len(shape) != len(steps):
         raise ValueError(f"a tensor has {len(shape)} sizes and {len(steps)} strides")
     held = len(storage.held) // dtype.itemsize
     if math.prod(shape) and offset + sum((length - 1) * step for length, step in zip(shape, steps, strict=True)) >= held:
-        raise ValueError(f"a tensor of shape {shape} reaches beyond its storage of {held} values")
+        raise ValueError(f"a tensor of shape {shape} exceeds its storage of {held} values")
     if not math.prod(shape):
         return torch.empty(shape, dtype=dtype)
     return torch.empty(0, dtype=dtype).set_(storage.held.untyped_storage(), offset, shape, steps)
@@ -238,7 +240,7 @@ def _is_count(value: Any) -> bool:
 
 def _counts(values: Any, what: str) -> tuple[int, ...]:
     if not isinstance(values, tuple | list) or len(values) > MOST_AXES or not all(_is_count(value) for value in values):
-        raise ValueError(f"the {what} of a tensor is no list of at most {MOST_AXES} numbers")
+        raise ValueError(f"the {what} of a tensor is not a list of at most {MOST_AXES} numbers")
     if what == "size" and math.prod(max(1, value) for value in values) >= 1 << 48:
         raise ValueError("a tensor claims more values than any file holds")
     return tuple(values)
@@ -253,17 +255,17 @@ def read(path: Path) -> Any:
     """
     with path.open("rb") as file:
         is_archive = file.read(2) == b"PK"
-    found = _of_archive(path) if is_archive else _of_legacy(path)
+    found = _read_archive(path) if is_archive else _read_legacy(path)
     _check_plain(found)
     if isinstance(found, Opaque | Name):
         raise ValueError(
-            f"it is {found.text.replace(' ', '.')[:80]}, and objects that need code are never made. "
-            "Where you trust it, save its state dict alone with torch.save, and pass that"
+            f"it is {found.text.replace(' ', '.')[:80]}, and objects that need code are never created. "
+            "If you trust it, save its state dict alone with torch.save, and pass that"
         )
     return found
 
 
-def _of_archive(path: Path) -> Any:
+def _read_archive(path: Path) -> Any:
     members = records(path)
     check_stored(path, members)
     name = next(name for name in members if f"/{name}".endswith("/data.pkl"))
@@ -271,46 +273,46 @@ def _of_archive(path: Path) -> Any:
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         order = members.get(f"{root}byteorder")
-        if order is not None and _bytes_of(file, order, size, 16) != b"little":
-            raise ValueError("its numbers begin with their highest byte: save it on a machine where they do not")
+        if order is not None and _read_record(file, order, size, 16) != b"little":
+            raise ValueError("its numbers are big-endian; save it on a little-endian machine")
         store = _Store(size)
-        found, _ = TensorMachine(store).run(_bytes_of(file, members[name], size, LARGEST_PICKLE))
+        found, _ = TensorMachine(store).run(_read_record(file, members[name], size, LARGEST_PICKLE))
         for key, storage in store.held.items():
             record = members.get(f"{root}data/{key}")
             if record is None or record.size != len(storage):
                 held = "is missing" if record is None else f"has {record.size}"
-                raise ValueError(f"its storage {key[:40]!r} claims {len(storage)} bytes, and its record {held}")
+                raise ValueError(f"its storage {key[:40]!r} claims {len(storage)} bytes, but its record {held}")
             _fill(file, start_of(file, record, size), storage)
     return found
 
 
-def _bytes_of(file: BinaryIO, record: Record, size: int, most: int) -> bytes:
+def _read_record(file: BinaryIO, record: Record, size: int, most: int) -> bytes:
     if record.size > most:
-        raise ValueError(f"what it holds beside tensors has {record.size} bytes, and {most} at most are read")
+        raise ValueError(f"its data beside tensors has {record.size} bytes; at most {most} are read")
     file.seek(start_of(file, record, size))
     return file.read(record.size)
 
 
-def _of_legacy(path: Path) -> Any:
+def _read_legacy(path: Path) -> Any:
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
-        data, place = file.read(LARGEST_PICKLE), 0
+        data, offset = file.read(LARGEST_PICKLE), 0
         store = _Store(size)
         machine = TensorMachine(store)
         for wanted in LEGACY:
-            said, place = machine.run(data, place)
+            said, offset = machine.run(data, offset)
             if said != wanted:
-                raise ValueError("it is a pickle, and none that PyTorch wrote")
-        system, place = machine.run(data, place)
+                raise ValueError("it is a pickle that PyTorch did not write")
+        system, offset = machine.run(data, offset)
         if isinstance(system, dict) and system.get("little_endian") is False:
-            raise ValueError("its numbers begin with their highest byte: save it on a machine where they do not")
-        found, place = machine.run(data, place)
-        keys, place = machine.run(data, place)
+            raise ValueError("its numbers are big-endian; save it on a little-endian machine")
+        found, offset = machine.run(data, offset)
+        keys, offset = machine.run(data, offset)
         if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or sorted(keys) != sorted(store.held):
-            raise ValueError("its list of storages does not fit its tensors")
+            raise ValueError("its list of storages does not match its tensors")
         for key in keys:
-            _fill(file, place + 8, store.held[key])  # after the number of values
-            place += 8 + len(store.held[key])
+            _fill(file, offset + 8, store.held[key])  # after the number of values
+            offset += 8 + len(store.held[key])
     return found
 
 
@@ -318,11 +320,11 @@ def _check_plain(found: Any) -> None:
     """Raise `ValueError` if values are nested so deeply or often that traversing them would not end."""
     level, count = [found], 0
     for _ in range(DEEPEST):
-        nested = [own.values() if isinstance(own, dict) else own for own in level if isinstance(own, dict | list | tuple)]
+        nested = [v.values() if isinstance(v, dict) else v for v in level if isinstance(v, dict | list | tuple)]
         count += sum(map(len, nested))
         if count > MOST_VALUES:
-            raise ValueError(f"it holds more than {MOST_VALUES} values, or values that are in each other")
-        level = [inner for own in nested for inner in own]
+            raise ValueError(f"it holds more than {MOST_VALUES} values, or values that contain themselves")
+        level = [inner for values in nested for inner in values]
         if not level:
             return
-    raise ValueError(f"its values are more than {DEEPEST} levels deep in each other")
+    raise ValueError(f"its values are nested more than {DEEPEST} levels deep")

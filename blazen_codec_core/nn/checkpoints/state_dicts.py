@@ -64,14 +64,14 @@ def tensors(found: Any, origin: str) -> dict[str, Tensor]:
     """
     if isinstance(found, Mapping) and (opaque := next((v for v in found.values() if isinstance(v, Opaque)), None)):
         raise WeightsUnavailable(
-            f"{origin} holds {opaque.text.replace(' ', '.')[:80]} beside tensors, and objects that need code are never made: "
-            "save the state dict alone with torch.save, and pass that"
+            f"{origin} holds {opaque.text.replace(' ', '.')[:80]} beside tensors, and objects that need code are never created. "
+            "Save the state dict alone with torch.save, and pass that"
         )
     if not isinstance(found, Mapping) or not all(isinstance(v, Tensor | reader.OddTensor) for v in found.values()):
-        raise WeightsUnavailable(f"{origin} holds no state dict: names and tensors are expected")
+        raise WeightsUnavailable(f"{origin} holds no state dict; expected names and tensors")
     for name, tensor in found.items():
         if what := _odd(tensor):
-            raise WeightsUnavailable(f"{origin}: {name} is {what}; save the state dict of the loaded model, of plain tensors")
+            raise WeightsUnavailable(f"{origin}: {name} is {what}. Save the state dict of the loaded model, with plain tensors")
     check_held(found, origin)
     state = {str(name): tensor.float() if is_weight(tensor) else tensor for name, tensor in found.items()}
     for name, tensor in state.items():
@@ -98,13 +98,12 @@ def check_held(state: Mapping[Any, Tensor], origin: str) -> None:
         storage, claimed = tensor.untyped_storage(), tensor.numel() * tensor.element_size()
         if claimed > (held := storage.nbytes()):
             raise WeightsUnavailable(
-                f"{origin}: {name} claims {claimed} bytes and holds {held}, the same ones again and again: save it whole, "
-                "with .contiguous()"
+                f"{origin}: {name} claims {claimed} bytes, but its storage has {held}. Save it whole, with .contiguous()"
             )
         left[storage.data_ptr()] = left.get(storage.data_ptr(), SHARED * held) - claimed
         if left[storage.data_ptr()] < 0:
             raise WeightsUnavailable(
-                f"{origin}: {name} and others are all in the same {held} bytes, more than {SHARED} times: save each by itself, "
+                f"{origin}: {name} and other tensors share {held} bytes more than {SHARED} times. Save a copy of each, "
                 "with .clone()"
             )
 
@@ -119,7 +118,8 @@ def check_weight(name: str, tensor: Tensor, origin: str) -> None:
     if not is_weight(tensor):
         kind = str(tensor.dtype if tensor.layout == torch.strided else tensor.layout).removeprefix("torch.")
         raise WeightsUnavailable(
-            f"{origin}: {name} is {kind}; weights are float32, float16, bfloat16 or float64. Take those from before quantisation"
+            f"{origin}: {name} is {kind}; expected float32, float16, bfloat16 or float64. "
+            "Use the weights from before quantisation"
         )
 
 
@@ -131,7 +131,7 @@ def read_config(path: Path) -> Any:
     """
     try:
         if (size := path.stat().st_size) > LARGEST_CONFIG:
-            raise WeightsUnavailable(f"{path} has {size} bytes, and configs of {LARGEST_CONFIG} at most are read: fetch it again")
+            raise WeightsUnavailable(f"{path} has {size} bytes; a config has at most {LARGEST_CONFIG}. Fetch it again")
         return parse(path.read_bytes())  # bytes, with or without a byte order mark
     except OSError as error:
         raise WeightsUnavailable(f"{path} cannot be read: {error.strerror or error}") from error
@@ -150,7 +150,7 @@ def load(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
     wrong = [n for n in sorted(wanted.keys() & state.keys()) if wanted[n].shape != state[n].shape]
     problems = [
         *(f"{len(names)} {what}, such as {names[0]}" for what, names in (("missing", missing), ("unknown", extra)) if names),
-        *(f"{n} is {tuple(state[n].shape)} in place of {tuple(wanted[n].shape)}" for n in wrong[:1]),
+        *(f"{n} has shape {tuple(state[n].shape)}; expected {tuple(wanted[n].shape)}" for n in wrong[:1]),
     ]
     if problems:
         raise WeightsUnavailable(f"the weights of {origin} are of another model: {'; '.join(problems)}")

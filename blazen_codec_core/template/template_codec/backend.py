@@ -1,4 +1,4 @@
-"""The trait: the network behind it, and how its weights are named in a file."""
+"""Backend of the codec: builds the network, and maps the names of published weights."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,10 +13,10 @@ from .network import TemplateNetwork
 
 
 class TemplateBackend(TorchCodecBackend):
-    """Loading, devices, sessions and batches are core's."""
+    """The codec's backend; core provides loading, devices, sessions and batches."""
 
     def new_network(self) -> CodecNetwork:
         return TemplateNetwork(self.spec)
 
     def from_published(self, network: CodecNetwork, content: Any, origin: str) -> Mapping[str, Tensor]:
-        return state_dicts.tensors(content, origin)  # the names in the file are the network's own
+        return state_dicts.tensors(content, origin)  # the file already has the network's names

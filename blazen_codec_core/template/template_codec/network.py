@@ -15,7 +15,7 @@ from .specs import LATENT_CHANNELS
 
 
 class TemplateNetwork(CodecNetwork):
-    """Windows of two hops, half a hop of zeros at either end."""
+    """One convolution each way: windows of two hops, with half a hop of zero padding at both ends."""
 
     def __init__(self, spec: CodecSpec) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The models, as data. Listing codecs imports this, so it imports no torch."""
+"""Specs of the models. Listing codecs imports this module, so it must not import torch."""
 
 from blazen_codec_core import CodecSpec, DeviceCapabilities, WeightSource
 

@@ -1,4 +1,4 @@
-"""Every contract that codecs are held to, for the shipped weights and for random ones."""
+"""All contracts of the conformance kit, for the shipped weights and for random ones."""
 
 from blazen_codec_core.conformance import Contracts, Subject
 

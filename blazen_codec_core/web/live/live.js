@@ -1,9 +1,9 @@
-/** Live page: plays each version of a recording while it is decoded, then shows images, measures and tokens. */
+/** The live page: upload or record audio, hear each system's version while it is decoded, then see the report. */
 const offer = JSON.parse(document.getElementById("data").textContent);
 const tally = new Tally();
 const views = [];
 
-/** Checkbox of a system with a menu of its bandwidths. */
+/** Controls of one system: a check box and a menu of bandwidths. */
 class Choice {
   constructor({ name, about, rates, rate, ready, must }) {
     this.name = name;
@@ -15,7 +15,7 @@ class Choice {
       { "aria-label": `Bandwidth of ${name}`, disabled: only },
       rates.map((each) => element("option", { value: each, selected: each === standard }, `${Number(each.toFixed(2))} kbps`)),
     );
-    this.plain = only || !must ? String(standard) : null; // the default bandwidth, which the name omits
+    this.plain = only || !must ? String(standard) : null; // bandwidth that can be omitted
     this.root = element(
       "div",
       { class: "system" },
@@ -31,7 +31,7 @@ class Choice {
   }
 }
 
-/** Elements of the page, and their interaction. */
+/** The page: its elements and their interaction. */
 class Live {
   constructor() {
     this.shared = { scales: offer.scales, measures: offer.measures, tally };
@@ -40,7 +40,7 @@ class Live {
     this.input = element("input", { type: "file", accept: "audio/*,.flac,.wav,.ogg,.opus,.mp3,.aiff", hidden: true, id: "file" });
     this.input.addEventListener("change", () => {
       this.take(this.input.files[0]);
-      this.input.value = ""; // otherwise choosing the same file again fires no event
+      this.input.value = ""; // so that choosing the same file again fires "change"
     });
     this.recordButton = element("button", { type: "button", onclick: () => this.record() }, "● Record");
     this.chosen = element("p", { class: "soft", role: "status" }, "No audio yet");
@@ -63,7 +63,7 @@ class Live {
       element(
         "p",
         { class: "soft small" },
-        `WAV, FLAC, Ogg, Opus, MP3, AIFF; up to ${bytes / 1e6} MB and ${Math.round(seconds / 6) / 10} minutes. It is worked on at this server and not kept.`,
+        `WAV, FLAC, Ogg, Opus, MP3, AIFF; up to ${bytes / 1e6} MB and ${Math.round(seconds / 6) / 10} minutes. The server processes it and does not store it.`,
       ),
       element(
         "div",
@@ -78,19 +78,22 @@ class Live {
     document
       .getElementById("main")
       .append(
-        pageTop("Compare codecs", "Hear what each makes of a recording as it is made; then see it, measured."),
+        pageTop(
+          "Compare codecs",
+          "Hear each version of a recording while it is decoded, then see spectrograms, measures and tokens.",
+        ),
         element(
           "section",
           { class: "card", "aria-label": "What to compare" },
           this.drop,
           this.#systems("Ready to run", true),
-          this.#systems("Weights are fetched when first used", false),
+          this.#systems("Weights are downloaded at first use", false),
           element(
             "div",
             { class: "go" },
             this.runButton,
             element("label", { class: "check" }, this.mono, "Mix to mono"),
-            element("label", { class: "check" }, this.follow, "Play as it comes"),
+            element("label", { class: "check" }, this.follow, "Play while decoding"),
             this.status,
             this.progress,
           ),
@@ -125,9 +128,7 @@ class Live {
     if (!file) return;
     this.fail(null);
     if (file.size > offer.limits.bytes)
-      return this.fail(
-        `${file.name} is ${(file.size / 1e6).toFixed(0)} MB; ${offer.limits.bytes / 1e6} MB at most are taken here.`,
-      );
+      return this.fail(`${file.name} is ${(file.size / 1e6).toFixed(0)} MB; the limit is ${offer.limits.bytes / 1e6} MB.`);
     if (!file.size) return this.fail(`${file.name} is empty.`);
     this.file = file;
     this.chosen.textContent = `${file.name}, ${file.size < 1e6 ? `${Math.ceil(file.size / 1e3)} kB` : `${(file.size / 1e6).toFixed(1)} MB`}`;
@@ -159,9 +160,9 @@ class Live {
     const systems = this.choices.filter(({ box }) => box.checked).map(({ asked }) => asked);
     this.fail(null);
     if (!this.file) return this.fail("Choose, drop or record some audio first.");
-    if (!systems.length) return this.fail("Choose a codec.");
+    if (!systems.length) return this.fail("Select a codec.");
     if (systems.length > offer.limits.systems)
-      return this.fail(`${systems.length} codecs are chosen; ${offer.limits.systems} at most are compared at once.`);
+      return this.fail(`${systems.length} codecs are selected; the limit is ${offer.limits.systems}.`);
     this.runButton.textContent = "Cancel";
     this.run = new Run(this.file, systems, this.mono.checked, this);
     return this.run;
@@ -208,7 +209,7 @@ class Live {
     );
   }
 
-  /** End a run. `wrong` is null if it was cancelled, an error message if it failed, otherwise empty. */
+  /** End of a run; `wrong` is an error message, empty after success, or `null` if the run was cancelled. */
   end(wrong) {
     this.run = null;
     this.runButton.textContent = "Compare";

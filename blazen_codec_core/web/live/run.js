@@ -1,15 +1,16 @@
 const CHUNK = 1 << 20; // bytes of the file per message
-const TOKENS = 1; // kind of binary messages with tokens; others hold audio
+const TOKENS = 1; // kind of messages with tokens; others have audio
 
-/** One run of a file through systems, over its own WebSocket. Calls methods of `shown` to update the page. */
+/** One run: sends a file to the systems over its own WebSocket, and passes the results to `shown`. */
 class Run {
   constructor(file, systems, mono, shown) {
     Object.assign(this, { file, shown, over: false, view: null });
     this.socket = new WebSocket(new URL("/compare", location.href.replace(/^http/, "ws")));
     this.socket.binaryType = "arraybuffer";
     this.socket.onopen = () => this.socket.send(JSON.stringify({ systems, name: file.name, size: file.size, mono }));
-    this.socket.onmessage = ({ data }) => (typeof data === "string" ? this.#said(JSON.parse(data)) : this.#came(data));
-    this.socket.onclose = () => this.#end("The connection to the server was lost: is it still running?");
+    this.socket.onmessage = ({ data }) =>
+      typeof data === "string" ? this.#receive(JSON.parse(data)) : this.#receiveBinary(data);
+    this.socket.onclose = () => this.#end("The connection to the server was lost. Check that it is still running.");
   }
 
   cancel() {
@@ -25,21 +26,21 @@ class Run {
   }
 
   async #send() {
-    for (let at = 0; at < this.file.size && !this.over; at += CHUNK) {
-      this.socket.send(await this.file.slice(at, at + CHUNK).arrayBuffer());
-      this.shown.tell(`Sending ${Math.round((100 * Math.min(at + CHUNK, this.file.size)) / this.file.size)} %`);
+    for (let start = 0; start < this.file.size && !this.over; start += CHUNK) {
+      this.socket.send(await this.file.slice(start, start + CHUNK).arrayBuffer());
+      this.shown.tell(`Sending ${Math.round((100 * Math.min(start + CHUNK, this.file.size)) / this.file.size)} %`);
       while (this.socket.bufferedAmount > 4 * CHUNK && !this.over) await new Promise((done) => setTimeout(done, 20));
     }
   }
 
-  #said(message) {
+  #receive(message) {
     if (this.over) return;
     if (message.type === "waiting")
-      this.shown.tell(`Waiting: ${message.place === 1 ? "next" : `number ${message.place}`} in the line`);
+      this.shown.tell(`Waiting: ${message.place === 1 ? "next" : `number ${message.place}`} in the queue`);
     else if (message.type === "ready") this.#send();
-    else if (message.type === "loading") this.shown.tell("Making the models ready");
+    else if (message.type === "loading") this.shown.tell("Loading the models");
     else if (message.type === "begun") this.#begin(message.recording);
-    else if (message.type === "ended") this.#ended();
+    else if (message.type === "ended") this.#finishCoding();
     else if (message.type === "shown") this.#describe(message.recording);
     else if (message.type === "error") this.#end(message.message);
     else if (message.type === "done") this.#end("");
@@ -50,7 +51,7 @@ class Run {
     this.shown.begin(this.view);
   }
 
-  #came(data) {
+  #receiveBinary(data) {
     const [kind, number] = new Uint32Array(data, 0, 2);
     if (kind === TOKENS) return this.shown.tokens(this.view, number, data.slice(8));
     const { channels, sample_rate: sampleRate } = this.view.recording;
@@ -61,10 +62,10 @@ class Run {
       buffer.copyToChannel(samples.subarray(channel * length, (channel + 1) * length), channel);
     this.view.player.append(number, buffer);
     const heard = Math.min(...this.view.player.versions.map((version) => version.seconds));
-    this.shown.tell("Coding", heard / this.view.recording.seconds);
+    this.shown.tell("Encoding and decoding", heard / this.view.recording.seconds);
   }
 
-  #ended() {
+  #finishCoding() {
     this.view.recording.versions.forEach((_, number) => this.view.player.complete(number));
     this.shown.tell("Measuring");
   }

@@ -1,8 +1,8 @@
-/** Encode float samples, one array per channel, as a WAV file with 16 bits per sample. */
+/** Create a 16-bit WAV file from float samples, one array per channel. */
 function waveFile(channels, rate) {
   const length = channels[0].length;
   const view = new DataView(new ArrayBuffer(44 + 2 * channels.length * length));
-  const text = (at, letters) => [...letters].forEach((letter, index) => view.setUint8(at + index, letter.charCodeAt(0)));
+  const text = (offset, letters) => [...letters].forEach((letter, index) => view.setUint8(offset + index, letter.charCodeAt(0)));
   (text(0, "RIFF"), view.setUint32(4, view.byteLength - 8, true), text(8, "WAVEfmt "));
   (view.setUint32(16, 16, true),
     view.setUint16(20, 1, true),
@@ -12,37 +12,37 @@ function waveFile(channels, rate) {
     view.setUint16(32, channels.length * 2, true),
     view.setUint16(34, 16, true));
   (text(36, "data"), view.setUint32(40, view.byteLength - 44, true));
-  let at = 44;
+  let offset = 44;
   for (let sample = 0; sample < length; sample += 1) {
     for (const channel of channels) {
-      view.setInt16(at, Math.round(32767 * Math.min(1, Math.max(-1, channel[sample]))), true);
-      at += 2;
+      view.setInt16(offset, Math.round(32767 * Math.min(1, Math.max(-1, channel[sample]))), true);
+      offset += 2;
     }
   }
   return view.buffer;
 }
 
 /** Concatenate arrays of samples. */
-function endToEnd(pieces) {
+function concatenate(pieces) {
   const whole = new Float32Array(pieces.reduce((sum, piece) => sum + piece.length, 0));
-  let at = 0;
+  let offset = 0;
   for (const piece of pieces) {
-    whole.set(piece, at);
-    at += piece.length;
+    whole.set(piece, offset);
+    offset += piece.length;
   }
   return whole;
 }
 
-/** Encode the audio of a version as a WAV file. */
+/** Create a WAV file of a version. */
 function versionFile(version, rate) {
   const count = version.parts[0].buffer.numberOfChannels;
   const channels = Array.from({ length: count }, (_, channel) => {
-    return endToEnd(version.parts.map(({ buffer }) => buffer.getChannelData(channel)));
+    return concatenate(version.parts.map(({ buffer }) => buffer.getChannelData(channel)));
   });
   return waveFile(channels, rate);
 }
 
-/** Recorder of mono audio from the microphone; `stop` returns a WAV file. */
+/** Mono recorder for the microphone; `stop` returns a WAV file. */
 class Recorder {
   static TAP = `registerProcessor("tap", class extends AudioWorkletProcessor {
     process(inputs) { if (inputs[0].length) this.port.postMessage(inputs[0][0].slice()); return true; }
@@ -70,6 +70,6 @@ class Recorder {
     for (const track of this.stream.getTracks()) track.stop();
     const rate = this.context.sampleRate;
     await this.context.close();
-    return new File([waveFile([endToEnd(this.pieces)], rate)], "recording.wav", { type: "audio/wav" });
+    return new File([waveFile([concatenate(this.pieces)], rate)], "recording.wav", { type: "audio/wav" });
   }
 }

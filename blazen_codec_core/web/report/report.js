@@ -1,4 +1,4 @@
-/** Report: means over all recordings, and a view of each. */
+/** The report: a summary and all recordings. */
 const data = JSON.parse(document.getElementById("data").textContent);
 const tally = new Tally();
 const views = data.recordings.map(
@@ -15,7 +15,7 @@ document
     element(
       "section",
       { class: "card reveals", "aria-label": "Summary" },
-      element("h2", { class: "part" }, count > 1 ? "Means over the recordings, weighted by their length" : "In numbers"),
+      element("h2", { class: "part" }, count > 1 ? "Means over the recordings, weighted by their length" : "Measures"),
       numbersTable("Means of all measures", rows, data.measures),
       element(
         "div",

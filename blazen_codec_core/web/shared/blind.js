@@ -1,8 +1,8 @@
-/** Choices of blind comparisons, over all recordings of the page. */
+/** Results of the blind comparisons of all recordings on the page. */
 class Tally {
   trials = [];
 
-  /** Add a trial. `winner` is the name of a version, or null if no difference was heard. */
+  /** Add a choice; `winner` is a name, or null for no difference. */
   add(recording, pair, winner) {
     this.trials.push({ recording, versions: pair, preferred: winner });
   }
@@ -11,7 +11,7 @@ class Tally {
     this.trials = [];
   }
 
-  /** Counts of each version: preferred, other preferred, no difference. */
+  /** Counts per version: preferred, other preferred, and no difference. */
   get lines() {
     const lines = new Map();
     for (const { versions, preferred } of this.trials) {
@@ -25,8 +25,8 @@ class Tally {
   }
 }
 
-/** Copy of an array in random order. */
-function shuffled(items) {
+/** Shuffle with the cryptographic random generator. */
+function shuffle(items) {
   const left = [...items],
     out = [];
   while (left.length) {
@@ -36,9 +36,9 @@ function shuffled(items) {
   return out;
 }
 
-/** Blind A/B test of pairs of versions. A and B are drawn at random for each trial, and revealed at the end. */
+/** Blind comparison of random pairs of versions, named A and B until the end. */
 class BlindTest {
-  /** `listen(pair)` offers a pair of versions as A and B, or all versions if null. */
+  /** `listen(pair)` offers only the pair, under other names; `null` offers all versions. */
   constructor(recording, tally, listen) {
     this.recording = recording;
     this.tally = tally;
@@ -71,7 +71,7 @@ class BlindTest {
   }
 
   #draw(text) {
-    this.pair = shuffled(this.recording.versions.map((_, number) => number)).slice(0, 2);
+    this.pair = shuffle(this.recording.versions.map((_, number) => number)).slice(0, 2);
     this.status.textContent = text;
     this.listen(this.pair);
   }
@@ -80,7 +80,7 @@ class BlindTest {
     if (!this.running) return;
     const names = this.pair.map((number) => this.recording.versions[number].name);
     this.tally.add(this.recording.name, names, pick === null ? null : names[pick]);
-    this.#draw(`Choice ${this.tally.trials.length} noted. A and B were drawn anew.`);
+    this.#draw(`Choice ${this.tally.trials.length} noted. A and B are a new pair.`);
   }
 
   stop() {
@@ -89,8 +89,8 @@ class BlindTest {
     this.listen(null);
     const lines = this.tally.lines;
     this.status.textContent = lines.length
-      ? `${this.tally.trials.length} choices, over all recordings of this page:`
-      : "Nothing was chosen.";
+      ? `${this.tally.trials.length} choices for all recordings on this page:`
+      : "No choices were made.";
     if (!lines.length) return;
     const head = ["version", "preferred", "other preferred", "no difference"].map((text) =>
       element("th", { scope: "col" }, text),
@@ -129,7 +129,7 @@ class BlindTest {
               this.stop();
             },
           },
-          "Forget them",
+          "Discard the choices",
         ),
       ),
     );

@@ -1,33 +1,33 @@
 /** Create an element: `element("p", {class: "soft"}, "text", child)`. Text is never parsed as markup. */
 function element(tag, attributes = {}, ...children) {
-  const made = ["svg", "g", "path", "line", "circle", "text", "title"].includes(tag)
+  const created = ["svg", "g", "path", "line", "circle", "text", "title"].includes(tag)
     ? document.createElementNS("http://www.w3.org/2000/svg", tag)
     : document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
-    else if (name === "style") for (const [property, v] of Object.entries(value)) made.style.setProperty(property, v);
-    else if (typeof value === "boolean") made.toggleAttribute(name, value);
-    else if (value !== null && value !== undefined) made.setAttribute(name, value);
+    if (name.startsWith("on")) created.addEventListener(name.slice(2), value);
+    else if (name === "style") for (const [property, v] of Object.entries(value)) created.style.setProperty(property, v);
+    else if (typeof value === "boolean") created.toggleAttribute(name, value);
+    else if (value !== null && value !== undefined) created.setAttribute(name, value);
   }
-  made.append(...children.flat().filter((child) => child !== null && child !== undefined));
-  return made;
+  created.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  return created;
 }
 
-/** Colour of a version; the original is number 0. */
+/** Colour of a version; the original has number 0. */
 const colour = (number) => `var(--v${number === 0 ? 0 : ((number - 1) % 7) + 1})`;
 
 const clock = (seconds) => `${Math.floor(seconds / 60)}:${(seconds % 60).toFixed(1).padStart(4, "0")}`;
 
-const written = (value, digits) => (value === null || value === undefined ? "–" : value.toFixed(digits));
+const formatNumber = (value, digits) => (value === null || value === undefined ? "–" : value.toFixed(digits));
 
-function bytesOf(base64) {
+function decodeBase64(base64) {
   const text = atob(base64);
   const bytes = new Uint8Array(text.length);
-  for (let at = 0; at < text.length; at += 1) bytes[at] = text.charCodeAt(at);
+  for (let index = 0; index < text.length; index += 1) bytes[index] = text.charCodeAt(index);
   return bytes;
 }
 
-/** Button that switches between light, dark and the system's theme. */
+/** Button that switches between the themes: light, dark and the system's. */
 function themeButton() {
   const names = { auto: "Theme: system", light: "Theme: light", dark: "Theme: dark" };
   let now = "auto";
@@ -41,7 +41,7 @@ function themeButton() {
   return button;
 }
 
-/** Heading of a page. */
+/** Header of a page. */
 const pageTop = (title, about) =>
   element(
     "div",

@@ -1,4 +1,4 @@
-/** Table of measures, with the best value of each column marked. `rows`: `[{name, number, numbers}]`. */
+/** Create a table of measures with the best value of each column marked. `rows`: `[{name, number, numbers}]`. */
 function numbersTable(caption, rows, measures) {
   const names = Object.keys(measures);
   const best = Object.fromEntries(
@@ -27,7 +27,7 @@ function numbersTable(caption, rows, measures) {
         return element(
           "td",
           { class: isBest ? "best" : null },
-          written(numbers[measure], measures[measure].digits),
+          formatNumber(numbers[measure], measures[measure].digits),
           isBest ? element("span", { class: "visually-hidden" }, " (best)") : null,
         );
       }),
@@ -46,7 +46,7 @@ function numbersTable(caption, rows, measures) {
   );
 }
 
-/** Notes on the measures. */
+/** Explanations of the measures. */
 const measureNotes = () =>
   element(
     "div",
@@ -54,25 +54,33 @@ const measureNotes = () =>
     element(
       "p",
       {},
-      "All is compared at the rate and with the channels of the recording, so a codec of a lower rate loses what lies above.",
+      "Measures use the rate and channels of the recording, so a codec with a lower rate loses the frequencies above.",
     ),
-    element("p", {}, "SI-SDR is low where a codec makes a waveform anew instead of following it. STOI and PESQ are for speech."),
-    element("p", {}, "RTF, the real-time factor: seconds of work a second of audio, on the machine that made this."),
+    element(
+      "p",
+      {},
+      "SI-SDR is low if a codec generates a new waveform instead of following the original. STOI and PESQ are for speech.",
+    ),
+    element(
+      "p",
+      {},
+      "RTF is the real-time factor: seconds of compute per second of audio, on the machine that created this report.",
+    ),
   );
 
-/** Plot of quality over bitrate: a point per system, and a line through those of one codec. Rows as for `numbersTable`. */
+/** Plot quality over bitrate, with one point per system and a line per codec. Rows as for `numbersTable`. */
 function ratePlot(rows, measures) {
   const qualities = ["stoi", "pesq", "log_mel_distance", "si_sdr_db"].filter((name) =>
     rows.some((row) => row.numbers[name] !== null),
   );
-  const place = element("div");
+  const plot = element("div");
   const select = element(
     "select",
     { onchange: () => draw(select.value) },
     qualities.map((name) => element("option", { value: name }, measures[name].label)),
   );
   const draw = (quality) =>
-    place.replaceChildren(
+    plot.replaceChildren(
       rateQuality(
         rows.filter((row) => row.numbers[quality] !== null),
         quality,
@@ -80,7 +88,7 @@ function ratePlot(rows, measures) {
       ),
     );
   if (qualities.length) draw(qualities[0]);
-  return element("div", { class: "plot" }, element("label", { class: "named small" }, "Quality by", select), place);
+  return element("div", { class: "plot" }, element("label", { class: "named small" }, "Quality by", select), plot);
 }
 
 function rateQuality(rows, quality, { label, better }) {
@@ -133,47 +141,52 @@ function rateQuality(rows, quality, { label, better }) {
     if (inOrder.length > 1)
       parts.push(element("path", { class: "join", d: path, style: { "--own": colour(inOrder[0].number) } }));
   }
-  const taken = rows.map((row) => [x(row.numbers.kbps) - 7, y(row.numbers[quality]) - 7, 14, 14]);
+  const occupied = rows.map((row) => [x(row.numbers.kbps) - 7, y(row.numbers[quality]) - 7, 14, 14]);
   for (const row of rows) {
     const [cx, cy] = [x(row.numbers.kbps), y(row.numbers[quality])];
     parts.push(
       element(
         "circle",
         { class: "point", cx, cy, r: 6, style: { "--own": colour(row.number) } },
-        element("title", {}, `${row.name}: ${written(row.numbers.kbps, 2)} kbps, ${label} ${written(row.numbers[quality], 3)}`),
+        element(
+          "title",
+          {},
+          `${row.name}: ${formatNumber(row.numbers.kbps, 2)} kbps, ${label} ${formatNumber(row.numbers[quality], 3)}`,
+        ),
       ),
     );
-    const [left, up] = freePlace(cx, cy, 7 * row.name.length, taken, size.width);
+    const [left, up] = freePosition(cx, cy, 7 * row.name.length, occupied, size.width);
     parts.push(element("text", { x: left, y: up + 11 }, row.name));
   }
-  const said = rows
-    .map((row) => `${row.name} ${written(row.numbers.kbps, 2)} kbps ${written(row.numbers[quality], 3)}`)
+  const summary = rows
+    .map((row) => `${row.name} ${formatNumber(row.numbers.kbps, 2)} kbps ${formatNumber(row.numbers[quality], 3)}`)
     .join("; ");
   return element(
     "svg",
     {
       viewBox: `0 0 ${size.width} ${size.height}`,
       role: "img",
-      "aria-label": `${label}, ${better} is better, over bitrate: ${said}`,
+      "aria-label": `${label}, ${better} is better, over bitrate: ${summary}`,
     },
     parts,
   );
 }
 
-/** Upper left corner for the label of a point, where it overlaps no box `[left, top, width, height]` of `taken`, if possible. */
-function freePlace(cx, cy, width, taken, limit) {
-  const places = [0, 14, -14, 28, -28, 42, -42].flatMap((down) => [
+/** Find a free position (upper left corner) for the label of a point, near the point. Boxes: left, top, width, height. */
+function freePosition(cx, cy, width, occupied, limit) {
+  const positions = [0, 14, -14, 28, -28, 42, -42].flatMap((down) => [
     [cx + 10, cy - 7 + down],
     [cx - 10 - width, cy - 7 + down],
   ]);
-  const apart = ([left, top], [l, t, w, h]) => left + width < l || l + w < left || top + 14 < t || t + h < top;
+  const disjoint = ([left, top], [l, t, w, h]) => left + width < l || l + w < left || top + 14 < t || t + h < top;
   const free =
-    places.find((place) => place[0] > 0 && place[0] + width < limit && taken.every((box) => apart(place, box))) ?? places[0];
-  taken.push([...free, width, 14]);
+    positions.find((spot) => spot[0] > 0 && spot[0] + width < limit && occupied.every((box) => disjoint(spot, box))) ??
+    positions[0];
+  occupied.push([...free, width, 14]);
   return free;
 }
 
-/** About five round ticks that enclose a range. */
+/** Choose about five round numbers that cover a range. */
 function niceTicks(low, high) {
   const span = high - low || Math.abs(high) || 1;
   const raw = span / 3;

@@ -1,14 +1,14 @@
 /**
- * Player of several versions of a recording. All run in parallel and one is audible, so that switching keeps the position.
+ * Player of several versions of a recording. All versions run in parallel, so that playback continues at the same instant after a switch.
  *
- * A version is a list of buffers, which may still grow. If the audible version runs out of audio, the player waits for more.
- * Events: "state" when the state or the selection changes, "sound" when a version grows or is complete.
+ * Each version is a list of buffers that may still grow. Playback waits when the selected version has run out.
+ * Events: "state" when the state of playback changes, "sound" when a version gets longer.
  */
 class Player extends EventTarget {
   static contexts = new Map(); // one per sample rate, because browsers allow few
   static current = null;
-  static AHEAD = 0.5; // seconds of audio that must be buffered before a waiting player resumes
-  static FADE = 0.008; // duration of a crossfade between versions in seconds
+  static AHEAD = 0.5; // seconds of audio needed to resume after waiting
+  static FADE = 0.008; // seconds of the cross-fade between versions
 
   constructor(rate, seconds, count) {
     super();
@@ -41,14 +41,14 @@ class Player extends EventTarget {
     version.parts.push(part);
     version.seconds += buffer.length / this.rate;
     if (this.state === "playing") this.#schedule(number, part);
-    this.#goOn();
+    this.#resume();
     this.dispatchEvent(new Event("sound"));
   }
 
   /** Mark a version as complete. */
   complete(number) {
     this.versions[number].complete = true;
-    this.#goOn();
+    this.#resume();
     this.dispatchEvent(new Event("sound"));
   }
 
@@ -60,7 +60,7 @@ class Player extends EventTarget {
   select(number) {
     this.selected = number;
     this.#mix();
-    this.#goOn();
+    this.#resume();
     this.#changed();
   }
 
@@ -76,7 +76,7 @@ class Player extends EventTarget {
     if (this.position >= this.seconds - 0.01) this.offset = 0;
     this.state = "waiting";
     await this.context.resume();
-    this.#goOn();
+    this.#resume();
     this.#changed();
   }
 
@@ -97,11 +97,11 @@ class Player extends EventTarget {
     this.#silence();
     this.offset = Math.round(Math.min(Math.max(seconds, 0), this.seconds) * this.rate) / this.rate;
     if (wasOn) this.state = "waiting";
-    this.#goOn();
+    this.#resume();
     this.#changed();
   }
 
-  /** Stop or wait at the end of the recording or of the buffered audio; called regularly during playback. */
+  /** Check for the end of the recording, or of the available audio; called during playback. */
   tick() {
     if (this.state !== "playing") return;
     const heard = this.versions[this.selected];
@@ -120,8 +120,8 @@ class Player extends EventTarget {
     }
   }
 
-  /** Start a waiting player once enough audio is buffered. */
-  #goOn() {
+  /** Resume from waiting once there is enough audio. */
+  #resume() {
     if (this.state !== "waiting") return;
     const heard = this.versions[this.selected];
     if (!heard.complete && heard.seconds < this.offset + Player.AHEAD) return;
@@ -139,14 +139,14 @@ class Player extends EventTarget {
     this.#changed();
   }
 
-  /** Time of the context `seconds` from now, rounded up to a sample. */
+  /** Time in `seconds` from now, rounded up to a sample. */
   #aligned(seconds) {
     return Math.ceil((this.context.currentTime + seconds) * this.rate) / this.rate;
   }
 
   #schedule(number, part) {
     const due = this.startedAt + part.start - this.offset;
-    const when = Math.max(due, this.startedAt, this.#aligned(0.01)); // a start in the past would play slightly late
+    const when = Math.max(due, this.startedAt, this.#aligned(0.01)); // a start in the past would be slightly late
     if (when - due >= part.buffer.duration) return;
     const source = this.context.createBufferSource();
     source.buffer = part.buffer;

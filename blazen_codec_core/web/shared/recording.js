@@ -1,8 +1,8 @@
-/** View of one recording: player, images, measures and tokens. */
+/** One recording: player, spectrograms, measures and tokens. */
 class RecordingView {
-  static focused = null; // the view that receives keys
+  static focused = null; // target of keyboard shortcuts
 
-  /** `recording` is the data of `serialize.page_data` in Python. Versions lack images until all audio is decoded. */
+  /** `recording` is the result of `serialize.page_data` in Python; pictures of versions may still be missing. */
   constructor(recording, { scales, measures, tally }) {
     Object.assign(this, { recording, scales, measures });
     this.player = new Player(recording.sample_rate, recording.seconds, recording.versions.length);
@@ -68,21 +68,23 @@ class RecordingView {
         element("label", { class: "check" }, this.match, "Match levels"),
         element("label", { class: "check" }, loop, "Loop"),
         this.blindButton,
-        element("span", { class: "soft small" }, "space plays, ← → move, 1 to 9 switch"),
+        element("span", { class: "soft small" }, "space: play or pause, ← →: seek, 1 to 9: switch"),
         this.state,
       ),
       this.blind.root,
     );
   }
 
-  /** Show the data of the versions that has arrived. */
+  /** Show the available information about the versions. */
   describe() {
     const { recording } = this;
-    this.player.seconds = recording.seconds; // until now an estimate from the header, if the file is compressed
+    this.player.seconds = recording.seconds; // the header of a compressed file only has an estimate
     this.slider.max = recording.seconds;
     recording.versions.forEach((version, number) => this.player.setGain(number, version.gain_db ?? 0));
     if (!recording.versions.every((version) => version.spectrogram)) {
-      this.details.replaceChildren(element("p", { class: "soft" }, "Pictures, numbers and tokens come when all is coded."));
+      this.details.replaceChildren(
+        element("p", { class: "soft" }, "Spectrograms, measures and tokens follow when all versions are decoded."),
+      );
       return;
     }
     const seek = (seconds) => this.player.seek(seconds);
@@ -100,7 +102,7 @@ class RecordingView {
       element(
         "div",
         { class: "section" },
-        element("h3", {}, "In numbers"),
+        element("h3", {}, "Measures"),
         numbersTable(`Measures of ${recording.name}`, rows, this.measures),
       ),
       tokens ? element("div", { class: "section" }, element("h3", {}, "Tokens"), tokens.root) : "",
@@ -108,12 +110,12 @@ class RecordingView {
     this.#listen(this.blind.pair);
   }
 
-  /** Decode the audio embedded in the page, once. */
+  /** Decode the audio in the page, once. */
   async #load() {
     this.loading ??= Promise.all(
       this.recording.versions.map(async (version, number) => {
         if (!version.audio) return;
-        const bytes = bytesOf(version.audio);
+        const bytes = decodeBase64(version.audio);
         version.audio = null;
         this.player.append(number, await this.player.context.decodeAudioData(bytes.buffer));
         this.player.complete(number);
@@ -124,12 +126,12 @@ class RecordingView {
 
   async start() {
     if (this.player.state !== "paused") return this.player.pause();
-    this.player.context.resume(); // browsers only allow it during a click
+    this.player.context.resume(); // browsers allow this only during the click
     await this.#load();
     return this.player.play();
   }
 
-  /** Offer versions to listen to: all, or the original and a pair as A and B. */
+  /** Offer all versions, or the original and a pair under other names. */
   #listen(pair) {
     const { versions } = this.recording;
     const all = versions.map((version, number) => ({ number, label: version.name, own: colour(number) }));
@@ -155,7 +157,7 @@ class RecordingView {
       own,
     }));
     this.choice.replaceChildren(
-      element("legend", { class: "visually-hidden" }, "Version that is heard"),
+      element("legend", { class: "visually-hidden" }, "Version to hear"),
       ...this.buttons.map(({ input, label, own }, index) =>
         element(
           "label",
@@ -178,7 +180,7 @@ class RecordingView {
     const { player } = this;
     this.play.textContent = player.state === "paused" ? "▶ Play" : "❚❚ Pause";
     this.state.textContent =
-      player.state === "waiting" && this.recording.versions[player.selected].gain_db === undefined ? "waiting for sound …" : "";
+      player.state === "waiting" && this.recording.versions[player.selected].gain_db === undefined ? "waiting for audio …" : "";
     for (const timeline of this.timelines) timeline.heard(this.blind.running ? -1 : player.selected);
     for (const button of this.buttons) if (!this.blind.running) button.input.checked = button.number === player.selected;
     this.tick();
@@ -186,11 +188,11 @@ class RecordingView {
 
   tick() {
     this.player.tick();
-    const at = this.player.position;
-    this.slider.value = at;
-    this.slider.setAttribute("aria-valuetext", `${at.toFixed(1)} of ${this.recording.seconds.toFixed(1)} seconds`);
-    this.time.textContent = `${clock(at)} / ${clock(this.recording.seconds)}`;
-    for (const timeline of this.timelines) timeline.at(at);
+    const seconds = this.player.position;
+    this.slider.value = seconds;
+    this.slider.setAttribute("aria-valuetext", `${seconds.toFixed(1)} of ${this.recording.seconds.toFixed(1)} seconds`);
+    this.time.textContent = `${clock(seconds)} / ${clock(this.recording.seconds)}`;
+    for (const timeline of this.timelines) timeline.at(seconds);
   }
 
   key(event) {
@@ -207,7 +209,7 @@ class RecordingView {
   }
 }
 
-/** Route keys to the recording used last, unless another element needs them, and update the playheads. */
+/** Handle keys for the recording used last, unless an element needs them, and update the playheads. */
 function runRecordings(views) {
   document.addEventListener("keydown", (event) => {
     const used = event.target.closest("button, select, a, [role=region], input:not([type=radio])");

@@ -1,6 +1,6 @@
-/** Images of a recording below each other on one time axis in seconds, with a common playhead. */
+/** Pictures of a recording in rows on a common time axis, with a common playhead. */
 class Timeline {
-  /** A click on an image calls `seek(seconds)` with its position, and `pick(number)` with its version. */
+  /** A click on a picture calls `seek(seconds)` with its position, and `pick(number)` with its version. */
   constructor(seconds, seek, pick) {
     this.seconds = seconds;
     this.seek = seek;
@@ -9,7 +9,7 @@ class Timeline {
     this.rows = [];
   }
 
-  /** Add a row with an image between its elements `left` and `right`. `alt` describes the image. */
+  /** Add a row: a picture between a left and a right element. `alt` describes the picture. */
   add({ kind, number, png, alt, left, right, height, span = 1 }) {
     const image = element("div", {
       class: `image ${kind}`,
@@ -31,9 +31,9 @@ class Timeline {
   finish() {
     const step = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600].find((s) => this.seconds / s <= 12) ?? 1200;
     const axis = element("div", { class: "seconds", "aria-hidden": "true" });
-    for (let at = 0; at <= this.seconds - step * 0.25; at += step) {
-      const text = `${Number(at.toFixed(1))}${at === 0 ? " s" : ""}`;
-      axis.append(element("span", { style: { left: `${(100 * at) / this.seconds}%` } }, text));
+    for (let tick = 0; tick <= this.seconds - step * 0.25; tick += step) {
+      const text = `${Number(tick.toFixed(1))}${tick === 0 ? " s" : ""}`;
+      axis.append(element("span", { style: { left: `${(100 * tick) / this.seconds}%` } }, text));
     }
     this.root.append(element("div"), axis, element("div"));
     return this.root;
@@ -55,7 +55,7 @@ class Timeline {
   }
 }
 
-/** Frequency axis on the left of a spectrogram. */
+/** Frequency axis of a spectrogram. */
 function hertzScale(ticks) {
   const scale = element("div", { class: "scale", "aria-hidden": "true" });
   ticks.forEach(([hertz, up], number) => {
@@ -65,7 +65,7 @@ function hertzScale(ticks) {
   return scale;
 }
 
-/** Legend of a colour scale. */
+/** Legend of a colour map. */
 function ramp(scale) {
   const name = `${scale.low} to ${scale.high} ${scale.unit}`;
   return element(
@@ -77,7 +77,7 @@ function ramp(scale) {
   );
 }
 
-const beside = (number, name, ...lines) =>
+const sideLabel = (number, name, ...lines) =>
   element(
     "div",
     { class: "side" },
@@ -87,13 +87,13 @@ const beside = (number, name, ...lines) =>
 
 const swatch = (number) => element("span", { class: "swatch", style: { "--own": colour(number) }, "aria-hidden": "true" });
 
-/** Spectrograms and differences of a recording: `{root, timeline}`. */
+/** Create the spectrograms and differences of a recording: `{root, timeline}`. */
 function spectrograms(recording, scales, seek, pick) {
   const timeline = new Timeline(recording.seconds, seek, pick);
   recording.versions.forEach((version, number) => {
     const numbers = version.numbers;
     const lines = numbers
-      ? [`${written(numbers.kbps, 2)} kbps`, `log-mel ${written(numbers.log_mel_distance, 3)}`]
+      ? [`${formatNumber(numbers.kbps, 2)} kbps`, `log-mel ${formatNumber(numbers.log_mel_distance, 3)}`]
       : ["log-mel spectrogram"];
     timeline.add({
       kind: "level",
@@ -101,7 +101,7 @@ function spectrograms(recording, scales, seek, pick) {
       png: version.spectrogram,
       alt: `Log-mel spectrogram of ${version.name}`,
       left: hertzScale(recording.ticks),
-      right: beside(number, version.name, ...lines),
+      right: sideLabel(number, version.name, ...lines),
     });
     if (!version.difference) return;
     timeline.add({
@@ -110,7 +110,7 @@ function spectrograms(recording, scales, seek, pick) {
       png: version.difference,
       alt: `Difference between the spectrograms of ${version.name} and the original`,
       left: hertzScale(recording.ticks),
-      right: beside(number, version.name, "minus the original"),
+      right: sideLabel(number, version.name, "minus the original"),
     });
   });
   const legends = { level: ramp(scales.level), difference: ramp(scales.difference) };
@@ -140,7 +140,7 @@ function spectrograms(recording, scales, seek, pick) {
   };
 }
 
-/** Tokens of a recording and use of each codebook: `{root, timeline}`; null if no version has tokens. */
+/** Create pictures of the tokens and the use of codebooks: `{root, timeline}`, or null if no version has tokens. */
 function tokenMatrices(recording, seek, pick) {
   const timeline = new Timeline(recording.seconds, seek, pick);
   recording.versions.forEach((version, number) => {
@@ -150,7 +150,7 @@ function tokenMatrices(recording, seek, pick) {
     const rows = books * tokens.streams;
     const height = Math.max(24, rows * Math.max(5, Math.min(16, Math.round(220 / rows))));
     const rates = [...new Set(tokens.rates.map((rate) => Number(rate.toFixed(1))))].join(", ");
-    const about = `${books} codebooks of ${tokens.size} entries${tokens.streams > 1 ? `, ${tokens.streams} streams one below the other` : ""}; ${rates} tokens a second`;
+    const about = `${books} codebooks of ${tokens.size} entries${tokens.streams > 1 ? `, ${tokens.streams} streams in rows` : ""}; ${rates} tokens per second`;
     timeline.root.append(
       element("div"),
       element(
@@ -164,7 +164,7 @@ function tokenMatrices(recording, seek, pick) {
           element("span", { class: "soft" }, about),
         ),
       ),
-      element("div", { class: "small soft" }, "entropy of bits; used"),
+      element("div", { class: "small soft" }, "entropy of maximum, in bits; entries used"),
     );
     timeline.add({
       kind: "tokens",
@@ -172,7 +172,7 @@ function tokenMatrices(recording, seek, pick) {
       png: tokens.image,
       height,
       span: tokens.span,
-      alt: `Tokens of ${version.name}: ${about}, coloured by the entry chosen`,
+      alt: `Tokens of ${version.name}: ${about}, coloured by entry`,
       left: codebookScale(books, tokens.streams),
       right: element(
         "div",
@@ -185,7 +185,7 @@ function tokenMatrices(recording, seek, pick) {
   return { root: timeline.finish(), timeline };
 }
 
-/** Axis of codebooks: the first and the last number; with several streams, the beginning of each. */
+/** Axis of codebooks: the first and the last, or the start of each stream. */
 function codebookScale(books, streams) {
   const labels =
     streams > 1

@@ -1,4 +1,4 @@
-"""The trait over transformers' Mimi: core cuts the audio in tiles, transformers' caches carry on from one to the next."""
+"""Backend for transformers' Mimi: core cuts the audio into tiles, and transformers' caches carry the state between them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Caches(State):
 
 
 class MimiNetwork(nn.Module):
-    """Mimi as core's sessions drive an encoder."""
+    """Mimi with the interface of core's encoder sessions."""
 
     def __init__(self, model: MimiModel) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class MimiNetwork(nn.Module):
         return Caches(books or SPEC.num_codebooks)
 
     def encode_step(self, x: Tensor, state: Caches, last: bool) -> list[Tensor]:
-        """Whole frames of audio `(batch, samples, 1)` to indices `(batch, frames)` a codebook."""
+        """Encode whole frames of audio `(batch, samples, 1)` to indices `(batch, frames)` per codebook."""
         if not x.shape[1]:
             return [torch.zeros(x.shape[0], 0, dtype=torch.long)] * state.books
         caches = {"encoder_past_key_values": state.attention, "padding_cache": state.convolutions, "use_streaming": True}
@@ -55,13 +55,13 @@ class MimiNetwork(nn.Module):
 
 
 class MimiBackend(TorchCodecBackend):
-    """Loading, devices and encoder sessions are core's."""
+    """Mimi's backend; core provides loading, devices and encoder sessions."""
 
     def new_network(self) -> Any:
         return MimiNetwork(MimiModel(MimiConfig()))
 
     def from_published(self, network: Any, content: Any, origin: str) -> Mapping[str, Tensor]:
-        raise NotYetImplemented("transformers reads its own files, in build")
+        raise NotYetImplemented("transformers loads its own files; see build")
 
     def build(self, found: RandomWeights | WeightFile) -> Any:
         if isinstance(found, RandomWeights):
@@ -69,31 +69,33 @@ class MimiBackend(TorchCodecBackend):
                 torch.manual_seed(found.seed)
                 network = self.new_network()
                 for name, buffer in network.named_buffers():
-                    if name.endswith("embed_sum"):  # the codebooks, which are zeros until they are trained
+                    if name.endswith("embed_sum"):  # codebooks, which transformers initializes to zero
                         buffer.normal_()
             return network
         if found.config is None or found.path.suffix != ".safetensors":
-            raise WeightsUnavailable(f"{found.path}: transformers reads a folder of config.json and model.safetensors")
+            raise WeightsUnavailable(f"{found.path} cannot be loaded; expected a folder with config.json and model.safetensors")
         try:
             config = MimiConfig.from_json_file(found.config)
             model, info = MimiModel.from_pretrained(
                 found.path.parent, config=config, local_files_only=True, use_safetensors=True, output_loading_info=True
             )
-        except Exception as error:  # of safetensors, of json, of huggingface_hub, or a config of other shapes
-            raise WeightsUnavailable(f"{found.path.parent} is no Mimi: {type(error).__name__}: {error}") from error
-        says = (config.sampling_rate, config.frame_size, config.codebook_size, config.num_quantizers)
-        wanted = (SPEC.sample_rate, SPEC.hop_length, SPEC.codebook_size, SPEC.num_codebooks)
+        except Exception as error:  # safetensors, json and huggingface_hub raise different errors, as do other shapes
+            raise WeightsUnavailable(f"{found.path.parent} is not a Mimi model: {type(error).__name__}: {error}") from error
+        found_shape = (config.sampling_rate, config.frame_size, config.codebook_size, config.num_quantizers)
+        expected = (SPEC.sample_rate, SPEC.hop_length, SPEC.codebook_size, SPEC.num_codebooks)
         wrong = [*info["missing_keys"], *info["mismatched_keys"]]
-        if says != wanted or wrong:
-            raise WeightsUnavailable(f"{found.path.parent} is another model: {says} for {wanted}, missing {wrong[:1]}")
+        if found_shape != expected or wrong:
+            raise WeightsUnavailable(
+                f"{found.path.parent} is another model: {found_shape}; expected {expected}. Missing: {wrong[:1]}"
+            )
         return MimiNetwork(model)
 
     def decode_whole(self, tokens: CodecTokens) -> Pcm:
         model: Any = self.loaded().network
         with inference_guard():
             codes = torch.tensor(np.stack(tokens.codes, axis=1), dtype=torch.long, device=self.device)
-            made = model.model.decode(codes).audio_values
-            return np.ascontiguousarray(to_pcm(made.transpose(1, 2))[:, : tokens.num_samples])
+            audio = model.model.decode(codes).audio_values
+            return np.ascontiguousarray(to_pcm(audio.transpose(1, 2))[:, : tokens.num_samples])
 
     def decoder_session(self, *, tile_frames: int | None = None) -> DecoderSession:
-        raise NotYetImplemented("transformers' Mimi decodes whole signals only: use decode")
+        raise NotYetImplemented("transformers' Mimi decodes only whole signals. Use decode")

@@ -67,5 +67,5 @@ def test_a_folder_of_another_model_is_refused(tmp_path):
     with pytest.raises(bc.WeightsUnavailable, match="another model"):
         bc.load("mimi", weights=tmp_path, device="cpu").load()
     (tmp_path / "model.safetensors").write_bytes(b"nothing")
-    with pytest.raises(bc.WeightsUnavailable, match="is no Mimi"):
+    with pytest.raises(bc.WeightsUnavailable, match="is not a Mimi model"):
         bc.load("mimi", weights=tmp_path, device="cpu").load()

@@ -66,7 +66,7 @@ def from_published(spec: DacSpec, network: nn.Module, content: Any, origin: str,
     if isinstance(content, Mapping) and STATE in content:
         settings = own_settings(content)
         if settings is None and not described:
-            raise WeightsUnavailable(f"{origin} does not say which model it is of: it has no {METADATA} with {SETTINGS}")
+            raise WeightsUnavailable(f"{origin} has no {METADATA} with {SETTINGS}, so its model is unknown")
         if settings is not None:
             check_config(spec.architecture, dict(settings), origin, spec.name)
         content = content[STATE]

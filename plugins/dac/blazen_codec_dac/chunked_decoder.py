@@ -31,25 +31,25 @@ class WindowPlayer:
 
     def __init__(self, network: CodecNetwork, windows: Windows) -> None:
         self._latent, self._windows = network.latent, windows
-        self._decoder: Layer = alone(network, windows)
+        self._decoder: Layer = window_decoder(network, windows)
 
     def decoder_state(self, setup: StreamSetup) -> WindowState:
         return WindowState(setup, self._decoder.init_state(setup))
 
     def decode_step(self, indices: Sequence[Tensor], state: WindowState, last: bool) -> Tensor:
         """Decode the next frames; the decoder is finished and restarted at the end of each window."""
-        frames, at = indices[0].shape[1], 0
-        made = [state.setup.zeros(0, 1)]
-        while at < frames or (last and state.frames):
-            end = min(frames, at + self._windows.frames - state.frames)
-            state.frames += end - at
+        frames, start = indices[0].shape[1], 0
+        parts = [state.setup.zeros(0, 1)]
+        while start < frames or (last and state.frames):
+            end = min(frames, start + self._windows.frames - state.frames)
+            state.frames += end - start
             ends = state.frames == self._windows.frames or (last and end == frames)
-            z = self._latent([index[:, at:end] for index in indices])
-            made.append(self._decoder.step(z, state.decoder, ends))
+            z = self._latent([index[:, start:end] for index in indices])
+            parts.append(self._decoder.step(z, state.decoder, ends))
             if ends:
                 state.decoder, state.frames = self._decoder.init_state(state.setup), 0
-            at = end
-        return torch.cat(made, dim=1)
+            start = end
+        return torch.cat(parts, dim=1)
 
     def samples_decoded(self, frames: int, last: bool) -> int:
         if last:
@@ -58,13 +58,13 @@ class WindowPlayer:
         return self._windows.samples(frames - rest) + self._decoder.frames_out(rest, False)
 
 
-def alone(network: CodecNetwork, windows: Windows) -> Layer:
-    """Return the decoder as the authors' tool runs it on a window, sharing weights."""
+def window_decoder(network: CodecNetwork, windows: Windows) -> Layer:
+    """Build the decoder with which the authors' tool decodes a window; it shares the network's weights."""
     with torch.device("meta"):
         twin = decoder(windows.architecture, padded=windows.padded, mirrored=False)
     twin.load_state_dict(network.decoder.state_dict(), assign=True)
-    for own, given in zip(_convolutions(twin), _convolutions(network.decoder), strict=True):
-        own.share_kernel_with(given)
+    for target, source in zip(_convolutions(twin), _convolutions(network.decoder), strict=True):
+        target.share_kernel_with(source)
     return twin.requires_grad_(False)
 
 

@@ -44,4 +44,4 @@ class Windows:
         """
         whole, rest = divmod(frames, self.frames)
         counts = ((whole, self.frames), (1, rest) if rest else (0, 0))
-        return sum(count * max(0, self.architecture.window_samples(each, padded=self.padded)) for count, each in counts)
+        return sum(count * max(0, self.architecture.window_samples(length, padded=self.padded)) for count, length in counts)

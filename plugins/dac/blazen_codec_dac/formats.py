@@ -56,8 +56,8 @@ class DacFormat(TokenFormat):
     name = "dac"
     suffixes = (".dac",)
     option_names: ClassVar[Mapping[str, str]] = {
-        "model": "what a file is of, which files do not say; by default the first model that can be, 44.1 kHz before the others",
-        "input_db": "how loud the channels were, in LUFS; by default as tokens say, or as they decode, which runs the model",
+        "model": "model of a file to read, which files do not name (default: the first that fits, 44.1 kHz first)",
+        "input_db": "loudness of the channels in LUFS (default: from the tokens, else measured by decoding them)",
     }
 
     def __init__(self, specs: tuple[DacSpec, ...] = AUTHORS) -> None:
@@ -71,13 +71,13 @@ class DacFormat(TokenFormat):
     ) -> None:
         self.check_options(options)
         if "model" in options:
-            raise InvalidInput("option model is for reading; tokens say which model they are of")
+            raise InvalidInput("option model is only for reading; tokens name their model")
         spec = self._spec_of(tokens.codec)
         if not tokens.frames or not tokens.num_samples:
-            raise InvalidTokens("a .dac file holds at least one frame; there are no tokens")
+            raise InvalidTokens("tokens are empty; a .dac file holds at least one frame")
         source = tokens.source or Source(tokens.sample_rate, tokens.num_samples)
         if source.channels not in (None, tokens.channels):
-            raise InvalidTokens(f"a .dac file cannot say that {tokens.channels} channels were {source.channels}; use .tokens")
+            raise InvalidTokens(f"a .dac file cannot store that {tokens.channels} channels were {source.channels}; use .tokens")
         metadata = {
             "input_db": np.array(_loudness(spec, tokens, options.get("input_db"), loading), np.float32),
             "original_length": source.num_samples,
@@ -98,7 +98,7 @@ class DacFormat(TokenFormat):
         try:
             codes, metadata = _artifacts(data)
             if asked and (why := _misfit(asked, codes, metadata)):
-                raise ValueError(f"it is not of {asked.name}: {why}")
+                raise ValueError(f"it does not fit {asked.name}: {why}")
             spec = asked or self._likeliest(codes, metadata)
             return _tokens(spec, codes, metadata)
         except (ValueError, EOFError, ValidationError, RecursionError) as error:  # InvalidTokens is a ValueError
@@ -108,11 +108,11 @@ class DacFormat(TokenFormat):
         for spec in self._specs.values():
             if spec.identity == identity:
                 return spec
-        raise InvalidTokens(f"a .dac file holds tokens of {', '.join(self._specs)}, not of {identity}; use .tokens")
+        raise InvalidTokens(f"tokens are of {identity}; a .dac file holds {', '.join(self._specs)}. Use .tokens")
 
     def _asked(self, name: str | None) -> DacSpec | None:
         if name is not None and name not in self._specs:
-            raise InvalidInput(f"option model is one of {', '.join(self._specs)}, not {name!r}")
+            raise InvalidInput(f"option model is {name!r}; expected one of {', '.join(self._specs)}")
         return self._specs[name] if name else None
 
     def _likeliest(self, codes: NDArray[Any], metadata: Metadata) -> DacSpec:
@@ -130,20 +130,20 @@ def _artifacts(data: bytes) -> tuple[NDArray[Any], Metadata]:
     found = restricted_unpickler.load(_pickled(data))
     found = found.items[0] if isinstance(found, restricted_unpickler.Array) and found.items else None
     if not isinstance(found, dict) or found.keys() != {"codes", "metadata"} or not isinstance(found["metadata"], dict):
-        raise ValueError("it does not hold codes and metadata")
+        raise ValueError("it has no codes and metadata")
     codes = found["codes"].values if isinstance(found["codes"], restricted_unpickler.Array) else None
     if codes is None or codes.ndim != 3 or codes.dtype.kind not in "iu" or not codes.size:
-        raise ValueError("its codes are not integers of (channels, codebooks, frames)")
+        raise ValueError("its codes are not integers (channels, codebooks, frames)")
     plain: dict[str, Any] = {name: value for name, value in found["metadata"].items() if isinstance(value, PLAIN)}
     if isinstance(level := found["metadata"].get("input_db"), restricted_unpickler.Array):
         if level.values is None or level.values.size not in (1, codes.shape[0]):
-            raise ValueError("its input_db is neither one number nor one for each channel")
+            raise ValueError("its input_db is neither one number nor one per channel")
         plain["input_db"] = tuple(np.broadcast_to(level.values.reshape(-1), codes.shape[0]).tolist())
     metadata = Metadata.model_validate(plain)
     if metadata.dac_version != VERSION:
-        raise ValueError(f"it is of version {metadata.dac_version[:20]!r}; there is version {VERSION}")
+        raise ValueError(f"its version is {metadata.dac_version[:20]!r}; expected {VERSION!r}")
     if metadata.channels != codes.shape[0]:
-        raise ValueError(f"it says {metadata.channels} channels and has codes of {codes.shape[0]}")
+        raise ValueError(f"its metadata has {metadata.channels} channels, but its codes have {codes.shape[0]}")
     return codes, metadata
 
 
@@ -167,12 +167,12 @@ def _misfit(spec: DacSpec, codes: NDArray[Any], metadata: Metadata) -> str:
     """Return the reason why the codes cannot be of a model; empty if they can."""
     books, frames = codes.shape[1:]
     if books > spec.num_codebooks:
-        return f"it has {books} codebooks, not {spec.codebook_numbers}"
+        return f"it has {books} codebooks; expected {spec.codebook_numbers}"
     windows = _windows(spec, codes, metadata)
     made = windows.samples(frames) if windows else frames * spec.hop_length
     length = metadata.original_length * spec.sample_rate // metadata.sample_rate
     if not made or length > made + 1:  # resamplers may round either way
-        return f"{frames} frames make {made} samples, but the recording has {length}"
+        return f"{frames} frames decode to {made} samples, but the recording has {length}"
     return ""
 
 
@@ -197,7 +197,7 @@ def _loudness(spec: DacSpec, tokens: CodecTokens, asked: str | None, loading: Lo
         except ValueError:
             level = math.nan
         if not math.isfinite(level):
-            raise InvalidInput(f"option input_db is a number of LUFS, not {asked!r}")
+            raise InvalidInput(f"option input_db is {asked!r}; expected a number in LUFS")
         return (level,) * tokens.channels
     if tokens.loudness is not None:
         return tokens.loudness

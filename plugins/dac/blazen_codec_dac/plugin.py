@@ -30,6 +30,6 @@ def blazen_codec_layouts() -> Iterable[TokenLayout]:
     from blazen_codec_core.tokens.layouts import DelayLayout, InterleavedLayout
 
     return (
-        InterleavedLayout("dac_flat", "codebooks frame by frame, an offset of the codebook's size each"),
+        InterleavedLayout("dac_flat", "codebooks interleaved by frame, each offset by the size of those before"),
         DelayLayout("dac_delay", "codebook k delayed by k frames"),
     )

@@ -70,15 +70,15 @@ class DacArchitecture(ConvCodecArchitecture):
                 del settings[authors]
             elif settings[hub] not in (None, settings[authors]):
                 raise ValueError(
-                    f"{authors} is {settings[authors]!r:.100} and {hub} is {settings[hub]!r:.100}, two names of one setting: "
-                    "leave out the wrong one"
+                    f"{authors} is {settings[authors]!r:.100}, but {hub}, another name of it, is {settings[hub]!r:.100}. "
+                    "Remove the wrong one"
                 )
         rates = settings.get("downsampling_ratios", settings.get("encoder_rates", (2, 4, 8, 8)))
         if isinstance(rates, list | tuple) and all(isinstance(rate, int) for rate in rates):
             if not settings.keys() & {"decoder_rates", "upsampling_ratios"}:
                 settings["decoder_rates"] = tuple(reversed(rates))
             if settings.get("hop_length") not in (None, math.prod(rates)):
-                raise ValueError(f"hop_length is {settings['hop_length']!r}; the product of {tuple(rates)} is supported")
+                raise ValueError(f"hop_length is {settings['hop_length']!r}; expected the product of {tuple(rates)}")
         if settings.get("model_type") == "dac" and "model_bitrate" not in settings:  # of transformers, not Parler's
             settings.setdefault("sampling_rate", HUB_RATE)
         return settings
@@ -92,7 +92,9 @@ class DacArchitecture(ConvCodecArchitecture):
         self.check_rates()
         if isinstance(self.codebook_dim, tuple):
             if len(self.codebook_dim) != self.n_codebooks:
-                raise ValueError(f"codebook_dim has {len(self.codebook_dim)} sizes for {self.n_codebooks} codebooks")
+                raise ValueError(
+                    f"codebook_dim has {len(self.codebook_dim)} sizes; expected one for each of {self.n_codebooks} codebooks"
+                )
             if len(set(self.codebook_dim)) == 1:
                 object.__setattr__(self, "codebook_dim", self.codebook_dim[0])
         object.__setattr__(self, "latent_dim", self.latent_channels)
@@ -231,7 +233,7 @@ AUTHORS = (
         "1.0.0",
         "44khz_16kbps",
         hub=None,
-        description="The same at twice the bandwidth",
+        description="Speech, music and sound at 44.1 kHz, twice the bandwidth",
         tile_frames=32,
     ),
     _published(

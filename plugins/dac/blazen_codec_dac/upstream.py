@@ -45,8 +45,8 @@ try:
         from dac.model import DAC
 except ImportError as error:
     raise EngineNotAvailable(
-        "engine 'upstream' runs DAC on its authors' package: pip install 'blazen-codec-dac[upstream]', or, without the ninety "
-        "packages that it asks for: pip install argbind einops tqdm && pip install --no-deps descript-audio-codec"
+        "engine 'upstream' needs the authors' package of DAC: pip install 'blazen-codec-dac[upstream]'. To leave out its ninety "
+        "dependencies: pip install argbind einops tqdm && pip install --no-deps descript-audio-codec"
     ) from error
 
 
@@ -87,6 +87,6 @@ class UpstreamDacBackend(UpstreamBackend, DacBackend):
                 y = torch.cat([theirs.decode(theirs.quantizer.from_codes(part)[0]) for part in parts], dim=2)
             finally:
                 theirs.padding = True  # after switching it off twice, it could not be switched on again
-        made = y[:, 0].float().cpu().numpy()
-        missing = max(0, tokens.num_samples - made.shape[1])
-        return np.pad(made[:, : tokens.num_samples], ((0, 0), (0, missing)), mode="reflect")
+        pcm = y[:, 0].float().cpu().numpy()
+        missing = max(0, tokens.num_samples - pcm.shape[1])
+        return np.pad(pcm[:, : tokens.num_samples], ((0, 0), (0, missing)), mode="reflect")

@@ -37,9 +37,9 @@ def unpack(data: bytes, count: int, bits: int) -> NDArray[np.int32]:
         ValueError: There are too few bytes, or the padding is not zero.
     """
     if len(data) != packed_size(count, bits):
-        raise ValueError(f"{count} values of {bits} bits are {packed_size(count, bits)} bytes, not {len(data)}")
+        raise ValueError(f"{count} values of {bits} bits take {packed_size(count, bits)} bytes, but there are {len(data)}")
     if count * bits % 8 and data[-1] >> (count * bits % 8):
-        raise ValueError("the last byte is not filled up with zeros")
+        raise ValueError("the padding of the last byte is not zero")
     values = np.empty(count, np.int32)
     for start in range(0, count, BLOCK):
         block = values[start : start + BLOCK]
@@ -50,7 +50,7 @@ def unpack(data: bytes, count: int, bits: int) -> NDArray[np.int32]:
 
 
 def packed_size(count: int, bits: int) -> int:
-    """Bytes of so many values."""
+    """Return the size of `count` values of `bits` bits in bytes."""
     return -(-count * bits // 8)
 
 
@@ -86,7 +86,7 @@ class _Interval:
     def widen(self) -> None:
         self.low, self.high, self.max_bit = self.low * 2, self.high * 2 + 1, self.max_bit + 1
 
-    def settled(self) -> int | None:
+    def shift_out(self) -> int | None:
         """Shift out the highest bit, if it is determined."""
         if self.max_bit < 0 or (bit := self.low >> self.max_bit) != self.high >> self.max_bit:
             return None
@@ -109,35 +109,35 @@ class ArithmeticEncoder:
         while interval.narrow:
             interval.widen()
         interval.low, interval.high = interval.part(start, end)
-        while (bit := interval.settled()) is not None:
+        while (bit := interval.shift_out()) is not None:
             self._bits.append(bit)
 
     def finish(self) -> bytes:
         """Return the segment in whole bytes."""
         low = self._interval.low
-        self._bits += bytes(low >> place & 1 for place in range(self._interval.max_bit, -1, -1))
+        self._bits += bytes(low >> bit & 1 for bit in range(self._interval.max_bit, -1, -1))
         return np.packbits(np.frombuffer(self._bits, np.uint8), bitorder="little").tobytes()
 
 
 class ArithmeticDecoder:
-    """Arithmetic decoder for data that starts at offset `at`."""
+    """Arithmetic decoder for data that starts at offset `start`."""
 
-    def __init__(self, data: bytes, at: int) -> None:
+    def __init__(self, data: bytes, start: int) -> None:
         self._interval = _Interval()
         self._current = 0
-        self._data, self._at, self._used = data, at, 8
+        self._data, self._offset, self._used = data, start, 8
         self._byte = 0
 
     @property
     def end(self) -> int:
         """Offset of the next segment in the data, in bytes."""
-        return self._at
+        return self._offset
 
     def _bit(self) -> int:
         if self._used == 8:
-            if self._at == len(self._data):
-                raise EOFError("it breaks off")
-            self._byte, self._used, self._at = self._data[self._at], 0, self._at + 1
+            if self._offset == len(self._data):
+                raise EOFError("it is truncated")
+            self._byte, self._used, self._offset = self._data[self._offset], 0, self._offset + 1
         self._used += 1
         return self._byte >> (self._used - 1) & 1
 
@@ -163,8 +163,8 @@ class ArithmeticDecoder:
             else:
                 break
         else:
-            raise ValueError("it holds a code that the model cannot have coded")
+            raise ValueError("it has a code to which the model gives no interval")
         interval.low, interval.high = first, last
-        while (bit := interval.settled()) is not None:
+        while (bit := interval.shift_out()) is not None:
             self._current -= bit << (interval.max_bit + 1)
         return code

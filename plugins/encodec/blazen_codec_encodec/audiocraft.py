@@ -61,7 +61,7 @@ def check(content: Any, architecture: EncodecArchitecture, origin: str, name: st
     said = settings(content[CONFIG]) if isinstance(content[CONFIG], str) else {}
     if not said.keys() & FIELDS.keys():
         warnings.warn(
-            f"{origin}: none of the settings in its {CONFIG} can be read, and they were left out of account",
+            f"{origin}: no setting in its {CONFIG} could be read; all were ignored",
             UnknownSettingsNotice,
             stacklevel=1,
         )
@@ -70,8 +70,8 @@ def check(content: Any, architecture: EncodecArchitecture, origin: str, name: st
         wanted = not wanted if theirs in OPPOSITE else list(wanted) if isinstance(wanted, tuple) else wanted
         if theirs in said and said[theirs] != wanted:
             raise WeightsUnavailable(
-                f"{origin} is of another model: {theirs} in its {CONFIG} is {said[theirs]!r:.100}, but {name} has {wanted!r}, "
-                f"{ours}. A model of other settings loads with architecture='from-weights' and a config.json that says them"
+                f"{origin} is of another model: {theirs} in its {CONFIG} is {said[theirs]!r:.100}, but {name} has {wanted!r} "
+                f"({ours}). For other settings, load with architecture='from-weights' and a config.json that has them"
             )
 
 
@@ -83,10 +83,10 @@ def settings(text: str) -> dict[str, Any]:
         tree = yaml.load(text, _Tree)  # a `SafeLoader`
     except (yaml.YAMLError, RecursionError, ValueError, OverflowError):  # the last two for invalid dates and numbers
         return {}
-    return {name: value for name in FIELDS if (value := _at(tree, name)) is not None}
+    return {name: value for name in FIELDS if (value := _resolve(tree, name)) is not None}
 
 
-def _at(tree: Any, name: str) -> Any:
+def _resolve(tree: Any, name: str) -> Any:
     """Resolve a dotted name, following one reference; `None` if it does not exist."""
     for _ in range(MOST_REFERENCES):
         value = tree

@@ -2,7 +2,7 @@
 
     4s   "ECDC"        big-endian
     B    0             the version
-    I    n             length of what follows
+    I    n             length of the header
     n    {"m": model, "al": samples, "nc": codebooks, "lm": whether the codes are entropy coded}
 
 Each segment follows with a scale (`f`), if the model has scales, and the codes frame by frame, either in 10 bits each or
@@ -60,8 +60,8 @@ class EcdcFormat(TokenFormat):
     suffixes = (".ecdc",)
     streams = 1
     option_names: ClassVar[Mapping[str, str]] = {
-        "lm": "on: compress by some 25 % more with the authors' language model, slowly",
-        "lm_weights": "a file with the language model's weights, or random:SEED, in place of the published ones",
+        "lm": "on: save about 25 % more with the authors' language model, which is slow",
+        "lm_weights": "weights of the language model: a file, or random:SEED (default: the published ones)",
     }
 
     def __init__(self, specs: tuple[EncodecSpec, ...] = AUTHORS) -> None:
@@ -71,11 +71,11 @@ class EcdcFormat(TokenFormat):
 
     def check(self, spec: CodecSpec, channels: int) -> None:
         if spec.identity not in self._specs:
-            raise InvalidTokens(f"an .ecdc file holds tokens of {self._names()}, not of {spec.name}; use .tokens")
+            raise InvalidTokens(f"tokens are of {spec.name}; an .ecdc file holds {self._names()}. Use .tokens")
         if channels != spec.channels:
             raise InvalidTokens(
-                f"an .ecdc file of {spec.name} holds {spec.channels} channel{'s' if spec.channels > 1 else ''}, not {channels}; "
-                "mix them down, or use .tokens"
+                f"there are {channels} channels; an .ecdc file of {spec.name} holds {spec.channels}. "
+                "Mix them down, or use .tokens"
             )
 
     def write(
@@ -84,19 +84,19 @@ class EcdcFormat(TokenFormat):
         self.check_options(options)
         asked = options.get("lm", "off").lower()
         if asked not in TRUTH:
-            raise InvalidInput(f"option lm is on or off, not {asked!r}")
+            raise InvalidInput(f"option lm is {asked!r}; expected on or off")
         if tokens.codec not in self._specs:
-            raise InvalidTokens(f"an .ecdc file holds tokens of {self._names()}, not of {tokens.codec}")
+            raise InvalidTokens(f"tokens are of {tokens.codec}; an .ecdc file holds {self._names()}. Use .tokens")
         spec = self._specs[tokens.codec]
         self.check(spec, tokens.channels)
         frames = _segment_frames(spec, tokens.num_samples)
         if not tokens.num_samples or sum(frames) != tokens.frames or tokens.num_codebooks not in spec.usable_codebooks:
             raise InvalidTokens(
-                f"{tokens.num_samples} samples of {spec.name} have {sum(frames)} frames in {spec.codebook_numbers} codebooks; "
-                f"these tokens have {tokens.frames} in {tokens.num_codebooks}"
+                f"tokens have {tokens.frames} frames in {tokens.num_codebooks} codebooks; {tokens.num_samples} samples of "
+                f"{spec.name} have {sum(frames)} frames in {spec.codebook_numbers} codebooks"
             )
         if (tokens.scales is not None) != _has_scales(spec):
-            raise InvalidTokens(f"tokens of {spec.name} have {'scales' if _has_scales(spec) else 'no scales'} in an .ecdc file")
+            raise InvalidTokens(f"tokens of {spec.name} in an .ecdc file have {'' if _has_scales(spec) else 'no '}scales")
         model = self._model(spec, options, loading) if TRUTH[asked] else None
         header = Header(m=spec.name, al=tokens.num_samples, nc=tokens.num_codebooks, lm=TRUTH[asked])
         table = np.stack([code[0] for code in tokens.codes], axis=1)
@@ -115,7 +115,7 @@ class EcdcFormat(TokenFormat):
             header, at = _header(data)
             spec = next((spec for spec in self._specs.values() if spec.name == header.m), None)
             if spec is None:
-                raise ValueError(f"it is of the model {header.m[:80]!r}; there are {self._names()}")
+                raise ValueError(f"its model is {header.m[:80]!r}; expected {self._names()}")
             _check_claims(spec, header, len(data) - at)
             if not header.lm:
                 return _read(spec, header, data, at)
@@ -130,7 +130,7 @@ class EcdcFormat(TokenFormat):
         from . import language_model
 
         if spec.language_model is None:
-            raise InvalidInput(f"{spec.name} has no language model; write the file without")
+            raise InvalidInput(f"{spec.name} has no language model; write the file without lm=on")
         loading = loading or LoadOptions()
         key = (spec.name, options.get("lm_weights"), loading.cache_dir)
         with self._loading.own:  # loaded once per model, for any number of files
@@ -147,9 +147,9 @@ def _json(header: Header) -> bytes:
 def _header(data: bytes) -> tuple[Header, int]:
     magic, version, size = HEAD.unpack_from(data)
     if magic != MAGIC:
-        raise ValueError("it does not begin with ECDC")
+        raise ValueError("it does not start with ECDC")
     if version != VERSION:
-        raise ValueError(f"it is of version {version}; there is version {VERSION}")
+        raise ValueError(f"its version is {version}; expected {VERSION}")
     if size > min(LARGEST_HEADER, len(data) - HEAD.size):
         raise ValueError(f"its header claims {size} bytes")
     return Header.model_validate_json(data[HEAD.size : HEAD.size + size]), HEAD.size + size
@@ -182,7 +182,7 @@ def _check_claims(spec: EncodecSpec, header: Header, size: int) -> None:
         return
     wanted = scales + sum(_packed_size(spec, header, frames) for frames in _segment_frames(spec, header.al))
     if wanted != size:
-        raise ValueError(f"its codes are {size} bytes, but {header.al} samples in {header.nc} codebooks take {wanted}")
+        raise ValueError(f"its codes have {size} bytes, but {header.al} samples in {header.nc} codebooks take {wanted}")
 
 
 def _bits(spec: EncodecSpec) -> int:
@@ -206,8 +206,8 @@ def _read_coded(spec: EncodecSpec, header: Header, data: bytes, at: int, model: 
             with suppress(ValueError, EOFError):
                 return _read(spec, header, data, at, lambda: Predictor(model, threads=True))
         raise ValueError(
-            f"{error}. Or other weights of the language model, another processor or another number of threads coded it: read it "
-            "with these, as OMP_NUM_THREADS says how many threads there are"
+            f"{error}. Or it was coded with other weights of the language model, on another processor, or with another number of "
+            "threads. Read it with the same ones; OMP_NUM_THREADS sets the number of threads"
         ) from error
 
 
@@ -228,7 +228,7 @@ def _read(
             at = end
         tables.append(table)
     if at != len(data):
-        raise ValueError(f"{len(data) - at} bytes are left over at its end")
+        raise ValueError(f"it has {len(data) - at} trailing bytes")
     codes = np.concatenate(tables).T
     factors: Any = np.array([scales]) if scales else None
     return CodecTokens.from_codes(spec, list(codes[:, None]), num_samples=header.al, scales=factors)
@@ -264,11 +264,11 @@ def _decompressed(predictor: Predictor, data: bytes, at: int, frames: int, codeb
     for _ in range(frames):
         ends = arithmetic_coding.shares(predictor.next(before, codebooks)).T.tolist()
         before = []
-        for own in ends:
-            code = decoder.pull(own)
-            encoder.push(own[code - 1] if code else 0, own[code])
+        for bounds in ends:
+            code = decoder.pull(bounds)
+            encoder.push(bounds[code - 1] if code else 0, bounds[code])
             before.append(code)
         found.extend(before)
     if encoder.finish() != data[at : decoder.end]:
-        raise ValueError("its codes do not code to what is in it")
+        raise ValueError("encoding its codes again gives other data")
     return np.array(found, np.int32).reshape(frames, codebooks), decoder.end

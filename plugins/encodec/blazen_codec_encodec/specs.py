@@ -54,7 +54,7 @@ class EncodecArchitecture(Architecture):
         """Check derived settings."""
         size, hidden = described.get("codebook_dim"), described.get("hidden_size", 128)
         if size not in (None, hidden):
-            raise ValueError(f"codebook_dim is {size!r}; {hidden}, as hidden_size, is supported")
+            raise ValueError(f"codebook_dim is {size!r}; expected {hidden}, the hidden_size")
         return described
 
     @model_validator(mode="after")
@@ -74,26 +74,30 @@ class EncodecArchitecture(Architecture):
         length, stride = self._segment_samples(self.chunk_length_s)
         if length < 1 or length % self.hop_length:
             raise ValueError(
-                f"chunk_length_s {self.chunk_length_s} at sampling_rate {self.sampling_rate} makes segments of {length} samples; "
-                f"whole frames of {self.hop_length} are supported"
+                f"chunk_length_s {self.chunk_length_s} at sampling_rate {self.sampling_rate} gives segments of {length} samples; "
+                f"expected whole frames of {self.hop_length} samples"
             )
         if length > 2 * stride:
             raise ValueError(
-                f"overlap {self.overlap} with chunk_length_s {self.chunk_length_s} makes segments of {length} samples start "
-                f"every {stride}; at most half of each may overlap the next"
+                f"overlap {self.overlap} with chunk_length_s {self.chunk_length_s} gives segments of {length} samples "
+                f"that start every {stride}; at most half of a segment may overlap the next"
             )
         return self
 
     @model_validator(mode="after")
     def _codes(self) -> EncodecArchitecture:
         if not 0 < min(self.codebook_choices) <= max(self.codebook_choices) <= 1024:
-            raise ValueError(f"target_bandwidths {self.target_bandwidths} are {self.codebook_choices} codebooks")
+            raise ValueError(
+                f"target_bandwidths {self.target_bandwidths} give {self.codebook_choices} codebooks; expected 1 to 1024"
+            )
         if self.normalize and self.chunk_length_s is None:
-            raise ValueError("normalize is supported with chunk_length_s only, so that every segment has a scale of its own")
+            raise ValueError("normalize requires chunk_length_s, because each segment has its own scale")
         if self.norm_type == "time_group_norm" and (self.use_causal_conv or self.chunk_length_s is None):
-            raise ValueError("norm_type time_group_norm is supported with chunk_length_s and without use_causal_conv only")
+            raise ValueError("norm_type time_group_norm requires chunk_length_s and excludes use_causal_conv")
         if self.num_filters * 2 ** len(self.upsampling_ratios) > 1 << 16:
-            raise ValueError(f"num_filters {self.num_filters} doubled at each of {self.upsampling_ratios} is too wide")
+            raise ValueError(
+                f"num_filters {self.num_filters}, doubled at each of {self.upsampling_ratios}, exceeds {1 << 16} channels"
+            )
         return self
 
     @property
@@ -169,7 +173,7 @@ CONTEXT_SECONDS = 3.5
 """Context of the language models."""
 NOTICE = (
     "the weights were published under CC BY-NC 4.0, which excludes commercial use. Since April 2023 the authors' repository "
-    "has their code under the MIT licence and says nothing about the weights: ask them before you use these commercially"
+    "states the MIT licence for the code, and none for the weights. Ask the authors before commercial use"
 )
 
 
@@ -218,7 +222,7 @@ def _published(
         aliases=(repo,),
         weights=_source(file, sha256),
         mirrors=(_on_the_hub(name),),
-        license="CC BY-NC 4.0 as first published; the authors' code is MIT since",
+        license="CC BY-NC 4.0 as first published; the authors' code is now MIT",
         license_notice=NOTICE,
         homepage="https://github.com/facebookresearch/encodec",
         language_model=LanguageModelSpec(
@@ -302,7 +306,7 @@ SPECS = (
     _spec(
         "encodec_32khz",
         ENCODEC_32KHZ,
-        description="Music at 32 kHz, as MusicGen's tokens",
+        description="Music at 32 kHz, the codec of MusicGen",
         aliases=("facebook/encodec_32khz",),
         weights=_on_the_hub("encodec_32khz"),
         license="CC BY-NC 4.0",

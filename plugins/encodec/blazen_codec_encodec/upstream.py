@@ -25,7 +25,7 @@ try:
         from encodec.quantization.vq import ResidualVectorQuantizer
 except ImportError as error:
     raise EngineNotAvailable(
-        "engine 'upstream' runs EnCodec on its authors' package: pip install 'blazen-codec-encodec[upstream]'"
+        "engine 'upstream' needs the authors' package of EnCodec: pip install 'blazen-codec-encodec[upstream]'"
     ) from error
 
 

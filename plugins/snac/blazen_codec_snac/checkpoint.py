@@ -57,7 +57,7 @@ def from_published(network: nn.Module, state: Mapping[str, Tensor], origin: str)
             state[name].shape == wanted.shape and torch.allclose(state[name].float(), wanted, rtol=ROUGH, atol=0)
         ):
             raise WeightsUnavailable(
-                f"{origin}: {name} is not what follows from the settings; attention with the frequencies "
-                f"{LONGEST_PERIOD:.0f} ** -(i / {2 * len(wanted)}), i = 0, 2, 4 …, is supported"
+                f"{origin}: {name} does not follow from the settings; expected the frequencies "
+                f"{LONGEST_PERIOD:.0f} ** -(i / {2 * len(wanted)}), i = 0, 2, 4 …"
             )
     return conversion.from_published(network, state, conversion.names(network, conversion.BLOCKS), origin, IGNORED)

@@ -51,11 +51,11 @@ class SnacArchitecture(ConvCodecArchitecture):
         self.check_rates()
         wide = self.encoder_channels
         if self.latent_dim not in (None, wide):
-            raise ValueError(f"latent_dim is {self.latent_dim}; {wide}, as the encoder makes it, is supported")
+            raise ValueError(f"latent_dim is {self.latent_dim}; expected {wide}, the channels of the encoder")
         if self.attn_window_size and (wide % HEAD_CHANNELS or self.decoder_dim % HEAD_CHANNELS):
-            raise ValueError(f"attention is supported on a multiple of {HEAD_CHANNELS} channels, not {wide}, {self.decoder_dim}")
+            raise ValueError(f"attention needs a multiple of {HEAD_CHANNELS} channels; these are {wide} and {self.decoder_dim}")
         if any(self.vq_strides[0] % stride for stride in self.vq_strides):
-            raise ValueError(f"vq_strides {self.vq_strides} do not all divide the first")
+            raise ValueError(f"vq_strides are {self.vq_strides}; expected divisors of the first")
         if self.padding_frames * self.hop_length > LONGEST_BLOCK:
             raise ValueError(
                 f"attn_window_size {self.attn_window_size}, vq_strides {self.vq_strides} and encoder_rates {self.encoder_rates} "

@@ -23,7 +23,7 @@ try:
     from snac.layers import NoiseBlock
 except ImportError as error:
     raise EngineNotAvailable(
-        "engine 'upstream' runs SNAC on its authors' package: pip install 'blazen-codec-snac[upstream]'"
+        "engine 'upstream' needs the authors' package of SNAC: pip install 'blazen-codec-snac[upstream]'"
     ) from error
 
 

@@ -1,4 +1,4 @@
-"""Signals of different lengths side by side are what each is alone, whatever lies behind their ends."""
+"""Batches of signals of different lengths."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ LAYERS = {
 @pytest.mark.parametrize("name", LAYERS)
 @settings(max_examples=20, deadline=None)
 @given(lengths=st.lists(st.integers(40, 90), min_size=2, max_size=4), first=st.sampled_from([0, 17, 20]), prepared=st.booleans())
-def test_what_lies_behind_the_end_of_a_signal_is_not_heard(name, lengths, first, prepared):
+def test_ragged_batch_ignores_frames_after_the_end(name, lengths, first, prepared):
     layer: Layer = LAYERS[name]()
     reset_parameters(layer, 0)
     x = torch.randn(len(lengths), max(lengths), CHANNELS, generator=torch.Generator().manual_seed(1))
@@ -83,7 +83,7 @@ def test_what_lies_behind_the_end_of_a_signal_is_not_heard(name, lengths, first,
             assert torch.allclose(y[row : row + 1, : alone.shape[1]], alone, rtol=1e-4, atol=1e-5)
 
 
-def test_signals_too_short_to_be_mirrored_are_refused_beside_longer_ones():
+def test_ragged_batch_refuses_signals_too_short_for_reflection():
     layer = mirroring(7, 1, 3, 3)
     state = layer.init_state(StreamSetup(2, torch.device("cpu"), lengths=(2, 30)))
     with pytest.raises(InferenceError, match="too short"):
@@ -94,7 +94,7 @@ def test_signals_too_short_to_be_mirrored_are_refused_beside_longer_ones():
 @pytest.mark.parametrize(
     "seconds", [(0.02, 0.5, 0.77, 1.3, 0.1, 2.01), (1.0, 1.0, 1.0), (0.001, 0.002, 0.003)], ids=["mixed", "alike", "short"]
 )
-def test_batches_are_what_each_is_alone(name, seconds, monkeypatch):
+def test_batch_equals_single_items(name, seconds, monkeypatch):
     monkeypatch.setattr(TorchCodecBackend, "streams_per_batch", 8)
     codec = bc.load(name, device="cpu")
     sound = voice(max(seconds), codec.sample_rate)
@@ -109,7 +109,7 @@ def test_batches_are_what_each_is_alone(name, seconds, monkeypatch):
         np.testing.assert_allclose(audio, codec.decode(tokens), atol=1e-5)
 
 
-def test_a_batch_gives_audio_of_its_own(monkeypatch):
+def test_batch_outputs_do_not_share_memory(monkeypatch):
     monkeypatch.setattr(TorchCodecBackend, "streams_per_batch", 8)
     codec = bc.load("snac_tiny", device="cpu")
     tokens = codec.encode(voice(0.3, codec.sample_rate), codec.sample_rate)
@@ -119,7 +119,7 @@ def test_a_batch_gives_audio_of_its_own(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["snac_tiny", "dac_tiny", "encodec_tiny"])
-def test_whole_signals_run_in_large_tiles_where_there_is_no_cache_to_stay_in(name, monkeypatch):
+def test_large_offline_tiles_give_the_same_result(name, monkeypatch):
     codec = bc.load(name, device="cpu")
     pcm = voice(3.0, codec.sample_rate)
     tokens = codec.encode(pcm, codec.sample_rate)
@@ -134,7 +134,7 @@ def test_whole_signals_run_in_large_tiles_where_there_is_no_cache_to_stay_in(nam
     np.testing.assert_allclose(codec.decode(tokens), audio, atol=1e-5)
 
 
-def test_arrays_go_to_a_device_at_once():
+def test_transfers_pad_and_restore_arrays():
     pieces = [np.arange(6, dtype=np.float32).reshape(2, 3), np.full((1, 2), 7, np.float32)]
     assert to_device(pieces, 4, torch.device("cpu")).tolist() == [[0, 1, 2, 0], [3, 4, 5, 0], [7, 7, 0, 0]]
     codes = codes_to_host([torch.tensor([[1, 2]]), torch.tensor([[3, 4, 5, 6]])])
@@ -143,7 +143,7 @@ def test_arrays_go_to_a_device_at_once():
 
 
 @pytest.mark.parametrize("name", ["snac_tiny", "dac_tiny", "encodec_tiny"])
-def test_tf32_is_float32_where_there_is_none(name):
+def test_tfloat32_equals_float32_on_cpu(name):
     exact, allow_tf32 = (bc.load(name, device="cpu", dtype=dtype) for dtype in ("float32", "tfloat32"))
     pcm = voice(0.5, exact.sample_rate)
     assert allow_tf32.encode(pcm, allow_tf32.sample_rate) == exact.encode(pcm, exact.sample_rate)

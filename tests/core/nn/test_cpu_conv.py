@@ -1,4 +1,4 @@
-"""Convolutions and recurrence as blocks of sums in registers."""
+"""CPU kernels for convolutions, recurrent layers and norms."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ FILTERS = [F_5_2, F_3_2, F_4_3, F_8_7, F_8_7_FAST]
     more=st.integers(0, 5),
     bias=st.booleans(),
 )
-def test_blocks_are_the_convolution(kernel, stride, dilation, channels, frames, batch, more, bias):
+def test_direct_conv_matches_reference(kernel, stride, dilation, channels, frames, batch, more, bias):
     weight = drawn(kernel, *channels) / (kernel * channels[0]) ** 0.5
     offset = drawn(channels[1], seed=1) if bias else torch.zeros(channels[1])
     x = drawn(batch, (frames - 1) * stride + (kernel - 1) * dilation + 1 + more, channels[0], seed=frames)
@@ -58,7 +58,7 @@ def test_blocks_are_the_convolution(kernel, stride, dilation, channels, frames, 
     more=st.integers(0, 5),
     bias=st.booleans(),
 )
-def test_blocks_by_points_are_the_convolution(own, dilation, channels, frames, batch, more, bias):
+def test_winograd_conv_matches_reference(own, dilation, channels, frames, batch, more, bias):
     kernel = own.filter_transform.shape[1]
     weight = drawn(kernel, *channels) / (kernel * channels[0]) ** 0.5
     offset = drawn(channels[1], seed=1) if bias else torch.zeros(channels[1])
@@ -76,7 +76,7 @@ def test_blocks_by_points_are_the_convolution(own, dilation, channels, frames, b
     more=st.integers(0, 5),
     bias=st.booleans(),
 )
-def test_filters_of_single_channels_are_the_convolution(kernel, dilation, channels, frames, batch, more, bias):
+def test_depthwise_conv_matches_reference(kernel, dilation, channels, frames, batch, more, bias):
     weight = drawn(kernel, 1, channels) / kernel**0.5
     offset = drawn(channels, seed=1) if bias else None
     x = drawn(batch, frames + (kernel - 1) * dilation + more, channels, seed=frames)
@@ -94,7 +94,7 @@ def test_filters_of_single_channels_are_the_convolution(kernel, dilation, channe
     more=st.integers(0, 5),
     bias=st.booleans(),
 )
-def test_taps_together_are_the_convolution(kernel, dilation, channels, frames, batch, more, bias):
+def test_kn2row_conv_matches_reference(kernel, dilation, channels, frames, batch, more, bias):
     weight = drawn(kernel, *channels) / (kernel * channels[0]) ** 0.5
     offset = drawn(channels[1], seed=1) if bias else torch.zeros(channels[1])
     x = drawn(batch, frames + (kernel - 1) * dilation + more, channels[0], seed=frames)
@@ -106,7 +106,7 @@ def test_taps_together_are_the_convolution(kernel, dilation, channels, frames, b
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
-def test_other_types_are_refused(dtype):
+def test_other_dtypes_are_refused(dtype):
     x, right = drawn(1, 70, 64), drawn(1, 64, 64)
     for way in (
         DirectConv1d(right, None),
@@ -121,8 +121,8 @@ def test_other_types_are_refused(dtype):
         fused.GroupNorm(drawn(64), drawn(64), 1e-5)(x.to(dtype))
 
 
-def test_there_is_no_way_for_some_shapes():
-    """One channel out of one tap, of a stride, or of fewer channels than a vector has; channels out that leave half a vector."""
+def test_unsupported_shapes_have_no_kernel():
+    """One output channel with one tap, with a stride, or with few input channels; half a vector of output channels."""
     half = 3 * LANES // 2
     for shape, options in [((1, 64, 1), {}), ((4, 64, 1), {"stride": 2}), ((7, LANES - 1, 1), {}), ((7, 64, half), {})]:
         assert fused.select_conv1d(torch.zeros(shape), None, **options) is None
@@ -138,7 +138,7 @@ def test_there_is_no_way_for_some_shapes():
     added=st.booleans(),
     held=st.sampled_from([0, 1, 13, 1000]),
 )
-def test_what_comes_after_is_done_on_the_way(way, frames, channels, batch, kind, scaled, added, held):
+def test_epilogue_matches_separate_operations(way, frames, channels, batch, kind, scaled, added, held):
     taps = {"blocks": (1, 8), "heavy blocks": (1, 300), "points": (3, 64), "single channels": (7, 1), "norm": (1, 1)}[way]
     weight = drawn(*taps, channels) / (taps[0] * taps[1]) ** 0.5
     alone = way == "single channels"
@@ -161,7 +161,7 @@ def test_what_comes_after_is_done_on_the_way(way, frames, channels, batch, kind,
     kind=st.sampled_from([NONE, SNAKE, ELU]),
     lengths=st.none() | st.tuples(st.integers(0, 45), st.integers(0, 45)),
 )
-def test_a_signal_is_joined_to_what_was_before_it(sizes, channels, kind, lengths):
+def test_assemble_input_concatenates_tail_padding_and_chunk(sizes, channels, kind, lengths):
     tail, left, frames, right = sizes
     after = epilogue_for(kind, False, False, 2, frames, channels)
     before, x = drawn(2, tail, channels), drawn(2, frames, channels, seed=1)
@@ -175,7 +175,7 @@ def test_a_signal_is_joined_to_what_was_before_it(sizes, channels, kind, lengths
 
 
 @pytest.mark.parametrize("taps", [2, 3, 7])
-def test_a_stride_is_a_frame_of_frames(taps):
+def test_strided_winograd_matches_reference(taps):
     weight, bias = drawn(4 * taps, 48, 224) / (200 * taps) ** 0.5, drawn(224, seed=1)
     x = drawn(1, 4 * (76 + taps), 48, seed=2)
     way = fused.select_conv1d(weight, bias, 4)
@@ -183,7 +183,7 @@ def test_a_stride_is_a_frame_of_frames(taps):
     torch.testing.assert_close(way(x, 77).double(), written_out(x, weight, bias, 77, 4), rtol=0, atol=2e-5)
 
 
-def test_rounding_is_that_of_the_library():
+def test_rounding_is_close_to_pytorch():
     x, weight = drawn(1, 2048 + 6, 192), drawn(7, 192, 192, seed=1) / 40
     bias = torch.zeros(192)
     exact = written_out(x, weight, bias, 2048)
@@ -197,7 +197,7 @@ def test_rounding_is_that_of_the_library():
         assert (way(x, 2048) - exact).square().mean().sqrt() < most * least
 
 
-def test_what_tokens_depend_on_rounds_less_than_what_they_do_not():
+def test_encoder_rounds_less_than_decoder():
     class Network(CodecNetwork):
         def __init__(self):
             super().__init__()
@@ -224,7 +224,7 @@ def test_what_tokens_depend_on_rounds_less_than_what_they_do_not():
     ],
     ids=["dilated", "strided", "taps together"],
 )
-def test_a_frame_does_not_depend_on_how_many_are_computed(way, stride):
+def test_frames_do_not_depend_on_the_chunk_size(way, stride):
     kernel, x = way(drawn(4, 96, 96)), drawn(1, 5000, 96)
     whole = kernel(x, 2000)
     for start, frames in [(0, 1), (1, 13), (14, 1500), (1514, 486)]:
@@ -236,7 +236,7 @@ def test_a_frame_does_not_depend_on_how_many_are_computed(way, stride):
     "kernel",
     [DirectConv1d(drawn(3, 96, 96), None), WinogradConv1d(F_8_7, drawn(7, 96, 96), None), Kn2rowConv1d(drawn(7, 96, 1), None, 1)],
 )
-def test_the_number_of_threads_changes_nothing(kernel):
+def test_result_does_not_depend_on_threads(kernel):
     x, results, before = drawn(1, 4000, 96), [], torch.get_num_threads()
     try:
         for threads in (1, 2):
@@ -247,7 +247,7 @@ def test_the_number_of_threads_changes_nothing(kernel):
     assert torch.equal(*results)
 
 
-def test_signals_that_do_not_lie_together_are_taken_as_they_are():
+def test_non_contiguous_input_is_accepted():
     weight, bias, x = drawn(7, 2, 32), drawn(32, seed=1), drawn(2, 2, 300, seed=2)
     for way in (DirectConv1d(weight, bias), WinogradConv1d(F_8_7, weight, bias)):
         got = way(x.transpose(1, 2), 290)
@@ -258,7 +258,7 @@ def test_signals_that_do_not_lie_together_are_taken_as_they_are():
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 7, 8, 11])
-def test_recurrence_is_the_librarys_and_rows_do_not_meet(rows):
+def test_lstm_matches_pytorch_and_rows_are_independent(rows):
     lstm = torch.nn.LSTM(64, 64, batch_first=True)
     with torch.no_grad():
         for parameter in lstm.parameters():

@@ -1,4 +1,4 @@
-"""Activations compiled to loops are those in PyTorch's own operations, value by value."""
+"""Elementwise CPU kernels match PyTorch's operations."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_value_does_not_depend_on_its_neighbours():
 
 
 @compiled
-def test_the_number_of_threads_changes_nothing():
+def test_result_does_not_depend_on_threads():
     x = torch.randn(1, 4000, 40, generator=seeded(5)) * 4
     results = []
     before = torch.get_num_threads()
@@ -88,7 +88,7 @@ def test_the_number_of_threads_changes_nothing():
 
 @compiled
 @pytest.mark.parametrize("threads", [1, 2])
-def test_loading_the_loops_leaves_the_number_of_threads_alone(threads):
+def test_loading_kernels_keeps_the_number_of_threads(threads):
     program = f"""
 import torch
 torch.set_num_threads({threads})
@@ -102,7 +102,7 @@ assert torch.get_num_threads() == {threads}
 
 
 @compiled
-def test_extremes():
+def test_extreme_values():
     x = torch.tensor([-torch.inf, -1e30, -88.0, -18.0, -0.0, 0.0, 1e-30, 1e30, torch.inf, torch.nan]).reshape(1, -1, 1)
     out = torch.empty_like(x)
     fused.write_activation(ELU_AFTER, x, out)
@@ -113,7 +113,7 @@ def test_extremes():
 
 
 @compiled
-def test_other_signals_are_left_to_the_operations():
+def test_unsupported_signals_use_pytorch():
     x = torch.randn(1, 50, 8)
     assert fused.supports(x, torch.empty_like(x))
     assert fused.supports(x, torch.empty(2, 80, 8)[:1, 10:60])
@@ -128,7 +128,7 @@ def test_other_signals_are_left_to_the_operations():
     ("setting", "threads"),
     [("NUMBA_THREADING_LAYER=workqueue", 1), ("OMP_NUM_THREADS=1", 1), ("NUMBA_CACHE_DIR=/proc", 2)],
 )
-def test_without_threads_to_share_or_a_cache(setting, threads):
+def test_kernels_work_without_shared_threads_or_a_cache(setting, threads):
     name, value = setting.split("=")
     program = """
 import torch

@@ -17,7 +17,7 @@ SECONDS = 3
 
 
 class Pretended:
-    """A recorder that computes on the CPU, and counts."""
+    """Fake graph that computes on the CPU and counts its replays."""
 
     def __init__(self) -> None:
         self.recorded = self.played = 0
@@ -46,7 +46,7 @@ def voice(codec: bc.DynCodecProvider, seconds: float = SECONDS) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", ["snac_tiny", "dac_tiny", "encodec_tiny"])
-def test_sessions_with_graphs_give_the_same_to_the_bit(name, capture):
+def test_sessions_with_graphs_are_bit_exact(name, capture):
     plain, codec = bc.load(name), bc.load(name, graphs=True)
     tile = 4 * codec.spec.block_frames
     pcm = voice(codec)
@@ -66,7 +66,7 @@ def test_sessions_with_graphs_give_the_same_to_the_bit(name, capture):
     assert capture.played > 0.8 * steps - 4
 
 
-def test_sessions_side_by_side_have_places_of_their_own(capture):
+def test_concurrent_sessions_have_separate_buffers(capture):
     codec = bc.load("snac_tiny", graphs=True)
     signals = [voice(codec), voice(codec)[:, ::-1].copy()]
     sessions = [codec.encoder_session(tile_frames=codec.spec.block_frames) for _ in signals]
@@ -80,7 +80,7 @@ def test_sessions_side_by_side_have_places_of_their_own(capture):
 
 
 @torch.inference_mode()
-def test_a_step_of_other_shapes_is_run_and_recorded_anew(capture):
+def test_other_shapes_are_captured_again(capture):
     codec = bc.load("snac_tiny", noise=False)
     network = codec.backend.loaded().network
     setup = codec.backend.setup(1)
@@ -96,7 +96,7 @@ def test_a_step_of_other_shapes_is_run_and_recorded_anew(capture):
     assert capture.played >= 3
 
 
-def test_noise_comes_from_where_the_stream_is(capture):
+def test_noise_depends_on_the_position(capture):
     def source(layer: int, position: int, count: int) -> torch.Tensor:
         return (100.0 * layer + position + torch.arange(count)).reshape(1, count, 1)
 
@@ -115,6 +115,6 @@ def test_noise_comes_from_where_the_stream_is(capture):
     assert noise(2, 50, 1).item() == 250
 
 
-def test_devices_without_graphs_say_so():
+def test_devices_without_graphs_are_refused():
     with pytest.raises(bc.DeviceUnavailable, match="graphs"):
         bc.load("snac_tiny", graphs=True, device="cpu").encoder_session()

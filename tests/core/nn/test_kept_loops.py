@@ -1,4 +1,4 @@
-"""What was compiled is kept for later processes, and nothing that happened to it on the disk harms them."""
+"""Cache of compiled kernels, and its robustness to damage."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def scaled(x, factor):
 
 
 def work() -> None:
-    """Compiles a small loop, or takes what was kept of it, and runs it."""
+    """Compile or load a small kernel, and run it."""
     values = np.ones(5, np.float32)
     compiling.jit("void(f4[::1], f4)")(scaled)(values, 3)
     assert (values == 3).all()
@@ -42,7 +42,7 @@ def troubles(monkeypatch):
 
 @pytest.fixture
 def kept(tmp_path, monkeypatch, troubles):
-    """The one file that is there once the loop was compiled."""
+    """Return the file of the cached kernel."""
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "kept"))
     monkeypatch.setattr(scaled, "__qualname__", "scaled")
     work()
@@ -55,7 +55,7 @@ def changed(data: bytes, at: int) -> bytes:
     return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
 
 
-def test_it_is_read_and_not_compiled_again(kept, troubles):
+def test_cached_kernel_is_not_compiled_again(kept, troubles):
     before = kept.stat()
     work()
     assert (kept.stat().st_ino, kept.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
@@ -77,7 +77,7 @@ def test_it_is_read_and_not_compiled_again(kept, troubles):
     ],
     ids=["empty", "cut in its digest", "cut", "longer", "zeros", "random", "first bit", "a bit in the middle", "last bit"],
 )
-def test_what_was_damaged_is_compiled_anew_and_kept(kept, troubles, damage):
+def test_damaged_cache_is_compiled_again_and_stored(kept, troubles, damage):
     whole = kept.read_bytes()
     kept.write_bytes(damage(whole))
     work()
@@ -87,7 +87,7 @@ def test_what_was_damaged_is_compiled_anew_and_kept(kept, troubles, damage):
     assert not troubles
 
 
-def test_a_folder_in_its_place(kept, troubles):
+def test_folder_instead_of_the_cache_file(kept, troubles):
     kept.unlink()
     kept.mkdir()
     work()
@@ -96,7 +96,7 @@ def test_a_folder_in_its_place(kept, troubles):
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in folders here")
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), lambda path: path.symlink_to(path)])
-def test_what_is_no_file_in_its_place(kept, troubles, make):
+def test_special_file_instead_of_the_cache_file(kept, troubles, make):
     kept.unlink()
     make(kept)
     work()
@@ -104,14 +104,14 @@ def test_what_is_no_file_in_its_place(kept, troubles, make):
     assert len(troubles) == 1
 
 
-def test_no_folder_that_could_be_written(monkeypatch, troubles):
+def test_unwritable_cache_folder(monkeypatch, troubles):
     monkeypatch.setattr(numba.core.caching.CacheImpl, "_locator_classes", [])
     work()
     assert len(troubles) == 1
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="no limit of file sizes here")
-def test_no_room(kept, troubles):
+def test_full_disk(kept, troubles):
     import resource
 
     kept.unlink()
@@ -135,7 +135,7 @@ def test_one_warning_says_what_to_do(monkeypatch, troubles):
 @pytest.mark.parametrize(
     "error", [OSError("libLLVM is damaged"), ImportError("Numba needs NumPy 9"), RuntimeError("no"), TypeError()]
 )
-def test_loops_that_cannot_be_loaded_cost_speed_alone(monkeypatch, error):
+def test_kernels_that_fail_to_load_are_replaced(monkeypatch, error):
     def broken(*_):
         raise error
 
@@ -144,7 +144,7 @@ def test_loops_that_cannot_be_loaded_cost_speed_alone(monkeypatch, error):
         assert backends.load_cpu_kernels.__wrapped__() is None
 
 
-def test_nothing_is_said_where_numba_is_not_installed(monkeypatch):
+def test_no_warning_without_numba(monkeypatch):
     def missing(*_):
         raise ModuleNotFoundError("No module named 'numba'", name="numba")
 
@@ -171,13 +171,13 @@ def begun(**environment: str) -> subprocess.Popen[str]:
 
 
 def ended(process: subprocess.Popen[str]) -> str:
-    """What a process printed, without a warning."""
+    """Return the output of a process after checking that it has no warning."""
     out, err = process.communicate(timeout=1200)
     assert (process.returncode, err) == (0, "")
     return out
 
 
-def test_jit_that_is_switched_off():
+def test_disabled_jit():
     process = begun(NUMBA_DISABLE_JIT="1")
     out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
@@ -187,8 +187,8 @@ def test_jit_that_is_switched_off():
 
 
 @pytest.mark.slow
-def test_processes_that_compile_at_once_one_of_which_is_killed(tmp_path):
-    """All of the backends, then: every file is damaged in its own way."""
+def test_concurrent_compilation_survives_a_kill(tmp_path):
+    """Damage every cached file in another way."""
     folder = tmp_path / "kept"
     killed, other = begun(NUMBA_CACHE_DIR=str(folder)), begun(NUMBA_CACHE_DIR=str(folder))
     while not list(folder.rglob("*.loop")) and killed.poll() is None:

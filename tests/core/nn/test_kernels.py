@@ -1,4 +1,4 @@
-"""Every way to compute a convolution gives the same sums, and the fastest is chosen by shape and device."""
+"""Convolution kernels agree, and dispatch selects the fastest by shape and device."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def fewer_products(weight, bias, dilation, **options):
     bias=st.booleans(),
     block=st.sampled_from([1, 300, 1 << 20]),
 )
-def test_fewer_products_are_the_convolution_to_a_few_roundings(kernel, dilation, channels, frames, batch, more, bias, block):
+def test_winograd_matches_reference(kernel, dilation, channels, frames, batch, more, bias, block):
     generator = seeded(frames)
     weight = torch.randn(kernel, *channels, generator=generator, dtype=torch.float64)
     offset = torch.randn(channels[1], generator=generator, dtype=torch.float64) if bias else None
@@ -49,7 +49,7 @@ def test_fewer_products_are_the_convolution_to_a_few_roundings(kernel, dilation,
     assert (got - wanted).abs().max() < 3e-6 * wanted.abs().max().clamp(min=1) * (kernel * channels[0]) ** 0.5
 
 
-def test_fewer_products_round_about_twice_as_much_as_the_sum():
+def test_winograd_rounds_at_most_three_times_as_much():
     x, weight = torch.randn(1, 2048 + 6, 192, generator=seeded(0)), torch.randn(7, 192, 192, generator=seeded(1)) / 40
     exact = conv.GemmPerTapConv1d(weight.double().unbind(), None)(x.double(), 2048)
     of_sum = (conv.GemmPerTapConv1d(weight.unbind(), None)(x, 2048) - exact).square().mean().sqrt()
@@ -61,14 +61,14 @@ def test_fewer_products_round_about_twice_as_much_as_the_sum():
     params=[pytest.param(dispatch.GENERIC, marks=packing), pytest.param(dispatch.AVX512, marks=packing)], ids=["plain", "packed"]
 )
 def crossover_points(request, monkeypatch):
-    """What is fastest on either kind of processor without compiled loops; every way runs on both."""
+    """Return the crossover points of each kind of processor, without compiled kernels."""
     monkeypatch.setattr(dispatch, "crossover_points", lambda: request.param)
     monkeypatch.setattr(dispatch, "load_cpu_kernels", lambda: None)
     return request.param
 
 
 def chosen(shape, frames=4096, frozen=True, dtype=torch.float32, **options):
-    """The class that computes so many frames of a convolution."""
+    """Return the class of the kernel for `frames` frames of a convolution."""
     kernel = dispatch.select_conv1d(torch.zeros(shape, dtype=dtype), None, frozen=frozen, **options)
     while isinstance(kernel, conv.LengthDispatch):
         kernel = kernel.kernel_for(frames)
@@ -89,7 +89,7 @@ def chosen(shape, frames=4096, frozen=True, dtype=torch.float32, **options):
         pytest.param((2, 512, 512), {"frames": 16}, prepacked_conv.PrepackedConv1d, id="heavy, brief"),
     ],
 )
-def test_a_rule_of_both_kinds_of_processor(crossover_points, shape, options, wanted):
+def test_dispatch_on_any_processor(crossover_points, shape, options, wanted):
     assert chosen(shape, **options) is wanted
 
 
@@ -101,12 +101,12 @@ def test_a_rule_of_both_kinds_of_processor(crossover_points, shape, options, wan
         pytest.param((2, 96, 96), 16, conv.GemmPerTapConv1d, prepacked_conv.PrepackedConv1d, id="light, brief"),
     ],
 )
-def test_a_rule_that_differs_with_the_processor(crossover_points, shape, frames, on_plain, on_packed):
+def test_dispatch_by_processor(crossover_points, shape, frames, on_plain, on_packed):
     assert chosen(shape, frames) is (on_plain if crossover_points is dispatch.GENERIC else on_packed)
 
 
 @torch.no_grad()
-def test_weights_that_may_change_are_not_brought_into_order(crossover_points):
+def test_trainable_weights_are_not_packed(crossover_points):
     assert chosen((7, 96, 96), frozen=False) is conv.GemmPerTapConv1d
 
 
@@ -126,19 +126,19 @@ def test_weights_that_may_change_are_not_brought_into_order(crossover_points):
         pytest.param((1, 4, 32), {"dtype": torch.float64}, "GemmPerTapConv1d", id="other types"),
     ],
 )
-def test_a_rule_of_loops(shape, options, wanted):
+def test_dispatch_of_compiled_kernels(shape, options, wanted):
     assert chosen(shape, **options).__name__ == wanted
 
 
 @pytest.mark.skipif(HAS_VECTORS, reason="this processor has AVX2 or AVX-512; nox -s processors runs this as if it had not")
-def test_other_processors_are_left_to_the_library():
+def test_unsupported_processors_use_pytorch():
     if loops:
         assert not loops.supports_direct_conv(torch.zeros(1, 64, 64))
         assert not loops.supports_lstm(torch.zeros(256, 64))
     assert chosen((2, 64, 64)) is conv.GemmPerTapConv1d
 
 
-def test_the_limits_are_the_processors(monkeypatch):
+def test_crossover_points_depend_on_the_processor(monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     monkeypatch.setattr(prepacked_conv, "is_available", lambda: True)
     assert dispatch.crossover_points.__wrapped__() is dispatch.AVX512
@@ -159,7 +159,7 @@ def test_the_limits_are_the_processors(monkeypatch):
     more=st.integers(0, 5),
     bias=st.booleans(),
 )
-def test_a_packed_product_is_the_convolution(taps, stride, channels, frames, batch, more, bias):
+def test_prepacked_conv_matches_reference(taps, stride, channels, frames, batch, more, bias):
     count, dilation = taps if stride == 1 else (taps[0], 1)
     weight = torch.randn(count * stride, *channels, generator=seeded(frames))
     offset = torch.randn(channels[1], generator=seeded(1)) if bias else None
@@ -171,19 +171,19 @@ def test_a_packed_product_is_the_convolution(taps, stride, channels, frames, bat
     torch.testing.assert_close(got, wanted, atol=1e-4, rtol=1e-4)
 
 
-def test_products_are_packed_where_the_library_can(crossover_points, monkeypatch):
+def test_weights_are_packed_only_if_onednn_can(crossover_points, monkeypatch):
     monkeypatch.setattr(prepacked_conv, "is_available", lambda: False)
     assert chosen((2, 512, 512)) is conv.GemmPerTapConv1d
 
 
 @pytest.mark.skipif(platform.machine().lower() not in {"x86_64", "amd64"}, reason="only PyTorch for x86 always has oneDNN")
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this PyTorch was built without oneDNN")
-def test_the_librarys_operators_are_those_that_are_expected():
+def test_onednn_operators_are_available():
     assert prepacked_conv.is_available()
 
 
 @packing
-def test_a_library_without_the_operators_is_found_out(monkeypatch):
+def test_missing_onednn_operators_are_detected(monkeypatch):
     def other(*arguments):
         raise TypeError("other arguments")
 
@@ -192,7 +192,7 @@ def test_a_library_without_the_operators_is_found_out(monkeypatch):
     assert not prepacked_conv.is_available.__wrapped__()
 
 
-def test_a_device_without_fast_products_gets_the_librarys_convolution(monkeypatch):
+def test_devices_without_fast_gemm_use_aten_conv(monkeypatch):
     monkeypatch.setattr(dispatch, "prefers_gemm", lambda device: False)
     way = dispatch.select_conv1d(torch.zeros(7, 96, 96), None, frozen=True)
     assert type(way) is conv.AtenConv1d
@@ -204,7 +204,7 @@ def test_a_device_without_fast_products_gets_the_librarys_convolution(monkeypatc
 @pytest.mark.parametrize("products", [True, False], ids=["products", "library"])
 @settings(max_examples=15)
 @given(length=st.integers(1, 700), batch=st.integers(1, 2), sizes=sizes, dilation=st.sampled_from([1, 3]))
-def test_prepared_layers_stream_what_others_give(crossover_points, products, length, batch, sizes, dilation):
+def test_prepared_layers_stream_exactly(crossover_points, products, length, batch, sizes, dilation):
     layers = Sequential(
         [
             Conv1d(2, 128, 7, padding=3),
@@ -243,7 +243,7 @@ def test_a_prepared_quantizer_finds_the_same_entries(quantizer):
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["single", "taps", "stride", "depthwise", "dilated", "transposed"])
 @pytest.mark.parametrize("frames", [1, 7, 64, 97, 1021])
-def test_the_end_of_a_signal_is_the_same_by_way_of_a_round_number_of_frames(name, frames):
+def test_bucketed_lengths_give_the_same_result(name, frames):
     layer, stride, span = {
         "single": (Conv1d(48, 64, 1), 1, 1),
         "taps": (Conv1d(48, 64, 7), 1, 7),
@@ -261,7 +261,7 @@ def test_the_end_of_a_signal_is_the_same_by_way_of_a_round_number_of_frames(name
     torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-4)
 
 
-def test_there_are_few_round_numbers_of_frames():
+def test_bucketed_lengths_are_few():
     seen = set()
     x = torch.zeros(1, 1, 1)
 
@@ -281,8 +281,8 @@ def test_there_are_few_round_numbers_of_frames():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("prepared", [False, True])
-def test_a_step_that_brings_nothing_yet_gives_no_frames(dtype, prepared):
-    """Which the library would refuse to compute."""
+def test_step_without_complete_frames_returns_none(dtype, prepared):
+    """PyTorch refuses such inputs."""
     for layer in (ConvTranspose1d(4, 6, 4, stride=2), Conv1d(4, 6, 4, stride=2, padding=0)):
         layer.requires_grad_(False).to(dtype)
         if prepared:

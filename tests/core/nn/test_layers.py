@@ -1,4 +1,4 @@
-"""A stream gives what the whole signal gives, and that is what PyTorch's own layers give."""
+"""Layers stream exactly and match PyTorch's layers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def convolutions(draw: st.DrawFn) -> Conv1d:
 
 
 @given(layer=convolutions(), length=st.integers(1, 120), batch=st.integers(1, 3), sizes=sizes)
-def test_a_convolution_is_torchs_and_streams(layer, length, batch, sizes):
+def test_conv1d_matches_pytorch_and_streams(layer, length, batch, sizes):
     x = torch.randn(batch, length, layer.in_channels, generator=torch.Generator().manual_seed(length))
     padded = F.pad(x.transpose(1, 2), (layer.padding.left, layer.padding.right))
     if padded.shape[2] < layer.span:
@@ -63,7 +63,7 @@ def test_a_convolution_is_torchs_and_streams(layer, length, batch, sizes):
     sizes=sizes,
     bias=st.booleans(),
 )
-def test_a_transposed_convolution_is_torchs_and_streams(stride, taps, channels, crops, length, sizes, bias):
+def test_conv_transpose1d_matches_pytorch_and_streams(stride, taps, channels, crops, length, sizes, bias):
     left, right = (min(crop, (taps - 1) * stride) for crop in crops)
     layer = ConvTranspose1d(*channels, stride * taps, stride=stride, crop=(left, right), bias=bias)
     reset_parameters(layer, length)
@@ -77,18 +77,18 @@ def test_a_transposed_convolution_is_torchs_and_streams(stride, taps, channels, 
         torch.testing.assert_close(got, wanted, atol=2e-5, rtol=1e-4)
 
 
-def test_a_transposed_convolution_refuses_a_kernel_that_is_not_whole_strides():
+def test_conv_transpose1d_refuses_a_kernel_of_partial_strides():
     with pytest.raises(ValueError, match="multiple of stride"):
         ConvTranspose1d(1, 1, 5, stride=2)
 
 
-def test_a_convolution_refuses_a_stride_that_skips_samples():
+def test_conv1d_refuses_a_stride_that_skips_samples():
     with pytest.raises(ValueError, match="skip"):
         Conv1d(1, 1, 2, stride=3)
 
 
 def everything() -> Sequential:
-    """One of each layer, with residuals, up- and downsampling."""
+    """Build a chain with one of each layer, residuals, up- and downsampling."""
     unit = Residual(
         16, Sequential([Snake(16), Conv1d(16, 16, 7, dilation=3, padding=9, groups=16), Snake(16), Conv1d(16, 16, 1)])
     )
@@ -119,7 +119,7 @@ def test_a_deep_chain_streams(blocks, sizes):
     torch.testing.assert_close(streamed(chain, x, sizes, setup), wanted, atol=1e-5, rtol=1e-4)
 
 
-def test_a_stream_belongs_to_its_state_not_to_the_module():
+def test_streams_are_independent():
     chain = everything()
     x, y = torch.randn(2, 1, 64, 1)
     alone = streamed(chain, x, [5])
@@ -134,7 +134,7 @@ def test_a_stream_belongs_to_its_state_not_to_the_module():
     assert torch.equal(torch.cat(parts, 1), alone)
 
 
-def test_rows_taken_from_a_state_go_on_alone():
+def test_selected_rows_of_a_state_continue():
     chain = everything()
     x = torch.randn(3, 64, 1)
     state = chain.init_state(StreamSetup(3, CPU))
@@ -146,7 +146,7 @@ def test_rows_taken_from_a_state_go_on_alone():
     torch.testing.assert_close(together, whole(chain, x)[[2, 0]], atol=1e-5, rtol=1e-4)
 
 
-def test_every_parameter_trains_through_whole_signals():
+def test_every_parameter_gets_a_gradient():
     chain = everything()
     setup = StreamSetup(4, CPU, noise=CounterNoise(1))
     chain.step(torch.randn(4, 64, 1), chain.init_state(setup), True).square().mean().backward()
@@ -154,7 +154,7 @@ def test_every_parameter_trains_through_whole_signals():
     assert not without
 
 
-def test_gradients_are_those_of_torchs_convolution():
+def test_gradients_match_pytorch():
     layer = Conv1d(20, 24, 6, stride=3, padding=2).double()
     reset_parameters(layer.float(), 0)
     layer = layer.double()
@@ -162,7 +162,7 @@ def test_gradients_are_those_of_torchs_convolution():
     assert torch.autograd.gradcheck(layer, (x,))
 
 
-def test_the_kernels_for_other_devices_agree(monkeypatch):
+def test_kernels_of_other_devices_agree(monkeypatch):
     chain = everything()
     x = torch.randn(2, 64, 1)
     products = whole(chain, x)
@@ -171,7 +171,7 @@ def test_the_kernels_for_other_devices_agree(monkeypatch):
     torch.testing.assert_close(streamed(chain, x, [7]), products, atol=1e-5, rtol=1e-4)
 
 
-def test_attention_needs_whole_windows():
+def test_attention_refuses_partial_windows():
     from blazen_codec_core import InvalidInput
 
     with pytest.raises(InvalidInput, match="3 frames too many"):
@@ -179,7 +179,7 @@ def test_attention_needs_whole_windows():
 
 
 class TestNoise:
-    def test_any_part_can_be_drawn_alone(self):
+    def test_any_range_can_be_generated(self):
         whole = CounterNoise(7)(2, 0, 1000)
         for start, count in ((0, 1), (1, 7), (8, 8), (333, 400), (999, 1)):
             assert torch.equal(CounterNoise(7)(2, start, count), whole[:, start : start + count])
@@ -188,7 +188,7 @@ class TestNoise:
         draws = [CounterNoise(seed)(layer, 0, 64) for seed in (0, 1, 2**64 - 1) for layer in (0, 1)]
         assert len({tuple(draw.flatten().tolist()) for draw in draws}) == 6
 
-    def test_it_is_standard_normal_and_white(self):
+    def test_noise_is_standard_normal_and_white(self):
         x = CounterNoise(0)(0, 0, 200_000).flatten()
         assert abs(x.mean()) < 0.01
         assert abs(x.std() - 1) < 0.01
@@ -196,12 +196,12 @@ class TestNoise:
         assert abs((x[1:] * x[:-1]).mean()) < 0.01
         assert abs((x[::2] * x[1::2]).mean()) < 0.01
 
-    def test_loops_make_what_operations_make(self, monkeypatch):
+    def test_kernels_match_operations(self, monkeypatch):
         noise = CounterNoise(3)(1, 13, 100_000)
         monkeypatch.setattr("blazen_codec_core.nn.layers.noise.load_cpu_kernels", lambda: None)
         torch.testing.assert_close(CounterNoise(3)(1, 13, 100_000), noise, rtol=2e-7, atol=0)
 
-    def test_none_leaves_the_signal_alone(self):
+    def test_no_noise_keeps_the_signal(self):
         block = NoiseBlock(4, 0)
         reset_parameters(block, 0)
         x = torch.randn(1, 9, 4)

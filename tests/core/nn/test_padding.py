@@ -1,4 +1,4 @@
-"""What happens at a signal's ends, and over its whole length: padding, cropping, recurrence, norms."""
+"""Padding, cropping, recurrent layers, and norms over time."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def signal(length: int, channels: int, batch: int = 2) -> torch.Tensor:
 
 
 def mirrored(x: torch.Tensor, left: int, right: int) -> np.ndarray:
-    """Zeros where the signal is too short, then numpy's mirror, then without as many samples at the end."""
+    """Reference: zeros if the signal is too short, then NumPy's reflection, then without as many samples at the end."""
     zeros = max(0, max(left, right) + 1 - x.shape[1])
     long = np.pad(x.numpy(), ((0, 0), (0, zeros), (0, 0)))
     padded = np.pad(long, ((0, 0), (left, right), (0, 0)), mode="reflect")
@@ -46,7 +46,7 @@ def mirrored(x: torch.Tensor, left: int, right: int) -> np.ndarray:
 
 
 @given(left=st.integers(0, 8), right=st.integers(0, 8), stride=st.integers(1, 6), length=st.integers(1, 40), sizes=sizes)
-def test_a_signal_is_mirrored_at_its_ends(left, right, stride, length, sizes):
+def test_reflection_padding(left, right, stride, length, sizes):
     layer, x = ReflectPadding(3, left, right, stride), signal(length, 3)
     wanted = mirrored(x, left, right + -length % stride)
     for got in (whole(layer, x), streamed(layer, x, sizes)):
@@ -54,7 +54,7 @@ def test_a_signal_is_mirrored_at_its_ends(left, right, stride, length, sizes):
 
 
 @given(left=st.integers(0, 5), right=st.integers(0, 5), length=st.integers(0, 20), sizes=sizes)
-def test_zeros_and_crops(left, right, length, sizes):
+def test_zero_padding_and_cropping(left, right, length, sizes):
     x = signal(length, 2)
     padding, crop = ZeroPadding(left, right), Crop(2, left, right)
     padded = F.pad(x, (0, 0, left, right))
@@ -68,12 +68,12 @@ def test_zeros_and_crops(left, right, length, sizes):
     ("span", "stride", "causal", "wanted"),
     [(7, 1, True, (6, 0)), (7, 1, False, (3, 3)), (10, 5, True, (5, 0)), (10, 5, False, (3, 2)), (1, 1, False, (0, 0))],
 )
-def test_padding_that_keeps_the_length(span, stride, causal, wanted):
+def test_same_padding(span, stride, causal, wanted):
     assert same_padding(span, stride, causal) == wanted
 
 
 @given(kernel=st.integers(1, 8), stride=st.integers(1, 4), causal=st.booleans(), length=st.integers(1, 40), sizes=sizes)
-def test_a_mirrored_convolution_gives_a_frame_for_every_stride_begun(kernel, stride, causal, length, sizes):
+def test_reflected_conv_returns_a_frame_per_started_stride(kernel, stride, causal, length, sizes):
     kernel = max(kernel, stride)
     left, right = same_padding(kernel, stride, causal)
     layer, x = Conv1d(3, 4, kernel, stride=stride, padding=ReflectPadding(3, left, right, stride)), signal(length, 3)
@@ -87,7 +87,7 @@ def test_a_mirrored_convolution_gives_a_frame_for_every_stride_begun(kernel, str
 
 @pytest.mark.parametrize("way", ["the library's", "step by step", "loops"])
 @pytest.mark.parametrize("batch", [1, 3, 6])
-def test_a_recurrent_layer_is_torchs_and_streams(monkeypatch, way, batch):
+def test_lstm_matches_pytorch_and_streams(monkeypatch, way, batch):
     monkeypatch.setattr(dispatch, "MIN_LSTM_FRAMES", 10**9 if way == "step by step" else 0)
     layer, x = LSTM(32, 2), signal(40, 32, batch)
     reset_parameters(layer, 0)
@@ -103,8 +103,8 @@ def test_a_recurrent_layer_is_torchs_and_streams(monkeypatch, way, batch):
 @given(
     channels=st.sampled_from([16, 48, 256]), rows=st.lists(st.integers(1, 3), min_size=1, max_size=5), frames=st.integers(1, 9)
 )
-def test_what_loops_remember_depends_on_the_signal_alone(channels, rows, frames):
-    """Not on the signals beside it, on the frames that come at once, or on the number of threads."""
+def test_lstm_state_depends_only_on_the_signal(channels, rows, frames):
+    """The state does not depend on other signals, on the chunk size, or on the number of threads."""
     layer, xs = LSTM(channels, 2), [signal(2 * frames, channels, count) for count in rows]
     reset_parameters(layer, 0)
     prepare(layer)
@@ -127,7 +127,7 @@ def one_thread():
         torch.set_num_threads(threads)
 
 
-def test_streams_that_meet_in_some_layers_are_as_if_alone():
+def test_streams_in_a_batch_are_independent():
     chain = Sequential([Conv1d(1, 16, 3, padding=1), ELU(), LSTM(16, 1), ELU(), Conv1d(16, 2, 3, padding=1)])
     reset_parameters(chain, 0)
     prepare(chain)
@@ -140,7 +140,7 @@ def test_streams_that_meet_in_some_layers_are_as_if_alone():
             torch.testing.assert_close(y, whole(chain, x), atol=0, rtol=0)
 
 
-def test_rows_of_a_recurrent_state_go_on_alone():
+def test_selected_rows_of_an_lstm_state_continue():
     layer, x = LSTM(8, 2), signal(30, 8, 3)
     reset_parameters(layer, 0)
     state = layer.init_state(StreamSetup(3, CPU))
@@ -151,7 +151,7 @@ def test_rows_of_a_recurrent_state_go_on_alone():
 
 
 @given(length=st.integers(1, 50), sizes=sizes)
-def test_a_norm_over_time_is_torchs_and_waits_for_the_end(length, sizes):
+def test_norm_over_time_matches_pytorch_and_waits_for_the_end(length, sizes):
     layer, x = TimeGroupNorm(6), 3 * signal(length, 6) + 1
     reset_parameters(layer, 0)
     wanted = F.group_norm(x.transpose(1, 2), 1, layer.weight, layer.bias).transpose(1, 2)
@@ -161,7 +161,7 @@ def test_a_norm_over_time_is_torchs_and_waits_for_the_end(length, sizes):
 
 
 @given(length=st.integers(1, 60), causal=st.booleans(), norm=st.booleans(), sizes=sizes)
-def test_a_network_of_them_streams(length, causal, norm, sizes):
+def test_network_streams(length, causal, norm, sizes):
     def conv(channels: int, out: int, kernel: int, stride: int = 1) -> Sequential:
         padding = ReflectPadding(channels, *same_padding(kernel, stride, causal), stride) if kernel > 1 else 0
         return Sequential(
@@ -177,7 +177,7 @@ def test_a_network_of_them_streams(length, causal, norm, sizes):
     torch.testing.assert_close(got, whole(chain, x), atol=1e-5, rtol=1e-4)
 
 
-def test_every_parameter_of_them_trains():
+def test_every_parameter_gets_a_gradient():
     unit = Residual(4, Sequential([ELU(), Conv1d(4, 4, 3, padding=ReflectPadding(4, 2, 0))]), shortcut=Conv1d(4, 4, 1))
     chain = Sequential([unit, TimeGroupNorm(4), LSTM(4, 1)])
     reset_parameters(chain, 0)
@@ -186,7 +186,7 @@ def test_every_parameter_of_them_trains():
 
 
 def held(state: State) -> Iterator[torch.Tensor]:
-    """All tensors in a state."""
+    """Return all tensors in a state."""
     for value in vars(state).values():
         for part in value if isinstance(value, list) else [value]:
             if isinstance(part, State):
@@ -199,8 +199,8 @@ def held(state: State) -> Iterator[torch.Tensor]:
     ("name", "last"),
     [(name, last) for name in ("encodec_24khz", "snac_24khz", "dac_16khz") for last in (False, True)] + [("encodec_48khz", True)],
 )
-def test_a_state_keeps_no_more_than_it_holds(codecs, name, last):
-    """A small view of what a layer has worked on would keep all of that in memory until the stream ends."""
+def test_state_does_not_keep_inputs_alive(codecs, name, last):
+    """A small view of an input would keep the whole input in memory until the stream ends."""
     codec = codecs(name)
     network = codec.backend.loaded().network
     x = 0.1 * torch.randn(1, codec.sample_rate // codec.spec.hop_length * codec.spec.hop_length, codec.channels)

@@ -1,4 +1,4 @@
-"""Whether the library may take TF32 for float32 is asked for around calls of it, and is as it was afterwards."""
+"""PyTorch's TF32 setting is changed only during calls, and restored."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def allowed() -> bool:
 
 
 @pytest.mark.parametrize("before", [True, False])
-def test_float32_is_float32_on_a_gpu(before, monkeypatch):
+def test_float32_disables_tf32_on_a_gpu(before, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", before)
     with torch.inference_mode():
         with tf32_scope(GPU, allow_tf32=False):
@@ -26,7 +26,7 @@ def test_float32_is_float32_on_a_gpu(before, monkeypatch):
         assert allowed() == before
 
 
-def test_elsewhere_it_is_left_alone(monkeypatch):
+def test_tf32_setting_is_kept_on_other_devices(monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     with torch.inference_mode(), tf32_scope(GPU, allow_tf32=True):
         assert allowed()

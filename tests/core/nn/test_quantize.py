@@ -31,7 +31,7 @@ def theirs(ours: ResidualVectorQuantizer, strides) -> Theirs:
 
 
 @pytest.mark.parametrize("strides", STRIDES)
-def test_codes_and_latents_are_the_authors(strides):
+def test_codes_and_latents_match_upstream(strides):
     ours = quantizer(strides)
     other = theirs(ours, strides)
     z = torch.randn(3, 80, 24)
@@ -45,7 +45,7 @@ def test_codes_and_latents_are_the_authors(strides):
 
 
 @given(strides=st.sampled_from(STRIDES), groups=st.integers(1, 8), sizes=st.lists(st.integers(1, 20), min_size=1, max_size=3))
-def test_it_waits_for_whole_groups(strides, groups, sizes):
+def test_quantizer_waits_for_complete_groups(strides, groups, sizes):
     ours = quantizer(strides)
     z = torch.randn(2, groups * strides[0], 24)
     with torch.no_grad():
@@ -60,7 +60,7 @@ def test_it_waits_for_whole_groups(strides, groups, sizes):
         assert torch.equal(torch.cat(got, 1), want)
 
 
-def test_fewer_codebooks_are_the_first_ones():
+def test_fewer_codebooks_are_a_prefix():
     ours = quantizer((1, 1, 1))
     z = torch.randn(2, 9, 24)
     with torch.no_grad():
@@ -73,7 +73,7 @@ def test_fewer_codebooks_are_the_first_ones():
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-def test_a_plain_quantizer_takes_the_nearest(stride):
+def test_plain_quantizer_selects_the_nearest_entry(stride):
     book = VectorQuantizer(16, 64, stride, init_std=0.5)
     reset_parameters(book, 3)
     z = torch.randn(2, 12, 16)
@@ -84,7 +84,7 @@ def test_a_plain_quantizer_takes_the_nearest(stride):
         assert torch.equal(book.decode(index), book.codebook[index].repeat_interleave(stride, 1))
 
 
-def test_training_reaches_encoder_projections_and_entries():
+def test_gradients_reach_encoder_projections_and_entries():
     ours = quantizer((4, 2, 1))
     z = torch.randn(2, 16, 24, requires_grad=True)
     result = ours(z)
@@ -94,7 +94,7 @@ def test_training_reaches_encoder_projections_and_entries():
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in ours.parameters())
 
 
-def test_training_and_inference_choose_the_same_codes():
+def test_training_and_inference_select_the_same_codes():
     ours = quantizer((4, 2, 1))
     z = torch.randn(2, 16, 24)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Filters by fewer products: the points that they are taken at."""
+"""Winograd transforms."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OTHERS = [
 
 
 @pytest.mark.parametrize("transform", [*FILTERS, *OTHERS])
-def test_the_points_give_the_filter(transform):
+def test_transforms_give_the_filter(transform):
     generator, count, needed = (
         np.random.default_rng(0),
         transform.filter_transform.shape[1],
