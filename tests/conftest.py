@@ -49,7 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Compile the kernels, the first time, in another process: LLVM keeps the memory that compiling took."""
     if not session.config.option.collectonly:
-        load = "from blazen_codec_core.nn.kernels.backends import load_cpu_kernels; load_cpu_kernels()"
+        load = "from blazen_codec_core.nn.kernels.backends import load_cpu_backend; load_cpu_backend()"
         subprocess.run([sys.executable, "-c", load], cwd=session.config.rootpath, check=False)
 
 

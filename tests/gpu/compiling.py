@@ -14,7 +14,8 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
 import blazen_codec_core as bc
-from blazen_codec_core.nn.kernels import backends, triton
+from blazen_codec_core.nn.kernels import backends
+from blazen_codec_core.nn.kernels.triton import backend as triton_backend
 from blazen_codec_core.nn.kernels.triton import depthwise_conv, elementwise, gemm_conv, group_norm, lstm, philox
 from blazen_codec_core.torch_backend.backend import TorchCodecBackend
 
@@ -35,7 +36,7 @@ def main(name: str, dtype: str, capability: str) -> None:
     for module in STARTS:
         module.launch = start  # type: ignore[attr-defined]
     lstm._most_programs = lambda device: lstm.PROGRAMS
-    backends._load_gpu_kernels = lambda: SimpleNamespace(**{**vars(triton), "runs_on": lambda device: True})
+    triton_backend.runs_on = lambda device: True
     backends.os.environ["TRITON_INTERPRET"] = "asked below"  # that is: also for tensors on a CPU
     TorchCodecBackend.streams_per_batch = 4
     codec = bc.load(name, device="cpu", dtype=dtype, weights=None if name.endswith("_tiny") else "random:0")

@@ -13,10 +13,10 @@ collect_ignore_glob = [] if importlib.util.find_spec("triton") else ["test_*.py"
 
 @pytest.fixture(scope="session")
 def device() -> torch.device:
-    from blazen_codec_core.nn.kernels import triton
+    from blazen_codec_core.nn.kernels.triton.launch import runs_on
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    assert triton.runs_on(device), "without a GPU: TRITON_INTERPRET=1"
+    assert runs_on(device), "without a GPU: TRITON_INTERPRET=1"
     return device
 
 

@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blazen_codec_core.nn.kernels import triton
 from blazen_codec_core.nn.kernels.aten.conv import GemmPerTapConv1d
 from blazen_codec_core.nn.kernels.epilogue import ELU, NONE, SNAKE, Epilogue
+from blazen_codec_core.nn.kernels.triton import depthwise_conv, elementwise, gemm_conv, group_norm, philox
+from blazen_codec_core.nn.kernels.triton import lstm as lstm_kernels
 from blazen_codec_core.nn.layers import noise
 from tests.helpers.epilogues import apply_epilogue, drawn, epilogue_for
 
@@ -57,7 +58,7 @@ def a_convolution(batch, frames, channels, columns, taps, step, kind, scaled, ad
 @given(SHAPES)
 def test_products_are_those_of_float32(shape):
     weight, bias, x, after, wanted = a_convolution(**shape)
-    got = triton.GemmConv1d(weight, bias, *shape["step"], allow_tf32=False)(x, shape["frames"], after)
+    got = gemm_conv.GemmConv1d(weight, bias, *shape["step"], allow_tf32=False)(x, shape["frames"], after)
     assert got.shape == wanted.shape
     assert (got - wanted).abs().max() < 1e-5 * wanted.abs().max().clamp(min=1)
 
@@ -70,7 +71,7 @@ def test_products_that_may_be_less_exact_are_near(shape, kind):
         weight, x = weight.half(), x.half()
         added = None if after.residual is None else after.full_residual().half()
         after = Epilogue(after.scale, after.activation, after.parameters, added)
-    got = triton.GemmConv1d(weight, bias, *shape["step"], allow_tf32=kind == "allow_tf32")(x, shape["frames"], after)
+    got = gemm_conv.GemmConv1d(weight, bias, *shape["step"], allow_tf32=kind == "allow_tf32")(x, shape["frames"], after)
     assert got.dtype == x.dtype
     assert (got - wanted).abs().max() < 2e-2 * wanted.abs().max().clamp(min=1)
 
@@ -79,7 +80,7 @@ def test_products_that_may_be_less_exact_are_near(shape, kind):
     ("channels", "columns", "taps", "dilation"), [(48, 48, 7, 3), (64, 128, 2, 1), (96, 96, 7, 9), (1, 32, 7, 1)]
 )
 def test_products_do_not_depend_on_the_length_or_the_neighbours(channels, columns, taps, dilation, same):
-    product = triton.GemmConv1d(drawn(taps, channels, columns), drawn(columns), 1, dilation, allow_tf32=False)
+    product = gemm_conv.GemmConv1d(drawn(taps, channels, columns), drawn(columns), 1, dilation, allow_tf32=False)
     reach = (taps - 1) * dilation
     x = drawn(3, 200 + reach, channels, seed=3)
     whole = product(x, 200)
@@ -101,7 +102,7 @@ def test_depthwise_convolutions(frames, channels, dilation, kind, scaled, added)
     weight, bias, x = drawn(7, channels), drawn(channels, seed=1), drawn(2, frames + 6 * dilation, channels, seed=2)
     after = epilogue_for(kind, scaled, added, 2, frames, channels)
     wanted = F.conv1d(x.double().transpose(1, 2), weight.double().t()[:, None], bias.double(), dilation=dilation, groups=channels)
-    got = triton.DepthwiseConv1d(weight, bias, dilation, allow_tf32=False)(x, frames, after)
+    got = depthwise_conv.DepthwiseConv1d(weight, bias, dilation, allow_tf32=False)(x, frames, after)
     wanted = apply_epilogue(wanted.transpose(1, 2), after)
     assert (got - wanted).abs().max() < 1e-5 * wanted.abs().max().clamp(min=1)
 
@@ -119,7 +120,7 @@ def test_joining(tail, left, frames, right, lengths):
     after = epilogue_for(SNAKE, False, False, 2, frames, 24)
     counts = None if lengths is None else torch.tensor(lengths, dtype=torch.int32)
     got = x.new_empty(2, tail + left + frames + right, 24)
-    triton.assemble_input(before, x, left, after, got, counts)
+    elementwise.assemble_input(before, x, left, after, got, counts)
     made = apply_epilogue(x.double(), after)
     for row, end in enumerate(lengths or ()):
         made[row, end:] = 0
@@ -131,7 +132,7 @@ def test_joining(tail, left, frames, right, lengths):
 
 def test_a_function_is_written_where_it_is_asked_for():
     x, out = drawn(2, 50, 24), torch.full((2, 60, 24), 7.0)
-    triton.write_activation(Epilogue(activation=ELU), x, out[:, 5:55])
+    elementwise.write_activation(Epilogue(activation=ELU), x, out[:, 5:55])
     assert torch.allclose(out[:, 5:55], F.elu(x), atol=1e-6)
     assert (out[:, :5] == 7).all()
     assert (out[:, 55:] == 7).all()
@@ -141,7 +142,7 @@ def test_a_function_is_written_where_it_is_asked_for():
 @pytest.mark.parametrize(("layer", "position", "count"), [(0, 0, 1), (1, 13, 1000), (3, 8, 8), (2, 123_456_789_012, 77)])
 def test_noise_is_that_of_other_devices(seed, layer, position, count, device):
     wanted = noise.CounterNoise(seed)(layer, position, count).flatten()
-    got = triton.random_normal(seed, layer, position, count, device, torch.float32).cpu()
+    got = philox.random_normal(seed, layer, position, count, device, torch.float32).cpu()
     assert torch.allclose(got, wanted, rtol=0, atol=1e-6)
 
 
@@ -156,7 +157,7 @@ def test_norms(mean, spread, kind, scaled, held, inplace):
     away = exact - exact.mean((1, 2), keepdim=True)
     wanted = away * torch.rsqrt(away.square().mean((1, 2), keepdim=True) + 1e-5) * weight + bias
     after = epilogue_for(kind, scaled, held is not None, 3, 700, 24, held or 0)
-    got = triton.GroupNorm(weight, bias, 1e-5)(x, after, inplace=inplace)
+    got = group_norm.GroupNorm(weight, bias, 1e-5)(x, after, inplace=inplace)
     assert (got.data_ptr() == x.data_ptr()) is inplace
     most = (1e-3 if scaled else 2e-4) if mean else 1e-5  # a factor of a frame multiplies rounding too
     assert (got - apply_epilogue(wanted, after)).abs().max() < most
@@ -168,7 +169,7 @@ def test_recurrent_layers(rows, frames, same):
     x, hidden, cell = drawn(rows, frames, 64), drawn(rows, 64, seed=1), drawn(rows, 64, seed=2)
     wanted, (_, after) = lstm(x, (hidden[None], cell[None]))
     bias = (lstm.bias_ih_l0 + lstm.bias_hh_l0).detach()
-    layer = triton.PersistentLSTM(lstm.weight_ih_l0, lstm.weight_hh_l0, bias, allow_tf32=False)
+    layer = lstm_kernels.PersistentLSTM(lstm.weight_ih_l0, lstm.weight_hh_l0, bias, allow_tf32=False)
     own = cell.clone()
     got = layer(x, hidden, own, True)
     assert torch.equal(got[:, 0], hidden)
@@ -182,8 +183,8 @@ def test_recurrent_layers(rows, frames, same):
 def test_the_nearest_entry():
     table, offset, codes = drawn(8, 300), drawn(300, seed=1), drawn(2, 70, 8, seed=2)
     wanted = (codes.double() @ table.double() + offset.double()).argmax(-1)
-    assert torch.equal(triton.CodebookSearch(table, offset)(codes), wanted)
-    assert triton.CodebookSearch(table, None)(codes[:, :0]).shape == (2, 0)
+    assert torch.equal(gemm_conv.CodebookSearch(table, offset)(codes), wanted)
+    assert gemm_conv.CodebookSearch(table, None)(codes[:, :0]).shape == (2, 0)
 
 
 def test_without_a_compiler_a_gpu_is_left_to_pytorch(monkeypatch):

@@ -8,8 +8,9 @@ import torch
 
 import blazen_codec_core as bc
 from blazen_codec_core.conformance.signals import voice
-from blazen_codec_core.nn.kernels import dispatch, triton
-from blazen_codec_core.nn.layers import conv, lstm, noise
+from blazen_codec_core.nn.kernels import dispatch
+from blazen_codec_core.nn.kernels.triton import depthwise_conv, gemm_conv
+from blazen_codec_core.nn.layers import conv
 
 pytestmark = pytest.mark.gpu
 SECONDS = 0.12
@@ -28,7 +29,7 @@ def codec(request, device):
     modules = made.backend.loaded().network.modules()
     kinds = [type(module._prepared) for module in modules if isinstance(module, conv.ConvBase)]
     assert kinds
-    assert {kind.__module__ for kind in kinds} <= {triton.GemmConv1d.__module__, triton.DepthwiseConv1d.__module__}, kinds
+    assert {kind.__module__ for kind in kinds} <= {gemm_conv.__name__, depthwise_conv.__name__}, kinds
     return made
 
 
@@ -36,8 +37,7 @@ def codec(request, device):
 def plain(codec):
     """The same on a CPU, without the kernels."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (dispatch, noise, lstm):
-            patch.setattr(module, "gpu_kernels_for", lambda device: None)
+        patch.setattr(dispatch, "load_gpu_backend", lambda device: None)
         made = bc.load(codec.spec.name, device="cpu")
         pcm = recording(codec)
         tokens = made.encode(pcm, made.sample_rate)

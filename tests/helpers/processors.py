@@ -5,11 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from blazen_codec_core.nn.kernels import dispatch
-from blazen_codec_core.nn.kernels.aten import prepacked_conv
+from blazen_codec_core.nn.kernels.backends import load_cpu_backend
 
-loops = dispatch.load_cpu_kernels()
+cpu = load_cpu_backend()
 HAS_VECTORS = torch.backends.cpu.get_cpu_capability() in {"AVX2", "AVX512"}
-compiled = pytest.mark.skipif(loops is None, reason="numba, which compiles the loops, is not installed")
-blocks = pytest.mark.skipif(loops is None or not HAS_VECTORS, reason="blocks of registers want numba, and AVX2 or AVX-512")
-packing = pytest.mark.skipif(not prepacked_conv.is_available(), reason="this PyTorch has no oneDNN with packed products")
+compiled = pytest.mark.skipif(cpu is None, reason="numba, which compiles the kernels, is not installed")
+blocks = pytest.mark.skipif(cpu is None or not HAS_VECTORS, reason="micro-kernels need numba, and AVX2 or AVX-512")

@@ -14,11 +14,15 @@ from blazen_codec_core.nn.kernels.winograd import F_3_2, F_4_3, F_5_2, F_8_7, F_
 from tests.helpers.epilogues import apply_epilogue, drawn, epilogue_for
 from tests.helpers.processors import blocks
 
-fused = pytest.importorskip("blazen_codec_core.nn.kernels.cpu", reason="numba, which compiles the blocks, is not installed")
-from blazen_codec_core.nn.kernels.cpu.direct_conv import DirectConv1d  # noqa: E402
-from blazen_codec_core.nn.kernels.cpu.kn2row_conv import Kn2rowConv1d  # noqa: E402
-from blazen_codec_core.nn.kernels.cpu.simd import LANES  # noqa: E402
-from blazen_codec_core.nn.kernels.cpu.winograd_conv import WinogradConv1d  # noqa: E402
+pytest.importorskip("blazen_codec_core.nn.kernels.cpu", reason="numba, which compiles the kernels, is not installed")
+from blazen_codec_core.nn.kernels.cpu.conv import select_conv1d
+from blazen_codec_core.nn.kernels.cpu.direct_conv import DirectConv1d
+from blazen_codec_core.nn.kernels.cpu.elementwise import assemble_input
+from blazen_codec_core.nn.kernels.cpu.group_norm import GroupNorm
+from blazen_codec_core.nn.kernels.cpu.kn2row_conv import Kn2rowConv1d
+from blazen_codec_core.nn.kernels.cpu.lstm import lstm_forward, pack_recurrent_weight
+from blazen_codec_core.nn.kernels.cpu.simd import LANES
+from blazen_codec_core.nn.kernels.cpu.winograd_conv import WinogradConv1d
 
 pytestmark = blocks
 
@@ -80,7 +84,7 @@ def test_depthwise_conv_matches_reference(kernel, dilation, channels, frames, ba
     weight = drawn(kernel, 1, channels) / kernel**0.5
     offset = drawn(channels, seed=1) if bias else None
     x = drawn(batch, frames + (kernel - 1) * dilation + more, channels, seed=frames)
-    got = fused.select_conv1d(weight, offset, dilation=dilation, groups=channels)(x, frames)
+    got = select_conv1d(weight, offset, dilation=dilation, groups=channels)(x, frames)
     wanted = sum(x[:, j * dilation : j * dilation + frames].double() * weight[j].double() for j in range(kernel))
     torch.testing.assert_close(got.double(), wanted if offset is None else wanted + offset.double(), rtol=0, atol=1e-5)
 
@@ -98,7 +102,7 @@ def test_kn2row_conv_matches_reference(kernel, dilation, channels, frames, batch
     weight = drawn(kernel, *channels) / (kernel * channels[0]) ** 0.5
     offset = drawn(channels[1], seed=1) if bias else torch.zeros(channels[1])
     x = drawn(batch, frames + (kernel - 1) * dilation + more, channels[0], seed=frames)
-    way = fused.select_conv1d(weight, offset if bias else None, dilation=dilation)
+    way = select_conv1d(weight, offset if bias else None, dilation=dilation)
     assert type(way) is Kn2rowConv1d
     got = way(x, frames)
     assert got.shape == (batch, frames, channels[1])
@@ -111,21 +115,21 @@ def test_other_dtypes_are_refused(dtype):
     for way in (
         DirectConv1d(right, None),
         WinogradConv1d(F_5_2, drawn(2, 64, 64), None),
-        fused.select_conv1d(drawn(7, 1, 64), None, groups=64),
+        select_conv1d(drawn(7, 1, 64), None, groups=64),
     ):
         with pytest.raises(TypeError):
             way(x.to(dtype), 60)
         with pytest.raises(TypeError):
             way(x, 60, Epilogue(residual=x.to(dtype)))
     with pytest.raises(TypeError):
-        fused.GroupNorm(drawn(64), drawn(64), 1e-5)(x.to(dtype))
+        GroupNorm(drawn(64), drawn(64), 1e-5)(x.to(dtype))
 
 
 def test_unsupported_shapes_have_no_kernel():
     """One output channel with one tap, with a stride, or with few input channels; half a vector of output channels."""
     half = 3 * LANES // 2
     for shape, options in [((1, 64, 1), {}), ((4, 64, 1), {"stride": 2}), ((7, LANES - 1, 1), {}), ((7, 64, half), {})]:
-        assert fused.select_conv1d(torch.zeros(shape), None, **options) is None
+        assert select_conv1d(torch.zeros(shape), None, **options) is None
 
 
 @given(
@@ -143,9 +147,9 @@ def test_epilogue_matches_separate_operations(way, frames, channels, batch, kind
     weight = drawn(*taps, channels) / (taps[0] * taps[1]) ** 0.5
     alone = way == "single channels"
     x = drawn(batch, frames + taps[0] - 1, channels if alone else taps[1], seed=3)
-    made_by = fused.select_conv1d(weight, drawn(channels, seed=4), groups=channels if alone else 1)
+    made_by = select_conv1d(weight, drawn(channels, seed=4), groups=channels if alone else 1)
     if way == "norm":
-        x, norm = drawn(batch, frames, channels, seed=3), fused.GroupNorm(drawn(channels, seed=5), drawn(channels, seed=6), 1e-5)
+        x, norm = drawn(batch, frames, channels, seed=3), GroupNorm(drawn(channels, seed=5), drawn(channels, seed=6), 1e-5)
 
         def made_by(x, frames, *after):
             return norm(x, *after)
@@ -170,7 +174,7 @@ def test_assemble_input_concatenates_tail_padding_and_chunk(sizes, channels, kin
         made[row, end:] = 0
     wanted = torch.cat([before.double(), torch.zeros(2, left, channels), made, torch.zeros(2, right, channels)], dim=1)
     got = torch.empty_like(wanted, dtype=x.dtype)
-    fused.assemble_input(before, x, left, after, got, None if lengths is None else torch.tensor(lengths))
+    assemble_input(before, x, left, after, got, None if lengths is None else torch.tensor(lengths))
     torch.testing.assert_close(got.double(), wanted, rtol=0, atol=2e-6)
 
 
@@ -178,7 +182,7 @@ def test_assemble_input_concatenates_tail_padding_and_chunk(sizes, channels, kin
 def test_strided_winograd_matches_reference(taps):
     weight, bias = drawn(4 * taps, 48, 224) / (200 * taps) ** 0.5, drawn(224, seed=1)
     x = drawn(1, 4 * (76 + taps), 48, seed=2)
-    way = fused.select_conv1d(weight, bias, 4)
+    way = select_conv1d(weight, bias, 4)
     assert type(way) is WinogradConv1d
     torch.testing.assert_close(way(x, 77).double(), written_out(x, weight, bias, 77, 4), rtol=0, atol=2e-5)
 
@@ -253,7 +257,7 @@ def test_non_contiguous_input_is_accepted():
         got = way(x.transpose(1, 2), 290)
         torch.testing.assert_close(got.double(), written_out(x.transpose(1, 2), weight, bias, 290), rtol=0, atol=2e-5)
     x = drawn(2, 32, 300, seed=2).transpose(1, 2)
-    for way in (Kn2rowConv1d(drawn(7, 32, 1), None, 1), lambda x, frames: fused.GroupNorm(bias, bias, 1e-5)(x)):
+    for way in (Kn2rowConv1d(drawn(7, 32, 1), None, 1), lambda x, frames: GroupNorm(bias, bias, 1e-5)(x)):
         assert torch.equal(way(x, 290), way(x.contiguous(), 290))
 
 
@@ -265,11 +269,11 @@ def test_lstm_matches_pytorch_and_rows_are_independent(rows):
             parameter.uniform_(-0.3, 0.3, generator=torch.Generator().manual_seed(1))
         x = drawn(rows, 40, 64)
         gates = F.linear(x, lstm.weight_ih_l0, lstm.bias_ih_l0 + lstm.bias_hh_l0)
-        weight = fused.pack_recurrent_weight(lstm.weight_hh_l0)
+        weight = pack_recurrent_weight(lstm.weight_hh_l0)
 
         def run(part):
             outputs, cell = torch.zeros(len(part), 41, 64), torch.zeros(len(part), 64)
-            fused.lstm_forward(part, weight, cell, outputs)
+            lstm_forward(part, weight, cell, outputs)
             return outputs[:, 1:]
 
         got = run(gates)

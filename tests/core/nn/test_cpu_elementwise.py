@@ -16,8 +16,10 @@ from blazen_codec_core.nn import ELU, Snake
 from blazen_codec_core.nn.kernels import dispatch, epilogue
 from blazen_codec_core.nn.kernels.aten import group_norm
 from blazen_codec_core.nn.kernels.epilogue import Epilogue
-from tests.helpers.processors import blocks, compiled
-from tests.helpers.processors import loops as fused
+from tests.helpers.processors import blocks, compiled, cpu
+
+if cpu:
+    from blazen_codec_core.nn.kernels.cpu import elementwise as fused
 
 ROUNDING = 2.0**-23
 ELU_AFTER = Epilogue(activation=epilogue.ELU)
@@ -47,7 +49,7 @@ def test_activations_are_exact_to_a_few_roundings(loops, batch, frames, channels
     alpha = torch.rand(channels, generator=seeded(1)) + 0.5
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
         if not loops:
-            patch.setattr(dispatch, "load_cpu_kernels", lambda: None)
+            patch.setattr(dispatch, "backends_for", lambda device: [dispatch.ATEN])
         snake, elu = Snake(channels), ELU()
         snake.alpha.copy_(alpha)
         largest = x.abs().max().item() if x.numel() else 0.0
@@ -92,8 +94,9 @@ def test_loading_kernels_keeps_the_number_of_threads(threads):
     program = f"""
 import torch
 torch.set_num_threads({threads})
-from blazen_codec_core.nn.kernels.backends import load_cpu_kernels
-fused = load_cpu_kernels()
+from blazen_codec_core.nn.kernels.backends import load_cpu_backend
+load_cpu_backend()
+from blazen_codec_core.nn.kernels.cpu import elementwise as fused
 from blazen_codec_core.nn.kernels.epilogue import ELU, Epilogue
 fused.write_activation(Epilogue(activation=ELU), x := torch.randn(1, 4000, 40), torch.empty_like(x))
 assert torch.get_num_threads() == {threads}
@@ -132,8 +135,9 @@ def test_kernels_work_without_shared_threads_or_a_cache(setting, threads):
     name, value = setting.split("=")
     program = """
 import torch
-from blazen_codec_core.nn.kernels.backends import load_cpu_kernels
-fused = load_cpu_kernels()
+from blazen_codec_core.nn.kernels.backends import load_cpu_backend
+load_cpu_backend()
+from blazen_codec_core.nn.kernels.cpu import elementwise as fused
 from blazen_codec_core.nn.kernels.epilogue import ELU, Epilogue
 from blazen_codec_core.nn.kernels.cpu import jit
 x = torch.randn(1, 4000, 40)
@@ -153,7 +157,7 @@ sys.modules["numba"] = None
 import torch
 from blazen_codec_core.nn import ELU
 from blazen_codec_core.nn.kernels import dispatch
-assert dispatch.load_cpu_kernels() is None
+assert dispatch.load_cpu_backend() is None
 with torch.no_grad():
     x = torch.randn(1, 4000, 40)
     torch.testing.assert_close(ELU()(x), torch.nn.functional.elu(x))
@@ -184,7 +188,7 @@ def test_norms_are_exact_to_a_few_roundings(loops, batch, frames, channels, offs
     weight, bias = (torch.rand(channels, generator=seeded(number)) for number in (1, 2))
     wanted = F.group_norm(x.double().transpose(1, 2), 1, weight.double(), bias.double()).transpose(1, 2)
     prepared = dispatch.group_norm(weight, bias, 1e-5)
-    by = prepared if loops else lambda x, **options: dispatch.normalize(x, weight, bias, 1e-5, **options)
+    by = prepared if loops else lambda x, **options: group_norm.normalize(x, weight, bias, 1e-5, **options)
     kept = by(x, inplace=False)
     made = by(x, inplace=True)
     assert made is x

@@ -19,7 +19,7 @@ from blazen_codec_core.nn.kernels import backends
 
 numba = pytest.importorskip("numba")
 compiling = importlib.import_module("blazen_codec_core.nn.kernels.cpu.jit")
-pytestmark = pytest.mark.skipif(backends.load_cpu_kernels() is None, reason="the loops do not work here")
+pytestmark = pytest.mark.skipif(backends.load_cpu_backend() is None, reason="the loops do not work here")
 
 
 def scaled(x, factor):
@@ -128,7 +128,7 @@ def test_full_disk(kept, troubles):
 def test_one_warning_says_what_to_do(monkeypatch, troubles):
     troubles += ["/there/a.loop cannot be written: No space left on device", "/there/b.loop cannot be written"]
     with pytest.warns(SlowerNotice, match=r"/there/a\.loop .* No space left.*NUMBA_CACHE_DIR") as told:
-        assert backends.load_cpu_kernels.__wrapped__()
+        assert backends.load_cpu_backend.__wrapped__()
     assert len(told) == 1
 
 
@@ -141,7 +141,7 @@ def test_kernels_that_fail_to_load_are_replaced(monkeypatch, error):
 
     monkeypatch.setattr(importlib, "import_module", broken)
     with pytest.warns(SlowerNotice, match=f"plain PyTorch.*{error}.*uninstall numba"):
-        assert backends.load_cpu_kernels.__wrapped__() is None
+        assert backends.load_cpu_backend.__wrapped__() is None
 
 
 def test_no_warning_without_numba(monkeypatch):
@@ -149,7 +149,7 @@ def test_no_warning_without_numba(monkeypatch):
         raise ModuleNotFoundError("No module named 'numba'", name="numba")
 
     monkeypatch.setattr(importlib, "import_module", missing)
-    assert backends.load_cpu_kernels.__wrapped__() is None
+    assert backends.load_cpu_backend.__wrapped__() is None
 
 
 PROGRAM = """

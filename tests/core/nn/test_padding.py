@@ -28,7 +28,7 @@ from blazen_codec_core.nn import (
     reset_parameters,
     same_padding,
 )
-from blazen_codec_core.nn.kernels import dispatch
+from blazen_codec_core.nn.layers import lstm as lstm_layers
 from tests.helpers.processors import blocks
 from tests.helpers.streaming import CPU, sizes, streamed, whole
 
@@ -88,7 +88,7 @@ def test_reflected_conv_returns_a_frame_per_started_stride(kernel, stride, causa
 @pytest.mark.parametrize("way", ["the library's", "step by step", "loops"])
 @pytest.mark.parametrize("batch", [1, 3, 6])
 def test_lstm_matches_pytorch_and_streams(monkeypatch, way, batch):
-    monkeypatch.setattr(dispatch, "MIN_LSTM_FRAMES", 10**9 if way == "step by step" else 0)
+    monkeypatch.setattr(lstm_layers, "MIN_LSTM_FRAMES", 10**9 if way == "step by step" else 0)
     layer, x = LSTM(32, 2), signal(40, 32, batch)
     reset_parameters(layer, 0)
     if way == "loops":
