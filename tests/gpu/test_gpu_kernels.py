@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blazen_codec_core.nn.kernels.aten.conv import GemmPerTapConv1d
+from blazen_codec_core.nn.kernels.aten.conv import ChannelsLastConv2d
 from blazen_codec_core.nn.kernels.epilogue import ELU, NONE, SNAKE, Epilogue
 from blazen_codec_core.nn.kernels.triton import depthwise_conv, elementwise, gemm_conv, group_norm, philox
 from blazen_codec_core.nn.kernels.triton import lstm as lstm_kernels
@@ -50,7 +50,7 @@ def a_convolution(batch, frames, channels, columns, taps, step, kind, scaled, ad
     offset = drawn(columns, seed=1) if bias else None
     x = drawn(batch, (frames + (taps - 1) * dilation) * stride, channels, seed=2)
     after = epilogue_for(kind, scaled, added, batch, frames, columns, held)
-    wanted = GemmPerTapConv1d(weight.double().unbind(), None if offset is None else offset.double(), stride, dilation)
+    wanted = ChannelsLastConv2d(weight.double().unbind(), None if offset is None else offset.double(), dilation)
     return weight, offset, x, after, apply_epilogue(wanted(x.double(), frames), after)
 
 

@@ -5,6 +5,8 @@ The order is: back ends that others registered, Triton's on GPUs, numba's on CPU
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -27,8 +29,10 @@ _registered: list[KernelBackend] = []
 def register(backend: KernelBackend) -> None:
     """Add a back end, which is asked before all others. Networks that are prepared already keep their kernels."""
     _registered.insert(0, backend)
+    backends_for.cache_clear()
 
 
+@functools.cache
 def backends_for(device: torch.device) -> list[KernelBackend]:
     """Back ends for a device, in the order in which they are asked."""
     found = [backend for backend in _registered if backend.supports(device)]

@@ -45,7 +45,8 @@ def chosen(shape, frames=4096, frozen=True, dtype=torch.float32, device="cpu", *
         pytest.param((7, 64, 1), {}, conv.Kn2rowConv1d, id="few channels out"),
         pytest.param((7, 96, 96), {"frozen": False}, conv.ChannelsLastConv2d, id="learning"),
         pytest.param((7, 96, 96), {"dtype": torch.bfloat16}, conv.ChannelsLastConv2d, id="half precision"),
-        pytest.param((8, 96, 96), {"stride": 4}, conv.GemmPerTapConv1d, id="blocks of a stride"),
+        pytest.param((8, 96, 96), {"stride": 4}, conv.ChannelsLastConv2d, id="blocks of a stride"),
+        pytest.param((4, 96, 96), {"stride": 4}, conv.GemmConv1d, id="single tap"),
         pytest.param((7, 96, 96), {"device": "meta"}, conv.AtenConv1d, id="other devices"),
     ],
 )
@@ -67,8 +68,9 @@ class Recorder(KernelBackend):
         return conv.AtenConv1d(problem.weight, problem.bias, 1, 1, 1) if problem.kernel == 5 else None
 
 
-def test_registered_backends_are_asked_first(monkeypatch):
+def test_registered_backends_are_asked_first(monkeypatch, request):
     monkeypatch.setattr(dispatch, "_registered", [])
+    request.addfinalizer(dispatch.backends_for.cache_clear)
     before = chosen((3, 16, 16))
     recorder = Recorder()
     dispatch.register(recorder)
@@ -92,7 +94,7 @@ def test_registered_backends_are_asked_first(monkeypatch):
         pytest.param((7, 512, 512), {"frames": 4096}, "WinogradConv1d", id="heavy, long"),
         pytest.param((7, 512, 512), {"frames": 16}, "DirectConv1d", id="heavy, brief"),
         pytest.param((2, 1536, 6144), {}, "DirectConv1d", id="too heavy for points"),
-        pytest.param((1, 4, 32), {"dtype": torch.float64}, "GemmPerTapConv1d", id="other types"),
+        pytest.param((1, 4, 32), {"dtype": torch.float64}, "GemmConv1d", id="other types"),
     ],
 )
 def test_dispatch_of_compiled_kernels(shape, options, wanted):
@@ -104,7 +106,7 @@ def test_unsupported_processors_use_pytorch():
     if cpu:
         assert cpu.codebook_search(torch.zeros(64, 64), None) is None
         assert cpu.lstm(torch.zeros(256, 64), torch.zeros(256, 64), torch.zeros(256), allow_tf32=False) is None
-    assert chosen((2, 64, 64)) is conv.GemmPerTapConv1d
+    assert chosen((2, 64, 64)) is conv.ChannelsLastConv2d
 
 
 @pytest.mark.parametrize("numba", [True, False], ids=["numba", "pytorch"])
@@ -139,10 +141,11 @@ def test_prepared_layers_stream_exactly(numba, length, batch, sizes, dilation):
     batch=st.integers(1, 2),
     bias=st.booleans(),
 )
-@pytest.mark.parametrize("kind", [conv.Im2colConv1d, conv.Kn2rowConv1d, conv.GemmPerTapConv1d, conv.ChannelsLastConv2d])
+@pytest.mark.parametrize("kind", [conv.Im2colConv1d, conv.Kn2rowConv1d, conv.GemmConv1d, conv.ChannelsLastConv2d])
 def test_aten_kernels_match_reference(kind, taps, stride, channels, frames, batch, bias):
     count, dilation = taps if stride == 1 else (taps[0], 1)
     stride = 1 if kind is conv.Kn2rowConv1d else stride
+    count, dilation = (1, 1) if kind is conv.GemmConv1d else (count, dilation)
     weight = torch.randn(count * stride, *channels, generator=seeded(frames))
     offset = torch.randn(channels[1], generator=seeded(1)) if bias else None
     needed = (frames - 1) * stride + (count * stride - 1) * dilation + 1
@@ -153,7 +156,7 @@ def test_aten_kernels_match_reference(kind, taps, stride, channels, frames, batc
         kernel = {
             conv.Im2colConv1d: lambda: conv.Im2colConv1d(weight, offset, stride, dilation),
             conv.Kn2rowConv1d: lambda: conv.Kn2rowConv1d(weight, offset, dilation),
-            conv.GemmPerTapConv1d: lambda: conv.GemmPerTapConv1d(block_taps, offset, stride, dilation),
+            conv.GemmConv1d: lambda: conv.GemmConv1d(block_taps[0], offset),
             conv.ChannelsLastConv2d: lambda: conv.ChannelsLastConv2d(block_taps, offset, dilation),
         }[kind]()
         torch.testing.assert_close(kernel(x, frames), wanted, atol=1e-4, rtol=1e-4)

@@ -7,17 +7,18 @@ from torch import Tensor
 
 from ..interface import CodebookSearch, Conv1dKernel, Conv1dProblem, Elementwise, KernelBackend
 from . import elementwise
-from .conv import AtenConv1d, ChannelsLastConv2d, GemmPerTapConv1d, Im2colConv1d, Kn2rowConv1d, add_bias
+from .conv import AtenConv1d, ChannelsLastConv2d, GemmConv1d, Im2colConv1d, Kn2rowConv1d, add_bias
 from .random_normal import random_normal
 
 MIN_GEMM_CHANNELS = 16
-"""Below this many channels, a GEMM for each tap is too thin; one GEMM takes all taps."""
+"""Below this many channels, one GEMM over all taps is faster than `conv2d`."""
 
 
 class AtenBackend(KernelBackend):
     """Kernels in PyTorch's operations.
 
-    GEMMs on shifted views of a `(time, channels)` signal need no copy of it and run near a CPU's GEMM rate; `conv1d` does not.
+    On CPUs `conv1d` runs far below the GEMM rate. A kernel of one tap is a GEMM of the `(time, channels)` signal; one of several
+    taps is a `conv2d`, a single call with a single parallel region.
     """
 
     def supports(self, device: torch.device) -> bool:
@@ -31,15 +32,15 @@ class AtenBackend(KernelBackend):
         if not on_cpu or not p.has_block_taps:
             return AtenConv1d(p.weight, p.bias, p.stride, p.dilation, p.groups, p.allow_tf32)
         taps = p.block_taps().unbind()
+        if len(taps) == 1:
+            return GemmConv1d(taps[0], p.bias)
         needs_gradients = torch.is_grad_enabled() and not p.frozen  # which `conv2d` computes several times as fast
         is_half = p.weight.dtype.itemsize < torch.float32.itemsize  # taps must be accumulated in float32
-        if needs_gradients or (is_half and len(taps) > 1):
-            return ChannelsLastConv2d(taps, p.bias, p.dilation)
-        if p.kernel > 1 and p.in_channels < MIN_GEMM_CHANNELS:
+        if not needs_gradients and not is_half and p.in_channels < MIN_GEMM_CHANNELS:
             return Im2colConv1d(p.weight, p.bias, p.stride, p.dilation)
-        if p.kernel > 1 and p.out_channels < MIN_GEMM_CHANNELS and p.stride == 1:
+        if not needs_gradients and not is_half and p.out_channels < MIN_GEMM_CHANNELS and p.stride == 1:
             return Kn2rowConv1d(p.weight, p.bias, p.dilation)
-        return GemmPerTapConv1d(taps, p.bias, p.stride, p.dilation)
+        return ChannelsLastConv2d(taps, p.bias, p.dilation)
 
     def codebook_search(self, table: Tensor, offset: Tensor | None) -> CodebookSearch:
         return lambda codes: add_bias(torch.matmul(codes, table), offset).argmax(-1)

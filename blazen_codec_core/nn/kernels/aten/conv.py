@@ -71,31 +71,20 @@ class Kn2rowConv1d:
         return add_bias(y, self._bias)
 
 
-class GemmPerTapConv1d:
-    """A GEMM for each tap, accumulated: `y[t] = sum over j of x[t + j * dilation] @ taps[j]`.
-
-    With stride s, `x` is viewed as blocks of s frames, and `x[t]` is a block.
+class GemmConv1d:
+    """A kernel of one tap as a GEMM. With stride s, `x` is viewed as blocks of s frames.
 
     Args:
-        taps: `(stride * in, out)` each.
+        weight: `(stride * in, out)`.
     """
 
-    def __init__(self, taps: Sequence[Tensor], bias: Tensor | None, stride: int = 1, dilation: int = 1) -> None:
-        self._taps, self._bias, self._stride, self._dilation = tuple(taps), bias, stride, dilation
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self._weight, self._bias = weight, bias
 
     def __call__(self, x: Tensor, frames: int) -> Tensor:
-        batch, stride, (first, *others) = x.shape[0], self._stride, self._taps
-        if stride > 1:
-            x = x[:, : x.shape[1] // stride * stride].reshape(batch, -1, first.shape[0])
-        if batch == 1:  # a plain matrix, which PyTorch would have to find out
-            row = torch.mm(x[0, :frames], first)
-            for j, tap in enumerate(others, 1):
-                row.addmm_(x[0, j * self._dilation : j * self._dilation + frames], tap)
-            return add_bias(row.unsqueeze(0), self._bias)
-        y = torch.matmul(x[:, :frames], first)
-        for j, tap in enumerate(others, 1):
-            y.baddbmm_(x[:, j * self._dilation : j * self._dilation + frames], tap.expand(batch, -1, -1))
-        return add_bias(y, self._bias)
+        width = self._weight.shape[0]
+        blocks = x[:, : frames * (width // x.shape[2])].reshape(x.shape[0], frames, width)
+        return add_bias(torch.matmul(blocks, self._weight), self._bias)
 
 
 class ChannelsLastConv2d:
@@ -104,7 +93,7 @@ class ChannelsLastConv2d:
     Our `(time, channels)` layout already is that format. For it oneDNN has single-pass kernels, and none for `conv1d`.
 
     Args:
-        taps: `(stride * in, out)` each, as for `GemmPerTapConv1d`; or `(channels,)` each for a depthwise convolution.
+        taps: `(stride * in, out)` each, where `x` is viewed as blocks of `stride` frames; or `(channels,)` each if depthwise.
         dilation: In blocks of `stride` frames.
     """
 

@@ -135,7 +135,7 @@ class GemmConv1d(FusedConv1d):
     """Implicit-GEMM convolution; see `interface.Conv1dKernel`. Consecutive taps are read as one row.
 
     Args:
-        taps: `(kernel, stride * in, out)`; see `aten.conv.GemmPerTapConv1d`.
+        taps: `(kernel, stride * in, out)`; see `aten.conv.ChannelsLastConv2d`.
         dilation: In blocks of `stride` frames.
         allow_tf32: Float32 may be computed in TF32.
     """
