@@ -28,7 +28,7 @@ settings.load_profile("default")
 ALIKE = {"dac_16khz", "dac_24khz", "dac_44khz", "dac_44khz_16kbps", "encodec_32khz", "snac_32khz", "snac_44khz"}
 """Models that differ from another one in numbers only: tests of these are among the slow ones."""
 
-LOADED = 45_000_000
+LOADED = 31_000_000
 """Parameters of the codecs that stay loaded for the next test; once prepared, each takes 12 bytes and more."""
 
 ROOT = Path(__file__).parent.parent

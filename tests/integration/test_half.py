@@ -74,4 +74,4 @@ def test_the_authors_packages_are_run_in_float32_only():
 def test_a_type_that_there_is_not_is_refused(run, root):
     code, _, err = run("roundtrip", root / "examples" / "speech.flac", "-c", "snac_tiny", "--dtype", "float8")
     assert code == 6
-    assert "float32, bfloat16, float16, not float8" in err
+    assert "does not run in float8; it runs in float32, tfloat32, bfloat16, float16" in err
