@@ -22,6 +22,7 @@ from ..forks import Anew
 from ..nn.checkpoints import conversion, state_dicts
 from ..nn.checkpoints.file_kinds import kind_of
 from ..nn.codec_network import CodecNetwork
+from ..nn.kernels.dispatch import is_batch_exact
 from ..nn.layers.base import StreamSetup, prepare, reset_parameters
 from ..nn.layers.noise import CounterNoise
 from ..specs import CodecSpec, LoadOptions
@@ -361,8 +362,10 @@ class TorchCodecBackend(CodecBackend):
 
     @property
     def short_samples(self) -> int:
-        """A quarter of a tile on a CPU, because below that call overhead dominates; 0 for segments and larger batches."""
+        """On a CPU a quarter of a tile, below which call overhead dominates; 0 where a batch would round differently."""
         if self.spec.segment or self.max_batch_size > 1 or not self.spec.capabilities.batches:
+            return 0
+        if not is_batch_exact(torch.device(self.device)):
             return 0
         return self.spec.tile_frames * self.spec.hop_length // SHORT_PER_TILE
 

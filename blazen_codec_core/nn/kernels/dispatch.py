@@ -43,6 +43,11 @@ def backends_for(device: torch.device) -> list[KernelBackend]:
     return [*found, ATEN]
 
 
+def is_batch_exact(device: torch.device) -> bool:
+    """Tell whether a signal of a batch gets the same values as by itself, to the bit; PyTorch's operations round by shape."""
+    return backends_for(device)[0].is_batch_exact
+
+
 def conv1d(problem: Conv1dProblem) -> Conv1dKernel:
     """Choose the kernel of a convolution."""
     for backend in backends_for(problem.weight.device):

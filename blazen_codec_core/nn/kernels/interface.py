@@ -125,8 +125,13 @@ class KernelBackend:
     """A set of kernels for some devices.
 
     A method returns `None` if this back end has no kernel for a problem; the next back end is asked then. All kernels compute the
-    same sums; those of one back end must not depend on the length of a signal, nor on its neighbours in a batch.
+    same sums.
     """
+
+    @property
+    def is_batch_exact(self) -> bool:
+        """A signal of a batch gets the same values as by itself, to the bit, whatever the lengths of the others."""
+        return False
 
     def supports(self, device: torch.device) -> bool:
         """Tell whether any of the kernels run on a device."""

@@ -17,12 +17,18 @@ from ..interface import (
 )
 from . import codebook_search, elementwise, group_norm, lstm
 from .conv import select_conv1d
+from .microkernel import is_available
 from .packing import supports_direct_conv
 from .random_normal import box_muller
 
 
 class CpuBackend(KernelBackend):
     """Kernels compiled by numba."""
+
+    @property
+    def is_batch_exact(self) -> bool:
+        """The micro-kernels are; on processors without them, convolutions are left to PyTorch."""
+        return is_available()
 
     def supports(self, device: torch.device) -> bool:
         return device.type == "cpu"

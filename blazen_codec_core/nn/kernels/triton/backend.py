@@ -22,6 +22,10 @@ from .launch import runs_on
 class TritonBackend(KernelBackend):
     """Kernels compiled by Triton."""
 
+    @property
+    def is_batch_exact(self) -> bool:
+        return True
+
     def supports(self, device: torch.device) -> bool:
         return runs_on(device)
 
