@@ -10,7 +10,7 @@ import numpy as np
 from .errors import InvalidInput, InvalidTokens
 from .specs import CodecSpec
 from .tokens.tokens import CodecTokens
-from .validation import MAX_CHANNELS, Pcm, check_audio, check_few, is_int
+from .validation import MAX_CHANNELS, Pcm, check_audio, check_channel_count, is_int
 
 
 def check_pcm(spec: CodecSpec, pcm: Any, sample_rate: int, *, empty: bool = False) -> Pcm:
@@ -49,7 +49,7 @@ def check_channels(spec: CodecSpec, channels: int) -> None:
     if not is_int(channels):
         raise InvalidInput(f"channels is {channels!r}; expected an integer")
     if spec.channels == 1:
-        check_few(channels, least=1)
+        check_channel_count(channels, least=1)
     if spec.channels > 1 and channels != spec.channels:
         raise InvalidInput(f"{spec.name} takes {spec.channels} channels, not {channels}")
 

@@ -63,7 +63,7 @@ def check_audio(pcm: Any, *, empty: bool = False) -> Pcm:
         raise InvalidInput(f"audio has type {array.dtype}; expected floating point, nominally -1 … 1. Scale integers first")
     if not array.size and not empty:
         raise InvalidInput("the audio is empty")
-    check_few(array.shape[0])
+    check_channel_count(array.shape[0])
     peak = max(-array.min(), array.max()) if array.size else 0.0
     if not np.isfinite(peak):
         raise InvalidInput("the audio holds NaN or infinite samples")
@@ -72,10 +72,12 @@ def check_audio(pcm: Any, *, empty: bool = False) -> Pcm:
     return np.ascontiguousarray(array, dtype=np.float32)
 
 
-def check_few(channels: int, least: int = 0) -> None:
+def check_channel_count(channels: int, least: int = 0) -> None:
     """Raise `InvalidInput` unless the number of channels is between `least` and `MAX_CHANNELS`."""
     if not least <= channels <= MAX_CHANNELS:
-        raise InvalidInput(f"{channels} channels; at most {MAX_CHANNELS} are taken. Is the shape (channels, samples)?")
+        raise InvalidInput(
+            f"audio has {channels} channels; expected {least} to {MAX_CHANNELS}. Is the shape (channels, samples)?"
+        )
 
 
 def check_rate(sample_rate: Any) -> int:

@@ -14,7 +14,7 @@ import soundfile
 
 from ..errors import InvalidInput
 from ..files import replacing
-from ..validation import Pcm, check_audio, check_few, check_rate
+from ..validation import Pcm, check_audio, check_channel_count, check_rate
 from .sndfile import said
 
 AT_ONCE = 1 << 16
@@ -83,7 +83,7 @@ def check_format(suffix: str, sample_rate: int | None = None, channels: int = 1)
     kind, coding = _format(suffix)
     if sample_rate is None:
         return
-    check_few(channels, least=1)
+    check_channel_count(channels, least=1)
     try:
         with soundfile.SoundFile(io.BytesIO(), "w", check_rate(sample_rate), channels, coding, format=kind) as file:
             file.write(np.zeros((1, channels), np.float32))

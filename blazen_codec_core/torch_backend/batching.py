@@ -17,7 +17,7 @@ def run_batches(items: Sequence[T], batches: Iterable[Sequence[int]], run: Calla
 
     Args:
         batches: Indices of the items of each batch; together, every item once.
-        run: From the items of a batch to as many results.
+        run: Maps the items of a batch to their results.
     """
     results: dict[int, R] = {}
     for batch in batches:

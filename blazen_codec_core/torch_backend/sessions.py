@@ -51,7 +51,7 @@ class TileBuffer:
 
 
 def max_latency(tile: int, covered: Callable[[int], int], step: int) -> int:
-    """Maximum latency: most input that can be in without the output covering it.
+    """Maximum latency: the most input that has been pushed and that the output does not cover yet.
 
     Args:
         tile: Size of a tile, in units of the input, as are all amounts.
@@ -170,10 +170,10 @@ class TileEncoderSession(SessionBase, EncoderSession):
         self._channels, self._tile, self._weights = channels, tile_frames * backend.spec.hop_length, weights
         self._strides = backend.spec.strides[:num_codebooks]
         self._tiles = TileBuffer(channels, self._tile, np.dtype(np.float32))
-        self._pushed = self._ran = self._frames = self._covered = 0
+        self._samples_pushed = self._samples_run = self._frames = self._samples_covered = 0
         with inference_guard():
             self._state = network.encoder_state(setup, num_codebooks)
-        self._none = self._run([], 0, last=False)
+        self._no_tokens = self._run([], 0, last=False)
 
     def _covered_by(self, samples: int) -> int:
         return self._network.frames_encoded(samples, False) * self._backend.spec.hop_length
@@ -189,20 +189,20 @@ class TileEncoderSession(SessionBase, EncoderSession):
     def push(self, pcm: object) -> CodecTokens:
         self._check_open()
         array = check_piece(self._backend.spec, pcm, self._channels)
-        self._pushed += array.shape[1]
-        ready = self._pushed - self._pushed % self._tile
-        if ready == self._ran:
+        self._samples_pushed += array.shape[1]
+        ready = self._samples_pushed - self._samples_pushed % self._tile
+        if ready == self._samples_run:
             self._tiles.store(array)
-            return self._none
+            return self._no_tokens
         return self._run(self._tiles.push(array), ready, last=False)
 
     def finish(self) -> CodecTokens:
         self._check_open()
-        if not self._pushed:
+        if not self._samples_pushed:
             raise InvalidInput("no audio was pushed; push some before finish")
-        padding = self._backend.spec.missing_samples(self._pushed)
+        padding = self._backend.spec.missing_samples(self._samples_pushed)
         rest = np.pad(self._tiles.rest(), ((0, 0), (0, padding)))
-        tokens = self._run([rest], self._pushed + padding, last=True)
+        tokens = self._run([rest], self._samples_pushed + padding, last=True)
         self._ended = True
         return tokens
 
@@ -212,9 +212,9 @@ class TileEncoderSession(SessionBase, EncoderSession):
         Small arrays that outlive the large ones between them would fragment the heap, until an hour of audio takes gigabytes.
         """
         spec, network, strides = self._backend.spec, self._network, self._strides
-        start, self._ran = self._frames, ready
+        first, self._samples_run = self._frames, ready
         self._frames = network.frames_encoded(ready, last)
-        codes = [np.empty((self._setup.batch, (self._frames - start) // stride), np.int32) for stride in strides]
+        codes = [np.empty((self._setup.batch, (self._frames - first) // stride), np.int32) for stride in strides]
         start = 0
         for tile in tiles:
             with self._step():
@@ -224,8 +224,8 @@ class TileEncoderSession(SessionBase, EncoderSession):
                 for code, index, stride in zip(codes, indices, strides, strict=True):
                     code[:, start // stride : end // stride] = index
             start = end
-        samples = self._pushed - self._covered if last else start * spec.hop_length
-        self._covered += samples
+        samples = self._samples_pushed - self._samples_covered if last else start * spec.hop_length
+        self._samples_covered += samples
         return CodecTokens.from_codes(spec, codes, num_samples=samples, weights=self._weights)
 
 
@@ -279,8 +279,8 @@ class TileDecoderSession(DecoderSessionBase, DecoderSession):
 
     def _run(self, tiles: Iterable[Sequence[NDArray[Any]]], ready: int, last: bool) -> Pcm:
         """Run the tiles up to frame `ready` into an array of the final size."""
-        start, self._decoded_samples = self._decoded_samples, self._network.samples_decoded(ready, last)
-        pcm = np.empty((self._setup.batch * self._backend.channels, self._decoded_samples - start), np.float32)
+        first, self._decoded_samples = self._decoded_samples, self._network.samples_decoded(ready, last)
+        pcm = np.empty((self._setup.batch * self._backend.channels, self._decoded_samples - first), np.float32)
         start = 0
         for tile in tiles:
             with self._step():

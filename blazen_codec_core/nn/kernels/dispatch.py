@@ -1,6 +1,7 @@
 """The dispatcher: asks kernel back ends in order, and takes the first kernel that fits.
 
-The order is: back ends that others registered, Triton's on GPUs, numba's on CPUs, PyTorch's own operations, which fit everything.
+The order is: back ends that others registered, Triton's on GPUs, numba's on CPUs, PyTorch's own operations. The last has a
+convolution, a search, elementwise kernels and noise for everything; `lstm` and `group_norm` may find nothing.
 """
 
 from __future__ import annotations
@@ -44,8 +45,12 @@ def backends_for(device: torch.device) -> list[KernelBackend]:
 
 
 def is_batch_exact(device: torch.device) -> bool:
-    """Tell whether a signal of a batch gets the same values as by itself, to the bit; PyTorch's operations round by shape."""
-    return backends_for(device)[0].is_batch_exact
+    """Tell whether a signal of a batch gets the same values as by itself, to the bit; PyTorch's operations round by shape.
+
+    The back ends before PyTorch's must all be exact, as any of them may have the kernel of a layer.
+    """
+    found = [backend for backend in backends_for(device) if backend is not ATEN]
+    return bool(found) and all(backend.is_batch_exact for backend in found)
 
 
 def conv1d(problem: Conv1dProblem) -> Conv1dKernel:

@@ -102,7 +102,7 @@ class GroupNormKernel(Protocol):
 
 
 class Elementwise(Protocol):
-    """Elementwise kernels, which write to memory that they are given."""
+    """Elementwise kernels, which write to memory that they are given; a module may implement it."""
 
     def write_activation(self, activation: Epilogue, x: Tensor, out: Tensor) -> None:
         """Write the activation of `x` to `out`, of the same shape."""

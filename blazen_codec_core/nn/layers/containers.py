@@ -73,7 +73,7 @@ class Sequential(Layer):
         return self._run_slice(slice(stop, None), torch.cat(parts, dim=1) if len(parts) > 1 else parts[0], state, last)
 
     def step_many(self, xs: Sequence[Tensor], states: Sequence[SequentialState], last: bool) -> list[Tensor]:
-        """Layer by layer only where layers benefit; between them, stream by stream, whose data stays in cache."""
+        """Layers that benefit run all streams together; others run one stream at a time, so that its data stays in cache."""
         if self.tiled or len(xs) == 1:
             return super().step_many(xs, states, last)
         signals = list(xs)

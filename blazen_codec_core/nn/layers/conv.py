@@ -230,9 +230,9 @@ class Conv1d(ConvBase):
 class ConvTranspose1d(ConvBase):
     """A transposed convolution whose kernel is a whole number of strides.
 
-    With `taps = kernel / stride`, each input frame adds to `taps` consecutive blocks of `stride` output samples, so the
-    blocks are an ordinary convolution of the input with `taps - 1` frames of zeros on either side, and a
-    `(time, stride * out)` block *is* the `(time * stride, out)` output.
+    With `taps = kernel / stride`, each input frame adds to `taps` consecutive blocks of `stride` output samples. So the
+    blocks are an ordinary convolution of the input, padded with `taps - 1` frames of zeros. Its output `(time, stride * out)` is
+    the output `(time * stride, out)` in memory.
 
     Args:
         crop: Output samples dropped at the start and at the end of the signal: PyTorch's `padding`, and
@@ -297,6 +297,7 @@ class ConvTranspose1d(ConvBase):
     def step_fused(
         self, prologue: Pointwise | None, x: Tensor, state: TransposeState, last: bool, epilogue: Epilogue = IDENTITY
     ) -> Tensor:
+        assert epilogue is IDENTITY  # `accepts_epilogue` is false
         lengths, right = (state.remaining(), self.taps - 1) if last else (None, 0)
         state.seen += x.shape[1]
         x = assemble_input(state.tail, x, 0, right, prologue, lengths=lengths, allow_tf32=self.allow_tf32)

@@ -39,7 +39,7 @@ def _concat(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim)
 
 
-class _UninitializedLSTM(nn.LSTM):
+class _ZeroLSTM(nn.LSTM):
     """`nn.LSTM` that does not draw its weights from PyTorch's global generator, which is the host's."""
 
     def reset_parameters(self) -> None:
@@ -57,7 +57,7 @@ class LSTM(Layer):
     def __init__(self, channels: int, layers: int) -> None:
         super().__init__()
         self.channels, self.layers = channels, layers
-        self.lstm = _UninitializedLSTM(channels, channels, layers, batch_first=True, dtype=torch.float32)
+        self.lstm = _ZeroLSTM(channels, channels, layers, batch_first=True, dtype=torch.float32)
         self._prepared: list[LSTMKernel] = []
 
     def reset_parameters(self, generator: torch.Generator) -> None:
@@ -122,7 +122,7 @@ class LSTM(Layer):
         return y
 
     def _step_by_step(self, x: Tensor, state: LSTMState) -> Tensor:
-        """Run a few frames without PyTorch's kernel, whose setup costs as much as a dozen frames.
+        """Run a few frames without PyTorch's kernel, whose setup costs as much as several frames.
 
         The input's contribution to all gates is one GEMM for all frames.
         """

@@ -18,7 +18,7 @@ from .network import decoder
 
 
 @dataclass
-class WindowState(State):
+class WindowedDecoderState(State):
     """State of a stream: its position in the current window, and the decoder's state."""
 
     setup: StreamSetup
@@ -26,17 +26,17 @@ class WindowState(State):
     frames: int = 0
 
 
-class WindowPlayer:
-    """A network that decodes in windows; see `blazen_codec_core.torch_backend.sessions.TokenPlayer`."""
+class WindowedDecoder:
+    """A network that decodes in windows; see `blazen_codec_core.torch_backend.sessions.StreamingDecoder`."""
 
     def __init__(self, network: CodecNetwork, windows: Windows) -> None:
         self._latent, self._windows = network.latent, windows
         self._decoder: Layer = window_decoder(network, windows)
 
-    def decoder_state(self, setup: StreamSetup) -> WindowState:
-        return WindowState(setup, self._decoder.init_state(setup))
+    def decoder_state(self, setup: StreamSetup) -> WindowedDecoderState:
+        return WindowedDecoderState(setup, self._decoder.init_state(setup))
 
-    def decode_step(self, indices: Sequence[Tensor], state: WindowState, last: bool) -> Tensor:
+    def decode_step(self, indices: Sequence[Tensor], state: WindowedDecoderState, last: bool) -> Tensor:
         """Decode the next frames; the decoder is finished and restarted at the end of each window."""
         frames, start = indices[0].shape[1], 0
         parts = [state.setup.zeros(0, 1)]
@@ -78,5 +78,5 @@ class DacDecoderSession(TileDecoderSession):
     def _begin(self, tokens: CodecTokens) -> None:
         spec: Any = self._backend.spec
         if windows := Windows.of(spec, tokens):
-            self._network = WindowPlayer(cast(CodecNetwork, self._network), windows)
+            self._network = WindowedDecoder(cast(CodecNetwork, self._network), windows)
         super()._begin(tokens)

@@ -10,15 +10,16 @@ from . import elementwise
 from .conv import AtenConv1d, ChannelsLastConv2d, GemmConv1d, Im2colConv1d, Kn2rowConv1d, add_bias
 from .random_normal import random_normal
 
-MIN_GEMM_CHANNELS = 16
+MIN_CONV2D_CHANNELS = 16
 """Below this many channels, one GEMM over all taps is faster than `conv2d`."""
 
 
 class AtenBackend(KernelBackend):
     """Kernels in PyTorch's operations.
 
-    On CPUs `conv1d` runs far below the GEMM rate. A kernel of one tap is a GEMM of the `(time, channels)` signal; one of several
-    taps is a `conv2d`, a single call with a single parallel region.
+    On CPUs `conv1d` runs far below the GEMM rate. A convolution of one tap is a GEMM of the `(time, channels)` signal; one of
+    several taps is a channels-last `conv2d`, one call with one parallel region. With few input channels it is im2col and a GEMM,
+    with few output channels kn2row. Other groups and strides, and other devices, are left to `conv1d`.
     """
 
     def supports(self, device: torch.device) -> bool:
@@ -34,11 +35,11 @@ class AtenBackend(KernelBackend):
         taps = p.block_taps().unbind()
         if len(taps) == 1:
             return GemmConv1d(taps[0], p.bias)
-        needs_gradients = torch.is_grad_enabled() and not p.frozen  # which `conv2d` computes several times as fast
+        needs_gradients = torch.is_grad_enabled() and not p.frozen  # those of `conv2d` are several times as fast as a GEMM's
         is_half = p.weight.dtype.itemsize < torch.float32.itemsize  # taps must be accumulated in float32
-        if not needs_gradients and not is_half and p.in_channels < MIN_GEMM_CHANNELS:
+        if not needs_gradients and not is_half and p.in_channels < MIN_CONV2D_CHANNELS:
             return Im2colConv1d(p.weight, p.bias, p.stride, p.dilation)
-        if not needs_gradients and not is_half and p.out_channels < MIN_GEMM_CHANNELS and p.stride == 1:
+        if not needs_gradients and not is_half and p.out_channels < MIN_CONV2D_CHANNELS and p.stride == 1:
             return Kn2rowConv1d(p.weight, p.bias, p.dilation)
         return ChannelsLastConv2d(taps, p.bias, p.dilation)
 

@@ -1,7 +1,7 @@
 """Winograd convolution F(m, r): fewer multiplications than taps times outputs; see `winograd`.
 
-With dilation d, the signal is seen as blocks of d frames, m blocks to a tile. Row q = b * d + p of the transformed signal begins
-at frame p of the b-th tile, so that the rows of one tile are d frames that do not overlap.
+With dilation d, a Winograd tile is m * d frames and has d rows. Row q = b * d + p of the transformed signal begins at frame p of
+tile b, and takes every d-th frame from there. For F(4, 3) and d = 3, row 1 begins at frame 1 and yields frames 1, 4, 7 and 10.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ _transform_back = _dispatch([linear_transform(transform.output_transform, from_i
 
 
 @njit
-def _input_transform(number, m, x, dilation, first, end, out, offset, edge):  # type: ignore[no-untyped-def]
+def _input_transform(transform, m, x, dilation, first, end, out, offset, edge):  # type: ignore[no-untyped-def]
     """Input transform (Bᵀd) of rows `first` to `end`, into `out` as `(points, (row - offset) * channels)`.
 
-    Frames past the end of the signal are zeros.
+    Frames past the end of the signal are zeros, by way of the scratch `edge`.
     """
     window, channels = edge.shape[0], x.shape[1]
     for q in range(first, end):
@@ -71,14 +71,14 @@ def _input_transform(number, m, x, dilation, first, end, out, offset, edge):  # 
                     edge[i] = x[frame + i * dilation]
             src, step = address(edge), channels
         dst = address(out[0, (q - offset) * channels :])
-        _transform_row(number, src, step, dst, 0, dst, out.shape[1], channels)
+        _transform_row(transform, src, step, dst, 0, dst, out.shape[1], channels)
 
 
 @njit
-def _output_transform(number, products, dilation, first, end, bias, y, col, edge):  # type: ignore[no-untyped-def]
+def _output_transform(transform, products, dilation, first, end, bias, y, col, edge):  # type: ignore[no-untyped-def]
     """Output transform (Aᵀ) of products `(points, rows * width)` into the frames of `y`, from channel `col` on.
 
-    The result is added to the bias, or to `y` where the bias's address is 0.
+    The result is added to the bias, or to `y` where the bias's address is 0. Tiles past the end go through the scratch `edge`.
     """
     m, width = edge.shape
     for q in range(first, end):
@@ -92,7 +92,7 @@ def _output_transform(number, products, dilation, first, end, bias, y, col, edge
             dst, step = address(edge), width
         init, init_step = (bias, 0) if bias else (dst, step)
         src = address(products[0, (q - first) * width :])
-        _transform_back(number, src, products.shape[1], init, init_step, dst, step, width)
+        _transform_back(transform, src, products.shape[1], init, init_step, dst, step, width)
         if valid < m:
             for i in range(valid):
                 for c in range(width):
@@ -101,34 +101,38 @@ def _output_transform(number, products, dilation, first, end, bias, y, col, edge
 
 @njit
 def _transformed_gemms(  # type: ignore[no-untyped-def]
-    filter, x, dilation, weight, untransformed, bias, first, end, panels, signal, products, edge, zeros, epilogue, number, y,
+    transform_and_tap, x, dilation, weight, untransformed, bias, first, end, panels, transformed_rows, products, last_frames,
+    zeros, epilogue, signal, y,
 ):  # fmt: skip
     """Multiply rows `first` to `end` of a tile by panels `panels[0]` to `panels[1]`, point by point, and transform back.
 
     The untransformed tap, if there is one, is a GEMM of the signal itself.
     """
-    transform, tap = filter
-    (m, width), points, channels = edge.shape, products.shape[0], x.shape[1]
+    transform, tap = transform_and_tap
+    (m, width), points, channels = last_frames.shape, products.shape[0], x.shape[1]
     start, stop = first // dilation * m * dilation, min(-(-end // dilation) * m * dilation, y.shape[0])
     for panel in range(panels[0], panels[1]):
         col = panel * width
         for i in range(points + (tap >= 0)):  # the tap goes through the same call, which is compiled once
             if i < points:
-                src, count, values, init = address(signal[i]), end - first, address(weight[panel, i]), address(zeros)
+                src, count, values, init = address(transformed_rows[i]), end - first, address(weight[panel, i]), address(zeros)
                 dst, dst_row = address(products[i]), width
             else:
                 src, count, values = address(x[start + tap * dilation :]), stop - start, address(untransformed[panel])
                 init, dst, dst_row = address(bias[col:]), address(y[start:, col:]), y.shape[1]
             gemm_panel(width // LANES, src, channels, 1, 0, channels, values, init, dst, dst_row, count)
-        _output_transform(transform, products, dilation, first, end, address(bias[col:]) if tap < 0 else 0, y, col, edge)
-        apply_epilogue(epilogue, number, address(y), y.shape[1], start, stop, col, col + width)
+        _output_transform(transform, products, dilation, first, end, address(bias[col:]) if tap < 0 else 0, y, col, last_frames)
+        apply_epilogue(epilogue, signal, address(y), y.shape[1], start, stop, col, col + width)
 
 
 @jit_parallel("void(i8, f4[:, ::1], i8, i8, f4[:, ::1], f4[:, :, ::1], i8, i8)")
-def _transform_all_rows(number: int, x: Any, dilation: int, rows: int, signal: Any, edge: Any, m: int, parts: int) -> None:
+def _transform_all_rows(
+    transform: int, x: Any, dilation: int, rows: int, transformed_rows: Any, edge: Any, m: int, parts: int
+) -> None:
     share = -(-rows // parts)
     for part in prange(parts):
-        _input_transform(number, m, x, dilation, part * share, min(rows, (part + 1) * share), signal, 0, edge[part])
+        first, end = part * share, min(rows, (part + 1) * share)
+        _input_transform(transform, m, x, dilation, first, end, transformed_rows, 0, edge[part])
 
 
 @jit_parallel(
@@ -136,8 +140,9 @@ def _transform_all_rows(number: int, x: Any, dilation: int, rows: int, signal: A
     f"f4[:, :, ::1], f4[:, :, ::1], f4[:, :, ::1], f4[::1], {EPILOGUE_TYPE}, i8, f4[:, ::1], i8)"
 )
 def _convolve(
-    filter: Any, x: Any, dilation: int, weight: Any, untransformed: Any, bias: Any, rows: int, tile: int, signal: Any,
-    products: Any, input_edge: Any, output_edge: Any, zeros: Any, epilogue: Any, number: int, y: Any, parts: int,
+    transform_and_tap: Any, x: Any, dilation: int, weight: Any, untransformed: Any, bias: Any, rows: int, tile: int,
+    transformed_rows: Any, products: Any, input_edge: Any, output_edge: Any, zeros: Any, epilogue: Any, signal: int, y: Any,
+    parts: int,
 ) -> None:  # fmt: skip
     """Convolve one signal. Threads share its tiles; or, of a single tile that is transformed already, the panels of weights."""
     panels, m = weight.shape[0], output_edge.shape[1]
@@ -146,24 +151,25 @@ def _convolve(
     for part in prange(parts):
         thread = np.int64(part)  # numba counts parts in unsigned integers, which signed ones would turn into floats
         begin, stop = thread * share, (thread + 1) * share
-        transformed = signal[0 if tiles == 1 else thread]
+        transformed = transformed_rows[0 if tiles == 1 else thread]
         thread_tiles = (0, 1) if tiles == 1 else (begin, min(stop, tiles))
         thread_panels = (begin, min(stop, panels)) if tiles == 1 else (0, panels)
         for index in range(thread_tiles[0], thread_tiles[1]):
             first, end = index * tile, min(rows, (index + 1) * tile)
             if tiles > 1:
-                _input_transform(filter[0], m, x, dilation, first, end, transformed, first, input_edge[thread])
+                _input_transform(transform_and_tap[0], m, x, dilation, first, end, transformed, first, input_edge[thread])
             _transformed_gemms(
-                filter, x, dilation, weight, untransformed, bias, first, end, thread_panels, transformed, products[thread],
-                output_edge[thread], zeros, epilogue, number, y,
+                transform_and_tap, x, dilation, weight, untransformed, bias, first, end, thread_panels, transformed,
+                products[thread], output_edge[thread], zeros, epilogue, signal, y,
             )  # fmt: skip
 
 
 class WinogradConv1d(FusedConv1d):
-    """Convolution by a Winograd transform with as many taps; see `interface.Conv1dKernel`.
+    """Winograd convolution; see `interface.Conv1dKernel`.
 
     Args:
-        weight: `(kernel, stride * in, out)`, where the signal is read as frames of `stride` frames.
+        transform: F(m, r) with r = `kernel`.
+        weight: `(kernel, stride * in, out)`, where the signal is read as blocks of `stride` frames.
     """
 
     dynamic_length = True

@@ -1,9 +1,9 @@
-"""Kernels for GPUs, written in Triton, which PyTorch's builds for them bring. Nothing else imports triton.
+"""GPU kernels in Triton, which ships with PyTorch's CUDA builds. Nothing else imports triton.
 
-Every value is made by the same operations in the same order, however long the signal is and whatever runs beside it. So on a GPU
-too, tokens do not depend on tiles and batches, to the bit.
+Every value is computed by the same operations in the same order, for any length and any neighbours in a batch. So tokens do not
+depend on tiles and batches on a GPU either, to the bit.
 
-With `TRITON_INTERPRET=1` they run on the CPU, slowly, to be tested without a GPU.
+With `TRITON_INTERPRET=1` the kernels run on the CPU, slowly, for tests without a GPU.
 """
 
 from .backend import TritonBackend

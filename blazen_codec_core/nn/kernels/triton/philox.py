@@ -23,7 +23,7 @@ PER_COUNTER = 8
 @triton.jit(do_not_specialize=["first", "skip", "count", "seed", "layer"])
 def _box_muller(out, first, skip, count, seed, layer, ANGLE_STEP: tl.constexpr, COUNTERS: tl.constexpr):  # type: ignore[no-untyped-def]
     number = tl.program_id(0).to(tl.int64) * COUNTERS + tl.arange(0, COUNTERS)
-    a = (number + first + 1).to(tl.uint64)  # NumPy counts before it draws
+    a = (number + first + 1).to(tl.uint64)  # NumPy increments the counter before the first block
     b, c, d = tl.zeros_like(a), tl.zeros_like(a), tl.zeros_like(a)
     key, other = tl.zeros_like(a) + seed.to(tl.uint64), tl.zeros_like(a) + layer.to(tl.uint64)
     m = tl.full((COUNTERS,), 0xD2E7470EE14C6C93, tl.uint64)
