@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 
 from ..forks import is_forked_child
-from ..nn.kernels.thread_counts import threads, threads_to_be_had
+from ..nn.kernels.thread_counts import available_threads, threads
 
 _CPU = torch.device("cpu")
 _AUTOCAST_DEVICES = ("cpu", "cuda", "mps")
@@ -28,7 +28,7 @@ def isolated_settings() -> Iterator[None]:
     """
     autocasts = [kind for kind in _AUTOCAST_DEVICES if torch.is_autocast_enabled(kind)]
     has_other_default = _has_other_default_device()
-    count = 1 if is_forked_child() else threads_to_be_had()
+    count = 1 if is_forked_child() else available_threads()
     has_excess_threads = count < torch.get_num_threads()
     if not (autocasts or has_other_default or has_excess_threads):
         yield

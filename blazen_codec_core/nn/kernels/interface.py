@@ -69,7 +69,7 @@ class Conv1dProblem:
 class Conv1dKernel(Protocol):
     """A convolution with its bias.
 
-    A kernel with a true attribute `dynamic_length` prepares nothing for each number of frames; see `bucketing.run_bucketed`.
+    A kernel with a false attribute `needs_bucketing` prepares nothing for each number of frames; see `bucketing.run_bucketed`.
     """
 
     def __call__(self, x: Tensor, frames: int) -> Tensor:

@@ -56,7 +56,7 @@ def threads(count: int) -> Iterator[None]:
             openmp.set_threads_of_mkl(of_mkl)
 
 
-def threads_to_be_had() -> int:
+def available_threads() -> int:
     """Number of threads that the caller is sure to get; OpenMP may give fewer than requested (`OMP_THREAD_LIMIT`, `OMP_DYNAMIC`).
 
     oneDNN splits its work before it knows, and the shares of missing threads stay undone.
@@ -68,7 +68,7 @@ def threads_to_be_had() -> int:
 
 
 @contextmanager
-def threads_kept() -> Iterator[None]:
+def preserved_thread_count() -> Iterator[None]:
     """Context after which the calling thread has the same thread count as before."""
     before = torch.get_num_threads()
     try:

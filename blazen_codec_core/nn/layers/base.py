@@ -165,7 +165,7 @@ class Pointwise(Layer):
         return out
 
     def prepare(self) -> None:
-        load_cpu_backend()
+        load_cpu_backend()  # compiles its kernels now, not in the first step
 
 
 def reset_parameters(network: nn.Module, seed: int) -> None:

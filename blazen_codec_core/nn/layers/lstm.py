@@ -1,4 +1,4 @@
-"""LSTM layers that stream."""
+"""LSTM layers that stream. The state of a stream is an `LSTMState`, in the `SequentialState` that its session keeps."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def select_conv1d(
 class LengthDispatch(FusedConv1d):
     """`long` for signals of at least `min_frames` frames, `short` for others."""
 
-    dynamic_length = True
+    needs_bucketing = False
 
     def __init__(self, long: FusedConv1d, short: FusedConv1d, min_frames: int) -> None:
         self._long, self._short, self._min_frames = long, short, min_frames

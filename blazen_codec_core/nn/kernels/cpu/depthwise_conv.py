@@ -49,7 +49,7 @@ class DepthwiseConv1d(FusedConv1d):
         taps: `(kernel, channels)`.
     """
 
-    dynamic_length = True
+    needs_bucketing = False
 
     def __init__(self, taps: Tensor, bias: Tensor | None, dilation: int) -> None:
         self._taps, channels = taps.shape

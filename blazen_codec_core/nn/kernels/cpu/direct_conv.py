@@ -53,7 +53,7 @@ class DirectConv1d(FusedConv1d):
         stride: In frames, as is `dilation`.
     """
 
-    dynamic_length = True
+    needs_bucketing = False
 
     def __init__(self, weight: Tensor, bias: Tensor | None, stride: int = 1, dilation: int = 1) -> None:
         kernel, channels, self._out = weight.shape

@@ -46,7 +46,7 @@ class Kn2rowConv1d:
         weight: `(kernel, in, out)`.
     """
 
-    dynamic_length = True
+    needs_bucketing = False
 
     def __init__(self, weight: Tensor, bias: Tensor | None, dilation: int) -> None:
         self._kernel, channels, self._out = weight.shape

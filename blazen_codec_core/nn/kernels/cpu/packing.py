@@ -1,4 +1,4 @@
-"""Packing of weights into panels one tile wide (BLIS's packm), and the K-blocked GEMM of rows with a panel."""
+"""GEMM with packed weights: panels one tile wide (BLIS's packm), the K-blocked product with a panel, and what is supported."""
 
 from __future__ import annotations
 

@@ -172,7 +172,7 @@ class WinogradConv1d(FusedConv1d):
         weight: `(kernel, stride * in, out)`, where the signal is read as blocks of `stride` frames.
     """
 
-    dynamic_length = True
+    needs_bucketing = False
 
     def __init__(self, transform: WinogradTransform, weight: Tensor, bias: Tensor | None, dilation: int = 1) -> None:
         _, self._channels, self._out = weight.shape

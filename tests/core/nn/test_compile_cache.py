@@ -19,7 +19,7 @@ from blazen_codec_core.nn.kernels import backends
 
 numba = pytest.importorskip("numba")
 compiling = importlib.import_module("blazen_codec_core.nn.kernels.cpu.jit")
-pytestmark = pytest.mark.skipif(backends.load_cpu_backend() is None, reason="the loops do not work here")
+pytestmark = pytest.mark.skipif(backends.load_cpu_backend() is None, reason="numba is not available")
 
 
 def scaled(x, factor):
