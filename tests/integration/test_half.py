@@ -67,7 +67,7 @@ def test_scales_of_segments_are_those_of_float32(codecs):
 
 
 def test_the_authors_packages_are_run_in_float32_only():
-    with pytest.raises(bc.DeviceUnavailable, match="float32 here, not bfloat16"):
+    with pytest.raises(bc.DeviceUnavailable, match="dtype is bfloat16; engine='upstream' runs in float32"):
         bc.load("snac_24khz", engine="upstream", weights="random:0", dtype="bfloat16").load()
 
 
