@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.random import Philox
@@ -12,23 +14,29 @@ PER_COUNTER = 8
 """Normals from one Philox counter: four words of 64 bits, two normals each."""
 
 
-def philox_words(seed: int, layer: int, position: int, count: int) -> tuple[NDArray[np.uint64], int]:
-    """Words whose normals cover `count` positions from `position`, and the number of normals to skip before the first."""
-    first, skip = divmod(position, PER_COUNTER)
-    counters = -(-(skip + count) // PER_COUNTER)
-    generator = Philox(key=np.array([seed, layer], np.uint64), counter=first)
-    return generator.random_raw(counters * 4), skip
-
-
-def random_normal(seed: int, layer: int, position: int, count: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """`count` standard normal values from `position` on, `(count,)`."""
-    words, skip = philox_words(seed, layer, position, count)
-    return torch.from_numpy(box_muller(words).reshape(-1)[skip : skip + count]).to(device, dtype)
-
-
 def box_muller(words: NDArray[np.uint64]) -> NDArray[np.float32]:
     """Box-Muller transform of the halves of each word, `(words, 2)`."""
     uniform = ((words >> np.uint64(32)).astype(np.float64) + 0.5) * 2.0**-32
     angle = (words & np.uint64(0xFFFFFFFF)).astype(np.float64) * (2 * np.pi * 2.0**-32)
     radius = np.sqrt(-2 * np.log(uniform))
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).astype(np.float32)
+
+
+def random_normal(
+    seed: int,
+    layer: int,
+    position: int,
+    count: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    transform: Callable[[NDArray[np.uint64]], NDArray[np.float32]] = box_muller,
+) -> Tensor:
+    """`count` standard normal values from `position` on, `(count,)`.
+
+    Args:
+        transform: The Box-Muller transform.
+    """
+    first, skip = divmod(position, PER_COUNTER)
+    counters = -(-(skip + count) // PER_COUNTER)
+    words = Philox(key=np.array([seed, layer], np.uint64), counter=first).random_raw(counters * 4)
+    return torch.from_numpy(transform(words).reshape(-1)[skip : skip + count]).to(device, dtype)

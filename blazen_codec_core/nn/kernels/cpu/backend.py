@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..aten.random_normal import philox_words
+from ..aten.random_normal import random_normal
 from ..interface import (
     CodebookSearch,
     Conv1dKernel,
@@ -52,5 +52,4 @@ class CpuBackend(KernelBackend):
         return elementwise if elementwise.supports(*signals) else None
 
     def random_normal(self, seed: int, layer: int, position: int, count: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-        words, skip = philox_words(seed, layer, position, count)
-        return torch.from_numpy(box_muller(words).reshape(-1)[skip : skip + count]).to(device, dtype)
+        return random_normal(seed, layer, position, count, device, dtype, box_muller)
