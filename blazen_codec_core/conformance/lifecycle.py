@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from ..provider import DynCodecProvider
 from ..tokens.tokens import CodecTokens
@@ -117,6 +118,17 @@ class Lifecycle:
             tokens, audio = pool.apply_async(there_and_back, (codec, pcm)).get(timeout=300)
         assert tokens == codec.encode(pcm, codec.sample_rate)
         assert np.abs(audio - codec.decode(tokens)).max() <= subject.rounding
+
+    def test_number_of_threads(self, codec: DynCodecProvider, subject: Subject, whole: Whole) -> None:
+        """Sharing: tokens do not depend on how many threads PyTorch has, and audio by no more than rounding."""
+        before = torch.get_num_threads()
+        try:
+            for threads in (1, 2, 3):
+                torch.set_num_threads(threads)
+                assert codec.encode(whole.pcm, codec.sample_rate) == whole.tokens
+                assert np.abs(codec.decode(whole.tokens) - whole.audio).max() <= subject.rounding
+        finally:
+            torch.set_num_threads(before)
 
     def test_async(self, codec: DynCodecProvider, subject: Subject) -> None:
         """Sharing: the async twins give the same results and do not block the event loop."""

@@ -100,8 +100,8 @@ class SegmentCoder:
         x = to_network_input(segments, segments[0].shape[1], self.spec.channels, replace(setup, dtype=torch.float32))
         if not self.segment.normalized:
             return x.to(setup.dtype), None
-        # sums on a GPU depend on the number of rows, by less than float32 shows
-        wide = x.double() if x.device.type == "cuda" else x
+        # the order of sums depends on the number of rows or threads, which in float64 is less than float32 shows
+        wide = x.double() if x.device.type in ("cpu", "cuda") else x
         scale = wide.mean(2, keepdim=True).square().mean(1, keepdim=True).sqrt().float() + 1e-8
         return (x / scale).to(setup.dtype), scale.flatten().cpu().numpy()
 
