@@ -13,14 +13,12 @@ import torch
 from ...errors import SlowerNotice
 from ...forks import held_off
 from .interface import KernelBackend
-from .thread_counts import preserved_thread_count
 
 
 @functools.cache
 def load_cpu_backend() -> KernelBackend | None:
     """The back end `cpu` with its kernels compiled; `None` without numba. Loading takes a second the first time."""
-    with preserved_thread_count():  # loading a parallel kernel sets the process's number
-        cpu = _optional("cpu", "numba")
+    cpu = _optional("cpu", "numba")
     if cpu is None:
         return None
     if troubles := cpu.compile_cache.troubles:

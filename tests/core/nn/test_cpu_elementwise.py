@@ -90,12 +90,12 @@ def test_result_does_not_depend_on_threads():
 
 @compiled
 @pytest.mark.parametrize("threads", [1, 2])
-def test_loading_kernels_keeps_the_number_of_threads(threads):
+@pytest.mark.parametrize("load", ["from blazen_codec_core.nn.kernels.backends import load_cpu_backend; load_cpu_backend()", ""])
+def test_loading_kernels_keeps_the_number_of_threads(threads, load):
     program = f"""
 import torch
 torch.set_num_threads({threads})
-from blazen_codec_core.nn.kernels.backends import load_cpu_backend
-load_cpu_backend()
+{load}
 from blazen_codec_core.nn.kernels.cpu import elementwise as fused
 from blazen_codec_core.nn.kernels.epilogue import ELU, Epilogue
 fused.write_activation(Epilogue(activation=ELU), x := torch.randn(1, 4000, 40), torch.empty_like(x))
@@ -173,6 +173,22 @@ def test_moments_are_exact_to_a_few_roundings(count, offset):
     exact = x.double()
     assert mean == pytest.approx(exact.mean().item(), abs=1e-6 * (1 + offset))
     assert variance == pytest.approx(exact.var(unbiased=False).item(), abs=4e-6)
+
+
+@torch.no_grad()
+def test_moments_do_not_depend_on_threads():
+    before = torch.get_num_threads()
+    for seed in range(20):
+        x = torch.randn(1, 96_000, 1, generator=seeded(seed))
+        try:
+            results = []
+            for threads in (1, 2, 3):
+                torch.set_num_threads(threads)
+                results.append(torch.cat(group_norm.var_mean(x)))
+        finally:
+            torch.set_num_threads(before)
+        assert torch.equal(results[0], results[1])
+        assert torch.equal(results[0], results[2])
 
 
 @pytest.mark.parametrize("loops", [pytest.param(True, marks=blocks), False], ids=["loops", "operations"])

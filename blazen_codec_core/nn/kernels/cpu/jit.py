@@ -20,6 +20,7 @@ from numba import prange
 from torch import Tensor
 
 from ..memory_format import frame_contiguous
+from ..thread_counts import preserved_thread_count
 from . import compile_cache
 
 if numba.config.DISABLE_JIT:
@@ -64,7 +65,8 @@ def jit(signature: str, *, parallel: bool = False) -> Callable[[FunctionT], Func
             loop._cache = compile_cache.KernelCache(function)
         except RuntimeError as error:
             compile_cache.troubles.append(str(error))
-        loop.compile(signature)
+        with preserved_thread_count():  # starting numba's threads sets that of the calling thread
+            loop.compile(signature)
         loop.disable_compile()
         return cast(FunctionT, loop)
 
