@@ -6,7 +6,6 @@ from .layers.attention import LocalAttention
 from .layers.base import (
     Layer,
     NoiseSource,
-    Pointwise,
     State,
     StreamingModule,
     StreamSetup,
@@ -15,6 +14,7 @@ from .layers.base import (
 )
 from .layers.containers import Residual, Sequential, Tiling
 from .layers.conv import Conv1d, ConvBase, ConvTranspose1d
+from .layers.fusion import FusableLayer, Pointwise
 from .layers.lstm import LSTM
 from .layers.noise import CounterNoise, NoiseBlock
 from .layers.norm import TimeGroupNorm
@@ -32,6 +32,7 @@ __all__ = [
     "Crop",
     "EdgePadding",
     "FactorizedQuantizer",
+    "FusableLayer",
     "Layer",
     "LocalAttention",
     "NoiseBlock",

@@ -31,6 +31,7 @@ def register(backend: KernelBackend) -> None:
     """Add a back end, which is asked before all others. Networks that are prepared already keep their kernels."""
     _registered.insert(0, backend)
     backends_for.cache_clear()
+    elementwise.cache_clear()
 
 
 @functools.cache
@@ -91,10 +92,11 @@ def codebook_search(table: Tensor, offset: Tensor | None, *, frozen: bool) -> Co
     raise AssertionError("the last back end searches every codebook")
 
 
-def elementwise(*signals: Tensor) -> Elementwise:
-    """Choose elementwise kernels for signals `(batch, frames, channels)` on one device."""
-    for backend in backends_for(signals[0].device):
-        if kernels := backend.elementwise(*signals):
+@functools.cache
+def elementwise(device: torch.device, dtype: torch.dtype) -> Elementwise:
+    """Choose elementwise kernels for signals `(batch, frames, channels)`."""
+    for backend in backends_for(device):
+        if kernels := backend.elementwise(device, dtype):
             return kernels
     raise AssertionError("the last back end has elementwise kernels for every signal")
 

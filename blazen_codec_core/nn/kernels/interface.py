@@ -118,7 +118,7 @@ class Elementwise(Protocol):
         *,
         allow_tf32: bool = False,
     ) -> None:
-        """Write `[tail | left zeros | activation(x) | zeros]` to `out`; see `layers.conv.assemble_input`."""
+        """Write `[tail | left zeros | activation(x) | zeros]` to `out`; see `layers.padding.assemble_input`."""
 
 
 class KernelBackend:
@@ -153,7 +153,7 @@ class KernelBackend:
         """Choose the argmax over entries of `vector @ table + offset`, for a frozen table `(channels, entries)`."""
         return None
 
-    def elementwise(self, *signals: Tensor) -> Elementwise | None:
+    def elementwise(self, device: torch.device, dtype: torch.dtype) -> Elementwise | None:
         """Choose elementwise kernels for signals `(batch, frames, channels)`."""
         return None
 

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..kernels import dispatch
 from ..kernels import epilogue as activations
 from ..kernels.epilogue import Epilogue
-from .base import Layer, Pointwise
+from .base import Layer
+from .fusion import Pointwise
 
 
 class Snake(Pointwise):
@@ -23,28 +23,22 @@ class Snake(Pointwise):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.alpha = nn.Parameter(torch.ones(channels, dtype=torch.float32))
-        self._epilogue: Epilogue | None = None
+        self._prepared: Epilogue | None = None
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         self.alpha.uniform_(0.5, 1.5, generator=generator)
 
-    def step(self, x: Tensor, state: Any, last: bool) -> Tensor:
-        if torch.is_grad_enabled():
-            return torch.addcmul(x, torch.sin(x * self.alpha).square(), self._inverse())
-        return super().step(x, state, last)
+    @property
+    def activation(self) -> Epilogue:
+        return self._prepared or Epilogue(activation=activations.SNAKE, parameters=(self.alpha, self._inverse()))
 
-    def write_to(self, x: Tensor, out: Tensor) -> None:
-        activation = self._epilogue or Epilogue(activation=activations.SNAKE, parameters=(self.alpha, self._inverse()))
-        dispatch.elementwise(x, out).write_activation(activation, x, out)
+    def differentiable(self, x: Tensor) -> Tensor:
+        return torch.addcmul(x, torch.sin(x * self.alpha).square(), self._inverse())
 
     def prepare(self) -> None:
         super().prepare()
         alpha = self.alpha.detach().float()
-        self._epilogue = Epilogue(activation=activations.SNAKE, parameters=(alpha, (alpha + 1e-9).reciprocal()))
-
-    @property
-    def as_epilogue(self) -> Epilogue | None:
-        return self._epilogue
+        self._prepared = Epilogue(activation=activations.SNAKE, parameters=(alpha, (alpha + 1e-9).reciprocal()))
 
     def _inverse(self) -> Tensor:
         return (self.alpha + 1e-9).reciprocal()
@@ -56,15 +50,10 @@ class ELU(Pointwise):
     Source: Clevert et al. 2016, "Fast and accurate deep network learning by exponential linear units".
     """
 
-    def step(self, x: Tensor, state: Any, last: bool) -> Tensor:
-        return F.elu(x) if torch.is_grad_enabled() else super().step(x, state, last)
+    activation = Epilogue(activation=activations.ELU)
 
-    def write_to(self, x: Tensor, out: Tensor) -> None:
-        dispatch.elementwise(x, out).write_activation(self.as_epilogue, x, out)
-
-    @property
-    def as_epilogue(self) -> Epilogue:
-        return Epilogue(activation=activations.ELU)
+    def differentiable(self, x: Tensor) -> Tensor:
+        return F.elu(x)
 
 
 class Tanh(Layer):

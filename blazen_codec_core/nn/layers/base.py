@@ -17,8 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from ..kernels.allocator import retain_malloc_arena
-from ..kernels.backends import load_cpu_backend
-from ..kernels.epilogue import IDENTITY, Epilogue
 
 NoiseSource = Callable[[int, int, int], Tensor]
 """`(layer, position, count)` to `(batch or 1, count, 1)` standard normal noise."""
@@ -84,6 +82,11 @@ def _take(value: Any, rows: Sequence[int]) -> Any:
 class StreamingModule(nn.Module):
     """A module that draws its own weights from a generator."""
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if isinstance(value, nn.Module):  # PyTorch looks submodules up in Python, some hundred times a step
+            self.__dict__[name] = value
+
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Draw the module's own weights so that activations keep about unit scale through a deep network."""
 
@@ -96,16 +99,6 @@ class Layer(StreamingModule, ABC):
 
     benefits_from_batching: ClassVar[bool] = False
     """`step_many` is faster than a `step` of each stream."""
-
-    @property
-    def accepts_epilogue(self) -> bool:
-        """Tell whether `step_fused` applies an epilogue at next to no cost."""
-        return False
-
-    @property
-    def accepts_prologue(self) -> bool:
-        """Tell whether `step_fused` copies its input first, so that a pointwise layer before it costs nothing."""
-        return False
 
     if TYPE_CHECKING:
 
@@ -125,14 +118,6 @@ class Layer(StreamingModule, ABC):
             last: The signal ends with `x`: right padding is added, and all frames held back are returned.
         """
 
-    def step_fused(self, prologue: Pointwise | None, x: Tensor, state: Any, last: bool, epilogue: Epilogue = IDENTITY) -> Tensor:
-        """`step` of the prologue's output for `x`, then the epilogue; these may be fused into this layer's kernel.
-
-        Only layers with `accepts_epilogue` are given one.
-        """
-        assert epilogue is IDENTITY
-        return self.step(prologue.step(x, None, last) if prologue else x, state, last)
-
     def step_many(self, xs: Sequence[Tensor], states: Sequence[Any], last: bool) -> list[Tensor]:
         """`step` of several streams; the output of each is the same as by itself."""
         return [self.step(x, state, last) for x, state in zip(xs, states, strict=True)]
@@ -147,27 +132,6 @@ class Layer(StreamingModule, ABC):
         return self.step(x, self.init_state(setup), last=True)
 
 
-class Pointwise(Layer):
-    """A layer whose output frames each depend on the same input frame alone."""
-
-    @abstractmethod
-    def write_to(self, x: Tensor, out: Tensor) -> None:
-        """Write the output for `x` to `out`, of the same shape, which may be part of the next layer's input buffer."""
-
-    @property
-    def as_epilogue(self) -> Epilogue | None:
-        """This layer as an epilogue of the layer before it; `None` if it has no such form."""
-        return None
-
-    def step(self, x: Tensor, state: Any, last: bool) -> Tensor:
-        out = torch.empty_like(x)
-        self.write_to(x, out)
-        return out
-
-    def prepare(self) -> None:
-        load_cpu_backend()  # compiles its kernels now, not in the first step
-
-
 def reset_parameters(network: nn.Module, seed: int) -> None:
     """Draw every module's weights from one seed, in the order of `network.modules()`."""
     generator = torch.Generator().manual_seed(seed)
@@ -178,9 +142,9 @@ def reset_parameters(network: nn.Module, seed: int) -> None:
 
 
 def prepare(network: nn.Module) -> None:
-    """Prepare all modules for inference: their weights must keep their values and device afterwards."""
+    """Prepare all modules for inference, inner ones first: their weights must keep their values and device afterwards."""
     retain_malloc_arena()
     with torch.no_grad():
-        for module in network.modules():
+        for module in reversed(list(network.modules())):
             if isinstance(module, StreamingModule):
                 module.prepare()

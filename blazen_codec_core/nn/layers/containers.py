@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from ..kernels.epilogue import IDENTITY, Epilogue
-from .base import Layer, Pointwise, State, StreamSetup
+from .base import Layer, State, StreamSetup
+from .fusion import FusableLayer, Stage, fuse, run_stages, takes_epilogue, takes_prologue
 
 
 @dataclasses.dataclass
@@ -28,25 +30,36 @@ class Tiling:
     frames: int
 
 
-class Sequential(Layer):
-    """Layers in sequence, some of them in tiles."""
+class Sequential(FusableLayer):
+    """Layers in sequence, some of them in tiles.
+
+    Once it is prepared, it runs the stages that `fusion.fuse` plans; where gradients are recorded, it runs layer by layer.
+    """
 
     def __init__(self, layers: Iterable[Layer], tiled: Tiling | None = None) -> None:
         super().__init__()
         self._order = tuple(layers)
         self.layers = nn.ModuleList(self._order)  # for the names of their weights
         self.tiled = tiled
+        self._whole: tuple[Stage, ...] = ()
+        """Stages of all layers; none until it is prepared."""
+        self._parts: dict[tuple[int, int], tuple[Stage, ...]] = {}
+        """Stages of a part of the layers, by the first and the one after the last."""
 
     def __iter__(self) -> Iterator[Layer]:
         return iter(self._order)
 
-    @property
-    def accepts_epilogue(self) -> bool:
-        return self.tiled is None and self._order[-1].accepts_epilogue
+    def prepare(self) -> None:
+        self._parts.clear()
+        self._whole = fuse(self._order, 0, len(self._order))
 
     @property
-    def accepts_prologue(self) -> bool:
-        return self._order[0].accepts_prologue
+    def takes_epilogue(self) -> bool:
+        return bool(self._whole) and self.tiled is None and takes_epilogue(self._order[-1])
+
+    @property
+    def takes_prologue(self) -> bool:
+        return bool(self._whole) and self.tiled is None and takes_prologue(self._order[0])
 
     def _runs_tiled(self, x: Tensor, state: SequentialState) -> bool:
         """Tell whether to run in tiles: on a GPU no cache would hold a tile."""
@@ -61,16 +74,17 @@ class Sequential(Layer):
             setup = setup.next_setup(layer)
         return SequentialState(states, ragged)
 
-    def step(self, x: Tensor, state: SequentialState, last: bool) -> Tensor:
+    def step_fused(self, prologue: Epilogue, x: Tensor, state: SequentialState, last: bool, epilogue: Epilogue) -> Tensor:
+        layers = len(self._order)
         if self.tiled is None or not self._runs_tiled(x, state):
-            return self._run_slice(slice(None), x, state, last)
-        start, stop, _ = self.tiled.layers.indices(len(self._order))
-        x = self._run_slice(slice(start), x, state, last)
+            if self._whole and not torch.is_grad_enabled():
+                return run_stages(self._whole, x, state.states, last, prologue, epilogue)
+            return self._run(0, layers, x, state, last)
+        start, stop, _ = self.tiled.layers.indices(layers)
+        x = self._run(0, start, x, state, last)
         tiles = torch.split(x, self.tiled.frames, dim=1)
-        parts = [
-            self._run_slice(self.tiled.layers, tile, state, last and number == len(tiles)) for number, tile in enumerate(tiles, 1)
-        ]
-        return self._run_slice(slice(stop, None), torch.cat(parts, dim=1) if len(parts) > 1 else parts[0], state, last)
+        parts = [self._run(start, stop, tile, state, last and number == len(tiles)) for number, tile in enumerate(tiles, 1)]
+        return self._run(stop, layers, torch.cat(parts, dim=1) if len(parts) > 1 else parts[0], state, last)
 
     def step_many(self, xs: Sequence[Tensor], states: Sequence[SequentialState], last: bool) -> list[Tensor]:
         """Layers that benefit run all streams together; others run one stream at a time, so that its data stays in cache."""
@@ -83,56 +97,25 @@ class Sequential(Layer):
                 for number, layer in zip(numbers, layers, strict=True):
                     signals = layer.step_many(signals, [state.states[number] for state in states], last)
             else:
-                part = slice(numbers[0], numbers[-1] + 1)
-                outputs = (self._run_slice(part, x, state, last) for x, state in zip(signals, states, strict=True))
+                start, stop = numbers[0], numbers[-1] + 1
+                outputs = (self._run(start, stop, x, state, last) for x, state in zip(signals, states, strict=True))
                 signals = _pack_contiguous(outputs, len(signals))
         return signals
 
-    def step_fused(
-        self, prologue: Pointwise | None, x: Tensor, state: SequentialState, last: bool, epilogue: Epilogue = IDENTITY
-    ) -> Tensor:
-        if self._runs_tiled(x, state):
-            return super().step_fused(prologue, x, state, last, epilogue)
-        return self._run_slice(slice(None), x, state, last, prologue, epilogue)
-
-    def _run_slice(
-        self,
-        part: slice,
-        x: Tensor,
-        state: SequentialState,
-        last: bool,
-        prologue: Pointwise | None = None,
-        epilogue: Epilogue = IDENTITY,
-    ) -> Tensor:
-        """Run some of the layers. Pointwise ones become prologues or epilogues of others, which saves passes over memory."""
-        layers, states, index = self._order[part], state.states[part], 0
-        fusing = not torch.is_grad_enabled()
-        while index < len(layers):
-            layer, layer_state = layers[index], states[index]
-            index += 1
-            accepts_epilogue = fusing and layer.accepts_epilogue
-            if prologue or accepts_epilogue:
-                fused = epilogue if index == len(layers) else IDENTITY
-                if accepts_epilogue and fused is IDENTITY and (found := _epilogue_from(layers[index : index + 2])):
-                    index, fused = index + 1, found
-                x, prologue = layer.step_fused(prologue, x, layer_state, last, fused), None
-            elif fusing and isinstance(layer, Pointwise):
-                prologue = layer
-            else:
+    def _run(self, start: int, stop: int, x: Tensor, state: SequentialState, last: bool) -> Tensor:
+        """Run the layers `start` to `stop`."""
+        if not self._whole or torch.is_grad_enabled():
+            for layer, layer_state in zip(self._order[start:stop], state.states[start:stop], strict=True):
                 x = layer.step(x, layer_state, last)
-        return prologue.step(x, None, last) if prologue else x
+            return x
+        if (start, stop) not in self._parts:
+            self._parts[start, stop] = fuse(self._order, start, stop)
+        return run_stages(self._parts[start, stop], x, state.states, last)
 
     def frames_out(self, frames: int, last: bool) -> int:
-        for layer in self:
+        for layer in self._order:
             frames = layer.frames_out(frames, last)
         return frames
-
-
-def _epilogue_from(next_layers: Sequence[Layer]) -> Epilogue | None:
-    """Next layer as an epilogue; `None` if it has no such form, or the layer after it takes it as a prologue."""
-    if not next_layers or not isinstance(next_layers[0], Pointwise) or any(layer.accepts_prologue for layer in next_layers[1:]):
-        return None
-    return next_layers[0].as_epilogue
 
 
 def _pack_contiguous(signals: Iterator[Tensor], count: int) -> list[Tensor]:
@@ -169,25 +152,25 @@ class Residual(Layer):
         self.channels = channels
         self.branch = branch
         self.shortcut = shortcut
+        self._fuses_residual = False
+
+    def prepare(self) -> None:
+        self._fuses_residual = takes_epilogue(self.branch)
 
     def init_state(self, setup: StreamSetup) -> ResidualState:
         shortcut = self.shortcut.init_state(setup) if self.shortcut else State()
         return ResidualState(self.branch.init_state(setup), shortcut, setup.zeros(0, self.channels))
 
     def step(self, x: Tensor, state: ResidualState, last: bool) -> Tensor:
-        branch = self.branch
-        if torch.is_grad_enabled() or not branch.accepts_epilogue:
-            y = branch.step(x, state.branch, last)
-            return self._add(y, self._shortcut(x, state, last), state)
-        shortcut, held_frames = self._shortcut(x, state, last), state.held.shape[1]
-        y = branch.step_fused(None, x, state.branch, last, Epilogue(residual=shortcut, residual_head=state.held))
-        used = y.shape[1] - held_frames
-        state.held = shortcut[:, used:].clone() if used >= 0 else torch.cat([state.held[:, used:], shortcut], dim=1)
+        branch, held = self.branch, state.held
+        shortcut = self.shortcut.step(x, state.shortcut, last) if self.shortcut else x
+        if torch.is_grad_enabled() or not self._fuses_residual:
+            return self._add(branch.step(x, state.branch, last), shortcut, state)
+        epilogue = Epilogue(residual=shortcut, residual_head=held)
+        y = cast(FusableLayer, branch).step_fused(IDENTITY, x, state.branch, last, epilogue)
+        used = y.shape[1] - held.shape[1]
+        state.held = shortcut[:, used:].clone() if used >= 0 else torch.cat([held[:, used:], shortcut], dim=1)
         return y
-
-    def _shortcut(self, x: Tensor, state: ResidualState, last: bool) -> Tensor:
-        shortcut = self.shortcut
-        return shortcut.step(x, state.shortcut, last) if shortcut else x
 
     def _add(self, y: Tensor, x: Tensor, state: ResidualState) -> Tensor:
         """Add as many frames of `[held | x]` to `y`, without copying them."""

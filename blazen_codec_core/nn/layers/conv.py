@@ -14,8 +14,9 @@ from ..kernels import dispatch
 from ..kernels.bucketing import run_bucketed
 from ..kernels.epilogue import IDENTITY, Epilogue
 from ..kernels.interface import Conv1dKernel, Conv1dProblem, FusedConv1d
-from .base import Layer, Pointwise, State, StreamSetup
-from .padding import LengthState, Padding, SignalLengths, ZeroPadding, length_tensor
+from .base import State, StreamSetup
+from .fusion import FusableLayer, activate
+from .padding import LengthState, Padding, SignalLengths, ZeroPadding, assemble_input
 
 
 @dataclasses.dataclass
@@ -35,50 +36,7 @@ class ConvState(TailState):
     dynamic_length: bool
 
 
-def assemble_input(
-    tail: Tensor,
-    x: Tensor,
-    left: int,
-    right: int,
-    prologue: Pointwise | None,
-    *,
-    lengths: tuple[int, ...] | None = None,
-    allow_tf32: bool = False,
-) -> Tensor:
-    """`[tail | left zeros | prologue(x) | right zeros]` in one buffer.
-
-    Args:
-        lengths: Frames of `x` that each signal still has; the rest of its row is zeros.
-        allow_tf32: The frames of `x` are rounded to TF32, where kernels gain from it.
-    """
-    start = tail.shape[1] + left
-    if not start + right and lengths is None:
-        return prologue.step(x, None, False) if prologue else x
-    frames, end = x.shape[1], start + x.shape[1]
-    out = x.new_empty(x.shape[0], end + right, x.shape[2])
-    activation = prologue.as_epilogue if prologue else IDENTITY
-    if activation and not torch.is_grad_enabled():
-        counts = None if lengths is None else length_tensor(lengths, x)
-        kernels = dispatch.elementwise(tail, x)
-        kernels.assemble_input(tail, x, left, activation, out, counts, allow_tf32=allow_tf32)
-        return out
-    if prologue:
-        prologue.write_to(x, out[:, start:end])
-    elif frames:
-        out[:, start:end] = x
-    if tail.shape[1]:
-        out[:, : tail.shape[1]] = tail
-    if left:
-        out[:, tail.shape[1] : start] = 0
-    if right:
-        out[:, end:] = 0
-    if lengths is not None:
-        frame = torch.arange(end + right, device=x.device)
-        out.masked_fill_((frame >= start + length_tensor(lengths, x)[:, None])[:, :, None], 0)
-    return out
-
-
-class ConvBase(Layer):
+class ConvBase(FusableLayer):
     """A convolution, computed by the fastest kernel for its shape and device."""
 
     weight: nn.Parameter
@@ -96,15 +54,12 @@ class ConvBase(Layer):
         self._prepared = self.select_kernel(frozen=True)
 
     def share_kernel_with(self, other: ConvBase) -> None:
-        """Use the prepared kernel of a layer with the same weights."""
+        """Use the prepared kernel of a layer with the same weights, instead of `prepare`."""
         self._prepared = other._prepared
 
-    @abstractmethod
-    def step_fused(self, prologue: Pointwise | None, x: Tensor, state: Any, last: bool, epilogue: Epilogue = IDENTITY) -> Tensor:
-        """See `Layer.step_fused`."""
-
-    def step(self, x: Tensor, state: Any, last: bool) -> Tensor:
-        return self.step_fused(None, x, state, last)
+    @property
+    def takes_epilogue(self) -> bool:
+        return isinstance(self._prepared, FusedConv1d)
 
     def run_kernel(self, x: Tensor, frames: int, stride: int, dynamic_length: bool, epilogue: Epilogue = IDENTITY) -> Tensor:
         """Run the kernel for `frames` output frames; `dynamic_length` if these end a signal of any length."""
@@ -153,6 +108,7 @@ class Conv1d(ConvBase):
         pair = (padding, padding) if isinstance(padding, int) else padding
         self.padding = ZeroPadding(*pair) if isinstance(pair, tuple) else pair
         self.span = (kernel - 1) * dilation + 1
+        self._is_pointwise = kernel == 1 and pair == (0, 0)
         if stride > self.span:
             raise ValueError(f"stride {stride} would skip samples between windows of {self.span}")
         self.weight = nn.Parameter(torch.zeros(kernel, in_channels // groups, out_channels, dtype=torch.float32))
@@ -189,41 +145,23 @@ class Conv1d(ConvBase):
         )
 
     @property
-    def accepts_epilogue(self) -> bool:
-        return isinstance(self._prepared, FusedConv1d)
-
-    @property
-    def accepts_prologue(self) -> bool:
+    def takes_prologue(self) -> bool:
         return self.span > 1
 
     def init_state(self, setup: StreamSetup) -> ConvState:
         return ConvState(setup.zeros(0, self.in_channels), self.padding.init_state(setup), setup.dynamic_length)
 
-    def _windows(self, frames: int) -> int:
-        return max(0, (frames - self.span) // self.stride + 1)
-
     def frames_out(self, frames: int, last: bool) -> int:
-        return self._windows(self.padding.frames_out(frames, last))
+        return max(0, (self.padding.frames_out(frames, last) - self.span) // self.stride + 1)
 
-    def step_fused(
-        self, prologue: Pointwise | None, x: Tensor, state: ConvState, last: bool, epilogue: Epilogue = IDENTITY
-    ) -> Tensor:
-        lengths = state.padding.remaining() if last and self.span > 1 else None
-        if isinstance(self.padding, ZeroPadding):
-            left, right = self.padding.pads_for_step(x.shape[1], state.padding, last)
-            x = assemble_input(state.tail, x, left, right, prologue, lengths=lengths, allow_tf32=self.allow_tf32)
-        elif lengths is None and self.padding.reflects_at_once(x.shape[1], state.padding, last) and not torch.is_grad_enabled():
-            frames, (left, right) = x.shape[1], self.padding.pads_for_step(x.shape[1], state.padding, last)
-            x = assemble_input(state.tail, x, left, right, prologue, allow_tf32=self.allow_tf32)
-            end = x.shape[1] - right
-            self.padding.mirror(x, slice(end - frames, end), left, right, state.padding)
-        else:
-            x = prologue.step(x, None, last) if prologue else x
-            x = assemble_input(state.tail, self.padding.step(x, state.padding, last), 0, 0, None)
-        frames = self._windows(x.shape[1])
-        if self.span > 1:  # else there is no tail
-            state.tail = x[:, frames * self.stride :].clone()
-            x = x[:, : (frames - 1) * self.stride + self.span]
+    def step_fused(self, prologue: Epilogue, x: Tensor, state: ConvState, last: bool, epilogue: Epilogue) -> Tensor:
+        if self._is_pointwise:  # there is neither padding nor a tail
+            x = x if prologue is IDENTITY else activate(prologue, x)
+            return self.run_kernel(x, x.shape[1], 1, last and state.dynamic_length, epilogue)
+        x = self.padding.assemble(state.tail, x, state.padding, last, prologue, allow_tf32=self.allow_tf32)
+        frames = max(0, (x.shape[1] - self.span) // self.stride + 1)
+        state.tail = x[:, frames * self.stride :].clone()
+        x = x[:, : (frames - 1) * self.stride + self.span]
         return self.run_kernel(x, frames, self.stride, last and state.dynamic_length, epilogue)
 
 
@@ -282,8 +220,12 @@ class ConvTranspose1d(ConvBase):
         return dispatch.conv1d(problem)
 
     @property
-    def accepts_prologue(self) -> bool:
+    def takes_prologue(self) -> bool:
         return self.taps > 1
+
+    @property
+    def takes_epilogue(self) -> bool:
+        return False  # what the kernel returns is not the output: frames are split, and cropped
 
     def init_state(self, setup: StreamSetup) -> TransposeState:
         tail = setup.zeros(self.taps - 1, self.in_channels)
@@ -294,16 +236,13 @@ class ConvTranspose1d(ConvBase):
             return max(0, (frames + self.taps - 1) * self.stride - sum(self.crop))
         return max(0, frames * self.stride - self.crop[0])
 
-    def step_fused(
-        self, prologue: Pointwise | None, x: Tensor, state: TransposeState, last: bool, epilogue: Epilogue = IDENTITY
-    ) -> Tensor:
-        assert epilogue is IDENTITY  # `accepts_epilogue` is false
+    def step_fused(self, prologue: Epilogue, x: Tensor, state: TransposeState, last: bool, epilogue: Epilogue) -> Tensor:
         lengths, right = (state.remaining(), self.taps - 1) if last else (None, 0)
         state.seen += x.shape[1]
         x = assemble_input(state.tail, x, 0, right, prologue, lengths=lengths, allow_tf32=self.allow_tf32)
         blocks = x.shape[1] - self.taps + 1
         state.tail = x[:, blocks:].clone()
-        y = self.run_kernel(x, blocks, 1, last and state.dynamic_length).reshape(x.shape[0], -1, self.out_channels)
+        y = self.run_kernel(x, blocks, 1, last and state.dynamic_length, epilogue).reshape(x.shape[0], -1, self.out_channels)
         drop = min(state.to_drop, y.shape[1])
         state.to_drop -= drop
         return y[:, drop : y.shape[1] - (self.crop[1] if last else 0)]

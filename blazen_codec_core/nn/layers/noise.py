@@ -54,7 +54,7 @@ class NoiseBlock(Layer):
             return x
         noise = state.noise(self.layer, state.position, frames)
         state.position += frames
-        if self.linear.accepts_epilogue and not torch.is_grad_enabled():
+        if self.linear.takes_epilogue and not torch.is_grad_enabled():
             return self.linear.run_kernel(x, frames, 1, False, Epilogue(scale=noise.reshape(frames), residual=x))
         scaled = self.linear(x)
         return torch.addcmul(x, scaled, noise) if torch.is_grad_enabled() else torch.addcmul(x, scaled, noise, out=scaled)

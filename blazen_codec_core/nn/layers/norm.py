@@ -11,7 +11,8 @@ from ..kernels import dispatch
 from ..kernels.aten.group_norm import normalize
 from ..kernels.epilogue import IDENTITY, Epilogue
 from ..kernels.interface import GroupNormKernel
-from .base import Layer, Pointwise, State, StreamSetup
+from .base import State, StreamSetup
+from .fusion import FusableLayer
 
 
 @dataclasses.dataclass
@@ -19,7 +20,7 @@ class BufferedState(State):
     held: Tensor
 
 
-class TimeGroupNorm(Layer):
+class TimeGroupNorm(FusableLayer):
     """Group normalisation with one group over time (Wu & He 2018, "Group normalization"), then a gain and a bias a channel.
 
     It needs the whole signal, which is held back until the end: networks with it are for signals of bounded length, such as
@@ -44,7 +45,7 @@ class TimeGroupNorm(Layer):
         self._prepared = dispatch.group_norm(self.weight, self.bias, self.epsilon)
 
     @property
-    def accepts_epilogue(self) -> bool:
+    def takes_epilogue(self) -> bool:
         return self._prepared is not None
 
     def init_state(self, setup: StreamSetup) -> BufferedState:
@@ -53,13 +54,8 @@ class TimeGroupNorm(Layer):
     def frames_out(self, frames: int, last: bool) -> int:
         return frames if last else 0
 
-    def step(self, x: Tensor, state: BufferedState, last: bool) -> Tensor:
-        return self.step_fused(None, x, state, last)
-
-    def step_fused(
-        self, prologue: Pointwise | None, x: Tensor, state: BufferedState, last: bool, epilogue: Epilogue = IDENTITY
-    ) -> Tensor:
-        x = prologue.step(x, None, last) if prologue else x
+    def step_fused(self, prologue: Epilogue, x: Tensor, state: BufferedState, last: bool, epilogue: Epilogue) -> Tensor:
+        assert prologue is IDENTITY  # which it does not take
         if state.held.shape[1]:
             x = torch.cat([state.held, x], dim=1)
         state.held = x[:, :0].clone() if last else x  # a view would keep the whole buffer alive

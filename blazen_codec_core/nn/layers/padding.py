@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from abc import abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ...errors import InferenceError
+from ..kernels import dispatch
+from ..kernels.epilogue import IDENTITY, Epilogue
 from .base import COUNTS, Layer, State, StreamSetup
+from .fusion import activate
 
 
 @dataclasses.dataclass
@@ -41,12 +46,63 @@ def length_tensor(frames: tuple[int, ...], x: Tensor) -> Tensor:
     return torch.tensor(frames, dtype=torch.int32, device=x.device)
 
 
+def assemble_input(
+    tail: Tensor,
+    x: Tensor,
+    left: int,
+    right: int,
+    prologue: Epilogue = IDENTITY,
+    *,
+    lengths: tuple[int, ...] | None = None,
+    allow_tf32: bool = False,
+) -> Tensor:
+    """`[tail | left zeros | prologue(x) | right zeros]` in one buffer.
+
+    Args:
+        prologue: An activation; `IDENTITY` where gradients are recorded.
+        lengths: Frames of `x` that each signal still has; the rest of its row is zeros.
+        allow_tf32: The frames of `x` are rounded to TF32, where kernels gain from it.
+    """
+    batch, frames, channels = x.shape
+    start = tail.shape[1] + left
+    if not start + right and lengths is None:
+        return activate(prologue, x)
+    if torch.is_grad_enabled():
+        return torch.cat([tail, F.pad(_masked(x, lengths), (0, 0, left, right))], dim=1)
+    out = x.new_empty(batch, start + frames + right, channels)
+    counts = None if lengths is None else length_tensor(lengths, x)
+    dispatch.elementwise(x.device, x.dtype).assemble_input(tail, x, left, prologue, out, counts, allow_tf32=allow_tf32)
+    return out
+
+
+def _masked(x: Tensor, lengths: tuple[int, ...] | None) -> Tensor:
+    """`x` with zeros from each signal's length on."""
+    if lengths is None:
+        return x
+    frame = torch.arange(x.shape[1], device=x.device)
+    return x.masked_fill((frame >= length_tensor(lengths, x)[:, None])[:, :, None], 0)
+
+
+class Padding(Layer):
+    """Frames before a signal begins and after it has ended, which a convolution may add while it copies its input."""
+
+    @abstractmethod
+    def assemble(
+        self, tail: Tensor, x: Tensor, state: Any, last: bool, prologue: Epilogue = IDENTITY, *, allow_tf32: bool = False
+    ) -> Tensor:
+        """Input of a convolution: the `tail` of earlier frames, then `step` of the activation `prologue` of `x`.
+
+        Args:
+            allow_tf32: See `assemble_input`.
+        """
+
+
 @dataclasses.dataclass
 class ZeroState(LengthState):
     begun: bool
 
 
-class ZeroPadding(Layer):
+class ZeroPadding(Padding):
     """Zeros before and after the signal."""
 
     def __init__(self, left: int, right: int) -> None:
@@ -56,14 +112,17 @@ class ZeroPadding(Layer):
     def init_state(self, setup: StreamSetup) -> ZeroState:
         return ZeroState(SignalLengths(setup.lengths), 0, begun=False)
 
-    def pads_for_step(self, frames: int, state: ZeroState, last: bool) -> tuple[int, int]:
-        """Numbers of zeros before and after the frames of this step."""
+    def assemble(
+        self, tail: Tensor, x: Tensor, state: ZeroState, last: bool, prologue: Epilogue = IDENTITY, *, allow_tf32: bool = False
+    ) -> Tensor:
+        lengths = state.remaining() if last else None
         left, right = 0 if state.begun else self.left, self.right if last else 0
-        state.begun, state.seen = True, state.seen + frames
-        return left, right
+        state.begun, state.seen = True, state.seen + x.shape[1]
+        return assemble_input(tail, x, left, right, prologue, lengths=lengths, allow_tf32=allow_tf32)
 
     def step(self, x: Tensor, state: ZeroState, last: bool) -> Tensor:
-        left, right = self.pads_for_step(x.shape[1], state, last)
+        left, right = 0 if state.begun else self.left, self.right if last else 0
+        state.begun, state.seen = True, state.seen + x.shape[1]
         return F.pad(x, (0, 0, left, right)) if left or right else x
 
     def frames_out(self, frames: int, last: bool) -> int:
@@ -85,7 +144,7 @@ class ReflectState(LengthState):
     begun: bool
 
 
-class ReflectPadding(Layer):
+class ReflectPadding(Padding):
     """Reflection padding to a multiple of `stride` frames.
 
         3 2 1 | 0 1 2 3 4 5 6 7 8 | 7 6 5        left and right are 3
@@ -141,6 +200,18 @@ class ReflectPadding(Layer):
         if last and state.seen and self.right_padding(state.seen):
             parts.append(self._right_part(state))
         return torch.cat(parts, dim=1) if len(parts) > 1 else x
+
+    def assemble(
+        self, tail: Tensor, x: Tensor, state: ReflectState, last: bool, prologue: Epilogue = IDENTITY, *, allow_tf32: bool = False
+    ) -> Tensor:
+        frames, ragged = x.shape[1], last and state.remaining() is not None
+        if ragged or torch.is_grad_enabled() or not self.reflects_at_once(frames, state, last):
+            return assemble_input(tail, self.step(activate(prologue, x), state, last), 0, 0)
+        left, right = self.pads_for_step(frames, state, last)
+        out = assemble_input(tail, x, left, right, prologue, allow_tf32=allow_tf32)
+        end = out.shape[1] - right
+        self.mirror(out, slice(end - frames, end), left, right, state)
+        return out
 
     def reflects_at_once(self, frames: int, state: ReflectState, last: bool) -> bool:
         """Tell whether the next frames come out at once, and contain all frames to be mirrored around them."""
@@ -264,6 +335,3 @@ def same_padding(span: int, stride: int, causal: bool) -> tuple[int, int]:
     total = span - stride
     right = 0 if causal else total // 2
     return total - right, right
-
-
-Padding = ZeroPadding | ReflectPadding

@@ -78,14 +78,15 @@ class FactorizedQuantizer(VectorQuantizer):
         self.out_proj = Conv1d(code_channels, channels, 1)
 
     def project(self, z: Tensor) -> Tensor:
-        return self.in_proj(super().project(z))
+        z = super().project(z)
+        return self.in_proj.run_kernel(z, z.shape[1], 1, True)
 
     def make_search(self, frozen: bool) -> CodebookSearch:
         """Choose the kernel that finds the entry of highest cosine similarity; the norm of the vector does not matter."""
         return dispatch.codebook_search(F.normalize(self.codebook, dim=1).t(), None, frozen=frozen)
 
     def expand(self, codes: Tensor) -> Tensor:
-        return super().expand(self.out_proj(codes))
+        return super().expand(self.out_proj.run_kernel(codes, codes.shape[1], 1, True))
 
 
 @dataclasses.dataclass

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from blazen_codec_core import CodecTokens
-from blazen_codec_core.nn import CodecNetwork, ConvBase, Layer, State, StreamSetup
+from blazen_codec_core.nn import CodecNetwork, ConvBase, Layer, State, StreamingModule, StreamSetup
 from blazen_codec_core.torch_backend.sessions import TileDecoderSession
 
 from .chunks import Windows
@@ -65,6 +65,9 @@ def window_decoder(network: CodecNetwork, windows: Windows) -> Layer:
     twin.load_state_dict(network.decoder.state_dict(), assign=True)
     for target, source in zip(_convolutions(twin), _convolutions(network.decoder), strict=True):
         target.share_kernel_with(source)
+    for module in reversed(list(twin.modules())):
+        if isinstance(module, StreamingModule) and not isinstance(module, ConvBase):
+            module.prepare()
     return twin.requires_grad_(False)
 
 

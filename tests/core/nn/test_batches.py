@@ -22,8 +22,8 @@ from blazen_codec_core.nn import (
     Residual,
     Sequential,
     Snake,
-    StreamingModule,
     StreamSetup,
+    prepare,
     reset_parameters,
 )
 from blazen_codec_core.nn.layers import blocks
@@ -72,9 +72,7 @@ def test_ragged_batch_ignores_frames_after_the_end(name, lengths, first, prepare
     x = torch.randn(len(lengths), max(lengths), CHANNELS, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         if prepared:
-            for module in layer.modules():
-                if isinstance(module, StreamingModule):
-                    module.prepare()
+            prepare(layer)
         state = layer.init_state(StreamSetup(len(lengths), x.device, lengths=tuple(lengths)))
         y = torch.cat([layer.step(x[:, :first], state, False), layer.step(x[:, first:], state, True)], dim=1)
         for row, length in enumerate(lengths):

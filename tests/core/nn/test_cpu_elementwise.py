@@ -116,14 +116,19 @@ def test_extreme_values():
 
 
 @compiled
-def test_unsupported_signals_use_pytorch():
-    x = torch.randn(1, 50, 8)
-    assert fused.supports(x, torch.empty_like(x))
-    assert fused.supports(x, torch.empty(2, 80, 8)[:1, 10:60])
-    assert not fused.supports(x.double(), torch.empty_like(x))
-    assert not fused.supports(x[..., :4], torch.empty(1, 50, 4))
-    assert not fused.supports(x[:, ::2], torch.empty(1, 25, 8))
-    assert not fused.supports(x.to("meta"), torch.empty_like(x))
+def test_other_dtypes_use_pytorch():
+    cpu = torch.device("cpu")
+    assert dispatch.elementwise(cpu, torch.float32) is fused
+    assert dispatch.elementwise(cpu, torch.float64) is not fused
+
+
+@compiled
+@pytest.mark.parametrize("part", [(slice(None), slice(0, 4)), (slice(None, None, 2), slice(None))])
+def test_frames_apart_in_memory_are_copied_first(part):
+    x = torch.randn(1, 50, 8)[:, part[0], part[1]]
+    out = torch.empty(x.shape)
+    fused.write_activation(ELU_AFTER, x, out)
+    torch.testing.assert_close(out, torch.nn.functional.elu(x))
 
 
 @compiled

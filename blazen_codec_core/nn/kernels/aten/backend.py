@@ -46,7 +46,7 @@ class AtenBackend(KernelBackend):
     def codebook_search(self, table: Tensor, offset: Tensor | None) -> CodebookSearch:
         return lambda codes: add_bias(torch.matmul(codes, table), offset).argmax(-1)
 
-    def elementwise(self, *signals: Tensor) -> Elementwise:
+    def elementwise(self, device: torch.device, dtype: torch.dtype) -> Elementwise:
         return elementwise
 
     def random_normal(self, seed: int, layer: int, position: int, count: int, device: torch.device, dtype: torch.dtype) -> Tensor:

@@ -43,7 +43,7 @@ def assemble_input(
     *,
     allow_tf32: bool = False,
 ) -> None:
-    """Write `[tail | left zeros | activation(x) | zeros]` to `out`; see `layers.conv.assemble_input`."""
+    """Write `[tail | left zeros | activation(x) | zeros]` to `out`; see `layers.padding.assemble_input`."""
     start = tail.shape[1] + left
     end = start + x.shape[1]
     if x.shape[1]:

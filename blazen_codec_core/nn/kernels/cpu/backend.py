@@ -48,8 +48,8 @@ class CpuBackend(KernelBackend):
     def codebook_search(self, table: Tensor, offset: Tensor | None) -> CodebookSearch | None:
         return codebook_search.CodebookSearch(table, offset) if supports_direct_conv(table) else None
 
-    def elementwise(self, *signals: Tensor) -> Elementwise | None:
-        return elementwise if elementwise.supports(*signals) else None
+    def elementwise(self, device: torch.device, dtype: torch.dtype) -> Elementwise | None:
+        return elementwise if dtype == torch.float32 else None
 
     def random_normal(self, seed: int, layer: int, position: int, count: int, device: torch.device, dtype: torch.dtype) -> Tensor:
         return random_normal(seed, layer, position, count, device, dtype, box_muller)

@@ -14,7 +14,6 @@ from numba import njit, prange
 from torch import Tensor
 
 from ..epilogue import ELU, IDENTITY, NONE, SNAKE, Epilogue
-from ..memory_format import is_frame_contiguous
 from . import vecmath
 from .jit import jit_parallel, num_threads_for, require_float32_rows
 from .simd import LANES, CountedLoop, Vector, address_of, intrinsic_from
@@ -145,11 +144,6 @@ def _assemble(
                     _activate_row(_ZERO, dst + t * row, alpha, inverse, dst + t * row, channels)
 
 
-def supports(*signals: Tensor) -> bool:
-    """Tell whether these kernels run on signals `(batch, frames, channels)`."""
-    return all(x.dtype == torch.float32 and x.device.type == "cpu" and is_frame_contiguous(x) for x in signals)
-
-
 def write_activation(activation: Epilogue, x: Tensor, out: Tensor) -> None:
     """Write the activation of a signal to another one of its shape."""
     assemble_input(x[:, :0], x, 0, activation, out)
@@ -165,7 +159,8 @@ def assemble_input(
     *,
     allow_tf32: bool = False,
 ) -> None:
-    """Write the input of a convolution to `out`; see `layers.conv.assemble_input`."""
+    """Write the input of a convolution to `out`; see `layers.padding.assemble_input`."""
+    tail, x = require_float32_rows(tail), require_float32_rows(x)
     counts = _NO_LENGTHS if lengths is None else lengths.to(torch.int32).numpy()
     sources = (tail.data_ptr(), tail.stride(0), tail.shape[1], x.data_ptr(), x.stride(0), left, x.shape[1])
     output = (out.data_ptr(), out.stride(0), out.shape[1], out.shape[2])

@@ -48,7 +48,7 @@ class TritonBackend(KernelBackend):
     def codebook_search(self, table: Tensor, offset: Tensor | None) -> CodebookSearch:
         return gemm_conv.CodebookSearch(table, offset)
 
-    def elementwise(self, *signals: Tensor) -> Elementwise:
+    def elementwise(self, device: torch.device, dtype: torch.dtype) -> Elementwise:
         return elementwise
 
     def random_normal(self, seed: int, layer: int, position: int, count: int, device: torch.device, dtype: torch.dtype) -> Tensor:

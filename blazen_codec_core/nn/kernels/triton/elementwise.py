@@ -54,7 +54,7 @@ def assemble_input(
     *,
     allow_tf32: bool = False,
 ) -> None:
-    """Write the input of a convolution to `out`; see `layers.conv.assemble_input`."""
+    """Write the input of a convolution to `out`; see `layers.padding.assemble_input`."""
     first = tail.shape[1] + left
     x, tail = frame_contiguous(x), frame_contiguous(tail)
     channels, total = x.shape[2], out.shape[1] * out.shape[2]
