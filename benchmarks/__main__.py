@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from . import calls as python_calls
 from . import datasets as whole_datasets
 from . import engines, scaling, streaming, timing
 from . import startup as processes
@@ -18,6 +19,8 @@ from . import throughput as batches
 
 OUTPUT = click.option("-o", "--output", type=click.Path(path_type=Path), help="folder for the JSON file and the figure")
 CODECS = click.option("--codec", "names", multiple=True, default=engines.CODECS, show_default=True)
+EMBEDDED = ("snac_tiny", "encodec_tiny", "dac_tiny")
+"""Models whose weights are in their plugins."""
 ROUNDS = click.option("--rounds", default=engines.ROUNDS, show_default=True)
 MINUTES = click.option("--minutes", default=10, show_default=True, help="duration of the audio in seconds")
 
@@ -68,6 +71,14 @@ def compare(names: tuple[str, ...], lengths: tuple[float, ...], rounds: int, out
     result = engines.run(names, lengths, rounds, say)
     show(result, engines.table(result))
     keep(result, output, "compare", lambda path: engines.picture(result, path))
+
+
+@main.command()
+@click.option("--codec", "names", multiple=True, default=EMBEDDED, show_default=True)
+def calls(names: tuple[str, ...]) -> None:
+    """Count the Python calls of one push of the shortest tile, on a CPU."""
+    rows = [row for name in names for row in python_calls.run(name)]
+    show({"rows": rows}, python_calls.table(rows))
 
 
 @main.command()
