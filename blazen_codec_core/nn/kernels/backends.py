@@ -6,7 +6,7 @@ import functools
 import importlib
 import os
 import warnings
-from typing import Any, cast
+from typing import cast
 
 import torch
 
@@ -14,45 +14,32 @@ from ...errors import SlowerNotice
 from ...forks import held_off
 from .interface import KernelBackend
 
+BROKEN = "{package} does not work here, so plain PyTorch runs, several times slower: {reason}. Repair or uninstall {package}"
+
 
 @functools.cache
 def load_cpu_backend() -> KernelBackend | None:
-    """The back end `cpu` with its kernels compiled; `None` without numba. Loading takes a second the first time."""
-    cpu = _optional("cpu", "numba")
-    if cpu is None:
-        return None
-    if troubles := cpu.compile_cache.troubles:
-        warnings.warn(
-            f"compiled kernels cannot be cached, so every process compiles them for a minute: {troubles[0]}. Free disk space, "
-            "delete damaged files, or set NUMBA_CACHE_DIR to a writable folder",
-            SlowerNotice,
-            stacklevel=2,
-        )
-    return cast(KernelBackend, cpu.CpuBackend())
+    """The back end `cpu`; `None` without numba. Its kernels are compiled, for some seconds each, when layers are prepared."""
+    return _optional("cpu", "CpuBackend", "numba")
 
 
 @functools.cache
 def _load_triton() -> KernelBackend | None:
-    triton = _optional("triton", "triton")
-    return None if triton is None else cast(KernelBackend, triton.TritonBackend())
+    return _optional("triton", "TritonBackend", "triton")
 
 
-def _optional(module: str, needed: str) -> Any:
-    """Import a module beside this one; `None` if the package it needs is missing, or broken, which is warned of."""
+def _optional(module: str, backend: str, needed: str) -> KernelBackend | None:
+    """Make the back end of a module beside this one; `None` if the package it needs is missing, or broken, which is warned of."""
     try:
         with held_off():
-            return importlib.import_module(f".{module}", __package__)
+            return cast(KernelBackend, getattr(importlib.import_module(f".{module}", __package__), backend)())
     except ModuleNotFoundError as error:
         if error.name in {needed, "llvmlite"}:  # which numba brings
             return None
         reason: Exception = error
     except Exception as error:  # compiling may raise anything
         reason = error
-    warnings.warn(
-        f"{needed} does not work here, so plain PyTorch runs, several times slower: {reason}. Repair or uninstall {needed}",
-        SlowerNotice,
-        stacklevel=3,
-    )
+    warnings.warn(BROKEN.format(package=needed, reason=reason), SlowerNotice, stacklevel=3)
     return None
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ class Epilogue:
         residual: Signal that is added, `(batch, frames, channels)`.
         residual_head: Leading residual frames, when they are in another buffer.
             `len(residual_head) + len(residual) >= frames` of the output.
+        native: Form of a back end's own, which it may keep here. It lives as long as the tensors that it points to.
     """
 
     scale: Tensor | None = None
@@ -29,6 +31,7 @@ class Epilogue:
     parameters: tuple[Tensor, Tensor] | None = None
     residual: Tensor | None = None
     residual_head: Tensor | None = None
+    native: Any = field(default=None, init=False, compare=False, repr=False)
 
     def full_residual(self) -> Tensor:
         """The residual as one tensor: its head, then the rest."""

@@ -67,17 +67,6 @@ def available_threads() -> int:
     return 1 if openmp.is_dynamic() else max(1, min(count, openmp.limit()))
 
 
-@contextmanager
-def preserved_thread_count() -> Iterator[None]:
-    """Context after which the calling thread has the same thread count as before."""
-    before = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        if openmp := _openmp():
-            openmp.set_threads(before)
-
-
 @functools.cache
 def _openmp() -> OpenMP | None:
     path = Path(torch.__file__).parent / "lib" / LIBRARIES.get(sys.platform, "")

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from blazen_codec_core import SlowerNotice
 from blazen_codec_core.nn.kernels import backends
+from blazen_codec_core.nn.kernels.interface import Conv1dProblem
 
 numba = pytest.importorskip("numba")
 compiling = importlib.import_module("blazen_codec_core.nn.kernels.cpu.jit")
@@ -30,13 +32,14 @@ def scaled(x, factor):
 def work() -> None:
     """Compile or load a small kernel, and run it."""
     values = np.ones(5, np.float32)
-    compiling.jit("void(f4[::1], f4)")(scaled)(values, 3)
+    compiling.jit("void(f4[::1], f4)")(scaled).compiled()(values, 3)
     assert (values == 3).all()
 
 
 @pytest.fixture
 def troubles(monkeypatch):
     monkeypatch.setattr(compiling.compile_cache, "troubles", found := [])
+    monkeypatch.setattr(compiling.compile_cache, "_reported", [])
     return found
 
 
@@ -142,6 +145,29 @@ def test_kernels_that_fail_to_load_are_replaced(monkeypatch, error):
     monkeypatch.setattr(importlib, "import_module", broken)
     with pytest.warns(SlowerNotice, match=f"plain PyTorch.*{error}.*uninstall numba"):
         assert backends.load_cpu_backend.__wrapped__() is None
+
+
+def test_layers_whose_kernels_cannot_be_compiled_use_others(monkeypatch):
+    backend = backends.load_cpu_backend.__wrapped__()
+    problem = Conv1dProblem(torch.zeros(3, 64, 64), None, frozen=True)
+    if not backend.conv1d(problem):
+        pytest.skip("this processor has no micro-kernels")
+    assert backend.is_batch_exact
+
+    def failing(self):
+        raise compiling.CompileError("LLVM ran out of memory")
+
+    monkeypatch.setattr(compiling.NativeFunction, "compiled", failing)
+    with pytest.warns(SlowerNotice, match=r"plain PyTorch.*LLVM ran out of memory.*uninstall numba") as told:
+        assert [backend.conv1d(problem), backend.codebook_search(torch.zeros(8, 64), None)] == [None, None]
+    assert len(told) == 1
+    assert not backend.is_batch_exact
+
+
+def test_failure_of_numba_is_named():
+    function = compiling.jit("void(f4[::1], no_type)")(scaled)
+    with pytest.raises(compiling.CompileError, match="no_type"):
+        function.compiled()
 
 
 def test_no_warning_without_numba(monkeypatch):

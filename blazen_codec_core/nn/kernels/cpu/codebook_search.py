@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import prange
 from torch import Tensor
 
-from .jit import array, inline_jit, jit_parallel, num_threads_for
-from .microkernel import address
-from .packing import bias_or_zeros, gemm_panel, pack_panels
+from . import arguments
+from .arguments import Codebook, Packed, Rows, Search, Terms, signal_args, signature
+from .jit import inline_jit, jit
+from .microkernel import address, array, int64_array
+from .packing import bias_or_zeros, gemm_panel, pack_panels, panel_vectors
 from .reductions import lane_argmax
 from .simd import LANES
 
@@ -30,32 +31,36 @@ def _argmax(scores, best, best_index):  # type: ignore[no-untyped-def]
     return best_index[lane] * LANES + lane
 
 
-@jit_parallel("void(f4[:, ::1], f4[:, :, ::1], f4[::1], f4[:, :, ::1], i8[::1], i8)")
-def _search(rows: Any, table: Any, offset: Any, scratch: Any, indices: Any, parts: int) -> None:
-    channels, entries, width = rows.shape[1], offset.size, table.shape[2]
-    share, strip = -(-rows.shape[0] // parts), scratch.shape[1]
-    for part in prange(parts):
-        scores, end = scratch[part], min(rows.shape[0], (part + 1) * share)
-        best, best_index = np.empty(LANES, np.float32), np.empty(LANES, np.int32)
-        for first in range(part * share, end, strip):
-            src, count = address(rows[first:]), min(strip, end - first)
-            for panel in range(table.shape[0]):
-                init, dst = address(offset[panel * width :]), address(scores[0, panel * width :])
-                gemm_panel(width // LANES, src, channels, 1, 0, channels, address(table[panel]), init, dst, entries, count)
-            for row in range(count):
-                indices[first + row] = _argmax(scores[row], best, best_index)
+@jit(signature(Codebook, Search))
+def _search(codebook: Any, search: Any) -> None:
+    b, s = Codebook(*codebook), Search(*search)
+    terms, width = Terms(1, 0, b.channels), b.vectors * LANES
+    scores, indices = array(s.scores, (s.strip, b.entries)), int64_array(s.indices, (s.queries,))
+    best, best_index = np.empty(LANES, np.float32), np.empty(LANES, np.int32)
+    for first in range(0, s.queries, s.strip):
+        count, source = min(s.strip, s.queries - first), Rows(s.rows + 4 * first * b.channels, b.channels)
+        for panel in range(b.entries // width):
+            table, target = b.table + 4 * panel * b.channels * width, Rows(s.scores + 4 * panel * width, b.entries)
+            gemm_panel(b.vectors, source, terms, table, b.offset + 4 * panel * width, target, count)
+        for row in range(count):
+            indices[first + row] = _argmax(scores[row], best, best_index)
 
 
 class CodebookSearch:
     """Index of the entry with the largest product with a vector, the first of them; see `dispatch.codebook_search`."""
 
     def __init__(self, table: Tensor, offset: Tensor | None) -> None:
-        self._table, self._offset = pack_panels(table.detach()), bias_or_zeros(offset, table)
+        self._channels, self._entries = table.shape
+        self._packed = Packed(pack_panels(table), bias_or_zeros(offset, table))
+        vectors = panel_vectors(self._entries)
+        self._codebook = tuple(Codebook(self._channels, self._entries, vectors, *self._packed.addresses))
+        self._search = _search.compiled()
 
     def __call__(self, codes: Tensor) -> Tensor:
-        rows = codes.reshape(-1, codes.shape[-1]).contiguous()
-        indices, entries = torch.empty(len(rows), dtype=torch.int64), len(self._offset)
-        parts = num_threads_for(len(rows) * entries)
-        scratch = rows.new_empty(parts, min(_ROWS, max(1, len(rows))), entries)
-        _search(array(rows), array(self._table), array(self._offset), array(scratch), array(indices), parts)
+        rows = codes.reshape(1, -1, codes.shape[-1]).contiguous()
+        address, _, _, count, _ = signal_args(rows, channels=self._channels)
+        indices = arguments.allocate(count, dtype=torch.int64)
+        scores = arguments.allocate(min(_ROWS, max(1, count)), self._entries)
+        search = tuple(Search(count, scores.shape[0], address, scores.data_ptr(), indices.data_ptr()))
+        self._search(self._codebook, search)
         return indices.reshape(codes.shape[:-1])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,27 @@ import numba
 from numba.core.caching import FunctionCache
 from numba.core.serialize import dumps
 
-from ....errors import CodecError
+from ....errors import CodecError, SlowerNotice
 from ....files import replacing
 
 _DIGEST = hashlib.sha256
 _SIZE = _DIGEST().digest_size
 troubles: list[str] = []
-"""Reasons why kernels of this process could not be cached or read."""
+"""Reasons why kernels of this process could not be cached or read, which are not warned of yet."""
+_reported: list[str] = []
+
+
+def warn_of_troubles() -> None:
+    """Warn of the first trouble of this process."""
+    if troubles and not _reported:
+        _reported.extend(troubles)
+        warnings.warn(
+            f"compiled kernels cannot be cached, so every process compiles them for a minute: {troubles[0]}. Free disk space, "
+            "delete damaged files, or set NUMBA_CACHE_DIR to a writable folder",
+            SlowerNotice,
+            stacklevel=2,
+        )
+    troubles.clear()
 
 
 class KernelCache(FunctionCache):  # type: ignore[misc]

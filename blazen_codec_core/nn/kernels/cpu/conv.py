@@ -75,8 +75,8 @@ def select_conv1d(
         if min(strided.shape[1:]) > transforms.max_direct_channels:
             transform = transforms.accurate if high_accuracy else transforms.fast
             if size < _BANDWIDTH_BOUND_WEIGHTS:
-                return WinogradConv1d(transform, strided, bias, dilation)
-            winograd = WinogradConv1d(transforms.bandwidth_bound or transform, strided, bias, dilation)
+                return WinogradConv1d(transform, strided, bias, dilation, stride)
+            winograd = WinogradConv1d(transforms.bandwidth_bound or transform, strided, bias, dilation, stride)
             return LengthDispatch(winograd, DirectConv1d(weight, bias, stride, dilation), _MIN_WINOGRAD_FRAMES)
     return DirectConv1d(weight, bias, stride, dilation)
 

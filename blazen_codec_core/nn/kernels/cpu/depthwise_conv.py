@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-from numba import prange
 from torch import Tensor
 
 from ..epilogue import IDENTITY, Epilogue
 from ..interface import FusedConv1d
-from .elementwise import EPILOGUE_TYPE, apply_epilogue, epilogue_args
-from .jit import jit_parallel, num_threads_for, require_float32_rows
+from ..memory_format import frame_contiguous
+from . import arguments
+from .arguments import DepthwiseFilter, EpilogueArgs, Packed, Rows, Signal, Terms, epilogue_args, signal_args, signature
+from .elementwise import apply_epilogue
+from .jit import jit
 from .microkernel import depthwise_rows
 from .packing import bias_or_zeros, pack_panels
 from .simd import LANES
@@ -20,26 +21,19 @@ _TILE_VALUES = 1 << 13
 """Values of the signal that are processed for one vector of channels after the other."""
 
 
-@jit_parallel(f"void(i8, i8, i8, i8, i8, i8, i8, {EPILOGUE_TYPE}, i8, i8, i8, i8, i8)")
-def _convolve(
-    batch: int, x: int, x_batch: int, taps: int, dilation: int, weight: int, bias: int, epilogue: Any, out: int, frames: Any,
-    channels: int, tile: int, parts: int,
-) -> None:  # fmt: skip
-    share = -(-frames // parts)
-    for signal in range(batch):
-        src, dst = x + 4 * signal * x_batch, out + 4 * signal * frames * channels
-        for part in prange(parts):
-            number = np.int64(part)
-            end = min(frames, (number + 1) * share)
-            for first in range(number * share, end, tile):
-                count = min(tile, end - first)
-                for c in range(0, channels, LANES):
-                    offset = 4 * (first * channels + c)
-                    depthwise_rows(
-                        src + offset, channels, taps, dilation * channels, 1, weight + 4 * c * taps, bias + 4 * c, 0,
-                        dst + offset, channels, 0, count,
-                    )  # fmt: skip
-                apply_epilogue(epilogue, signal, dst, channels, first, first + count, 0, channels)
+@jit(signature(Signal, DepthwiseFilter, EpilogueArgs, Signal))
+def _convolve(signal: Any, packed: Any, epilogue: Any, output: Any) -> None:
+    x, w, after, y = Signal(*signal), DepthwiseFilter(*packed), EpilogueArgs(*epilogue), Signal(*output)
+    terms, tile = Terms(w.taps, w.dilation * x.channels, 1), max(1, _TILE_VALUES // x.channels)
+    for number in range(y.batch):
+        src, dst = x.address + 4 * number * x.batch_stride, y.address + 4 * number * y.batch_stride
+        for first in range(0, y.frames, tile):
+            count = min(tile, y.frames - first)
+            for c in range(0, x.channels, LANES):
+                offset = 4 * (first * x.channels + c)
+                source, target = Rows(src + offset, x.channels), Rows(dst + offset, x.channels)
+                depthwise_rows(source, terms, w.weight + 4 * c * w.taps, Rows(w.bias + 4 * c, 0), target, 0, count)
+            apply_epilogue(after, y, number, first, first + count, 0, y.channels)
 
 
 class DepthwiseConv1d(FusedConv1d):
@@ -52,16 +46,18 @@ class DepthwiseConv1d(FusedConv1d):
     needs_bucketing = False
 
     def __init__(self, taps: Tensor, bias: Tensor | None, dilation: int) -> None:
-        self._taps, channels = taps.shape
-        self._weight = pack_panels(taps.detach(), 1)
-        self._bias, self._dilation = bias_or_zeros(bias, taps), dilation
-        self._tile = max(1, _TILE_VALUES // channels)
+        kernel, self._channels = taps.shape
+        self._reach = (kernel - 1) * dilation
+        self._packed = Packed(pack_panels(taps, 1), bias_or_zeros(bias, taps))
+        self._filter = tuple(DepthwiseFilter(kernel, dilation, *self._packed.addresses))
+        self._convolve = _convolve.compiled()
 
     def __call__(self, x: Tensor, frames: int, epilogue: Epilogue = IDENTITY) -> Tensor:
-        x = require_float32_rows(x)
-        y = x.new_empty(x.shape[0], frames, x.shape[2])
-        parts, (arguments, _alive) = num_threads_for(frames * x.shape[2]), epilogue_args(epilogue)
-        signals, weights = (y.shape[0], x.data_ptr(), x.stride(0)), (self._weight.data_ptr(), self._bias.data_ptr())
-        output = (y.data_ptr(), frames, x.shape[2])
-        _convolve(*signals, self._taps, self._dilation, *weights, arguments, *output, self._tile, parts)
+        if not x.is_contiguous():
+            x = frame_contiguous(x)
+        source = signal_args(x, frames + self._reach, self._channels)
+        y = arguments.allocate(source[2], frames, self._channels)
+        output = signal_args(y)
+        after, _copies = epilogue_args(epilogue, output)
+        self._convolve(source, self._filter, after, output)
         return y

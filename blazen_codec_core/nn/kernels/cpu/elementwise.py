@@ -8,14 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
-from numba import njit, prange
+from numba import njit
 from torch import Tensor
 
-from ..epilogue import ELU, IDENTITY, NONE, SNAKE, Epilogue
+from ..epilogue import ELU, NONE, SNAKE, Epilogue
+from ..memory_format import frame_contiguous
 from . import vecmath
-from .jit import jit_parallel, num_threads_for, require_float32_rows
+from .arguments import Activation, Assembly, assembly_args, signature
+from .jit import jit
+from .microkernel import int32_array
 from .simd import LANES, CountedLoop, Vector, address_of, intrinsic_from
 
 
@@ -44,125 +46,108 @@ _zero_vectors, _zero_values = (_vectorized(lambda x, a, b: x.splat_like(0.0), la
 _add = _vectorized(lambda x, a, b: x + a)
 _scale = _vectorized(lambda x, a, b: x * a, broadcast=True)
 
-EPILOGUE_TYPE = "UniTuple(i8, 9)"
-"""Type of an epilogue in the signature of a kernel; see `epilogue_args`."""
 _ZERO = -1
 """Activation that writes zeros, beside those of `epilogue`."""
-_IDENTITY_ARGS = (NONE, *[0] * 8)
-_NO_LENGTHS = np.empty(0, np.int32)
 
 
 @njit
-def _activate_row(activation, x, alpha, inverse, out, channels):  # type: ignore[no-untyped-def]
-    """Apply an activation to the values of one frame, given as addresses."""
+def _activate_row(activation, x, out, channels):  # type: ignore[no-untyped-def]
+    """Apply an `Activation` to the values of one frame, given as addresses."""
+    kind, alpha, inverse = activation
     vectors, tail = channels // LANES, channels // LANES * LANES
     if vectors:
-        if activation == SNAKE:
+        if kind == SNAKE:
             _snake_vectors(x, LANES, out, LANES, alpha, inverse, LANES, vectors)
-        elif activation == ELU:
+        elif kind == ELU:
             _elu_vectors(x, LANES, out, LANES, x, x, LANES, vectors)
-        elif activation == _ZERO:
+        elif kind == _ZERO:
             _zero_vectors(x, LANES, out, LANES, x, x, LANES, vectors)
         else:
             _copy_vectors(x, LANES, out, LANES, x, x, LANES, vectors)
     if channels > tail:
         x, out, alpha, inverse = x + 4 * tail, out + 4 * tail, alpha + 4 * tail, inverse + 4 * tail
-        if activation == SNAKE:
+        if kind == SNAKE:
             _snake_values(x, 1, out, 1, alpha, inverse, 1, channels - tail)
-        elif activation == ELU:
+        elif kind == ELU:
             _elu_values(x, 1, out, 1, x, x, 1, channels - tail)
-        elif activation == _ZERO:
+        elif kind == _ZERO:
             _zero_values(x, 1, out, 1, x, x, 1, channels - tail)
         else:
             _copy_values(x, 1, out, 1, x, x, 1, channels - tail)
 
 
 @njit
-def apply_epilogue(epilogue, signal, out, channels, first, end, left, right):  # type: ignore[no-untyped-def]
+def apply_epilogue(after, y, number, first, end, left, right):  # type: ignore[no-untyped-def]
     """Apply an epilogue to frames `first` to `end` and channels `left` to `right` of one output of the batch.
 
-    The channels are full vectors. `signal` is the output's number in the batch, and `out` its address.
+    The channels are full vectors.
+
+    Args:
+        after: `EpilogueArgs`.
+        y: `Signal`, the outputs.
+        number: Number of the output in the batch.
     """
-    activation, alpha, inverse, scale, head, head_frames, head_batch, residual, residual_batch = epilogue
-    if activation == NONE and not (scale or head_frames or residual):
+    if after.kind == NONE and not (after.scale or after.head_frames or after.residual):
         return
     vectors = (right - left) // LANES
+    activation = Activation(after.kind, after.alpha + 4 * left, after.inverse + 4 * left)
     for t in range(first, end):
-        offset = 4 * (t * channels + left)
-        row = out + offset
-        if scale:
-            _scale(row, LANES, row, LANES, scale + 4 * t, scale + 4 * t, 0, vectors)
-        if activation != NONE:
-            _activate_row(activation, row, alpha + 4 * left, inverse + 4 * left, row, right - left)
-        if t < head_frames:
-            addend = head + 4 * signal * head_batch + offset
+        offset = 4 * (t * y.channels + left)
+        row = y.address + 4 * number * y.batch_stride + offset
+        if after.scale:
+            _scale(row, LANES, row, LANES, after.scale + 4 * t, after.scale + 4 * t, 0, vectors)
+        if after.kind != NONE:
+            _activate_row(activation, row, row, right - left)
+        if t < after.head_frames:
+            addend = after.head + 4 * number * after.head_batch + offset
             _add(row, LANES, row, LANES, addend, addend, LANES, vectors)
-        elif residual:
-            addend = residual + 4 * (signal * residual_batch - head_frames * channels) + offset
+        elif after.residual:
+            addend = after.residual + 4 * (number * after.residual_batch - after.head_frames * y.channels) + offset
             _add(row, LANES, row, LANES, addend, addend, LANES, vectors)
 
 
-def _parameter_addresses(epilogue: Epilogue) -> tuple[int, ...]:
-    return tuple(require_float32_rows(values).data_ptr() for values in epilogue.parameters) if epilogue.parameters else (0, 0)
+@jit(signature(Assembly))
+def _assemble(assembly: Any) -> None:
+    """Write the parts of each signal, frame by frame."""
+    a = Assembly(*assembly)
+    copy, zero, activation = Activation(NONE, 0, 0), Activation(_ZERO, 0, 0), Activation(a.kind, a.alpha, a.inverse)
+    start, row = a.tail_frames + a.left, 4 * a.channels
+    for number in range(a.batch):
+        tail, x, out = a.tail + 4 * number * a.tail_batch, a.x + 4 * number * a.x_batch, a.out + 4 * number * a.out_batch
+        length = min(a.frames, int32_array(a.lengths, (a.batch,))[number]) if a.lengths else a.frames
+        for t in range(a.out_frames):
+            dst = out + t * row
+            if start <= t < start + length:
+                _activate_row(activation, x + (t - start) * row, dst, a.channels)
+            elif t < a.tail_frames:
+                _activate_row(copy, tail + t * row, dst, a.channels)
+            else:
+                _activate_row(zero, dst, dst, a.channels)
 
 
-def epilogue_args(epilogue: Epilogue) -> tuple[tuple[int, ...], list[Tensor]]:
-    """First argument of `apply_epilogue`, and the tensors that its addresses point to, which must stay alive until it has run."""
-    if epilogue is IDENTITY:
-        return _IDENTITY_ARGS, []
-    pair = (epilogue.residual_head, epilogue.residual)
-    signals = [None if x is None or not x.shape[1] else require_float32_rows(x) for x in pair]
-    (head, head_batch), (residual, residual_batch) = ((0, 0) if x is None else (x.data_ptr(), x.stride(0)) for x in signals)
-    head_frames = 0 if epilogue.residual_head is None else epilogue.residual_head.shape[1]
-    scale = 0 if epilogue.scale is None else require_float32_rows(epilogue.scale).data_ptr()
-    parameters = _parameter_addresses(epilogue)
-    addresses = (epilogue.activation, *parameters, scale, head, head_frames, head_batch, residual, residual_batch)
-    return addresses, [x for x in signals if x is not None]
+class CpuElementwise:
+    """Elementwise kernels for float32 signals; see `interface.Elementwise`."""
 
+    def __init__(self) -> None:
+        self._assemble = _assemble.compiled()
 
-@jit_parallel("void(i8, i8, i8, i8, i8, i8, i8, i8, i4[::1], i8, i8, i8, i8, i8, i8, i8, i8)")
-def _assemble(
-    batch: int, tail: int, tail_batch: int, tail_frames: int, x: int, x_batch: int, left: int, frames: int, lengths: Any,
-    activation: int, alpha: int, inverse: int, out: int, out_batch: int, total: Any, channels: int, parts: int,
-) -> None:  # fmt: skip
-    """Write `[tail | left zeros | activation(x) | zeros]` of each signal, `total` frames in all.
+    def write_activation(self, activation: Epilogue, x: Tensor, out: Tensor) -> None:
+        """Write the activation of a signal to another one of its shape."""
+        x = x if x.is_contiguous() else frame_contiguous(x)
+        self._assemble(assembly_args(x[:, :0], x, 0, activation, out, None))
 
-    Of the next frames `x`, the first `frames` are read, or as many as `lengths` says for each signal.
-    """
-    start, share, row = tail_frames + left, -(-total // parts), 4 * channels
-    for signal in range(batch):
-        src_tail, src, dst = tail + 4 * signal * tail_batch, x + 4 * signal * x_batch, out + 4 * signal * out_batch
-        length = min(frames, lengths[signal]) if lengths.size else frames
-        for part in prange(parts):
-            number = np.int64(part)
-            for t in range(number * share, min(total, (number + 1) * share)):
-                if start <= t < start + length:
-                    _activate_row(activation, src + (t - start) * row, alpha, inverse, dst + t * row, channels)
-                elif t < tail_frames:
-                    _activate_row(NONE, src_tail + t * row, alpha, inverse, dst + t * row, channels)
-                else:
-                    _activate_row(_ZERO, dst + t * row, alpha, inverse, dst + t * row, channels)
-
-
-def write_activation(activation: Epilogue, x: Tensor, out: Tensor) -> None:
-    """Write the activation of a signal to another one of its shape."""
-    assemble_input(x[:, :0], x, 0, activation, out)
-
-
-def assemble_input(
-    tail: Tensor,
-    x: Tensor,
-    left: int,
-    activation: Epilogue,
-    out: Tensor,
-    lengths: Tensor | None = None,
-    *,
-    allow_tf32: bool = False,
-) -> None:
-    """Write the input of a convolution to `out`; see `layers.padding.assemble_input`."""
-    tail, x = require_float32_rows(tail), require_float32_rows(x)
-    counts = _NO_LENGTHS if lengths is None else lengths.to(torch.int32).numpy()
-    sources = (tail.data_ptr(), tail.stride(0), tail.shape[1], x.data_ptr(), x.stride(0), left, x.shape[1])
-    output = (out.data_ptr(), out.stride(0), out.shape[1], out.shape[2])
-    parameters, parts = _parameter_addresses(activation), num_threads_for(x.numel())
-    _assemble(x.shape[0], *sources, counts, activation.activation, *parameters, *output, parts)
+    def assemble_input(
+        self,
+        tail: Tensor,
+        x: Tensor,
+        left: int,
+        activation: Epilogue,
+        out: Tensor,
+        lengths: Tensor | None = None,
+        *,
+        allow_tf32: bool = False,
+    ) -> None:
+        """Write the input of a convolution to `out`; see `layers.padding.assemble_input`."""
+        x, tail = x if x.is_contiguous() else frame_contiguous(x), tail if tail.is_contiguous() else frame_contiguous(tail)
+        counts = None if lengths is None else lengths.to(torch.int32)
+        self._assemble(assembly_args(tail, x, left, activation, out, counts))

@@ -6,15 +6,15 @@ import math
 from typing import Any
 
 import numpy as np
-import torch
-from numba import njit, prange
+from numba import njit
 from torch import Tensor
 
 from ..epilogue import IDENTITY, Epilogue
-from .elementwise import EPILOGUE_TYPE, apply_epilogue, epilogue_args
-from .jit import array, jit_parallel, num_threads_for
-from .microkernel import address
-from .packing import bias_or_zeros
+from . import arguments
+from .arguments import EpilogueArgs, Norm, Packed, Signal, epilogue_args, require_float32, signal_args, signature
+from .elementwise import apply_epilogue
+from .jit import jit
+from .microkernel import address, array
 from .reductions import ACCUMULATORS, affine_inplace, lane_sums
 from .simd import LANES
 
@@ -51,51 +51,50 @@ def _variance(values, mean, square):  # type: ignore[no-untyped-def]
     return total / values.size
 
 
-@jit_parallel(f"void(f4[:, ::1], f4[::1], f4[::1], f8, f8[:, ::1], f4[:, ::1], {EPILOGUE_TYPE}, i8, i8, i8)")
-def _normalize(
-    x: Any, weight: Any, bias: Any, epsilon: float, sums: Any, affine: Any, epilogue: Any, signal: int, tile: int, parts: int
-) -> None:
-    """Normalize one signal in place; `sums` and `affine` are scratch, and `signal` is its number in the batch."""
-    values = x.reshape(-1)
-    share = -(-sums.shape[0] // parts)
-    for part in prange(parts):
-        lanes = np.empty((2, _WIDTH), np.float32)
-        for block in range(part * share, min((part + 1) * share, sums.shape[0])):
-            sums[block, 0], sums[block, 1] = _block_sums(values[block * _BLOCK : (block + 1) * _BLOCK], lanes)
-    mean, square = sums[:, 0].sum() / values.size, sums[:, 1].sum() / values.size
-    deviation = math.sqrt(_variance(values, mean, square) + epsilon)
-    for c in range(weight.size):
-        affine[0, c] = weight[c] / deviation
-        affine[1, c] = bias[c] - mean * weight[c] / deviation
-    frames = -(-x.shape[0] // parts)
-    for part in prange(parts):
-        number = np.int64(part)
-        end = min(x.shape[0], (number + 1) * frames)
-        for first in range(number * frames, end, tile):
-            count = min(tile, end - first)
-            for c in range(0, x.shape[1], LANES):
-                affine_inplace(address(x[first, c:]), x.shape[1], count, address(affine[0, c:]), address(affine[1, c:]))
-            apply_epilogue(epilogue, signal, address(x), x.shape[1], first, first + count, 0, x.shape[1])
+@jit(signature(Signal, Norm, float, EpilogueArgs))
+def _normalize(signal: Any, norm: Any, epsilon: Any, epilogue: Any) -> None:
+    """Normalize all signals in place."""
+    y, n, after = Signal(*signal), Norm(*norm), EpilogueArgs(*epilogue)
+    weight, bias, affine = array(n.weight, (y.channels,)), array(n.bias, (y.channels,)), array(n.affine, (2, y.channels))
+    tile, size = max(1, _TILE_VALUES // y.channels), y.frames * y.channels
+    lanes = np.empty((2, _WIDTH), np.float32)
+    for number in range(y.batch):
+        dst = y.address + 4 * number * y.batch_stride
+        values, total, total_square = array(dst, (size,)), 0.0, 0.0
+        for block in range(0, size, _BLOCK):
+            block_sum, block_square = _block_sums(values[block : block + _BLOCK], lanes)
+            total += block_sum
+            total_square += block_square
+        mean, square = total / size, total_square / size
+        deviation = math.sqrt(_variance(values, mean, square) + epsilon)
+        for c in range(y.channels):
+            affine[0, c] = weight[c] / deviation
+            affine[1, c] = bias[c] - mean * weight[c] / deviation
+        for first in range(0, y.frames, tile):
+            count = min(tile, y.frames - first)
+            for c in range(0, y.channels, LANES):
+                row = dst + 4 * (first * y.channels + c)
+                affine_inplace(row, y.channels, count, address(affine[0, c:]), address(affine[1, c:]))
+            apply_epilogue(after, y, number, first, first + count, 0, y.channels)
 
 
 class GroupNorm:
     """Normalization of each signal to mean 0 and variance 1 over its frames and channels, an affine map, and an epilogue.
-
-    The blocks that are summed in float32 do not depend on the number of threads.
 
     Args:
         weight: `(channels,)`, which must fill vectors, as `bias`; see `dispatch.group_norm`.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, epsilon: float) -> None:
-        self._weight, self._bias, self._epsilon = bias_or_zeros(weight, weight), bias_or_zeros(bias, weight), epsilon
-        self._tile = max(1, _TILE_VALUES // len(weight))
+        self._packed, self._channels, self._epsilon = Packed(weight, bias), len(weight), epsilon
+        self._normalize = _normalize.compiled()
 
     def __call__(self, x: Tensor, epilogue: Epilogue = IDENTITY, *, inplace: bool = False) -> Tensor:
-        y = x.contiguous() if inplace else x.clone(memory_format=torch.contiguous_format)
-        weight, bias, parts = array(self._weight), array(self._bias), num_threads_for(y[0].numel())
-        sums, affine = np.empty((-(-y[0].numel() // _BLOCK), 2)), array(y.new_empty(2, y.shape[2]))
-        arguments, _alive = epilogue_args(epilogue)
-        for number, signal in enumerate(array(y)):
-            _normalize(signal, weight, bias, self._epsilon, sums, affine, arguments, number, self._tile, parts)
+        require_float32(x)
+        y = x if inplace and x.is_contiguous() else arguments.allocate(x.shape).copy_(x)
+        output = signal_args(y, channels=self._channels)
+        after, _copies = epilogue_args(epilogue, output)
+        affine = arguments.allocate(2, self._channels)
+        norm = tuple(Norm(affine.data_ptr(), *self._packed.addresses))
+        self._normalize(output, norm, self._epsilon, after)
         return y

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch.nn.functional as F
-from numba import prange
 from torch import Tensor
 
-from .jit import array, jit_parallel, num_threads_for
-from .microkernel import address, gemm_rows_v1
+from ..memory_format import frame_contiguous
+from . import arguments
+from .arguments import Kn2rowFilter, Packed, Rows, Signal, Terms, signal_args, signature
+from .jit import jit
+from .microkernel import array, gemm_rows_v1
 from .packing import bias_or_zeros, pack_panels
 from .simd import LANES
 
@@ -17,25 +19,27 @@ _TILE_FRAMES = 128
 """Frames whose products stay in L1."""
 
 
-@jit_parallel("void(f4[:, ::1], i8, i8, f4[:, :, ::1], f4[::1], f4[::1], f4[:, :, ::1], f4[:, ::1], i8)")
-def _convolve(x: Any, taps: int, dilation: int, weight: Any, bias: Any, zeros: Any, scratch: Any, out: Any, parts: int) -> None:
-    """Convolve one signal by kn2row, with scratch `(parts, rows, taps * channels out)`, padded to full vectors."""
-    frames, channels = out.shape
-    depth, width = x.shape[1], scratch.shape[2]
-    reach, share = (taps - 1) * dilation, -(-frames // parts)
-    tile = scratch.shape[1] - reach
-    for part in prange(parts):
-        products, end = scratch[part], min(frames, (part + 1) * share)
-        for first in range(part * share, end, tile):
-            count = min(tile, end - first)
-            for v in range(weight.shape[0]):
-                src, panel, dst = address(x[first:]), address(weight[v]), address(products[0, v * LANES :])
-                gemm_rows_v1(src, depth, 1, 0, depth, panel, address(zeros), 0, dst, width, 0, count + reach)
+@jit(signature(Signal, Kn2rowFilter, int, Signal))
+def _convolve(signal: Any, packed: Any, scratch: Any, output: Any) -> None:
+    """Convolve all signals by kn2row, with scratch for the products of a tile `(rows, vectors * LANES)`."""
+    x, w, y = Signal(*signal), Kn2rowFilter(*packed), Signal(*output)
+    terms, width = Terms(1, 0, x.channels), w.vectors * LANES
+    reach, tile = (w.taps - 1) * w.dilation, max(1, min(_TILE_FRAMES, y.frames))
+    products, bias = array(scratch, (tile + reach, width)), array(w.bias, (y.channels,))
+    for number in range(y.batch):
+        src = x.address + 4 * number * x.batch_stride
+        out = array(y.address + 4 * number * y.batch_stride, (y.frames, y.channels))
+        for first in range(0, y.frames, tile):
+            count = min(tile, y.frames - first)
+            for v in range(w.vectors):
+                source, target = Rows(src + 4 * first * x.channels, x.channels), Rows(scratch + 4 * v * LANES, width)
+                weight = w.weight + 4 * v * x.channels * LANES
+                gemm_rows_v1(source, terms, weight, Rows(w.zeros, 0), target, 0, count + reach)
             for t in range(count):
-                for c in range(channels):
+                for c in range(y.channels):
                     total = bias[c]
-                    for j in range(taps):
-                        total += products[t + j * dilation, j * channels + c]
+                    for j in range(w.taps):
+                        total += products[t + j * w.dilation, j * y.channels + c]
                     out[first + t, c] = total
 
 
@@ -49,18 +53,20 @@ class Kn2rowConv1d:
     needs_bucketing = False
 
     def __init__(self, weight: Tensor, bias: Tensor | None, dilation: int) -> None:
-        self._kernel, channels, self._out = weight.shape
-        side_by_side = weight.detach().permute(1, 0, 2).reshape(channels, -1)
-        self._weight = pack_panels(F.pad(side_by_side, (0, -side_by_side.shape[1] % LANES)), 1)
-        self._bias, self._dilation = bias_or_zeros(bias, weight), dilation
+        kernel, self._channels, self._out = weight.shape
+        self._reach = (kernel - 1) * dilation
+        side_by_side = weight.detach().permute(1, 0, 2).reshape(self._channels, -1)
+        panels = pack_panels(F.pad(side_by_side, (0, -side_by_side.shape[1] % LANES)), 1)
+        self._packed = Packed(panels, bias_or_zeros(bias, weight), weight.new_zeros(LANES))
+        self._width = len(panels) * LANES
+        self._filter = tuple(Kn2rowFilter(len(panels), kernel, dilation, *self._packed.addresses))
+        self._convolve = _convolve.compiled()
 
     def __call__(self, x: Tensor, frames: int) -> Tensor:
-        y, zeros = x.new_empty(x.shape[0], frames, self._out), array(x.new_zeros(LANES))
-        parts = num_threads_for(x[0].numel())
-        rows = min(_TILE_FRAMES, -(-frames // parts)) + (self._kernel - 1) * self._dilation
-        scratch = array(x.new_empty(parts, rows, len(self._weight) * LANES))
-        weight, bias = array(self._weight), array(self._bias)
-        for signal, dst in zip(x, array(y), strict=True):
-            src = array(signal.contiguous())
-            _convolve(src, self._kernel, self._dilation, weight, bias, zeros, scratch, dst, parts)
+        if not x.is_contiguous():
+            x = frame_contiguous(x)
+        source = signal_args(x, frames + self._reach, self._channels)
+        y = arguments.allocate(source[2], frames, self._out)
+        scratch = arguments.allocate(min(_TILE_FRAMES, frames) + self._reach, self._width)
+        self._convolve(source, self._filter, scratch.data_ptr(), signal_args(y))
         return y

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 from llvmlite import ir
-from numba import njit
+from numba import carray, njit, types
 from numba.core import cgutils
+from numba.extending import intrinsic
 
 from .simd import INDEX, LANE, LANES, CountedLoop, Vector, address_of, intrinsic_from
 
@@ -98,6 +99,27 @@ def _prefetch(builder: Any, address: Any, l1: bool) -> None:
     builder.call(prefetch, [builder.bitcast(address, byte), LANE(0), LANE(3 if l1 else 2), LANE(1)])
 
 
+def _array_view(kind: Any) -> Any:
+    """Function of an address and a shape that is a C-contiguous array of values of a type of numba's."""
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def pointer(typing: Any, address: Any) -> Any:
+        def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+        return types.CPointer(kind)(types.int64), emit
+
+    @njit
+    def view(address, shape):  # type: ignore[no-untyped-def]
+        return carray(pointer(address), shape)
+
+    return view
+
+
+array, int32_array, int64_array = (_array_view(kind) for kind in (types.float32, types.int32, types.int64))
+"""Arrays at an address, whose indices numba checks if asked to (`NUMBA_BOUNDSCHECK`)."""
+
+
 @njit
 def address(values):  # type: ignore[no-untyped-def]
     """Address of an array's first value."""
@@ -113,17 +135,19 @@ def estimated_cost(count: int) -> int:
 
 
 def _row_loop(nr: int, *, prefetch_l1: bool = False, depthwise: bool = False) -> Any:
-    """`_microkernel` for any number of rows, the last argument; `init` may be `out`."""
+    """`_microkernel` for `Rows` x, init and out, `Terms`, and any number of rows, the last argument; `init` may be `out`."""
     mr_0, mr_1, mr_2, mr_3 = _TILE_HEIGHTS[nr]
     tile_0, tile_1, tile_2, tile_3 = (
         _microkernel(mr, nr, prefetch_l1=prefetch_l1, depthwise=depthwise) for mr in _TILE_HEIGHTS[nr]
     )
 
     @njit
-    def rows(x, row, taps, tap, depth, weight, init, init_row, out, out_row, ahead, count):  # type: ignore[no-untyped-def]
+    def rows(x, terms, weight, init, out, ahead, count):  # type: ignore[no-untyped-def]
+        row, init_row, out_row = x.stride, init.stride, out.stride
+        taps, tap, depth = terms
         r = 0
         while r < count:
-            x_r, init_r, out_r = x + 4 * r * row, init + 4 * r * init_row, out + 4 * r * out_row
+            x_r, init_r, out_r = x.address + 4 * r * row, init.address + 4 * r * init_row, out.address + 4 * r * out_row
             if count - r >= mr_0 and row % _ALIASING_STRIDE:
                 tile_0(x_r, row, taps, tap, depth, weight, init_r, init_row, out_r, out_row, ahead)
                 r += mr_0

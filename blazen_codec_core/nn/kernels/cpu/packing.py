@@ -6,6 +6,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from .arguments import Rows, Terms
 from .microkernel import gemm_rows_v1, gemm_rows_v2, is_available
 from .simd import LANES
 
@@ -14,20 +15,28 @@ _K_BLOCK = 128
 
 
 @njit
-def gemm_panel(vectors, x, row, taps, tap, depth, weight, bias, out, out_row, count):  # type: ignore[no-untyped-def]
-    """Multiply `count` rows by one packed panel of one or two vectors, K-blocked so that the panel stays in L1."""
+def gemm_panel(vectors, x, terms, weight, bias, out, count):  # type: ignore[no-untyped-def]
+    """Multiply `count` rows by one packed panel of one or two vectors, K-blocked so that the panel stays in L1.
+
+    Args:
+        x, out: `Rows`.
+        terms: `Terms` of a row.
+        weight, bias: Addresses.
+    """
+    taps, tap, depth = terms
     block_taps, block_depth = max(1, _K_BLOCK // depth), min(depth, _K_BLOCK)
-    init, init_row = bias, 0
+    init = Rows(bias, 0)
     for j in range(0, taps, block_taps):
         for k in range(0, depth, block_depth):
-            src, some_taps, some_depth = x + 4 * (j * tap + k), min(block_taps, taps - j), min(block_depth, depth - k)
-            size = some_taps * some_depth * vectors * LANES
+            src = Rows(x.address + 4 * (j * tap + k), x.stride)
+            block = Terms(min(block_taps, taps - j), tap, min(block_depth, depth - k))
+            size = block.taps * block.depth * vectors * LANES
             if vectors == 1:
-                gemm_rows_v1(src, row, some_taps, tap, some_depth, weight, init, init_row, out, out_row, size, count)
+                gemm_rows_v1(src, block, weight, init, out, size, count)
             else:
-                gemm_rows_v2(src, row, some_taps, tap, some_depth, weight, init, init_row, out, out_row, size, count)
+                gemm_rows_v2(src, block, weight, init, out, size, count)
             weight += 4 * size
-            init, init_row = out, out_row
+            init = out
 
 
 def panel_vectors(channels: int) -> int:
@@ -46,12 +55,12 @@ def supports_direct_conv(weight: Tensor) -> bool:
 
 
 def pack_panels(weight: Tensor, vectors: int | None = None) -> Tensor:
-    """Pack a weight `(terms, out)` into panels `(panels, terms, width)`, `vectors` wide or as wide as `gemm_panel` takes."""
+    """Order a weight `(terms, out)` as panels `(panels, terms, width)`, `vectors` wide or as wide as `gemm_panel` takes."""
     terms, channels = weight.shape
     width = (vectors or panel_vectors(channels)) * LANES
-    return weight.reshape(terms, channels // width, width).transpose(0, 1).contiguous()
+    return weight.detach().reshape(terms, channels // width, width).transpose(0, 1)
 
 
 def bias_or_zeros(bias: Tensor | None, weight: Tensor) -> Tensor:
-    """Copy of the bias; zeros, one for each output channel of the weight, if there is none."""
-    return weight.new_zeros(weight.shape[-1]) if bias is None else bias.detach().clone()
+    """The bias; zeros, one for each output channel of the weight, if there is none."""
+    return weight.new_zeros(weight.shape[-1]) if bias is None else bias

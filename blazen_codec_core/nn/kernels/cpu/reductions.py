@@ -51,16 +51,17 @@ def _linear_transform(stages: Sequence[NDArray[np.float64]], lanes: int, from_in
 
 
 def linear_transform(stages: Sequence[NDArray[np.float64]], *, from_init: bool) -> Any:
-    """`_linear_transform` of signals of any number of channels, the last argument."""
+    """`_linear_transform` of `Rows` source, init and out with any number of channels, the last argument."""
     vectors_of, values_of = _linear_transform(stages, LANES, from_init), _linear_transform(stages, 1, from_init)
 
     @njit
-    def transform(source, step, init, init_step, out, out_step, channels):  # type: ignore[no-untyped-def]
+    def transform(source, init, out, channels):  # type: ignore[no-untyped-def]
+        src, initial, dst = source.address, init.address, out.address
         vectors, tail = channels // LANES, 4 * (channels // LANES * LANES)
         if vectors:
-            vectors_of(source, step, init, init_step, out, out_step, vectors)
+            vectors_of(src, source.stride, initial, init.stride, dst, out.stride, vectors)
         if channels % LANES:
-            values_of(source + tail, step, init + tail, init_step, out + tail, out_step, channels % LANES)
+            values_of(src + tail, source.stride, initial + tail, init.stride, dst + tail, out.stride, channels % LANES)
 
     return transform
 
