@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ..kernels.allocator import retain_malloc_arena
 from ..kernels.backends import load_cpu_backend
 from ..kernels.epilogue import IDENTITY, Epilogue
+from ..pipeline import Join, Split, Step
 
 NoiseSource = Callable[[int, int, int], Tensor]
 """`(layer, position, count)` to `(batch or 1, count, 1)` standard normal noise."""
@@ -132,6 +133,10 @@ class Layer(StreamingModule, ABC):
         """
         assert epilogue is IDENTITY
         return self.step(prologue.step(x, None, last) if prologue else x, state, last)
+
+    def steps(self, state: Any) -> list[Step | Split | Join]:
+        """`step` as functions that run in turn on each tile; several tiles may be in different ones at the same time."""
+        return [lambda x, last: self.step(x, state, last)]
 
     def step_many(self, xs: Sequence[Tensor], states: Sequence[Any], last: bool) -> list[Tensor]:
         """`step` of several streams; the output of each is the same as by itself."""

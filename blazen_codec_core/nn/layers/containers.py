@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import groupby
 
 import torch
 from torch import Tensor, nn
 
 from ..kernels.epilogue import IDENTITY, Epilogue
+from ..pipeline import Join, Split, Step
 from .base import Layer, Pointwise, State, StreamSetup
 
 
@@ -72,6 +74,18 @@ class Sequential(Layer):
         ]
         return self._run_slice(slice(stop, None), torch.cat(parts, dim=1) if len(parts) > 1 else parts[0], state, last)
 
+    def steps(self, state: SequentialState) -> list[Step | Split | Join]:
+        if self.tiled is None:
+            return self._steps_of(slice(None), state)
+        start, stop, _ = self.tiled.layers.indices(len(self._order))
+        split = Split(self.tiled.frames)
+        tail = self._steps_of(slice(stop, None), state)
+        joined = [Join(split), *tail] if tail else []
+        return [*self._steps_of(slice(start), state), split, *self._steps_of(self.tiled.layers, state), *joined]
+
+    def _steps_of(self, part: slice, state: SequentialState) -> list[Step | Split | Join]:
+        return list(_fused_steps(list(_flattened(self._order[part], state.states[part]))))
+
     def step_many(self, xs: Sequence[Tensor], states: Sequence[SequentialState], last: bool) -> list[Tensor]:
         """Layers that benefit run all streams together; others run one stream at a time, so that its data stays in cache."""
         if self.tiled or len(xs) == 1:
@@ -126,6 +140,38 @@ class Sequential(Layer):
         for layer in self:
             frames = layer.frames_out(frames, last)
         return frames
+
+
+def _flattened(layers: Sequence[Layer], states: Sequence[State]) -> Iterator[tuple[Layer, State]]:
+    for layer, state in zip(layers, states, strict=True):
+        if isinstance(layer, Sequential) and layer.tiled is None:
+            assert isinstance(state, SequentialState)
+            yield from _flattened(layer._order, state.states)
+        else:
+            yield layer, state
+
+
+def _fused_steps(pairs: Sequence[tuple[Layer, State]]) -> Iterator[Step | Split | Join]:
+    layers, prologue, index = [layer for layer, _ in pairs], None, 0
+    while index < len(layers):
+        layer, state = pairs[index]
+        index += 1
+        if prologue or layer.accepts_epilogue:
+            fused = IDENTITY
+            if layer.accepts_epilogue and (found := _epilogue_from(layers[index : index + 2])):
+                index, fused = index + 1, found
+            yield partial(_run_fused, layer, prologue, state, fused)
+            prologue = None
+        elif isinstance(layer, Pointwise):
+            prologue = layer
+        else:
+            yield from layer.steps(state)
+    if prologue:
+        yield from prologue.steps(State())
+
+
+def _run_fused(layer: Layer, prologue: Pointwise | None, state: State, epilogue: Epilogue, x: Tensor, last: bool) -> Tensor:
+    return layer.step_fused(prologue, x, state, last, epilogue)
 
 
 def _epilogue_from(next_layers: Sequence[Layer]) -> Epilogue | None:
