@@ -124,6 +124,18 @@ def held_off() -> Iterator[None]:
         busy.end()
 
 
+@contextmanager
+def helping() -> Iterator[None]:
+    """Context of a thread that works for another one, which holds off forks until this thread has ended."""
+    _were_busy.add(threading.current_thread().native_id or 0)
+    yield
+
+
+def is_fork_waiting() -> bool:
+    """Tell whether a fork waits for critical sections to end."""
+    return _must_give_way()
+
+
 def _are_busy(own: bool) -> bool:
     """Tell whether this thread (`own`), or any other, is in a critical section."""
     me = threading.get_ident()

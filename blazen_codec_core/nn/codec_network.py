@@ -12,6 +12,7 @@ from .layers.base import Layer, State, StreamSetup
 from .layers.conv import ConvBase
 from .layers.lstm import LSTM
 from .layers.quantization import QuantizerState, ResidualVectorQuantizer
+from .pipeline import Join, Split, Step
 
 
 @dataclasses.dataclass
@@ -54,6 +55,14 @@ class CodecNetwork(nn.Module):
         """Encode audio `(batch, samples, channels)` to indices `(batch, frames / stride)` of each codebook."""
         return self.encode_many([x], [state], last)[0]
 
+    def encoder_steps(self, state: EncoderState) -> list[Step | Split | Join]:
+        """`encode_step` as functions that run in turn; see `Layer.steps`."""
+        quantizer = self.quantizer
+        return [
+            *self.encoder.steps(state.encoder),
+            lambda z, last: quantizer.step(z.to(quantizer.dtype), state.quantizer),
+        ]
+
     def encode_many(self, xs: Sequence[Tensor], states: Sequence[EncoderState], last: bool) -> list[list[Tensor]]:
         """`encode_step` of several streams; the output of each is the same as by itself."""
         latents = self.encoder.step_many(xs, [state.encoder for state in states], last)
@@ -71,6 +80,10 @@ class CodecNetwork(nn.Module):
     def decode_step(self, indices: Sequence[Tensor], state: State, last: bool) -> Tensor:
         """Decode indices `(batch, frames / stride)` of each codebook to audio `(batch, samples, channels)`."""
         return self.decode_many([indices], [state], last)[0]
+
+    def decoder_steps(self, state: State) -> list[Step | Split | Join]:
+        """`decode_step` as functions that run in turn; see `Layer.steps`."""
+        return [lambda indices, last: self.latent(indices), *self.decoder.steps(state)]
 
     def decode_many(self, indices: Sequence[Sequence[Tensor]], states: Sequence[State], last: bool) -> list[Tensor]:
         """`decode_step` of several streams; the output of each is the same as by itself."""

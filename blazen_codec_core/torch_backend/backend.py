@@ -23,14 +23,16 @@ from ..nn.checkpoints import conversion, state_dicts
 from ..nn.checkpoints.file_kinds import kind_of
 from ..nn.codec_network import CodecNetwork
 from ..nn.kernels.dispatch import is_batch_exact
+from ..nn.kernels.thread_counts import one_thread
 from ..nn.layers.base import StreamSetup, prepare, reset_parameters
 from ..nn.layers.noise import CounterNoise
 from ..specs import CodecSpec, LoadOptions
 from ..tokens.tokens import CodecTokens
 from ..validation import Pcm, is_int
 from .batching import by_similar_length, run_batches
+from .cpu_threads import usable_threads
 from .cuda_graphs import GraphedNetwork, capture_fn_for
-from .guard import inference_guard
+from .guard import inference_guard, network_guard
 from .ragged_batch import decode_ragged, encode_ragged
 from .segments import SegmentCoder, SegmentDecoderSession, SegmentEncoderSession, decode_segments, encode_segments
 from .sessions import TileDecoderSession, TileEncoderSession
@@ -39,6 +41,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 SHORT_PER_TILE = 4
 """Short signals that share a tile in a batch."""
+TILES_PER_PUSH = 32
+"""Tiles of a push that runs in several threads, which begin and end together."""
 LONGEST_TILE = 600
 """Seconds of the longest tile; memory grows with it."""
 BYTES_PER_SAMPLE = 1 << 12
@@ -352,7 +356,17 @@ class TorchCodecBackend(CodecBackend):
         self, items: list[T], lengths: list[int], streams: list[int], short: int, run: Callable[[list[T]], list[R]]
     ) -> list[R]:
         """Run items of similar length together: as many as the device takes, or as many of up to `short` as fill a tile."""
-        return run_batches(items, by_similar_length(lengths, streams, self.max_batch_size, SHORT_PER_TILE * short), run)
+        batches = list(by_similar_length(lengths, streams, self.max_batch_size, SHORT_PER_TILE * short))
+        threads = self._threads
+        if not 1 < threads < len(batches):
+            return run_batches(items, batches, run)
+        with one_thread():  # each batch runs in one thread, the longest first
+            return run_batches(items, batches[::-1], run, threads, one_thread)
+
+    @property
+    def _threads(self) -> int:
+        """Number of threads that a call may use on the device of the network."""
+        return usable_threads() if torch.device(self.device).type == "cpu" else 1
 
     @property
     def max_batch_size(self) -> int:
@@ -371,8 +385,9 @@ class TorchCodecBackend(CodecBackend):
 
     @property
     def preferred_chunk_frames(self) -> int:
-        """Frames of a tile, or of all segments that run together."""
-        return self.spec.tile_frames * (self.max_batch_size * self._batches if self.spec.segment else 1)
+        """Frames of all tiles or segments that run together."""
+        tiles = TILES_PER_PUSH if self._threads > 1 else 1
+        return self.spec.tile_frames * (self.max_batch_size * self._batches * self._threads if self.spec.segment else tiles)
 
     @property
     def _batches(self) -> int:
@@ -399,9 +414,9 @@ class TorchCodecBackend(CodecBackend):
         if len(items) == 1:
             return [self.encode_whole(items[0], num_codebooks)]
         loaded = self.loaded()
-        with inference_guard():
+        with network_guard(torch.device(self.device)) as threads:
             if self.spec.segment:
-                return encode_segments(self._coder(), items, num_codebooks, loaded.weights)
+                return encode_segments(self._coder(), items, num_codebooks, loaded.weights, threads)
             setup = self.setup(sum(len(item) for item in items) // self.channels)
             tile = offline_tile_frames(self, setup.batch)
             codes = encode_ragged(self.spec, loaded.network, setup, items, num_codebooks, tile)
@@ -414,9 +429,9 @@ class TorchCodecBackend(CodecBackend):
         if len(items) == 1:
             return [self.decode_whole(items[0])]
         loaded = self.loaded()
-        with inference_guard():
+        with network_guard(torch.device(self.device)) as threads:
             if self.spec.segment:
-                return decode_segments(self._coder(), items)
+                return decode_segments(self._coder(), items, threads)
             setup = self.setup(sum(item.streams for item in items))
             return decode_ragged(self.spec, loaded.network, setup, items, offline_tile_frames(self, setup.batch))
 

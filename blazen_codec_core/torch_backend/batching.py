@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import groupby
+from contextlib import nullcontext
+from itertools import chain, groupby
 from typing import Any, TypeVar
 
 import numpy as np
+
+from ..nn.pipeline import Scope, run_parallel
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-def run_batches(items: Sequence[T], batches: Iterable[Sequence[int]], run: Callable[[list[T]], Sequence[R]]) -> list[R]:
+def run_batches(
+    items: Sequence[T],
+    batches: Iterable[Sequence[int]],
+    run: Callable[[list[T]], Sequence[R]],
+    threads: int = 1,
+    scope: Scope = nullcontext,
+) -> list[R]:
     """Run items batch by batch, and return the results in the order of the items.
 
     Args:
         batches: Indices of the items of each batch; together, every item once.
         run: Maps the items of a batch to their results.
+        threads: Most batches that run side by side.
+        scope: Context of the threads other than the calling one.
     """
-    results: dict[int, R] = {}
-    for batch in batches:
-        results.update(zip(batch, run([items[index] for index in batch]), strict=True))
+
+    def run_one(batch: Sequence[int]) -> list[tuple[int, R]]:
+        return list(zip(batch, run([items[index] for index in batch]), strict=True))
+
+    results = dict(chain.from_iterable(run_parallel(run_one, batches, threads, scope)))
     return [results[index] for index in range(len(items))]
 
 

@@ -9,7 +9,9 @@ import torch
 
 from .. import cancellation
 from ..errors import CodecError, InferenceError, reason
-from ..forks import held_off
+from ..forks import held_off, helping
+from ..nn.kernels.thread_counts import one_thread
+from .cpu_threads import usable_threads
 from .host_settings import isolated_settings
 
 
@@ -33,3 +35,25 @@ def inference_guard(inference: bool = True) -> Iterator[None]:
         raise
     except (RuntimeError, MemoryError, IndexError, ValueError) as error:
         raise InferenceError(f"the network failed: {reason(error)}") from error
+
+
+@contextmanager
+def network_guard(device: torch.device) -> Iterator[int]:
+    """`inference_guard` of a network on a device; yield the number of threads that may work for the calling one.
+
+    On a CPU, each of them computes alone, so that results do not depend on their number.
+    """
+    with inference_guard():
+        if device.type != "cpu":
+            yield 1
+            return
+        threads = usable_threads()
+        with one_thread():
+            yield threads
+
+
+@contextmanager
+def helper_guard() -> Iterator[None]:
+    """Context of a thread that works for another one within its `network_guard`."""
+    with helping(), torch.inference_mode(), isolated_settings(), one_thread():
+        yield

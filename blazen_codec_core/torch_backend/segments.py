@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -19,6 +20,8 @@ from ..specs import CodecSpec, Segment
 from ..tokens.tokens import CodecTokens
 from ..validation import Pcm
 from .batching import batched, by_equal_length, run_batches, split_rows
+from .cpu_threads import usable_threads
+from .guard import helper_guard
 from .overlap_add import OverlapAdd
 from .sessions import DecoderSessionBase, SessionBase, to_network_input, to_pcm
 from .transfers import codes_to_host
@@ -66,19 +69,28 @@ class SegmentCoder:
     def max_streams(self) -> int:
         return self.rows * self.batches
 
-    def segments_per_batch(self, streams: int) -> int:
-        """Number of segments of `streams` streams each that run together."""
-        return max(1, self.max_streams // streams)
+    @property
+    def device(self) -> torch.device:
+        return self.setup(1).device
 
-    def encode(self, segments: Sequence[Pcm], num_codebooks: int) -> list[EncodedSegment]:
+    def segments_at_once(self, streams: int) -> int:
+        """Number of segments of `streams` streams each that run at the same time, in all threads."""
+        threads = usable_threads() if self.device.type == "cpu" else 1
+        return max(1, self.max_streams // streams) * threads
+
+    def encode(self, segments: Sequence[Pcm], num_codebooks: int, threads: int) -> list[EncodedSegment]:
         """Encode segments `(channels, samples)` of any lengths."""
-        batches = by_equal_length([segment.shape[1] for segment in segments], self.max_streams)
-        return run_batches(segments, batches, lambda group: self._encode(group, num_codebooks))
+        batches = self._batches([segment.shape[1] for segment in segments], threads)
+        return run_batches(segments, batches, lambda group: self._encode(group, num_codebooks), threads, helper_guard)
 
-    def decode(self, segments: Sequence[EncodedSegment]) -> list[Pcm]:
+    def decode(self, segments: Sequence[EncodedSegment], threads: int) -> list[Pcm]:
         """Decode segments to `(channels, frames * hop_length)` each."""
-        batches = by_equal_length([segment.codes[0].shape[1] for segment in segments], self.max_streams)
-        return run_batches(segments, batches, self._decode)
+        batches = self._batches([segment.codes[0].shape[1] for segment in segments], threads)
+        return run_batches(segments, batches, self._decode, threads, helper_guard)
+
+    def _batches(self, lengths: Sequence[int], threads: int) -> Iterator[list[int]]:
+        """Batches of segments of equal length, at least one for each thread if possible."""
+        return by_equal_length(lengths, min(self.max_streams, math.ceil(len(lengths) / threads)))
 
     def _encode(self, segments: Sequence[Pcm], num_codebooks: int) -> list[EncodedSegment]:
         batches = list(batched(segments, self.rows))
@@ -215,9 +227,9 @@ class SegmentEncoderSession(SessionBase, EncoderSession):
         codes = [np.empty((streams, frames), np.int32) for _ in range(self._num_codebooks)]
         scales: list[NDArray[np.float32]] = []
         start = 0
-        for group in batched(segments, self._coder.segments_per_batch(streams)):
-            with self._step():
-                encoded = self._coder.encode(group, self._num_codebooks)
+        for group in batched(segments, self._coder.segments_at_once(streams)):
+            with self._step(self._coder.device) as threads:
+                encoded = self._coder.encode(group, self._num_codebooks, threads)
             for segment in encoded:
                 end = start + segment.codes[0].shape[1]
                 for code, part in zip(codes, segment.codes, strict=True):
@@ -246,9 +258,9 @@ class SegmentDecoderSession(DecoderSessionBase, DecoderSession):
         assert tokens.segment is not None
         pcm = np.empty((tokens.channels, len(tokens.segment_frames) * tokens.segment.stride), np.float32)
         start = 0
-        for group in batched(split_tokens(tokens), self._coder.segments_per_batch(tokens.streams)):
-            with self._step():
-                segments = self._coder.decode(group)
+        for group in batched(split_tokens(tokens), self._coder.segments_at_once(tokens.streams)):
+            with self._step(self._coder.device) as threads:
+                segments = self._coder.decode(group, threads)
             for segment in segments:
                 ready = self._overlap.push(segment)
                 pcm[:, start : start + ready.shape[1]] = ready
@@ -261,18 +273,20 @@ class SegmentDecoderSession(DecoderSessionBase, DecoderSession):
         return self._trim(self._overlap.finish())
 
 
-def encode_segments(coder: SegmentCoder, items: Sequence[Pcm], num_codebooks: int, weights: str) -> list[CodecTokens]:
+def encode_segments(
+    coder: SegmentCoder, items: Sequence[Pcm], num_codebooks: int, weights: str, threads: int
+) -> list[CodecTokens]:
     """Encode several whole signals, with all their segments batched."""
     segments = [split_pcm(item, coder.segment) for item in items]
-    encoded = coder.encode([segment for group in segments for segment in group], num_codebooks)
+    encoded = coder.encode([segment for group in segments for segment in group], num_codebooks, threads)
     by_item = split_rows(encoded, list(map(len, segments)))
     return [join_tokens(coder.spec, group, item.shape[1], weights) for item, group in zip(items, by_item, strict=True)]
 
 
-def decode_segments(coder: SegmentCoder, items: Sequence[CodecTokens]) -> list[Pcm]:
+def decode_segments(coder: SegmentCoder, items: Sequence[CodecTokens], threads: int) -> list[Pcm]:
     """Decode several whole signals, with all their segments batched."""
     segments = [list(split_tokens(item)) for item in items]
-    decoded = coder.decode([segment for group in segments for segment in group])
+    decoded = coder.decode([segment for group in segments for segment in group], threads)
     results = []
     for item, group in zip(items, split_rows(decoded, list(map(len, segments))), strict=True):
         overlap = OverlapAdd(coder.segment)

@@ -5,22 +5,27 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .. import cancellation
 from ..backend import CodecBackend, DecoderSession, EncoderSession
 from ..checks import check_blocks, check_piece
 from ..errors import CodecError, InvalidInput, InvalidTokens
+from ..forks import is_fork_waiting
 from ..nn.codec_network import CodecNetwork
 from ..nn.layers.base import State, StreamSetup
+from ..nn.pipeline import Item, Stage, as_stage, run_pipeline
 from ..tokens.tokens import CodecTokens
 from ..validation import Pcm
-from .guard import inference_guard
+from .guard import helper_guard, inference_guard, network_guard
 from .transfers import codes_to_host, to_device, to_host
+
+T = TypeVar("T")
 
 
 class TileBuffer:
@@ -92,14 +97,38 @@ class SessionBase:
             raise InvalidInput("the session has ended; open another one")
 
     @contextmanager
-    def _step(self) -> Iterator[None]:
-        """Context of a step of the network; a failure ends the session."""
+    def _step(self, device: torch.device) -> Iterator[int]:
+        """`network_guard` of steps of the network; a failure ends the session."""
         try:
-            with inference_guard():
-                yield
+            with network_guard(device) as threads:
+                yield threads
         except CodecError:
             self._ended = True
             raise
+
+    def _run_stages(self, stages: Sequence[Stage], tiles: Iterable[Any], last: bool, device: torch.device) -> None:
+        """Run tiles through stages, several at once on a CPU. A fork that waits goes first, between two tiles."""
+        rest = iter(tiles)
+        for tile in rest:
+            with self._step(device) as threads:
+                items = ((part, last) for part in _until_fork(tile, rest))
+                run_pipeline(stages, items, threads, helper_guard)
+
+
+def _until_fork(tile: T, rest: Iterator[T]) -> Iterator[T]:
+    """Yield a tile and the rest, or fewer if a fork waits."""
+    yield tile
+    for following in rest:
+        cancellation.check()
+        yield following
+        if is_fork_waiting():
+            return
+
+
+def _has_steps(network: object, *methods: str) -> bool:
+    """Tell whether a network runs in the steps of `CodecNetwork`, because it does not override these methods."""
+    inherited = (getattr(getattr(network, name), "__func__", None) is getattr(CodecNetwork, name) for name in methods)
+    return isinstance(network, CodecNetwork) and all(inherited)
 
 
 class DecoderSessionBase(SessionBase):
@@ -173,7 +202,18 @@ class TileEncoderSession(SessionBase, EncoderSession):
         self._samples_pushed = self._samples_run = self._frames = self._samples_covered = 0
         with inference_guard():
             self._state = network.encoder_state(setup, num_codebooks)
+        self._stages = [self._read, *self._network_stages()]
         self._no_tokens = self._run([], 0, last=False)
+
+    def _network_stages(self) -> list[Stage]:
+        network, state = self._network, self._state
+        if _has_steps(network, "encode_step", "encode_many"):
+            return [*map(as_stage, network.encoder_steps(state))]
+        return [as_stage(lambda x, last: network.encode_step(x, state, last))]
+
+    def _read(self, item: Item) -> list[Item]:
+        tile, last = item
+        return [(to_network_input([tile], tile.shape[1], self._backend.spec.channels, self._setup), last)]
 
     def _covered_by(self, samples: int) -> int:
         return self._network.frames_encoded(samples, False) * self._backend.spec.hop_length
@@ -216,14 +256,17 @@ class TileEncoderSession(SessionBase, EncoderSession):
         self._frames = network.frames_encoded(ready, last)
         codes = [np.empty((self._setup.batch, (self._frames - first) // stride), np.int32) for stride in strides]
         start = 0
-        for tile in tiles:
-            with self._step():
-                x = to_network_input([tile], tile.shape[1], spec.channels, self._setup)
-                indices = codes_to_host(network.encode_step(x, self._state, last))
-                end = start + indices[0].shape[1] * strides[0]
-                for code, index, stride in zip(codes, indices, strides, strict=True):
-                    code[:, start // stride : end // stride] = index
+
+        def store(item: Item) -> tuple[()]:
+            nonlocal start
+            indices = codes_to_host(item[0])
+            end = start + indices[0].shape[1] * strides[0]
+            for code, index, stride in zip(codes, indices, strides, strict=True):
+                code[:, start // stride : end // stride] = index
             start = end
+            return ()
+
+        self._run_stages([*self._stages, store], tiles, last, self._setup.device)
         samples = self._samples_pushed - self._samples_covered if last else start * spec.hop_length
         self._samples_covered += samples
         return CodecTokens.from_codes(spec, codes, num_samples=samples, weights=self._weights)
@@ -276,16 +319,30 @@ class TileDecoderSession(DecoderSessionBase, DecoderSession):
         self._tiles = [TileBuffer(tokens.streams, self._tile // stride, np.dtype(np.int32)) for stride in tokens.strides]
         with inference_guard():
             self._state = self._network.decoder_state(self._setup)
+        self._stages = [self._read, *self._network_stages()]
+
+    def _network_stages(self) -> list[Stage]:
+        network, state = self._network, self._state
+        if isinstance(network, CodecNetwork) and _has_steps(network, "decode_step", "decode_many"):
+            return [*map(as_stage, network.decoder_steps(state))]
+        return [as_stage(lambda indices, last: network.decode_step(indices, state, last))]
+
+    def _read(self, item: Item) -> list[Item]:
+        tile, last = item
+        return [([torch.from_numpy(codes).to(self._setup.device) for codes in tile], last)]
 
     def _run(self, tiles: Iterable[Sequence[NDArray[Any]]], ready: int, last: bool) -> Pcm:
         """Run the tiles up to frame `ready` into an array of the final size."""
         first, self._decoded_samples = self._decoded_samples, self._network.samples_decoded(ready, last)
         pcm = np.empty((self._setup.batch * self._backend.channels, self._decoded_samples - first), np.float32)
         start = 0
-        for tile in tiles:
-            with self._step():
-                indices = [torch.from_numpy(codes).to(self._setup.device) for codes in tile]
-                y = to_pcm(self._network.decode_step(indices, self._state, last))
-                pcm[:, start : start + y.shape[1]] = y
+
+        def store(item: Item) -> tuple[()]:
+            nonlocal start
+            y = to_pcm(item[0])
+            pcm[:, start : start + y.shape[1]] = y
             start += y.shape[1]
+            return ()
+
+        self._run_stages([*self._stages, store], tiles, last, self._setup.device)
         return self._trim(pcm)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..kernels.allocator import retain_malloc_arena
+from ..pipeline import Join, Split, Step
 
 NoiseSource = Callable[[int, int, int], Tensor]
 """`(layer, position, count)` to `(batch or 1, count, 1)` standard normal noise."""
@@ -117,6 +118,10 @@ class Layer(StreamingModule, ABC):
             state: From `init_state` of this layer; updated in place.
             last: The signal ends with `x`: right padding is added, and all frames held back are returned.
         """
+
+    def steps(self, state: Any) -> list[Step | Split | Join]:
+        """`step` as functions that run in turn on each tile; several tiles may be in different ones at the same time."""
+        return [lambda x, last: self.step(x, state, last)]
 
     def step_many(self, xs: Sequence[Tensor], states: Sequence[Any], last: bool) -> list[Tensor]:
         """`step` of several streams; the output of each is the same as by itself."""

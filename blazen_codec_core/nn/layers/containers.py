@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ..kernels.epilogue import IDENTITY, Epilogue
+from ..pipeline import Join, Split, Step
 from .base import Layer, State, StreamSetup
-from .fusion import FusableLayer, Stage, fuse, run_stages, takes_epilogue, takes_prologue
+from .fusion import FusableLayer, Stage, bound_steps, fuse, run_stages, takes_epilogue, takes_prologue
 
 
 @dataclasses.dataclass
@@ -86,6 +87,22 @@ class Sequential(FusableLayer):
         parts = [self._run(start, stop, tile, state, last and number == len(tiles)) for number, tile in enumerate(tiles, 1)]
         return self._run(stop, layers, torch.cat(parts, dim=1) if len(parts) > 1 else parts[0], state, last)
 
+    def steps(self, state: SequentialState) -> list[Step | Split | Join]:
+        if self.tiled is None:
+            return self._steps_of(slice(None), state)
+        start, stop, _ = self.tiled.layers.indices(len(self._order))
+        split = Split(self.tiled.frames)
+        tail = self._steps_of(slice(stop, None), state)
+        joined = [Join(split), *tail] if tail else []
+        return [*self._steps_of(slice(start), state), split, *self._steps_of(self.tiled.layers, state), *joined]
+
+    def _steps_of(self, part: slice, state: SequentialState) -> list[Step | Split | Join]:
+        pairs = list(_flattened(self._order[part], state.states[part]))
+        if not self._whole:
+            return [step for layer, layer_state in pairs for step in layer.steps(layer_state)]
+        layers, states = [layer for layer, _ in pairs], [layer_state for _, layer_state in pairs]
+        return list(bound_steps(fuse(layers, 0, len(layers)), states))
+
     def step_many(self, xs: Sequence[Tensor], states: Sequence[SequentialState], last: bool) -> list[Tensor]:
         """Layers that benefit run all streams together; others run one stream at a time, so that its data stays in cache."""
         if self.tiled or len(xs) == 1:
@@ -116,6 +133,15 @@ class Sequential(FusableLayer):
         for layer in self._order:
             frames = layer.frames_out(frames, last)
         return frames
+
+
+def _flattened(layers: Sequence[Layer], states: Sequence[State]) -> Iterator[tuple[Layer, State]]:
+    """Layers with their states, with those of inner chains in place of the chains."""
+    for layer, state in zip(layers, states, strict=True):
+        if isinstance(layer, Sequential) and layer.tiled is None:
+            yield from _flattened(layer._order, cast(SequentialState, state).states)
+        else:
+            yield layer, state
 
 
 def _pack_contiguous(signals: Iterator[Tensor], count: int) -> list[Tensor]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from ..kernels import dispatch
 from ..kernels.backends import load_cpu_backend
 from ..kernels.epilogue import IDENTITY, Epilogue
+from ..pipeline import Join, Split, Step
 from .base import Layer
 
 
@@ -155,3 +157,18 @@ def run_stages(
         else:
             x = stage.layer.step(x, state, last)
     return x
+
+
+def bound_steps(stages: Sequence[Stage], states: Sequence[Any]) -> Iterator[Step | Split | Join]:
+    """Steps of a chain, bound to the states of its layers; see `Layer.steps`."""
+    for stage in stages:
+        state = states[stage.index]
+        if stage.prologue is IDENTITY and stage.epilogue is IDENTITY:
+            yield from stage.layer.steps(state)
+        else:
+            yield partial(_run_fused, stage, state)
+
+
+def _run_fused(stage: Stage, state: Any, x: Tensor, last: bool) -> Tensor:
+    y: Tensor = stage.layer.step_fused(stage.prologue, x, state, last, stage.epilogue)
+    return y
