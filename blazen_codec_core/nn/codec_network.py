@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from .layers.base import Layer, State, StreamSetup
+from .layers.base import Layer, State, StreamingModule, StreamSetup
 from .layers.conv import ConvBase
 from .layers.lstm import LSTM
 from .layers.quantization import QuantizerState, ResidualVectorQuantizer
@@ -21,7 +21,7 @@ class EncoderState(State):
     quantizer: QuantizerState
 
 
-class CodecNetwork(nn.Module):
+class CodecNetwork(StreamingModule):
     """A codec as two streams: audio to tokens, and tokens to audio. Subclasses set the three parts.
 
     The encoder and the decoder may be in half precision. The quantizer stays in float32: it is a small part of the work, and in
@@ -83,7 +83,8 @@ class CodecNetwork(nn.Module):
 
     def decoder_steps(self, state: State) -> list[Step | Split | Join]:
         """`decode_step` as functions that run in turn; see `Layer.steps`."""
-        return [lambda indices, last: self.latent(indices), *self.decoder.steps(state)]
+        dtype, quantizer = next(self.decoder.parameters()).dtype, self.quantizer
+        return [lambda indices, last: quantizer.decode(indices).to(dtype), *self.decoder.steps(state)]
 
     def decode_many(self, indices: Sequence[Sequence[Tensor]], states: Sequence[State], last: bool) -> list[Tensor]:
         """`decode_step` of several streams; the output of each is the same as by itself."""

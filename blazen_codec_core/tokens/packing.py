@@ -27,7 +27,7 @@ class PackedCodes:
 
     def __get__(self, tokens: CodecTokens, owner: type) -> tuple[Codes, ...]:
         packed: tuple[tuple[bytes, tuple[int, int]], ...] = tokens.__dict__["codes"]
-        return tuple(np.frombuffer(data, np.int32).reshape(shape) for data, shape in packed)
+        return tuple([np.frombuffer(data, np.int32).reshape(shape) for data, shape in packed])  # no frame a codebook
 
     def __set__(self, tokens: CodecTokens, codes: Sequence[Any]) -> None:
         tokens.__dict__["codes"] = codes

@@ -192,8 +192,8 @@ class Residual(Layer):
         shortcut = self.shortcut.step(x, state.shortcut, last) if self.shortcut else x
         if torch.is_grad_enabled() or not self._fuses_residual:
             return self._add(branch.step(x, state.branch, last), shortcut, state)
-        epilogue = Epilogue(residual=shortcut, residual_head=held)
-        y = cast(FusableLayer, branch).step_fused(IDENTITY, x, state.branch, last, epilogue)
+        fusable: FusableLayer = branch  # type: ignore[assignment]
+        y = fusable.step_fused(IDENTITY, x, state.branch, last, Epilogue(residual=shortcut, residual_head=held))
         used = y.shape[1] - held.shape[1]
         state.held = shortcut[:, used:].clone() if used >= 0 else torch.cat([held[:, used:], shortcut], dim=1)
         return y

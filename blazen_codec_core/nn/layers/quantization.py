@@ -107,7 +107,7 @@ class Quantized:
     """The same distance, with gradients to the entries."""
 
 
-class ResidualVectorQuantizer(nn.Module):
+class ResidualVectorQuantizer(StreamingModule):
     """Residual vector quantizer: each codebook quantizes what those before it left over.
 
     Args:
