@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from rich.table import Table
 
 from . import calls as python_calls
 from . import datasets as whole_datasets
-from . import engines, scaling, streaming, timing
+from . import engines, scaling, streaming, threads, timing
 from . import startup as processes
 from . import throughput as batches
 
@@ -184,6 +185,32 @@ def scale(names: tuple[str, ...], speed: float, output: Path | None) -> None:
     result = scaling.run(names, speed)
     show(result, *scaling.tables(result))
     keep(result, output, "scaling")
+
+
+@main.command()
+@click.option("--codec", "names", multiple=True, default=threads.EMBEDDED, show_default=True)
+@click.option("--seconds", default=20.0, show_default=True, help="duration of the audio in seconds")
+@ROUNDS
+@OUTPUT
+def contention(names: tuple[str, ...], seconds: float, rounds: int, output: Path | None) -> None:
+    """Compare the default number of threads with one, alone and beside as many busy processes as there are cores."""
+    rows = threads.contention(names, seconds, rounds, say)
+    show({"rows": rows}, threads.contention_table(rows))
+    keep({"rows": rows}, output, "contention")
+
+
+@main.command("scaling-threads")
+@click.option("--codec", "names", multiple=True, default=(*threads.EMBEDDED, *engines.CODECS), show_default=True)
+@click.option("--threads", "counts", multiple=True, type=int, help="numbers of threads (default: powers of two up to the cores)")
+@click.option("--seconds", default=60.0, show_default=True, help="duration of the audio in seconds")
+@ROUNDS
+@OUTPUT
+def scale_threads(names: tuple[str, ...], counts: tuple[int, ...], seconds: float, rounds: int, output: Path | None) -> None:
+    """Measure how much faster several threads are than one."""
+    powers = [2**number for number in range((os.cpu_count() or 1).bit_length())]
+    rows = threads.scaling(names, sorted({1, *(counts or powers)}), seconds, rounds, say)
+    show({"rows": rows}, threads.scaling_table(rows))
+    keep({"rows": rows}, output, "scaling-threads")
 
 
 @main.command("all")

@@ -22,6 +22,7 @@ _LOOK = 0.001
 _LONGEST_END = 1.0
 """Timeout in seconds of a fork that waits for ended threads, whose libraries still clean up."""
 _TASKS = Path("/proc/self/task")
+_MANY_THREADS = 64
 _forked = False
 _forks: dict[int, float] = {}
 """Threads that are about to fork, with the time until which others give way."""
@@ -111,7 +112,7 @@ def held_off() -> Iterator[None]:
     A child could never finish that import, nor take a lock that another thread of its parent held. A fork that already waits goes
     first.
     """
-    _were_busy.add(threading.current_thread().native_id or 0)
+    _remember_thread()
     inside = _are_busy(own=True)
     busy = _Busy()
     while not inside and _must_give_way():  # either the fork sees this marker, or this thread sees the fork
@@ -127,8 +128,15 @@ def held_off() -> Iterator[None]:
 @contextmanager
 def helping() -> Iterator[None]:
     """Context of a thread that works for another one, which holds off forks until this thread has ended."""
-    _were_busy.add(threading.current_thread().native_id or 0)
+    _remember_thread()
     yield
+
+
+def _remember_thread() -> None:
+    """Note that the calling thread is in a critical section, and forget those that are gone if there are many."""
+    _were_busy.add(threading.current_thread().native_id or 0)
+    if len(_were_busy) > _MANY_THREADS:
+        _were_busy.difference_update([thread for thread in list(_were_busy) if not (_TASKS / str(thread)).exists()])
 
 
 def is_fork_waiting() -> bool:

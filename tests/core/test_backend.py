@@ -206,12 +206,12 @@ class TestSessions:
 
     def test_a_failure_inside_the_network_is_an_inference_error_and_ends_the_session(self, monkeypatch):
         codec = toy()
-        session = codec.encoder_session()
 
         def fail(*_):
             raise RuntimeError("out of memory, surely\nmore")
 
-        monkeypatch.setattr(codec.loaded().network.encoder, "step", fail)
+        monkeypatch.setattr(codec.loaded().network.quantizer, "step", fail)
+        session = codec.encoder_session()
         with pytest.raises(bc.InferenceError, match="out of memory, surely"):
             session.push(np.zeros(1000, np.float32))
         with pytest.raises(bc.InvalidInput, match="ended"):
