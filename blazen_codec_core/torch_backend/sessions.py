@@ -247,26 +247,32 @@ class TileEncoderSession(SessionBase, EncoderSession):
         return tokens
 
     def _run(self, tiles: Iterable[NDArray[Any]], ready: int, last: bool) -> CodecTokens:
-        """Run the tiles up to sample `ready` into arrays of the final size.
+        """Run the tiles up to sample `ready`: one, or several into arrays of the final size.
 
         Small arrays that outlive the large ones between them would fragment the heap, until an hour of audio takes gigabytes.
         """
         spec, network, strides = self._backend.spec, self._network, self._strides
-        first, self._samples_run = self._frames, ready
-        self._frames = network.frames_encoded(ready, last)
-        codes = [np.empty((self._setup.batch, (self._frames - first) // stride), np.int32) for stride in strides]
+        is_single, self._samples_run = last or ready - self._samples_run == self._tile, ready
+        frames = 0 if is_single else network.frames_encoded(ready, last) - self._frames
+        codes = [np.empty((self._setup.batch, frames // stride), np.int32) for stride in strides]
         start = 0
 
         def store(item: Item) -> tuple[()]:
-            nonlocal start
+            nonlocal codes, start
             indices = codes_to_host(item[0])
             end = start + indices[0].shape[1] * strides[0]
-            for code, index, stride in zip(codes, indices, strides, strict=True):
-                code[:, start // stride : end // stride] = index
+            if is_single and not start:
+                codes = indices
+            elif is_single:
+                codes = [np.concatenate(pair, axis=1) for pair in zip(codes, indices, strict=True)]
+            else:
+                for code, index, stride in zip(codes, indices, strides, strict=True):
+                    code[:, start // stride : end // stride] = index
             start = end
             return ()
 
         self._run_stages([*self._stages, store], tiles, last, self._setup.device)
+        self._frames += start
         samples = self._samples_pushed - self._samples_covered if last else start * spec.hop_length
         self._samples_covered += samples
         return CodecTokens.from_codes(spec, codes, num_samples=samples, weights=self._weights)
@@ -289,7 +295,7 @@ class TileDecoderSession(DecoderSessionBase, DecoderSession):
         super().__init__(backend)
         self._network: StreamingDecoder = network
         self._setup_of, self._tile = setup, tile_frames
-        self._decoded_samples = 0
+        self._frames_run = self._decoded_samples = 0
 
     @property
     def latency_samples(self) -> int:
@@ -332,17 +338,23 @@ class TileDecoderSession(DecoderSessionBase, DecoderSession):
         return [([torch.from_numpy(codes).to(self._setup.device) for codes in tile], last)]
 
     def _run(self, tiles: Iterable[Sequence[NDArray[Any]]], ready: int, last: bool) -> Pcm:
-        """Run the tiles up to frame `ready` into an array of the final size."""
-        first, self._decoded_samples = self._decoded_samples, self._network.samples_decoded(ready, last)
-        pcm = np.empty((self._setup.batch * self._backend.channels, self._decoded_samples - first), np.float32)
+        """Run the tiles up to frame `ready`: one, or several into an array of the final size."""
+        is_single, self._frames_run = last or ready - self._frames_run == self._tile, ready
+        samples = 0 if is_single else self._network.samples_decoded(ready, last) - self._decoded_samples
+        pcm = np.empty((self._setup.batch * self._backend.channels, samples), np.float32)
+        parts: list[Pcm] = []
         start = 0
 
         def store(item: Item) -> tuple[()]:
             nonlocal start
             y = to_pcm(item[0])
-            pcm[:, start : start + y.shape[1]] = y
+            if is_single:
+                parts.append(y.copy())
+            else:
+                pcm[:, start : start + y.shape[1]] = y
             start += y.shape[1]
             return ()
 
         self._run_stages([*self._stages, store], tiles, last, self._setup.device)
-        return self._trim(pcm)
+        self._decoded_samples += start
+        return self._trim(np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0] if parts else pcm)
