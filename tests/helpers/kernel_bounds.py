@@ -195,12 +195,14 @@ def check(kernel: Callable[[random.Random], Case], number: int) -> None:
     draw = random.Random(f"{kernel.__name__} {number}")
     case, gap = kernel(draw), draw.choice([0, 0, 3])
     print(f"{kernel.__name__} {number}: inputs {described(case.inputs)}", flush=True)
-    wanted = case.run(case.make(), *map(clones, case.inputs))
+    found = []
     for at_end in (True, False):
         memory = GuardedMemory(at_end)
         with mock.patch.object(arguments, "allocate", memory.allocate):
-            got = case.run(case.make(), *(moved(value, memory, gap) for value in case.inputs))
-        assert torch.equal(got, wanted), f"{'before' if at_end else 'after'} a guard page, the result is another"
+            found.append(case.run(case.make(), *(moved(value, memory, gap) for value in case.inputs)))
+    wanted = case.run(case.make(), *map(clones, case.inputs))
+    for got, side in zip(found, ("before", "after"), strict=True):
+        assert torch.equal(got, wanted), f"the result {side} a guard page is another"
 
 
 if __name__ == "__main__":
