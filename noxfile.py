@@ -88,6 +88,13 @@ def processors(session: nox.Session) -> None:
     session.run("pytest", *KERNELS, *session.posargs)
 
 
+@nox.session(venv_params=WITH_PIP)
+def bounds(session: nox.Session) -> None:
+    """The kernels' tests and known tokens with checks of every index; `test_cpu_bounds.py` checks addresses."""
+    install_for_tests(session)
+    session.run("pytest", *KERNELS, "tests/integration/test_known_tokens.py", *session.posargs, env={"NUMBA_BOUNDSCHECK": "1"})
+
+
 @nox.session
 def resolve(session: nox.Session) -> None:
     """What the README's commands install can be had together from the plain index, on every platform. Nothing is installed.
