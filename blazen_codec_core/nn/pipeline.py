@@ -24,8 +24,8 @@ Item = tuple[Any, bool]
 """A value and `last`: the signal ends with it."""
 Stage = Callable[[Any], Iterable[Any]]
 """Function from an item to the next stage's items."""
-Step = Callable[[Any, bool], Any]
-"""Function from `(value, last)` to a value."""
+Step = Callable[..., Any]
+"""Function from a value and `last=...` to a value."""
 Scope = Callable[[], AbstractContextManager[object]]
 ITEMS_PER_THREAD = 2
 """Most items in the pipeline, for each thread: one that it works on, and one that waits."""
@@ -65,7 +65,19 @@ class Join:
 
 def as_stage(step: Step | Split | Join) -> Stage:
     """Stage that runs a step on each item."""
-    return step if isinstance(step, Split | Join) else lambda item: [(step(*item), item[1])]
+    return step if isinstance(step, Split | Join) else lambda item: [(step(item[0], last=item[1]), item[1])]
+
+
+def run_steps(steps: Sequence[Step | Split | Join], value: Any, last: bool) -> list[Item]:
+    """Outputs of steps that run in turn on one value, in this thread."""
+    items = [(value, last)]
+    for step in steps:
+        if isinstance(step, Split | Join):
+            items = list(chain.from_iterable(map(step, items)))
+            continue
+        for number, (part, is_last) in enumerate(items):
+            items[number] = step(part, last=is_last), is_last
+    return items
 
 
 def run_pipeline(stages: Sequence[Stage], items: Iterable[Any], threads: int = 1, scope: Scope = nullcontext) -> None:

@@ -33,6 +33,12 @@ class PackedCodes:
         tokens.__dict__["codes"] = codes
 
 
+def packed_shape(tokens: CodecTokens) -> tuple[int, int]:
+    """Shape of the first codebook's codes, `(streams, frames / stride)`."""
+    shape: tuple[int, int] = tokens.__dict__["codes"][0][1]
+    return shape
+
+
 class PackedScales:
     """Descriptor that stores scales as bytes, like `PackedCodes`."""
 

@@ -16,7 +16,7 @@ from ..errors import CorruptFile, InvalidInput, InvalidTokens, reason
 from ..specs import Segment
 from ..validation import as_array, check_count, is_int
 from . import code_arrays, container, flat
-from .packing import Codes, PackedCodes, PackedScales, Scales, check_code, pack_scales
+from .packing import Codes, PackedCodes, PackedScales, Scales, check_code, pack_scales, packed_shape
 
 if TYPE_CHECKING:
     from ..specs import CodecSpec
@@ -187,16 +187,16 @@ class CodecTokens:
 
     @property
     def num_codebooks(self) -> int:
-        return len(self.codes)
+        return len(self.__dict__["codes"])
 
     @property
     def streams(self) -> int:
-        return int(self.codes[0].shape[0])
+        return packed_shape(self)[0]
 
     @property
     def frames(self) -> int:
         """Number of frames, of `hop_length` samples each."""
-        return int(self.codes[0].shape[1] * self.strides[0])
+        return packed_shape(self)[1] * self.strides[0]
 
     @property
     def continues(self) -> bool:

@@ -19,7 +19,7 @@ from ..errors import CodecError, InvalidInput, InvalidTokens
 from ..forks import is_fork_waiting
 from ..nn.codec_network import CodecNetwork
 from ..nn.layers.base import State, StreamSetup
-from ..nn.pipeline import Item, Stage, as_stage, run_pipeline
+from ..nn.pipeline import Item, Join, Split, Stage, Step, as_stage, run_pipeline, run_steps
 from ..tokens.tokens import CodecTokens
 from ..validation import Pcm
 from .guard import helper_guard, inference_guard, network_guard
@@ -87,6 +87,11 @@ def to_pcm(y: Tensor) -> Pcm:
     return to_host(y.transpose(1, 2).flatten(0, 1).float())
 
 
+def joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Concatenation along the last axis; the array itself if there is only one."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+
+
 class SessionBase:
     """State shared by sessions: a session ends with its signal, or when the network fails."""
 
@@ -106,13 +111,17 @@ class SessionBase:
             self._ended = True
             raise
 
-    def _run_stages(self, stages: Sequence[Stage], tiles: Iterable[Any], last: bool, device: torch.device) -> None:
-        """Run tiles through stages, several at once on a CPU. A fork that waits goes first, between two tiles."""
-        rest = iter(tiles)
+    def _run_tile(self, steps: Sequence[Step | Split | Join], tile: Any, last: bool, device: torch.device) -> list[Item]:
+        """Outputs of steps for one tile."""
+        with self._step(device):
+            return run_steps(steps, tile, last)
+
+    def _run_tiles(self, steps: Sequence[Step | Split | Join], store: Stage, tiles: Iterable[Any], device: torch.device) -> None:
+        """Run tiles that do not end the signal, several at once on a CPU. A fork that waits goes first, between two tiles."""
+        stages, rest = [*map(as_stage, steps), store], iter(tiles)
         for tile in rest:
             with self._step(device) as threads:
-                items = ((part, last) for part in _until_fork(tile, rest))
-                run_pipeline(stages, items, threads, helper_guard)
+                run_pipeline(stages, ((part, False) for part in _until_fork(tile, rest)), threads, helper_guard)
 
 
 def _until_fork(tile: T, rest: Iterator[T]) -> Iterator[T]:
@@ -202,18 +211,17 @@ class TileEncoderSession(SessionBase, EncoderSession):
         self._samples_pushed = self._samples_run = self._frames = self._samples_covered = 0
         with inference_guard():
             self._state = network.encoder_state(setup, num_codebooks)
-        self._stages = [self._read, *self._network_stages()]
+        self._steps = [self._read, *self._network_steps()]
         self._no_tokens = self._run([], 0, last=False)
 
-    def _network_stages(self) -> list[Stage]:
+    def _network_steps(self) -> list[Step | Split | Join]:
         network, state = self._network, self._state
         if _has_steps(network, "encode_step", "encode_many"):
-            return [*map(as_stage, network.encoder_steps(state))]
-        return [as_stage(lambda x, last: network.encode_step(x, state, last))]
+            return network.encoder_steps(state)
+        return [lambda x, last: network.encode_step(x, state, last)]
 
-    def _read(self, item: Item) -> list[Item]:
-        tile, last = item
-        return [(to_network_input([tile], tile.shape[1], self._backend.spec.channels, self._setup), last)]
+    def _read(self, tile: NDArray[Any], last: bool) -> Tensor:
+        return to_network_input([tile], tile.shape[1], self._backend.spec.channels, self._setup)
 
     def _covered_by(self, samples: int) -> int:
         return self._network.frames_encoded(samples, False) * self._backend.spec.hop_length
@@ -251,27 +259,28 @@ class TileEncoderSession(SessionBase, EncoderSession):
 
         Small arrays that outlive the large ones between them would fragment the heap, until an hour of audio takes gigabytes.
         """
-        spec, network, strides = self._backend.spec, self._network, self._strides
+        spec, network, strides, device = self._backend.spec, self._network, self._strides, self._setup.device
         is_single, self._samples_run = last or ready - self._samples_run == self._tile, ready
-        frames = 0 if is_single else network.frames_encoded(ready, last) - self._frames
-        codes = [np.empty((self._setup.batch, frames // stride), np.int32) for stride in strides]
         start = 0
+        if is_single:
+            [tile] = tiles
+            parts = [codes_to_host(indices) for indices, _ in self._run_tile(self._steps, tile, last, device)]
+            codes = [joined(part) for part in zip(*parts, strict=True)]
+            start = codes[0].shape[1] * strides[0]
+        else:
+            frames = network.frames_encoded(ready, last) - self._frames
+            codes = [np.empty((self._setup.batch, frames // stride), np.int32) for stride in strides]
 
-        def store(item: Item) -> tuple[()]:
-            nonlocal codes, start
-            indices = codes_to_host(item[0])
-            end = start + indices[0].shape[1] * strides[0]
-            if is_single and not start:
-                codes = indices
-            elif is_single:
-                codes = [np.concatenate(pair, axis=1) for pair in zip(codes, indices, strict=True)]
-            else:
+            def store(item: Item) -> tuple[()]:
+                nonlocal start
+                indices = codes_to_host(item[0])
+                end = start + indices[0].shape[1] * strides[0]
                 for code, index, stride in zip(codes, indices, strides, strict=True):
                     code[:, start // stride : end // stride] = index
-            start = end
-            return ()
+                start = end
+                return ()
 
-        self._run_stages([*self._stages, store], tiles, last, self._setup.device)
+            self._run_tiles(self._steps, store, tiles, device)
         self._frames += start
         samples = self._samples_pushed - self._samples_covered if last else start * spec.hop_length
         self._samples_covered += samples
@@ -325,36 +334,36 @@ class TileDecoderSession(DecoderSessionBase, DecoderSession):
         self._tiles = [TileBuffer(tokens.streams, self._tile // stride, np.dtype(np.int32)) for stride in tokens.strides]
         with inference_guard():
             self._state = self._network.decoder_state(self._setup)
-        self._stages = [self._read, *self._network_stages()]
+        self._steps = [self._read, *self._network_steps()]
 
-    def _network_stages(self) -> list[Stage]:
+    def _network_steps(self) -> list[Step | Split | Join]:
         network, state = self._network, self._state
         if isinstance(network, CodecNetwork) and _has_steps(network, "decode_step", "decode_many"):
-            return [*map(as_stage, network.decoder_steps(state))]
-        return [as_stage(lambda indices, last: network.decode_step(indices, state, last))]
+            return network.decoder_steps(state)
+        return [lambda indices, last: network.decode_step(indices, state, last)]
 
-    def _read(self, item: Item) -> list[Item]:
-        tile, last = item
-        return [([torch.from_numpy(codes).to(self._setup.device) for codes in tile], last)]
+    def _read(self, tile: Sequence[NDArray[Any]], last: bool) -> list[Tensor]:
+        return [torch.from_numpy(codes).to(self._setup.device) for codes in tile]
 
     def _run(self, tiles: Iterable[Sequence[NDArray[Any]]], ready: int, last: bool) -> Pcm:
         """Run the tiles up to frame `ready`: one, or several into an array of the final size."""
-        is_single, self._frames_run = last or ready - self._frames_run == self._tile, ready
-        samples = 0 if is_single else self._network.samples_decoded(ready, last) - self._decoded_samples
-        pcm = np.empty((self._setup.batch * self._backend.channels, samples), np.float32)
-        parts: list[Pcm] = []
+        is_single, self._frames_run, device = last or ready - self._frames_run == self._tile, ready, self._setup.device
         start = 0
+        if is_single:
+            [tile] = tiles
+            pcm = joined([to_pcm(y) for y, _ in self._run_tile(self._steps, tile, last, device)]).copy()
+            start = pcm.shape[1]
+        else:
+            samples = self._network.samples_decoded(ready, last) - self._decoded_samples
+            pcm = np.empty((self._setup.batch * self._backend.channels, samples), np.float32)
 
-        def store(item: Item) -> tuple[()]:
-            nonlocal start
-            y = to_pcm(item[0])
-            if is_single:
-                parts.append(y.copy())
-            else:
+            def store(item: Item) -> tuple[()]:
+                nonlocal start
+                y = to_pcm(item[0])
                 pcm[:, start : start + y.shape[1]] = y
-            start += y.shape[1]
-            return ()
+                start += y.shape[1]
+                return ()
 
-        self._run_stages([*self._stages, store], tiles, last, self._setup.device)
+            self._run_tiles(self._steps, store, tiles, device)
         self._decoded_samples += start
-        return self._trim(np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0] if parts else pcm)
+        return self._trim(pcm)

@@ -5,7 +5,6 @@ A GPU reads and writes pinned memory several times as fast as pageable memory, a
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -49,5 +48,8 @@ def to_host(x: Tensor) -> NDArray[Any]:
 def codes_to_host(indices: Sequence[Tensor]) -> list[NDArray[np.int32]]:
     """Convert the indices of each codebook, `(streams, frames / stride)`, to int32 arrays in a single transfer."""
     joint = to_host(torch.cat([index.to(torch.int32) for index in indices], dim=1))
-    ends = list(itertools.accumulate(index.shape[1] for index in indices))
-    return [joint[:, start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    codes, end = [], 0
+    for index in indices:
+        start, end = end, end + index.shape[1]
+        codes.append(joint[:, start:end])
+    return codes

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
@@ -121,7 +122,7 @@ class Layer(StreamingModule, ABC):
 
     def steps(self, state: Any) -> list[Step | Split | Join]:
         """`step` as functions that run in turn on each tile; several tiles may be in different ones at the same time."""
-        return [lambda x, last: self.step(x, state, last)]
+        return [partial(self.step, state=state)]
 
     def step_many(self, xs: Sequence[Tensor], states: Sequence[Any], last: bool) -> list[Tensor]:
         """`step` of several streams; the output of each is the same as by itself."""

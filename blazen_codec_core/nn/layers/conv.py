@@ -157,11 +157,14 @@ class Conv1d(ConvBase):
     def step_fused(self, prologue: Epilogue, x: Tensor, state: ConvState, last: bool, epilogue: Epilogue) -> Tensor:
         if self._is_pointwise:  # there is neither padding nor a tail
             x = x if prologue is IDENTITY else activate(prologue, x)
-            return self.run_kernel(x, x.shape[1], 1, last and state.dynamic_length, epilogue)
-        x = self.padding.assemble(state.tail, x, state.padding, last, prologue, allow_tf32=self.allow_tf32)
-        frames = max(0, (x.shape[1] - self.span) // self.stride + 1)
-        state.tail = x[:, frames * self.stride :].clone()
-        x = x[:, : (frames - 1) * self.stride + self.span]
+            frames = x.shape[1]
+        else:
+            x = self.padding.assemble(state.tail, x, state.padding, last, prologue, allow_tf32=self.allow_tf32)
+            frames = max(0, (x.shape[1] - self.span) // self.stride + 1)
+            state.tail = x[:, frames * self.stride :].clone()
+            x = x[:, : (frames - 1) * self.stride + self.span]
+        if frames and isinstance(kernel := self._prepared, FusedConv1d):
+            return kernel(x, frames, epilogue)
         return self.run_kernel(x, frames, self.stride, last and state.dynamic_length, epilogue)
 
 

@@ -166,9 +166,4 @@ def bound_steps(stages: Sequence[Stage], states: Sequence[Any]) -> Iterator[Step
         if stage.prologue is IDENTITY and stage.epilogue is IDENTITY:
             yield from stage.layer.steps(state)
         else:
-            yield partial(_run_fused, stage, state)
-
-
-def _run_fused(stage: Stage, state: Any, x: Tensor, last: bool) -> Tensor:
-    y: Tensor = stage.layer.step_fused(stage.prologue, x, state, last, stage.epilogue)
-    return y
+            yield partial(stage.layer.step_fused, stage.prologue, state=state, epilogue=stage.epilogue)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -22,6 +23,22 @@ def box_muller(words: NDArray[np.uint64]) -> NDArray[np.float32]:
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).astype(np.float32)
 
 
+def _philox(seed: int, layer: int, counter: int) -> Philox:
+    """The calling thread's generator at a counter; a new one would first draw a seed from the system."""
+    generator: Philox | None = getattr(_local, "generator", None)
+    if generator is None:
+        generator = _local.generator = Philox(0)
+        _local.state = generator.state
+    state = _local.state
+    state["state"]["key"][:] = seed, layer
+    state["state"]["counter"][0] = counter
+    generator.state = state
+    return generator
+
+
+_local = threading.local()
+
+
 def random_normal(
     seed: int,
     layer: int,
@@ -38,5 +55,5 @@ def random_normal(
     """
     first, skip = divmod(position, PER_COUNTER)
     counters = -(-(skip + count) // PER_COUNTER)
-    words = Philox(key=np.array([seed, layer], np.uint64), counter=first).random_raw(counters * 4)
+    words = _philox(seed, layer, first).random_raw(counters * 4)
     return torch.from_numpy(transform(words).reshape(-1)[skip : skip + count]).to(device, dtype)

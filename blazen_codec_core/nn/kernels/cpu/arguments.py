@@ -270,7 +270,8 @@ def vector_address(values: Tensor, count: int, *, may_be_longer: bool = False) -
     return values.data_ptr()
 
 
-_IDENTITY_ARGS = tuple(EpilogueArgs(NONE, *[0] * 8))
+NO_EPILOGUE: tuple[tuple[int, ...], list[Tensor]] = tuple(EpilogueArgs(NONE, *[0] * 8)), []
+"""`epilogue_args` of `IDENTITY`."""
 
 
 def _keep_activation(epilogue: Epilogue, channels: int) -> tuple[int, ...]:
@@ -295,7 +296,7 @@ def epilogue_args(epilogue: Epilogue, output: tuple[int, ...]) -> tuple[tuple[in
     """
     copies: list[Tensor] = []
     if epilogue is IDENTITY:
-        return _IDENTITY_ARGS, copies
+        return NO_EPILOGUE
     _, _, batch, frames, channels = output
     native = epilogue.native if epilogue.activation == SNAKE else (channels, epilogue.activation, 0, 0)
     if native is None or native[0] != channels:

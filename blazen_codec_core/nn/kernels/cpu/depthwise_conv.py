@@ -10,7 +10,18 @@ from ..epilogue import IDENTITY, Epilogue
 from ..interface import FusedConv1d
 from ..memory_format import frame_contiguous
 from . import arguments
-from .arguments import DepthwiseFilter, EpilogueArgs, Packed, Rows, Signal, Terms, epilogue_args, signal_args, signature
+from .arguments import (
+    NO_EPILOGUE,
+    DepthwiseFilter,
+    EpilogueArgs,
+    Packed,
+    Rows,
+    Signal,
+    Terms,
+    epilogue_args,
+    signal_args,
+    signature,
+)
 from .elementwise import apply_epilogue
 from .jit import jit
 from .microkernel import depthwise_rows
@@ -58,6 +69,6 @@ class DepthwiseConv1d(FusedConv1d):
         source = signal_args(x, frames + self._reach, self._channels)
         y = arguments.allocate(source[2], frames, self._channels)
         output = signal_args(y)
-        after, _copies = epilogue_args(epilogue, output)
+        after, _copies = NO_EPILOGUE if epilogue is IDENTITY else epilogue_args(epilogue, output)
         self._convolve(source, self._filter, after, output)
         return y

@@ -22,6 +22,7 @@ from ..memory_format import frame_contiguous
 from ..winograd import F_3_2, F_4_3, F_5_2, F_8_7, F_8_7_FAST, WinogradTransform, untransformed_tap
 from . import arguments
 from .arguments import (
+    NO_EPILOGUE,
     EpilogueArgs,
     Packed,
     Rows,
@@ -198,7 +199,7 @@ class WinogradConv1d(FusedConv1d):
         tiling = _, *strides = _tiling(frames, self._frames, self._dilation, self._most, self._block, self._width)
         transformed, products = allocate(self._points, strides[0]), allocate(self._points, strides[1])
         input_edge, output_edge = allocate(*self._edges[0]), allocate(*self._edges[1])
-        after, _copies = epilogue_args(epilogue, output)
+        after, _copies = NO_EPILOGUE if epilogue is IDENTITY else epilogue_args(epilogue, output)
         addresses = (transformed.data_ptr(), products.data_ptr(), input_edge.data_ptr(), output_edge.data_ptr())
         self._convolve(source, self._filter, (*tiling, *addresses), after, output)
         return y
