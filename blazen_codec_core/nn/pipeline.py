@@ -165,16 +165,17 @@ class _Schedule:
         try:
             for _ in range(threads - 1):
                 other = threading.Thread(target=copy_context().run, args=(self._work_in, scope), name="blazen-codec pipeline")
+                others.append(other)
                 try:
                     other.start()
                 except RuntimeError:  # the system allows no more threads; those that run do all tasks
                     break
-                others.append(other)
             self._work()
         finally:
             self._stop()
             for other in others:
-                other.join()
+                if other.ident is not None:  # it was started
+                    other.join()
         if self._error is not None:
             raise self._error
 

@@ -101,6 +101,26 @@ def test_pytorchs_setting_does_not_change_the_audio(name):
     assert np.array_equal(audio[0], audio[2])
 
 
+@pytest.mark.parametrize("name", TINY)
+def test_steps_are_those_of_the_network(name):
+    """Two tiles and an empty end, as sessions run them."""
+    codec = bc.load(name, device="cpu")
+    network, setup = codec.backend.loaded().network, codec.backend.setup(1)
+    tile, hop = codec.spec.tile_frames, codec.spec.hop_length
+    pcm = recording(codec, 5.0)[:, : 2 * tile * hop]
+    with guard.network_guard(setup.device):
+        state, decoding = network.encoder_state(setup), network.decoder_state(setup)
+        signals = [*torch.from_numpy(pcm[:, :, None]).split(tile * hop, dim=1), torch.zeros(1, 0, 1)]
+        codes = [network.encode_step(x, state, number == 2) for number, x in enumerate(signals)]
+        joined = [torch.cat(parts, dim=1).numpy() for parts in zip(*codes, strict=True)]
+        indices = [[torch.from_numpy(code[:, : tile // s]) for code, s in zip(joined, codec.spec.strides, strict=True)]] * 2
+        indices.append([index[:, :0] for index in indices[0]])
+        audio = [network.decode_step(part, decoding, number == 2) for number, part in enumerate(indices)]
+    assert all(map(np.array_equal, codec.encode(pcm, codec.sample_rate).codes, joined))
+    tokens = bc.CodecTokens.from_codes(codec.spec, [torch.cat(parts, 1).numpy() for parts in zip(*indices, strict=True)])
+    assert np.array_equal(codec.decode(tokens)[0], torch.cat(audio, 1)[0, :, 0].numpy())
+
+
 def test_sessions_of_two_callers(with_threads):
     codec = bc.load("snac_tiny", device="cpu")
     pcm = recording(codec, 4.0)
