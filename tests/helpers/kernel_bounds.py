@@ -158,7 +158,7 @@ def overrun(draw: random.Random) -> Case:
     def run(kernel: DirectConv1d, x: torch.Tensor) -> torch.Tensor:
         y: torch.Tensor = arguments.allocate(1, 10, 16)
         address, *others = arguments.signal_args(y)
-        kernel._convolve(arguments.signal_args(x), kernel._filter, arguments._IDENTITY_ARGS, (address, *others[:2], 11, 16))
+        kernel._convolve(arguments.signal_args(x), kernel._filter, arguments.NO_EPILOGUE[0], (address, *others[:2], 11, 16))
         return y
 
     return Case(lambda: DirectConv1d(drawn(1, 16, 16), None), run, (drawn(1, 11, 16),))
