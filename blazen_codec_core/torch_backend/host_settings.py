@@ -24,7 +24,7 @@ def isolated_settings() -> Iterator[None]:
     """Context without autocast, with the CPU as the default device, and with no more threads than are available.
 
     A forked child has one thread. OpenMP keeps its threads from one parallel loop to the next, and a fork has none of them. The
-    next loop would wait for them forever, at least in GNU's OpenMP; numba ends such a process.
+    next loop would wait for them forever, at least in GNU's OpenMP.
     """
     autocasts = [kind for kind in _AUTOCAST_DEVICES if torch.is_autocast_enabled(kind)]
     has_other_default = _has_other_default_device()

@@ -20,7 +20,7 @@ from ...provider import DynCodecProvider
 from ..jobs.base import Job, Work
 from ..run_state import ShardResult
 
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def cores() -> int:

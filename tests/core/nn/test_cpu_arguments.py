@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import pickle
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,6 +23,7 @@ from blazen_codec_core.nn.kernels.cpu.conv import select_conv1d
 from blazen_codec_core.nn.kernels.cpu.direct_conv import DirectConv1d
 from blazen_codec_core.nn.kernels.cpu.elementwise import CpuElementwise
 from blazen_codec_core.nn.kernels.cpu.group_norm import GroupNorm
+from blazen_codec_core.nn.kernels.cpu.kn2row_conv import Kn2rowConv1d
 from blazen_codec_core.nn.kernels.cpu.lstm import PersistentLSTM
 from blazen_codec_core.nn.kernels.cpu.winograd_conv import WinogradConv1d
 
@@ -139,6 +142,36 @@ def test_other_kernels_refuse_wrong_signals():
 def test_frames_that_are_not_contiguous_have_no_address():
     with pytest.raises(ValueError, match="not contiguous"):
         arguments.signal_args(drawn(1, 10, 8)[:, ::2])
+
+
+def calls_of(run, *inputs):
+    """Names of the back end's Python functions that a second call runs, without the kernel, which numba reports as well."""
+    run(*inputs)
+    folder, names = Path(arguments.__file__).parent, []
+
+    def note(frame, event, argument):
+        if event == "call" and Path(frame.f_code.co_filename).parent == folder:
+            names.append(frame.f_code.co_name)
+
+    sys.setprofile(note)
+    try:
+        run(*inputs)
+    finally:
+        sys.setprofile(None)
+    return [name for name in names if name not in {"_convolve", "_assemble"}]
+
+
+@pytest.mark.parametrize(("make", "needed"), CONVOLUTIONS.values(), ids=CONVOLUTIONS)
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_kernel_takes_few_calls(make, needed, batch):
+    kernel, x = make(), drawn(batch, needed, 64)
+    activation = Epilogue(activation=SNAKE, parameters=(drawn(64), drawn(64)))
+    residual = Epilogue(residual=drawn(batch, 15, 64), residual_head=drawn(batch, 5, 64))
+    for epilogue in () if isinstance(kernel, Kn2rowConv1d) else (activation, residual):
+        assert len(calls_of(kernel, x, 20, epilogue)) == 4
+    assert len(calls_of(kernel, x, 20)) <= 4
+    parts = (x[:, :0], x, 3, activation, torch.empty(batch, needed + 3, 64))
+    assert calls_of(CpuElementwise().assemble_input, *parts) == ["assemble_input", "assembly_args"]
 
 
 def test_copies_of_a_kernel_share_its_weights():

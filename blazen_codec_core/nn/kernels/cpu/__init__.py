@@ -5,7 +5,6 @@ Activations pass over a signal once instead of four times, and convolutions and 
 
 from __future__ import annotations
 
-from . import compile_cache
 from .backend import CpuBackend
 
-__all__ = ["CpuBackend", "compile_cache"]
+__all__ = ["CpuBackend"]
