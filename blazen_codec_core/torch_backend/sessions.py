@@ -19,7 +19,7 @@ from ..errors import CodecError, InvalidInput, InvalidTokens
 from ..forks import is_fork_waiting
 from ..nn.codec_network import CodecNetwork
 from ..nn.layers.base import State, StreamSetup
-from ..nn.pipeline import Item, Join, Split, Stage, Step, as_stage, run_pipeline, run_steps
+from ..nn.pipeline import Item, Join, Split, Step, as_stage, run_pipeline, run_steps
 from ..tokens.tokens import CodecTokens
 from ..validation import Pcm
 from .guard import helper_guard, inference_guard, network_guard
@@ -111,16 +111,32 @@ class SessionBase:
             self._ended = True
             raise
 
-    def _run_tile(self, steps: Sequence[Step | Split | Join], tile: Any, last: bool, device: torch.device) -> list[Item]:
-        """Outputs of steps for one tile."""
-        with self._step(device):
-            return run_steps(steps, tile, last)
 
-    def _run_tiles(self, steps: Sequence[Step | Split | Join], store: Stage, tiles: Iterable[Any], device: torch.device) -> None:
+class TileSession(SessionBase):
+    """Session whose network runs in steps on tiles.
+
+    Attributes:
+        _steps: From a tile to outputs on the host; see `nn.pipeline.Step`.
+    """
+
+    _setup: StreamSetup
+    _steps: list[Step | Split | Join]
+
+    def _run_tile(self, tile: Any, last: bool) -> list[Any]:
+        """Outputs for one tile."""
+        with self._step(self._setup.device):
+            return [output for output, _ in run_steps(self._steps, tile, last)]
+
+    def _run_tiles(self, tiles: Iterable[Any], store: Callable[[Any], None]) -> None:
         """Run tiles that do not end the signal, several at once on a CPU. A fork that waits goes first, between two tiles."""
-        stages, rest = [*map(as_stage, steps), store], iter(tiles)
+
+        def store_item(item: Item) -> tuple[()]:
+            store(item[0])
+            return ()
+
+        stages, rest = [*map(as_stage, self._steps), store_item], iter(tiles)
         for tile in rest:
-            with self._step(device) as threads:
+            with self._step(self._setup.device) as threads:
                 run_pipeline(stages, ((part, False) for part in _until_fork(tile, rest)), threads, helper_guard)
 
 
@@ -182,7 +198,7 @@ class DecoderSessionBase(SessionBase):
         return made
 
 
-class TileEncoderSession(SessionBase, EncoderSession):
+class TileEncoderSession(TileSession, EncoderSession):
     """Encoder session that runs the encoder and the quantizer tile by tile.
 
     Args:
@@ -211,7 +227,7 @@ class TileEncoderSession(SessionBase, EncoderSession):
         self._samples_pushed = self._samples_run = self._frames = self._samples_covered = 0
         with inference_guard():
             self._state = network.encoder_state(setup, num_codebooks)
-        self._steps = [self._read, *self._network_steps()]
+        self._steps = [self._read, *self._network_steps(), lambda indices, last: codes_to_host(indices)]
         self._no_tokens = self._run([], 0, last=False)
 
     def _network_steps(self) -> list[Step | Split | Join]:
@@ -259,32 +275,29 @@ class TileEncoderSession(SessionBase, EncoderSession):
 
         Small arrays that outlive the large ones between them would fragment the heap, until an hour of audio takes gigabytes.
         """
-        spec, network, strides, device = self._backend.spec, self._network, self._strides, self._setup.device
-        is_single, self._samples_run = last or ready - self._samples_run == self._tile, ready
-        start = 0
+        strides, is_single = self._strides, last or ready - self._samples_run == self._tile
+        self._samples_run = ready
         if is_single:
             [tile] = tiles
-            parts = [codes_to_host(indices) for indices, _ in self._run_tile(self._steps, tile, last, device)]
-            codes = [joined(part) for part in zip(*parts, strict=True)]
-            start = codes[0].shape[1] * strides[0]
+            codes = [joined(parts) for parts in zip(*self._run_tile(tile, last), strict=True)]
+            frames = codes[0].shape[1] * strides[0]
         else:
-            frames = network.frames_encoded(ready, last) - self._frames
+            frames = self._network.frames_encoded(ready, last) - self._frames
             codes = [np.empty((self._setup.batch, frames // stride), np.int32) for stride in strides]
+            start = 0
 
-            def store(item: Item) -> tuple[()]:
+            def store(indices: list[NDArray[np.int32]]) -> None:
                 nonlocal start
-                indices = codes_to_host(item[0])
                 end = start + indices[0].shape[1] * strides[0]
                 for code, index, stride in zip(codes, indices, strides, strict=True):
                     code[:, start // stride : end // stride] = index
                 start = end
-                return ()
 
-            self._run_tiles(self._steps, store, tiles, device)
-        self._frames += start
-        samples = self._samples_pushed - self._samples_covered if last else start * spec.hop_length
+            self._run_tiles(tiles, store)
+        self._frames += frames
+        samples = self._samples_pushed - self._samples_covered if last else frames * self._backend.spec.hop_length
         self._samples_covered += samples
-        return CodecTokens.from_codes(spec, codes, num_samples=samples, weights=self._weights)
+        return CodecTokens.from_codes(self._backend.spec, codes, num_samples=samples, weights=self._weights)
 
 
 class StreamingDecoder(Protocol):
@@ -295,7 +308,7 @@ class StreamingDecoder(Protocol):
     def samples_decoded(self, frames: int, last: bool) -> int: ...
 
 
-class TileDecoderSession(DecoderSessionBase, DecoderSession):
+class TileDecoderSession(DecoderSessionBase, TileSession, DecoderSession):
     """Decoder session that runs the decoder tile by tile."""
 
     def __init__(
@@ -334,7 +347,7 @@ class TileDecoderSession(DecoderSessionBase, DecoderSession):
         self._tiles = [TileBuffer(tokens.streams, self._tile // stride, np.dtype(np.int32)) for stride in tokens.strides]
         with inference_guard():
             self._state = self._network.decoder_state(self._setup)
-        self._steps = [self._read, *self._network_steps()]
+        self._steps = [self._read, *self._network_steps(), lambda y, last: to_pcm(y)]
 
     def _network_steps(self) -> list[Step | Split | Join]:
         network, state = self._network, self._state
@@ -347,23 +360,20 @@ class TileDecoderSession(DecoderSessionBase, DecoderSession):
 
     def _run(self, tiles: Iterable[Sequence[NDArray[Any]]], ready: int, last: bool) -> Pcm:
         """Run the tiles up to frame `ready`: one, or several into an array of the final size."""
-        is_single, self._frames_run, device = last or ready - self._frames_run == self._tile, ready, self._setup.device
-        start = 0
+        is_single, self._frames_run = last or ready - self._frames_run == self._tile, ready
         if is_single:
             [tile] = tiles
-            pcm = joined([to_pcm(y) for y, _ in self._run_tile(self._steps, tile, last, device)]).copy()
-            start = pcm.shape[1]
+            pcm = joined(self._run_tile(tile, last)).copy()
         else:
             samples = self._network.samples_decoded(ready, last) - self._decoded_samples
             pcm = np.empty((self._setup.batch * self._backend.channels, samples), np.float32)
+            start = 0
 
-            def store(item: Item) -> tuple[()]:
+            def store(part: Pcm) -> None:
                 nonlocal start
-                y = to_pcm(item[0])
-                pcm[:, start : start + y.shape[1]] = y
-                start += y.shape[1]
-                return ()
+                pcm[:, start : start + part.shape[1]] = part
+                start += part.shape[1]
 
-            self._run_tiles(self._steps, store, tiles, device)
-        self._decoded_samples += start
+            self._run_tiles(tiles, store)
+        self._decoded_samples += pcm.shape[1]
         return self._trim(pcm)
