@@ -24,6 +24,7 @@ COMMANDS = {
     "compare": "Compare codecs on recordings in an HTML report",
     "serve": "Serve a page that compares codecs on uploaded audio",
     "verify": "Compare a model with its authors' package",
+    "warm-up": "Compile what models need on this processor, for images",
     "new-plugin": "Create a codec plugin to start from",
 }
 EXIT_CODES: tuple[tuple[type[errors.CodecError], int], ...] = (

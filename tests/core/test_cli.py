@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -55,6 +57,27 @@ def test_help_and_version(run):
     assert run("--version")[0] == 0
     for command in ("list", "info", "plugins", "encode", "decode", "roundtrip", "verify"):
         assert run(command, "--help")[0] == 0
+
+
+def test_warm_up(run):
+    code, out, _ = run("warm-up", "snac_tiny", "dac_16khz", "--json")
+    assert code == 0
+    assert [row["codec"] for row in json.loads(out)] == ["snac:snac_tiny", "dac:dac_16khz"]
+    assert run("warm-up", "snac_tinny")[0] == 3
+
+
+@pytest.mark.slow
+def test_nothing_is_compiled_after_a_warm_up(tmp_path):
+    pytest.importorskip("numba", reason="numba, which compiles the kernels, is not installed")
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+
+    def warm_up():
+        subprocess.run([sys.executable, "-m", "blazen_codec_core.cli.main", "warm-up", "snac_tiny"], check=True, env=environment)
+        return {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.loop")}
+
+    compiled = warm_up()
+    assert compiled
+    assert warm_up() == compiled
 
 
 def test_tokens_and_back_at_the_rate_and_length_of_the_original(run, speech, tmp_path):
