@@ -125,10 +125,10 @@ def _until_fork(tile: T, rest: Iterator[T]) -> Iterator[T]:
             return
 
 
-def _has_steps(network: object, *methods: str) -> bool:
-    """Tell whether a network runs in the steps of `CodecNetwork`, because it does not override these methods."""
+def _runs_in_steps(network: object, device: torch.device, *methods: str) -> bool:
+    """Tell whether to run a network in the steps of `CodecNetwork`: on a CPU, unless it overrides these methods."""
     inherited = (getattr(getattr(network, name), "__func__", None) is getattr(CodecNetwork, name) for name in methods)
-    return isinstance(network, CodecNetwork) and all(inherited)
+    return device.type == "cpu" and isinstance(network, CodecNetwork) and all(inherited)
 
 
 class DecoderSessionBase(SessionBase):
@@ -207,7 +207,7 @@ class TileEncoderSession(SessionBase, EncoderSession):
 
     def _network_stages(self) -> list[Stage]:
         network, state = self._network, self._state
-        if _has_steps(network, "encode_step", "encode_many"):
+        if _runs_in_steps(network, self._setup.device, "encode_step", "encode_many"):
             return [*map(as_stage, network.encoder_steps(state))]
         return [as_stage(lambda x, last: network.encode_step(x, state, last))]
 
@@ -323,7 +323,8 @@ class TileDecoderSession(DecoderSessionBase, DecoderSession):
 
     def _network_stages(self) -> list[Stage]:
         network, state = self._network, self._state
-        if isinstance(network, CodecNetwork) and _has_steps(network, "decode_step", "decode_many"):
+        if _runs_in_steps(network, self._setup.device, "decode_step", "decode_many"):
+            assert isinstance(network, CodecNetwork)
             return [*map(as_stage, network.decoder_steps(state))]
         return [as_stage(lambda indices, last: network.decode_step(indices, state, last))]
 
