@@ -211,7 +211,7 @@ class TestSessions:
         def fail(*_):
             raise RuntimeError("out of memory, surely\nmore")
 
-        monkeypatch.setattr(codec.loaded().network.encoder, "step", fail)
+        monkeypatch.setattr(codec.loaded().network.quantizer, "step", fail)
         with pytest.raises(bc.InferenceError, match="out of memory, surely"):
             session.push(np.zeros(1000, np.float32))
         with pytest.raises(bc.InvalidInput, match="ended"):

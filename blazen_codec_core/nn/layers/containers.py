@@ -74,7 +74,14 @@ class Sequential(Layer):
         ]
         return self._run_slice(slice(stop, None), torch.cat(parts, dim=1) if len(parts) > 1 else parts[0], state, last)
 
+    @property
+    def _is_plain(self) -> bool:
+        """Tell whether `step` is not overridden."""
+        return type(self).step is Sequential.step
+
     def steps(self, state: SequentialState) -> list[Step | Split | Join]:
+        if not self._is_plain:
+            return super().steps(state)
         if self.tiled is None:
             return self._steps_of(slice(None), state)
         start, stop, _ = self.tiled.layers.indices(len(self._order))
@@ -144,7 +151,7 @@ class Sequential(Layer):
 
 def _flattened(layers: Sequence[Layer], states: Sequence[State]) -> Iterator[tuple[Layer, State]]:
     for layer, state in zip(layers, states, strict=True):
-        if isinstance(layer, Sequential) and layer.tiled is None:
+        if isinstance(layer, Sequential) and layer._is_plain and layer.tiled is None:
             assert isinstance(state, SequentialState)
             yield from _flattened(layer._order, state.states)
         else:
