@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 import torch
@@ -150,10 +150,10 @@ def _until_fork(tile: T, rest: Iterator[T]) -> Iterator[T]:
             return
 
 
-def _has_steps(network: object, *methods: str) -> bool:
-    """Tell whether a network runs in the steps of `CodecNetwork`, because it does not override these methods."""
+def _runs_in_steps(network: object, device: torch.device, *methods: str) -> bool:
+    """Tell whether to run a network in the steps of `CodecNetwork`: on a CPU, unless it overrides these methods."""
     inherited = (getattr(getattr(network, name), "__func__", None) is getattr(CodecNetwork, name) for name in methods)
-    return isinstance(network, CodecNetwork) and all(inherited)
+    return device.type == "cpu" and isinstance(network, CodecNetwork) and all(inherited)
 
 
 class DecoderSessionBase(SessionBase):
@@ -232,7 +232,7 @@ class TileEncoderSession(TileSession, EncoderSession):
 
     def _network_steps(self) -> list[Step | Split | Join]:
         network, state = self._network, self._state
-        if _has_steps(network, "encode_step", "encode_many"):
+        if _runs_in_steps(network, self._setup.device, "encode_step", "encode_many"):
             return network.encoder_steps(state)
         return [lambda x, last: network.encode_step(x, state, last)]
 
@@ -351,8 +351,8 @@ class TileDecoderSession(DecoderSessionBase, TileSession, DecoderSession):
 
     def _network_steps(self) -> list[Step | Split | Join]:
         network, state = self._network, self._state
-        if isinstance(network, CodecNetwork) and _has_steps(network, "decode_step", "decode_many"):
-            return network.decoder_steps(state)
+        if _runs_in_steps(network, self._setup.device, "decode_step", "decode_many"):
+            return cast(CodecNetwork, network).decoder_steps(state)
         return [lambda indices, last: network.decode_step(indices, state, last)]
 
     def _read(self, tile: Sequence[NDArray[Any]], last: bool) -> list[Tensor]:

@@ -87,7 +87,14 @@ class Sequential(FusableLayer):
         parts = [self._run(start, stop, tile, state, last and number == len(tiles)) for number, tile in enumerate(tiles, 1)]
         return self._run(stop, layers, torch.cat(parts, dim=1) if len(parts) > 1 else parts[0], state, last)
 
+    @property
+    def _is_plain(self) -> bool:
+        """Tell whether `step` is not overridden."""
+        return type(self).step is Sequential.step and type(self).step_fused is Sequential.step_fused
+
     def steps(self, state: SequentialState) -> list[Step | Split | Join]:
+        if not self._is_plain:
+            return super().steps(state)
         if self.tiled is None:
             return self._steps_of(slice(None), state)
         start, stop, _ = self.tiled.layers.indices(len(self._order))
@@ -138,7 +145,7 @@ class Sequential(FusableLayer):
 def _flattened(layers: Sequence[Layer], states: Sequence[State]) -> Iterator[tuple[Layer, State]]:
     """Layers with their states, with those of inner chains in place of the chains."""
     for layer, state in zip(layers, states, strict=True):
-        if isinstance(layer, Sequential) and layer.tiled is None:
+        if isinstance(layer, Sequential) and layer._is_plain and layer.tiled is None:
             yield from _flattened(layer._order, cast(SequentialState, state).states)
         else:
             yield layer, state
