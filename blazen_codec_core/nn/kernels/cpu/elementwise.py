@@ -77,6 +77,21 @@ def _activate_row(activation, x, out, channels):  # type: ignore[no-untyped-def]
 
 
 @njit
+def copy_row(x, out, channels):  # type: ignore[no-untyped-def]
+    """Copy a row of values, given as addresses; write zeros where the address `x` is 0."""
+    vectors, rest = channels // LANES, channels % LANES
+    offset = 4 * vectors * LANES
+    if vectors and x:
+        _copy_vectors(x, LANES, out, LANES, x, x, LANES, vectors)
+    elif vectors:
+        _zero_vectors(out, LANES, out, LANES, out, out, LANES, vectors)
+    if rest and x:
+        _copy_values(x + offset, 1, out + offset, 1, x, x, 1, rest)
+    elif rest:
+        _zero_values(out + offset, 1, out + offset, 1, out, out, 1, rest)
+
+
+@njit
 def apply_epilogue(after, y, number, first, end, left, right):  # type: ignore[no-untyped-def]
     """Apply an epilogue to frames `first` to `end` and channels `left` to `right` of one output of the batch.
 

@@ -54,7 +54,7 @@ def linear_transform(stages: Sequence[NDArray[np.float64]], *, from_init: bool) 
     """`_linear_transform` of `Rows` source, init and out with any number of channels, the last argument."""
     vectors_of, values_of = _linear_transform(stages, LANES, from_init), _linear_transform(stages, 1, from_init)
 
-    @njit
+    @njit(inline="always")
     def transform(source, init, out, channels):  # type: ignore[no-untyped-def]
         src, initial, dst = source.address, init.address, out.address
         vectors, tail = channels // LANES, 4 * (channels // LANES * LANES)

@@ -11,7 +11,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from numba import njit
 from torch import Tensor
@@ -34,14 +33,13 @@ from .arguments import (
     signal_args,
     signature,
 )
-from .elementwise import apply_epilogue
+from .elementwise import apply_epilogue, copy_row
 from .jit import jit
-from .microkernel import address, array, estimated_cost
+from .microkernel import estimated_cost
 from .packing import bias_or_zeros, gemm_panel, pack_panels
 from .reductions import linear_transform
 from .simd import LANES
 
-_ZERO = np.float32(0)
 _MIN_ROWS, _MAX_ROWS = 36, 96
 """Rows of the transformed signal that are multiplied together."""
 _TRANSFORMED_VALUES = 1 << 17
@@ -53,14 +51,20 @@ _TRANSFORMS: tuple[WinogradTransform, ...] = (F_5_2, F_3_2, F_4_3, F_8_7, F_8_7_
 
 def _dispatch(functions: Sequence[Any]) -> Any:
     """Function that calls the one whose number is its first argument."""
-    first, others = functions[0], _dispatch(functions[1:]) if functions[1:] else None
+    zero, one, two, three, four = functions
 
     @njit
     def call(number, source, init, out, channels):  # type: ignore[no-untyped-def]
-        if number == 0 or others is None:
-            first(source, init, out, channels)
+        if number == 0:
+            zero(source, init, out, channels)
+        elif number == 1:
+            one(source, init, out, channels)
+        elif number == 2:
+            two(source, init, out, channels)
+        elif number == 3:
+            three(source, init, out, channels)
         else:
-            others(number - 1, source, init, out, channels)
+            four(source, init, out, channels)
 
     return call
 
@@ -69,80 +73,75 @@ _transform_row = _dispatch([linear_transform(transform.input_transform, from_ini
 _transform_back = _dispatch([linear_transform(transform.output_transform, from_init=True) for transform in _TRANSFORMS])
 
 
-@njit
-def _input_transform(w, x, first, end, out, edge):  # type: ignore[no-untyped-def]
-    """Input transform (Bᵀd) of rows `first` to `end`, into `out` as `(points, (row - first) * channels)`.
+@njit(inline="always")
+def _input_transform(w, x, frames, first, end, out, edge):  # type: ignore[no-untyped-def]
+    """Input transform (Bᵀd) of rows `first` to `end` of the signal at address `x`, into the `(points, stride)` rows `out`.
 
-    Frames past the end of the signal are zeros, by way of the scratch `edge`.
+    Frames past the end of the signal are zeros, by way of the scratch `edge`, `(window, channels)`.
     """
-    (window, channels), dilation = edge.shape, w.dilation
+    row = 4 * w.channels
     for q in range(first, end):
-        frame = q // dilation * w.frames * dilation + q % dilation
-        src, step = address(x[frame:]), dilation * channels
-        if frame + (window - 1) * dilation >= x.shape[0]:
-            edge[:] = _ZERO
-            for i in range(window):
-                if frame + i * dilation < x.shape[0]:
-                    edge[i] = x[frame + i * dilation]
-            src, step = address(edge), channels
-        dst = Rows(address(out[0, (q - first) * channels :]), out.shape[1])
-        _transform_row(w.transform, Rows(src, step), dst, dst, channels)
+        frame = q // w.dilation * w.frames * w.dilation + q % w.dilation
+        source = Rows(x + frame * row, w.dilation * w.channels)
+        if frame + (w.window - 1) * w.dilation >= frames:
+            for i in range(w.window):
+                t = frame + i * w.dilation
+                copy_row(x + t * row if t < frames else 0, edge + i * row, w.channels)
+            source = Rows(edge, w.channels)
+        target = Rows(out.address + (q - first) * row, out.stride)
+        _transform_row(w.transform, source, target, target, w.channels)
 
 
-@njit
-def _output_transform(w, products, first, end, bias, y, col, edge):  # type: ignore[no-untyped-def]
-    """Output transform (Aᵀ) of products `(points, rows * width)` into the frames of `y`, from channel `col` on.
+@njit(inline="always")
+def _output_transform(w, products, first, end, bias, y, frames, channels, edge):  # type: ignore[no-untyped-def]
+    """Output transform (Aᵀ) of `products`, `(points, rows * width)`, into one panel of the signal at address `y`.
 
-    The result is added to the bias, or to `y` where the bias's address is 0. Tiles past the end go through the scratch `edge`.
+    The result is added to the bias, or to `y` where the bias's address is 0. Tiles past the end go through the scratch `edge`,
+    `(frames, width)`.
     """
-    (m, width), dilation = edge.shape, w.dilation
+    row, panel = 4 * channels, 4 * w.width
     for q in range(first, end):
-        frame = q // dilation * m * dilation + q % dilation
-        valid = min(m, (y.shape[0] - frame - 1) // dilation + 1)
-        dst, step = address(y[frame:, col:]), dilation * y.shape[1]
-        if valid < m:
+        frame = q // w.dilation * w.frames * w.dilation + q % w.dilation
+        valid = min(w.frames, (frames - frame - 1) // w.dilation + 1)
+        target = Rows(y + frame * row, w.dilation * channels)
+        if valid < w.frames:
             for i in range(valid):
-                for c in range(width):
-                    edge[i, c] = y[frame + i * dilation, col + c]
-            dst, step = address(edge), width
-        target = Rows(dst, step)
-        source = Rows(address(products[0, (q - first) * width :]), products.shape[1])
-        _transform_back(w.transform, source, Rows(bias, 0) if bias else target, target, width)
-        if valid < m:
+                copy_row(y + (frame + i * w.dilation) * row, edge + i * panel, w.width)
+            target = Rows(edge, w.width)
+        source = Rows(products.address + (q - first) * panel, products.stride)
+        _transform_back(w.transform, source, Rows(bias, 0) if bias else target, target, w.width)
+        if valid < w.frames:
             for i in range(valid):
-                for c in range(width):
-                    y[frame + i * dilation, col + c] = edge[i, c]
+                copy_row(edge + i * panel, y + (frame + i * w.dilation) * row, w.width)
 
 
-@njit
+@njit(inline="always")
 def _convolve_tile(x, w, s, after, y, number, first, end):  # type: ignore[no-untyped-def]
     """Transform rows `first` to `end`, multiply them by every panel, point by point, and transform back.
 
     The untransformed tap, if there is one, is a GEMM of the signal itself.
     """
     terms, d = Terms(1, 0, w.channels), w.dilation
-    source = array(x.address + 4 * number * x.batch_stride, (x.frames * x.channels // w.channels, w.channels))
-    out = array(y.address + 4 * number * y.batch_stride, (y.frames, y.channels))
-    panels = y.channels // w.width
-    weight = array(w.weight, (panels, w.points, w.channels, w.width))
-    untransformed = array(w.untransformed, (panels, w.channels, w.width))
-    transformed = array(s.transformed, (w.points, s.transformed_stride))
-    products = array(s.products, (w.points, s.products_stride))
-    _input_transform(w, source, first, end, transformed, array(s.input_edge, (w.window, w.channels)))
+    source, out = x.address + 4 * number * x.batch_stride, y.address + 4 * number * y.batch_stride
+    transformed, products = Rows(s.transformed, s.transformed_stride), Rows(s.products, s.products_stride)
+    _input_transform(w, source, x.frames * x.channels // w.channels, first, end, transformed, s.input_edge)
     start, stop = first // d * w.frames * d, min(-(-end // d) * w.frames * d, y.frames)
-    for panel in range(panels):
-        col = panel * w.width
+    for panel in range(y.channels // w.width):
+        col, size = panel * w.width, 4 * w.channels * w.width
         bias = w.bias + 4 * col
         for i in range(w.points + (w.tap >= 0)):  # the tap goes through the same call, which is compiled once
             if i < w.points:
-                src, count, values, init = address(transformed[i]), end - first, address(weight[panel, i]), w.zeros
-                target = Rows(address(products[i]), w.width)
+                src, count, init = transformed.address + 4 * i * transformed.stride, end - first, w.zeros
+                values, target = (
+                    w.weight + (panel * w.points + i) * size,
+                    Rows(products.address + 4 * i * products.stride, w.width),
+                )
             else:
-                src, count, values = address(source[start + w.tap * d :]), stop - start, address(untransformed[panel])
-                init, target = bias, Rows(address(out[start:, col:]), y.channels)
+                src, count, init = source + 4 * (start + w.tap * d) * w.channels, stop - start, bias
+                values, target = w.untransformed + panel * size, Rows(out + 4 * (start * y.channels + col), y.channels)
             gemm_panel(w.width // LANES, Rows(src, w.channels), terms, values, init, target, count)
-        edge = array(s.output_edge, (w.frames, w.width))
-        _output_transform(w, products, first, end, bias if w.tap < 0 else 0, out, col, edge)
+        bias = bias if w.tap < 0 else 0
+        _output_transform(w, products, first, end, bias, out + 4 * col, y.frames, y.channels, s.output_edge)
         apply_epilogue(after, y, number, start, stop, col, col + w.width)
 
 
