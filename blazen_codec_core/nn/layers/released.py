@@ -23,6 +23,7 @@ class ReleasedParameter(nn.Parameter):
     """
 
     _rebuild: Callable[[], Tensor]
+    is_meta = False  # `load_state_dict` would pass over it, with a warning
 
     def __new__(cls, parameter: Tensor, rebuild: Callable[[], Tensor]) -> ReleasedParameter:
         released: ReleasedParameter = super().__new__(cls, parameter.detach().to("meta"), requires_grad=False)
@@ -46,8 +47,8 @@ class ReleasedParameter(nn.Parameter):
         try:
             with torch._C.DisableTorchFunctionSubclass():
                 result = func(*args, **(kwargs or {}))
-        except (RuntimeError, NotImplementedError) as error:
+        except (RuntimeError, TypeError) as error:
             raise RuntimeError(REFUSAL) from error
-        if isinstance(result, Tensor) and not isinstance(result, cls):
+        if isinstance(result, Tensor) and func is not Tensor.requires_grad_:
             raise RuntimeError(REFUSAL)
         return result
