@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import secrets
 import threading
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from .. import weights
 from ..architectures import Architecture, check_config
 from ..backend import CodecBackend, DecoderSession, EncoderSession, offline_tile_frames
 from ..checks import check_channels, check_items
-from ..errors import DeviceUnavailable, InvalidInput, NotYetImplemented, WeightsUnavailable
+from ..errors import DeviceUnavailable, InvalidInput, NotYetImplemented, SlowerNotice, WeightsUnavailable
 from ..forks import Anew
 from ..nn.checkpoints import conversion, state_dicts
 from ..nn.checkpoints.file_kinds import kind_of
@@ -49,6 +50,10 @@ BYTES_PER_SAMPLE = 1 << 12
 """GPU memory budgeted for each sample of a batch. The largest models need less than half; large steps are efficient."""
 MIN_WEIGHT_BYTES = 2
 """Least size of a weight in a file, in bytes."""
+SLOW_HALF = (
+    "{name} runs in {dtype} on a CPU, which takes up to 25 times as long as float32 and is less exact; it only halves the memory "
+    "of the weights. Load it with dtype='float32'"
+)
 TFLOAT32 = "tfloat32"
 """Value of the option `dtype` for float32 computed in TF32; it is not a dtype of PyTorch."""
 
@@ -246,6 +251,7 @@ class TorchCodecBackend(CodecBackend):
         with self._lock.own:
             if self._loaded is None:
                 device, dtype = torch.device(self.device), self.dtype
+                self._warn_of_half(device, dtype)
                 found = weights.locate(self.spec, self.options)
                 with inference_guard(inference=False):
                     network = self.build(found).requires_grad_(False).eval()
@@ -257,6 +263,11 @@ class TorchCodecBackend(CodecBackend):
                 self._loaded = Loaded(network, found.label)
                 weights.give_notice(self.spec, self.id, found)
             return self._loaded
+
+    def _warn_of_half(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Warn that half precision on a CPU runs in PyTorch's operations, without this project's kernels."""
+        if device.type == "cpu" and dtype.itemsize < torch.float32.itemsize:
+            warnings.warn(SLOW_HALF.format(name=self.spec.name, dtype=self.options.dtype), SlowerNotice, stacklevel=1)
 
     @property
     def weights_label(self) -> str:

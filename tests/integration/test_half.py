@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
 
 import blazen_codec_core as bc
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*on a CPU, which takes:blazen_codec_core.SlowerNotice")
 HALVES = {"bfloat16": (0.75, 35.0), "float16": (0.95, 50.0)}
 """The least share of the first tokens that agree, and how many dB decoded audio is above its difference, from float32."""
 
@@ -75,3 +78,15 @@ def test_a_type_that_there_is_not_is_refused(run, root):
     code, _, err = run("roundtrip", root / "examples" / "speech.flac", "-c", "snac_tiny", "--dtype", "float8")
     assert code == 6
     assert "does not run in float8; it runs in float32, tfloat32, bfloat16, float16" in err
+
+
+@pytest.mark.parametrize(("dtype", "is_slower"), [("bfloat16", True), ("float16", True), ("tfloat32", False), ("float32", False)])
+def test_half_precision_on_a_cpu_is_warned_of(dtype, is_slower):
+    codec = bc.load("snac_tiny", device="cpu", dtype=dtype)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        codec.load()
+        codec.load()
+    assert [notice.category for notice in told] == [bc.SlowerNotice] * is_slower
+    assert all(f"snac_tiny runs in {dtype} on a CPU" in str(notice.message) for notice in told)
+    assert all("dtype='float32'" in str(notice.message) for notice in told)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
+
 import torch
 
 MAX_MMAP_THRESHOLD = (32 << 20) - (64 << 10)
@@ -15,3 +18,9 @@ def retain_malloc_arena() -> None:
     M_MMAP_THRESHOLD). This block is never written, so it costs no memory.
     """
     torch.empty(MAX_MMAP_THRESHOLD, dtype=torch.uint8)
+
+
+def return_free_memory() -> None:
+    """Return the pages of freed blocks to the system, wherever they lie in the heap (malloc_trim(3)); on glibc only."""
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)

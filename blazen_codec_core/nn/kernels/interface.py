@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -82,6 +82,14 @@ class FusedConv1d:
     def __call__(self, x: Tensor, frames: int, epilogue: Epilogue = IDENTITY) -> Tensor:
         """Compute `frames` output frames of `x`, and apply the epilogue."""
         raise NotImplementedError
+
+
+@runtime_checkable
+class HoldsWeights(Protocol):
+    """A kernel that holds the weights that it was made with, in its own order; their layer then releases its own."""
+
+    def weights(self) -> tuple[Tensor, ...]:
+        """Copies of the weights, the same to the bit: the one of a convolution, or the input and recurrent ones of an LSTM."""
 
 
 LSTMKernel = Callable[[Tensor, Tensor, Tensor, bool], Tensor]

@@ -51,6 +51,18 @@ def untransformed_tap(transform: WinogradTransform) -> int | None:
     return int(taps[0]) if len(taps) else None
 
 
+def tap_points(transform: WinogradTransform) -> dict[int, tuple[int, float]]:
+    """Points where the transformed filter is a tap times a power of two, which is exact: `(point, factor)` by tap."""
+    found = {}
+    for point, row in enumerate(transform.filter_transform):
+        taps = np.flatnonzero(row)
+        factor = row[taps[0]]
+        exact = np.copysign(2.0 ** np.round(np.log2(abs(factor))), factor)
+        if len(taps) == 1 and np.isclose(factor, exact, rtol=1e-12):
+            found[int(taps[0])] = point, float(exact)
+    return found
+
+
 def compose(stages: Sequence[Matrix]) -> Matrix:
     """Product of stages as one matrix."""
     return reduce(lambda product, stage: stage @ product, stages)
@@ -74,19 +86,23 @@ class ToomCook:
         return len(self.finite) + 2 - self.frames
 
     @cached_property
+    def _scales(self) -> Matrix:
+        """For each finite point, the value there of the polynomial that is zero at all others."""
+        return np.array([np.prod([point - other for other in self.finite if other != point]) for point in self.finite])
+
+    @cached_property
     def input_transform(self) -> tuple[Matrix, ...]:
-        """Bᵀ, `(points, points)`: for each point, the polynomial that is zero at all others."""
+        """Bᵀ, `(points, points)`: for each point, the polynomial that is zero at all others, and positive there."""
         count = len(self.finite)
         others = [self.finite[:i] + self.finite[i + 1 :] for i in range(count)]
-        rows = [[*np.poly(zeros)[::-1], 0.0] for zeros in others]
-        return (np.array([*rows, np.poly(self.finite)[::-1]]),)
+        rows = np.array([[*np.poly(zeros)[::-1], 0.0] for zeros in others]) * np.sign(self._scales)[:, None]
+        return (np.vstack([rows, np.poly(self.finite)[::-1]]),)
 
     @cached_property
     def filter_transform(self) -> Matrix:
         """G, `(points, taps)`: the filter's polynomial at each point, over the value there of that point's row of Bᵀ."""
         powers = np.vander(self.finite, self.taps, increasing=True)
-        scales = [np.prod([point - other for other in self.finite if other != point]) for point in self.finite]
-        return np.vstack([powers / np.array(scales)[:, None], np.eye(self.taps)[-1:]])
+        return np.vstack([powers / np.abs(self._scales)[:, None], np.eye(self.taps)[-1:]])
 
     @cached_property
     def output_transform(self) -> tuple[Matrix, ...]:
@@ -122,20 +138,29 @@ class NestedToomCook:
         windows = np.zeros((len(outer) * points, stride * (len(outer) - 1) + points))
         for group in range(len(outer)):
             windows[group * points : (group + 1) * points, group * stride : group * stride + points] = inner
-        return windows, np.kron(outer, np.eye(points))
+        return windows, np.kron(outer, np.eye(points))[self._needed]
 
     @cached_property
-    def filter_transform(self) -> Matrix:
-        """G, `(points, taps)`."""
+    def _all_points(self) -> Matrix:
         group = np.zeros((len(self.inner.filter_transform), self.inner.frames))
         group[:, : self.inner.taps] = self.inner.filter_transform
         return np.kron(self.outer.filter_transform, group)[:, : self.taps]
 
     @cached_property
+    def _needed(self) -> NDArray[np.bool_]:
+        """Points at which filters are not zero; the last group may lack the tap that is alone in a point."""
+        return np.asarray(self._all_points.any(axis=1))
+
+    @cached_property
+    def filter_transform(self) -> Matrix:
+        """G, `(points, taps)`."""
+        return self._all_points[self._needed]
+
+    @cached_property
     def output_transform(self) -> tuple[Matrix, ...]:
         """Aᵀ in two stages: that of `outer` across groups, then that of `inner` within each."""
         (outer,), (inner,) = self.outer.output_transform, self.inner.output_transform
-        return np.kron(outer, np.eye(inner.shape[1])), np.kron(np.eye(len(outer)), inner)
+        return np.kron(outer, np.eye(inner.shape[1]))[:, self._needed], np.kron(np.eye(len(outer)), inner)
 
 
 F_5_2 = ToomCook(5, (0.0, 2 / 3, -2 / 3, 3 / 2, -3 / 2))
@@ -147,4 +172,4 @@ F_4_3 = ToomCook(4, (0.0, 2 / 3, -2 / 3, 3 / 2, -3 / 2))
 F_8_7 = NestedToomCook(ToomCook(2, (0.0, 1.0)), F_4_3, 7)
 """F(8, 7) with one untransformed tap: 26 multiplications instead of 56; its rounding error is little more than F(4, 3)'s."""
 F_8_7_FAST = NestedToomCook(ToomCook(2, (0.0, 1.0)), ToomCook(4, (0.0, 1 / 2, -1 / 2, 1.0, -1.0, 2.0)), 7)
-"""F(8, 7) with every tap transformed: 21 multiplications; its rounding error is about twice that of `F_8_7`."""
+"""F(8, 7) with every tap transformed: 20 multiplications; its rounding error is about twice that of `F_8_7`."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..kernels.allocator import retain_malloc_arena
+from ..kernels.allocator import retain_malloc_arena, return_free_memory
 from ..pipeline import Join, Split, Step
 
 NoiseSource = Callable[[int, int, int], Tensor]
@@ -154,3 +154,4 @@ def prepare(network: nn.Module) -> None:
         for module in reversed(list(network.modules())):
             if isinstance(module, StreamingModule):
                 module.prepare()
+    return_free_memory()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import abstractmethod
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,10 +15,11 @@ from torch import Tensor, nn
 from ..kernels import dispatch
 from ..kernels.bucketing import run_bucketed
 from ..kernels.epilogue import IDENTITY, Epilogue
-from ..kernels.interface import Conv1dKernel, Conv1dProblem, FusedConv1d
+from ..kernels.interface import Conv1dKernel, Conv1dProblem, FusedConv1d, HoldsWeights
 from .base import State, StreamSetup
 from .fusion import FusableLayer, activate
 from .padding import LengthState, Padding, SignalLengths, ZeroPadding, assemble_input
+from .released import ReleasedParameter
 
 
 @dataclasses.dataclass
@@ -40,6 +43,7 @@ class ConvBase(FusableLayer):
     """A convolution, computed by the fastest kernel for its shape and device."""
 
     weight: nn.Parameter
+    bias: nn.Parameter | None
     allow_tf32 = False
     """Float32 may be computed in TF32, on devices that have it."""
     high_accuracy = True
@@ -51,11 +55,18 @@ class ConvBase(FusableLayer):
         """Choose a kernel for the current weights; `frozen` if they will not change."""
 
     def prepare(self) -> None:
-        self._prepared = self.select_kernel(frozen=True)
+        kernel = self._prepared = self.select_kernel(frozen=True)
+        if isinstance(kernel, HoldsWeights):
+            self.weight = ReleasedParameter(self.weight, partial(_weight_of, kernel, self._in_kernel_order))
 
     def share_kernel_with(self, other: ConvBase) -> None:
-        """Use the prepared kernel of a layer with the same weights, instead of `prepare`."""
-        self._prepared = other._prepared
+        """Use the parameters and the prepared kernel of a layer of the same shape, instead of `prepare`."""
+        self.weight, self.bias, self._prepared = other.weight, other.bias, other._prepared
+
+    @staticmethod
+    def _in_kernel_order(weight: Tensor) -> Tensor:
+        """The weight as a kernel takes it, and back."""
+        return weight
 
     @property
     def takes_epilogue(self) -> bool:
@@ -69,6 +80,11 @@ class ConvBase(FusableLayer):
         if isinstance(kernel, FusedConv1d):
             return kernel(x, frames, epilogue)
         return run_bucketed(kernel, x, frames, stride) if dynamic_length else kernel(x, frames)
+
+
+def _weight_of(kernel: HoldsWeights, reorder: Callable[[Tensor], Tensor]) -> Tensor:
+    (weight,) = kernel.weights()
+    return reorder(weight)
 
 
 class Conv1d(ConvBase):
@@ -215,10 +231,14 @@ class ConvTranspose1d(ConvBase):
         if self.bias is not None:
             self.bias.uniform_(-0.05, 0.05, generator=generator)
 
+    @staticmethod
+    def _in_kernel_order(weight: Tensor) -> Tensor:
+        return weight.flip(0)
+
     def select_kernel(self, frozen: bool) -> Conv1dKernel:
         bias = None if self.bias is None else self.bias.repeat(self.stride)
         problem = Conv1dProblem(
-            self.weight.flip(0), bias, frozen=frozen, allow_tf32=self.allow_tf32, high_accuracy=self.high_accuracy
+            self._in_kernel_order(self.weight), bias, frozen=frozen, allow_tf32=self.allow_tf32, high_accuracy=self.high_accuracy
         )
         return dispatch.conv1d(problem)
 

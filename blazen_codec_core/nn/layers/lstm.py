@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +14,9 @@ from torch import Tensor, nn
 from ..kernels import dispatch
 from ..kernels.aten.conv import tf32_scope
 from ..kernels.bucketing import power_of_two_chunks
-from ..kernels.interface import LSTMKernel
+from ..kernels.interface import HoldsWeights, LSTMKernel
 from .base import Layer, State, StreamSetup
+from .released import ReleasedParameter
 
 MIN_LSTM_FRAMES = 8
 """Below this many frames, setting up PyTorch's LSTM kernel costs more than it saves."""
@@ -37,6 +39,10 @@ class LSTMState(State):
 
 def _concat(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim)
+
+
+def _weight_of(kernel: HoldsWeights, number: int) -> Tensor:
+    return kernel.weights()[number]
 
 
 class _ZeroLSTM(nn.LSTM):
@@ -72,6 +78,14 @@ class LSTM(Layer):
     def prepare(self) -> None:
         found = [dispatch.lstm(*self._weights(layer), allow_tf32=self.allow_tf32) for layer in range(self.layers)]
         self._prepared = [kernel for kernel in found if kernel]  # all or none: the layers have one shape
+        for layer, kernel in enumerate(self._prepared):
+            if isinstance(kernel, HoldsWeights):
+                self._release(layer, kernel)
+
+    def _release(self, layer: int, kernel: HoldsWeights) -> None:
+        for number, kind in enumerate(("ih", "hh")):
+            name = f"weight_{kind}_l{layer}"
+            setattr(self.lstm, name, ReleasedParameter(getattr(self.lstm, name), partial(_weight_of, kernel, number)))
 
     def _weights(self, layer: int) -> tuple[Tensor, Tensor, Tensor]:
         """Input and recurrent weights, `(4 * channels, channels)` each, and the sum of both biases."""

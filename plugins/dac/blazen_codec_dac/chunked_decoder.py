@@ -62,17 +62,15 @@ def window_decoder(network: CodecNetwork, windows: Windows) -> Layer:
     """Build the decoder with which the authors' tool decodes a window; it shares the network's weights."""
     with torch.device("meta"):
         twin = decoder(windows.architecture, padded=windows.padded, mirrored=False)
-    twin.load_state_dict(network.decoder.state_dict(), assign=True)
-    for target, source in zip(_convolutions(twin), _convolutions(network.decoder), strict=True):
-        target.share_kernel_with(source)
-    for module in reversed(list(twin.modules())):
-        if isinstance(module, StreamingModule) and not isinstance(module, ConvBase):
+    sources = dict(network.decoder.named_modules())
+    for name, module in reversed(list(twin.named_modules())):
+        if isinstance(module, ConvBase):
+            module.share_kernel_with(cast(ConvBase, sources[name]))
+        elif isinstance(module, StreamingModule):
+            for parameter, value in sources[name].named_parameters(recurse=False) if name in sources else ():
+                setattr(module, parameter, value)
             module.prepare()
     return twin.requires_grad_(False)
-
-
-def _convolutions(layer: Layer) -> list[ConvBase]:
-    return [module for module in layer.modules() if isinstance(module, ConvBase)]
 
 
 class DacDecoderSession(TileDecoderSession):

@@ -47,10 +47,22 @@ class Terms(NamedTuple):
 
 
 class DirectFilter(NamedTuple):
-    """Filter of a direct convolution: `vectors` in a panel, `row` values from one window to the next, and `Terms`."""
+    """Filter of a direct convolution: the sum of `parts` of the same `Terms`, whose weights lie apart.
+
+    Attributes:
+        vectors: Width of a panel in vectors.
+        panel: Weights from one panel to the next.
+        part: Weights from one part to the next.
+        row: Values of the signal from one window to the next.
+        reach: Values of the signal from one part to the next.
+    """
 
     vectors: int
+    panel: int
+    parts: int
+    part: int
     row: int
+    reach: int
     taps: int
     tap: int
     depth: int
@@ -224,6 +236,9 @@ class Packed:
     def __init__(self, *values: Tensor) -> None:
         self._values = [allocate(value.shape).copy_(value.detach()) for value in values]
         self.addresses = tuple(value.data_ptr() for value in self._values)
+
+    def __getitem__(self, number: int) -> Tensor:
+        return self._values[number]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Packed:
         return self

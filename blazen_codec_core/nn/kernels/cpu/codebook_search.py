@@ -41,7 +41,7 @@ def _search(codebook: Any, search: Any) -> None:
         count, source = min(s.strip, s.queries - first), Rows(s.rows + 4 * first * b.channels, b.channels)
         for panel in range(b.entries // width):
             table, target = b.table + 4 * panel * b.channels * width, Rows(s.scores + 4 * panel * width, b.entries)
-            gemm_panel(b.vectors, source, terms, table, b.offset + 4 * panel * width, target, count)
+            gemm_panel(b.vectors, source, terms, table, Rows(b.offset + 4 * panel * width, 0), target, count)
         for row in range(count):
             indices[first + row] = _argmax(scores[row], best, best_index)
 

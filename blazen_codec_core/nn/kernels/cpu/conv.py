@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import threading
+from typing import Any, NamedTuple, cast
 
 from torch import Tensor
 
+from ....forks import Anew
 from ..epilogue import IDENTITY, Epilogue
 from ..interface import Conv1dKernel, FusedConv1d
 from ..winograd import F_3_2, F_4_3, F_5_2, F_8_7, F_8_7_FAST, WinogradTransform
@@ -76,22 +78,51 @@ def select_conv1d(
             transform = transforms.accurate if high_accuracy else transforms.fast
             if size < _BANDWIDTH_BOUND_WEIGHTS:
                 return WinogradConv1d(transform, strided, bias, dilation, stride)
-            winograd = WinogradConv1d(transforms.bandwidth_bound or transform, strided, bias, dilation, stride)
-            return LengthDispatch(winograd, DirectConv1d(weight, bias, stride, dilation), _MIN_WINOGRAD_FRAMES)
+            transform = transforms.bandwidth_bound or transform
+            return LengthDispatch(DirectConv1d(weight, bias, stride, dilation), transform, bias, dilation, stride)
     return DirectConv1d(weight, bias, stride, dilation)
 
 
 class LengthDispatch(FusedConv1d):
-    """`long` for signals of at least `min_frames` frames, `short` for others."""
+    """Winograd for signals of at least `_MIN_WINOGRAD_FRAMES` frames, direct for others.
+
+    The transformed weight is made when the first long signal comes, from the direct kernel's. Where it holds every tap, the
+    direct kernel reads it too from then on, and its own weight is freed.
+    """
 
     needs_bucketing = False
 
-    def __init__(self, long: FusedConv1d, short: FusedConv1d, min_frames: int) -> None:
-        self._long, self._short, self._min_frames = long, short, min_frames
+    def __init__(
+        self, short: DirectConv1d, transform: WinogradTransform, bias: Tensor | None, dilation: int, stride: int
+    ) -> None:
+        self._short, self._long = short, cast(WinogradConv1d | None, None)
+        self._setup = transform, bias, dilation, stride
+        self._lock = Anew(threading.Lock)
+        WinogradConv1d.compiled()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> LengthDispatch:
+        return self
+
+    def weights(self) -> tuple[Tensor, ...]:
+        return self._short.weights()
 
     def kernel_for(self, frames: int) -> FusedConv1d:
         """The kernel that runs for `frames` output frames."""
-        return self._long if frames >= self._min_frames else self._short
+        if frames < _MIN_WINOGRAD_FRAMES:
+            return self._short
+        return self._long or self._transform()
+
+    def _transform(self) -> WinogradConv1d:
+        """Make the kernel for long signals, once."""
+        with self._lock.own:
+            if self._long is None:
+                transform, bias, dilation, stride = self._setup
+                (weight,) = self._short.weights()
+                strided = weight.reshape(weight.shape[0] // stride, -1, weight.shape[2])
+                winograd = WinogradConv1d(transform, strided, bias, dilation, stride, holds_weights=False)
+                self._short = winograd.direct() or self._short
+                self._long = winograd
+            return self._long
 
     def __call__(self, x: Tensor, frames: int, epilogue: Epilogue = IDENTITY) -> Tensor:
         return self.kernel_for(frames)(x, frames, epilogue)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..epilogue import IDENTITY, Epilogue
@@ -13,7 +14,7 @@ from . import arguments
 from .arguments import NO_EPILOGUE, DirectFilter, EpilogueArgs, Packed, Rows, Signal, Terms, epilogue_args, signal_args, signature
 from .elementwise import apply_epilogue
 from .jit import jit
-from .packing import bias_or_zeros, gemm_panel, pack_panels, panel_vectors
+from .packing import bias_or_zeros, gemm_panel, pack_panels, panel_vectors, unpack_panels
 from .simd import LANES
 
 _TILE_VALUES = 1 << 15
@@ -27,16 +28,18 @@ def _convolve(signal: Any, packed: Any, epilogue: Any, output: Any) -> None:
     terms, width = Terms(w.taps, w.tap, w.depth), w.vectors * LANES
     tile = max(1, -(-y.frames // max(1, y.frames * w.row // _TILE_VALUES)))
     panels, tiles = y.channels // width, -(-y.frames // tile)
-    weight_bound = w.taps * w.depth * y.channels > w.row * y.frames
+    weight_bound = w.parts * w.taps * w.depth * y.channels > w.row * y.frames
     for number in range(y.batch):
         src, dst = x.address + 4 * number * x.batch_stride, y.address + 4 * number * y.batch_stride
         for unit in range(panels * tiles):
             panel, index = (unit // tiles, unit % tiles) if weight_bound else (unit % panels, unit // panels)
             first, col = index * tile, panel * width
             count = min(tile, y.frames - first)
-            source, target = Rows(src + 4 * first * w.row, w.row), Rows(dst + 4 * (first * y.channels + col), y.channels)
-            weight = w.weight + 4 * panel * w.taps * w.depth * width
-            gemm_panel(w.vectors, source, terms, weight, w.bias + 4 * col, target, count)
+            target, init = Rows(dst + 4 * (first * y.channels + col), y.channels), Rows(w.bias + 4 * col, 0)
+            for part in range(w.parts):
+                source = Rows(src + 4 * (first * w.row + part * w.reach), w.row)
+                gemm_panel(w.vectors, source, terms, w.weight + 4 * (panel * w.panel + part * w.part), init, target, count)
+                init = target
             if weight_bound:
                 apply_epilogue(after, y, number, first, first + count, col, col + width)
             elif col + width == y.channels:
@@ -54,14 +57,18 @@ class DirectConv1d(FusedConv1d):
     needs_bucketing = False
 
     def __init__(self, weight: Tensor, bias: Tensor | None, stride: int = 1, dilation: int = 1) -> None:
-        kernel, self._channels, self._out = weight.shape
+        kernel, self._channels, self._out = self._shape = weight.shape
         self._stride, self._reach = stride, (kernel - 1) * dilation + 1 - stride
         taps, depth = (1, kernel * self._channels) if dilation == 1 else (kernel, self._channels)
         terms = Terms(taps, dilation * self._channels, depth)
         self._packed = Packed(pack_panels(weight.reshape(-1, self._out)), bias_or_zeros(bias, weight))
-        row = stride * self._channels
-        self._filter = tuple(DirectFilter(panel_vectors(self._out), row, *terms, *self._packed.addresses))
+        vectors = panel_vectors(self._out)
+        geometry = (vectors, taps * depth * vectors * LANES, 1, 0, stride * self._channels, 0)
+        self._filter = tuple(DirectFilter(*geometry, *terms, *self._packed.addresses))
         self._convolve = _convolve.compiled()
+
+    def weights(self) -> tuple[Tensor, ...]:
+        return (unpack_panels(self._packed[0]).reshape(self._shape),)
 
     def __call__(self, x: Tensor, frames: int, epilogue: Epilogue = IDENTITY) -> Tensor:
         if not x.is_contiguous():
@@ -72,3 +79,26 @@ class DirectConv1d(FusedConv1d):
         after, _copies = NO_EPILOGUE if epilogue is IDENTITY else epilogue_args(epilogue, output)
         self._convolve(source, self._filter, after, output)
         return y
+
+
+class SharedDirectConv1d(DirectConv1d):
+    """`DirectConv1d` with weights that another kernel has packed, in parts.
+
+    Args:
+        packed: First the weights `(panels, parts, stride * in, width)`, of which some parts are taps; third the bias.
+        parts: Numbers of the parts that are the taps, evenly spaced.
+        dilation: In blocks of `stride` frames.
+    """
+
+    def __init__(self, packed: Packed, parts: range, channels: int, stride: int, dilation: int) -> None:
+        panels, count, block, width = packed[0].shape
+        self._packed, self._parts, self._channels, self._out = packed, parts, channels, panels * width
+        self._stride, self._reach = stride, ((len(parts) - 1) * dilation * block + block) // channels - stride
+        geometry = (width // LANES, count * block * width, len(parts), parts.step * block * width, block, dilation * block)
+        weight, bias = packed.addresses[0] + 4 * parts.start * block * width, packed.addresses[2]
+        self._filter = tuple(DirectFilter(*geometry, *Terms(1, 0, block), weight, bias))
+        self._convolve = _convolve.compiled()
+
+    def weights(self) -> tuple[Tensor, ...]:
+        taps = torch.stack([unpack_panels(self._packed[0][:, part]) for part in self._parts])
+        return (taps.reshape(-1, self._channels, self._out),)

@@ -69,6 +69,12 @@ def pack_recurrent_weight(weight: Tensor) -> Tensor:
     return ordered.reshape(channels // LANES, channels, 4 * LANES)
 
 
+def unpack_recurrent_weight(packed: Tensor) -> Tensor:
+    """Recurrent weight of an LSTM `(4 * channels, channels)`: the inverse of `pack_recurrent_weight`."""
+    blocks, channels, _ = packed.shape
+    return packed.reshape(blocks, channels, 4, LANES).permute(2, 0, 3, 1).reshape(4 * channels, channels)
+
+
 class PersistentLSTM:
     """One LSTM layer; see `interface.LSTMKernel`. The sums of one signal do not depend on the others.
 
@@ -81,6 +87,10 @@ class PersistentLSTM:
         self._input = DirectConv1d(weight_ih.t()[None], bias)
         self._packed, self._channels = Packed(pack_recurrent_weight(weight_hh)), weight_hh.shape[1]
         self._forward = _lstm_forward.compiled()
+
+    def weights(self) -> tuple[Tensor, ...]:
+        (weight_ih,) = self._input.weights()
+        return weight_ih[0].t().contiguous(), unpack_recurrent_weight(self._packed[0])
 
     def __call__(self, x: Tensor, hidden: Tensor, cell: Tensor, last: bool) -> Tensor:
         gates = self._input(x, x.shape[1])

@@ -10,22 +10,22 @@ from .arguments import Rows, Terms
 from .microkernel import gemm_rows_v1, gemm_rows_v2, is_available
 from .simd import LANES
 
-_K_BLOCK = 128
+K_BLOCK = 128
 """Terms of a sum that are taken before those of the next rows, so that their weights stay in L1."""
 
 
 @njit
-def gemm_panel(vectors, x, terms, weight, bias, out, count):  # type: ignore[no-untyped-def]
+def gemm_panel(vectors, x, terms, weight, init, out, count):  # type: ignore[no-untyped-def]
     """Multiply `count` rows by one packed panel of one or two vectors, K-blocked so that the panel stays in L1.
 
     Args:
         x, out: `Rows`.
         terms: `Terms` of a row.
-        weight, bias: Addresses.
+        weight: Address.
+        init: `Rows` that the products are added to; with stride 0, one row for all.
     """
     taps, tap, depth = terms
-    block_taps, block_depth = max(1, _K_BLOCK // depth), min(depth, _K_BLOCK)
-    init = Rows(bias, 0)
+    block_taps, block_depth = max(1, K_BLOCK // depth), min(depth, K_BLOCK)
     for j in range(0, taps, block_taps):
         for k in range(0, depth, block_depth):
             src = Rows(x.address + 4 * (j * tap + k), x.stride)
@@ -59,6 +59,11 @@ def pack_panels(weight: Tensor, vectors: int | None = None) -> Tensor:
     terms, channels = weight.shape
     width = (vectors or panel_vectors(channels)) * LANES
     return weight.detach().reshape(terms, channels // width, width).transpose(0, 1)
+
+
+def unpack_panels(panels: Tensor) -> Tensor:
+    """Weight `(terms, out)` of panels `(panels, terms, width)`: the inverse of `pack_panels`."""
+    return panels.transpose(0, 1).flatten(1)
 
 
 def bias_or_zeros(bias: Tensor | None, weight: Tensor) -> Tensor:

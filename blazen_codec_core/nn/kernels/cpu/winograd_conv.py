@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 from ..epilogue import IDENTITY, Epilogue
 from ..interface import FusedConv1d
 from ..memory_format import frame_contiguous
-from ..winograd import F_3_2, F_4_3, F_5_2, F_8_7, F_8_7_FAST, WinogradTransform, untransformed_tap
+from ..winograd import F_3_2, F_4_3, F_5_2, F_8_7, F_8_7_FAST, WinogradTransform, tap_points, untransformed_tap
 from . import arguments
 from .arguments import (
     NO_EPILOGUE,
@@ -33,10 +33,11 @@ from .arguments import (
     signal_args,
     signature,
 )
+from .direct_conv import DirectConv1d, SharedDirectConv1d
 from .elementwise import apply_epilogue, copy_row
 from .jit import jit
 from .microkernel import estimated_cost
-from .packing import bias_or_zeros, gemm_panel, pack_panels
+from .packing import K_BLOCK, bias_or_zeros, gemm_panel, pack_panels, panel_vectors, unpack_panels
 from .reductions import linear_transform
 from .simd import LANES
 
@@ -44,6 +45,8 @@ _MIN_ROWS, _MAX_ROWS = 36, 96
 """Rows of the transformed signal that are multiplied together."""
 _TRANSFORMED_VALUES = 1 << 17
 """Values of a transformed tile, which stays in cache."""
+_TRANSFORMED_ROWS = 48
+"""Input channels of a weight that are transformed together, a multiple of a BLAS's tile, at whose edge it may round otherwise."""
 _ALIASING_STRIDE, _PADDING = 1024, 32
 """Values between addresses that compete for the same cache lines; values of two lines."""
 _TRANSFORMS: tuple[WinogradTransform, ...] = (F_5_2, F_3_2, F_4_3, F_8_7, F_8_7_FAST)
@@ -139,7 +142,7 @@ def _convolve_tile(x, w, s, after, y, number, first, end):  # type: ignore[no-un
             else:
                 src, count, init = source + 4 * (start + w.tap * d) * w.channels, stop - start, bias
                 values, target = w.untransformed + panel * size, Rows(out + 4 * (start * y.channels + col), y.channels)
-            gemm_panel(w.width // LANES, Rows(src, w.channels), terms, values, init, target, count)
+            gemm_panel(w.width // LANES, Rows(src, w.channels), terms, values, Rows(init, 0), target, count)
         bias = bias if w.tap < 0 else 0
         _output_transform(w, products, first, end, bias, out + 4 * col, y.frames, y.channels, s.output_edge)
         apply_epilogue(after, y, number, start, stop, col, col + w.width)
@@ -162,30 +165,66 @@ class WinogradConv1d(FusedConv1d):
     Args:
         transform: F(m, r) with r = `kernel`.
         weight: `(kernel, stride * in, out)`, where the signal is read as blocks of `stride` frames.
+        holds_weights: Keep the taps that the transformed weight does not hold, so that `weights` can return all.
     """
 
     needs_bucketing = False
 
     def __init__(
-        self, transform: WinogradTransform, weight: Tensor, bias: Tensor | None, dilation: int = 1, stride: int = 1
+        self,
+        transform: WinogradTransform,
+        weight: Tensor,
+        bias: Tensor | None,
+        dilation: int = 1,
+        stride: int = 1,
+        *,
+        holds_weights: bool = True,
     ) -> None:
-        kernel, self._block, self._out = weight.shape
+        weight = weight.detach()
+        self._kernel, self._block, self._out = kernel, _, _ = weight.shape
         self._stride, self._channels = stride, self._block // stride
         self._reach, self._dilation = (kernel - 1) * dilation * stride, dilation
         self._frames, window = transform.frames, transform.input_transform[0].shape[1]
-        filter_transform = torch.from_numpy(transform.filter_transform)
-        by_point = torch.einsum("pk,kio->pio", filter_transform, weight.detach().double()).float()
-        by_panel = torch.stack([pack_panels(point) for point in by_point], dim=1)
-        self._points, self._width = by_panel.shape[1], by_panel.shape[3]
-        tap = untransformed_tap(transform)
-        tap = -1 if tap is None else tap
-        bias, zeros = bias_or_zeros(bias, weight), weight.new_zeros(self._width)
-        self._packed = Packed(by_panel, pack_panels(weight[tap]), bias, zeros)
+        self._points, self._width = len(transform.filter_transform), panel_vectors(self._out) * LANES
+        self._tap_points, self._tap = tap_points(transform), untransformed_tap(transform)
+        held = {*self._tap_points, self._tap}
+        self._rest = [tap for tap in range(kernel) if tap not in held] if holds_weights else []
+        self._packed = Packed(
+            _transformed(transform, weight, self._width),
+            weight.new_empty(0) if self._tap is None else pack_panels(weight[self._tap]),
+            bias_or_zeros(bias, weight),
+            weight.new_zeros(self._width),
+            weight[self._rest],
+        )
+        tap = -1 if self._tap is None else self._tap
         geometry = (_TRANSFORMS.index(transform), tap, self._frames, window, self._points, self._block, self._width, dilation)
-        self._filter = tuple(WinogradFilter(*geometry, *self._packed.addresses))
+        self._filter = tuple(WinogradFilter(*geometry, *self._packed.addresses[:4]))
         self._edges = (window, self._block), (self._frames, self._width)
         self._most = max(_MIN_ROWS, min(_MAX_ROWS, _TRANSFORMED_VALUES // (self._points * self._block)))
-        self._convolve = _convolve.compiled()
+        self._convolve = self.compiled()
+
+    @staticmethod
+    def compiled() -> Callable[..., None]:
+        """The kernel, compiled once in a process."""
+        return _convolve.compiled()
+
+    def weights(self) -> tuple[Tensor, ...]:
+        transformed, untransformed, *_, rest = (self._packed[number] for number in range(5))
+        weight = arguments.allocate(self._kernel, self._block, self._out)
+        weight[self._rest] = rest
+        for tap, (point, factor) in self._tap_points.items():
+            weight[tap] = unpack_panels(transformed[:, point]) / factor
+        if self._tap is not None:
+            weight[self._tap] = unpack_panels(untransformed)
+        return (weight.reshape(-1, self._channels, self._out),)
+
+    def direct(self) -> DirectConv1d | None:
+        """The direct convolution by the same packed weight; `None` if it does not hold every tap, or would round otherwise."""
+        points = [point for _, (point, factor) in sorted(self._tap_points.items()) if factor == 1]
+        if len(points) != self._kernel or self._block % K_BLOCK:
+            return None
+        parts = range(points[0], points[-1] + 1, points[1] - points[0])
+        return SharedDirectConv1d(self._packed, parts, self._channels, self._stride, self._dilation)
 
     def __call__(self, x: Tensor, frames: int, epilogue: Epilogue = IDENTITY) -> Tensor:
         if not x.is_contiguous():
@@ -202,6 +241,18 @@ class WinogradConv1d(FusedConv1d):
         addresses = (transformed.data_ptr(), products.data_ptr(), input_edge.data_ptr(), output_edge.data_ptr())
         self._convolve(source, self._filter, (*tiling, *addresses), after, output)
         return y
+
+
+def _transformed(transform: WinogradTransform, weight: Tensor, width: int) -> Tensor:
+    """Transformed weight `(panels, points, channels, width)`; the intermediate, some rows at a time, is in float64."""
+    matrix = torch.from_numpy(transform.filter_transform)
+    taps, channels, out = weight.shape
+    packed = weight.new_empty(out // width, len(matrix), channels, width)
+    for first in range(0, channels, _TRANSFORMED_ROWS):
+        rows = weight[:, first : first + _TRANSFORMED_ROWS].double()
+        by_point = (matrix @ rows.reshape(taps, -1)).reshape(len(matrix), -1, out // width, width)
+        packed[:, :, first : first + _TRANSFORMED_ROWS] = by_point.permute(2, 0, 1, 3)
+    return packed
 
 
 def _pad_against_aliasing(values: int) -> int:
