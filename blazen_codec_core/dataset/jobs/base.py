@@ -82,7 +82,7 @@ class Job(ABC):
 
 @dataclass(frozen=True)
 class Batching:
-    """Which recordings are batched.
+    """Choice of the recordings that are batched.
 
     Attributes:
         together: Batch size; 1 disables batching.
