@@ -270,7 +270,7 @@ class CodecBackend(AudioBackend):
 
     @property
     def short_samples(self) -> int:
-        """Length in samples up to which several signals share a tile in a batch, whatever `max_batch_size` is."""
+        """Length in samples up to which a batch is faster than one signal after the other, though `max_batch_size` is 1."""
         return 0
 
     @property

@@ -53,7 +53,7 @@ class CodecNetwork(StreamingModule):
 
     def encode_step(self, x: Tensor, state: EncoderState, last: bool) -> list[Tensor]:
         """Encode audio `(batch, samples, channels)` to indices `(batch, frames / stride)` of each codebook."""
-        return self.encode_many([x], [state], last)[0]
+        return self.encode_many([x], [state], [last])[0]
 
     def encoder_steps(self, state: EncoderState) -> list[Step | Split | Join]:
         """`encode_step` as functions that run in turn; see `Layer.steps`."""
@@ -63,9 +63,9 @@ class CodecNetwork(StreamingModule):
             lambda z, last: quantizer.step(z.to(quantizer.dtype), state.quantizer),
         ]
 
-    def encode_many(self, xs: Sequence[Tensor], states: Sequence[EncoderState], last: bool) -> list[list[Tensor]]:
+    def encode_many(self, xs: Sequence[Tensor], states: Sequence[EncoderState], lasts: Sequence[bool]) -> list[list[Tensor]]:
         """`encode_step` of several streams; the output of each is the same as by itself."""
-        latents = self.encoder.step_many(xs, [state.encoder for state in states], last)
+        latents = self.encoder.step_many(xs, [state.encoder for state in states], lasts)
         return [
             self.quantizer.step(z.to(self.quantizer.dtype), state.quantizer) for z, state in zip(latents, states, strict=True)
         ]
@@ -79,16 +79,16 @@ class CodecNetwork(StreamingModule):
 
     def decode_step(self, indices: Sequence[Tensor], state: State, last: bool) -> Tensor:
         """Decode indices `(batch, frames / stride)` of each codebook to audio `(batch, samples, channels)`."""
-        return self.decode_many([indices], [state], last)[0]
+        return self.decode_many([indices], [state], [last])[0]
 
     def decoder_steps(self, state: State) -> list[Step | Split | Join]:
         """`decode_step` as functions that run in turn; see `Layer.steps`."""
         dtype, quantizer = next(self.decoder.parameters()).dtype, self.quantizer
         return [lambda indices, last: quantizer.decode(indices).to(dtype), *self.decoder.steps(state)]
 
-    def decode_many(self, indices: Sequence[Sequence[Tensor]], states: Sequence[State], last: bool) -> list[Tensor]:
+    def decode_many(self, indices: Sequence[Sequence[Tensor]], states: Sequence[State], lasts: Sequence[bool]) -> list[Tensor]:
         """`decode_step` of several streams; the output of each is the same as by itself."""
-        return self.decoder.step_many([self.latent(codes) for codes in indices], states, last)
+        return self.decoder.step_many([self.latent(codes) for codes in indices], states, lasts)
 
     def latent(self, indices: Sequence[Tensor]) -> Tensor:
         """Latent that the decoder reads for indices, `(batch, frames, channels)`."""

@@ -36,7 +36,8 @@ from .cuda_graphs import GraphedNetwork, capture_fn_for
 from .guard import inference_guard, network_guard
 from .ragged_batch import decode_ragged, encode_ragged
 from .segments import SegmentCoder, SegmentDecoderSession, SegmentEncoderSession, decode_segments, encode_segments
-from .sessions import TileDecoderSession, TileEncoderSession
+from .sessions import TileDecoderSession, TileEncoderSession, runs_in_steps
+from .side_by_side import DecodeSideBySide, EncodeSideBySide
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -44,6 +45,8 @@ SHORT_PER_TILE = 4
 """Short signals that share a tile in a batch."""
 TILES_PER_PUSH = 32
 """Tiles of a push that runs in several threads, which begin and end together."""
+LONGEST_BESIDE = 60
+"""Seconds of the longest recordings that are gathered to run side by side."""
 LONGEST_TILE = 600
 """Seconds of the longest tile; memory grows with it."""
 BYTES_PER_SAMPLE = 1 << 12
@@ -341,7 +344,10 @@ class TorchCodecBackend(CodecBackend):
         if levels:
             pcm = [item * level.factors for item, level in zip(pcm, levels, strict=True)]
         lengths = [item.shape[1] for item in pcm]
-        tokens = self._run_batches(pcm, lengths, streams, self.short_samples, lambda batch: self._encode_items(batch, count))
+        beside = functools.partial(self._encode_beside, num_codebooks=count) if self._encodes_beside else None
+        tokens = self._run_batches(
+            pcm, lengths, streams, self._shared_samples, lambda batch: self._encode_items(batch, count), beside
+        )
         if not levels:
             return tokens
         return [dataclasses.replace(item, loudness=level.loudness) for item, level in zip(tokens, levels, strict=True)]
@@ -356,23 +362,41 @@ class TorchCodecBackend(CodecBackend):
                 results[index] = self.decode(item)
             else:
                 by_codebooks.setdefault(item.num_codebooks, []).append(index)
-        short = self.short_samples // self.spec.hop_length
+        short = self._shared_samples // self.spec.hop_length
+        beside = self._decode_beside if self._decodes_beside else None
         for indices in by_codebooks.values():
             group = [items[index] for index in indices]
             frames, streams = [item.frames for item in group], [item.streams for item in group]
-            results.update(zip(indices, self._run_batches(group, frames, streams, short, self._decode_items), strict=True))
+            decoded = self._run_batches(group, frames, streams, short, self._decode_items, beside)
+            results.update(zip(indices, decoded, strict=True))
         return [results[index] for index in range(len(items))]
 
     def _run_batches(
-        self, items: list[T], lengths: list[int], streams: list[int], short: int, run: Callable[[list[T]], list[R]]
+        self,
+        items: list[T],
+        lengths: list[int],
+        streams: list[int],
+        short: int,
+        run: Callable[[list[T]], list[R]],
+        beside: Callable[[list[T], int], list[R]] | None,
     ) -> list[R]:
-        """Run items of similar length together: as many as the device takes, or as many of up to `short` as fill a tile."""
+        """Run items of similar length together: as many as the device takes, or as many of up to `short` as fill a tile.
+
+        Args:
+            run: Runs the items of a batch.
+            beside: Runs items side by side in a number of threads, if that is faster than batches of one item.
+        """
         batches = list(by_similar_length(lengths, streams, self.max_batch_size, SHORT_PER_TILE * short))
         threads = self._threads
+        known: dict[int, R] = {}
+        single = [batch[0] for batch in batches if len(batch) == 1]
+        if beside and len(single) > threads:
+            known = dict(zip(single, beside([items[index] for index in single], threads), strict=True))
+            batches = [batch for batch in batches if len(batch) > 1]
         if not 1 < threads < len(batches):
-            return run_batches(items, batches, run)
+            return run_batches(items, batches, run, known=known)
         with one_thread():  # each batch runs in one thread, the longest first
-            return run_batches(items, batches[::-1], run, threads, one_thread)
+            return run_batches(items, batches[::-1], run, threads, one_thread, known)
 
     @property
     def _threads(self) -> int:
@@ -387,7 +411,16 @@ class TorchCodecBackend(CodecBackend):
 
     @property
     def short_samples(self) -> int:
-        """On a CPU a quarter of a tile, below which call overhead dominates; 0 where a batch would round differently."""
+        if self._encodes_beside or self._decodes_beside:
+            return LONGEST_BESIDE * self.sample_rate
+        return self._shared_samples
+
+    @property
+    def _shared_samples(self) -> int:
+        """Length up to which signals share a tile: on a CPU a quarter of a tile, below which call overhead dominates.
+
+        It is 0 where a batch would round differently.
+        """
         if self.spec.segment or self.max_batch_size > 1 or not self.spec.capabilities.batches:
             return 0
         if not is_batch_exact(torch.device(self.device)):
@@ -445,6 +478,34 @@ class TorchCodecBackend(CodecBackend):
                 return decode_segments(self._coder(), items, threads)
             setup = self.setup(sum(item.streams for item in items))
             return decode_ragged(self.spec, loaded.network, setup, items, offline_tile_frames(self, setup.batch))
+
+    @property
+    def _encodes_beside(self) -> bool:
+        """Tell whether to encode several signals side by side."""
+        return self._runs_beside("encoder", "encode_step", "encode_many") and type(self).encode_whole is CodecBackend.encode_whole
+
+    @property
+    def _decodes_beside(self) -> bool:
+        """Tell whether to decode several signals side by side."""
+        is_overridden = (type(self).decode_whole, self.tile_decoder) != (CodecBackend.decode_whole, TileDecoderSession)
+        return self._runs_beside("decoder", "decode_step", "decode_many") and not is_overridden
+
+    def _runs_beside(self, part: str, *methods: str) -> bool:
+        """Tell whether signals side by side are faster, with the same results; this loads the weights."""
+        if self.spec.segment or self.max_batch_size > 1 or not self.spec.capabilities.batches:
+            return False
+        network = self.loaded().network
+        return runs_in_steps(network, torch.device(self.device), *methods) and getattr(network, part).benefits_from_batching
+
+    def _encode_beside(self, items: list[Pcm], threads: int, num_codebooks: int) -> list[CodecTokens]:
+        loaded, tile = self.loaded(), offline_tile_frames(self, 1)
+        return EncodeSideBySide(
+            self.spec, loaded.network, self.setup, items, num_codebooks=num_codebooks, tile_frames=tile, weights=loaded.weights
+        ).run(threads)
+
+    def _decode_beside(self, items: list[CodecTokens], threads: int) -> list[Pcm]:
+        tile = offline_tile_frames(self, 1)
+        return DecodeSideBySide(self.spec, self.loaded().network, self.setup, items, tile_frames=tile).run(threads)
 
     def _check_tile(self, tile_frames: int | None) -> int:
         if tile_frames is None:

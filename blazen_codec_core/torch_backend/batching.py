@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import chain, groupby
 from typing import Any, TypeVar
@@ -21,20 +21,22 @@ def run_batches(
     run: Callable[[list[T]], Sequence[R]],
     threads: int = 1,
     scope: Scope = nullcontext,
+    known: Mapping[int, R] | None = None,
 ) -> list[R]:
     """Run items batch by batch, and return the results in the order of the items.
 
     Args:
-        batches: Indices of the items of each batch; together, every item once.
+        batches: Indices of the items of each batch; together, every item once, except those that are known.
         run: Maps the items of a batch to their results.
         threads: Most batches that run side by side.
         scope: Context of the threads other than the calling one.
+        known: Results of some items, by their indices.
     """
 
     def run_one(batch: Sequence[int]) -> list[tuple[int, R]]:
         return list(zip(batch, run([items[index] for index in batch]), strict=True))
 
-    results = dict(chain.from_iterable(run_parallel(run_one, batches, threads, scope)))
+    results = {**(known or {}), **dict(chain.from_iterable(run_parallel(run_one, batches, threads, scope)))}
     return [results[index] for index in range(len(items))]
 
 

@@ -97,7 +97,7 @@ class SegmentCoder:
         inputs = [self._input(batch) for batch in batches]
         is_full = segments[0].shape[1] == self.segment.length
         states = [self.network.encoder_state(self._setup(len(x), is_full), num_codebooks) for x, _ in inputs]
-        outputs = self.network.encode_many([x for x, _ in inputs], states, last=True)
+        outputs = self.network.encode_many([x for x, _ in inputs], states, [True] * len(states))
         parts = zip(batches, inputs, outputs, strict=True)
         return [segment for batch, (_, scales), indices in parts for segment in self._split_codes(batch, scales, indices)]
 
@@ -136,7 +136,7 @@ class SegmentCoder:
             for codebooks, setup in zip(by_codebook, setups, strict=True)
         ]
         states = [self.network.decoder_state(setup) for setup in setups]
-        outputs = self.network.decode_many(indices, states, last=True)
+        outputs = self.network.decode_many(indices, states, [True] * len(states))
         return [segment for batch, y in zip(batches, outputs, strict=True) for segment in self._to_pcm(batch, y)]
 
     def _to_pcm(self, segments: Sequence[EncodedSegment], y: Tensor) -> list[Pcm]:

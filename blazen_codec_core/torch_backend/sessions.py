@@ -150,7 +150,7 @@ def _until_fork(tile: T, rest: Iterator[T]) -> Iterator[T]:
             return
 
 
-def _runs_in_steps(network: object, device: torch.device, *methods: str) -> bool:
+def runs_in_steps(network: object, device: torch.device, *methods: str) -> bool:
     """Tell whether to run a network in the steps of `CodecNetwork`: on a CPU, unless it overrides these methods."""
     inherited = (getattr(getattr(network, name), "__func__", None) is getattr(CodecNetwork, name) for name in methods)
     return device.type == "cpu" and isinstance(network, CodecNetwork) and all(inherited)
@@ -232,7 +232,7 @@ class TileEncoderSession(TileSession, EncoderSession):
 
     def _network_steps(self) -> list[Step | Split | Join]:
         network, state = self._network, self._state
-        if _runs_in_steps(network, self._setup.device, "encode_step", "encode_many"):
+        if runs_in_steps(network, self._setup.device, "encode_step", "encode_many"):
             return network.encoder_steps(state)
         return [lambda x, last: network.encode_step(x, state, last)]
 
@@ -351,7 +351,7 @@ class TileDecoderSession(DecoderSessionBase, TileSession, DecoderSession):
 
     def _network_steps(self) -> list[Step | Split | Join]:
         network, state = self._network, self._state
-        if _runs_in_steps(network, self._setup.device, "decode_step", "decode_many"):
+        if runs_in_steps(network, self._setup.device, "decode_step", "decode_many"):
             return cast(CodecNetwork, network).decoder_steps(state)
         return [lambda indices, last: network.decode_step(indices, state, last)]
 

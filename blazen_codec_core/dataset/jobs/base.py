@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -22,7 +23,9 @@ LONG = 60.0
 WINDOWS = 4
 """Number of batches of short recordings that are gathered, so that similar lengths share a batch."""
 SHORT_TOGETHER = 32
-"""Batch size for recordings shorter than a tile, on devices that otherwise run one signal at a time."""
+"""Batch size for recordings that are faster in a batch, on devices that otherwise run one signal at a time."""
+SHORT_SECONDS = 600.0
+"""Most seconds of such recordings that are gathered, unless a single one is longer."""
 FATAL_ERRORS = (DeviceUnavailable, DiskTrouble, EngineNotAvailable, WeightsUnavailable)
 """Errors that are independent of the recording, and would recur with the next one."""
 
@@ -77,14 +80,41 @@ class Job(ABC):
         return self.open(codec)
 
 
+@dataclass(frozen=True)
+class Batching:
+    """Choice of the recordings that are batched.
+
+    Attributes:
+        together: Batch size; 1 disables batching.
+        longest: Recordings shorter than this may be batched, in seconds.
+        seconds: Most seconds that are gathered, unless a single recording is longer.
+    """
+
+    together: int
+    longest: float
+    seconds: float = math.inf
+
+    @classmethod
+    def of(cls, codec: DynCodecProvider) -> Batching:
+        """Batching that is fastest for a codec."""
+        if codec.max_batch_size > 1:
+            return cls(codec.max_batch_size, LONG)
+        if not codec.short_samples:
+            return cls(1, 0.0)
+        return cls(SHORT_TOGETHER, codec.short_samples / codec.sample_rate, SHORT_SECONDS)
+
+
 def each(
-    things: Iterable[T], together: int, short: Callable[[T], bool], one: Callable[[T], R], several: Callable[[list[T]], list[R]]
+    things: Iterable[T],
+    batching: Batching,
+    seconds: Callable[[T], float | None],
+    one: Callable[[T], R],
+    several: Callable[[list[T]], list[R]],
 ) -> Iterator[tuple[T, R | Exception]]:
     """Map `one` or `several` over items, batching short ones; yield `(item, result or error)` in any order.
 
     Args:
-        together: Batch size; 1 disables batching.
-        short: Tells whether an item may be batched.
+        seconds: Duration of an item that may be batched, else `None`.
         one: Processes a single item.
         several: Processes a list of items. If it fails, `one` processes each of them.
     """
@@ -102,14 +132,17 @@ def each(
             return map(alone, things)
 
     waiting: list[T] = []
+    gathered = 0.0
     for thing in things:
-        if together > 1 and short(thing):
-            waiting.append(thing)
-        else:
+        duration = seconds(thing)
+        if batching.together == 1 or duration is None:
             yield alone(thing)
-        if len(waiting) >= WINDOWS * together:
+            continue
+        waiting.append(thing)
+        gathered += duration
+        if len(waiting) >= WINDOWS * batching.together or gathered >= batching.seconds:
             yield from at_once(waiting)
-            waiting = []
+            waiting, gathered = [], 0.0
     yield from at_once(waiting)
 
 

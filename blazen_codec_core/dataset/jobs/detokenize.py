@@ -22,7 +22,7 @@ from ..codebook_usage import CodebookUsage
 from ..destination import Destination, shortly
 from ..rows import Row
 from ..run_state import ShardResult
-from .base import LONG, SHORT_TOGETHER, Job, Work, each, failure
+from .base import Batching, Job, Work, each, failure
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,10 @@ class Detokenizer:
         taken = self.job.taken.get(number, {})
         self._tidy(path, taken)
         usage, failures, written, seconds = CodebookUsage(self.codec.spec.codebook_size), [], list[str](), 0.0
-        together, longest = self.codec.max_batch_size, LONG
-        if together == 1 and self.codec.short_samples:
-            together, longest = SHORT_TOGETHER, self.codec.short_samples / self.codec.sample_rate
+        batching = Batching.of(self.codec)
+
+        def length(row: Row) -> float | None:
+            return row.tokens.seconds if row.tokens.seconds < batching.longest else None
 
         def rows() -> Iterator[Row]:
             for place, row in enumerate(shards.format_of(path).read(path)):
@@ -99,7 +100,7 @@ class Detokenizer:
                 else:
                     yield row
 
-        for row, error in each(rows(), together, lambda row: row.tokens.seconds < longest, self._write, self._batch):
+        for row, error in each(rows(), batching, length, self._write, self._batch):
             if error is None:
                 written.append(row.id)
                 seconds += row.tokens.seconds

@@ -33,7 +33,7 @@ from ..prefetch import map_in_threads, prefetch
 from ..rows import Row
 from ..run_state import Failure, ShardResult
 from ..seals import digest_of
-from .base import LONG, SHORT_TOGETHER, Job, Unreadable, Work, each, failure
+from .base import LONG, Batching, Job, Unreadable, Work, each, failure
 
 PREFETCH = 8
 """Number of chunks of audio, about 6 s each, that are read and resampled ahead of the model."""
@@ -173,12 +173,16 @@ class Tokenizer:
 
     def _rows(self, items: list[tuple[int, AudioItem]]) -> Iterator[tuple[_Chunk, Row | Exception]]:
         """Yield the first chunk of each item with its row, or with the error that it ended in, in any order."""
-        together = max(self.codec.max_batch_size, SHORT_TOGETHER if self.codec.short_samples else 1)
-        for one, row in each(self._heard(items), together, lambda one: one.whole is not None, self._stream, self._batch):
+        batching = Batching.of(self.codec)
+
+        def seconds(one: _LoadedAudio) -> float | None:
+            return None if one.whole is None else one.whole.shape[1] / self.codec.sample_rate
+
+        for one, row in each(self._heard(items, batching.longest), batching, seconds, self._stream, self._batch):
             yield one.first, row
 
-    def _heard(self, items: list[tuple[int, AudioItem]]) -> Iterator[_LoadedAudio]:
-        """Yield the audio of all recordings; short ones are loaded whole if they can be batched."""
+    def _heard(self, items: list[tuple[int, AudioItem]], longest: float) -> Iterator[_LoadedAudio]:
+        """Yield the audio of all recordings; those shorter than `longest` seconds are loaded whole."""
         if self.codec.max_batch_size > 1:
             yield from map_in_threads(self._read, items, readers())
             return
@@ -186,8 +190,7 @@ class Tokenizer:
             pieces = iter(group)
             first = next(pieces)
             every = itertools.chain([first], pieces)
-            is_short = _is_shorter(first.recording, self.codec.short_samples / self.codec.sample_rate)
-            yield _whole(first, every) if is_short else _LoadedAudio(first, _audio(every))
+            yield _whole(first, every) if _is_shorter(first.recording, longest) else _LoadedAudio(first, _audio(every))
 
     def _read(self, item: tuple[int, AudioItem]) -> _LoadedAudio:
         """Load a short recording whole; open a long one for streaming."""

@@ -12,7 +12,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -99,12 +99,14 @@ class StreamingModule(nn.Module):
 class Layer(StreamingModule, ABC):
     """One stage of a network that runs whole signals and streams through the same code."""
 
-    benefits_from_batching: ClassVar[bool] = False
-    """`step_many` is faster than a `step` of each stream."""
-
     if TYPE_CHECKING:
 
         def __call__(self, x: Tensor) -> Tensor: ...
+
+    @property
+    def benefits_from_batching(self) -> bool:
+        """Tell whether `step_many` is faster than a `step` of each stream."""
+        return False
 
     def init_state(self, setup: StreamSetup) -> State:
         """State before the first frame; empty for layers without memory."""
@@ -124,9 +126,9 @@ class Layer(StreamingModule, ABC):
         """`step` as functions that run in turn on each tile; several tiles may be in different ones at the same time."""
         return [partial(self.step, state=state)]
 
-    def step_many(self, xs: Sequence[Tensor], states: Sequence[Any], last: bool) -> list[Tensor]:
+    def step_many(self, xs: Sequence[Tensor], states: Sequence[Any], lasts: Sequence[bool]) -> list[Tensor]:
         """`step` of several streams; the output of each is the same as by itself."""
-        return [self.step(x, state, last) for x, state in zip(xs, states, strict=True)]
+        return [self.step(x, state, last) for x, state, last in zip(xs, states, lasts, strict=True)]
 
     def frames_out(self, frames: int, last: bool) -> int:
         """Number of frames that have come out once `frames` have gone in."""

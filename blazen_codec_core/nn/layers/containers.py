@@ -76,16 +76,19 @@ class Sequential(FusableLayer):
         return SequentialState(states, ragged)
 
     def step_fused(self, prologue: Epilogue, x: Tensor, state: SequentialState, last: bool, epilogue: Epilogue) -> Tensor:
-        layers = len(self._order)
-        if self.tiled is None or not self._runs_tiled(x, state):
-            if self._whole and not torch.is_grad_enabled():
-                return run_stages(self._whole, x, state.states, last, prologue, epilogue)
-            return self._run(0, layers, x, state, last)
-        start, stop, _ = self.tiled.layers.indices(layers)
-        x = self._run(0, start, x, state, last)
+        if self.tiled is None and self._whole and not torch.is_grad_enabled():
+            return run_stages(self._whole, x, state.states, last, prologue, epilogue)
+        return self._run_part(0, len(self._order), x, state, last)
+
+    def _run_part(self, start: int, stop: int, x: Tensor, state: SequentialState, last: bool) -> Tensor:
+        """Run the layers `start` to `stop`, with all that are tiled or none."""
+        first, end, _ = self.tiled.layers.indices(len(self._order)) if self.tiled else (stop, stop, 1)
+        if self.tiled is None or first < start or end > stop or not self._runs_tiled(x, state):
+            return self._run(start, stop, x, state, last)
+        x = self._run(start, first, x, state, last)
         tiles = torch.split(x, self.tiled.frames, dim=1)
-        parts = [self._run(start, stop, tile, state, last and number == len(tiles)) for number, tile in enumerate(tiles, 1)]
-        return self._run(stop, layers, torch.cat(parts, dim=1) if len(parts) > 1 else parts[0], state, last)
+        parts = [self._run(first, end, tile, state, last and number == len(tiles)) for number, tile in enumerate(tiles, 1)]
+        return self._run(end, stop, torch.cat(parts, dim=1) if len(parts) > 1 else parts[0], state, last)
 
     @property
     def _is_plain(self) -> bool:
@@ -110,19 +113,24 @@ class Sequential(FusableLayer):
         layers, states = [layer for layer, _ in pairs], [layer_state for _, layer_state in pairs]
         return list(bound_steps(fuse(layers, 0, len(layers)), states))
 
-    def step_many(self, xs: Sequence[Tensor], states: Sequence[SequentialState], last: bool) -> list[Tensor]:
+    @property
+    def benefits_from_batching(self) -> bool:
+        benefits = [layer.benefits_from_batching for layer in self]
+        return self._is_plain and any(benefits) and not (self.tiled and any(benefits[self.tiled.layers]))
+
+    def step_many(self, xs: Sequence[Tensor], states: Sequence[SequentialState], lasts: Sequence[bool]) -> list[Tensor]:
         """Layers that benefit run all streams together; others run one stream at a time, so that its data stays in cache."""
-        if self.tiled or len(xs) == 1:
-            return super().step_many(xs, states, last)
+        if len(xs) == 1 or not self.benefits_from_batching:
+            return super().step_many(xs, states, lasts)
         signals = list(xs)
         for is_batched, run in groupby(enumerate(self), lambda numbered: numbered[1].benefits_from_batching):
             numbers, layers = zip(*run, strict=True)
             if is_batched:
                 for number, layer in zip(numbers, layers, strict=True):
-                    signals = layer.step_many(signals, [state.states[number] for state in states], last)
+                    signals = layer.step_many(signals, [state.states[number] for state in states], lasts)
             else:
                 start, stop = numbers[0], numbers[-1] + 1
-                outputs = (self._run(start, stop, x, state, last) for x, state in zip(signals, states, strict=True))
+                outputs = (self._run_part(start, stop, *stream) for stream in zip(signals, states, lasts, strict=True))
                 signals = _pack_contiguous(outputs, len(signals))
         return signals
 

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,7 @@ from ..kernels import dispatch
 from ..kernels.aten.conv import tf32_scope
 from ..kernels.bucketing import power_of_two_chunks
 from ..kernels.interface import HoldsWeights, LSTMKernel
+from ..pipeline import Join, Split, Step
 from .base import Layer, State, StreamSetup
 from .released import ReleasedParameter
 
@@ -27,13 +29,13 @@ class LSTMState(State):
     """State of all layers.
 
     Attributes:
-        hidden: Outputs, `(batch, layers, channels)`.
-        cell: Cells in float32, `(batch, layers, channels)`.
+        hidden: Outputs of each layer, `(batch, channels)`.
+        cell: Cells of each layer in float32, `(batch, channels)`.
         dynamic_length: See `StreamSetup`.
     """
 
-    hidden: Tensor
-    cell: Tensor
+    hidden: list[Tensor]
+    cell: list[Tensor]
     dynamic_length: bool
 
 
@@ -56,7 +58,6 @@ class _ZeroLSTM(nn.LSTM):
 class LSTM(Layer):
     """Stacked LSTM layers (Hochreiter & Schmidhuber 1997), with a residual connection around all of them."""
 
-    benefits_from_batching = True
     allow_tf32 = False
     """Float32 may be computed in TF32, on devices that have it."""
 
@@ -72,8 +73,8 @@ class LSTM(Layer):
             parameter.uniform_(-bound, bound, generator=generator)
 
     def init_state(self, setup: StreamSetup) -> LSTMState:
-        hidden = setup.zeros(self.layers, self.channels)
-        return LSTMState(hidden, hidden.float(), setup.dynamic_length)
+        hidden = [setup.zeros(1, self.channels)[:, 0] for _ in range(self.layers)]
+        return LSTMState(hidden, [h.float().clone() for h in hidden], setup.dynamic_length)
 
     def prepare(self) -> None:
         found = [dispatch.lstm(*self._weights(layer), allow_tf32=self.allow_tf32) for layer in range(self.layers)]
@@ -93,30 +94,62 @@ class LSTM(Layer):
         return weight_ih, weight_hh, getattr(self.lstm, f"bias_ih_l{layer}") + getattr(self.lstm, f"bias_hh_l{layer}")
 
     def step(self, x: Tensor, state: LSTMState, last: bool) -> Tensor:
-        return self.step_many([x], [state], last)[0]
+        return self.step_many([x], [state], [last])[0]
 
-    def step_many(self, xs: Sequence[Tensor], states: Sequence[LSTMState], last: bool) -> list[Tensor]:
+    @property
+    def benefits_from_batching(self) -> bool:
+        return bool(self._prepared)
+
+    def steps(self, state: LSTMState) -> list[Step | Split | Join]:
+        """One step a layer; values between them are pairs of the input and the layer's output."""
+        if not self._prepared:
+            return super().steps(state)
+
+        def step_of(layer: int) -> Step:
+            def step(value: Any, last: bool) -> Any:
+                x, y = value if layer else (value, value)
+                y = self._run_layer(layer, y, [state], [last])
+                if layer + 1 < self.layers:
+                    return x, y
+                return y.add_(x) if x.shape[1] else x
+
+            return step
+
+        return [step_of(layer) for layer in range(self.layers)]
+
+    def step_many(self, xs: Sequence[Tensor], states: Sequence[LSTMState], lasts: Sequence[bool]) -> list[Tensor]:
         if not self._prepared or torch.is_grad_enabled():
-            return [self._fallback(x, state, last) for x, state in zip(xs, states, strict=True)]
-        if len({x.shape[1] for x in xs}) > 1:
-            return [self.step(x, state, last) for x, state in zip(xs, states, strict=True)]
-        return self._run_prepared(xs, states, last) if xs[0].shape[1] else list(xs)
+            return [self._fallback(x, state, last) for x, state, last in zip(xs, states, lasts, strict=True)]
+        parts: list[list[Tensor]] = [[] for _ in xs]
+        start = 0
+        for end in sorted({x.shape[1] for x in xs} - {0}):  # up to the end of the shortest, then without it, and so on
+            rows = [row for row, x in enumerate(xs) if x.shape[1] >= end]
+            part = [xs[row][:, start:end] for row in rows]
+            made = self._run_prepared(part, [states[row] for row in rows], [lasts[row] for row in rows])
+            for row, y in zip(rows, made, strict=True):
+                parts[row].append(y)
+            start = end
+        return [_concat(ys, dim=1) if ys else x for ys, x in zip(parts, xs, strict=True)]
 
-    def _run_prepared(self, xs: Sequence[Tensor], states: Sequence[LSTMState], last: bool) -> list[Tensor]:
-        """Run all streams together, so that the weights are read once a frame for all of them."""
-        x, hidden, cell = (_concat(parts) for parts in (xs, [s.hidden for s in states], [s.cell for s in states]))
-        y, next_hidden, next_cells = x, [], []
-        for layer, kernel in enumerate(self._prepared):
-            next_cell = cell[:, layer].clone()
-            y = kernel(y, hidden[:, layer], next_cell, last and states[0].dynamic_length)
-            next_hidden.append(y[:, -1])
-            next_cells.append(next_cell)
-            y = y[:, 1:]
-        sizes = [x.shape[0] for x in xs]
-        next_states = (torch.split(torch.stack(parts, dim=1), sizes) for parts in (next_hidden, next_cells))
-        for state, h, c in zip(states, *next_states, strict=True):
-            state.hidden, state.cell = h, c
-        return list(torch.split(y.add_(x), sizes))
+    def _run_prepared(self, xs: Sequence[Tensor], states: Sequence[LSTMState], lasts: Sequence[bool]) -> list[Tensor]:
+        """Run streams of equal length together, so that the weights are read once a frame for all of them."""
+        x = y = _concat(xs)
+        for layer in range(self.layers):
+            y = self._run_layer(layer, y, states, lasts)
+        return list(torch.split(y.add_(x), [x.shape[0] for x in xs]))
+
+    def _run_layer(self, layer: int, x: Tensor, states: Sequence[LSTMState], lasts: Sequence[bool]) -> Tensor:
+        """Run one layer on the streams whose rows are concatenated in `x`; there may be no frames."""
+        if not x.shape[1]:
+            return x
+        hidden = _concat([state.hidden[layer] for state in states])
+        cell = torch.cat([state.cell[layer] for state in states])  # a copy, which the kernel updates
+        ends = any(last and state.dynamic_length for state, last in zip(states, lasts, strict=True))
+        y = self._prepared[layer](x, hidden, cell, ends)
+        sizes = [state.hidden[layer].shape[0] for state in states]
+        for state, h, c in zip(states, torch.split(y[:, -1].clone(), sizes), torch.split(cell, sizes), strict=True):
+            state.hidden[layer], state.cell[layer] = h, c
+        return y[:, 1:]
 
     def _fallback(self, x: Tensor, state: LSTMState, last: bool) -> Tensor:
         if not x.shape[1]:
@@ -128,11 +161,11 @@ class LSTM(Layer):
     def _run_chunk(self, x: Tensor, state: LSTMState) -> Tensor:
         if x.device.type == "cpu" and x.shape[1] < MIN_LSTM_FRAMES:
             return self._step_by_step(x, state)
-        initial = (state.hidden.transpose(0, 1).contiguous(), state.cell.transpose(0, 1).to(x.dtype).contiguous())
+        initial = torch.stack(state.hidden), torch.stack(state.cell).to(x.dtype)
         y: Tensor
         with tf32_scope(x.device, self.allow_tf32):
             y, (hidden, cell) = self.lstm(x, initial)
-        state.hidden, state.cell = hidden.transpose(0, 1), cell.transpose(0, 1).float()
+        state.hidden, state.cell = list(hidden), list(cell.float())
         return y
 
     def _step_by_step(self, x: Tensor, state: LSTMState) -> Tensor:
@@ -140,15 +173,13 @@ class LSTM(Layer):
 
         The input's contribution to all gates is one GEMM for all frames.
         """
-        hidden, cell = list(state.hidden.unbind(1)), list(state.cell.to(x.dtype).unbind(1))
         for layer in range(self.layers):
             weight_ih, weight_hh, bias = self._weights(layer)
-            h, c, outputs = hidden[layer], cell[layer], []
+            h, c, outputs = state.hidden[layer], state.cell[layer].to(x.dtype), []
             for gates in F.linear(x, weight_ih, bias).unbind(1):
                 i, f, g, o = torch.addmm(gates, h, weight_hh.t()).chunk(4, dim=1)
                 c = torch.addcmul(torch.sigmoid(f) * c, torch.sigmoid(i), torch.tanh(g))
                 h = torch.sigmoid(o) * torch.tanh(c)
                 outputs.append(h)
-            hidden[layer], cell[layer], x = h, c, torch.stack(outputs, dim=1)
-        state.hidden, state.cell = torch.stack(hidden, dim=1), torch.stack(cell, dim=1).float()
+            state.hidden[layer], state.cell[layer], x = h, c.float(), torch.stack(outputs, dim=1)
         return x

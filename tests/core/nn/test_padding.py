@@ -110,8 +110,8 @@ def test_lstm_state_depends_only_on_the_signal(channels, rows, frames):
     prepare(layer)
     states = [layer.init_state(StreamSetup(count, CPU)) for count in rows]
     with torch.inference_mode():
-        first = layer.step_many([x[:, :frames] for x in xs], states, False)
-        then = layer.step_many([x[:, frames:] for x in xs], states, True)
+        first = layer.step_many([x[:, :frames] for x in xs], states, [False] * len(xs))
+        then = layer.step_many([x[:, frames:] for x in xs], states, [True] * len(xs))
         with one_thread():
             for x, *made in zip(xs, first, then, strict=True):
                 assert torch.equal(torch.cat(made, dim=1), torch.cat([whole(layer, row[None]) for row in x]))
@@ -132,10 +132,10 @@ def test_streams_in_a_batch_are_independent():
     reset_parameters(chain, 0)
     prepare(chain)
     xs = [signal(length, 1, 1) for length in (30, 30, 41, 30, 30)]
-    for same in (xs, [x[:, :30] for x in xs]):  # in the first, the recurrent layer cannot take them together
+    for same in (xs, [x[:, :30] for x in xs]):
         states = [chain.init_state(StreamSetup(1, CPU)) for _ in same]
         with torch.inference_mode():
-            made = chain.step_many(same, states, True)
+            made = chain.step_many(same, states, [True] * len(same))
         for x, y in zip(same, made, strict=True):
             torch.testing.assert_close(y, whole(chain, x), atol=0, rtol=0)
 
