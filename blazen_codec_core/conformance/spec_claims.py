@@ -113,6 +113,7 @@ class Declared:
                     other.load()
             other.unload()
 
+    @pytest.mark.filterwarnings("ignore::blazen_codec_core.SlowerNotice")
     def test_the_types(self, codec: DynCodecProvider, subject: Subject) -> None:
         """Declared: it runs in the listed floating types, and refuses others."""
         can = codec.spec.capabilities.dtypes

@@ -48,6 +48,15 @@ def test_tokens_and_audio_are_the_authors(codecs, name, bandwidth, streams):
     assert worst < 1e-4
 
 
+def assert_same(mine, reference):
+    """The same tokens; the authors' scales are sums in float32, which depend on the number of threads."""
+    assert mine.num_samples == reference.num_samples
+    for ours, theirs in zip(mine.codes, reference.codes, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    if mine.scales is not None:
+        np.testing.assert_allclose(mine.scales, reference.scales, rtol=1e-6)
+
+
 @pytest.mark.parametrize("extra", [1, 80, 160, 321, 480, 481])
 def test_segments_that_end_near_an_overlap(codecs, extra):
     """The last segment but one may be short as well, and the last one shorter than the overlap."""
@@ -55,7 +64,7 @@ def test_segments_that_end_near_an_overlap(codecs, extra):
     for whole in (1, 2):
         pcm = recording(ours.spec, 3)[:, : whole * 47_520 + extra]
         mine, reference = (codec.encode(pcm, 48_000) for codec in (ours, theirs))
-        assert mine == reference
+        assert_same(mine, reference)
         assert sum(mine.segment_frames) == mine.frames
         audio, wanted = ours.decode(mine), theirs.decode(mine)
         assert audio.shape == wanted.shape == pcm.shape
@@ -69,7 +78,7 @@ def test_where_the_authors_package_cannot_decode_its_own(codecs):
     ours, theirs = codecs("encodec_48khz"), codecs("encodec_48khz", engine="upstream")
     pcm = recording(ours.spec, 1)[:, : 47_520 + 200]
     tokens = ours.encode(pcm, 48_000)
-    assert tokens == theirs.encode(pcm, 48_000)
+    assert_same(tokens, theirs.encode(pcm, 48_000))
     with pytest.raises(bc.InferenceError):
         theirs.decode(tokens)
     audio = ours.decode(tokens)
@@ -84,7 +93,7 @@ def test_silence_and_loud_noise(codecs, name):
     rng = np.random.default_rng(0)
     for pcm in (np.zeros((ours.channels, 3000)), rng.uniform(-1, 1, (ours.channels, 30_000))):
         mine, reference = (codec.encode(pcm.astype(np.float32), codec.sample_rate) for codec in (ours, theirs))
-        assert mine == reference
+        assert_same(mine, reference)
         assert np.abs(ours.decode(mine) - theirs.decode(mine)).max() < 1e-4
 
 
