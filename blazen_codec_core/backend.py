@@ -6,7 +6,8 @@ import dataclasses
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Protocol, TypedDict, Unpack
+from itertools import chain, pairwise
+from typing import Any, Protocol, TypedDict, TypeVar, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,9 @@ class EncodeOptions(TypedDict, total=False):
     bandwidth: float | None
     num_codebooks: int | None
     normalize_db: float | None
+
+
+T = TypeVar("T")
 
 
 class SessionOptions(TypedDict, total=False):
@@ -84,6 +88,10 @@ class EncoderSession(ABC):
             CodecError: Running the model failed.
         """
 
+    def push_last(self, pcm: Any) -> CodecTokens:
+        """`push` and `finish` in one call, which may be faster."""
+        return CodecTokens.concat([self.push(pcm), self.finish()])
+
     @property
     @abstractmethod
     def latency_samples(self) -> int:
@@ -117,6 +125,10 @@ class DecoderSession(ABC):
             InvalidInput: The session has ended.
             CodecError: Running the model failed.
         """
+
+    def push_last(self, tokens: CodecTokens) -> Pcm:
+        """`push` and `finish` in one call, which may be faster."""
+        return np.concatenate([self.push(tokens), self.finish()], axis=1)
 
     @property
     @abstractmethod
@@ -157,7 +169,8 @@ def encode_chunks(codec: ChunkedCodec, chunks: Iterable[Pcm], channels: int, **o
     """
     options.setdefault("tile_frames", offline_tile_frames(codec, channels // codec.channels))
     session = codec.encoder_session(channels, **options)
-    return CodecTokens.concat([*map(session.push, chunks), session.finish()])
+    tokens = [session.push_last(chunk) if is_last else session.push(chunk) for chunk, is_last in _with_end(chunks)]
+    return CodecTokens.concat(tokens or [session.finish()])
 
 
 def decode_chunks(
@@ -179,10 +192,16 @@ def decode_chunks(
             raise
         yield decode_whole(tokens), tokens.seconds
         return
-    for part in tokens.parts(max(tile, codec.preferred_chunk_frames)):
+    for part, is_last in _with_end(tokens.parts(max(tile, codec.preferred_chunk_frames))):
         cancellation.check()
-        yield session.push(part), part.seconds
-    yield session.finish(), 0.0
+        yield session.push_last(part) if is_last else session.push(part), part.seconds
+
+
+def _with_end(values: Iterable[T]) -> Iterator[tuple[T, bool]]:
+    """Values, each with whether it is the last one."""
+    end: Any = object()
+    for value, following in pairwise(chain(values, [end])):
+        yield value, following is end
 
 
 class CodecBackend(AudioBackend):

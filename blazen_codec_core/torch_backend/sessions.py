@@ -127,8 +127,8 @@ class TileSession(SessionBase):
         with self._step(self._setup.device):
             return [output for output, _ in run_steps(self._steps, tile, last)]
 
-    def _run_tiles(self, tiles: Iterable[Any], store: Callable[[Any], None]) -> None:
-        """Run tiles that do not end the signal, several at once on a CPU. A fork that waits goes first, between two tiles."""
+    def _run_tiles(self, tiles: Iterable[Item], store: Callable[[Any], None]) -> None:
+        """Run tiles, several at once on a CPU. A fork that waits goes first, between two tiles."""
 
         def store_item(item: Item) -> tuple[()]:
             store(item[0])
@@ -137,7 +137,12 @@ class TileSession(SessionBase):
         stages, rest = [*map(as_stage, self._steps), store_item], iter(tiles)
         for tile in rest:
             with self._step(self._setup.device) as threads:
-                run_pipeline(stages, ((part, False) for part in _until_fork(tile, rest)), threads, helper_guard)
+                run_pipeline(stages, _until_fork(tile, rest), threads, helper_guard)
+
+
+def _items(tiles: Iterable[T], count: int, last: bool) -> Iterator[tuple[T, bool]]:
+    """Items of a pipeline for `count` tiles; the signal ends with the last of them if `last` is true."""
+    return zip(tiles, (last and number == count for number in range(1, count + 1)), strict=True)
 
 
 def _until_fork(tile: T, rest: Iterator[T]) -> Iterator[T]:
@@ -224,11 +229,11 @@ class TileEncoderSession(TileSession, EncoderSession):
         self._channels, self._tile, self._weights = channels, tile_frames * backend.spec.hop_length, weights
         self._strides = backend.spec.strides[:num_codebooks]
         self._tiles = TileBuffer(channels, self._tile, np.dtype(np.float32))
-        self._samples_pushed = self._samples_run = self._frames = self._samples_covered = 0
+        self._samples_pushed = self._tiles_run = self._frames = self._samples_covered = 0
         with inference_guard():
             self._state = network.encoder_state(setup, num_codebooks)
         self._steps = [self._read, *self._network_steps(), lambda indices, last: codes_to_host(indices)]
-        self._no_tokens = self._run([], 0, last=False)
+        self._no_tokens = self._run([])
 
     def _network_steps(self) -> list[Step | Split | Join]:
         network, state = self._network, self._state
@@ -252,48 +257,68 @@ class TileEncoderSession(TileSession, EncoderSession):
 
     def push(self, pcm: object) -> CodecTokens:
         self._check_open()
-        array = check_piece(self._backend.spec, pcm, self._channels)
-        self._samples_pushed += array.shape[1]
-        ready = self._samples_pushed - self._samples_pushed % self._tile
-        if ready == self._samples_run:
+        array = self._accept(pcm)
+        if self._samples_pushed // self._tile == self._tiles_run:
             self._tiles.store(array)
             return self._no_tokens
-        return self._run(self._tiles.push(array), ready, last=False)
+        return self._run(self._tiles.push(array))
+
+    def push_last(self, pcm: object) -> CodecTokens:
+        self._check_open()
+        return self._finish(self._tiles.push(self._accept(pcm)))
 
     def finish(self) -> CodecTokens:
         self._check_open()
+        return self._finish([])
+
+    def _accept(self, pcm: object) -> Pcm:
+        """Check and count the next audio."""
+        array = check_piece(self._backend.spec, pcm, self._channels)
+        self._samples_pushed += array.shape[1]
+        return array
+
+    def _finish(self, tiles: Iterable[NDArray[Any]]) -> CodecTokens:
+        """Run tiles and then the rest, with which the signal ends."""
         if not self._samples_pushed:
             raise InvalidInput("no audio was pushed; push some before finish")
         padding = self._backend.spec.missing_samples(self._samples_pushed)
-        rest = np.pad(self._tiles.rest(), ((0, 0), (0, padding)))
-        tokens = self._run([rest], self._samples_pushed + padding, last=True)
+
+        def to_end() -> Iterator[NDArray[Any]]:
+            yield from tiles
+            yield np.pad(self._tiles.rest(), ((0, 0), (0, padding)))
+
+        tokens = self._run(to_end(), self._samples_pushed + padding)
         self._ended = True
         return tokens
 
-    def _run(self, tiles: Iterable[NDArray[Any]], ready: int, last: bool) -> CodecTokens:
-        """Run the tiles up to sample `ready`: one, or several into arrays of the final size.
+    def _run(self, tiles: Iterable[NDArray[Any]], end: int | None = None) -> CodecTokens:
+        """Run the next tiles: one, or several into arrays of the final size.
 
         Small arrays that outlive the large ones between them would fragment the heap, until an hour of audio takes gigabytes.
+
+        Args:
+            end: Length of the padded signal, if the last tile ends it.
         """
-        strides, is_single = self._strides, last or ready - self._samples_run == self._tile
-        self._samples_run = ready
-        if is_single:
+        strides, last = self._strides, end is not None
+        ready = self._samples_pushed // self._tile
+        count, self._tiles_run = ready - self._tiles_run + last, ready
+        if count == 1:
             [tile] = tiles
             codes = [joined(parts) for parts in zip(*self._run_tile(tile, last), strict=True)]
             frames = codes[0].shape[1] * strides[0]
         else:
-            frames = self._network.frames_encoded(ready, last) - self._frames
+            frames = self._network.frames_encoded(ready * self._tile if end is None else end, last) - self._frames
             codes = [np.empty((self._setup.batch, frames // stride), np.int32) for stride in strides]
             start = 0
 
             def store(indices: list[NDArray[np.int32]]) -> None:
                 nonlocal start
-                end = start + indices[0].shape[1] * strides[0]
+                stop = start + indices[0].shape[1] * strides[0]
                 for code, index, stride in zip(codes, indices, strides, strict=True):
-                    code[:, start // stride : end // stride] = index
-                start = end
+                    code[:, start // stride : stop // stride] = index
+                start = stop
 
-            self._run_tiles(tiles, store)
+            self._run_tiles(_items(tiles, count, last), store)
         self._frames += frames
         samples = self._samples_pushed - self._samples_covered if last else frames * self._backend.spec.hop_length
         self._samples_covered += samples
@@ -317,7 +342,7 @@ class TileDecoderSession(DecoderSessionBase, TileSession, DecoderSession):
         super().__init__(backend)
         self._network: StreamingDecoder = network
         self._setup_of, self._tile = setup, tile_frames
-        self._frames_run = self._decoded_samples = 0
+        self._tiles_run = self._decoded_samples = 0
 
     @property
     def latency_samples(self) -> int:
@@ -328,16 +353,31 @@ class TileDecoderSession(DecoderSessionBase, TileSession, DecoderSession):
         )
 
     def push(self, tokens: CodecTokens) -> Pcm:
+        return self._run(self._read_tiles(tokens), last=False)
+
+    def push_last(self, tokens: CodecTokens) -> Pcm:
+        return self._finish(self._read_tiles(tokens))
+
+    def finish(self) -> Pcm:
+        return self._finish([])
+
+    def _read_tiles(self, tokens: CodecTokens) -> Iterable[Sequence[NDArray[Any]]]:
+        """Accept the next tokens; return the tiles that they complete."""
         has_begun = self._first is not None
         first = self._accept(tokens)
         if not has_begun:
             self._begin(first)
-        tiles = [buffer.push(code) for buffer, code in zip(self._tiles, tokens.codes, strict=True)]
-        return self._run(zip(*tiles, strict=True), self._frames - self._frames % self._tile, last=False)
+        return zip(*(buffer.push(code) for buffer, code in zip(self._tiles, tokens.codes, strict=True)), strict=True)
 
-    def finish(self) -> Pcm:
+    def _finish(self, tiles: Iterable[Sequence[NDArray[Any]]]) -> Pcm:
+        """Run tiles and then the rest, with which the signal ends."""
         self._check_complete()
-        pcm = self._run([[buffer.rest() for buffer in self._tiles]], self._frames, last=True)
+
+        def to_end() -> Iterator[Sequence[NDArray[Any]]]:
+            yield from tiles
+            yield [buffer.rest() for buffer in self._tiles]
+
+        pcm = self._run(to_end(), last=True)
         self._ended = True
         return pcm
 
@@ -358,14 +398,16 @@ class TileDecoderSession(DecoderSessionBase, TileSession, DecoderSession):
     def _read(self, tile: Sequence[NDArray[Any]], last: bool) -> list[Tensor]:
         return [torch.from_numpy(codes).to(self._setup.device) for codes in tile]
 
-    def _run(self, tiles: Iterable[Sequence[NDArray[Any]]], ready: int, last: bool) -> Pcm:
-        """Run the tiles up to frame `ready`: one, or several into an array of the final size."""
-        is_single, self._frames_run = last or ready - self._frames_run == self._tile, ready
-        if is_single:
+    def _run(self, tiles: Iterable[Sequence[NDArray[Any]]], last: bool) -> Pcm:
+        """Run the next tiles: one, or several into an array of the final size."""
+        ready = self._frames // self._tile
+        count, self._tiles_run = ready - self._tiles_run + last, ready
+        if count == 1:
             [tile] = tiles
             pcm = joined(self._run_tile(tile, last)).copy()
         else:
-            samples = self._network.samples_decoded(ready, last) - self._decoded_samples
+            frames = self._frames if last else ready * self._tile
+            samples = self._network.samples_decoded(frames, last) - self._decoded_samples
             pcm = np.empty((self._setup.batch * self._backend.channels, samples), np.float32)
             start = 0
 
@@ -374,6 +416,6 @@ class TileDecoderSession(DecoderSessionBase, TileSession, DecoderSession):
                 pcm[:, start : start + part.shape[1]] = part
                 start += part.shape[1]
 
-            self._run_tiles(tiles, store)
+            self._run_tiles(_items(tiles, count, last), store)
         self._decoded_samples += pcm.shape[1]
         return self._trim(pcm)

@@ -27,6 +27,7 @@ from blazen_codec_core.nn import (
     reset_parameters,
 )
 from blazen_codec_core.nn.layers import blocks
+from blazen_codec_core.torch_backend import backend
 from blazen_codec_core.torch_backend.backend import TorchCodecBackend
 from blazen_codec_core.torch_backend.transfers import codes_to_host, to_device
 
@@ -105,6 +106,39 @@ def test_batch_equals_single_items(name, seconds, monkeypatch):
     for audio, tokens in zip(codec.decode_batch(made), made, strict=True):
         assert audio.shape == (1, tokens.num_samples)
         np.testing.assert_allclose(audio, codec.decode(tokens), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["snac_tiny", "dac_tiny", "encodec_tiny", pytest.param("encodec_24khz", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_items_of_any_lengths_on_a_cpu_equal_single_items(name, threads, monkeypatch):
+    codec = bc.load(name, device="cpu", weights=None if name.endswith("_tiny") else "random:0")
+    tile, rng = codec.spec.tile_frames * codec.spec.hop_length, np.random.default_rng(threads)
+    lengths = [1, 500, tile // 2, tile, tile + 1, 2 * tile - 1, *rng.integers(tile // 2, 2 * tile, 5)]
+    items = [0.1 * rng.standard_normal((1, length)).astype(np.float32) for length in lengths]
+    alone = [codec.encode(item, codec.sample_rate) for item in items]
+    monkeypatch.setattr(backend, "usable_threads", lambda: threads)
+    assert codec.encode_batch(items, codec.sample_rate) == alone
+    long = [tokens for tokens in alone if tokens.num_samples >= tile // 2]  # shorter ones share a tile, which rounds otherwise
+    for audio, tokens in zip(codec.decode_batch(long), long, strict=True):
+        assert np.array_equal(audio, codec.decode(tokens))
+
+
+@pytest.mark.parametrize("name", ["snac_tiny", "dac_tiny", "encodec_tiny"])
+@pytest.mark.parametrize("tiles", [0, 1, 2, 3])
+def test_last_piece_ends_a_session_as_finish_does(name, tiles):
+    codec = bc.load(name, device="cpu")
+    tile = codec.spec.tile_frames * codec.spec.hop_length
+    pcm = voice(tiles + 1.0, codec.sample_rate)[None, : tiles * tile + 700 * (tiles != 1)]
+    one, other = codec.encoder_session(1), codec.encoder_session(1)
+    first = other.push(pcm[:, :1000])
+    tokens = one.push_last(pcm)
+    assert bc.CodecTokens.concat([first, other.push(pcm[:, 1000:]), other.finish()]) == tokens
+    decoder, audio = codec.decoder_session(), codec.decode(tokens)
+    assert np.array_equal(decoder.push_last(tokens), audio)
+    with pytest.raises(bc.CodecError, match="has ended"):
+        decoder.finish()
+    with pytest.raises(bc.CodecError, match="has ended"):
+        one.push_last(pcm)
 
 
 def test_batch_outputs_do_not_share_memory(monkeypatch):

@@ -22,6 +22,7 @@ from blazen_codec_core.nn import (
     Sequential,
     State,
     StreamSetup,
+    Tiling,
     TimeGroupNorm,
     ZeroPadding,
     prepare,
@@ -29,6 +30,7 @@ from blazen_codec_core.nn import (
     same_padding,
 )
 from blazen_codec_core.nn.layers import lstm as lstm_layers
+from blazen_codec_core.nn.pipeline import run_steps
 from tests.helpers.processors import blocks
 from tests.helpers.streaming import CPU, sizes, streamed, whole
 
@@ -138,6 +140,35 @@ def test_streams_in_a_batch_are_independent():
             made = chain.step_many(same, states, [True] * len(same))
         for x, y in zip(same, made, strict=True):
             torch.testing.assert_close(y, whole(chain, x), atol=0, rtol=0)
+
+
+def test_streams_of_a_tiled_chain_are_independent():
+    layers = [Conv1d(1, 16, 3, padding=1), ELU(), Conv1d(16, 16, 3, padding=1), LSTM(16, 2), ELU(), Conv1d(16, 2, 3, padding=1)]
+    chain = Sequential(layers, Tiling(slice(3), 16))
+    reset_parameters(chain, 0)
+    prepare(chain)
+    assert chain.benefits_from_batching
+    xs, setup = [signal(length, 1, 1) for length in (70, 40, 53, 64)], StreamSetup(1, CPU)
+    states = [chain.init_state(setup) for _ in xs]
+    with torch.inference_mode():
+        first = chain.step_many([x[:, :40] for x in xs], states, [False] * len(xs))
+        then = chain.step_many([x[:, 40:] for x in xs], states, [True] * len(xs))
+        for x, *made in zip(xs, first, then, strict=True):
+            state = chain.init_state(setup)
+            alone = [chain.step(x[:, :40], state, False), chain.step(x[:, 40:], state, True)]
+            assert torch.equal(torch.cat(made, 1), torch.cat(alone, 1))
+
+
+def test_steps_of_an_lstm_are_its_layers():
+    layer, x = LSTM(32, 2), signal(40, 32, 2)
+    reset_parameters(layer, 0)
+    prepare(layer)
+    state = layer.init_state(StreamSetup(2, CPU))
+    steps = layer.steps(state)
+    with torch.inference_mode():
+        made = [run_steps(steps, part, last) for part, last in ((x[:, :13], False), (x[:, :0], False), (x[:, 13:], True))]
+        assert torch.equal(torch.cat([y for [(y, _)] in made], 1), whole(layer, x))
+    assert len(steps) == 2
 
 
 def test_selected_rows_of_an_lstm_state_continue():
