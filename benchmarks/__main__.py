@@ -176,6 +176,17 @@ def short_files(names: tuple[str, ...], files: int, seconds: float, output: Path
     keep({"rows": rows}, output, "short")
 
 
+@main.command()
+@click.option("--codec", "names", multiple=True, default=("encodec_24khz",), show_default=True)
+@click.option("--files", default=64, show_default=True)
+@OUTPUT
+def clips(names: tuple[str, ...], files: int, output: Path | None) -> None:
+    """Measure the CPU time per file of `tokenize` for recordings of 2 to 15 s, and of one after the other."""
+    rows = [whole_datasets.clips(name, files) for name in names]
+    show({"rows": rows}, whole_datasets.table(rows, "Clips"))
+    keep({"rows": rows}, output, "clips")
+
+
 @main.command("scaling")
 @click.option("--codec", "names", multiple=True, default=("snac_tiny", "encodec_24khz"), show_default=True)
 @click.option("--speed", default=1_000.0, show_default=True, help="speed of a simulated worker, times real time")

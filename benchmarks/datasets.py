@@ -5,11 +5,12 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
+from unittest import mock
 
 import numpy as np
 import psutil
@@ -137,27 +138,35 @@ def run(name: str, files: int, broken: int, workers: int, device: str) -> dict[s
 
 def short(name: str, files: int = 2_000, seconds: float = 0.02) -> dict[str, Any]:
     """Tokenize `files` short recordings in this process; measure CPU seconds per file, including reading and writing."""
+    return {"codec": name, "files": files, "seconds": seconds, **_tokenize(name, [seconds] * files)}
+
+
+def clips(name: str, files: int = 64) -> dict[str, Any]:
+    """Tokenize `files` recordings of 2 to 15 s in this process as one batch and one by one; measure as `short` does."""
+    lengths = list(np.random.default_rng(0).uniform(2, 15, files))
+    together = _tokenize(name, lengths)
+    with mock.patch.object(bc.DynCodecProvider, "short_samples", 0):
+        alone = _tokenize(name, lengths)
+    ratio = alone["cpu_ms_a_file"] / together["cpu_ms_a_file"]
+    return {"codec": name, "files": files, "seconds": sum(lengths), **together, "one_by_one_over_this": ratio}
+
+
+def _tokenize(name: str, lengths: Sequence[float]) -> dict[str, Any]:
+    """Tokenize recordings of these lengths in seconds in this process."""
     codec = bc.load(name, device="cpu", weights=None if name.endswith("_tiny") else "random:0")
-    for length in (seconds, 1.0):
+    for length in (lengths[0], 1.0):
         codec.encode_batch([voice(length, codec.sample_rate)] * 2, codec.sample_rate)
-    rng = np.random.default_rng(0)
+    rng, files = np.random.default_rng(0), len(lengths)
     with tempfile.TemporaryDirectory() as folder:
         source, out = Path(folder) / "in", Path(folder) / "out"
         source.mkdir()
-        for number in range(files):
+        for number, seconds in enumerate(lengths):
             noise = 0.2 * rng.standard_normal(int(seconds * codec.sample_rate))
             soundfile.write(source / f"{number:05d}.wav", noise, codec.sample_rate)
         cpu, started = time.process_time(), time.perf_counter()
         summary = bc.tokenize_dataset(source, codec, out, executor=bc.Executor(workers=1))
         cpu, elapsed = time.process_time() - cpu, time.perf_counter() - started
-    return {
-        "codec": name,
-        "files": files,
-        "seconds": seconds,
-        "shards": summary.shards,
-        "cpu_ms_a_file": 1000 * cpu / files,
-        "ms_a_file": 1000 * elapsed / files,
-    }
+    return {"shards": summary.shards, "cpu_ms_a_file": 1000 * cpu / files, "ms_a_file": 1000 * elapsed / files}
 
 
 def table(
