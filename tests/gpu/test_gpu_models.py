@@ -13,7 +13,7 @@ from blazen_codec_core.nn.kernels.backends import load_cpu_backend
 from blazen_codec_core.nn.kernels.triton import depthwise_conv, gemm_conv
 from blazen_codec_core.nn.layers import conv
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore:.*on a CPU, which takes:blazen_codec_core.SlowerNotice")]
 SECONDS = 0.12
 """The interpreter takes a second for every few milliseconds."""
 NAMES = ("snac_tiny", "dac_tiny", "encodec_tiny")
