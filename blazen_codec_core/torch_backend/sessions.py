@@ -373,7 +373,7 @@ class TileDecoderSession(DecoderSessionBase, TileSession, DecoderSession):
         has_begun = self._first is not None
         first = self._accept(tokens)
         if not has_begun:
-            self._begin(first)
+            self._open_stream(first)
         return zip(*(buffer.push(code) for buffer, code in zip(self._tiles, tokens.codes, strict=True)), strict=True)
 
     def _finish(self, tiles: Iterable[Sequence[NDArray[Any]]]) -> Pcm:
@@ -387,6 +387,10 @@ class TileDecoderSession(DecoderSessionBase, TileSession, DecoderSession):
         pcm = self._run(to_end(), last=True)
         self._ended = True
         return pcm
+
+    @ends_on_failure
+    def _open_stream(self, tokens: CodecTokens) -> None:
+        self._begin(tokens)
 
     def _begin(self, tokens: CodecTokens) -> None:
         """Open the stream for tokens like these, the first ones."""

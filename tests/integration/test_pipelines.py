@@ -226,6 +226,17 @@ def test_an_interrupt_ends_the_session(name, threads, with_threads, monkeypatch)
             session.finish()
 
 
+@pytest.mark.parametrize("name", TINY)
+def test_a_stream_that_cannot_be_opened_ends_the_session(name):
+    codec, given_up = bc.load(name, device="cpu"), threading.Event()
+    tokens, session = codec.encode(recording(codec, 1.0), codec.sample_rate), codec.decoder_session()
+    given_up.set()
+    with cancel_scope(given_up), pytest.raises(bc.CodecError, match="cancelled"):
+        session.push(tokens)
+    with pytest.raises(bc.InvalidInput, match="the session has ended"):
+        session.push(tokens)
+
+
 def test_a_failed_allocation_ends_the_session(monkeypatch):
     codec = bc.load("snac_tiny", device="cpu")
     session, pcm = codec.encoder_session(), recording(codec, 20.0)
