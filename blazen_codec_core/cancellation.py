@@ -9,13 +9,13 @@ from contextvars import ContextVar
 
 from .errors import InferenceError
 
-_given_up: ContextVar[threading.Event | None] = ContextVar("given_up", default=None)
+_given_up: ContextVar[tuple[threading.Event, ...]] = ContextVar("given_up", default=())
 
 
 @contextmanager
 def cancel_scope(given_up: threading.Event) -> Iterator[None]:
-    """Cancel the work in the block when the event is set."""
-    token = _given_up.set(given_up)
+    """Cancel the work in the block when the event is set, or one of the scopes around it is cancelled."""
+    token = _given_up.set((*_given_up.get(), given_up))
     try:
         yield
     finally:
@@ -28,6 +28,5 @@ def check() -> None:
     Raises:
         InferenceError: The work was cancelled. Its caller no longer waits, and does not see this error.
     """
-    given_up = _given_up.get()
-    if given_up is not None and given_up.is_set():
+    if any(given_up.is_set() for given_up in _given_up.get()):
         raise InferenceError("the task that asked for this was cancelled")

@@ -18,6 +18,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from ..cancellation import cancel_scope
+
 T = TypeVar("T")
 R = TypeVar("R")
 Item = tuple[Any, bool]
@@ -160,17 +162,22 @@ class _Schedule:
         self._changed = threading.Condition()
 
     def run(self, threads: int, scope: Scope) -> None:
-        """Run all tasks in this thread and `threads - 1` others."""
+        """Run all tasks in this thread and `threads - 1` others; an interrupt cancels their work."""
         others: list[threading.Thread] = []
+        given_up = threading.Event()
         try:
-            for _ in range(threads - 1):
-                other = threading.Thread(target=copy_context().run, args=(self._work_in, scope), name="blazen-codec pipeline")
-                others.append(other)
-                try:
-                    other.start()
-                except RuntimeError:  # the system allows no more threads; those that run do all tasks
-                    break
-            self._work()
+            with cancel_scope(given_up):
+                for _ in range(threads - 1):
+                    other = threading.Thread(target=copy_context().run, args=(self._work_in, scope), name="blazen-codec pipeline")
+                    others.append(other)
+                    try:
+                        other.start()
+                    except RuntimeError:  # the system allows no more threads; those that run do all tasks
+                        break
+                self._work()
+        except BaseException:  # such as an interrupt, for which a task of many tiles in another thread ends at the next one
+            given_up.set()
+            raise
         finally:
             self._stop()
             for other in others:

@@ -21,9 +21,9 @@ from ..tokens.tokens import CodecTokens
 from ..validation import Pcm
 from .batching import batched, by_equal_length, run_batches, split_rows
 from .cpu_threads import usable_threads
-from .guard import helper_guard
+from .guard import helper_guard, network_guard
 from .overlap_add import OverlapAdd
-from .sessions import DecoderSessionBase, SessionBase, to_network_input, to_pcm
+from .sessions import DecoderSessionBase, SessionBase, ends_on_failure, to_network_input, to_pcm
 from .transfers import codes_to_host
 
 
@@ -221,6 +221,7 @@ class SegmentEncoderSession(SessionBase, EncoderSession):
         self._buffer[:, self._filled : self._filled + array.shape[1] - start] = array[:, start:]
         self._filled += array.shape[1] - start
 
+    @ends_on_failure
     def _encode(self, segments: Iterator[Pcm], frames: int, samples: int) -> CodecTokens:
         """Encode segments of `frames` frames in all into arrays of the final size; see `TileEncoderSession._run`."""
         streams = self._channels // self._backend.channels
@@ -228,7 +229,7 @@ class SegmentEncoderSession(SessionBase, EncoderSession):
         scales: list[NDArray[np.float32]] = []
         start = 0
         for group in batched(segments, self._coder.segments_at_once(streams)):
-            with self._step(self._coder.device) as threads:
+            with network_guard(self._coder.device) as threads:
                 encoded = self._coder.encode(group, self._num_codebooks, threads)
             for segment in encoded:
                 end = start + segment.codes[0].shape[1]
@@ -255,11 +256,15 @@ class SegmentDecoderSession(DecoderSessionBase, DecoderSession):
 
     def push(self, tokens: CodecTokens) -> Pcm:
         self._accept(tokens)
+        return self._decode(tokens)
+
+    @ends_on_failure
+    def _decode(self, tokens: CodecTokens) -> Pcm:
         assert tokens.segment is not None
         pcm = np.empty((tokens.channels, len(tokens.segment_frames) * tokens.segment.stride), np.float32)
         start = 0
         for group in batched(split_tokens(tokens), self._coder.segments_at_once(tokens.streams)):
-            with self._step(self._coder.device) as threads:
+            with network_guard(self._coder.device) as threads:
                 segments = self._coder.decode(group, threads)
             for segment in segments:
                 ready = self._overlap.push(segment)

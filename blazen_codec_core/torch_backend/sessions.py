@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, Protocol, TypeVar, cast
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from .. import cancellation
 from ..backend import CodecBackend, DecoderSession, EncoderSession
 from ..checks import check_blocks, check_piece
-from ..errors import CodecError, InvalidInput, InvalidTokens
+from ..errors import InvalidInput, InvalidTokens
 from ..forks import is_fork_waiting
 from ..nn.codec_network import CodecNetwork
 from ..nn.layers.base import State, StreamSetup
@@ -26,6 +26,8 @@ from .guard import helper_guard, inference_guard, network_guard
 from .transfers import codes_to_host, to_device, to_host
 
 T = TypeVar("T")
+S = TypeVar("S", bound="SessionBase")
+P = ParamSpec("P")
 
 
 class TileBuffer:
@@ -93,7 +95,7 @@ def joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
 
 
 class SessionBase:
-    """State shared by sessions: a session ends with its signal, or when the network fails."""
+    """State shared by sessions: a session ends with its signal, or when a run of the network fails or is interrupted."""
 
     _ended = False
 
@@ -101,15 +103,19 @@ class SessionBase:
         if self._ended:
             raise InvalidInput("the session has ended; open another one")
 
-    @contextmanager
-    def _step(self, device: torch.device) -> Iterator[int]:
-        """`network_guard` of steps of the network; a failure ends the session."""
+
+def ends_on_failure(run: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
+    """Decorator of methods that change a session's state; an error or an interrupt leaves it incomplete, and ends the session."""
+
+    @wraps(run)
+    def guarded(session: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            with network_guard(device) as threads:
-                yield threads
-        except CodecError:
-            self._ended = True
+            return run(session, *args, **kwargs)
+        except BaseException:
+            session._ended = True
             raise
+
+    return guarded
 
 
 class TileSession(SessionBase):
@@ -124,7 +130,7 @@ class TileSession(SessionBase):
 
     def _run_tile(self, tile: Any, last: bool) -> list[Any]:
         """Outputs for one tile."""
-        with self._step(self._setup.device):
+        with network_guard(self._setup.device):
             return [output for output, _ in run_steps(self._steps, tile, last)]
 
     def _run_tiles(self, tiles: Iterable[Item], store: Callable[[Any], None]) -> None:
@@ -136,7 +142,7 @@ class TileSession(SessionBase):
 
         stages, rest = [*map(as_stage, self._steps), store_item], iter(tiles)
         for tile in rest:
-            with self._step(self._setup.device) as threads:
+            with network_guard(self._setup.device) as threads:
                 run_pipeline(stages, _until_fork(tile, rest), threads, helper_guard)
 
 
@@ -291,6 +297,7 @@ class TileEncoderSession(TileSession, EncoderSession):
         self._ended = True
         return tokens
 
+    @ends_on_failure
     def _run(self, tiles: Iterable[NDArray[Any]], end: int | None = None) -> CodecTokens:
         """Run the next tiles: one, or several into arrays of the final size.
 
@@ -366,7 +373,7 @@ class TileDecoderSession(DecoderSessionBase, TileSession, DecoderSession):
         has_begun = self._first is not None
         first = self._accept(tokens)
         if not has_begun:
-            self._begin(first)
+            self._open_stream(first)
         return zip(*(buffer.push(code) for buffer, code in zip(self._tiles, tokens.codes, strict=True)), strict=True)
 
     def _finish(self, tiles: Iterable[Sequence[NDArray[Any]]]) -> Pcm:
@@ -380,6 +387,10 @@ class TileDecoderSession(DecoderSessionBase, TileSession, DecoderSession):
         pcm = self._run(to_end(), last=True)
         self._ended = True
         return pcm
+
+    @ends_on_failure
+    def _open_stream(self, tokens: CodecTokens) -> None:
+        self._begin(tokens)
 
     def _begin(self, tokens: CodecTokens) -> None:
         """Open the stream for tokens like these, the first ones."""
@@ -398,6 +409,7 @@ class TileDecoderSession(DecoderSessionBase, TileSession, DecoderSession):
     def _read(self, tile: Sequence[NDArray[Any]], last: bool) -> list[Tensor]:
         return [torch.from_numpy(codes).to(self._setup.device) for codes in tile]
 
+    @ends_on_failure
     def _run(self, tiles: Iterable[Sequence[NDArray[Any]]], last: bool) -> Pcm:
         """Run the next tiles: one, or several into an array of the final size."""
         ready = self._frames // self._tile

@@ -70,9 +70,15 @@ class SideBySide(ABC, Generic[R]):
         order = sorted(range(len(self._lengths)), key=self._lengths.__getitem__, reverse=True)
         begun = threads * min(SIGNALS, math.ceil(len(order) / threads))
         waiting, results = deque(order[begun:]), dict[int, R]()
-        run_parallel(
-            lambda first: self._run_all(first, waiting, results), [order[n:begun:threads] for n in range(threads)], threads
-        )
+
+        def run_all(first: Sequence[int]) -> None:
+            try:
+                self._run_all(first, waiting, results)
+            except BaseException:
+                waiting.clear()  # nothing else begins
+                raise
+
+        run_parallel(run_all, [order[n:begun:threads] for n in range(threads)], threads)
         return [results[index] for index in range(len(order))]
 
     def _run_all(self, first: Sequence[int], waiting: deque[int], results: dict[int, R]) -> None:

@@ -14,7 +14,7 @@ import torch
 import blazen_codec_core as bc
 from blazen_codec_core.cancellation import cancel_scope
 from blazen_codec_core.conformance.signals import voice
-from blazen_codec_core.torch_backend import backend, guard, segments
+from blazen_codec_core.torch_backend import backend, guard, segments, side_by_side
 
 TINY = ("snac_tiny", "encodec_tiny", "dac_tiny")
 LARGE = ("encodec_24khz", "encodec_48khz", "snac_24khz", "dac_44khz")
@@ -182,6 +182,70 @@ def test_one_item_of_a_batch_fails(with_threads, monkeypatch):
     with_threads(2)
     with pytest.raises(bc.CodecError, match="the network failed: out of luck"):
         codec.encode_batch([recording(codec, 2.0)] * 8, codec.sample_rate)
+
+
+def test_no_recording_begins_after_one_has_failed(with_threads, monkeypatch):
+    codec, begun = bc.load("encodec_tiny", device="cpu"), []
+    state = side_by_side.EncodeSideBySide._new_state
+
+    def new_state(coder, index):
+        begun.append(index)
+        return state(coder, index)
+
+    def fail():
+        raise RuntimeError("out of luck")
+
+    with_threads(2)
+    monkeypatch.setattr(side_by_side.EncodeSideBySide, "_new_state", new_state)
+    quantizer_calls(codec, monkeypatch, 5, fail)
+    with pytest.raises(bc.CodecError, match="the network failed: out of luck"):
+        codec.encode_batch([recording(codec, 2.2)] * 60, codec.sample_rate)
+    assert len(begun) < 40
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("name", TINY)
+def test_an_interrupt_ends_the_session(name, threads, with_threads, monkeypatch):
+    codec = bc.load(name, device="cpu")
+    pcm = recording(codec, 20.0)
+    tokens = codec.encode(pcm, codec.sample_rate)
+    with_threads(threads)
+    coder, player, network = codec.encoder_session(), codec.decoder_session(), codec.backend.loaded().network
+    monkeypatch.setattr(network.quantizer, "step", lambda *_: interrupt())
+    monkeypatch.setattr(network.decoder, "steps", lambda _: [lambda x, last: interrupt()])
+    for session, piece in [(coder, pcm), (player, tokens)]:
+        with pytest.raises(KeyboardInterrupt):
+            session.push(piece)
+        with pytest.raises(bc.InvalidInput, match="the session has ended"):
+            session.push(piece)
+        with pytest.raises(bc.InvalidInput, match="the session has ended"):
+            session.finish()
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_stream_that_cannot_be_opened_ends_the_session(name):
+    codec, given_up = bc.load(name, device="cpu"), threading.Event()
+    tokens, session = codec.encode(recording(codec, 1.0), codec.sample_rate), codec.decoder_session()
+    given_up.set()
+    with cancel_scope(given_up), pytest.raises(bc.CodecError, match="cancelled"):
+        session.push(tokens)
+    with pytest.raises(bc.InvalidInput, match="the session has ended"):
+        session.push(tokens)
+
+
+def test_a_failed_allocation_ends_the_session(monkeypatch):
+    codec = bc.load("snac_tiny", device="cpu")
+    session, pcm = codec.encoder_session(), recording(codec, 20.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "empty", lambda *_: (_ for _ in ()).throw(MemoryError))
+        with pytest.raises(MemoryError):
+            session.push(pcm)
+    with pytest.raises(bc.InvalidInput, match="the session has ended"):
+        session.finish()
 
 
 FORKING = """

@@ -12,6 +12,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from blazen_codec_core import cancellation
+from blazen_codec_core.errors import InferenceError
 from blazen_codec_core.nn.pipeline import ITEMS_PER_THREAD, Join, Split, as_stage, run_parallel, run_pipeline
 
 THREADS = (1, 2, 3, 5)
@@ -188,3 +190,39 @@ def test_the_first_error_of_independent_items_is_raised(threads):
     with pytest.raises(ValueError, match="item 4"):
         run_parallel(fail, range(1_000), threads)
     assert max(begun) < 50
+
+
+def test_an_interrupt_cancels_long_tasks_of_other_threads():
+    main, begun, cancelled = threading.current_thread(), threading.Event(), []
+
+    def work(item):
+        if threading.current_thread() is main:
+            assert begun.wait(10)
+            raise KeyboardInterrupt
+        begun.set()
+        for _ in range(1_000):
+            time.sleep(0.01)
+            try:
+                cancellation.check()
+            except InferenceError:
+                cancelled.append(item)
+                raise
+        return item
+
+    with pytest.raises(KeyboardInterrupt):
+        run_parallel(work, range(2), 2)
+    assert len(cancelled) == 1
+    cancellation.check()
+
+
+def test_an_inner_scope_is_cancelled_with_the_outer_one():
+    outer, inner = threading.Event(), threading.Event()
+    with cancellation.cancel_scope(outer):
+        with cancellation.cancel_scope(inner):
+            cancellation.check()
+            outer.set()
+            with pytest.raises(InferenceError, match="cancelled"):
+                cancellation.check()
+        outer.clear()
+        inner.set()
+        cancellation.check()
