@@ -98,7 +98,7 @@ def run_pipeline(stages: Sequence[Stage], items: Iterable[Any], threads: int = 1
         for _ in _serial(stages, chain(first, source)):
             pass
         return
-    _Schedule(stages, chain(first, source), threads).run(threads, scope)
+    _Schedule(stages, chain(first, source), threads, scope).run()
 
 
 def run_parallel(function: Callable[[T], R], items: Iterable[T], threads: int = 1, scope: Scope = nullcontext) -> list[R]:
@@ -128,7 +128,7 @@ def run_parallel(function: Callable[[T], R], items: Iterable[T], threads: int = 
             yield numbered
 
     if threads > 1:
-        _Schedule([run], until_error(), threads, is_ordered=False).run(threads, scope)
+        _Schedule([run], until_error(), threads, scope, is_ordered=False).run()
     else:
         for numbered in until_error():
             run(numbered)
@@ -151,44 +151,52 @@ class _Schedule:
         is_ordered: A stage runs one item at a time, in order.
     """
 
-    def __init__(self, stages: Sequence[Stage], items: Iterator[Any], threads: int, is_ordered: bool = True) -> None:
+    def __init__(
+        self, stages: Sequence[Stage], items: Iterator[Any], threads: int, scope: Scope, *, is_ordered: bool = True
+    ) -> None:
         self._stages, self._items, self._is_ordered = stages, items, is_ordered
         self._waiting: list[deque[Any]] = [deque() for _ in stages]
         self._is_busy = [False] * len(stages)
         self._count, self._max_count = 0, ITEMS_PER_THREAD * threads
         """Items that wait or run, and the most at which another begins."""
+        self._others: list[threading.Thread] = []
+        self._max_others, self._idle, self._scope = threads - 1, 0, scope
         self._is_exhausted = self._is_stopped = False
         self._error: BaseException | None = None
         self._changed = threading.Condition()
 
-    def run(self, threads: int, scope: Scope) -> None:
-        """Run all tasks in this thread and `threads - 1` others; an interrupt cancels their work."""
-        others: list[threading.Thread] = []
+    def run(self) -> None:
+        """Run all tasks in this thread, and in others as long as tasks wait; an interrupt cancels their work."""
         given_up = threading.Event()
         try:
             with cancel_scope(given_up):
-                for _ in range(threads - 1):
-                    other = threading.Thread(target=copy_context().run, args=(self._work_in, scope), name="blazen-codec pipeline")
-                    others.append(other)
-                    try:
-                        other.start()
-                    except RuntimeError:  # the system allows no more threads; those that run do all tasks
-                        break
                 self._work()
         except BaseException:  # such as an interrupt, for which a task of many tiles in another thread ends at the next one
             given_up.set()
             raise
         finally:
             self._stop()
-            for other in others:
+            for other in self._others:
                 if other.ident is not None:  # it was started
                     other.join()
         if self._error is not None:
             raise self._error
 
-    def _work_in(self, scope: Scope) -> None:
+    def _call_another(self) -> None:
+        """Wake or start a thread for a task that waits."""
+        if self._idle:
+            self._changed.notify()
+        elif len(self._others) < min(self._max_others, self._count - 1):  # a thread for each other item, at most
+            other = threading.Thread(target=copy_context().run, args=(self._work_in_scope,), name="blazen-codec pipeline")
+            self._others.append(other)
+            try:
+                other.start()
+            except RuntimeError:  # the system allows no more threads; those that run do all tasks
+                self._max_others = 0
+
+    def _work_in_scope(self) -> None:
         try:
-            with scope():
+            with self._scope():
                 self._work()
         except BaseException as error:
             self._stop(error)
@@ -223,13 +231,17 @@ class _Schedule:
                     self._is_busy[number] = self._is_ordered
                     item = self._waiting[number].popleft()
                     if self._find_task() is not None:
-                        self._changed.notify()
+                        self._call_another()
                     return number, item
                 if not self._count:
                     self._is_stopped = True
                     self._changed.notify_all()
                     break
-                self._changed.wait()
+                self._idle += 1
+                try:
+                    self._changed.wait()
+                finally:
+                    self._idle -= 1
         return None
 
     def _pass_on(self, number: int, outputs: list[Any]) -> None:

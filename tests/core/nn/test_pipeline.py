@@ -150,7 +150,7 @@ def test_an_error_of_the_scope_is_raised():
         raise ValueError("no scope")
 
     with pytest.raises(ValueError, match="no scope"):
-        run_pipeline([lambda item: time.sleep(0.01) or [item]], range(1_000), 2, scope)
+        run_pipeline([lambda item: time.sleep(0.01) or [item]] * 2, range(1_000), 2, scope)
 
 
 def test_a_system_without_more_threads(monkeypatch):
@@ -190,6 +190,16 @@ def test_the_first_error_of_independent_items_is_raised(threads):
     with pytest.raises(ValueError, match="item 4"):
         run_parallel(fail, range(1_000), threads)
     assert max(begun) < 50
+
+
+@pytest.mark.parametrize("items", [2, 3])
+def test_no_more_threads_start_than_tasks_wait(monkeypatch, items):
+    started = []
+    start = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", lambda thread: started.append(thread) or start(thread))
+    run_pipeline([lambda item: [item]] * 30, range(items), 64)
+    assert run_parallel(lambda item: item, range(items), 64) == list(range(items))
+    assert len(started) <= 2 * (items - 1)
 
 
 def test_an_interrupt_cancels_long_tasks_of_other_threads():
