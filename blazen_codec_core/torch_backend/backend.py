@@ -345,8 +345,9 @@ class TorchCodecBackend(CodecBackend):
             pcm = [item * level.factors for item, level in zip(pcm, levels, strict=True)]
         lengths = [item.shape[1] for item in pcm]
         beside = functools.partial(self._encode_beside, num_codebooks=count) if self._encodes_beside else None
+        is_own = type(self).encode_whole is CodecBackend.encode_whole
         tokens = self._run_batches(
-            pcm, lengths, streams, self._shared_samples, lambda batch: self._encode_items(batch, count), beside
+            pcm, lengths, streams, self._shared_samples, lambda batch: self._encode_items(batch, count), beside, is_own
         )
         if not levels:
             return tokens
@@ -364,10 +365,11 @@ class TorchCodecBackend(CodecBackend):
                 by_codebooks.setdefault(item.num_codebooks, []).append(index)
         short = self._shared_samples // self.spec.hop_length
         beside = self._decode_beside if self._decodes_beside else None
+        is_own = type(self).decode_whole is CodecBackend.decode_whole
         for indices in by_codebooks.values():
             group = [items[index] for index in indices]
             frames, streams = [item.frames for item in group], [item.streams for item in group]
-            decoded = self._run_batches(group, frames, streams, short, self._decode_items, beside)
+            decoded = self._run_batches(group, frames, streams, short, self._decode_items, beside, is_own)
             results.update(zip(indices, decoded, strict=True))
         return [results[index] for index in range(len(items))]
 
@@ -379,12 +381,14 @@ class TorchCodecBackend(CodecBackend):
         short: int,
         run: Callable[[list[T]], list[R]],
         beside: Callable[[list[T], int], list[R]] | None,
+        is_own: bool,
     ) -> list[R]:
         """Run items of similar length together: as many as the device takes, or as many of up to `short` as fill a tile.
 
         Args:
             run: Runs the items of a batch.
             beside: Runs items side by side in a number of threads, if that is faster than batches of one item.
+            is_own: A signal by itself runs in this class's sessions. Other code may use all threads, and round by their number.
         """
         batches = list(by_similar_length(lengths, streams, self.max_batch_size, SHORT_PER_TILE * short))
         threads = self._threads
@@ -393,10 +397,15 @@ class TorchCodecBackend(CodecBackend):
         if beside and len(single) > threads:
             known = dict(zip(single, beside([items[index] for index in single], threads), strict=True))
             batches = [batch for batch in batches if len(batch) > 1]
-        if not 1 < threads < len(batches):
+        if not (1 < threads < len(batches) and is_own and self._is_native):
             return run_batches(items, batches, run, known=known)
         with one_thread():  # each batch runs in one thread, the longest first
             return run_batches(items, batches[::-1], run, threads, one_thread, known)
+
+    @property
+    def _is_native(self) -> bool:
+        """Tell whether the network is made of this project's layers; this loads the weights."""
+        return isinstance(self.loaded().network, CodecNetwork)
 
     @property
     def _threads(self) -> int:
@@ -458,7 +467,7 @@ class TorchCodecBackend(CodecBackend):
         if len(items) == 1:
             return [self.encode_whole(items[0], num_codebooks)]
         loaded = self.loaded()
-        with network_guard(torch.device(self.device)) as threads:
+        with network_guard(torch.device(self.device), is_native=self._is_native) as threads:
             if self.spec.segment:
                 return encode_segments(self._coder(), items, num_codebooks, loaded.weights, threads)
             setup = self.setup(sum(len(item) for item in items) // self.channels)
@@ -473,7 +482,7 @@ class TorchCodecBackend(CodecBackend):
         if len(items) == 1:
             return [self.decode_whole(items[0])]
         loaded = self.loaded()
-        with network_guard(torch.device(self.device)) as threads:
+        with network_guard(torch.device(self.device), is_native=self._is_native) as threads:
             if self.spec.segment:
                 return decode_segments(self._coder(), items, threads)
             setup = self.setup(sum(item.streams for item in items))

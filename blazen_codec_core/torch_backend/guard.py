@@ -38,13 +38,16 @@ def inference_guard(inference: bool = True) -> Iterator[None]:
 
 
 @contextmanager
-def network_guard(device: torch.device) -> Iterator[int]:
+def network_guard(device: torch.device, *, is_native: bool = True) -> Iterator[int]:
     """`inference_guard` of a network on a device; yield the number of threads that may work for the calling one.
 
     On a CPU, each of them computes alone, so that results do not depend on their number.
+
+    Args:
+        is_native: The network is a `CodecNetwork`. Others have one caller, whose operations may use all of PyTorch's threads.
     """
     with inference_guard():
-        if device.type != "cpu":
+        if device.type != "cpu" or not is_native:
             yield 1
             return
         threads = usable_threads()

@@ -123,14 +123,16 @@ class TileSession(SessionBase):
 
     Attributes:
         _steps: From a tile to outputs on the host; see `nn.pipeline.Step`.
+        _is_native: See `network_guard`.
     """
 
     _setup: StreamSetup
     _steps: list[Step | Split | Join]
+    _is_native: bool
 
     def _run_tile(self, tile: Any, last: bool) -> list[Any]:
         """Outputs for one tile."""
-        with network_guard(self._setup.device):
+        with network_guard(self._setup.device, is_native=self._is_native):
             return [output for output, _ in run_steps(self._steps, tile, last)]
 
     def _run_tiles(self, tiles: Iterable[Item], store: Callable[[Any], None]) -> None:
@@ -142,7 +144,7 @@ class TileSession(SessionBase):
 
         stages, rest = [*map(as_stage, self._steps), store_item], iter(tiles)
         for tile in rest:
-            with network_guard(self._setup.device) as threads:
+            with network_guard(self._setup.device, is_native=self._is_native) as threads:
                 run_pipeline(stages, _until_fork(tile, rest), threads, helper_guard)
 
 
@@ -232,6 +234,7 @@ class TileEncoderSession(TileSession, EncoderSession):
         weights: str,
     ) -> None:
         self._backend, self._network, self._setup = backend, network, setup
+        self._is_native = isinstance(network, CodecNetwork)
         self._channels, self._tile, self._weights = channels, tile_frames * backend.spec.hop_length, weights
         self._strides = backend.spec.strides[:num_codebooks]
         self._tiles = TileBuffer(channels, self._tile, np.dtype(np.float32))
@@ -348,6 +351,7 @@ class TileDecoderSession(DecoderSessionBase, TileSession, DecoderSession):
     ) -> None:
         super().__init__(backend)
         self._network: StreamingDecoder = network
+        self._is_native = isinstance(network, CodecNetwork)
         self._setup_of, self._tile = setup, tile_frames
         self._tiles_run = self._decoded_samples = 0
 
