@@ -211,6 +211,16 @@ class DecoderSessionBase(SessionBase):
         return made
 
 
+def _reader(channels: int, setup: StreamSetup) -> Step:
+    """Step from a tile of audio to the network's input. It refers to no session, which would then be freed late."""
+    return lambda tile, last: to_network_input([tile], tile.shape[1], channels, setup)
+
+
+def _codes_reader(device: torch.device) -> Step:
+    """Step from a tile of codes to tensors on a device; see `_reader`."""
+    return lambda tile, last: [torch.from_numpy(codes).to(device) for codes in tile]
+
+
 class TileEncoderSession(TileSession, EncoderSession):
     """Encoder session that runs the encoder and the quantizer tile by tile.
 
@@ -241,7 +251,11 @@ class TileEncoderSession(TileSession, EncoderSession):
         self._samples_pushed = self._tiles_run = self._frames = self._samples_covered = 0
         with inference_guard():
             self._state = network.encoder_state(setup, num_codebooks)
-        self._steps = [self._read, *self._network_steps(), lambda indices, last: codes_to_host(indices)]
+        self._steps = [
+            _reader(backend.spec.channels, setup),
+            *self._network_steps(),
+            lambda indices, last: codes_to_host(indices),
+        ]
         self._no_tokens = self._run([])
 
     def _network_steps(self) -> list[Step | Split | Join]:
@@ -249,9 +263,6 @@ class TileEncoderSession(TileSession, EncoderSession):
         if runs_in_steps(network, self._setup.device, "encode_step", "encode_many"):
             return network.encoder_steps(state)
         return [lambda x, last: network.encode_step(x, state, last)]
-
-    def _read(self, tile: NDArray[Any], last: bool) -> Tensor:
-        return to_network_input([tile], tile.shape[1], self._backend.spec.channels, self._setup)
 
     def _covered_by(self, samples: int) -> int:
         return self._network.frames_encoded(samples, False) * self._backend.spec.hop_length
@@ -402,16 +413,13 @@ class TileDecoderSession(DecoderSessionBase, TileSession, DecoderSession):
         self._tiles = [TileBuffer(tokens.streams, self._tile // stride, np.dtype(np.int32)) for stride in tokens.strides]
         with inference_guard():
             self._state = self._network.decoder_state(self._setup)
-        self._steps = [self._read, *self._network_steps(), lambda y, last: to_pcm(y)]
+        self._steps = [_codes_reader(self._setup.device), *self._network_steps(), lambda y, last: to_pcm(y)]
 
     def _network_steps(self) -> list[Step | Split | Join]:
         network, state = self._network, self._state
         if runs_in_steps(network, self._setup.device, "decode_step", "decode_many"):
             return cast(CodecNetwork, network).decoder_steps(state)
         return [lambda indices, last: network.decode_step(indices, state, last)]
-
-    def _read(self, tile: Sequence[NDArray[Any]], last: bool) -> list[Tensor]:
-        return [torch.from_numpy(codes).to(self._setup.device) for codes in tile]
 
     @ends_on_failure
     def _run(self, tiles: Iterable[Sequence[NDArray[Any]]], last: bool) -> Pcm:

@@ -49,5 +49,7 @@ MOST = {
 @pytest.mark.skipif(sys.platform != "linux", reason="the C library's heap is trimmed before it is measured")
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name == "dac_44khz" else ()) for name in MOST])
 def test_weights_are_held_once(name):
-    found = json.loads(subprocess.run([sys.executable, "-c", MEASURE, name], capture_output=True, text=True, check=True).stdout)
+    command = [sys.executable, "-c", MEASURE, name]
+    runs = [json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout) for _ in range(2)]
+    found = runs[1]  # the first one may compile kernels
     assert {when for when, most in MOST[name].items() if found[when] > most} == set(), found
