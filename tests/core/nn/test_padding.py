@@ -142,6 +142,7 @@ def test_streams_in_a_batch_are_independent():
             torch.testing.assert_close(y, whole(chain, x), atol=0, rtol=0)
 
 
+@blocks
 def test_streams_of_a_tiled_chain_are_independent():
     layers = [Conv1d(1, 16, 3, padding=1), ELU(), Conv1d(16, 16, 3, padding=1), LSTM(16, 2), ELU(), Conv1d(16, 2, 3, padding=1)]
     chain = Sequential(layers, Tiling(slice(3), 16))
@@ -159,6 +160,7 @@ def test_streams_of_a_tiled_chain_are_independent():
             assert torch.equal(torch.cat(made, 1), torch.cat(alone, 1))
 
 
+@blocks
 def test_steps_of_an_lstm_are_its_layers():
     layer, x = LSTM(32, 2), signal(40, 32, 2)
     reset_parameters(layer, 0)
