@@ -8,6 +8,7 @@ from itertools import chain, groupby
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..nn.pipeline import Scope, run_parallel
 
@@ -84,3 +85,8 @@ def split_rows(rows: Any, counts: Sequence[int]) -> list[Any]:
     """Split a sequence or an array into consecutive parts of `counts` rows."""
     ends = np.cumsum(counts)
     return [rows[end - count : end] for end, count in zip(ends, counts, strict=True)]
+
+
+def joined(parts: Sequence[NDArray[Any]], axis: int = -1) -> NDArray[Any]:
+    """Concatenation of arrays; the array itself if there is only one."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis)

@@ -19,7 +19,7 @@ from ..nn.layers.base import State, StreamSetup
 from ..specs import CodecSpec
 from ..tokens.tokens import CodecTokens
 from ..validation import Pcm
-from .batching import split_rows
+from .batching import joined, split_rows
 from .sessions import to_network_input, to_pcm
 from .transfers import codes_to_host, to_device
 
@@ -103,7 +103,7 @@ def encode_ragged(
     frames = {length: network.frames_encoded(length, True) for length in set(lengths)}
     codes = [
         [
-            _concat(codebook)[:, : frames[length] // stride]
+            joined(codebook)[:, : frames[length] // stride]
             for codebook, stride in zip(zip(*outputs, strict=True), spec.strides, strict=False)
         ]
         for outputs, length in zip(steps, lengths, strict=True)
@@ -131,13 +131,9 @@ def decode_ragged(
     lengths = [codes[0].shape[0] * strides[0] for codes in streams]
     initial = network.decoder_state(_with_lengths(setup, lengths))
     steps = run_ragged(lengths, tile_frames, MIN_FRAMES, initial, slice_rows, step)
-    signals = [_concat([pcm for (pcm,) in outputs])[0] for outputs in steps]
+    signals = [joined([pcm for (pcm,) in outputs])[0] for outputs in steps]
     by_item = split_rows(signals, [item.streams for item in items])
-    return [_concat(parts, 0)[:, : item.num_samples].copy() for item, parts in zip(items, by_item, strict=True)]
-
-
-def _concat(parts: Sequence[NDArray[Any]], axis: int = -1) -> NDArray[Any]:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis)
+    return [joined(parts, 0)[:, : item.num_samples].copy() for item, parts in zip(items, by_item, strict=True)]
 
 
 def _with_lengths(setup: StreamSetup, lengths: Sequence[int]) -> StreamSetup:

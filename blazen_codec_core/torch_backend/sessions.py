@@ -22,6 +22,7 @@ from ..nn.layers.base import State, StreamSetup
 from ..nn.pipeline import Item, Join, Split, Step, as_stage, run_pipeline, run_steps
 from ..tokens.tokens import CodecTokens
 from ..validation import Pcm
+from .batching import joined
 from .guard import helper_guard, inference_guard, network_guard
 from .transfers import codes_to_host, to_device, to_host
 
@@ -87,11 +88,6 @@ def to_network_input(pcm: Sequence[Pcm], length: int, channels: int, setup: Stre
 def to_pcm(y: Tensor) -> Pcm:
     """Convert a network's output `(streams, samples, channels)` to audio `(streams * channels, samples)`; see `to_host`."""
     return to_host(y.transpose(1, 2).flatten(0, 1).float())
-
-
-def joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """Concatenation along the last axis; the array itself if there is only one."""
-    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
 
 
 class SessionBase:

@@ -25,6 +25,7 @@ from ..nn.pipeline import run_parallel
 from ..specs import CodecSpec
 from ..tokens.tokens import CodecTokens
 from ..validation import Pcm
+from .batching import joined
 from .guard import inference_guard, network_guard
 from .sessions import to_network_input, to_pcm
 from .transfers import codes_to_host
@@ -163,7 +164,7 @@ class EncodeSideBySide(SideBySide[CodecTokens]):
         return [codes_to_host(indices) for indices in self._network.encode_many(inputs, states, lasts)]
 
     def _finish(self, index: int, outputs: Sequence[list[NDArray[np.int32]]]) -> CodecTokens:
-        codes = [np.concatenate(parts, axis=1) for parts in zip(*outputs, strict=True)]
+        codes = [joined(parts) for parts in zip(*outputs, strict=True)]
         samples = self._items[index].shape[1]
         return CodecTokens.from_codes(self._spec, codes, num_samples=samples, weights=self._weights)
 

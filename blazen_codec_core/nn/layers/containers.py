@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..kernels.epilogue import IDENTITY, Epilogue
-from ..pipeline import Join, Split, Step
+from ..pipeline import Join, Split, Step, run_steps
 from .base import Layer, State, StreamSetup
 from .fusion import FusableLayer, Stage, bound_steps, fuse, run_stages, takes_epilogue, takes_prologue
 
@@ -86,9 +86,9 @@ class Sequential(FusableLayer):
         if self.tiled is None or first < start or end > stop or not self._runs_tiled(x, state):
             return self._run(start, stop, x, state, last)
         x = self._run(start, first, x, state, last)
-        tiles = torch.split(x, self.tiled.frames, dim=1)
-        parts = [self._run(first, end, tile, state, last and number == len(tiles)) for number, tile in enumerate(tiles, 1)]
-        return self._run(end, stop, torch.cat(parts, dim=1) if len(parts) > 1 else parts[0], state, last)
+        split = Split(self.tiled.frames)
+        [(x, _)] = run_steps([split, lambda tile, last: self._run(first, end, tile, state, last), Join(split)], x, last)
+        return self._run(end, stop, x, state, last)
 
     @property
     def _is_plain(self) -> bool:

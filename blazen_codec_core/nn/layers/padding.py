@@ -121,9 +121,7 @@ class ZeroPadding(Padding):
         return assemble_input(tail, x, left, right, prologue, lengths=lengths, allow_tf32=allow_tf32)
 
     def step(self, x: Tensor, state: ZeroState, last: bool) -> Tensor:
-        left, right = 0 if state.begun else self.left, self.right if last else 0
-        state.begun, state.seen = True, state.seen + x.shape[1]
-        return F.pad(x, (0, 0, left, right)) if left or right else x
+        return self.assemble(x[:, :0], x, state, last)
 
     def frames_out(self, frames: int, last: bool) -> int:
         return self.left + frames + (self.right if last else 0)
