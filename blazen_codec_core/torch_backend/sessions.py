@@ -23,6 +23,7 @@ from ..nn.pipeline import Item, Join, Split, Step, as_stage, run_pipeline, run_s
 from ..tokens.tokens import CodecTokens
 from ..validation import Pcm
 from .batching import joined
+from .cuda_graphs import GraphedNetwork
 from .guard import helper_guard, inference_guard, network_guard
 from .transfers import codes_to_host, to_device, to_host
 
@@ -159,6 +160,11 @@ def _until_fork(tile: T, rest: Iterator[T]) -> Iterator[T]:
             return
 
 
+def is_native(network: object) -> bool:
+    """Tell whether a network is of this package's layers; see `network_guard`."""
+    return isinstance(network, CodecNetwork | GraphedNetwork)
+
+
 def runs_in_steps(network: object, device: torch.device, *methods: str) -> bool:
     """Tell whether to run a network in the steps of `CodecNetwork`: on a CPU, unless it overrides these methods."""
     inherited = (getattr(getattr(network, name), "__func__", None) is getattr(CodecNetwork, name) for name in methods)
@@ -240,7 +246,7 @@ class TileEncoderSession(TileSession, EncoderSession):
         weights: str,
     ) -> None:
         self._backend, self._network, self._setup = backend, network, setup
-        self._is_native = isinstance(network, CodecNetwork)
+        self._is_native = is_native(network)
         self._channels, self._tile, self._weights = channels, tile_frames * backend.spec.hop_length, weights
         self._strides = backend.spec.strides[:num_codebooks]
         self._tiles = TileBuffer(channels, self._tile, np.dtype(np.float32))
@@ -358,7 +364,7 @@ class TileDecoderSession(DecoderSessionBase, TileSession, DecoderSession):
     ) -> None:
         super().__init__(backend)
         self._network: StreamingDecoder = network
-        self._is_native = isinstance(network, CodecNetwork)
+        self._is_native = is_native(network)
         self._setup_of, self._tile = setup, tile_frames
         self._tiles_run = self._decoded_samples = 0
 
