@@ -18,16 +18,18 @@ from .. import weights
 from ..architectures import Architecture, check_config
 from ..backend import CodecBackend, DecoderSession, EncoderSession, offline_tile_frames
 from ..checks import check_channels, check_items
-from ..errors import DeviceUnavailable, InvalidInput, NotYetImplemented, SlowerNotice, WeightsUnavailable
+from ..errors import CodecError, DeviceUnavailable, InvalidInput, NotYetImplemented, SlowerNotice, WeightsUnavailable
 from ..forks import Anew
+from ..nn import halves
 from ..nn.checkpoints import conversion, state_dicts
 from ..nn.checkpoints.file_kinds import kind_of
+from ..nn.checkpoints.unread import Select
 from ..nn.codec_network import CodecNetwork
 from ..nn.kernels.dispatch import is_batch_exact
 from ..nn.kernels.thread_counts import one_thread
 from ..nn.layers.base import StreamSetup, prepare, reset_parameters
 from ..nn.layers.noise import CounterNoise
-from ..specs import CodecSpec, LoadOptions
+from ..specs import CodecSpec, Half, LoadOptions
 from ..tokens.tokens import CodecTokens
 from ..validation import Pcm, is_int
 from .batching import by_similar_length, run_batches
@@ -139,18 +141,53 @@ class TorchCodecBackend(CodecBackend):
         """
 
     def build(self, found: weights.RandomWeights | weights.WeightFile) -> CodecNetwork:
-        """Build the network on the CPU with these weights.
+        """Build the network on the CPU with these weights; without one half, if the options say so.
 
         Raises:
             WeightsUnavailable: The weights, or the config beside them, are of another model.
         """
         if self.options.architecture and isinstance(found, weights.WeightFile):
             self._check_size(found)
-        network = self.new_network()
         if isinstance(found, weights.RandomWeights):
+            network = self.new_network()
             reset_parameters(network, found.seed)
-            return network
-        origin, content = str(found.path), functools.cache(lambda: state_dicts.read(found.path))
+            return self._keep_half(network)
+        if self.half and (half := self._build_half(found, self.half)) is not None:
+            return half
+        return self._keep_half(self._read(self.new_network(), found))
+
+    def _read(self, network: CodecNetwork, found: weights.WeightFile) -> CodecNetwork:
+        """Load a file into a network."""
+        origin = str(found.path)
+        with state_dicts.reading(origin):
+            state_dicts.load(network, self._state(network, found), origin)
+        return network
+
+    def _build_half(self, found: weights.WeightFile, half: Half) -> CodecNetwork | None:
+        """Build one half without memory for the other; `None` if the network, its conversion or the file does not allow that."""
+        with halves.deferred_parameters():
+            network = self.new_network()
+        if not isinstance(network, CodecNetwork) or not halves.can_fill(network):
+            return None
+        try:
+            state = self._state(network, found, functools.partial(conversion.half_names, half=halves.OTHER[half]))
+            state_dicts.check(network, state, str(found.path))
+            halves.fill(self._keep_half(network), state)
+        except (CodecError, *state_dicts.CONTENT_ERRORS):
+            return None  # reading everything gives the network, or the error
+        return network
+
+    def _keep_half(self, network: CodecNetwork) -> CodecNetwork:
+        """Remove the half that the options leave out."""
+        if self.half and isinstance(network, CodecNetwork):
+            halves.keep_half(network, self.half, self._missing(halves.OTHER[self.half]))
+        return network
+
+    def _state(
+        self, network: CodecNetwork, found: weights.WeightFile, select: Select | None = None
+    ) -> Mapping[str, torch.Tensor]:
+        """Read a file, compare the config beside it with the spec, and convert it for the network."""
+        origin, content = str(found.path), functools.cache(lambda: state_dicts.read(found.path, select))
         with state_dicts.reading(origin):
             # With options.architecture, the spec was read from this config, so there is nothing to check.
             if found.config and self.spec.architecture and not self.options.architecture:
@@ -162,8 +199,22 @@ class TorchCodecBackend(CodecBackend):
                     self.spec.name,
                     lambda: conversion.tensors(content(), origin),
                 )
-            state_dicts.load(network, self.from_published(network, content(), origin), origin)
-        return network
+            return self.from_published(network, content(), origin)
+
+    @property
+    def half(self) -> Half | None:
+        """Half that is loaded; `None` for both."""
+        return self.options.parts
+
+    def _missing(self, half: str) -> str:
+        """Message of the methods of a half that is not loaded."""
+        verb = "encode" if half == "encoder" else "decode"
+        return f"{self.spec.name} was loaded with parts={self.half!r}, so it cannot {verb}; load it without parts"
+
+    def check_half(self, half: Half) -> None:
+        """Raise `InvalidInput` if a half is not loaded."""
+        if self.half not in (None, half):
+            raise InvalidInput(self._missing(half))
 
     def _check_size(self, found: weights.WeightFile) -> None:
         """Raise `WeightsUnavailable` if a file is too small for what its config claims, before memory is allocated for it."""
@@ -300,6 +351,7 @@ class TorchCodecBackend(CodecBackend):
         num_codebooks: int | None = None,
         tile_frames: int | None = None,
     ) -> EncoderSession:
+        self.check_half("encoder")
         channels = self.channels if channels is None else channels
         check_channels(self.spec, channels)
         count = self.spec.codebooks_for(bandwidth, num_codebooks)
@@ -318,6 +370,7 @@ class TorchCodecBackend(CodecBackend):
         )
 
     def decoder_session(self, *, tile_frames: int | None = None) -> DecoderSession:
+        self.check_half("decoder")
         tile = self._check_tile(tile_frames)
         if self.spec.segment:
             return SegmentDecoderSession(self, self._coder())
@@ -337,6 +390,7 @@ class TorchCodecBackend(CodecBackend):
         num_codebooks: int | None = None,
         normalize_db: float | None = None,
     ) -> list[CodecTokens]:
+        self.check_half("encoder")
         count = self.spec.codebooks_for(bandwidth, num_codebooks)
         pcm = [self.check_pcm(item, sample_rate) for item in check_items(items)]
         streams = [item.shape[0] // self.channels for item in pcm]
@@ -353,7 +407,12 @@ class TorchCodecBackend(CodecBackend):
             return tokens
         return [dataclasses.replace(item, loudness=level.loudness) for item, level in zip(tokens, levels, strict=True)]
 
+    def check_decodable(self, tokens: CodecTokens) -> None:
+        self.check_half("decoder")
+        super().check_decodable(tokens)
+
     def decode_batch(self, items: Sequence[CodecTokens]) -> list[Pcm]:
+        self.check_half("decoder")
         for item in check_items(items):
             self.check_decodable(item)
         results: dict[int, Pcm] = {}

@@ -46,6 +46,9 @@ class VectorQuantizer(StreamingModule):
         init_std: Standard deviation of randomly drawn entries.
     """
 
+    searches = True
+    """The codebook will be searched; decoding needs only its entries."""
+
     def __init__(self, channels: int, entries: int, stride: int = 1, *, init_std: float = 1.0) -> None:
         super().__init__()
         self.stride, self.init_std = stride, init_std
@@ -60,7 +63,8 @@ class VectorQuantizer(StreamingModule):
         return z.reshape(z.shape[0], -1, self.stride, z.shape[2]).mean(2) if self.stride > 1 else z
 
     def prepare(self) -> None:
-        self._prepared = self.make_search(frozen=True)
+        if self.searches:
+            self._prepared = self.make_search(frozen=True)
 
     def make_search(self, frozen: bool) -> CodebookSearch:
         """Choose the kernel that finds the nearest entry.
