@@ -6,29 +6,27 @@ import copy
 import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from itertools import chain
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
-from ..backend import offline_tile_frames
-from ..errors import InvalidInput, InvalidTokens
+from ..errors import InvalidInput
 from ..nn.codec_network import CodecNetwork
 from ..nn.layers.base import NoiseSource, StreamSetup
 from ..nn.layers.noise import CounterNoise
 from ..specs import CodecSpec
 from ..validation import is_int
 from .guard import network_guard
+from .tensor_checks import Lengths, check_codes, check_finite, check_lengths, check_shape
 from .tensor_runs import TensorRunner
-from .tensor_tokens import TensorTokens, frames_of
+from .tensor_tokens import TensorTokens, frames_of, longest_signal
 
 if TYPE_CHECKING:
     from .backend import Loaded, TorchCodecBackend
-
-Lengths = Sequence[int] | Tensor | None
-"""Samples of each signal of a batch; `None` if all are as long as the tensor."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,9 +68,10 @@ class TrackedParameter(nn.Parameter):
     accesses = 0
 
     @property
-    def data(self) -> Tensor:  # type: ignore[override]
+    def data(self) -> Tensor:
         self.accesses += 1
-        return nn.Parameter.data.__get__(self)  # type: ignore[attr-defined,no-any-return]
+        values: Tensor = nn.Parameter.data.__get__(self)  # type: ignore[attr-defined]
+        return values
 
     @data.setter
     def data(self, values: Tensor) -> None:
@@ -141,7 +140,7 @@ class CodecModule(nn.Module):
             for name, parameter in list(module._parameters.items()):
                 if parameter is not None:
                     setattr(module, name, TrackedParameter(parameter.detach(), requires_grad=True))
-        self._base, self._weights = backend.with_network(loaded), loaded.weights
+        self._base, self._weights = backend.with_network(loaded), cast(str | None, loaded.weights)
         self._prepared, self._snapshot = self._base, Snapshot.of(network)
         self._may_prepare = False
         super().train(False)
@@ -165,11 +164,10 @@ class CodecModule(nn.Module):
         now = Snapshot.of(self.network)
         if now.equals(self._snapshot):
             return self._prepared
-        if not self._may_prepare or self._dtype not in self._base.network_dtypes:
+        if not self._may_prepare or (prepared := self._base.with_weights_of(self.network)) is None:
             return None
-        self._prepared = self._base.with_network(self._base.prepared(self.network, self._device, self._dtype))
+        self._prepared, self._weights = prepared, None
         self._snapshot, self._may_prepare = Snapshot.of(self.network), False
-        self._weights = self._prepared.weights_label
         return self._prepared
 
     def _backend_for(self, *inputs: Tensor | None) -> TorchCodecBackend | None:
@@ -182,12 +180,17 @@ class CodecModule(nn.Module):
         return self._prepared_backend()
 
     @property
+    def _weight(self) -> nn.Parameter:
+        """Any weight, except those of the quantizer."""
+        return next(chain(self.network.decoder.parameters(), self.network.encoder.parameters()))
+
+    @property
     def _device(self) -> torch.device:
-        return next(self.network.decoder.parameters()).device
+        return self._weight.device
 
     @property
     def _dtype(self) -> torch.dtype:
-        return next(self.network.decoder.parameters()).dtype
+        return self._weight.dtype
 
     # signals
 
@@ -254,7 +257,7 @@ class CodecModule(nn.Module):
         Raises:
             InvalidTokens: The codes do not fit the codebooks.
         """
-        indices = self._check_codes(codes)
+        indices = check_codes(self.network, self.spec, codes, self._device)
         with _without_autocast(self._device):
             z = self.network.quantizer.decode(indices)
         return z.transpose(1, 2).to(self._dtype)
@@ -281,8 +284,8 @@ class CodecModule(nn.Module):
             InferenceError: PyTorch raised an error.
         """
         self._check_latents(z)
-        longest = self._longest(z.shape[2])
-        counts = _check_lengths(lengths, len(z), longest)
+        longest = longest_signal(self.spec, z.shape[2])
+        counts = check_lengths(lengths, len(z), longest)
         for samples in set(counts):
             if frames_of(self.spec, samples) > z.shape[2]:
                 raise InvalidInput(f"a length is {samples} samples, which need more than the {z.shape[2]} frames of the latents")
@@ -305,8 +308,7 @@ class CodecModule(nn.Module):
         """
         signal, counts = self._check_audio(x, lengths)
         count = self.spec.codebooks_for(None, num_codebooks)
-        if not bool(torch.isfinite(x.detach()).all()):
-            raise InvalidInput("the audio holds NaN or infinite samples")
+        check_finite(x)
         with torch.no_grad():
             backend = self._backend_for(x)
             runner = self._runner(backend, len(x))
@@ -380,27 +382,13 @@ class CodecModule(nn.Module):
     # checks
 
     def _check_audio(self, x: Tensor, lengths: Lengths) -> tuple[Tensor, tuple[int, ...]]:
-        """Audio as `(batch, samples, channels)` in the network's or a wider type, and the length of each signal."""
-        if not isinstance(x, Tensor) or x.dim() != 3 or not x.is_floating_point():
-            raise InvalidInput(f"audio is {_described(x)}; expected a floating-point tensor (batch, channels, samples)")
-        if x.shape[1] != self.spec.channels:
-            raise InvalidInput(
-                f"audio has {x.shape[1]} channels; {self.spec.name} has {self.spec.channels}. The shape is (batch, channels, samples)"
-            )
-        self._check_device(x, "audio")
-        if not x.shape[0] or not x.shape[2]:
-            raise InvalidInput(f"the audio is empty, of shape {tuple(x.shape)}")
-        counts = _check_lengths(lengths, len(x), x.shape[2])
+        """Audio as `(batch, samples, channels)` in float32 or float64, and the length of each signal."""
+        check_shape("signals", x, self.spec.channels, self._device, "samples")
         wide = torch.float64 if self._dtype == torch.float64 else torch.float32
-        return x.to(wide).transpose(1, 2), counts
+        return x.to(wide).transpose(1, 2), check_lengths(lengths, len(x), x.shape[2])
 
     def _check_latents(self, z: Tensor) -> None:
-        channels = self.network.quantizer.channels
-        if not isinstance(z, Tensor) or z.dim() != 3 or not z.is_floating_point() or z.shape[1] != channels:
-            raise InvalidInput(f"latents are {_described(z)}; expected a floating-point tensor (batch, {channels}, frames)")
-        self._check_device(z, "latents")
-        if not z.shape[0] or not z.shape[2]:
-            raise InvalidInput(f"the latents are empty, of shape {tuple(z.shape)}")
+        check_shape("latents", z, self.network.quantizer.channels, self._device, "frames")
 
     def _check_codebooks(self, number: int | Tensor | None, z: Tensor) -> int | Tensor | None:
         most = len(self.network.quantizer)
@@ -410,41 +398,7 @@ class CodecModule(nn.Module):
             if bool(((number < 1) | (number > most)).any()):
                 raise InvalidInput(f"num_codebooks is {number.tolist()}; each must be 1 to {most}")
             return number.to(z.device)
-        raise InvalidInput(f"num_codebooks is {number!r}; expected 1 to {most}, or a tensor of a number for each of {len(z)} signals")
-
-    def _check_codes(self, codes: Sequence[Tensor]) -> list[Tensor]:
-        indices, quantizers = list(codes), list(self.network.quantizer)
-        if not 1 <= len(indices) <= len(quantizers):
-            raise InvalidTokens(f"there are codes of {len(indices)} codebooks; {self.spec.name} has {len(quantizers)}")
-        first = indices[0]
-        for number, (code, quantizer) in enumerate(zip(indices, quantizers, strict=False)):
-            if not isinstance(code, Tensor) or code.dim() != 2 or code.is_floating_point() or not code.numel():
-                raise InvalidTokens(f"codes of codebook {number} are {_described(code)}; expected integers (batch, frames / stride)")
-            frames = first.shape[1] * quantizers[0].stride
-            if code.shape != (first.shape[0], frames // quantizer.stride) or frames % quantizer.stride:
-                raise InvalidTokens(
-                    f"codes of codebook {number} have shape {tuple(code.shape)}; {frames} frames need "
-                    f"({first.shape[0]}, {frames / quantizer.stride:g})"
-                )
-            self._check_device(code, f"codes of codebook {number}")
-        ranges = torch.stack([torch.stack([code.min(), code.max()]) for code in indices]).tolist()
-        for number, ((least, most), quantizer) in enumerate(zip(ranges, quantizers, strict=False)):
-            if not 0 <= least <= most < len(quantizer.codebook):
-                raise InvalidTokens(
-                    f"codes of codebook {number} are from {least} to {most}; expected 0 to {len(quantizer.codebook) - 1}"
-                )
-        return [code.long() for code in indices]
-
-    def _check_device(self, x: Tensor, name: str) -> None:
-        if x.device != self._device:
-            raise InvalidInput(f"{name} is on {x.device} and the module on {self._device}; move one to the other")
-
-    def _longest(self, frames: int) -> int:
-        """Samples of the longest signal with this number of frames."""
-        segment, hop = self.spec.segment, self.spec.hop_length
-        if segment is None:
-            return self.network.decoder.frames_out(frames, True)
-        return segment.samples(frames, hop)
+        raise InvalidInput(f"num_codebooks is {number!r}; expected 1 to {most}, or a tensor of {len(z)} such numbers")
 
     # runs
 
@@ -452,15 +406,7 @@ class CodecModule(nn.Module):
         """Runner with prepared kernels, or with PyTorch's operations."""
         if backend is None:
             return TensorRunner(self.spec, self.network, self._setup, lambda: nullcontext(1))
-        device, one = torch.device(backend.device), backend.streams_at_once
-        return TensorRunner(
-            self.spec,
-            backend.loaded().network,
-            backend.setup,
-            lambda: network_guard(device),
-            lambda count: offline_tile_frames(backend, count),
-            one,
-        )
+        return backend.runner(backend.loaded().network)
 
     def _setup(self, rows: int) -> StreamSetup:
         return StreamSetup(rows, self._device, self._dtype, self._noise(rows), dynamic_length=False)
@@ -472,25 +418,6 @@ class CodecModule(nn.Module):
         if not self.training:
             return CounterNoise(self._base.setup(1).noise.seed, self._device, self._dtype)  # type: ignore[union-attr]
         return lambda layer, position, count: torch.randn(rows, count, 1, device=self._device, dtype=self._dtype)
-
-
-def _check_lengths(lengths: Lengths, batch: int, longest: int) -> tuple[int, ...]:
-    """Lengths of a batch as numbers."""
-    if lengths is None:
-        return (longest,) * batch
-    values = tuple(lengths.tolist()) if isinstance(lengths, Tensor) else tuple(lengths)
-    if len(values) != batch:
-        raise InvalidInput(f"there are {len(values)} lengths for {batch} signals")
-    for value in values:
-        if not is_int(value) or not 1 <= value <= longest:
-            raise InvalidInput(f"a length is {value!r}; expected an integer from 1 to {longest}")
-    return tuple(map(int, values))
-
-
-def _described(value: object) -> str:
-    if isinstance(value, Tensor):
-        return f"a tensor {tuple(value.shape)} of {value.dtype}"
-    return f"of type {type(value).__name__}"
 
 
 def _own(x: Tensor) -> Tensor:

@@ -24,7 +24,6 @@ from .sessions import to_network_input, to_pcm
 from .transfers import codes_to_host, to_device
 
 S = TypeVar("S", bound=State)
-A = TypeVar("A", Tensor, NDArray[Any], NDArray[np.int32], NDArray[np.float32])
 
 MIN_FRAMES = 16
 """Signals with fewer frames left are finished among those of equal length: less may be left than a layer mirrors."""
@@ -36,8 +35,8 @@ def run_ragged(
     min_left: int,
     state: S,
     slice_rows: Callable[[Sequence[int], int, int], list[Tensor]],
-    step: Callable[[list[Tensor], S, bool], Sequence[A]],
-) -> list[list[Sequence[A]]]:
+    step: Callable[[list[Tensor], S, bool], Sequence[Any]],
+) -> list[list[Sequence[Any]]]:
     """Run all signals to their ends.
 
     Args:
@@ -51,7 +50,7 @@ def run_ragged(
     Returns:
         For each signal the outputs of its steps, each a list with one row; the last may exceed its length.
     """
-    outputs: list[list[Sequence[A]]] = [[] for _ in lengths]
+    outputs: list[list[Sequence[Any]]] = [[] for _ in lengths]
     active = list(range(len(lengths)))
 
     def state_of(rows: list[int]) -> S:

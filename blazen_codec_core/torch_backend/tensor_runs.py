@@ -17,8 +17,8 @@ from torch import Tensor
 
 from ..nn.codec_network import CodecNetwork
 from ..nn.layers.base import Layer, State, StreamSetup
-from ..nn.pipeline import Join, Split, Step, as_stage, run_pipeline
-from ..specs import CodecSpec
+from ..nn.pipeline import Join, Split, Step, as_stage, run_parallel, run_pipeline
+from ..specs import CodecSpec, Segment
 from .batching import batched, by_equal_length
 from .guard import helper_guard
 from .overlap_add import OverlapAdd
@@ -162,20 +162,23 @@ class TensorRunner:
 
         outputs = self._run(spans, [s.frames for s in spans], cut, part_of(self.network.decoder, MIN_FRAMES), 1)
         rows: list[list[Tensor]] = [[] for _ in lengths]
-        overlaps = [OverlapAdd(self.spec.segment) if self.spec.segment else None for _ in lengths]
-        numbers = [0] * len(lengths)
         for span, (y,) in zip(spans, outputs, strict=True):
-            overlap = overlaps[span.row]
-            if overlap:
-                if scales is not None:
-                    y = y.float() * scales[span.row, numbers[span.row]]
-                    numbers[span.row] += 1
-                y = overlap.push(y[0].t()).t()[None]
             rows[span.row].append(y)
-        for row, overlap in zip(rows, overlaps, strict=True):
-            if overlap:
-                row.append(overlap.finish().t()[None])
+        if self.spec.segment:
+            rows = [
+                self._overlapped(self.spec.segment, row, None if scales is None else scales[number])
+                for number, row in enumerate(rows)
+            ]
         return stack_rows([[_joined(row)[:, :length]] for row, length in zip(rows, lengths, strict=True)])
+
+    @staticmethod
+    def _overlapped(segment: Segment, parts: Sequence[Tensor], scales: Tensor | None) -> list[Tensor]:
+        """Decoded segments `(1, samples, channels)` of a signal, scaled and crossfaded."""
+        overlap, rows = OverlapAdd(segment), []
+        for number, part in enumerate(parts):
+            scaled = part if scales is None else part.to(scales.dtype) * scales[number]
+            rows.append(overlap.push(scaled[0].t()).t()[None])
+        return [*rows, overlap.finish().t()[None]]
 
     def _run(
         self,
@@ -193,14 +196,21 @@ class TensorRunner:
             hop: Units of the input for each frame.
         """
         outputs: list[list[Tensor]] = [[] for _ in spans]
-        for numbers in self._groups(lengths):
+
+        def run(numbers: Sequence[int], threads: int) -> None:
             group, own = [spans[number] for number in numbers], [lengths[number] for number in numbers]
             tile = max(own) + 1 if self.tile is None or self.spec.segment else self.tile(len(group)) * hop
-            run = self._run_one if len(group) == 1 and self.tile is not None else self._run_batch
-            with self.guard() as threads:
-                made = run(group, own, cut, part, tile, threads)
+            method = self._run_one if len(group) == 1 and self.tile is not None else self._run_batch
+            made = method(group, own, cut, part, tile, threads)
             for number, parts in zip(numbers, made, strict=True):
                 outputs[number] = [_joined(each) for each in zip(*parts, strict=True)]
+
+        with self.guard() as threads:
+            if self.spec.segment:
+                run_parallel(lambda numbers: run(numbers, 1), self._groups(lengths), threads, helper_guard)
+            else:
+                for numbers in self._groups(lengths):
+                    run(numbers, threads)
         return outputs
 
     def _groups(self, lengths: Sequence[int]) -> Iterable[Sequence[int]]:

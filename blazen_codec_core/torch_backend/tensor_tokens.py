@@ -10,7 +10,7 @@ import torch
 
 from ..errors import InvalidTokens
 from ..specs import CodecSpec
-from ..tokens.tokens import CodecTokens
+from ..tokens.tokens import CodecTokens, longest
 from .transfers import codes_to_host
 
 if TYPE_CHECKING:
@@ -22,6 +22,11 @@ def frames_of(spec: CodecSpec, samples: int) -> int:
     if spec.segment:
         return spec.segment.frames(samples, spec.hop_length)
     return -(-(samples + spec.missing_samples(samples)) // spec.hop_length)
+
+
+def longest_signal(spec: CodecSpec, frames: int) -> int:
+    """Samples of the longest signal with at most this number of frames."""
+    return longest(frames, spec.hop_length, spec.segment)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
