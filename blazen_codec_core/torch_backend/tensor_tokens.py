@@ -95,9 +95,9 @@ class TensorTokens(Sequence["Tensor"]):
             )
         [(streams, books)] = kinds
         codes = tuple(
-            _padded([torch.from_numpy(item.codes[book]).to(torch.int64) for item in items]).to(device) for book in range(books)
+            _padded([torch.tensor(item.codes[book], dtype=torch.int64) for item in items]).to(device) for book in range(books)
         )
-        scales = [torch.from_numpy(item.scales) for item in items if item.scales is not None]
+        scales = [torch.tensor(item.scales) for item in items if item.scales is not None]
         return cls(
             spec,
             codes,

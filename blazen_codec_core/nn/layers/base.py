@@ -169,7 +169,8 @@ def prepare(network: nn.Module) -> None:
     Parameters become inference tensors, so that PyTorch refuses writes to them outside of inference mode.
     """
     retain_malloc_arena()
-    _seal_parameters(network)
+    if isinstance(network, StreamingModule):  # others have no kernels that a write would not reach
+        _seal_parameters(network)
     with torch.no_grad():
         for module in reversed(list(network.modules())):
             if isinstance(module, StreamingModule):
