@@ -58,7 +58,7 @@ def test_tokens_and_audio_are_the_providers(name):
     recorded = module.decode(codes)
     assert recorded.requires_grad
     torch.testing.assert_close(recorded, y, rtol=0, atol=1e-5)
-    assert not (y.is_inference() or codes[0].is_inference())
+    assert not any(made.is_inference() for made in (y, *codes))
 
 
 @pytest.mark.parametrize("name", [*TINY, "encodec_48khz"])
