@@ -176,7 +176,7 @@ class WithoutTokens:
             lambda: codec.encode(pcm, codec.sample_rate),
             lambda: codec.encode_batch([pcm], codec.sample_rate),
             lambda: codec.encode_pcm(pcm[0], codec.sample_rate),
-            lambda: codec.decode(None),  # type: ignore[arg-type]
+            lambda: codec.decode(None),  # type: ignore[call-overload]
             lambda: codec.decode_batch([None]),  # type: ignore[list-item]
             lambda: codec.decode_tokens(np.zeros(4, np.uint32), 1),
             codec.encoder_session,
