@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 import subprocess
 import sys
@@ -172,6 +173,41 @@ class TestBuild:
         codes = [np.zeros((1, frames), np.int64) for frames in (4, 8)]
         tokens = bc.CodecTokens.from_codes(SPEC, codes)
         assert np.array_equal(half.decode(tokens), toy(tmp_path / "model.safetensors").decode(tokens))
+
+
+@pytest.mark.parametrize("half", HALVES)
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_checkpoints_of_enclosing_models_and_trainers(tmp_path, half, kind, monkeypatch):
+    whole = bc.load("snac_tiny", device="cpu")
+    state = state_dicts.read(bc.weights.locate(whole.spec, whole.options).path)
+    inside = {f"audio_encoder.{name}": tensor for name, tensor in state.items()} | {"decoder.layers.0.weight": torch.zeros(4, 4)}
+    path = tmp_path / f"other.{kind}"
+    if kind == "safetensors":
+        save_file(inside, path)
+    else:
+        torch.save({"best_state": {"state_dict": inside}, "epoch": 1}, path)
+    codec = bc.load("snac_tiny", weights=path, device="cpu", parts=half)
+    monkeypatch.setattr(codec.backend, "_read", lambda *arguments: pytest.fail("everything was read"))
+    pcm = noise(whole)
+    tokens = whole.encode(pcm, 24_000)
+    if half == "encoder":
+        assert all(np.array_equal(a, b) for a, b in zip(codec.encode(pcm, 24_000).codes, tokens.codes, strict=True))
+    else:
+        anonymous = dataclasses.replace(tokens, weights=None)
+        assert np.array_equal(codec.decode(anonymous), whole.decode(tokens))
+
+
+@pytest.mark.parametrize("half", HALVES)
+def test_settings_from_the_weights(tmp_path, half):
+    whole = bc.load("snac_tiny", device="cpu")
+    state = state_dicts.read(bc.weights.locate(whole.spec, whole.options).path)
+    save_file(state, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(whole.spec.architecture.model_dump_json())
+    codec = bc.load("snac", weights=tmp_path, architecture="from-weights", device="cpu", parts=half)
+    assert codec.options.parts == half
+    codec.load()
+    with pytest.raises(bc.InvalidInput, match="it cannot"):
+        (codec.decoder_session if half == "encoder" else codec.encoder_session)()
 
 
 class TestWrongFiles:
