@@ -16,6 +16,8 @@ from torch import nn
 
 import blazen_codec_core as bc
 from blazen_codec_core.cli.main import main
+from blazen_codec_core.dataset.jobs.detokenize import DetokenizeJob
+from blazen_codec_core.dataset.jobs.tokenize import TokenizeJob
 from blazen_codec_core.nn import halves
 from blazen_codec_core.nn.checkpoints import state_dicts
 from blazen_codec_core.nn.checkpoints.unread import Unread
@@ -294,6 +296,15 @@ class TestSharing:
         codec.encode(noise(codec), codec.sample_rate)
         with pytest.raises(bc.InvalidInput, match="cannot decode"):
             codec.decoder_session()
+
+    @pytest.mark.parametrize("device", [None, "cpu"])
+    def test_workers_of_datasets_load_one_half(self, tmp_path, device):
+        options = bc.LoadOptions(device="cpu", noise_seed=5)
+        job = DetokenizeJob("snac:snac_tiny", options, files=(), out=tmp_path, suffix=".wav", strict=False)
+        codec = job.start(device).codec
+        assert codec.options == options.model_copy(update={"parts": "decoder"})
+        assert codec.is_loaded
+        assert TokenizeJob.half == "encoder"
 
     def test_datasets_refuse_the_wrong_half(self, tmp_path):
         pytest.importorskip("pyarrow")
