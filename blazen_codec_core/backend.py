@@ -6,6 +6,7 @@ import dataclasses
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar, Unpack
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from . import cancellation, checks
 from .audio import loudness
 from .errors import InvalidInput, InvalidTokens, NotYetImplemented, OtherWeightsNotice
+from .pools import MAX_QUEUE, DecoderPool, EncoderPool, Latency, PoolOptions, SessionPool
 from .specs import CodecSpec, LoadOptions
 from .tokens import flat
 from .tokens.tokens import CodecTokens, longest
@@ -349,6 +351,84 @@ class CodecBackend(AudioBackend):
             NotYetImplemented: The codec does not stream.
             CodecError: Loading the model failed.
         """
+
+    def decoder_pool(
+        self,
+        max_streams: int = 64,
+        *,
+        latency: Latency = "lowest",
+        tile_frames: int | None = None,
+        first_tile_frames: int | None = None,
+        max_queue: float = MAX_QUEUE,
+    ) -> DecoderPool:
+        """Open a pool that decodes many streams, each of one stream of tokens; what each gets is what it gets alone.
+
+        Args:
+            max_streams: Most open streams.
+            latency: `lowest` for the shortest tiles, `throughput` for the model's own, which are fastest.
+            tile_frames: Frames of a tile, instead of `latency`.
+            first_tile_frames: Frames of the first tiles of each stream, if these are to be shorter.
+            max_queue: Most seconds of audio that a stream may have queued.
+
+        Raises:
+            InvalidInput: An option cannot be used.
+            NotYetImplemented: The codec does not stream.
+            CodecError: Loading the model failed.
+        """
+        options = PoolOptions.of(self.spec, max_streams, latency, tile_frames, first_tile_frames, max_queue)
+
+        def split(tokens: CodecTokens) -> list[CodecTokens]:
+            return list(tokens.parts(options.tile_frames)) or [tokens]
+
+        return SessionPool(
+            self,
+            options,
+            partial(self.decoder_session, tile_frames=options.tile_frames),
+            split,
+            lambda tokens: tokens.seconds,
+            lambda pcm: pcm.shape[1] / self.sample_rate,
+        )
+
+    def encoder_pool(
+        self,
+        max_streams: int = 64,
+        *,
+        bandwidth: float | None = None,
+        num_codebooks: int | None = None,
+        latency: Latency = "lowest",
+        tile_frames: int | None = None,
+        first_tile_frames: int | None = None,
+        max_queue: float = MAX_QUEUE,
+    ) -> EncoderPool:
+        """Open a pool that encodes many streams, each with the codec's channels; what each gets is what it gets alone.
+
+        Args:
+            max_streams: Most open streams.
+            bandwidth: As for `encode`.
+            num_codebooks: As for `encode`.
+            latency: As for `decoder_pool`, as are the others.
+
+        Raises:
+            InvalidInput: An option cannot be used.
+            NotYetImplemented: The codec does not stream.
+            CodecError: Loading the model failed.
+        """
+        options = PoolOptions.of(self.spec, max_streams, latency, tile_frames, first_tile_frames, max_queue)
+        count = self.spec.codebooks_for(bandwidth, num_codebooks)
+        length = options.tile_frames * self.spec.hop_length
+
+        def split(pcm: Any) -> list[Pcm]:
+            array = checks.check_piece(self.spec, pcm, self.channels)
+            return [array[:, start : start + length].copy() for start in range(0, array.shape[1], length)]
+
+        return SessionPool(
+            self,
+            options,
+            partial(self.encoder_session, num_codebooks=count, tile_frames=options.tile_frames),
+            split,
+            lambda pcm: pcm.shape[1] / self.sample_rate,
+            lambda tokens: tokens.seconds,
+        )
 
     def encode(
         self,

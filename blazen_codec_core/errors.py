@@ -8,7 +8,8 @@
     ├── DeviceUnavailable       the model cannot run on that device
     ├── WeightsUnavailable      the weights cannot be found, downloaded or used
     ├── InvalidInput            invalid audio or options
-    │   └── DiskTrouble         the disk is full, read-only or failing
+    │   ├── DiskTrouble         the disk is full, read-only or failing
+    │   └── PoolFull            a pool has no room for another stream, or a stream's queue for more
     ├── InvalidTokens           tokens that do not fit the codec
     ├── CorruptFile             a file that is damaged or has another format
     ├── InferenceError          the network failed while running
@@ -68,6 +69,10 @@ class InvalidInput(CodecError, ValueError):
 
 class DiskTrouble(InvalidInput):
     """A file cannot be written because the disk is full, read-only or failing, which would affect any file."""
+
+
+class PoolFull(InvalidInput):
+    """A pool has as many streams as it may have, or a stream has as much queued as it may have."""
 
 
 class InvalidTokens(CodecError, ValueError):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from .backend import CodecBackend, DecoderSession, EncodeOptions, EncoderSession, SessionOptions, SizeOptions
+    from .pools import DecoderPool, EncoderPool, EncoderPoolArguments, PoolArguments
     from .tokens.tokens import CodecTokens
     from .torch_backend.module import CodecModule
     from .torch_backend.tensor_tokens import TensorTokens
@@ -286,6 +287,14 @@ class DynCodecProvider:
         return self.backend.decoder_session(tile_frames=tile_frames)
 
     adecoder_session = _async_twin(decoder_session)
+
+    def decoder_pool(self, max_streams: int = 64, **options: Unpack[PoolArguments]) -> DecoderPool:
+        """See `CodecBackend.decoder_pool`."""
+        return self.backend.decoder_pool(max_streams, **options)
+
+    def encoder_pool(self, max_streams: int = 64, **options: Unpack[EncoderPoolArguments]) -> EncoderPool:
+        """See `CodecBackend.encoder_pool`."""
+        return self.backend.encoder_pool(max_streams, **options)
 
     def __reduce__(self) -> tuple[Restore, tuple[str, LoadOptions]]:
         return self._restore, (self.name, self.options)

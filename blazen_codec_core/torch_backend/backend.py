@@ -40,6 +40,7 @@ from ..nn.kernels.dispatch import is_batch_exact
 from ..nn.kernels.thread_counts import one_thread
 from ..nn.layers.base import StreamSetup, prepare, reset_parameters
 from ..nn.layers.noise import CounterNoise
+from ..pools import MAX_QUEUE, DecoderPool, EncoderPool, Latency, PoolOptions
 from ..specs import CodecSpec, Half, LoadOptions
 from ..tokens.tokens import CodecTokens
 from ..validation import Latents, Pcm, is_int
@@ -49,9 +50,10 @@ from .cuda_graphs import GraphedNetwork, capture_fn_for
 from .guard import inference_guard, network_guard
 from .latents import TiledRun
 from .module import CodecModule
+from .pools import BatchedDecoderPool, BatchedEncoderPool
 from .ragged_batch import decode_ragged, encode_ragged
 from .segments import SegmentCoder, SegmentDecoderSession, SegmentEncoderSession, decode_segments, encode_segments
-from .sessions import TileDecoderSession, TileEncoderSession, runs_in_steps
+from .sessions import TileDecoderSession, TileEncoderSession, inherits, runs_in_steps
 from .side_by_side import DecodeSideBySide, EncodeSideBySide
 from .tensor_checks import check_codes, check_lengths, check_signals
 from .tensor_runs import TensorRunner
@@ -519,6 +521,60 @@ class TorchCodecBackend(CodecBackend):
         if self.spec.segment:
             return SegmentDecoderSession(self, self._coder())
         return self.tile_decoder(self, self._for_session(self.loaded().network), self.setup, tile)
+
+    def decoder_pool(
+        self,
+        max_streams: int = 64,
+        *,
+        latency: Latency = "lowest",
+        tile_frames: int | None = None,
+        first_tile_frames: int | None = None,
+        max_queue: float = MAX_QUEUE,
+    ) -> DecoderPool:
+        self.check_half("decoder")
+        self.spec.check_has_tokens()
+        options = PoolOptions.of(self.spec, max_streams, latency, tile_frames, first_tile_frames, max_queue)
+        if not self._pools("decode_step", "decode_many"):
+            return super().decoder_pool(
+                max_streams,
+                latency=latency,
+                tile_frames=tile_frames,
+                first_tile_frames=first_tile_frames,
+                max_queue=max_queue,
+            )
+        loaded = self.loaded()
+        return BatchedDecoderPool(self, options, loaded.network, self.setup, loaded.weights)
+
+    def encoder_pool(
+        self,
+        max_streams: int = 64,
+        *,
+        bandwidth: float | None = None,
+        num_codebooks: int | None = None,
+        latency: Latency = "lowest",
+        tile_frames: int | None = None,
+        first_tile_frames: int | None = None,
+        max_queue: float = MAX_QUEUE,
+    ) -> EncoderPool:
+        self.check_half("encoder")
+        count = self.spec.codebooks_for(bandwidth, num_codebooks)
+        options = PoolOptions.of(self.spec, max_streams, latency, tile_frames, first_tile_frames, max_queue)
+        if not self._pools("encode_step", "encode_many"):
+            return super().encoder_pool(
+                max_streams,
+                num_codebooks=count,
+                latency=latency,
+                tile_frames=tile_frames,
+                first_tile_frames=first_tile_frames,
+                max_queue=max_queue,
+            )
+        loaded = self.loaded()
+        return BatchedEncoderPool(self, options, loaded.network, self.setup, loaded.weights, count)
+
+    def _pools(self, *methods: str) -> bool:
+        """Tell whether streams can run as rows of a batch; this loads the weights."""
+        network = self.loaded().network
+        return not self.spec.segment and isinstance(network, CodecNetwork) and inherits(network, *methods)
 
     def _for_session(self, network: CodecNetwork) -> CodecNetwork:
         if not self.options.graphs:

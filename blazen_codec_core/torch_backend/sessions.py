@@ -167,8 +167,12 @@ def is_native(network: object) -> bool:
 
 def runs_in_steps(network: object, device: torch.device, *methods: str) -> bool:
     """Tell whether to run a network in the steps of `CodecNetwork`: on a CPU, unless it overrides these methods."""
-    inherited = (getattr(getattr(network, name), "__func__", None) is getattr(CodecNetwork, name) for name in methods)
-    return device.type == "cpu" and isinstance(network, CodecNetwork) and all(inherited)
+    return device.type == "cpu" and isinstance(network, CodecNetwork) and inherits(network, *methods)
+
+
+def inherits(network: CodecNetwork, *methods: str) -> bool:
+    """Tell whether a network overrides none of these methods."""
+    return all(getattr(getattr(network, name), "__func__", None) is getattr(CodecNetwork, name) for name in methods)
 
 
 class DecoderSessionBase(SessionBase):

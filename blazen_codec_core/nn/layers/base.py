@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -28,7 +29,10 @@ StateT = TypeVar("StateT", bound="State")
 
 
 COUNTS = "counts"
-"""Metadata key of a state's field that counts: it grows by the same amount at every step until the signal ends."""
+"""Metadata key of a state's field that counts: it grows by the same amount at every step until the signal ends.
+
+It is a number, or an array `(batch,)` for signals that began at different times.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,10 +75,68 @@ class State:
         fields = {field.name: _take(getattr(self, field.name), rows) for field in dataclasses.fields(self)}
         return type(self)(**fields)
 
+    @classmethod
+    def join(cls: type[StateT], states: Sequence[StateT]) -> StateT:
+        """State of the signals of several batches, whose signatures are equal. Counts that differ become arrays `(batch,)`."""
+        return states[0] if len(states) == 1 else _join_states(states, [state.rows for state in states])
+
+    @property
+    def rows(self) -> int:
+        """Number of signals, by the first tensor; 1 without tensors."""
+        return next((value.shape[0] for value in _tensors(self)), 1)
+
+    def signature(self) -> tuple[Any, ...]:
+        """Shapes without the batch, dtypes, and plain values except counts: states of equal signatures can be joined."""
+        fields = (field for field in dataclasses.fields(self) if COUNTS not in field.metadata)
+        return tuple(_signature(getattr(self, field.name)) for field in fields)
+
+
+def _signature(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.shape[1:], value.dtype
+    if isinstance(value, State):
+        return value.signature()
+    return tuple(map(_signature, value)) if isinstance(value, list) else value
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """Yield all tensors of a state."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, State | list):
+        parts = value if isinstance(value, list) else [getattr(value, field.name) for field in dataclasses.fields(value)]
+        for part in parts:
+            yield from _tensors(part)
+
+
+def _join_states(states: Sequence[StateT], sizes: Sequence[int]) -> StateT:
+    joined = {
+        field.name: _join([getattr(state, field.name) for state in states], sizes, COUNTS in field.metadata)
+        for field in dataclasses.fields(states[0])
+    }
+    return type(states[0])(**joined)
+
+
+def _join(values: Sequence[Any], sizes: Sequence[int], counts: bool = False) -> Any:
+    first = values[0]
+    if counts:
+        if all(isinstance(value, int) and value == first for value in values):
+            return first
+        return np.concatenate([np.broadcast_to(value, (size,)) for value, size in zip(values, sizes, strict=True)])
+    if isinstance(first, Tensor):
+        return torch.cat(list(values))
+    if isinstance(first, State):
+        return _join_states(values, sizes)
+    if isinstance(first, list):
+        return [_join(items, sizes) for items in zip(*values, strict=True)]
+    return first
+
 
 def _take(value: Any, rows: Sequence[int]) -> Any:
     if isinstance(value, Tensor):
         return value[list(rows)]
+    if isinstance(value, np.ndarray):  # counts
+        return int(value[rows[0]]) if len(rows) == 1 else value[list(rows)]
     if isinstance(value, State):
         return value.take(rows)
     if isinstance(value, list):

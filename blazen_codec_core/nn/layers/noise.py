@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..kernels import dispatch
@@ -34,7 +37,7 @@ class CounterNoise:
 @dataclasses.dataclass
 class NoiseState(State):
     noise: NoiseSource | None
-    position: int = dataclasses.field(default=0, metadata={COUNTS: True})
+    position: Any = dataclasses.field(default=0, metadata={COUNTS: True})
 
 
 class NoiseBlock(Layer):
@@ -48,13 +51,25 @@ class NoiseBlock(Layer):
     def init_state(self, setup: StreamSetup) -> NoiseState:
         return NoiseState(setup.noise)
 
+    def _scaled(self, x: Tensor, noise: Tensor) -> Tensor:
+        return self.linear.run_kernel(x, x.shape[1], 1, False, Epilogue(scale=noise, residual=x))
+
+    def _noise(self, source: NoiseSource, position: int | NDArray[np.int64], frames: int) -> Tensor:
+        """Noise `(batch or 1, frames, 1)`; signals that began at different times have their own."""
+        if isinstance(position, int):
+            return source(self.layer, position, frames)
+        return torch.cat([source(self.layer, start, frames) for start in position.tolist()])
+
     def step(self, x: Tensor, state: NoiseState, last: bool) -> Tensor:
         frames = x.shape[1]
         if state.noise is None or not frames:
             return x
-        noise = state.noise(self.layer, state.position, frames)
-        state.position += frames
+        noise = self._noise(state.noise, state.position, frames)
+        state.position = state.position + frames
         if self.linear.takes_epilogue and not torch.is_grad_enabled():
-            return self.linear.run_kernel(x, frames, 1, False, Epilogue(scale=noise.reshape(frames), residual=x))
+            if len(noise) > 1:  # each frame has its own noise, and the layer sees frames one by one
+                rows = x.reshape(1, -1, x.shape[2])
+                return self._scaled(rows, noise.flatten()).reshape(x.shape)
+            return self._scaled(x, noise.flatten())
         scaled = self.linear(x)
         return torch.addcmul(x, scaled, noise) if torch.is_grad_enabled() else torch.addcmul(x, scaled, noise, out=scaled)

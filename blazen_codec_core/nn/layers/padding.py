@@ -33,7 +33,7 @@ class LengthState(State):
     """State of a layer that needs the length of each signal."""
 
     lengths: SignalLengths
-    seen: int = dataclasses.field(metadata={COUNTS: True})
+    seen: Any = dataclasses.field(metadata={COUNTS: True})
 
     def remaining(self) -> tuple[int, ...] | None:
         """Frames still to come of each signal; `None` if all have the same."""
@@ -140,6 +140,9 @@ class ReflectState(LengthState):
     waiting: Tensor
     recent: Tensor
     begun: bool
+
+    def signature(self) -> tuple[Any, ...]:
+        return *super().signature(), None if self.begun else self.seen
 
 
 class ReflectPadding(Padding):

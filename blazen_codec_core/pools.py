@@ -1,0 +1,474 @@
+"""Pools: many streams on one model, which join, go on and leave at any time.
+
+A pool runs a step for all streams that have a tile ready. What a stream gets is what it would get alone. Streams with the least
+left to play go first, and one that fails ends alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypedDict, TypeVar
+
+from .errors import CodecError, InvalidInput, PoolFull
+from .specs import CodecSpec
+from .tokens.tokens import CodecTokens
+from .validation import Pcm, is_int
+
+if TYPE_CHECKING:
+    from .backend import CodecBackend, DecoderSession, EncoderSession
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+Latency = Literal["lowest", "throughput"]
+MAX_QUEUE = 60.0
+"""Seconds of audio that a stream may have queued, by default."""
+
+
+class PoolArguments(TypedDict, total=False):
+    """Options of `CodecBackend.decoder_pool`."""
+
+    latency: Latency
+    tile_frames: int | None
+    first_tile_frames: int | None
+    max_queue: float
+
+
+class EncoderPoolArguments(PoolArguments, total=False):
+    """Options of `CodecBackend.encoder_pool`."""
+
+    bandwidth: float | None
+    num_codebooks: int | None
+
+
+@dataclass(frozen=True)
+class PoolOptions:
+    """Options of a pool.
+
+    Attributes:
+        max_streams: Most open streams.
+        tile_frames: Frames of a tile.
+        first_tile_frames: Frames of the first tiles of a stream, so that its first output is early.
+        first_tiles: Number of these.
+        max_queue: Most seconds of audio that a stream may have queued.
+    """
+
+    max_streams: int
+    tile_frames: int
+    first_tile_frames: int
+    first_tiles: int = 4
+    max_queue: float = MAX_QUEUE
+
+    @classmethod
+    def of(
+        cls,
+        spec: CodecSpec,
+        max_streams: int,
+        latency: Latency,
+        tile_frames: int | None,
+        first_tile_frames: int | None,
+        max_queue: float,
+    ) -> PoolOptions:
+        """Validate options.
+
+        Raises:
+            InvalidInput: An option cannot be used.
+        """
+        if not is_int(max_streams) or max_streams < 1:
+            raise InvalidInput(f"max_streams is {max_streams!r}; expected a positive integer")
+        if latency not in ("lowest", "throughput"):
+            raise InvalidInput(f"latency is {latency!r}; expected 'lowest' or 'throughput'")
+        if not max_queue > 0:
+            raise InvalidInput(f"max_queue is {max_queue!r}; expected seconds of audio, more than 0")
+        group = spec.tile_frames if spec.segment else spec.block_frames
+        tile = tile_frames or (spec.tile_frames if latency == "throughput" else group)
+        first = first_tile_frames or tile
+        for name, frames in (("tile_frames", tile), ("first_tile_frames", first)):
+            if not is_int(frames) or frames < 1 or frames % group:
+                raise InvalidInput(f"{name} is {frames!r}; {spec.name} takes a positive multiple of {group}")
+        return cls(max_streams, tile, min(first, tile), max_queue=max_queue)
+
+    def tile(self, number: int) -> int:
+        """Frames of tile `number` of a stream."""
+        return self.first_tile_frames if number < self.first_tiles else self.tile_frames
+
+
+@dataclass
+class PoolStats:
+    """Figures of a pool.
+
+    Attributes:
+        open: Open streams.
+        ready: Streams that have a tile ready.
+        max_streams: Most open streams.
+        bytes_per_stream: Memory of the state of a stream, measured on one that runs; 0 before.
+        steps: Steps that were run.
+        rows: Tiles that were run, over all steps.
+    """
+
+    open: int
+    ready: int
+    max_streams: int
+    bytes_per_stream: int
+    steps: int
+    rows: int
+
+
+class PoolStream(ABC, Generic[In, Out]):
+    """One stream of a pool. Its methods may be called from any thread.
+
+    Attributes:
+        error: Error that ended the stream.
+    """
+
+    def __init__(self, pool: Pool[In, Out]) -> None:
+        self._pool = pool
+        self.error: CodecError | None = None
+        self._tiles_run = 0
+        self._ending = self._ended = self._closed = False
+        self._begun_at: float | None = None
+        self._seconds_out = 0.0
+        self._outputs: asyncio.Queue[Out | None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    # for the caller
+
+    def push(self, value: In) -> None:
+        """Queue the next tokens or audio, of any length. It never waits.
+
+        Raises:
+            PoolFull: The queue is full; step the pool, or await `apush`.
+            InvalidInput, InvalidTokens: The value does not fit. That ends this stream alone.
+        """
+        with self._pool.lock:
+            self._check_open()
+            if self._queued_seconds >= self._pool.options.max_queue:
+                raise PoolFull(f"the stream has {self._queued_seconds:.1f} s queued; step the pool before more is pushed")
+            try:
+                self._accept(value)
+            except CodecError as error:
+                self._fail(error)
+                raise
+        self._pool._wake()
+
+    async def apush(self, value: In) -> None:
+        """`push` that waits while the queue is full."""
+        while True:
+            try:
+                return self.push(value)
+            except PoolFull:
+                await asyncio.sleep(self._pool.poll_seconds)
+
+    def finish(self) -> None:
+        """End the signal. The rest of its output comes from the next steps.
+
+        Raises:
+            InvalidInput: The stream has ended.
+        """
+        with self._pool.lock:
+            self._check_open()
+            self._ending = True
+        self._pool._wake()
+
+    def close(self) -> None:
+        """Leave the pool at once; what is queued is dropped."""
+        with self._pool.lock:
+            self._closed = self._ended = True
+            self._pool._remove(self)
+        self._deliver(None)
+
+    @property
+    def ended(self) -> bool:
+        """True once all output has been returned, or the stream has failed or was closed."""
+        return self._ended
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self.close()
+
+    async def __aiter__(self) -> AsyncIterator[Out]:
+        """Outputs as they come, in `pool.serving()`. An error that ended the stream is raised at the end."""
+        self._loop = asyncio.get_running_loop()
+        self._outputs = self._outputs or asyncio.Queue()
+        while (output := await self._outputs.get()) is not None:
+            yield output
+        if self.error:
+            raise self.error
+
+    # for the pool
+
+    @abstractmethod
+    def _accept(self, value: In) -> None:
+        """Check and queue a value."""
+
+    @property
+    @abstractmethod
+    def _queued_seconds(self) -> float:
+        """Seconds of audio in the queue."""
+
+    @property
+    @abstractmethod
+    def _has_tile(self) -> bool:
+        """Tell whether a whole tile is queued."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Tell whether the next step runs this stream."""
+        return not self._ended and (self._has_tile or self._ending)
+
+    def seconds_left(self, now: float) -> float:
+        """Seconds that a listener still has to play, if it began with the first output; a stream without output is due."""
+        return 0.0 if self._begun_at is None else self._begun_at + self._seconds_out - now
+
+    def _check_open(self) -> None:
+        if self.error:
+            raise InvalidInput(f"the stream has ended: {self.error}")
+        if self._ending or self._ended:
+            raise InvalidInput("the stream has ended; open another one")
+
+    def _fail(self, error: CodecError) -> None:
+        """End the stream with an error."""
+        self.error, self._ended = error, True
+        self._pool._remove(self)
+        self._deliver(None)
+
+    def _deliver(self, output: Out | None) -> None:
+        """Pass an output to `async for`, if a loop waits; `None` ends it."""
+        if self._pool._loop is None:
+            return
+        queue = self._outputs = self._outputs or asyncio.Queue()
+        self._pool._loop.call_soon_threadsafe(queue.put_nowait, output)
+
+
+S = TypeVar("S", bound=PoolStream[Any, Any])
+
+
+class Pool(ABC, Generic[In, Out]):
+    """Many streams on one model.
+
+    Args:
+        backend: Codec of the streams.
+    """
+
+    poll_seconds = 0.005
+    """Interval at which `apush` looks at a full queue."""
+
+    def __init__(self, backend: CodecBackend, options: PoolOptions) -> None:
+        self.backend, self.options = backend, options
+        self.lock = threading.RLock()
+        self._stepping = threading.Lock()
+        self._streams: dict[int, PoolStream[In, Out]] = {}
+        self._steps = self._rows = self._bytes_per_stream = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pushed: asyncio.Event | None = None
+
+    @abstractmethod
+    def _new_stream(self) -> PoolStream[In, Out]:
+        """Create a stream."""
+
+    @abstractmethod
+    def _run(self, streams: Sequence[PoolStream[In, Out]]) -> Iterator[tuple[PoolStream[In, Out], Out | CodecError]]:
+        """Run one tile of each stream; yield what each gets, in any order."""
+
+    @abstractmethod
+    def _seconds(self, output: Out) -> float:
+        """Seconds of audio of an output."""
+
+    def _forget(self, stream: PoolStream[In, Out]) -> None:
+        """Free what the pool keeps for a stream that leaves."""
+
+    def open(self) -> PoolStream[In, Out]:
+        """Open a stream, which joins at the next step.
+
+        Raises:
+            PoolFull: `max_streams` streams are open.
+            CodecError: Loading the model failed.
+        """
+        with self.lock:
+            if len(self._streams) >= self.options.max_streams:
+                raise PoolFull(f"{len(self._streams)} streams are open, the most of this pool; close one, or open a larger pool")
+            stream = self._new_stream()
+            self._streams[id(stream)] = stream
+            return stream
+
+    def step(self, max_rows: int | None = None) -> dict[PoolStream[In, Out], Out]:
+        """Run one tile of each stream that has one ready; those with the least left to play first.
+
+        Args:
+            max_rows: Most streams of this step; all that are ready if `None`.
+
+        Returns:
+            The output of each stream, which may be empty. Streams that failed are missing; see `PoolStream.error`.
+        """
+        with self._stepping:
+            now = time.monotonic()
+            with self.lock:
+                ready = [stream for stream in self._streams.values() if stream.is_ready]
+                ready = sorted(ready, key=lambda stream: stream.seconds_left(now))[:max_rows]
+            outputs: dict[PoolStream[In, Out], Out] = {}
+            if not ready:
+                return outputs
+            self._steps, self._rows = self._steps + 1, self._rows + len(ready)
+            for stream, result in self._run(ready):
+                with self.lock:
+                    if stream._closed:
+                        continue
+                    if isinstance(result, CodecError):
+                        stream._fail(result)
+                        continue
+                    self._count(stream, result)
+                outputs[stream] = result
+                stream._deliver(result)
+                if stream._ended:
+                    stream._deliver(None)
+            return outputs
+
+    def _count(self, stream: PoolStream[In, Out], output: Out) -> None:
+        seconds = self._seconds(output)
+        stream._tiles_run += 1
+        stream._seconds_out += seconds
+        if seconds and stream._begun_at is None:
+            stream._begun_at = time.monotonic()
+        if stream._ended:
+            self._remove(stream)
+
+    def stats(self) -> PoolStats:
+        """Figures of the pool now."""
+        with self.lock:
+            streams = list(self._streams.values())
+            ready = sum(stream.is_ready for stream in streams)
+            return PoolStats(len(streams), ready, self.options.max_streams, self._bytes_per_stream, self._steps, self._rows)
+
+    def close(self) -> None:
+        """Close all streams."""
+        for stream in list(self._streams.values()):
+            stream.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self.close()
+
+    @asynccontextmanager
+    async def serving(self, max_wait_ms: float = 5.0) -> AsyncIterator[Self]:
+        """Context in which the pool steps by itself, in a thread.
+
+        Args:
+            max_wait_ms: Milliseconds that a stream waits for others, so that they share a step.
+        """
+        self._loop, self._pushed = asyncio.get_running_loop(), asyncio.Event()
+        server = asyncio.create_task(self._serve(max_wait_ms / 1000))
+        try:
+            yield self
+        finally:
+            server.cancel()
+            await asyncio.gather(server, return_exceptions=True)
+            self.close()
+            self._loop = self._pushed = None
+
+    async def _serve(self, wait: float) -> None:
+        assert self._pushed is not None
+        while True:
+            await self._pushed.wait()
+            self._pushed.clear()
+            await asyncio.sleep(wait)
+            while self.stats().ready:
+                await asyncio.shield(asyncio.to_thread(self.step))
+
+    def _wake(self) -> None:
+        loop, pushed = self._loop, self._pushed
+        if loop is not None and pushed is not None:
+            loop.call_soon_threadsafe(pushed.set)
+
+    def _remove(self, stream: PoolStream[In, Out]) -> None:
+        if self._streams.pop(id(stream), None) is not None:
+            self._forget(stream)
+
+
+DecoderPool = Pool[CodecTokens, Pcm]
+EncoderPool = Pool[Pcm, CodecTokens]
+
+
+@dataclass
+class Queue(Generic[In]):
+    """Parts of a signal that wait for a session."""
+
+    parts: list[tuple[In, float]] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        return sum(seconds for _, seconds in self.parts)
+
+
+class SessionStream(PoolStream[In, Out]):
+    """A stream with a session of its own."""
+
+    def __init__(self, pool: SessionPool[In, Out], session: Any) -> None:
+        super().__init__(pool)
+        self._session, self._sessions = session, pool
+        self._queue: Queue[In] = Queue()
+
+    def _accept(self, value: In) -> None:
+        self._queue.parts += [(part, self._sessions.seconds_in(part)) for part in self._sessions.split(value)]
+
+    @property
+    def _queued_seconds(self) -> float:
+        return self._queue.seconds
+
+    @property
+    def _has_tile(self) -> bool:
+        return bool(self._queue.parts)
+
+    def run(self) -> Out:
+        """Push the next part to the session; end it after the last."""
+        if self._queue.parts:
+            output: Out = self._session.push(self._queue.parts.pop(0)[0])
+            return output
+        self._ended = True
+        rest: Out = self._session.finish()
+        return rest
+
+
+class SessionPool(Pool[In, Out]):
+    """Pool of a codec whose streams cannot run as one batch: each has a session.
+
+    Args:
+        open_session: Opens the session of a stream.
+        split: Splits what was pushed into parts that run in one step.
+        seconds_in: Seconds of audio of a part.
+        seconds_out: Seconds of audio of an output.
+    """
+
+    def __init__(
+        self,
+        backend: CodecBackend,
+        options: PoolOptions,
+        open_session: Callable[[], EncoderSession | DecoderSession],
+        split: Callable[[In], list[In]],
+        seconds_in: Callable[[In], float],
+        seconds_out: Callable[[Out], float],
+    ) -> None:
+        super().__init__(backend, options)
+        self._open_session, self.split, self.seconds_in, self._seconds_out = open_session, split, seconds_in, seconds_out
+
+    def _new_stream(self) -> PoolStream[In, Out]:
+        return SessionStream(self, self._open_session())
+
+    def _run(self, streams: Sequence[PoolStream[In, Out]]) -> Iterator[tuple[PoolStream[In, Out], Out | CodecError]]:
+        for stream in streams:
+            assert isinstance(stream, SessionStream)
+            try:
+                yield stream, stream.run()
+            except CodecError as error:
+                yield stream, error
+
+    def _seconds(self, output: Out) -> float:
+        return self._seconds_out(output)
