@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..interface import CodebookSearch, Conv1dKernel, Conv1dProblem, Elementwise, KernelBackend
 from . import elementwise
-from .conv import AtenConv1d, ChannelsLastConv2d, GemmConv1d, Im2colConv1d, Kn2rowConv1d, add_bias
+from .conv import AtenConv1d, ChannelsLastConv2d, GemmConv1d, Im2colConv1d, Kn2rowConv1d, RowByRow, add_bias
 from .random_normal import random_normal
 
 MIN_CONV2D_CHANNELS = 16
@@ -26,7 +26,11 @@ class AtenBackend(KernelBackend):
         return True
 
     def conv1d(self, problem: Conv1dProblem) -> Conv1dKernel:
-        p = problem
+        kernel = self._conv1d(problem)
+        return RowByRow(kernel) if problem.frozen and problem.weight.device.type == "cpu" else kernel
+
+    @staticmethod
+    def _conv1d(p: Conv1dProblem) -> Conv1dKernel:
         on_cpu = p.weight.device.type == "cpu"
         if on_cpu and p.is_depthwise:
             return ChannelsLastConv2d(p.weight[:, 0].unbind(), p.bias, p.dilation)

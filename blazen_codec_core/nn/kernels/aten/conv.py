@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -110,6 +110,18 @@ class ChannelsLastConv2d:
         blocks = x[:, : (frames + self._reach) * stride].reshape(batch, 1, -1, self._width)
         y = F.conv2d(blocks.permute(0, 3, 1, 2), self._weight, self._bias, dilation=(1, self._dilation), groups=self._groups)
         return y.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+class RowByRow:
+    """A convolution that gives each signal of a batch what it gives by itself: PyTorch's operations round by shape."""
+
+    def __init__(self, kernel: Callable[[Tensor, int], Tensor]) -> None:
+        self._kernel = kernel
+
+    def __call__(self, x: Tensor, frames: int) -> Tensor:
+        if x.shape[0] == 1:
+            return self._kernel(x, frames)
+        return torch.cat([self._kernel(row, frames) for row in torch.split(x, 1)])
 
 
 def add_bias(y: Tensor, bias: Tensor | None) -> Tensor:
