@@ -1,8 +1,9 @@
-"""Training losses."""
+"""Training losses. Their values do not depend on how the signals of a batch are divided."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -85,3 +86,37 @@ class EnvelopeLoss(torch.nn.Module):
         likeness = (a * b).sum(1) / ((length_a + 1e-3) * (length_b + 1e-3))
         weight = length_b / (length_b + self.FAINTEST * length_b.amax(1, keepdim=True) + 1e-3)
         return 1 - ((likeness * weight).sum(1) / weight.sum(1).clamp(min=1e-3)).mean()
+
+
+WEIGHTS = {
+    "log_mel": 4.0,
+    "convergence": 1.0,
+    "waveform": 0.5,
+    "envelope": 3.0,
+    "commitment": 0.1,
+    "codebook": 0.4,
+}
+"""Weights of the losses of audio and of codes."""
+
+
+def weighted(terms: Mapping[str, Tensor]) -> Tensor:
+    """Return the weighted sum of losses."""
+    return torch.stack([WEIGHTS[name] * term for name, term in terms.items()]).sum()
+
+
+class AudioLosses(torch.nn.Module):
+    """All losses of audio."""
+
+    def __init__(self, sample_rate: int) -> None:
+        super().__init__()
+        self.spectral, self.envelope = SpectralLoss(sample_rate), EnvelopeLoss(sample_rate)
+
+    def forward(self, made: Tensor, wanted: Tensor) -> dict[str, Tensor]:
+        """Return the losses of two signals `(batch, samples)` by name."""
+        log_mel, convergence = self.spectral(made, wanted)
+        return {
+            "log_mel": log_mel,
+            "convergence": convergence,
+            "waveform": waveform_loss(made, wanted),
+            "envelope": self.envelope(made, wanted),
+        }
