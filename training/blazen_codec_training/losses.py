@@ -58,22 +58,23 @@ class EnvelopeLoss(torch.nn.Module):
     the signals.
     """
 
-    BANDS, LOWEST, WINDOW_MS, BINS = 15, 150.0, 25.6, 1024
+    BANDS, LOWEST, WINDOW_MS, MIN_BINS = 15, 150.0, 25.6, 1024
     FAINTEST = 1e-2
     """Threshold relative to the loudest value, below which frames and bands are ignored. The paper ignores frames 40 dB below."""
 
     def __init__(self, sample_rate: int) -> None:
         super().__init__()
         centres = self.LOWEST * 2 ** (torch.arange(self.BANDS) / 3)
-        frequencies = torch.linspace(0, sample_rate / 2, self.BINS // 2 + 1)[:, None]
-        self.register_buffer("bands", ((frequencies >= centres * 2 ** (-1 / 6)) & (frequencies < centres * 2 ** (1 / 6))).float())
         self.window = int(sample_rate * self.WINDOW_MS / 1000)
+        self.bins = max(self.MIN_BINS, 2 ** (self.window - 1).bit_length())
+        frequencies = torch.linspace(0, sample_rate / 2, self.bins // 2 + 1)[:, None]
+        self.register_buffer("bands", ((frequencies >= centres * 2 ** (-1 / 6)) & (frequencies < centres * 2 ** (1 / 6))).float())
         self.register_buffer("hann", torch.hann_window(self.window))
 
     def forward(self, made: Tensor, wanted: Tensor) -> Tensor:
         """Return the loss of two signals `(batch, samples)`: 0 if equal up to a gain per band, 1 if uncorrelated."""
         spectrum = torch.stft(
-            torch.cat([made, wanted]), self.BINS, self.window // 2, self.window, self.get_buffer("hann"),
+            torch.cat([made, wanted]), self.bins, self.window // 2, self.window, self.get_buffer("hann"),
             center=False, return_complex=True,
         )  # fmt: skip
         power = torch.view_as_real(spectrum).square().sum(-1).transpose(1, 2) @ self.get_buffer("bands")
