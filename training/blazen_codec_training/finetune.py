@@ -35,6 +35,8 @@ CHECKPOINT, RECORDINGS, MODEL, LOG, SAMPLES = "checkpoint.pt", "recordings.json"
 """Names in the folder of a run; the checkpoint is in a subfolder, so that the model is the only file of weights."""
 STATE = "state"
 LOG_EVERY = 10
+NAMED = 10
+"""Most recordings that a remark names."""
 WARM = 100
 """Most steps over which the learning rate rises."""
 FLAT = 0.3
@@ -86,9 +88,11 @@ def _recordings(settings: Settings, folder: Path, remark: Remark) -> Recordings:
         return Recordings.load(listed)
     held_out = Path(settings.held_out) if settings.held_out else None
     recordings = find(Path(settings.data), held_out, settings.held_out_share)
-    for skipped in recordings.skipped:
-        remark(f"skipped: {skipped.reason}")
     recordings.save(listed)
+    for skipped in recordings.skipped[:NAMED]:
+        remark(f"skipped: {skipped.reason}")
+    if (more := len(recordings.skipped) - NAMED) > 0:
+        remark(f"skipped: {more} more recordings, which {listed} lists")
     return recordings
 
 
