@@ -15,6 +15,7 @@ from rich.table import Table
 from . import calls as python_calls
 from . import datasets as whole_datasets
 from . import engines, scaling, streaming, threads, timing
+from . import halves as parts
 from . import startup as processes
 from . import throughput as batches
 
@@ -148,6 +149,15 @@ def startup(rounds: int) -> None:
     """Compare the start-up of `blazen-codec list` with a bare interpreter and importing pydantic; time loading a model."""
     result = processes.run(rounds)
     show(result, processes.table(result))
+
+
+@main.command()
+@click.option("--codec", "name", default="snac_24khz", show_default=True, help="a SNAC model")
+@click.option("--rounds", default=5, show_default=True)
+def halves(name: str, rounds: int) -> None:
+    """Compare the memory and the loading time of a whole model with those of its halves."""
+    rows = parts.run(name, rounds)
+    show({"rows": rows}, parts.table(rows))
 
 
 @main.command()

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from typing import TypedDict
 
     from .provider import DynCodecProvider
-    from .specs import ArchitectureSource, Engine
+    from .specs import ArchitectureSource, Engine, Half
 
     class Options(TypedDict, total=False):
         device: str
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         noise_seed: int | None
         strict_weights: bool
         architecture: ArchitectureSource | None
+        parts: Half | None
         graphs: bool
 else:
     Options = dict[str, Any]

@@ -7,7 +7,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, pairwise
-from typing import Any, Protocol, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +20,23 @@ from .tokens import flat
 from .tokens.tokens import CodecTokens, longest
 from .validation import Pcm, audio_array
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-class EncodeOptions(TypedDict, total=False):
-    """Options of `CodecBackend.encode`."""
+    from .torch_backend.module import CodecModule
+    from .torch_backend.tensor_tokens import TensorTokens
+
+
+class SizeOptions(TypedDict, total=False):
+    """Options that choose the number of codebooks."""
 
     bandwidth: float | None
     num_codebooks: int | None
+
+
+class EncodeOptions(SizeOptions, total=False):
+    """Options of `CodecBackend.encode`."""
+
     normalize_db: float | None
 
 
@@ -395,6 +406,47 @@ class CodecBackend(AudioBackend):
         decoded = loudness.measure([audio], self.sample_rate, tokens.channels).finish_each()
         audio *= loudness.changes(tokens.loudness, decoded)
         return audio[:, : tokens.num_samples]
+
+    def encode_tensors(
+        self, pcm: Any, sample_rate: int, *, bandwidth: float | None = None, num_codebooks: int | None = None
+    ) -> TensorTokens:
+        """Encode audio, or a batch of equal lengths, on the model's device; the codes stay there.
+
+        Args:
+            pcm: Tensor or array as for `encode`, or `(batch, channels, samples)`. It is copied to the device if it is elsewhere.
+            sample_rate: As for `encode`.
+            bandwidth: As for `encode`.
+            num_codebooks: As for `encode`.
+
+        Raises:
+            NotYetImplemented: The codec is not made of PyTorch tensors.
+            InvalidInput: The audio, its rate or the bandwidth cannot be used.
+            CodecError: Loading or running the model failed.
+        """
+        raise NotYetImplemented(f"{self.spec.name} gives arrays only; call encode without as_tensors")
+
+    def decode_tensors(self, tokens: TensorTokens | CodecTokens) -> Tensor:
+        """Decode tokens on the model's device; the audio stays there.
+
+        Returns:
+            Float32 `(batch, channels, samples)` for `TensorTokens`, `(channels, samples)` for `CodecTokens`.
+
+        Raises:
+            NotYetImplemented: The codec is not made of PyTorch tensors.
+            InvalidTokens: The tokens are not of this model, or incomplete.
+            CodecError: Loading or running the model failed.
+        """
+        raise NotYetImplemented(f"{self.spec.name} gives arrays only; call decode without as_tensors")
+
+    @property
+    def module(self) -> CodecModule:
+        """The model as a PyTorch module, with tensors in and out, latents and gradients.
+
+        Raises:
+            NotYetImplemented: The codec has none.
+            CodecError: Loading the model failed.
+        """
+        raise NotYetImplemented(f"{self.spec.name} has no PyTorch module; codecs on TorchCodecBackend have one")
 
     def decoded_samples(self, tokens: CodecTokens) -> int:
         """Number of samples per channel that the decoder outputs, before those beyond the end of the audio are cut off."""

@@ -20,17 +20,24 @@ def check_pcm(spec: CodecSpec, pcm: Any, sample_rate: int, *, empty: bool = Fals
         InvalidInput: The audio or its sample rate is invalid for this model.
     """
     array = check_audio(pcm, empty=empty)
+    check_sample_rate(spec, sample_rate)
+    check_channels(spec, array.shape[0])
+    return array
+
+
+def check_sample_rate(spec: CodecSpec, sample_rate: Any) -> None:
+    """Raise `InvalidInput` unless this is the model's sample rate."""
     if not is_int(sample_rate) or sample_rate != spec.sample_rate:
         raise InvalidInput(
             f"sample rate is {sample_rate!r}; {spec.name} takes {spec.sample_rate} Hz. "
             "Resample the audio first, for instance with blazen_codec_core.resample"
         )
-    check_channels(spec, array.shape[0])
-    return array
 
 
 def check_items(items: Any) -> Sequence[Any]:
-    """Raise `InvalidInput` unless `items` is a list or a similar sequence."""
+    """Items of a batch: a list or a similar sequence, or the first axis of an array or a tensor; `InvalidInput` for others."""
+    if hasattr(items, "unbind"):  # a tensor; PyTorch is not imported for this
+        return list(items)
     if not isinstance(items, Sequence | np.ndarray) or isinstance(items, str | bytes):
         raise InvalidInput(f"batch is {type(items).__name__}; expected a list")
     return items  # type: ignore[return-value]

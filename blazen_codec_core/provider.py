@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial, wraps
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, Unpack, cast, overload
 
 from . import cancellation
 from .forks import Anew
@@ -16,9 +16,12 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
+    from torch import Tensor
 
-    from .backend import CodecBackend, DecoderSession, EncodeOptions, EncoderSession, SessionOptions
+    from .backend import CodecBackend, DecoderSession, EncodeOptions, EncoderSession, SessionOptions, SizeOptions
     from .tokens.tokens import CodecTokens
+    from .torch_backend.module import CodecModule
+    from .torch_backend.tensor_tokens import TensorTokens
     from .validation import Pcm
 
 B = TypeVar("B", bound="CodecBackend")
@@ -185,6 +188,11 @@ class DynCodecProvider:
         return self.backend.device
 
     @property
+    def module(self) -> CodecModule:
+        """See `CodecBackend.module`."""
+        return self.backend.module
+
+    @property
     def is_loaded(self) -> bool:
         return self.backend.is_loaded
 
@@ -200,15 +208,28 @@ class DynCodecProvider:
 
     aunload = _async_twin(unload)
 
-    def encode(self, pcm: Any, sample_rate: int, **options: Unpack[EncodeOptions]) -> CodecTokens:
-        """See `CodecBackend.encode`."""
-        return self.backend.encode(pcm, sample_rate, **options)
+    @overload
+    def encode(
+        self, pcm: Any, sample_rate: int, *, as_tensors: Literal[False] = False, **options: Unpack[EncodeOptions]
+    ) -> CodecTokens: ...
+    @overload
+    def encode(
+        self, pcm: Any, sample_rate: int, *, as_tensors: Literal[True], **options: Unpack[SizeOptions]
+    ) -> TensorTokens: ...
+    def encode(self, pcm: Any, sample_rate: int, *, as_tensors: bool = False, **options: Any) -> CodecTokens | TensorTokens:
+        """See `CodecBackend.encode`; with `as_tensors`, see `CodecBackend.encode_tensors`."""
+        run = self.backend.encode_tensors if as_tensors else self.backend.encode
+        return run(pcm, sample_rate, **options)
 
     aencode = _async_twin(encode)
 
-    def decode(self, tokens: CodecTokens) -> Pcm:
-        """See `CodecBackend.decode`."""
-        return self.backend.decode(tokens)
+    @overload
+    def decode(self, tokens: CodecTokens, *, as_tensors: Literal[False] = False) -> Pcm: ...
+    @overload
+    def decode(self, tokens: CodecTokens | TensorTokens, *, as_tensors: Literal[True]) -> Tensor: ...
+    def decode(self, tokens: Any, *, as_tensors: bool = False) -> Pcm | Tensor:
+        """See `CodecBackend.decode`; with `as_tensors`, see `CodecBackend.decode_tensors`."""
+        return self.backend.decode_tensors(tokens) if as_tensors else self.backend.decode(tokens)
 
     adecode = _async_twin(decode)
 

@@ -20,6 +20,7 @@ ObjectPath = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A
 Engine = Literal["native", "upstream"]
 ArchitectureSource = Literal["from-weights"]
 Direction = Literal["encode", "decode"]
+Half = Literal["encoder", "decoder"]
 
 
 class _Frozen(BaseModel):
@@ -336,6 +337,8 @@ class LoadOptions(_Frozen):
         strict_weights: Refuse tokens made with other weights; otherwise warn with `OtherWeightsNotice`.
         architecture: `from-weights` for a model with other settings than the published ones. Its config, beside or in the
             weights, has the settings; the name determines only the family.
+        parts: `encoder` or `decoder` to load only that half, with the quantizer; the other's methods raise `InvalidInput`. Codecs
+            on their authors' packages, and backends that are no `TorchCodecBackend`, load both.
         graphs: Capture the steps of single signals as CUDA graphs, for sessions with small tiles. Segments are not captured.
     """
 
@@ -351,6 +354,7 @@ class LoadOptions(_Frozen):
     noise_seed: Annotated[int, Field(ge=0, lt=2**64)] | None = 0
     strict_weights: bool = False
     architecture: ArchitectureSource | None = None
+    parts: Half | None = None
     graphs: bool = False
 
     @classmethod

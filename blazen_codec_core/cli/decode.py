@@ -37,7 +37,7 @@ def command(source: Path, output: Path, format_options: dict[str, str], quiet: b
         files.check_audio_fits(written, tokens)
         if options["weights"] is None and tokens.weights and tokens.weights.startswith("random:"):
             options["weights"] = tokens.weights
-        codec = registry.provider(tokens.codec, LoadOptions.of(**options))
+        codec = registry.provider(tokens.codec, LoadOptions.of(**options, parts="decoder"))
         files.decode_to_file(codec, tokens, written, quiet)
     if as_json:
         print_json({"output": str(output), "codec": tokens.codec, "seconds": tokens.seconds, "channels": tokens.channels})

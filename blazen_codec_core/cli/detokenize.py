@@ -38,11 +38,12 @@ def command(
 
     DATASET is a folder that `tokenize` wrote, or one of its shards. The audio has the sample rate and length of the originals.
     """
+    loading = LoadOptions.of(**options, parts="decoder")
     summary = detokenize_dataset(
         source,
         output,
-        codec=None if name is None else Registry().provider(name, LoadOptions.of(**options)),
-        options=LoadOptions.of(**options),
+        codec=None if name is None else Registry().provider(name, loading),
+        options=loading,
         suffix=suffix,
         strict=strict,
         retry_failed=retry_failed,

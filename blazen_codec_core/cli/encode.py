@@ -69,7 +69,7 @@ def command(
         file_format = registry.format_for(written)
         files.check_writable(written)
         loading = LoadOptions.of(**options)
-        codec = registry.provider(name, loading)
+        codec = registry.provider(name, LoadOptions.of(**options, parts="encoder"))
         spec = codec.spec
         file_format.check_options(format_options)
         mono = mono or (file_format.streams == 1 == spec.channels)

@@ -68,7 +68,7 @@ def command(
 
     An interrupted run resumes when started again with the same options; the result is the same.
     """
-    codec = Registry().provider(name, LoadOptions.of(**options))
+    codec = Registry().provider(name, LoadOptions.of(**options, parts="encoder"))
     summary = tokenize_dataset(
         source,
         codec,

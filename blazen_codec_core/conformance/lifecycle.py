@@ -7,11 +7,13 @@ import multiprocessing
 import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import pytest
 
+from ..errors import InvalidInput
 from ..provider import DynCodecProvider
 from ..tokens.tokens import CodecTokens
 from ..validation import Pcm
@@ -71,6 +73,19 @@ class Lifecycle:
         assert codec.encode(whole.pcm, codec.sample_rate) == whole.tokens
         assert codec.is_loaded
         assert np.array_equal(codec.decode(whole.tokens), whole.audio)
+
+    def test_halves(self, codec: DynCodecProvider, subject: Subject, whole: Whole) -> None:
+        """Lifecycle: a half loaded with `parts` gives the same results, and refuses what the other half does."""
+        encoder, decoder = subject.load(parts="encoder"), subject.load(parts="decoder")
+        assert encoder.encode(whole.pcm, codec.sample_rate) == whole.tokens
+        assert np.array_equal(decoder.decode(whole.tokens), whole.audio)
+        assert encoder.weights_label == decoder.weights_label == codec.weights_label
+        with suppress(InvalidInput):  # a backend may load both halves
+            assert np.array_equal(encoder.decode_batch([whole.tokens])[0], codec.decode_batch([whole.tokens])[0])
+        with suppress(InvalidInput):
+            assert decoder.encode_batch([whole.pcm], codec.sample_rate) == codec.encode_batch([whole.pcm], codec.sample_rate)
+        for half in (encoder, decoder):
+            half.unload()
 
     def test_unloading_while_busy(self, codec: DynCodecProvider, whole: Whole) -> None:
         """Lifecycle: unloading does not affect running calls."""

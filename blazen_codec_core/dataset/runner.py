@@ -16,7 +16,7 @@ from ..audio import Truncated, check_format, loudness
 from ..errors import InvalidInput
 from ..plugins.registry import Registry
 from ..provider import DynCodecProvider
-from ..specs import LoadOptions
+from ..specs import Half, LoadOptions
 from ..transcode import Progress, silent
 from . import plan, run_state, shards, sources, tar_member
 from .codebook_usage import CodebookUsage
@@ -146,7 +146,7 @@ def tokenize_dataset(
         InvalidInput: `source` has no recordings, `out` belongs to another run or is in use, or an option is invalid.
         CodecError: The model cannot be loaded or run; with `strict`, a recording failed.
     """
-    codec, out = _provider(codec), Path(out)
+    codec, out = _provider(codec, TokenizeJob.half), Path(out)
     _check(codec, format, shard_minutes, bandwidth, normalize_db)
     _check_apart(source, out, format)
     columns = tuple(dict.fromkeys([columns] if isinstance(columns, str) else columns))
@@ -231,7 +231,7 @@ def detokenize_dataset(
     """
     files, out = shards.files(source), Path(out)
     check_format(suffix)
-    codec = _made_by(files, options or LoadOptions()) if codec is None else _provider(codec)
+    codec = _made_by(files, options or LoadOptions()) if codec is None else _provider(codec, DetokenizeJob.half)
     asked = {
         "version": VERSION,
         "source": os.path.abspath(source),
@@ -389,7 +389,8 @@ def _told(files: Sequence[Path]) -> str:
 
 
 def _made_by(files: Sequence[Path], options: LoadOptions) -> DynCodecProvider:
-    """Return the codec of the first row."""
+    """Return the codec of the first row, without its encoder."""
+    options = options.model_copy(update={"parts": DetokenizeJob.half})
     for file in files:
         for row in shards.format_of(file).read(file):
             if options.weights is None and (row.tokens.weights or "").startswith("random:"):
@@ -435,8 +436,15 @@ def _check_apart(source: str | PathLike[str], out: Path, format: str) -> None:
         )
 
 
-def _provider(codec: str | DynCodecProvider) -> DynCodecProvider:
-    return Registry().provider(codec, LoadOptions()) if isinstance(codec, str) else codec
+def _provider(codec: str | DynCodecProvider, half: Half) -> DynCodecProvider:
+    """Return a codec, with only the half that is needed if it is given by name."""
+    if isinstance(codec, str):
+        return Registry().provider(codec, LoadOptions(parts=half))
+    if codec.options.parts not in (None, half):
+        raise InvalidInput(
+            f"{codec.name} was loaded with parts={codec.options.parts!r}; this needs its {half}. Load it without parts"
+        )
+    return codec
 
 
 def _weights(codec: DynCodecProvider) -> str | None:

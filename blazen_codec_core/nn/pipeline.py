@@ -8,6 +8,7 @@ meet at no barrier: one that the system suspends delays only its own task.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -24,6 +25,10 @@ T = TypeVar("T")
 R = TypeVar("R")
 Item = tuple[Any, bool]
 """A value and `last`: the signal ends with it."""
+SECONDS_PER_THREAD = 160e-6
+"""Processor time of a task for each thread. Python code of all threads takes turns, so more of them would wait for each other."""
+MEASURED_TASKS = 4
+"""Tasks after which more than two threads begin."""
 Stage = Callable[[Any], Iterable[Any]]
 """Function from an item to the next stage's items."""
 Step = Callable[..., Any]
@@ -159,6 +164,8 @@ class _Schedule:
         self._is_busy = [False] * len(stages)
         self._count, self._max_count = 0, ITEMS_PER_THREAD * threads
         """Items that wait or run, and the most at which another begins."""
+        self._done, self._seconds = 0, 0.0
+        """Tasks done, and their processor time."""
         self._others: list[threading.Thread] = []
         self._max_others, self._idle, self._scope = threads - 1, 0, scope
         self._is_exhausted = self._is_stopped = False
@@ -186,13 +193,21 @@ class _Schedule:
         """Wake or start a thread for a task that waits."""
         if self._idle:
             self._changed.notify()
-        elif len(self._others) < min(self._max_others, self._count - 1):  # a thread for each other item, at most
+        elif len(self._others) < min(self._max_others, self._count - 1, self._useful_others()):  # an item for each, at least
             other = threading.Thread(target=copy_context().run, args=(self._work_in_scope,), name="blazen-codec pipeline")
             self._others.append(other)
             try:
                 other.start()
             except RuntimeError:  # the system allows no more threads; those that run do all tasks
                 self._max_others = 0
+
+    def _useful_others(self) -> int:
+        """Most other threads that tasks as short as those of this pipeline keep busy; see `SECONDS_PER_THREAD`."""
+        if not self._is_ordered:  # independent tasks are long
+            return self._max_others
+        if self._done < MEASURED_TASKS:
+            return 1
+        return max(1, round(self._seconds / self._done / SECONDS_PER_THREAD) - 1)
 
     def _work_in_scope(self) -> None:
         try:
@@ -206,13 +221,14 @@ class _Schedule:
         task = self._next_task()
         while task:
             number, item = task
+            start = time.thread_time()
             try:
                 outputs = list(self._stages[number](item))
             except Exception as error:
                 self._stop(error)
                 return
             del item, task
-            task = self._next_task((number, outputs))
+            task = self._next_task((number, outputs, time.thread_time() - start))
 
     def _stop(self, error: BaseException | None = None) -> None:
         """Let no other task begin."""
@@ -220,7 +236,7 @@ class _Schedule:
             self._is_stopped, self._error = True, self._error or error
             self._changed.notify_all()
 
-    def _next_task(self, done: tuple[int, list[Any]] | None = None) -> tuple[int, Any] | None:
+    def _next_task(self, done: tuple[int, list[Any], float] | None = None) -> tuple[int, Any] | None:
         """Pass on the outputs of a task; wait for the next one and return its stage and item, or `None` at the end."""
         with self._changed:
             if done:
@@ -244,8 +260,9 @@ class _Schedule:
                     self._idle -= 1
         return None
 
-    def _pass_on(self, number: int, outputs: list[Any]) -> None:
+    def _pass_on(self, number: int, outputs: list[Any], seconds: float) -> None:
         self._is_busy[number] = False
+        self._done, self._seconds = self._done + 1, self._seconds + seconds
         if number + 1 == len(self._stages):
             outputs = []
         else:

@@ -10,34 +10,50 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar, cast
+from itertools import chain
+from pathlib import Path
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 import torch
 
 from .. import weights
 from ..architectures import Architecture, check_config
 from ..backend import CodecBackend, DecoderSession, EncoderSession, offline_tile_frames
-from ..checks import check_channels, check_items
-from ..errors import DeviceUnavailable, InvalidInput, NotYetImplemented, SlowerNotice, WeightsUnavailable
+from ..checks import check_blocks, check_channels, check_items
+from ..errors import (
+    CodecError,
+    DeviceUnavailable,
+    InvalidInput,
+    InvalidTokens,
+    NotYetImplemented,
+    SlowerNotice,
+    WeightsUnavailable,
+)
 from ..forks import Anew
-from ..nn.checkpoints import conversion, state_dicts
+from ..nn import halves
+from ..nn.checkpoints import conversion, state_dicts, weight_files
 from ..nn.checkpoints.file_kinds import kind_of
+from ..nn.checkpoints.unread import Select
 from ..nn.codec_network import CodecNetwork
 from ..nn.kernels.dispatch import is_batch_exact
 from ..nn.kernels.thread_counts import one_thread
 from ..nn.layers.base import StreamSetup, prepare, reset_parameters
 from ..nn.layers.noise import CounterNoise
-from ..specs import CodecSpec, LoadOptions
+from ..specs import CodecSpec, Half, LoadOptions
 from ..tokens.tokens import CodecTokens
 from ..validation import Pcm, is_int
 from .batching import by_similar_length, run_batches
 from .cpu_threads import usable_threads
 from .cuda_graphs import GraphedNetwork, capture_fn_for
 from .guard import inference_guard, network_guard
+from .module import CodecModule
 from .ragged_batch import decode_ragged, encode_ragged
 from .segments import SegmentCoder, SegmentDecoderSession, SegmentEncoderSession, decode_segments, encode_segments
 from .sessions import TileDecoderSession, TileEncoderSession, runs_in_steps
 from .side_by_side import DecodeSideBySide, EncodeSideBySide
+from .tensor_checks import check_codes, check_lengths, check_signals
+from .tensor_runs import TensorRunner
+from .tensor_tokens import TensorTokens, longest_signal
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -57,6 +73,8 @@ SLOW_HALF = (
     "{name} runs in {dtype} on a CPU, which takes up to 25 times as long as float32 and is less exact; it only halves the memory "
     "of the weights. Load it with dtype='float32'"
 )
+TUNED = "tuned"
+"""Label of weights that a module was trained to."""
 TFLOAT32 = "tfloat32"
 """Value of the option `dtype` for float32 computed in TF32; it is not a dtype of PyTorch."""
 
@@ -119,6 +137,7 @@ class TorchCodecBackend(CodecBackend):
     def __init__(self, spec: CodecSpec, options: LoadOptions | None = None) -> None:
         super().__init__(spec, options)
         self._loaded: Loaded | None = None
+        self._module: CodecModule | None = None
         self._lock = Anew(threading.Lock)
 
     @abstractmethod
@@ -139,18 +158,53 @@ class TorchCodecBackend(CodecBackend):
         """
 
     def build(self, found: weights.RandomWeights | weights.WeightFile) -> CodecNetwork:
-        """Build the network on the CPU with these weights.
+        """Build the network on the CPU with these weights; without one half, if the options say so.
 
         Raises:
             WeightsUnavailable: The weights, or the config beside them, are of another model.
         """
         if self.options.architecture and isinstance(found, weights.WeightFile):
             self._check_size(found)
-        network = self.new_network()
         if isinstance(found, weights.RandomWeights):
+            network = self.new_network()
             reset_parameters(network, found.seed)
-            return network
-        origin, content = str(found.path), functools.cache(lambda: state_dicts.read(found.path))
+            return self._keep_half(network)
+        if self.half and (half := self._build_half(found, self.half)) is not None:
+            return half
+        return self._keep_half(self._read(self.new_network(), found))
+
+    def _read(self, network: CodecNetwork, found: weights.WeightFile) -> CodecNetwork:
+        """Load a file into a network."""
+        origin = str(found.path)
+        with state_dicts.reading(origin):
+            state_dicts.load(network, self._state(network, found), origin)
+        return network
+
+    def _build_half(self, found: weights.WeightFile, half: Half) -> CodecNetwork | None:
+        """Build one half without memory for the other; `None` if the network, its conversion or the file does not allow that."""
+        with halves.deferred_parameters():
+            network = self.new_network()
+        if not isinstance(network, CodecNetwork) or not halves.can_fill(network):
+            return None
+        try:
+            state = self._state(network, found, functools.partial(conversion.half_names, half=halves.OTHER[half]))
+            state_dicts.check(network, state, str(found.path))
+            halves.fill(self._keep_half(network), state)
+        except (CodecError, *state_dicts.CONTENT_ERRORS):
+            return None  # reading everything gives the network, or the error
+        return network
+
+    def _keep_half(self, network: CodecNetwork) -> CodecNetwork:
+        """Remove the half that the options leave out."""
+        if self.half and isinstance(network, CodecNetwork):
+            halves.keep_half(network, self.half, self._missing(halves.OTHER[self.half]))
+        return network
+
+    def _state(
+        self, network: CodecNetwork, found: weights.WeightFile, select: Select | None = None
+    ) -> Mapping[str, torch.Tensor]:
+        """Read a file, compare the config beside it with the spec, and convert it for the network."""
+        origin, content = str(found.path), functools.cache(lambda: state_dicts.read(found.path, select))
         with state_dicts.reading(origin):
             # With options.architecture, the spec was read from this config, so there is nothing to check.
             if found.config and self.spec.architecture and not self.options.architecture:
@@ -162,8 +216,22 @@ class TorchCodecBackend(CodecBackend):
                     self.spec.name,
                     lambda: conversion.tensors(content(), origin),
                 )
-            state_dicts.load(network, self.from_published(network, content(), origin), origin)
-        return network
+            return self.from_published(network, content(), origin)
+
+    @property
+    def half(self) -> Half | None:
+        """Half that is loaded; `None` for both."""
+        return self.options.parts
+
+    def _missing(self, half: str) -> str:
+        """Message of the methods of a half that is not loaded."""
+        verb = "encode" if half == "encoder" else "decode"
+        return f"{self.spec.name} was loaded with parts={self.half!r}, so it cannot {verb}; load it without parts"
+
+    def check_half(self, half: Half) -> None:
+        """Raise `InvalidInput` if a half is not loaded."""
+        if self.half not in (None, half):
+            raise InvalidInput(self._missing(half))
 
     def _check_size(self, found: weights.WeightFile) -> None:
         """Raise `WeightsUnavailable` if a file is too small for what its config claims, before memory is allocated for it."""
@@ -278,13 +346,137 @@ class TorchCodecBackend(CodecBackend):
 
     def unload(self) -> None:
         with self._lock.own:
-            self._loaded = None
+            self._loaded = self._module = None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
     @property
     def is_loaded(self) -> bool:
         return self._loaded is not None
+
+    @property
+    def module(self) -> CodecModule:
+        """The model as a PyTorch module with weights of its own; the same one until `unload`.
+
+        Raises:
+            NotYetImplemented: The network is not a `CodecNetwork`.
+            CodecError: Loading the model failed.
+        """
+        loaded = self.loaded()
+        with self._lock.own:
+            if self._module is None:
+                self._module = CodecModule(self, self._copy_of(loaded.network), loaded)
+            return self._module
+
+    def _copy_of(self, network: CodecNetwork) -> CodecNetwork:
+        """Copy of a network on its device, which is not prepared."""
+        if not isinstance(network, CodecNetwork):
+            raise NotYetImplemented(f"{self.spec.name} has no PyTorch module, because its network is not a CodecNetwork")
+        device, dtype = torch.device(self.device), self.dtype
+        with inference_guard(inference=False):
+            copy = self._keep_half(self.new_network())
+            copy.load_state_dict(network.state_dict())
+            copy.place(device, dtype, self.allows_tf32)
+        return copy
+
+    def with_network(self, loaded: Loaded, **options: Any) -> Self:
+        """Backend of the same model with this prepared network; `options` replaces some of the load options."""
+        other = type(self)(self._spec, self.options.model_copy(update=options))
+        other._loaded, other.streams_per_batch = loaded, self.streams_per_batch
+        return other
+
+    def with_weights_of(self, network: CodecNetwork) -> Self | None:
+        """Backend with a prepared copy of a network on its device; `None` if no kernels can be prepared for its dtype."""
+        weight = next(chain(network.encoder.parameters(), network.decoder.parameters()))
+        dtype = str(weight.dtype).removeprefix("torch.")
+        if dtype not in self.spec.capabilities.dtypes:
+            return None
+        if dtype == "float32" and self.allows_tf32:
+            dtype = TFLOAT32
+        with inference_guard(inference=False):
+            copy = self._keep_half(self.new_network()).requires_grad_(False).eval()
+            copy.load_state_dict(network.state_dict())
+            copy.place(weight.device, weight.dtype, self.allows_tf32)
+            prepare(copy)
+        return self.with_network(Loaded(copy, TUNED), device=str(weight.device), dtype=dtype)
+
+    def to_published(self, network: CodecNetwork) -> Mapping[str, torch.Tensor]:
+        """Convert a network to the state dict of a published file: the reverse of `from_published`.
+
+        Raises:
+            NotYetImplemented: The plugin cannot write weights.
+        """
+        raise NotYetImplemented(f"{type(self).__name__} has no to_published, which writing weights needs")
+
+    def published_content(self, state: Mapping[str, torch.Tensor]) -> Any:
+        """Content of a published file in PyTorch's format; the state dict by default."""
+        return dict(state)
+
+    def published_config(self) -> Mapping[str, Any] | None:
+        """Content of the config beside a published file, if there is one."""
+        return None
+
+    def save_weights(self, network: CodecNetwork, path: Path) -> Path:
+        """Write a network's weights in the published layout; see `CodecModule.save_weights`."""
+        if self.half:
+            raise InvalidInput(f"{self.spec.name} was loaded with parts={self.half!r}; load it without parts to save its weights")
+        state = self.to_published(network)
+        return weight_files.write(path, self.spec.weights.file, state, self.published_content(state), self.published_config())
+
+    @property
+    def streams_at_once(self) -> int | None:
+        """Most rows of a batch whose whole input is on the device; `None` for any number."""
+        if torch.device(self.device).type == "cpu":
+            return 1
+        return self._coder().rows if self.spec.segment else None
+
+    def encode_tensors(
+        self, pcm: Any, sample_rate: int, *, bandwidth: float | None = None, num_codebooks: int | None = None
+    ) -> TensorTokens:
+        self.check_half("encoder")
+        count = self.spec.codebooks_for(bandwidth, num_codebooks)
+        x = check_signals(self.spec, pcm, sample_rate, torch.device(self.device))
+        loaded, streams = self.loaded(), x.shape[1] // self.channels
+        rows = x.reshape(len(x) * streams, self.channels, x.shape[2]).transpose(1, 2)
+        lengths, runner = (x.shape[2],) * len(rows), self.runner(loaded.network)
+        codes = runner.encode(rows, lengths, count)
+        scales = runner.scales(rows, lengths)
+        return TensorTokens(self.spec, tuple(code.long() for code in codes), lengths, scales, streams, loaded.weights)
+
+    def decode_tensors(self, tokens: TensorTokens | CodecTokens) -> torch.Tensor:
+        self.check_half("decoder")
+        device = torch.device(self.device)
+        if isinstance(tokens, CodecTokens):
+            self.check_decodable(tokens)
+            if tokens.extra or tokens.loudness is not None:
+                return torch.from_numpy(self.decode(tokens)).to(device)
+            return self.decode_tensors(TensorTokens.from_tokens(self.spec, [tokens], device))[0]
+        if tokens.spec != self.spec:
+            raise InvalidTokens(f"the tokens are of {tokens.spec.identity}, and this is {self.spec.identity}")
+        if len(tokens) not in self.spec.usable_codebooks:
+            raise InvalidTokens(f"{self.spec.name} has {self.spec.codebook_numbers} codebooks; these tokens have {len(tokens)}")
+        indices = check_codes(self.loaded().network, self.spec, tokens.codes, device)
+        check_blocks(self.spec, indices[0].shape[1] * self.spec.strides[0])
+        check_lengths(tokens.lengths, len(indices[0]), longest_signal(self.spec, indices[0].shape[1] * self.spec.strides[0]))
+        runner = self.runner(self.loaded().network)
+        with network_guard(device):
+            z = runner.network.quantizer.decode(indices)
+        y = runner.decode_latents(z, tokens.lengths, tokens.scales).float()
+        return y.transpose(1, 2).reshape(len(y) // tokens.streams, -1, y.shape[1])
+
+    def runner(self, network: CodecNetwork) -> TensorRunner:
+        """Runner of the prepared network on whole signals in tensors."""
+        if not self._is_native:
+            raise NotYetImplemented(f"{self.spec.name} takes and gives arrays only, because its network is not a CodecNetwork")
+        device = torch.device(self.device)
+        return TensorRunner(
+            self.spec,
+            network,
+            self.setup,
+            lambda: network_guard(device),
+            functools.partial(offline_tile_frames, self),
+            self.streams_at_once,
+        )
 
     def setup(self, streams: int) -> StreamSetup:
         """Setup for the state of `streams` streams, with noise if the options enable it."""
@@ -300,6 +492,7 @@ class TorchCodecBackend(CodecBackend):
         num_codebooks: int | None = None,
         tile_frames: int | None = None,
     ) -> EncoderSession:
+        self.check_half("encoder")
         channels = self.channels if channels is None else channels
         check_channels(self.spec, channels)
         count = self.spec.codebooks_for(bandwidth, num_codebooks)
@@ -318,6 +511,7 @@ class TorchCodecBackend(CodecBackend):
         )
 
     def decoder_session(self, *, tile_frames: int | None = None) -> DecoderSession:
+        self.check_half("decoder")
         tile = self._check_tile(tile_frames)
         if self.spec.segment:
             return SegmentDecoderSession(self, self._coder())
@@ -337,6 +531,7 @@ class TorchCodecBackend(CodecBackend):
         num_codebooks: int | None = None,
         normalize_db: float | None = None,
     ) -> list[CodecTokens]:
+        self.check_half("encoder")
         count = self.spec.codebooks_for(bandwidth, num_codebooks)
         pcm = [self.check_pcm(item, sample_rate) for item in check_items(items)]
         streams = [item.shape[0] // self.channels for item in pcm]
@@ -353,7 +548,12 @@ class TorchCodecBackend(CodecBackend):
             return tokens
         return [dataclasses.replace(item, loudness=level.loudness) for item, level in zip(tokens, levels, strict=True)]
 
+    def check_decodable(self, tokens: CodecTokens) -> None:
+        self.check_half("decoder")
+        super().check_decodable(tokens)
+
     def decode_batch(self, items: Sequence[CodecTokens]) -> list[Pcm]:
+        self.check_half("decoder")
         for item in check_items(items):
             self.check_decodable(item)
         results: dict[int, Pcm] = {}

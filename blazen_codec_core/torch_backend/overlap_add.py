@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from ..specs import Segment
-from ..validation import Pcm
 
 
 class OverlapAdd:
@@ -18,25 +17,25 @@ class OverlapAdd:
 
     def __init__(self, segment: Segment) -> None:
         self._segment = segment
-        self._window: Pcm | None = None
-        self._tail = np.zeros((1, 0), np.float32)
+        self._window: Tensor | None = None
+        self._tail: Tensor | None = None
 
-    def push(self, segment: Pcm) -> Pcm:
-        """Add the next segment, which is overwritten; return the samples that no later segment overlaps."""
+    def push(self, segment: Tensor) -> Tensor:
+        """Add the next segment, `(channels, samples)`; return the samples that no later segment overlaps."""
         stride = self._segment.stride
-        if self._window is None:  # for the first segment's length, even if that is not full
-            position = torch.linspace(0, 1, segment.shape[1] + 2, dtype=torch.float32)[1:-1]
-            self._window = (0.5 - (position - 0.5).abs()).numpy()
+        if self._window is None or self._tail is None:  # for the first segment's length, even if that is not full
+            position = torch.linspace(0, 1, segment.shape[1] + 2, dtype=torch.float32, device="cpu")[1:-1]
+            self._window = (0.5 - (position - 0.5).abs()).to(segment.device)
             self._tail = segment[:, :0]
         overlap = min(self._tail.shape[1], segment.shape[1])
         if overlap:
             rising, falling = self._window[:overlap], self._window[stride : stride + overlap]
-            segment[:, :overlap] = (self._tail[:, :overlap] * falling + segment[:, :overlap] * rising) / (rising + falling)
-            if overlap < self._tail.shape[1]:
-                segment = np.concatenate([segment, self._tail[:, overlap:]], axis=1)
-        self._tail = segment[:, stride:].copy()
+            faded = (self._tail[:, :overlap] * falling + segment[:, :overlap] * rising) / (rising + falling)
+            segment = torch.cat([faded, segment[:, overlap:], self._tail[:, overlap:]], dim=1)
+        self._tail = segment[:, stride:].clone()
         return segment[:, :stride]
 
-    def finish(self) -> Pcm:
+    def finish(self) -> Tensor:
         """Return the remaining samples."""
+        assert self._tail is not None, "push a segment first"
         return self._tail

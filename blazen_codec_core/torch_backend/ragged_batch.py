@@ -35,8 +35,8 @@ def run_ragged(
     min_left: int,
     state: S,
     slice_rows: Callable[[Sequence[int], int, int], list[Tensor]],
-    step: Callable[[list[Tensor], S, bool], Sequence[NDArray[Any]]],
-) -> list[list[list[NDArray[Any]]]]:
+    step: Callable[[list[Tensor], S, bool], Sequence[Any]],
+) -> list[list[Sequence[Any]]]:
     """Run all signals to their ends.
 
     Args:
@@ -45,12 +45,12 @@ def run_ragged(
         min_left: Least amount left of signals that are finished together, unless they have equal lengths.
         state: State of a new stream with a row for each signal.
         slice_rows: From `(rows, start, end)` to the network's inputs in that range, one row for each signal.
-        step: From inputs, state and `last` to outputs, one row for each signal.
+        step: From inputs, state and `last` to outputs, arrays or tensors with one row for each signal.
 
     Returns:
-        For each signal the outputs of its steps, each a list of arrays with one row; the last may exceed its length.
+        For each signal the outputs of its steps, each a list with one row; the last may exceed its length.
     """
-    outputs: list[list[list[NDArray[Any]]]] = [[] for _ in lengths]
+    outputs: list[list[Sequence[Any]]] = [[] for _ in lengths]
     active = list(range(len(lengths)))
 
     def state_of(rows: list[int]) -> S:
@@ -96,7 +96,7 @@ def encode_ragged(
         lengths,
         tile_frames * spec.hop_length,
         MIN_FRAMES * spec.hop_length,
-        network.encoder_state(_with_lengths(setup, lengths), num_codebooks),
+        network.encoder_state(with_lengths(setup, lengths), num_codebooks),
         slice_rows,
         lambda inputs, state, last: codes_to_host(network.encode_step(inputs[0], state, last)),
     )
@@ -129,13 +129,13 @@ def decode_ragged(
         return [pcm.reshape(pcm.shape[0] // spec.channels, spec.channels, pcm.shape[1])]  # there may be no samples
 
     lengths = [codes[0].shape[0] * strides[0] for codes in streams]
-    initial = network.decoder_state(_with_lengths(setup, lengths))
+    initial = network.decoder_state(with_lengths(setup, lengths))
     steps = run_ragged(lengths, tile_frames, MIN_FRAMES, initial, slice_rows, step)
     signals = [joined([pcm for (pcm,) in outputs])[0] for outputs in steps]
     by_item = split_rows(signals, [item.streams for item in items])
     return [joined(parts, 0)[:, : item.num_samples].copy() for item, parts in zip(items, by_item, strict=True)]
 
 
-def _with_lengths(setup: StreamSetup, lengths: Sequence[int]) -> StreamSetup:
+def with_lengths(setup: StreamSetup, lengths: Sequence[int]) -> StreamSetup:
     """Setup for signals of these lengths."""
     return setup if len(set(lengths)) == 1 else replace(setup, lengths=tuple(lengths))

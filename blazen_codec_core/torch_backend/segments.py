@@ -112,9 +112,7 @@ class SegmentCoder:
         x = to_network_input(segments, segments[0].shape[1], self.spec.channels, replace(setup, dtype=torch.float32))
         if not self.segment.normalized:
             return x.to(setup.dtype), None
-        # the order of sums depends on the number of rows or threads, which in float64 is less than float32 shows
-        wide = x.double() if x.device.type in ("cpu", "cuda") else x
-        scale = wide.mean(2, keepdim=True).square().mean(1, keepdim=True).sqrt().float() + 1e-8
+        scale = segment_scale(x)
         return (x / scale).to(setup.dtype), scale.flatten().cpu().numpy()
 
     def _split_codes(
@@ -143,6 +141,15 @@ class SegmentCoder:
         scales = [np.ones(segment.streams, np.float32) if segment.scales is None else segment.scales for segment in segments]
         y = y.float() * torch.from_numpy(np.concatenate(scales)).to(y.device)[:, None, None]
         return split_rows(to_pcm(y), [segment.streams * self.spec.channels for segment in segments])
+
+
+def segment_scale(x: Tensor) -> Tensor:
+    """Scales `(rows, 1, 1)` of segments `(rows, samples, channels)`: the root mean square of the mean of their channels.
+
+    The order of sums depends on the number of rows or threads, which in float64 is less than float32 shows.
+    """
+    wide = x.double() if x.device.type in ("cpu", "cuda") else x
+    return wide.mean(2, keepdim=True).square().mean(1, keepdim=True).sqrt().to(x.dtype) + 1e-8
 
 
 def split_pcm(pcm: Pcm, segment: Segment) -> list[Pcm]:
@@ -267,7 +274,7 @@ class SegmentDecoderSession(DecoderSessionBase, DecoderSession):
             with network_guard(self._coder.device) as threads:
                 segments = self._coder.decode(group, threads)
             for segment in segments:
-                ready = self._overlap.push(segment)
+                ready = self._overlap.push(torch.from_numpy(segment)).numpy()
                 pcm[:, start : start + ready.shape[1]] = ready
                 start += ready.shape[1]
         return self._trim(pcm[:, :start])
@@ -275,7 +282,7 @@ class SegmentDecoderSession(DecoderSessionBase, DecoderSession):
     def finish(self) -> Pcm:
         self._check_complete()
         self._ended = True
-        return self._trim(self._overlap.finish())
+        return self._trim(self._overlap.finish().numpy())
 
 
 def encode_segments(
@@ -295,6 +302,6 @@ def decode_segments(coder: SegmentCoder, items: Sequence[CodecTokens], threads: 
     results = []
     for item, group in zip(items, split_rows(decoded, list(map(len, segments))), strict=True):
         overlap = OverlapAdd(coder.segment)
-        parts = [overlap.push(segment) for segment in group]
-        results.append(np.concatenate([*parts, overlap.finish()], axis=1)[:, : item.num_samples])
+        parts = [overlap.push(torch.from_numpy(segment)) for segment in group]
+        results.append(torch.cat([*parts, overlap.finish()], dim=1)[:, : item.num_samples].numpy())
     return results

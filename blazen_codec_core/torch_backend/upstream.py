@@ -98,6 +98,10 @@ class UpstreamBackend(TorchCodecBackend):
             )
         return super().loaded()
 
+    @property
+    def half(self) -> None:
+        """Both halves are loaded, whatever the options say: the authors' models have both."""
+
     @contextmanager
     def inference_guard(self) -> Iterator[None]:
         """Context as `guard.inference_guard`, with TF32 on or off as in the options."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -167,14 +169,15 @@ def test_norms(mean, spread, kind, scaled, held, inplace):
 def test_recurrent_layers(rows, frames, same):
     lstm = torch.nn.LSTM(64, 64, batch_first=True)
     x, hidden, cell = drawn(rows, frames, 64), drawn(rows, 64, seed=1), drawn(rows, 64, seed=2)
-    wanted, (_, after) = lstm(x, (hidden[None], cell[None]))
+    exact = copy.deepcopy(lstm).double()
+    wanted, (_, after) = exact(x.double(), (hidden[None].double(), cell[None].double()))
     bias = (lstm.bias_ih_l0 + lstm.bias_hh_l0).detach()
     layer = lstm_kernels.PersistentLSTM(lstm.weight_ih_l0, lstm.weight_hh_l0, bias, allow_tf32=False)
     own = cell.clone()
     got = layer(x, hidden, own, True)
     assert torch.equal(got[:, 0], hidden)
-    assert (got[:, 1:] - wanted).abs().max() < 2e-6
-    assert (own - after[0]).abs().max() < 2e-6
+    assert (got[:, 1:] - wanted).abs().max() < 4e-6
+    assert (own - after[0]).abs().max() < 4e-6
     alone = cell[-1:].clone()
     assert same(layer(x[-1:], hidden[-1:], alone, True), got[-1:])
     assert same(alone, own[-1:])

@@ -11,7 +11,7 @@ from typing import ClassVar, TypeVar
 from ...errors import CodecError, DeviceUnavailable, DiskTrouble, EngineNotAvailable, InferenceError, WeightsUnavailable
 from ...plugins.registry import Registry
 from ...provider import DynCodecProvider
-from ...specs import LoadOptions
+from ...specs import Half, LoadOptions
 from ..items import described
 from ..run_state import Failure, ShardResult
 
@@ -50,11 +50,13 @@ class Job(ABC):
         codec: `plugin:name`.
         options: Options for loading the codec.
         verb: Description for progress bars.
+        half: Half of the codec that the work needs; `None` for both.
     """
 
     codec: str
     options: LoadOptions
     verb: ClassVar[str]
+    half: ClassVar[Half | None] = None
 
     @abstractmethod
     def open(self, codec: DynCodecProvider) -> Work:
@@ -69,13 +71,13 @@ class Job(ABC):
         return True
 
     def start(self, device: str | None = None) -> Work:
-        """Load a codec and return a function that processes a shard with it.
+        """Load the half of a codec that is needed, and return a function that processes a shard with it.
 
         Args:
             device: Device that overrides the options.
         """
-        options = self.options if device is None else LoadOptions(**{**self.options.model_dump(), "device": device})
-        codec = Registry().provider(self.codec, options)
+        changes = {"parts": self.half} if device is None else {"parts": self.half, "device": device}
+        codec = Registry().provider(self.codec, LoadOptions(**{**self.options.model_dump(), **changes}))
         codec.load()
         return self.open(codec)
 

@@ -16,6 +16,7 @@ from ... import transcode
 from ...errors import InvalidInput
 from ...files import replaced_by, unwritten
 from ...provider import DynCodecProvider
+from ...specs import Half
 from ...validation import Pcm
 from .. import shards
 from ..codebook_usage import CodebookUsage
@@ -43,6 +44,7 @@ class DetokenizeJob(Job):
     strict: bool
     taken: Mapping[int, Mapping[int, str]] = field(default_factory=dict)
     verb: ClassVar[str] = "decoding"
+    half: ClassVar[Half] = "decoder"
 
     def open(self, codec: DynCodecProvider) -> Work:
         return Detokenizer(self, codec)

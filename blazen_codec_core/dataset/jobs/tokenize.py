@@ -19,6 +19,7 @@ from ...audio import AudioReader, Truncated, loudness
 from ...errors import InvalidInput, WeightsUnavailable
 from ...forks import cached_property
 from ...provider import DynCodecProvider
+from ...specs import Half
 from ...tokens.tokens import CodecTokens
 from ...transcode import Recording
 from ...validation import Pcm
@@ -64,6 +65,7 @@ class TokenizeJob(Job):
     truncated: Truncated = "refuse"
     verify: Verify = "times"
     verb: ClassVar[str] = "tokenizing"
+    half: ClassVar[Half] = "encoder"
 
     def open(self, codec: DynCodecProvider) -> Work:
         return Tokenizer(self, codec)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ...errors import WeightsUnavailable
 from ..layers.conv import Conv1d, ConvTranspose1d
 from . import state_dicts
+from .unread import Unread
 from .weight_norm import fold, norm
 
 Factors = tuple[str, str]
@@ -88,6 +89,12 @@ def codec_prefix(names: Iterable[str], origin: str) -> str:
     if len(whole) > 1 and whole[0]:
         raise WeightsUnavailable(f"{origin} holds several codecs, {' and '.join(whole)}. Save the tensors of one alone")
     return whole[0] if whole else ""
+
+
+def half_names(names: Sequence[str], half: str) -> set[str]:
+    """Return the names of the tensors of a codec's encoder or decoder, by this module's convention of names."""
+    start = f"{codec_prefix(names, 'the file')}{half}."
+    return {name for name in names if name.startswith(start)}
 
 
 def names(network: nn.Module, rules: Rules) -> dict[str, str]:
@@ -166,6 +173,8 @@ def from_published(
                 g, v = take(stem + magnitude), take(stem + direction)
                 check_shape(stem + magnitude, g.shape, (v.shape[0], *[1] * (v.dim() - 1)) if v.dim() else (1,))
                 check_shape(name, v.shape, shape)  # checked before memory is allocated
+                if isinstance(v, Unread):
+                    return v
                 if not bool(norm(v).all()):
                     raise WeightsUnavailable(
                         f"{origin}: {stem}{direction} has a row of zeros, which has no direction. The weight would be NaN. "

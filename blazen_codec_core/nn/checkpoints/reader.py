@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import os
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ...pickle_machine import Machine, Name, Opaque
 from .archives import Record, check_stored, records, start_of
+from .unread import Select, Unread, may_stay_unread, unread
 
 LARGEST_PICKLE = 16 << 20
 """Largest pickle in bytes; it has everything but the storages."""
@@ -246,8 +247,11 @@ def _counts(values: Any, what: str) -> tuple[int, ...]:
     return tuple(values)
 
 
-def read(path: Path) -> Any:
+def read(path: Path, select: Select | None = None) -> Any:
     """Read a checkpoint of tensors and plain values.
+
+    Args:
+        select: Selects tensors that are not needed; they become `Unread`.
 
     Raises:
         WeightsUnavailable: The archive is damaged or compressed.
@@ -255,8 +259,7 @@ def read(path: Path) -> Any:
     """
     with path.open("rb") as file:
         is_archive = file.read(2) == b"PK"
-    found = _read_archive(path) if is_archive else _read_legacy(path)
-    _check_plain(found)
+    found = _read_archive(path, select) if is_archive else _read_legacy(path, select)
     if isinstance(found, Opaque | Name):
         raise ValueError(
             f"it is {found.text.replace(' ', '.')[:80]}, and objects that need code are never created. "
@@ -265,7 +268,7 @@ def read(path: Path) -> Any:
     return found
 
 
-def _read_archive(path: Path) -> Any:
+def _read_archive(path: Path, select: Select | None) -> Any:
     members = records(path)
     check_stored(path, members)
     name = next(name for name in members if f"/{name}".endswith("/data.pkl"))
@@ -277,12 +280,14 @@ def _read_archive(path: Path) -> Any:
             raise ValueError("its numbers are big-endian; save it on a little-endian machine")
         store = _Store(size)
         found, _ = TensorMachine(store).run(_read_record(file, members[name], size, LARGEST_PICKLE))
+        found, needed = _selected(found, store, select)
         for key, storage in store.held.items():
             record = members.get(f"{root}data/{key}")
             if record is None or record.size != len(storage):
                 held = "is missing" if record is None else f"has {record.size}"
                 raise ValueError(f"its storage {key[:40]!r} claims {len(storage)} bytes, but its record {held}")
-            _fill(file, start_of(file, record, size), storage)
+            if key in needed:
+                _fill(file, start_of(file, record, size), storage)
     return found
 
 
@@ -293,7 +298,7 @@ def _read_record(file: BinaryIO, record: Record, size: int, most: int) -> bytes:
     return file.read(record.size)
 
 
-def _read_legacy(path: Path) -> Any:
+def _read_legacy(path: Path, select: Select | None) -> Any:
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         data, offset = file.read(LARGEST_PICKLE), 0
@@ -310,10 +315,44 @@ def _read_legacy(path: Path) -> Any:
         keys, offset = machine.run(data, offset)
         if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or sorted(keys) != sorted(store.held):
             raise ValueError("its list of storages does not match its tensors")
+        found, needed = _selected(found, store, select)
         for key in keys:
-            _fill(file, offset + 8, store.held[key])  # after the number of values
+            if key in needed:
+                _fill(file, offset + 8, store.held[key])  # after the number of values
             offset += 8 + len(store.held[key])
     return found
+
+
+def _selected(found: Any, store: _Store, select: Select | None) -> tuple[Any, Collection[str]]:
+    """Return the content of a file without the values of selected tensors, and the storages that are needed."""
+    _check_plain(found)
+    if select is None:
+        return found, store.held.keys()
+    found = _without(found, select)
+    needed = {tensor.untyped_storage().data_ptr() for tensor in _tensors(found) if not isinstance(tensor, Unread)}
+    return found, {key for key, storage in store.held.items() if storage.data_ptr() in needed}
+
+
+def _without(found: Any, select: Select) -> Any:
+    """Replace selected tensors of state dicts, which may be nested in other dicts."""
+    if not isinstance(found, dict):
+        return found
+    needless = select([name for name in found if isinstance(name, str)])
+    return {
+        name: unread(value.shape, value.dtype)
+        if name in needless and isinstance(value, Tensor) and not value.is_meta and may_stay_unread(value.shape, value.dtype)
+        else _without(value, select)
+        for name, value in found.items()
+    }
+
+
+def _tensors(found: Any) -> Iterator[Tensor]:
+    """Yield all tensors in plain values."""
+    if isinstance(found, Tensor):
+        yield found
+    elif isinstance(found, dict | list | tuple):
+        for value in found.values() if isinstance(found, dict) else found:
+            yield from _tensors(value)
 
 
 def _check_plain(found: Any) -> None:

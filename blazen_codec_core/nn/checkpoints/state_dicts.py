@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -16,17 +17,23 @@ from ...foreign_json import NotJson, parse
 from ...pickle_machine import Opaque
 from . import reader
 from .file_kinds import kind_of
+from .unread import FLOATS, Select, Unread, may_stay_unread, unread
 
 LARGEST_CONFIG = 1 << 20
 """Largest config in bytes."""
 SHARED = 4
 """Most tensors that may share a storage, because each is converted separately."""
-FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-"""Supported types of weights."""
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+"""Supported types of weights, by their names in safetensors."""
+CONTENT_ERRORS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
+"""Errors that unexpected content of a file causes."""
 
 
-def read(path: Path) -> Any:
+def read(path: Path, select: Select | None = None) -> Any:
     """Read a `.safetensors` file or a PyTorch checkpoint, without running code, in memory bounded by its size.
+
+    Args:
+        select: Selects tensors that are not needed; they become `Unread`.
 
     Raises:
         WeightsUnavailable: The file cannot be read, has another format, or has objects other than plain data.
@@ -34,8 +41,8 @@ def read(path: Path) -> Any:
     kind = kind_of(path)
     try:
         if kind != "safetensors":
-            return reader.read(path)
-        found = load_file(path)
+            return reader.read(path, select)
+        found = load_file(path) if select is None else _load_selected(path, select)
         if any(len(name) > reader.LONGEST_NAME for name in found):
             raise ValueError(f"it has names of more than {reader.LONGEST_NAME} characters")
         return found
@@ -45,6 +52,20 @@ def read(path: Path) -> Any:
         raise WeightsUnavailable(f"{path} is not a file of weights: {reason(error)}") from error
 
 
+def _load_selected(path: Path, select: Select) -> dict[str, Tensor]:
+    """Read a `.safetensors` file without the values of selected tensors."""
+    with safe_open(path, "pt") as file:
+        names = list(file.keys())
+        needless, found = select(names), {}
+        for name in names:
+            part = file.get_slice(name) if name in needless else None
+            if part is not None and may_stay_unread(part.get_shape(), DTYPES.get(part.get_dtype())):
+                found[name] = unread(part.get_shape(), DTYPES[part.get_dtype()])
+            else:
+                found[name] = file.get_tensor(name)
+    return found
+
+
 @contextmanager
 def reading(origin: str) -> Iterator[None]:
     """Convert errors about a file's content to `WeightsUnavailable`."""
@@ -52,7 +73,7 @@ def reading(origin: str) -> Iterator[None]:
         yield
     except CodecError:
         raise
-    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+    except CONTENT_ERRORS as error:
         raise WeightsUnavailable(f"{origin} does not fit the model: {reason(error)}") from error
 
 
@@ -75,7 +96,7 @@ def tensors(found: Any, origin: str) -> dict[str, Tensor]:
     check_held(found, origin)
     state = {str(name): tensor.float() if is_weight(tensor) else tensor for name, tensor in found.items()}
     for name, tensor in state.items():
-        if is_weight(tensor) and not bool(torch.isfinite(tensor).all()):
+        if is_weight(tensor) and not isinstance(tensor, Unread) and not bool(torch.isfinite(tensor).all()):
             raise WeightsUnavailable(f"{origin}: {name} holds NaN or infinite values")
     return state
 
@@ -86,14 +107,14 @@ def _odd(tensor: Tensor | reader.OddTensor) -> str | None:
         return tensor.kind
     if tensor.is_nested:
         return "a nested tensor"
-    return "a meta tensor, which has no values" if tensor.is_meta else None
+    return "a meta tensor, which has no values" if tensor.is_meta and not isinstance(tensor, Unread) else None
 
 
 def check_held(state: Mapping[Any, Tensor], origin: str) -> None:
     """Raise `WeightsUnavailable` if tensors claim more values than their storages have; conversion would allocate them all."""
     left: dict[int, int] = {}
     for name, tensor in state.items():
-        if tensor.layout != torch.strided:
+        if tensor.layout != torch.strided or isinstance(tensor, Unread):
             continue
         storage, claimed = tensor.untyped_storage(), tensor.numel() * tensor.element_size()
         if claimed > (held := storage.nbytes()):
@@ -139,8 +160,8 @@ def read_config(path: Path) -> Any:
         raise WeightsUnavailable(f"{path} {error}. Fetch it again, or correct it") from error
 
 
-def load(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
-    """Load a state dict into a network; all parameters must match.
+def check(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
+    """Check that a state dict is of a network; all parameters must match.
 
     Raises:
         WeightsUnavailable: Names or shapes differ; the message says which.
@@ -157,4 +178,13 @@ def load(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
     for name, tensor in state.items():
         if wanted[name].is_floating_point():
             check_weight(name, tensor, origin)
+
+
+def load(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
+    """Load a state dict into a network.
+
+    Raises:
+        WeightsUnavailable: As `check`.
+    """
+    check(network, state, origin)
     network.load_state_dict(state)

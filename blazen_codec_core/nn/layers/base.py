@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ...errors import InvalidInput
 from ..kernels.allocator import retain_malloc_arena, return_free_memory
 from ..pipeline import Join, Split, Step
 
@@ -149,11 +150,41 @@ def reset_parameters(network: nn.Module, seed: int) -> None:
                 module.reset_parameters(generator)
 
 
+def check_no_gradients(x: Tensor) -> None:
+    """Raise an error if gradients are recorded for the input of a prepared network, whose kernels have none.
+
+    Raises:
+        InvalidInput: They are.
+    """
+    if x.requires_grad and torch.is_grad_enabled():
+        raise InvalidInput(
+            "the input requires gradients, which a network that is prepared for inference cannot give; use provider.module, "
+            "or call it under torch.no_grad()"
+        )
+
+
 def prepare(network: nn.Module) -> None:
-    """Prepare all modules for inference, inner ones first: their weights must keep their values and device afterwards."""
+    """Prepare all modules for inference, inner ones first: their weights must keep their values and device afterwards.
+
+    Parameters become inference tensors, so that PyTorch refuses writes to them outside of inference mode.
+    """
     retain_malloc_arena()
+    if isinstance(network, StreamingModule):  # others have no kernels that a write would not reach
+        _seal_parameters(network)
     with torch.no_grad():
         for module in reversed(list(network.modules())):
             if isinstance(module, StreamingModule):
                 module.prepare()
     return_free_memory()
+
+
+@torch.inference_mode()
+def _seal_parameters(network: nn.Module) -> None:
+    """Replace parameters by copies that are inference tensors. Shared parameters stay shared."""
+    sealed: dict[int, nn.Parameter] = {}
+    for module in network.modules():
+        for name, parameter in list(module._parameters.items()):
+            if parameter is not None and not parameter.is_meta:
+                copy = sealed.get(id(parameter)) or nn.Parameter(parameter.detach().clone(), requires_grad=False)
+                sealed[id(parameter)] = copy
+                setattr(module, name, copy)  # a recurrent layer of PyTorch lists its weights

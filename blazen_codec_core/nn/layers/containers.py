@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..kernels.epilogue import IDENTITY, Epilogue
 from ..pipeline import Join, Split, Step, run_steps
-from .base import Layer, State, StreamSetup
+from .base import Layer, State, StreamSetup, check_no_gradients
 from .fusion import FusableLayer, Stage, bound_steps, fuse, run_stages, takes_epilogue, takes_prologue
 
 
@@ -76,6 +76,8 @@ class Sequential(FusableLayer):
         return SequentialState(states, ragged)
 
     def step_fused(self, prologue: Epilogue, x: Tensor, state: SequentialState, last: bool, epilogue: Epilogue) -> Tensor:
+        if self._whole:
+            check_no_gradients(x)
         if self.tiled is None and self._whole and not torch.is_grad_enabled():
             return run_stages(self._whole, x, state.states, last, prologue, epilogue)
         return self._run_part(0, len(self._order), x, state, last)

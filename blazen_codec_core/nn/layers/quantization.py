@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import cast
+from itertools import islice
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,18 @@ from .base import StreamingModule, StreamSetup
 from .conv import Conv1d
 
 
+class StraightThrough(torch.autograd.Function):
+    """The entries that were chosen, with the gradient passed on to the vectors that they replace (Bengio et al. 2013)."""
+
+    @staticmethod
+    def forward(ctx: Any, vectors: Tensor, chosen: Tensor) -> Tensor:
+        return chosen.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0], None
+
+
 class VectorQuantizer(StreamingModule):
     """One codebook: a vector is quantized to the nearest of its `entries`.
 
@@ -32,6 +45,9 @@ class VectorQuantizer(StreamingModule):
         channels: Channels of the latent signal.
         init_std: Standard deviation of randomly drawn entries.
     """
+
+    searches = True
+    """The codebook will be searched; decoding needs only its entries."""
 
     def __init__(self, channels: int, entries: int, stride: int = 1, *, init_std: float = 1.0) -> None:
         super().__init__()
@@ -47,7 +63,8 @@ class VectorQuantizer(StreamingModule):
         return z.reshape(z.shape[0], -1, self.stride, z.shape[2]).mean(2) if self.stride > 1 else z
 
     def prepare(self) -> None:
-        self._prepared = self.make_search(frozen=True)
+        if self.searches:
+            self._prepared = self.make_search(frozen=True)
 
     def make_search(self, frozen: bool) -> CodebookSearch:
         """Choose the kernel that finds the nearest entry.
@@ -68,6 +85,11 @@ class VectorQuantizer(StreamingModule):
         """Latent `(batch, frames, channels)` of indices `(batch, frames / stride)`."""
         return self.expand(F.embedding(indices, self.codebook))
 
+    @property
+    def vectors(self) -> Tensor:
+        """Entries in the space of the latent signal, `(entries, channels)`."""
+        return self.codebook
+
 
 class FactorizedQuantizer(VectorQuantizer):
     """A codebook in a low-dimensional space between linear projections, searched by cosine similarity."""
@@ -87,6 +109,10 @@ class FactorizedQuantizer(VectorQuantizer):
 
     def expand(self, codes: Tensor) -> Tensor:
         return super().expand(self.out_proj.run_kernel(codes, codes.shape[1], 1, True))
+
+    @property
+    def vectors(self) -> Tensor:
+        return self.out_proj.run_kernel(self.codebook[None], len(self.codebook), 1, True)[0]
 
 
 @dataclasses.dataclass
@@ -165,24 +191,26 @@ class ResidualVectorQuantizer(StreamingModule):
             z = z + part
         return z
 
-    def forward(self, z: Tensor, num_used: Tensor | None = None) -> Quantized:
+    def forward(self, z: Tensor, num_used: int | Tensor | None = None) -> Quantized:
         """Quantize a whole latent signal, for training.
 
         Args:
             z: `(batch, frames, channels)`, frames a multiple of `group`.
-            num_used: Codebooks that each signal uses, `(batch,)`; all by default (quantizer dropout).
+            num_used: Number of codebooks, or the number for each signal, `(batch,)` (quantizer dropout); all by default.
         """
+        count = num_used if isinstance(num_used, int) else len(self)
         residual, total = z, torch.zeros_like(z)
         indices, commitment, codebook = [], z.new_zeros(()), z.new_zeros(())
-        for number, quantizer in enumerate(self):
+        for number, quantizer in enumerate(islice(self, count)):
             projected = quantizer.project(residual)
             index = quantizer.nearest(projected.detach())
             chosen = F.embedding(index, quantizer.codebook)
-            used = z.new_ones(z.shape[0]) if num_used is None else (num_used > number).to(z.dtype)
+            used = (num_used > number).to(z.dtype) if isinstance(num_used, Tensor) else z.new_ones(z.shape[0])
             weight = used[:, None, None]
             commitment = commitment + (weight * (projected - chosen.detach()).square()).mean()
             codebook = codebook + (weight * (projected.detach() - chosen).square()).mean()
-            part = quantizer.expand(projected + (chosen - projected).detach()) * weight
+            through: Tensor = StraightThrough.apply(projected, chosen.detach())  # type: ignore[no-untyped-call]
+            part = quantizer.expand(through) * weight
             total, residual = total + part, residual - part
             indices.append(index)
         return Quantized(total, indices, commitment, codebook)

@@ -14,7 +14,7 @@ from blazen_codec_core.nn.checkpoints import state_dicts
 from blazen_codec_core.torch_backend.backend import TorchCodecBackend
 from blazen_codec_core.weights import WeightFile
 
-from .checkpoint import from_published, own_settings
+from .checkpoint import METADATA, SETTINGS, STATE, from_published, own_settings, to_published
 from .chunked_decoder import DacDecoderSession
 from .chunks import Windows
 from .network import DacNetwork
@@ -46,6 +46,15 @@ class DacBackend(TorchCodecBackend):
 
     def from_published(self, network: CodecNetwork, content: Any, origin: str) -> Mapping[str, Tensor]:
         return from_published(self.spec, network, content, origin, described=bool(self.options.architecture))
+
+    def to_published(self, network: CodecNetwork) -> Mapping[str, Tensor]:
+        return to_published(network)
+
+    def published_content(self, state: Mapping[str, Tensor]) -> Any:
+        return {STATE: dict(state), METADATA: {SETTINGS: self.published_config()}}
+
+    def published_config(self) -> Mapping[str, Any]:
+        return self.spec.architecture.model_dump(mode="json")
 
     def check_tokens(self, tokens: CodecTokens, *, part: bool = False) -> None:
         super().check_tokens(tokens, part=part)

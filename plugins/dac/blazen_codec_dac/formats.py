@@ -203,7 +203,7 @@ def _loudness(spec: DacSpec, tokens: CodecTokens, asked: str | None, loading: Lo
         return tokens.loudness
     from .backend import DacBackend
 
-    loading = loading or LoadOptions()
+    loading = (loading or LoadOptions()).model_copy(update={"parts": "decoder"})
     if loading.weights is None and tokens.weights and tokens.weights.startswith("random:"):
         loading = loading.model_copy(update={"weights": tokens.weights})
     return DacBackend(spec, loading).decoded_loudness(tokens)

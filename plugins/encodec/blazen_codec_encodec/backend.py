@@ -13,7 +13,7 @@ from blazen_codec_core.nn.checkpoints import conversion
 from blazen_codec_core.torch_backend.backend import TorchCodecBackend
 
 from . import audiocraft
-from .checkpoint import from_published
+from .checkpoint import AUTHORS, HUB, averages, from_published, to_published
 from .network import EncodecNetwork
 from .specs import EncodecArchitecture, EncodecSpec, custom
 
@@ -35,3 +35,11 @@ class EncodecBackend(TorchCodecBackend):
     def from_published(self, network: CodecNetwork, content: Any, origin: str) -> Mapping[str, Tensor]:
         audiocraft.check(content, self.spec.architecture, origin, self.spec.name)
         return from_published(network, conversion.tensors(content, origin), origin)
+
+    def to_published(self, network: CodecNetwork) -> Mapping[str, Tensor]:
+        layout = HUB if self.spec.weights.repo else AUTHORS
+        state = to_published(network, weight_norm=self.spec.architecture.norm_type == "weight_norm", layout=layout)
+        return {**state, **averages(state)}
+
+    def published_config(self) -> Mapping[str, Any]:
+        return {"model_type": "encodec", **self.spec.architecture.model_dump(mode="json")}

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from blazen_codec_core.nn import ConvTranspose1d
@@ -68,14 +69,26 @@ def _name(network: nn.Module, ours: str, layout: Layout) -> str:
     return re.sub(r"^(encoder|decoder)\.layers\.", rf"\1.{layout.layers}.", ours)
 
 
-def to_published(network: nn.Module, *, weight_norm: bool) -> dict[str, Tensor]:
-    """Convert a network's weights to the authors' layout, without tensors that only training needs.
+def to_published(network: nn.Module, *, weight_norm: bool, layout: Layout = AUTHORS) -> dict[str, Tensor]:
+    """Convert a network's weights to a publisher's layout, without tensors that only training needs.
 
     Args:
         weight_norm: Factor the weights of convolutions, as in models without another norm.
     """
     factors = conversion.FACTORS[0] if weight_norm else None
-    return conversion.to_published(network, names(network, AUTHORS), factors)
+    return conversion.to_published(network, names(network, layout), factors)
+
+
+def averages(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of codebooks that the authors' training updates: entries and their shares, as after one use of each."""
+    made: dict[str, Tensor] = {}
+    for name, entries in state.items():
+        if name.endswith("codebook.embed"):
+            stem = name.removesuffix("embed")
+            made[f"{stem}inited"] = torch.ones(1)
+            made[f"{stem}cluster_size"] = torch.ones(len(entries))
+            made[f"{stem}embed_avg"] = entries.clone()
+    return made
 
 
 def from_published(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> dict[str, Tensor]:

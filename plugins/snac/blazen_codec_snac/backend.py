@@ -12,7 +12,7 @@ from blazen_codec_core.nn import CodecNetwork
 from blazen_codec_core.nn.checkpoints import conversion
 from blazen_codec_core.torch_backend.backend import TorchCodecBackend
 
-from .checkpoint import from_published
+from .checkpoint import from_published, to_published
 from .network import SnacNetwork
 from .specs import SnacArchitecture, SnacSpec, custom
 
@@ -33,3 +33,9 @@ class SnacBackend(TorchCodecBackend):
 
     def from_published(self, network: CodecNetwork, content: Any, origin: str) -> Mapping[str, Tensor]:
         return from_published(network, conversion.tensors(content, origin), origin)
+
+    def to_published(self, network: CodecNetwork) -> Mapping[str, Tensor]:
+        return to_published(network)
+
+    def published_config(self) -> Mapping[str, Any]:
+        return self.spec.architecture.model_dump(mode="json")

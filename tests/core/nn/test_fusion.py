@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import blazen_codec_core as bc
 from blazen_codec_core.nn import (
     ELU,
     Conv1d,
@@ -110,18 +111,26 @@ def test_each_activation_is_applied_once_in_nested_chains():
     assert inner.seen == [(True, True)]
 
 
-def test_layers_are_not_fused_before_they_are_prepared_or_with_gradients():
+def test_layers_are_not_fused_before_they_are_prepared():
     layer = PlusOne(True, True)
     chain = Sequential([ELU(), layer, ELU()])
     x = torch.randn(1, 5, CHANNELS)
-    with torch.inference_mode():
-        y = chain(x)
-    prepare(chain)
-    z = chain(x.requires_grad_())
-    z.sum().backward()
+    y = chain(x.requires_grad_())
+    y.sum().backward()
     assert x.grad is not None
-    torch.testing.assert_close(y, z)
-    assert layer.seen == [(False, False)] * 2
+    prepare(chain)
+    assert layer.seen == [(False, False)]
+    with torch.inference_mode():
+        torch.testing.assert_close(y, chain(x))
+    assert layer.seen[1:] == [(True, True)]
+
+
+def test_a_prepared_chain_refuses_to_cut_gradients():
+    chain = Sequential([ELU(), PlusOne(True, True)])
+    prepare(chain)
+    with pytest.raises(bc.InvalidInput, match=r"provider\.module"):
+        chain(torch.randn(1, 5, CHANNELS, requires_grad=True))
+    assert chain(torch.randn(1, 5, CHANNELS)).shape == (1, 5, CHANNELS)
 
 
 BLOCKS = {
