@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -182,25 +181,22 @@ def test_two_processes_give_the_step_of_one(settings, tmp_path):
 
 def assert_same_step(folder, other) -> None:
     """Later steps differ: Adam magnifies the rounding of small gradients, and a quantizer that of near ties."""
-    start = load_file(weights_file())
-    first, second = weights(folder), weights(other)
-    moved = torch.stack([(first[name] - start[name].float()).norm() for name in first])
+    start, first, second = (state_of(where) for where in (None, folder, other))
+    moved = torch.stack([(first[name] - start[name]).norm() for name in first])
     apart = torch.stack([(first[name] - second[name]).norm() for name in first])
     assert (moved > 0).all()
     assert (apart / moved).median() < 1e-4
     assert (apart / moved).max() < 0.1
 
 
-def weights_file():
-    from blazen_codec_encodec import plugin
-
-    return Path(plugin.__file__).with_name("tiny.safetensors")
+def state_of(folder) -> dict[str, torch.Tensor]:
+    """The state of the network of a run; of the published one without a folder."""
+    return bc.load(MODEL, weights=folder and str(folder)).module.network.state_dict()
 
 
 def test_frozen_codebooks_stay(settings, tmp_path):
     run(settings(freeze_codebooks=True, steps=2), tmp_path)
-    before, after = (bc.load(MODEL, weights=where).backend.loaded().network for where in (None, str(tmp_path)))
-    first, second = before.state_dict(), after.state_dict()
+    first, second = state_of(None), state_of(tmp_path)
     same = {name: torch.equal(tensor, second[name]) for name, tensor in first.items()}
     assert all(is_same for name, is_same in same.items() if name.startswith("quantizer."))
     assert not any(is_same for name, is_same in same.items() if name.startswith("encoder.") and name.endswith("weight"))
@@ -208,8 +204,10 @@ def test_frozen_codebooks_stay(settings, tmp_path):
 
 def test_the_codebooks_of_a_whole_codec_are_trained(settings, tmp_path):
     run(settings(steps=2), tmp_path)
-    before, after = (bc.load(MODEL, weights=where).backend.loaded().network for where in (None, str(tmp_path)))
-    assert not torch.equal(next(iter(before.quantizer)).codebook, next(iter(after.quantizer)).codebook)
+    first, second = state_of(None), state_of(tmp_path)
+    books = [name for name in first if name.endswith(".codebook")]
+    assert books
+    assert not any(torch.equal(first[name], second[name]) for name in books)
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 24_000, 32_000, 44_100, 48_000])
@@ -315,8 +313,7 @@ def wait_for(path, process: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [1, 2])
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(("number", "processes"), [(signal.SIGKILL, 1), (signal.SIGINT, 1), (signal.SIGTERM, 2)])
 def test_a_run_that_was_killed_goes_on(settings, tmp_path, number, processes):
     options = settings(steps=24, checkpoint_every=2, processes=processes)
     killed, whole = tmp_path / "killed", tmp_path / "whole"
@@ -325,9 +322,9 @@ def test_a_run_that_was_killed_goes_on(settings, tmp_path, number, processes):
     process.send_signal(number)
     _, remarks = process.communicate(timeout=60)
     assert process.returncode == {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[number], remarks
-    if number != signal.SIGKILL:
-        assert "the same command resumes the run" in remarks
-    time.sleep(2 if processes > 1 else 0)  # the processes of one that was killed end after their step
+    assert ("the same command resumes the run" in remarks) == (number != signal.SIGKILL)
+    options = settings(steps=24, checkpoint_every=2)
     assert finetune(options, killed, remark=print, quiet=True) == 24
-    assert finetune(options, whole, remark=print, quiet=True) == 24
-    assert_alike(whole, killed, atol=1e-4)
+    if processes == 1:
+        assert finetune(options, whole, remark=print, quiet=True) == 24
+        assert_alike(whole, killed, atol=1e-5)

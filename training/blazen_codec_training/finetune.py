@@ -29,6 +29,7 @@ from .recordings import Recordings, find
 from .samples import Samples
 from .settings import Settings
 from .stopping import StopRequest
+from .trained_codec import CodecPass
 from .training_step import TrainingStep
 
 CHECKPOINT, RECORDINGS, MODEL, LOG, SAMPLES = "checkpoint.pt", "recordings.json", "model.safetensors", "log", "samples"
@@ -113,16 +114,14 @@ class Run:
 
     def __init__(self, fabric: Fabric, settings: Settings, folder: Path, recordings: Recordings, remark: Remark) -> None:
         self.fabric, self.settings, self.folder, self.step = fabric, settings, folder, 0
-        self.codec = trained_codec.load(settings)
-        self.network = self.codec.network
-        self.codec.freeze(settings.train, settings.freeze_codebooks)
-        self.network.to(fabric.device)
-        self.average = WeightAverage(self.network, settings.average)
+        self.codec = trained_codec.load(settings, str(fabric.device))
+        trained_codec.freeze(self.codec, settings)
+        self.average = WeightAverage(self.codec, settings.average)
         adversary = AdversarialLoss(settings.seed, fabric) if settings.adversarial else None
-        forward, optimizer = fabric.setup(self.codec.forward_pass, Optimizer(self.network))
+        forward, optimizer = fabric.setup(CodecPass(self.codec), Optimizer(self.codec.network))
         losses = AudioLosses(self.codec.spec.sample_rate).to(fabric.device)
         self.training = TrainingStep(fabric, forward, optimizer, losses, adversary, settings.precision)
-        self._parts = {"network": self.network, "average": self.average.network, "optimizer": optimizer}
+        self._parts = {"network": self.codec, "average": self.average.network, "optimizer": optimizer}
         if adversary:
             self._parts["adversary"] = adversary
         if self.checkpoint.exists():
@@ -134,7 +133,7 @@ class Run:
             recordings.trained,
             rate=spec.sample_rate,
             channels=spec.channels,
-            samples=self.codec.samples(settings.seconds),
+            samples=trained_codec.cut_samples(spec, settings.seconds),
             seed=settings.seed,
             rows=self._rows,
             remark=remark,
@@ -175,7 +174,7 @@ class Run:
         torch.manual_seed(noise)
         count = settings.accumulate
         x = self.cuts(step).to(self.fabric.device)
-        used = books(settings.seed, step, settings.batch, self.codec.choices, settings.dropout)
+        used = books(settings.seed, step, settings.batch, self.codec.spec.usable_codebooks, settings.dropout)
         used = used[self._rows.start : self._rows.stop].to(self.fabric.device)
         parts = list(zip(x.chunk(count), used.chunk(count), strict=True))
         adversarial_step = step - (settings.steps - settings.adversarial)
@@ -205,7 +204,7 @@ class Run:
     def save(self) -> None:
         """Write a checkpoint, and the averaged weights in the published layout."""
         if self.fabric.is_global_zero:
-            self.codec.save(self.average.network, self.folder / MODEL)
+            self.average.network.save_weights(self.folder / MODEL)
         checkpoints.save(self.checkpoint, self._parts, self.step, self.fabric)
 
     def close(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,12 +14,13 @@ from blazen_codec_core import audio
 from blazen_codec_core.errors import CodecError
 from blazen_codec_core.evaluation import metrics
 from blazen_codec_core.files import make_folder
-from blazen_codec_core.nn import CodecNetwork
 from blazen_codec_core.specs import CodecSpec
 from blazen_codec_core.validation import Pcm
 
-from .forward_pass import ForwardPass
 from .recordings import Recording
+
+if TYPE_CHECKING:
+    from blazen_codec_core.torch_backend.module import CodecModule
 
 COUNT = 4
 SECONDS = 5.0
@@ -56,21 +58,20 @@ class Samples:
         return pcm
 
     @torch.no_grad()
-    def write(self, network: CodecNetwork, step: int) -> dict[str, float]:
+    def write(self, module: CodecModule, step: int) -> dict[str, float]:
         """Write the samples of a step; return the mean measures."""
         scores: dict[str, list[float]] = {name: [] for name in MEASURES}
         for name, pcm in self._originals.items():
-            decoded = self._decode(network, pcm)
+            decoded = self._decode(module, pcm)
             audio.write(self._folder / f"step-{step:06d}-{name}.wav", decoded, self._spec.sample_rate)
             for measure, function in MEASURES.items():
                 scores[measure].append(function(pcm, decoded, self._spec.sample_rate))
         known = {name: [value for value in values if np.isfinite(value)] for name, values in scores.items()}
         return {name: float(np.mean(values)) for name, values in known.items() if values}
 
-    def _decode(self, network: CodecNetwork, pcm: Pcm) -> Pcm:
-        padded = np.pad(pcm, ((0, 0), (0, self._spec.missing_samples(pcm.shape[1]))))
-        device = next(network.parameters()).device
-        with torch.random.fork_rng(devices=[]):
+    def _decode(self, module: CodecModule, pcm: Pcm) -> Pcm:
+        device = next(module.parameters()).device
+        with torch.random.fork_rng(devices=[]):  # the noise of a decoder is the same at every step
             torch.manual_seed(0)
-            decoded = ForwardPass(network)(torch.from_numpy(padded)[None].to(device)).audio[0]
-        return np.asarray(decoded[:, : pcm.shape[1]].cpu().numpy(), np.float32)
+            decoded = module(torch.from_numpy(pcm)[None].to(device)).audio[0]
+        return np.asarray(decoded.cpu().numpy(), np.float32)
