@@ -183,15 +183,17 @@ def build_distributions(session: nox.Session) -> None:
 @nox.session
 def new_plugin(session: nox.Session) -> None:
     """What `blazen-codec new-plugin` writes, installed as its author would, against its own tests and the contracts."""
-    folder = Path(session.create_tmp())
-    shutil.rmtree(folder / "acme-codec", ignore_errors=True)
+    folder = Path(session.create_tmp()).resolve()
     install(session, ".")
-    session.run("blazen-codec", "new-plugin", "acme", "-o", str(folder))
-    install(session, ".", f"{folder / 'acme-codec'}[test]")
-    session.run("uv", "pip", "check")
-    session.chdir(folder / "acme-codec")
-    session.run("pytest")
-    session.run("pytest", "--codec", "acme_16khz")
+    for name, options in {"acme": (), "vae": ("--continuous",)}.items():
+        project = folder / f"{name}-codec"
+        shutil.rmtree(project, ignore_errors=True)
+        session.run("blazen-codec", "new-plugin", name, "-o", str(folder), *options)
+        install(session, ".", f"{project}[test]")
+        session.run("uv", "pip", "check")
+        with session.chdir(project):
+            session.run("pytest")
+            session.run("pytest", "--codec", f"{name}_16khz")
 
 
 @nox.session

@@ -18,7 +18,7 @@ from .errors import InvalidInput, InvalidTokens, NotYetImplemented, OtherWeights
 from .specs import CodecSpec, LoadOptions
 from .tokens import flat
 from .tokens.tokens import CodecTokens, longest
-from .validation import Pcm, audio_array
+from .validation import Latents, Pcm, audio_array
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -500,6 +500,40 @@ class CodecBackend(AudioBackend):
         """
         return [self.decode(item) for item in checks.check_items(items)]
 
+    def encode_latents(self, pcm: Any, sample_rate: int) -> Latents:
+        """Encode audio to its latent signal, before any quantization.
+
+        Args:
+            pcm: As for `encode`.
+            sample_rate: As for `encode`.
+
+        Returns:
+            Float32 `(latent_channels, frames)`; the latents of several streams follow each other in the first axis.
+
+        Raises:
+            InvalidInput: The audio or its rate cannot be used.
+            NotYetImplemented: The codec gives no latents.
+            CodecError: Loading or running the model failed.
+        """
+        raise self._without_latents()
+
+    def decode_latents(self, latents: Any, num_samples: int | None = None) -> Pcm:
+        """Decode latents to float32 `(channels, samples)`.
+
+        Args:
+            latents: Floating point, as from `encode_latents`.
+            num_samples: Samples to return; by default all samples of the frames.
+
+        Raises:
+            InvalidInput: The latents or the number cannot be used.
+            NotYetImplemented: The codec takes no latents.
+            CodecError: Loading or running the model failed.
+        """
+        raise self._without_latents()
+
+    def _without_latents(self) -> NotYetImplemented:
+        return NotYetImplemented(f"{self.spec.name} gives no latents here; use encode and decode")
+
     def encode_pcm(self, samples: Any, sample_rate: int) -> NDArray[np.uint32]:
         """Encode mono audio `(samples,)` to flat tokens, uint32 `(tokens,)`, codebook after codebook.
 
@@ -508,6 +542,7 @@ class CodecBackend(AudioBackend):
         Raises:
             InvalidInput, CodecError: As `encode`; also if the model is not mono.
         """
+        self.spec.check_has_tokens()
         self._check_mono()
         samples = audio_array(samples)
         if samples.ndim != 1:
@@ -528,6 +563,7 @@ class CodecBackend(AudioBackend):
             InvalidInput: The model is not mono.
             CodecError: Loading or running the model failed.
         """
+        self.spec.check_has_tokens()
         self._check_mono()
         if isinstance(num_codebooks, bool) or num_codebooks not in self.spec.usable_codebooks:
             raise InvalidTokens(f"{self.spec.name} has {self.spec.codebook_numbers} codebooks, not {num_codebooks!r}")

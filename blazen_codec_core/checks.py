@@ -10,7 +10,7 @@ import numpy as np
 from .errors import InvalidInput, InvalidTokens
 from .specs import CodecSpec
 from .tokens.tokens import CodecTokens
-from .validation import MAX_CHANNELS, Pcm, check_audio, check_channel_count, is_int
+from .validation import MAX_CHANNELS, Latents, Pcm, as_array, check_audio, check_channel_count, is_int
 
 
 def check_pcm(spec: CodecSpec, pcm: Any, sample_rate: int, *, empty: bool = False) -> Pcm:
@@ -62,7 +62,8 @@ def check_channels(spec: CodecSpec, channels: int) -> None:
 
 
 def check_tokens(spec: CodecSpec, tokens: CodecTokens) -> None:
-    """Raise `InvalidTokens` if the tokens do not fit the model."""
+    """Raise `InvalidTokens` if the tokens do not fit the model, and `NotYetImplemented` if it has none."""
+    spec.check_has_tokens()
     if not isinstance(tokens, CodecTokens):
         raise InvalidTokens(
             f"tokens are {type(tokens).__name__}; expected CodecTokens. See CodecTokens.from_codes and decode_tokens"
@@ -83,6 +84,28 @@ def check_tokens(spec: CodecSpec, tokens: CodecTokens) -> None:
         raise InvalidTokens(f"tokens have scales, which {spec.name} does not support")
     if tokens.channels != tokens.streams * spec.channels or tokens.streams > MAX_CHANNELS:
         raise InvalidTokens(f"{tokens.streams} streams cannot be {tokens.channels} channels of {spec.name}")
+
+
+def check_latents(spec: CodecSpec, latents: Any, latent_channels: int) -> Latents:
+    """Convert latents for a model to float32 `(streams * latent_channels, frames)`.
+
+    Raises:
+        InvalidInput: The latents have another shape or type, or NaN.
+    """
+    array = as_array(latents, "these are not arrays of latents", InvalidInput)
+    rows = f"({latent_channels}, frames)" if spec.channels > 1 else f"({latent_channels} per stream, frames)"
+    if array.ndim != 2 or not array.shape[0] or array.shape[0] % latent_channels:
+        raise InvalidInput(f"latents have shape {array.shape}; {spec.name} takes {rows}")
+    if array.dtype.kind != "f":
+        raise InvalidInput(f"latents have type {array.dtype}; expected floating point")
+    check_channels(spec, array.shape[0] // latent_channels * spec.channels)
+    if not array.shape[1] or array.shape[1] % spec.block_frames:
+        raise InvalidInput(f"latents have {array.shape[1]} frames; {spec.name} decodes positive multiples of {spec.block_frames}")
+    with np.errstate(over="ignore"):
+        array = np.ascontiguousarray(array, dtype=np.float32)
+    if not np.isfinite(array).all():
+        raise InvalidInput("the latents hold NaN or infinite values")
+    return array
 
 
 def check_blocks(spec: CodecSpec, frames: int) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .tokens.tokens import CodecTokens
     from .torch_backend.module import CodecModule
     from .torch_backend.tensor_tokens import TensorTokens
-    from .validation import Pcm
+    from .validation import Latents, Pcm
 
 B = TypeVar("B", bound="CodecBackend")
 P = ParamSpec("P")
@@ -250,6 +250,18 @@ class DynCodecProvider:
         return self.backend.decode_batch(items)
 
     adecode_batch = _async_twin(decode_batch)
+
+    def encode_latents(self, pcm: Any, sample_rate: int) -> Latents:
+        """See `CodecBackend.encode_latents`."""
+        return self.backend.encode_latents(pcm, sample_rate)
+
+    aencode_latents = _async_twin(encode_latents)
+
+    def decode_latents(self, latents: Any, num_samples: int | None = None) -> Pcm:
+        """See `CodecBackend.decode_latents`."""
+        return self.backend.decode_latents(latents, num_samples)
+
+    adecode_latents = _async_twin(decode_latents)
 
     def encode_pcm(self, samples: Any, sample_rate: int) -> NDArray[np.uint32]:
         """See `CodecBackend.encode_pcm`."""

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 
 from .api_version import API_VERSION, IncompatiblePlugin
-from .errors import InvalidInput, reason
+from .errors import InvalidInput, NotYetImplemented, reason
 
 Positive = Annotated[int, Field(gt=0)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
@@ -152,8 +152,9 @@ class CodecSpec(_Frozen):
         sample_rate: Sample rate in Hz.
         channels: Channels of the network. A mono model runs the channels of its input as separate streams.
         hop_length: Samples per frame.
-        strides: Frames per token of each codebook.
+        strides: Frames per token of each codebook; empty for a continuous codec, which has latents and no tokens.
         codebook_size: Entries per codebook.
+        latent_channels: Channels of the latent. Continuous codecs must say.
         codebook_choices: Usable numbers of codebooks, counted from the first; empty for all codebooks only.
         default_codebooks: Number of codebooks used by default; all if not given.
         block_frames: Decoding needs a multiple of this number of frames.
@@ -182,8 +183,9 @@ class CodecSpec(_Frozen):
     sample_rate: Positive
     channels: Positive = 1
     hop_length: Positive
-    strides: Annotated[tuple[Positive, ...], Field(min_length=1)]
-    codebook_size: Positive
+    strides: tuple[Positive, ...] = ()
+    codebook_size: Annotated[int, Field(ge=0)] = 0
+    latent_channels: Positive | None = None
     codebook_choices: tuple[Positive, ...] = ()
     default_codebooks: Positive | None = None
     block_frames: Positive
@@ -209,6 +211,16 @@ class CodecSpec(_Frozen):
         return fields
 
     @model_validator(mode="after")
+    def _tokens_or_latents(self) -> CodecSpec:
+        if not self.is_continuous and not self.codebook_size:
+            raise ValueError("codebook_size must be the number of entries of a codebook")
+        if self.is_continuous and self.latent_channels is None:
+            raise ValueError("strides are missing; a codec without codebooks needs latent_channels")
+        if self.is_continuous and (self.codebook_size or self.segment or self.token_extras):
+            raise ValueError("a codec without strides has no tokens, so no codebook_size, segment or token_extras")
+        return self
+
+    @model_validator(mode="after")
     def _blocks(self) -> CodecSpec:
         if self.block_frames % math.lcm(*self.strides) or self.tile_frames % self.block_frames:
             raise ValueError("block_frames must be a multiple of every stride, and tile_frames a multiple of block_frames")
@@ -226,18 +238,32 @@ class CodecSpec(_Frozen):
         return f"{self.family}:{self.name}"
 
     @property
+    def is_continuous(self) -> bool:
+        """True for a codec that has latents and no tokens."""
+        return not self.strides
+
+    def check_has_tokens(self) -> None:
+        """Raise `NotYetImplemented` for a continuous codec."""
+        if self.is_continuous:
+            raise NotYetImplemented(
+                f"{self.name} is a continuous codec: it has latents and no tokens; use encode_latents and decode_latents"
+            )
+
+    @property
     def num_codebooks(self) -> int:
         return len(self.strides)
 
     @property
     def usable_codebooks(self) -> tuple[int, ...]:
         """Usable numbers of codebooks, counted from the first, in ascending order."""
+        if self.is_continuous:
+            return ()
         return tuple(sorted(self.codebook_choices)) or (self.num_codebooks,)
 
     @property
     def codebook_numbers(self) -> str:
         """`usable_codebooks` as text."""
-        usable = self.usable_codebooks
+        usable = self.usable_codebooks or (0,)
         if len(usable) > 2 and usable == tuple(range(usable[0], usable[-1] + 1)):
             return f"{usable[0]} to {usable[-1]}"
         return _either(usable)
@@ -282,7 +308,7 @@ class CodecSpec(_Frozen):
 
     def kbps(self, codebooks: int) -> float:
         """Return the bandwidth in kbps per stream, with the first `codebooks` codebooks."""
-        return self.tokens_a_second(codebooks) * math.log2(self.codebook_size) / 1000
+        return self.tokens_a_second(codebooks) * math.log2(max(1, self.codebook_size)) / 1000
 
     def codebooks_for(self, bandwidth: float | None = None, num_codebooks: int | None = None) -> int:
         """Resolve a bandwidth or a number of codebooks; the default if neither is given.
@@ -293,7 +319,9 @@ class CodecSpec(_Frozen):
 
         Raises:
             InvalidInput: The model does not support the bandwidth or number, or both were given.
+            NotYetImplemented: The codec is continuous.
         """
+        self.check_has_tokens()
         usable = self.usable_codebooks
         if bandwidth is not None and num_codebooks is not None:
             raise InvalidInput(f"bandwidth is {bandwidth!r} and num_codebooks is {num_codebooks!r}; give only one")

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from .errors import CodecError, InvalidInput, InvalidTokens
 
 Pcm = NDArray[np.float32]
+Latents = NDArray[np.float32]
+"""A latent signal, `(streams * latent_channels, frames)`."""
 MAX_CHANNELS = 32
 LOWEST_RATE, HIGHEST_RATE = 1000, 1_000_000
 """Allowed sample rates in Hz."""

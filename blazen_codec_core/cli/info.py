@@ -25,19 +25,23 @@ def command(name: str, as_json: bool) -> None:
         return
     can = spec.capabilities
     choices = [f"{kbps:.4g} kbps in {n}" for kbps, n in zip(spec.bandwidths, spec.usable_codebooks, strict=True)]
+    tokens = f"{spec.used_codebooks} codebooks of {spec.codebook_size}, {spec.token_rate:.1f} tokens/s"
+    tokens = "none; it is a continuous codec" if spec.is_continuous else tokens
+    abilities = [*(f"{direction} streams" for direction in can.streams), *(["batch"] if can.batches else [])]
     segment = spec.segment
     rows = {
         "name": entry.qualified_name,
         "also": ", ".join(other for other in entry.names if other not in (entry.qualified_name, spec.name)),
         "description": spec.description,
         "audio": f"{spec.sample_rate} Hz, {'mono' if spec.channels == 1 else f'{spec.channels} channels'}",
-        "tokens": f"{spec.used_codebooks} codebooks of {spec.codebook_size}, {spec.token_rate:.1f} tokens/s",
-        "bandwidth": f"{spec.bandwidth:.2f} kbps",
+        "tokens": tokens,
+        "latents": spec.latent_channels and f"{spec.latent_channels} channels at {spec.frame_rate:.2f} Hz",
+        "bandwidth": "" if spec.is_continuous else f"{spec.bandwidth:.2f} kbps",
         "choices": ", ".join(choices) + " codebooks" if len(choices) > 1 else "",
-        "frames": f"{spec.frame_rate:.2f} Hz of {spec.hop_length} samples, codebook strides {_strides(spec.strides)}",
+        "frames": f"{spec.frame_rate:.2f} Hz of {spec.hop_length} samples{_strides(spec.strides)}",
         "segments": segment and f"{segment.length} samples every {segment.stride}{', scaled' if segment.normalized else ''}",
         "runs on": f"{', '.join(can.devices)} in {', '.join(can.dtypes)}",
-        "can": ", ".join([*(f"{direction} streams" for direction in can.streams), *(["batch"] if can.batches else [])]),
+        "can": "" if spec.is_continuous else ", ".join(abilities),
         "engines": "native" + (", upstream" if spec.upstream else ""),
         "weights": " or ".join(source.place + (" (installed)" if source.package else "") for source in spec.sources),
         "license": spec.license,
@@ -50,4 +54,6 @@ def command(name: str, as_json: bool) -> None:
 
 
 def _strides(strides: tuple[int, ...]) -> str:
-    return str(strides[0]) if len(set(strides)) == 1 else " ".join(map(str, strides))
+    if not strides:
+        return ""
+    return ", codebook strides " + (str(strides[0]) if len(set(strides)) == 1 else " ".join(map(str, strides)))

@@ -26,7 +26,7 @@ def command(as_json: bool) -> None:
                 f"{spec.sample_rate} Hz",
                 str(spec.channels),
                 _range(spec.bandwidths),
-                f"{spec.token_rate:.0f}",
+                "-" if spec.is_continuous else f"{spec.token_rate:.0f}",
                 spec.description,
             )
         )
@@ -36,7 +36,9 @@ def command(as_json: bool) -> None:
 
 
 def _range(bandwidths: tuple[float, ...]) -> str:
-    """The only bandwidth, or the smallest and the largest."""
+    """The only bandwidth, or the smallest and the largest; a dash for continuous codecs."""
+    if not bandwidths:
+        return "-"
     return " … ".join(f"{kbps:.2f}" for kbps in dict.fromkeys((bandwidths[0], bandwidths[-1])))
 
 
@@ -50,6 +52,7 @@ FIELDS = {
     "hop_length",
     "strides",
     "codebook_size",
+    "latent_channels",
     "codebook_choices",
     "default_codebooks",
     "license",

@@ -36,5 +36,9 @@ def _warm_up(registry: Registry, name: str, options: LoadOptions) -> dict[str, A
     """Load a model and run a second of silence through it."""
     start = time.perf_counter()
     codec = registry.provider(name, options)
-    codec.decode(codec.encode(np.zeros((codec.channels, codec.sample_rate), np.float32), codec.sample_rate))
+    silence = np.zeros((codec.channels, codec.sample_rate), np.float32)
+    if codec.spec.is_continuous:
+        codec.decode_latents(codec.encode_latents(silence, codec.sample_rate))
+    else:
+        codec.decode(codec.encode(silence, codec.sample_rate))
     return {"codec": name, "seconds": round(time.perf_counter() - start, 2)}

@@ -9,11 +9,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .contracts import Contracts
+    from .contracts import ContinuousContracts, Contracts
     from .subject import Subject
 
-__all__ = ["Contracts", "Subject"]
-_HOME = {"Contracts": "contracts", "Subject": "subject"}
+__all__ = ["ContinuousContracts", "Contracts", "Subject"]
+_HOME = {"Contracts": "contracts", "ContinuousContracts": "contracts", "Subject": "subject"}
 
 
 def __getattr__(name: str) -> Any:  # lazy, because every pytest loads this package if core is installed

@@ -10,17 +10,14 @@ import pytest
 from ..provider import DynCodecProvider
 from .exactness import Exact
 from .invalid_input import Refusals
+from .latents import WithLatents, WithoutTokens
 from .lifecycle import Lifecycle
 from .spec_claims import Declared
 from .subject import Subject, Whole
 
 
-class Contracts(Exact, Refusals, Lifecycle, Declared):
-    """All contracts, as one test each per subject.
-
-    class TestMine(Contracts):
-        subjects = (Subject("mine_24khz"),)
-    """
+class OnSubjects:
+    """Fixtures of all contracts."""
 
     subjects: ClassVar[Sequence[Any]] = ()
     """Subjects, or `pytest.param`s of them."""
@@ -43,6 +40,14 @@ class Contracts(Exact, Refusals, Lifecycle, Declared):
         yield codec
         codec.unload()
 
+
+class Contracts(OnSubjects, Exact, Refusals, Lifecycle, Declared, WithLatents):
+    """All contracts, as one test each per subject.
+
+    class TestMine(Contracts):
+        subjects = (Subject("mine_24khz"),)
+    """
+
     @pytest.fixture(scope="session")
     @staticmethod
     def whole(subject: Subject, codec: DynCodecProvider) -> Whole:
@@ -54,3 +59,12 @@ class Contracts(Exact, Refusals, Lifecycle, Declared):
     def apart(subject: Subject, codec: DynCodecProvider) -> list[Whole]:
         """Return recordings of boundary lengths, each processed alone."""
         return [Whole.of(codec, pcm) for pcm in subject.recordings()]
+
+
+class ContinuousContracts(OnSubjects, WithLatents, WithoutTokens):
+    """All contracts of continuous codecs, which have latents and no tokens; used as `Contracts`."""
+
+    test_the_registry = Declared.test_the_registry
+    test_listing = Declared.test_listing
+    test_constructing = Lifecycle.test_constructing
+    test_pickling = Lifecycle.test_pickling

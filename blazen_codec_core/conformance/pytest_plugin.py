@@ -8,9 +8,19 @@ from typing import Any
 
 import pytest
 
-ASKED = Path(__file__).with_name("test_codec.py")
+ASKED = {False: "test_codec.py", True: "test_continuous_codec.py"}
+"""File of the contracts, by whether a codec is continuous."""
 SUBJECTS = pytest.StashKey[Sequence[Any]]()
-WITH_CHECKS = ("contracts", "exactness", "invalid_input", "lifecycle", "spec_claims", "test_codec")
+WITH_CHECKS = (
+    "contracts",
+    "exactness",
+    "invalid_input",
+    "latents",
+    "lifecycle",
+    "spec_claims",
+    "test_codec",
+    "test_continuous_codec",
+)
 pytest.register_assert_rewrite(*(f"blazen_codec_core.conformance.{name}" for name in WITH_CHECKS))
 
 
@@ -36,14 +46,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
     subjects = [Subject(name, config.getoption("--codec-weights"), config.getoption("--codec-device")) for name in names]
     try:
-        for subject in subjects:
-            assert subject.spec
+        kinds = dict.fromkeys(subject.spec.is_continuous for subject in subjects)
     except CodecError as error:
         raise pytest.UsageError(str(error)) from error
     config.stash[SUBJECTS] = subjects
     if config.args_source is not pytest.Config.ArgsSource.ARGS:
         config.args[:] = []
-    config.args.append(str(ASKED))
+    config.args.extend(str(Path(__file__).with_name(ASKED[kind])) for kind in kinds)
     if config.get_verbosity() <= 0 and (standard := config.pluginmanager.get_plugin("terminalreporter")):
         config.pluginmanager.unregister(standard)
         config.pluginmanager.register(ContractReporter(config), "terminalreporter")
@@ -52,8 +61,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Set a contract's title in the report to the first line of its docstring."""
     if isinstance(item, pytest.Function) and item.cls and item.config.getoption("--codec"):
-        from .contracts import Contracts
+        from .contracts import OnSubjects
 
-        if issubclass(item.cls, Contracts):
+        if issubclass(item.cls, OnSubjects):
             title: Any = (item.function.__doc__ or item.name).strip().splitlines()[0].rstrip(".")
             item.user_properties += [("codec", str(item.callspec.params["subject"])), ("contract", title)]

@@ -227,8 +227,10 @@ def evaluate(
     Raises:
         InvalidInput: The bandwidth does not exist, or as for `read`.
         EngineNotAvailable: The package of a metric is missing.
+        NotYetImplemented: The codec is continuous.
         CodecError: The model could not be loaded or run.
     """
+    codec.spec.check_has_tokens()
     scorer, results = scorer or Scorer(), []
     warm_up(codec, bandwidth)
     counts: list[NDArray[np.int64]] = []

@@ -1,6 +1,6 @@
 """PyTorch layers with explicit stream state, for authors of codec plugins."""
 
-from .codec_network import CodecNetwork
+from .codec_network import CodecNetwork, ContinuousNetwork
 from .layers.activation import ELU, Snake, Tanh
 from .layers.attention import LocalAttention
 from .layers.base import (
@@ -25,6 +25,7 @@ __all__ = [
     "ELU",
     "LSTM",
     "CodecNetwork",
+    "ContinuousNetwork",
     "Conv1d",
     "ConvBase",
     "ConvTranspose1d",

@@ -47,6 +47,10 @@ class CodecNetwork(StreamingModule):
                 if isinstance(module, ConvBase):
                     module.high_accuracy = part is self.encoder
 
+    def latent_of(self, y: Tensor) -> Tensor:
+        """Latent signal `(batch, frames, channels)` of the encoder's output."""
+        return y
+
     def encoder_state(self, setup: StreamSetup, num_codebooks: int | None = None) -> EncoderState:
         """State of a new stream that uses the first `num_codebooks` codebooks; all by default."""
         return EncoderState(self.encoder.init_state(setup), self.quantizer.init_state(setup, num_codebooks))
@@ -97,3 +101,15 @@ class CodecNetwork(StreamingModule):
     def samples_decoded(self, frames: int, last: bool) -> int:
         """Samples that have come out once `frames` have gone in."""
         return self.decoder.frames_out(frames, last)
+
+
+class ContinuousNetwork(CodecNetwork):
+    """A codec without a quantizer, such as a VAE; subclasses set the encoder and the decoder.
+
+    An encoder may have more than `latent_channels` channels: a VAE's has the mean, and then the scale. The mean is the latent.
+    """
+
+    latent_channels: int
+
+    def latent_of(self, y: Tensor) -> Tensor:
+        return y[..., : self.latent_channels]

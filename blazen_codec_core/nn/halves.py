@@ -89,8 +89,8 @@ def can_fill(network: nn.Module) -> bool:
 def keep_half(network: CodecNetwork, half: str, reason: str) -> None:
     """Remove the other half; using it raises `InvalidInput` with `reason`. The decoder half does not search codebooks."""
     setattr(network, OTHER[half], Absent(reason))
-    if half == "decoder" and isinstance(network.quantizer, ResidualVectorQuantizer):
-        for quantizer in network.quantizer:
+    if half == "decoder" and isinstance(quantizers := getattr(network, "quantizer", None), ResidualVectorQuantizer):
+        for quantizer in quantizers:
             quantizer.searches = False
 
 

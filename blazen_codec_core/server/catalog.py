@@ -69,7 +69,7 @@ class CodecCatalog:
     """The offered codecs, with loaded weights and worker threads, shared by all clients.
 
     Args:
-        names: Names of codecs; by default all installed ones.
+        names: Names of codecs; by default all installed ones that have tokens.
         options: Options for loading codecs.
         limits: Limits per client.
         judge: Metrics to compute.
@@ -77,6 +77,7 @@ class CodecCatalog:
     Raises:
         UnknownCodec: A codec does not exist.
         AmbiguousCodec: Several plugins have a codec of that name.
+        NotYetImplemented: A codec has no tokens.
     """
 
     def __init__(
@@ -88,7 +89,9 @@ class CodecCatalog:
     ) -> None:
         self.limits, self.judge = limits or Limits(), judge or Scorer()
         registry = Registry()
-        self._specs = {name: registry.find(name).spec for name in (names or [entry.spec.name for entry in registry])}
+        self._specs = {name: registry.find(name).spec for name in (names or _discrete(registry))}
+        for spec in self._specs.values():
+            spec.check_has_tokens()
         self._provide = systems.cached_providers(registry, options)
         self._ready = functools.lru_cache(KEPT)(self._prepared)
         self.line = Line(self.limits.at_once, self.limits.waiting)
@@ -126,6 +129,11 @@ class CodecCatalog:
             "measures": serialize.METRICS,
             "scales": serialize.scales(),
         }
+
+
+def _discrete(registry: Registry) -> list[str]:
+    """Names of the codecs that have tokens, which are what the page compares."""
+    return [entry.spec.name for entry in registry if not entry.spec.is_continuous]
 
 
 def _offer(name: str, spec: CodecSpec) -> dict[str, Any]:

@@ -13,11 +13,16 @@ from ..errors import InvalidInput
 HERE = Path(__file__).parent
 PLACEHOLDER = "template"
 NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
+CONTINUOUS = HERE / "continuous"
+"""Files that differ for a continuous codec."""
 BINARY = (".safetensors",)
 
 
-def write_plugin(name: str, folder: Path) -> Path:
+def write_plugin(name: str, folder: Path, *, continuous: bool = False) -> Path:
     """Write a plugin into a new folder below `folder` atomically; return its path.
+
+    Args:
+        continuous: The codec has latents and no tokens.
 
     Raises:
         InvalidInput: The name is invalid or taken, or the folder cannot be written.
@@ -43,10 +48,7 @@ def write_plugin(name: str, folder: Path) -> Path:
     try:
         with tempfile.TemporaryDirectory(prefix=".new-plugin.", dir=folder) as temporary:
             written = Path(temporary) / project.name
-            for source in sorted(HERE.rglob("*")):
-                path = source.relative_to(HERE)
-                if source.is_dir() or "__pycache__" in path.parts or source == Path(__file__):
-                    continue
+            for path, source in _files(continuous).items():
                 target = written / rename(str(path))
                 target.parent.mkdir(parents=True, exist_ok=True)
                 if source.suffix in BINARY:
@@ -57,3 +59,13 @@ def write_plugin(name: str, folder: Path) -> Path:
     except OSError as error:
         raise InvalidInput(f"{project} cannot be written: {error.strerror or error}") from error
     return project
+
+
+def _files(continuous: bool) -> dict[Path, Path]:
+    """Files of the template, by their paths in the project."""
+    found = {path: path.relative_to(HERE) for path in sorted(HERE.rglob("*")) if path.is_file() and path != Path(__file__)}
+    found = {path: place for path, place in found.items() if "__pycache__" not in place.parts}
+    files = {place: path for path, place in found.items() if CONTINUOUS not in path.parents}
+    if continuous:
+        files |= {path.relative_to(CONTINUOUS): path for path in found if CONTINUOUS in path.parents}
+    return files

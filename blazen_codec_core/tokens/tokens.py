@@ -165,8 +165,10 @@ class CodecTokens:
             scales: Scales `(streams, segments)`, for codecs that have them.
 
         Raises:
+            NotYetImplemented: The codec is continuous.
             InvalidTokens: The arrays do not fit the model, or their axes are ambiguous; the message says how to resolve it.
         """
+        spec.check_has_tokens()
         arrays = code_arrays.by_codebook(spec, codes)
         streams = arrays[0].shape[0] if arrays else 0
         strides = spec.strides[: len(arrays)]

@@ -14,12 +14,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar, cast
 
+import numpy as np
 import torch
 
 from .. import weights
 from ..architectures import Architecture, check_config
 from ..backend import CodecBackend, DecoderSession, EncoderSession, offline_tile_frames
-from ..checks import check_blocks, check_channels, check_items
+from ..checks import check_blocks, check_channels, check_items, check_latents
 from ..errors import (
     CodecError,
     DeviceUnavailable,
@@ -41,11 +42,12 @@ from ..nn.layers.base import StreamSetup, prepare, reset_parameters
 from ..nn.layers.noise import CounterNoise
 from ..specs import CodecSpec, Half, LoadOptions
 from ..tokens.tokens import CodecTokens
-from ..validation import Pcm, is_int
+from ..validation import Latents, Pcm, is_int
 from .batching import by_similar_length, run_batches
 from .cpu_threads import usable_threads
 from .cuda_graphs import GraphedNetwork, capture_fn_for
 from .guard import inference_guard, network_guard
+from .latents import TiledRun
 from .module import CodecModule
 from .ragged_batch import decode_ragged, encode_ragged
 from .segments import SegmentCoder, SegmentDecoderSession, SegmentEncoderSession, decode_segments, encode_segments
@@ -512,6 +514,7 @@ class TorchCodecBackend(CodecBackend):
 
     def decoder_session(self, *, tile_frames: int | None = None) -> DecoderSession:
         self.check_half("decoder")
+        self.spec.check_has_tokens()
         tile = self._check_tile(tile_frames)
         if self.spec.segment:
             return SegmentDecoderSession(self, self._coder())
@@ -521,6 +524,41 @@ class TorchCodecBackend(CodecBackend):
         if not self.options.graphs:
             return network
         return cast(CodecNetwork, GraphedNetwork(network, capture_fn_for(torch.device(self.device))))
+
+    def encode_latents(self, pcm: Any, sample_rate: int) -> Latents:
+        self.check_half("encoder")
+        pcm = self.check_pcm(pcm, sample_rate)
+        network, setup = self._latent_network(), self.setup(pcm.shape[0] // self.channels)
+        padded = np.pad(pcm, ((0, 0), (0, self.spec.missing_samples(pcm.shape[1]))))
+        tile = offline_tile_frames(self, setup.batch) * self.spec.hop_length
+        rows = setup.batch * self._latent_channels(network)
+        return TiledRun(network.encoder, setup, self.channels, network.latent_of).run(padded, tile, rows)
+
+    def decode_latents(self, latents: Any, num_samples: int | None = None) -> Pcm:
+        self.check_half("decoder")
+        network = self._latent_network()
+        channels = self._latent_channels(network)
+        array = check_latents(self.spec, latents, channels)
+        setup = self.setup(array.shape[0] // channels)
+        most = network.samples_decoded(array.shape[1], True)
+        if num_samples is not None and not (is_int(num_samples) and 0 < num_samples <= most):
+            raise InvalidInput(f"num_samples is {num_samples!r}; {array.shape[1]} frames decode to at most {most} samples")
+        tile = offline_tile_frames(self, setup.batch)
+        pcm = TiledRun(network.decoder, setup, channels).run(array, tile, setup.batch * self.channels)
+        return pcm if num_samples is None else pcm[:, :num_samples].copy()
+
+    def _latent_network(self) -> CodecNetwork:
+        """Network whose parts run by themselves; this loads the weights.
+
+        Raises:
+            NotYetImplemented: The network has no such parts, or signals are in segments, whose latents do not join.
+        """
+        if self.spec.segment or not isinstance(network := self.loaded().network, CodecNetwork):
+            raise self._without_latents()
+        return network
+
+    def _latent_channels(self, network: CodecNetwork) -> int:
+        return self.spec.latent_channels or network.quantizer.channels
 
     def encode_batch(
         self,
@@ -554,6 +592,7 @@ class TorchCodecBackend(CodecBackend):
 
     def decode_batch(self, items: Sequence[CodecTokens]) -> list[Pcm]:
         self.check_half("decoder")
+        self.spec.check_has_tokens()
         for item in check_items(items):
             self.check_decodable(item)
         results: dict[int, Pcm] = {}

@@ -235,6 +235,7 @@ class CodecModule(nn.Module):
         Raises:
             InvalidInput: The latents or the number do not fit the quantizer.
         """
+        self.spec.check_has_tokens()
         self._check_latents(z)
         quantizer = self.network.quantizer
         if z.shape[2] % quantizer.group:
@@ -257,6 +258,7 @@ class CodecModule(nn.Module):
         Raises:
             InvalidTokens: The codes do not fit the codebooks.
         """
+        self.spec.check_has_tokens()
         indices = check_codes(self.network, self.spec, codes, self._device)
         with _without_autocast(self._device):
             z = self.network.quantizer.decode(indices)
@@ -265,6 +267,7 @@ class CodecModule(nn.Module):
     @property
     def codebooks(self) -> list[Tensor]:
         """Entries of each codebook as latents, `(entries, latent)`, with gradients; `embed` adds those of all codebooks."""
+        self.spec.check_has_tokens()
         with _without_autocast(self._device):
             return [quantizer.vectors.to(self._dtype) for quantizer in self.network.quantizer]
 
@@ -333,7 +336,7 @@ class CodecModule(nn.Module):
         return self.decode_latents(self.embed(codes), counts, own.scales if own else None)
 
     def forward(self, x: Tensor, lengths: Lengths = None, num_codebooks: int | Tensor | None = None) -> Reconstruction:
-        """Encode, quantize and decode, with gradients straight through the quantizer.
+        """Encode, quantize and decode, with gradients straight through the quantizer. Continuous codecs do not quantize.
 
         Args:
             x: As for `encode_latents`.
@@ -345,7 +348,8 @@ class CodecModule(nn.Module):
             InferenceError: PyTorch raised an error.
         """
         _, counts = self._check_audio(x, lengths)
-        q = self.quantize(self.encode_latents(x, counts), num_codebooks)
+        z = self.encode_latents(x, counts)
+        q = Quantization((), z, z.new_zeros(()), z.new_zeros(())) if self.spec.is_continuous else self.quantize(z, num_codebooks)
         audio = self.decode_latents(q.latents, counts, self.scales(x, counts))
         return Reconstruction(q.codes, q.latents, q.commitment_loss, q.codebook_loss, audio)
 
@@ -388,7 +392,8 @@ class CodecModule(nn.Module):
         return x.to(wide).transpose(1, 2), check_lengths(lengths, len(x), x.shape[2])
 
     def _check_latents(self, z: Tensor) -> None:
-        check_shape("latents", z, self.network.quantizer.channels, self._device, "frames")
+        channels = self.spec.latent_channels or self.network.quantizer.channels
+        check_shape("latents", z, channels, self._device, "frames")
 
     def _check_codebooks(self, number: int | Tensor | None, z: Tensor) -> int | Tensor | None:
         most = len(self.network.quantizer)

@@ -145,7 +145,7 @@ class TileSession(SessionBase):
                 run_pipeline(stages, _until_fork(tile, rest), threads, helper_guard)
 
 
-def _items(tiles: Iterable[T], count: int, last: bool) -> Iterator[tuple[T, bool]]:
+def tile_items(tiles: Iterable[T], count: int, last: bool) -> Iterator[tuple[T, bool]]:
     """Items of a pipeline for `count` tiles; the signal ends with the last of them if `last` is true."""
     return zip(tiles, (last and number == count for number in range(1, count + 1)), strict=True)
 
@@ -213,13 +213,13 @@ class DecoderSessionBase(SessionBase):
         return made
 
 
-def _reader(channels: int, setup: StreamSetup) -> Step:
+def pcm_reader(channels: int, setup: StreamSetup) -> Step:
     """Step from a tile of audio to the network's input. It refers to no session, which would then be freed late."""
     return lambda tile, last: to_network_input([tile], tile.shape[1], channels, setup)
 
 
 def _codes_reader(device: torch.device) -> Step:
-    """Step from a tile of codes to tensors on a device; see `_reader`."""
+    """Step from a tile of codes to tensors on a device; see `pcm_reader`."""
     return lambda tile, last: [torch.from_numpy(codes).to(device) for codes in tile]
 
 
@@ -254,7 +254,7 @@ class TileEncoderSession(TileSession, EncoderSession):
         with inference_guard():
             self._state = network.encoder_state(setup, num_codebooks)
         self._steps = [
-            _reader(backend.spec.channels, setup),
+            pcm_reader(backend.spec.channels, setup),
             *self._network_steps(),
             lambda indices, last: codes_to_host(indices),
         ]
@@ -341,7 +341,7 @@ class TileEncoderSession(TileSession, EncoderSession):
                     code[:, start // stride : stop // stride] = index
                 start = stop
 
-            self._run_tiles(_items(tiles, count, last), store)
+            self._run_tiles(tile_items(tiles, count, last), store)
         self._frames += frames
         samples = self._samples_pushed - self._samples_covered if last else frames * self._backend.spec.hop_length
         self._samples_covered += samples
@@ -442,6 +442,6 @@ class TileDecoderSession(DecoderSessionBase, TileSession, DecoderSession):
                 pcm[:, start : start + part.shape[1]] = part
                 start += part.shape[1]
 
-            self._run_tiles(_items(tiles, count, last), store)
+            self._run_tiles(tile_items(tiles, count, last), store)
         self._decoded_samples += pcm.shape[1]
         return self._trim(pcm)

@@ -79,13 +79,13 @@ class Part:
     least: int
 
 
-def part_of(layer: Layer, least: int) -> Part:
-    """An encoder or a decoder as a `Part`."""
+def part_of(layer: Layer, least: int, convert: Callable[[Tensor], Tensor] = lambda y: y) -> Part:
+    """An encoder or a decoder as a `Part`; `convert` maps its output."""
 
     def step(x: Tensor, state: Any, last: bool) -> Sequence[Tensor]:
-        return [layer.step(x, state, last)]
+        return [convert(layer.step(x, state, last))]
 
-    return Part(layer.init_state, step, lambda state: [*layer.steps(state), lambda y, last: [y]], least)
+    return Part(layer.init_state, step, lambda state: [*layer.steps(state), lambda y, last: [convert(y)]], least)
 
 
 def encoder_with_quantizer(network: CodecNetwork, num_codebooks: int, least: int) -> Part:
@@ -117,7 +117,8 @@ class TensorRunner:
 
     def encode_latents(self, x: Tensor, lengths: Sequence[int]) -> Tensor:
         """Encode audio `(batch, samples, channels)` to latents `(batch, frames, latent)` before the quantizer."""
-        (z,) = self._encode(x, lengths, part_of(self.network.encoder, MIN_FRAMES * self.spec.hop_length), (1,))
+        part = part_of(self.network.encoder, MIN_FRAMES * self.spec.hop_length, self.network.latent_of)
+        (z,) = self._encode(x, lengths, part, (1,))
         return z
 
     def encode(self, x: Tensor, lengths: Sequence[int], num_codebooks: int) -> list[Tensor]:

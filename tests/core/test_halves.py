@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from torch import nn
 
 import blazen_codec_core as bc
 from blazen_codec_core.cli.main import main
+from blazen_codec_core.dataset.jobs.detokenize import DetokenizeJob
+from blazen_codec_core.dataset.jobs.tokenize import TokenizeJob
 from blazen_codec_core.nn import halves
 from blazen_codec_core.nn.checkpoints import state_dicts
 from blazen_codec_core.nn.checkpoints.unread import Unread
@@ -174,6 +177,41 @@ class TestBuild:
         assert np.array_equal(half.decode(tokens), toy(tmp_path / "model.safetensors").decode(tokens))
 
 
+@pytest.mark.parametrize("half", HALVES)
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_checkpoints_of_enclosing_models_and_trainers(tmp_path, half, kind, monkeypatch):
+    whole = bc.load("snac_tiny", device="cpu")
+    state = state_dicts.read(bc.weights.locate(whole.spec, whole.options).path)
+    inside = {f"audio_encoder.{name}": tensor for name, tensor in state.items()} | {"decoder.layers.0.weight": torch.zeros(4, 4)}
+    path = tmp_path / f"other.{kind}"
+    if kind == "safetensors":
+        save_file(inside, path)
+    else:
+        torch.save({"best_state": {"state_dict": inside}, "epoch": 1}, path)
+    codec = bc.load("snac_tiny", weights=path, device="cpu", parts=half)
+    monkeypatch.setattr(codec.backend, "_read", lambda *arguments: pytest.fail("everything was read"))
+    pcm = noise(whole)
+    tokens = whole.encode(pcm, 24_000)
+    if half == "encoder":
+        assert all(np.array_equal(a, b) for a, b in zip(codec.encode(pcm, 24_000).codes, tokens.codes, strict=True))
+    else:
+        anonymous = dataclasses.replace(tokens, weights=None)
+        assert np.array_equal(codec.decode(anonymous), whole.decode(tokens))
+
+
+@pytest.mark.parametrize("half", HALVES)
+def test_settings_from_the_weights(tmp_path, half):
+    whole = bc.load("snac_tiny", device="cpu")
+    state = state_dicts.read(bc.weights.locate(whole.spec, whole.options).path)
+    save_file(state, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(whole.spec.architecture.model_dump_json())
+    codec = bc.load("snac", weights=tmp_path, architecture="from-weights", device="cpu", parts=half)
+    assert codec.options.parts == half
+    codec.load()
+    with pytest.raises(bc.InvalidInput, match="it cannot"):
+        (codec.decoder_session if half == "encoder" else codec.encoder_session)()
+
+
 class TestWrongFiles:
     @pytest.mark.parametrize("half", HALVES)
     @pytest.mark.parametrize("part", ["encoder.layers.0.weight", "quantizer.quantizers.0.codebook", "decoder.layers.0.weight"])
@@ -258,6 +296,15 @@ class TestSharing:
         codec.encode(noise(codec), codec.sample_rate)
         with pytest.raises(bc.InvalidInput, match="cannot decode"):
             codec.decoder_session()
+
+    @pytest.mark.parametrize("device", [None, "cpu"])
+    def test_workers_of_datasets_load_one_half(self, tmp_path, device):
+        options = bc.LoadOptions(device="cpu", noise_seed=5)
+        job = DetokenizeJob("snac:snac_tiny", options, files=(), out=tmp_path, suffix=".wav", strict=False)
+        codec = job.start(device).codec
+        assert codec.options == options.model_copy(update={"parts": "decoder"})
+        assert codec.is_loaded
+        assert TokenizeJob.half == "encoder"
 
     def test_datasets_refuse_the_wrong_half(self, tmp_path):
         pytest.importorskip("pyarrow")

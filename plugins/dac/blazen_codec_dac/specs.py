@@ -153,6 +153,7 @@ def _spec(name: str, architecture: DacArchitecture, **fields: Any) -> DacSpec:
         sample_rate=a.sample_rate,
         hop_length=a.hop_length,
         strides=(1,) * a.n_codebooks,
+        latent_channels=a.latent_channels,
         codebook_size=a.codebook_size,
         codebook_choices=tuple(range(1, a.n_codebooks + 1)),
         block_frames=1,

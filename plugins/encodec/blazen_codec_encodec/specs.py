@@ -198,6 +198,7 @@ def _spec(name: str, architecture: EncodecArchitecture, **fields: Any) -> Encode
         channels=a.audio_channels,
         hop_length=a.hop_length,
         strides=(1,) * a.num_codebooks,
+        latent_channels=a.hidden_size,
         codebook_size=a.codebook_size,
         codebook_choices=tuple(sorted(set(a.codebook_choices))),
         block_frames=1,

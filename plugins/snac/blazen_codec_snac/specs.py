@@ -90,6 +90,7 @@ def _spec(name: str, architecture: SnacArchitecture, **fields: Any) -> SnacSpec:
         sample_rate=architecture.sampling_rate,
         hop_length=architecture.hop_length,
         strides=architecture.vq_strides,
+        latent_channels=architecture.latent_channels,
         codebook_size=architecture.codebook_size,
         block_frames=architecture.padding_frames,
         capabilities=LAYERS,
