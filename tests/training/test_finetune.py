@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -100,6 +101,20 @@ def test_a_trained_decoder_changes_the_audio_and_no_token(decoder_only):
     tokens = before.encode(pcm, 24_000)
     assert all(map(np.array_equal, tokens.codes, after.encode(pcm, 24_000).codes))
     assert np.abs(before.decode(tokens) - after.decode(after.encode(pcm, 24_000))).max() > 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "start"), [("dac_tiny", None), ("snac_tiny", None), ("encodec_48khz", "random:0"), ("snac_24khz", "random:0")]
+)
+@pytest.mark.parametrize("train", ["whole", "decoder"])
+def test_every_family_is_trained(settings, tmp_path, model, start, train):
+    run(dataclasses.replace(settings(steps=1, train=train), model=model, weights=start), tmp_path)
+    before, after = bc.load(model, weights=start), bc.load(model, weights=str(tmp_path))
+    pcm = np.repeat(voice(0.5, before.sample_rate)[None], before.channels, axis=0)
+    first, second = (codec.encode(pcm, codec.sample_rate) for codec in (before, after))
+    assert train == "whole" or all(map(np.array_equal, first.codes, second.codes))
+    assert not np.array_equal(before.decode(first), after.decode(second))
 
 
 def test_a_run_leaves_samples_a_log_and_its_settings(decoder_only):

@@ -21,11 +21,12 @@ def load(settings: Settings, device: str = "cpu") -> CodecModule:
     """Load the codec that a run starts from, in `train` mode.
 
     Raises:
-        NotYetImplemented: The codec has no PyTorch module.
+        NotYetImplemented: The codec has no PyTorch module, or no codebooks.
         CodecError: The codec or its weights cannot be found.
     """
-    module = Registry().provider(settings.model, LoadOptions(device=device, weights=settings.weights)).module
-    return module.train()
+    provider = Registry().provider(settings.model, LoadOptions(device=device, weights=settings.weights))
+    provider.spec.check_has_tokens()
+    return provider.module.train()
 
 
 def freeze(module: CodecModule, settings: Settings) -> None:
