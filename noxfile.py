@@ -10,7 +10,7 @@ from pathlib import Path
 
 import nox
 
-nox.options.sessions = ["lint", "types", "tests", "alone", "new_plugin", "mimi"]
+nox.options.sessions = ["lint", "types", "tests", "alone", "finetune", "new_plugin", "mimi"]
 nox.options.error_on_missing_interpreters = True
 nox.options.default_venv_backend = "uv"
 CONSTRAINTS = ("-c", "constraints.txt")
@@ -131,13 +131,13 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("python", "tests/language.py")
-    roots = [Path(), *(Path("plugins", plugin) for plugin in ALONE)]
+    roots = [Path(), Path("training"), *(Path("plugins", plugin) for plugin in ALONE)]
     session.run("lint-imports", "--no-cache", env={"PYTHONPATH": os.pathsep.join(str(root.resolve()) for root in roots)})
 
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Run mypy --strict on core and the plugins."""
+    """Run mypy --strict on core, the plugins and the trainer."""
     install_for_tests(session, groups=("types",))
     session.run("mypy")
 
@@ -151,21 +151,33 @@ def alone(session: nox.Session, plugin: str) -> None:
     session.run("python", "tests/helpers/isolated_install.py", *ALONE[plugin])
 
 
+@nox.session
+def finetune(session: nox.Session) -> None:
+    """The trainer installed with one plugin, as its users install it: a short run of `blazen-codec finetune`, with its report."""
+    install(session, ".", "plugins/encodec", "./training")
+    session.run("uv", "pip", "check")
+    session.run("python", "tests/helpers/isolated_finetune.py", "encodec_tiny")
+
+
 @nox.session(name="build")
 def build_distributions(session: nox.Session) -> None:
     """Wheels and sdists of every distribution in `dist/`, checked, and installed from the wheels alone; see RELEASING."""
     install(session, groups=("release",))
     folder, place = Path("dist").resolve(), Path(session.create_tmp()).resolve() / "venv"
     shutil.rmtree(folder, ignore_errors=True)
-    for project in (".", *(f"plugins/{plugin}" for plugin in ALONE)):
+    for project in (".", "training", *(f"plugins/{plugin}" for plugin in ALONE)):
         session.run("python", "-m", "build", "--installer", "uv", "--outdir", str(folder), project)
     session.run("twine", "check", "--strict", *map(str, sorted(folder.iterdir())))
     session.run("uv", "venv", "--clear", "--quiet", str(place))
     python = place / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    session.run("uv", "pip", "install", "--python", str(python), *CONSTRAINTS, *map(str, sorted(folder.glob("*.whl"))))
+    trainer = list(folder.glob("blazen_codec_training-*.whl"))
+    others = [wheel for wheel in sorted(folder.glob("*.whl")) if wheel not in trainer]
+    session.run("uv", "pip", "install", "--python", str(python), *CONSTRAINTS, *map(str, others))
     for plugin, models in ALONE.items():
         session.run(str(python), str(Path("tests/helpers/isolated_install.py").resolve()), *models, external=True)
         session.log(f"{plugin} works")
+    session.run("uv", "pip", "install", "--python", str(python), *CONSTRAINTS, *map(str, (*others, *trainer)))
+    session.run(str(python), str(Path("tests/helpers/isolated_finetune.py").resolve()), "encodec_tiny", external=True)
 
 
 @nox.session

@@ -7,8 +7,10 @@ import sys
 import warnings
 
 import click
+import importlib_metadata
 
 from .. import errors
+from ..plugins import installation
 from .interrupts import INTERRUPTED, Interrupts
 
 COMMANDS = {
@@ -23,10 +25,16 @@ COMMANDS = {
     "evaluate": "Measure models on recordings",
     "compare": "Compare codecs on recordings in an HTML report",
     "serve": "Serve a page that compares codecs on uploaded audio",
+    "finetune": "Fine-tune a model on recordings",
     "verify": "Compare a model with its authors' package",
     "warm-up": "Compile what models need on this processor, for images",
     "new-plugin": "Create a codec plugin to start from",
 }
+OF_ANOTHER = "Of another distribution"
+ENTRY_POINTS = "blazen_codec.commands"
+"""Group of entry points with the commands of other distributions."""
+EXTRAS = {"finetune": "training"}
+"""Extras of core that install commands of the project's other distributions."""
 EXIT_CODES: tuple[tuple[type[errors.CodecError], int], ...] = (
     (errors.InvalidInput, 2),
     (errors.UnknownCodec, 3),
@@ -42,20 +50,57 @@ EXIT_CODES: tuple[tuple[type[errors.CodecError], int], ...] = (
 
 
 class LazyGroup(click.Group):
-    """Group whose subcommand `some-name` is `command` in the module `cli/some_name.py`."""
+    """Group whose subcommand `some-name` is `command` in the module `cli/some_name.py`, or an entry point elsewhere."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return [*COMMANDS, *(name for name in installed_commands() if name not in COMMANDS)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        command: click.Command = importlib.import_module(f".{cmd_name.replace('-', '_')}", __package__).command
-        return command
+        if cmd_name in COMMANDS and cmd_name not in EXTRAS:
+            command: click.Command = importlib.import_module(f".{cmd_name.replace('-', '_')}", __package__).command
+            return command
+        entry_point = installed_commands().get(cmd_name)
+        if entry_point is not None:
+            return load_command(entry_point)
+        return missing_command(cmd_name, EXTRAS[cmd_name]) if cmd_name in EXTRAS else None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+            formatter.write_dl([(name, COMMANDS.get(name, OF_ANOTHER)) for name in self.list_commands(ctx)])
+
+
+def installed_commands() -> dict[str, importlib_metadata.EntryPoint]:
+    """Return the entry points of commands of other distributions by name."""
+    return {entry_point.name: entry_point for entry_point in importlib_metadata.entry_points(group=ENTRY_POINTS)}
+
+
+def load_command(entry_point: importlib_metadata.EntryPoint) -> click.Command:
+    """Import a command of another distribution.
+
+    Raises:
+        PluginError: It cannot be imported, or is not a command.
+    """
+    distribution = entry_point.dist.name if entry_point.dist else "unknown"
+    try:
+        command = entry_point.load()
+    except Exception as error:
+        reason = errors.reason(error)
+        raise errors.PluginError(f"{entry_point.name} of {distribution} cannot be imported: {reason}") from error
+    if not isinstance(command, click.Command):
+        raise errors.PluginError(f"{entry_point.name} of {distribution} is {command!r}; it must be a click command")
+    return command
+
+
+def missing_command(name: str, extra: str) -> click.Command:
+    """Return a command that says what to install, whatever its arguments are."""
+
+    @click.command(name, context_settings={"ignore_unknown_options": True, "help_option_names": []})
+    @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+    def command(arguments: tuple[str, ...]) -> None:
+        distribution = f"blazen-codec-{extra}"
+        raise errors.EngineNotAvailable(f"{name} needs {distribution}: {installation.install_command(extra, distribution)}")
+
+    return command
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

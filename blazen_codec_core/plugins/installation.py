@@ -1,4 +1,4 @@
-"""Install commands for the project's own plugins."""
+"""Install commands for the project's own distributions."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from ..api_version import CORE
 from ..foreign_json import NotJson, parse_object
 from ..forks import held_off
 
+NO_PLUGINS = frozenset({"all", "training"})
+"""Extras that are not plugins."""
+
 
 @held_off()
 def known_plugins() -> dict[str, str]:
@@ -21,17 +24,18 @@ def known_plugins() -> dict[str, str]:
     found = {}
     for requirement in importlib_metadata.requires(CORE) or []:
         match = re.match(r"(blazen-codec-[\w-]+).*;\s*extra\s*==\s*['\"]([\w-]+)['\"]", requirement)
-        if match and match[2] != "all":
+        if match and match[2] not in NO_PLUGINS:
             found[match[2]] = match[1]
     return found
 
 
 def install_command(extra: str, distribution: str) -> str:
-    """Return the command that installs one of the project's plugins.
+    """Return the command that installs one of the project's distributions.
 
-    If core was installed from a checkout, which installers record (PEP 610), it names the plugin's folder, else the distribution.
+    If core was installed from a checkout, which installers record (PEP 610), it names the folder there, else the distribution.
     """
-    if (checkout := _checkout()) and (project := checkout / "plugins" / extra).is_dir():
+    folder = extra if extra in NO_PLUGINS else f"plugins/{extra}"
+    if (checkout := _checkout()) and (project := checkout / folder).is_dir():
         return f"pip install {shlex.quote(str(project))}"
     return f"pip install {distribution}"
 

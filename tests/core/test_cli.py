@@ -5,7 +5,10 @@ import os
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import click
+import importlib_metadata
 import numpy as np
 import pytest
 import soundfile
@@ -57,6 +60,64 @@ def test_help_and_version(run):
     assert run("--version")[0] == 0
     for command in ("list", "info", "plugins", "encode", "decode", "roundtrip", "verify"):
         assert run(command, "--help")[0] == 0
+
+
+class EntryPoint:
+    """An entry point of another distribution."""
+
+    def __init__(self, name: str, target: object) -> None:
+        self.name, self._target = name, target
+        self.dist = SimpleNamespace(name="acme-commands")
+
+    def load(self) -> object:
+        if isinstance(self._target, Exception):
+            raise self._target
+        return self._target
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """Pretends that these commands of other distributions are installed."""
+
+    def pretend(**commands: object) -> None:
+        points = [EntryPoint(name, target) for name, target in commands.items()]
+        monkeypatch.setattr(importlib_metadata, "entry_points", lambda group: points if group == "blazen_codec.commands" else [])
+
+    return pretend
+
+
+def test_other_distributions_add_commands(run, installed):
+    @click.command("greet")
+    @click.argument("who")
+    def greet(who: str) -> None:
+        click.echo(f"hello {who}")
+
+    installed(greet=greet)
+    assert run("greet", "you") == (0, "hello you\n", "")
+    assert re.search(r"greet +Of another distribution", run("--help")[1])
+
+
+def test_the_commands_of_core_cannot_be_replaced(run, installed):
+    installed(list=RuntimeError("this is never imported"))
+    assert run("list")[0] == 0
+
+
+@pytest.mark.parametrize(("target", "says"), [(ImportError("no acme"), "cannot be imported: no acme"), (3, "is 3; it must be")])
+def test_a_broken_command_names_its_distribution(run, installed, target, says):
+    installed(greet=target)
+    code, _, err = run("greet")
+    assert code == 7
+    assert err.startswith(f"error: greet of acme-commands {says}")
+    assert run("list")[0] == 0
+
+
+def test_a_command_that_is_not_installed_says_how_to_install_it(run, installed):
+    installed()
+    for arguments in (("finetune", "snac_24khz", "--data", "here"), ("finetune", "--help"), ("finetune",)):
+        code, _, err = run(*arguments)
+        assert code == 6
+        assert re.match(r"error: finetune needs blazen-codec-training: pip install \S*training", err)
+    assert re.search(r"finetune +Fine-tune a model", run("--help")[1])
 
 
 def test_warm_up(run):

@@ -25,7 +25,7 @@ def installed_from(monkeypatch):
 
 def test_known_plugins_come_from_the_package_metadata():
     assert installation.known_plugins()["snac"] == "blazen-codec-snac"
-    assert "torch" not in installation.known_plugins()
+    assert not {"torch", "training"} & set(installation.known_plugins())
 
 
 def test_from_a_checkout_plugins_are_installed_from_there(installed_from, tmp_path):
@@ -34,6 +34,8 @@ def test_from_a_checkout_plugins_are_installed_from_there(installed_from, tmp_pa
     installed_from(json.dumps({"url": checkout.as_uri(), "dir_info": {}}))
     assert installation.install_command("snac", "blazen-codec-snac") == f"pip install '{checkout}/plugins/snac'"
     assert installation.install_command("dac", "blazen-codec-dac") == "pip install blazen-codec-dac"  # it is not there
+    (checkout / "training").mkdir()
+    assert installation.install_command("training", "blazen-codec-training") == f"pip install '{checkout}/training'"
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,17 @@
 """Discriminator for the last stage of training.
 
 Source: the multi-scale STFT discriminator and the balancing of gradients of Défossez et al. 2022, "High Fidelity Neural Audio
-Compression", with fewer channels; the hinge loss and feature matching are the same.
+Compression", with fewer channels; the hinge loss and feature matching are the same. Gradients are balanced for
+each signal.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
@@ -66,12 +68,6 @@ class Discriminator(nn.Module):
     def forward(self, audio: Tensor) -> list[DiscriminatorOutput]:
         return [judge(audio) for judge in self.judges]
 
-    def loss(self, made: Tensor, wanted: Tensor) -> Tensor:
-        """Return the discriminators' hinge loss."""
-        pairs = zip(self(made.detach()), self(wanted), strict=True)
-        terms = [F.relu(1 + false.score).mean() + F.relu(1 - true.score).mean() for false, true in pairs]
-        return torch.stack(terms).mean()
-
     def against(self, made: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
         """Return the codec's adversarial loss and the relative feature-matching loss."""
         with torch.no_grad():
@@ -79,48 +75,65 @@ class Discriminator(nn.Module):
         judged = self(made)
         taken = torch.stack([F.relu(1 - false.score).mean() for false in judged]).mean()
         apart = [
-            F.l1_loss(a, b) / b.abs().mean()
+            (_means((a - b).abs()) / (_means(b.abs()) + 1e-6)).mean()
             for false, true in zip(judged, real, strict=True)
             for a, b in zip(false.features, true.features, strict=True)
         ]
         return taken, torch.stack(apart).mean()
 
 
+def hinge_loss(judged: list[DiscriminatorOutput]) -> Tensor:
+    """Return the discriminators' loss for a batch whose first half is decoded and whose second half is real."""
+    terms = []
+    for output in judged:
+        false, true = output.score.chunk(2)
+        terms.append(F.relu(1 + false).mean() + F.relu(1 - true).mean())
+    return torch.stack(terms).mean()
+
+
 class AdversarialLoss:
-    """A discriminator with its optimizer, and the loss that it adds to a codec's.
+    """A discriminator with its optimizer, and the gradient that it adds to a codec's.
 
     Args:
-        taken: Norm of the gradient of the adversarial loss, relative to that of the other losses.
-        apart: Norm of the gradient of the feature-matching loss, relative to that of the other losses.
+        taken: Norm of the gradient of the adversarial loss, relative to that of the other losses, for each signal.
+        apart: The same for the feature-matching loss.
     """
 
-    def __init__(self, seed: int, device: torch.device, *, taken: float = 0.2, apart: float = 0.6, rate: float = 1e-3) -> None:
+    def __init__(self, seed: int, fabric: Fabric, *, taken: float = 0.2, apart: float = 0.6, rate: float = 1e-3) -> None:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self.discriminator = Discriminator().to(device)
-        self.taken, self.apart = taken, apart
+            self.discriminator = Discriminator().to(fabric.device)
+        self.taken, self.apart, self._fabric = taken, apart, fabric
         self._optimizer = torch.optim.AdamW(self.discriminator.parameters(), rate, betas=(0.5, 0.9))
 
-    def step(self, made: Tensor, wanted: Tensor) -> Tensor:
-        """Train the discriminator for one step; return its loss."""
-        loss = self.discriminator.loss(made, wanted)
-        self._optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._optimizer.step()
-        return loss
+    def accumulate(self, made: Tensor, wanted: Tensor, parts: int = 1) -> Tensor:
+        """Add the discriminator's gradient of one of `parts` parts of a batch; return its loss."""
+        loss = hinge_loss(self.discriminator(torch.cat([made.detach(), wanted])))
+        (loss / parts).backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
 
-    def add(self, loss: Tensor, made: Tensor, wanted: Tensor, say: float = 1.0) -> Tensor:
-        """Return a loss whose gradient balances `loss`, a function of `made`, with the discriminator's losses of `made`.
+    def step(self) -> None:
+        """Train the discriminator by the gradients since the last step, averaged over all processes."""
+        for parameter in self.discriminator.parameters():
+            assert parameter.grad is not None
+            parameter.grad = cast(Tensor, self._fabric.all_reduce(parameter.grad, reduce_op="mean"))
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+
+    def balanced(self, gradient: Tensor, made: Tensor, wanted: Tensor, say: float = 1.0) -> Tensor:
+        """Return `gradient`, that of the other losses, with the gradients of the discriminator's losses added.
+
+        Each signal's gradients are balanced separately, so that the result does not depend on the rest of the batch.
 
         Args:
+            made: Decoded signals `(batch, samples)` that require gradients.
             say: Factor of both relative norms.
         """
-        (total,) = torch.autograd.grad(loss, made)
-        length = total.norm()
+        length = gradient.norm(dim=1, keepdim=True)
         for term, share in zip(self.discriminator.against(made, wanted), (self.taken, self.apart), strict=True):
-            (gradient,) = torch.autograd.grad(term, made, retain_graph=True)
-            total = total + gradient * (say * share * length / (gradient.norm() + 1e-12))
-        return (made * total.detach()).sum()
+            (more,) = torch.autograd.grad(term, made, retain_graph=True)
+            gradient = gradient + more * (say * share * length / (more.norm(dim=1, keepdim=True) + 1e-12))
+        return gradient
 
     def state_dict(self) -> dict[str, Any]:
         return {"discriminator": self.discriminator.state_dict(), "optimizer": self._optimizer.state_dict()}
@@ -130,9 +143,15 @@ class AdversarialLoss:
         self._optimizer.load_state_dict(state["optimizer"])
 
 
+def _means(x: Tensor) -> Tensor:
+    """Return the mean of each signal of a batch."""
+    return x.flatten(1).mean(1)
+
+
 def _conv(
     channels_in: int, channels: int, kernel: tuple[int, int], stride: tuple[int, int] = (1, 1), dilation: tuple[int, int] = (1, 1)
 ) -> nn.Conv2d:
     """Build a convolution over frames and bands; the padding keeps the length if the stride is 1."""
-    padding = tuple((k - 1) * d // 2 for k, d in zip(kernel, dilation, strict=True))
-    return weight_norm(nn.Conv2d(channels_in, channels, kernel, stride, padding, dilation))
+    padding = ((kernel[0] - 1) * dilation[0] // 2, (kernel[1] - 1) * dilation[1] // 2)
+    conv: nn.Conv2d = weight_norm(nn.Conv2d(channels_in, channels, kernel, stride, padding, dilation))
+    return conv

@@ -4,8 +4,8 @@ Speech comes from espeak-ng in many voices, languages, rates and pitches; music 
 Every clip then passes through a random room, equaliser, background, level and clipping, so that a model
 trained on it also meets recordings that are not clean synthesis.
 
-    python -m training.synthetic_audio --minutes 60 --seed 0 --out corpus.npy
-    python -m training.synthetic_audio --held-out 24 --out held_out/
+    python -m blazen_codec_training.synthetic_audio --minutes 60 --seed 0 --out corpus.npy
+    python -m blazen_codec_training.synthetic_audio --held-out 24 --out held_out/
 
 The second command writes WAV files for evaluation: sentences in voices that are not used for training. `--clips 150 --seed 12345`
 writes clips of a corpus of another seed.
@@ -82,14 +82,15 @@ def babble(rng: np.random.Generator, seconds: float = 5.0) -> Signal:
     Source: Klatt 1980, "Software for a cascade/parallel formant synthesizer". Unlike espeak-ng's voices, pitch, breath and
     loudness are unsteady.
     """
-    n = int(seconds * SAMPLE_RATE)
+    n = round(seconds * SAMPLE_RATE)
     out, at = np.zeros(n, np.float32), 0
     base, breath = np.exp(rng.uniform(np.log(70), np.log(320))), rng.uniform(0.02, 0.4)
     throat, tilt = rng.uniform(0.85, 1.2), rng.uniform(200, 1800)
     pitch = base * 2 ** np.interp(
         np.arange(n), np.linspace(0, n, int(seconds * 4) + 2), rng.normal(0, 0.25, int(seconds * 4) + 2)
     )
-    pitch *= 1 + 0.01 * np.interp(np.arange(n), np.arange(0, n + 100, 100), rng.standard_normal(n // 100 + 1))
+    knots = np.arange(0, n + 99, 100)  # the last is at or after the last sample
+    pitch *= 1 + 0.01 * np.interp(np.arange(n), knots, rng.standard_normal(len(knots)))
     phase = np.cumsum(pitch) / SAMPLE_RATE
     pulses = np.diff(np.floor(phase), prepend=0).astype(np.float32) * rng.uniform(0.8, 1.2, n)
     glottis = sosfilt(butter(2, tilt, fs=SAMPLE_RATE, output="sos"), pulses) * np.sqrt(SAMPLE_RATE / base) * 3
@@ -108,7 +109,7 @@ def babble(rng: np.random.Generator, seconds: float = 5.0) -> Signal:
             if rng.random() < 0.4:  # a stop: silence, then a burst
                 sound *= np.exp(-np.arange(len(sound)) / SAMPLE_RATE * rng.uniform(40, 150))
         else:
-            sound = np.zeros(part.stop - at)
+            sound = np.zeros(part.stop - at, np.float32)
         window = np.minimum(1, np.minimum(np.arange(len(sound)), np.arange(len(sound))[::-1]) / fade)
         out[part] += (level(sound, 10 ** rng.uniform(-0.8, 0)) if kind < 0.85 else sound) * window
         at += length
@@ -293,8 +294,8 @@ def main() -> None:
             pcm = held_out_speech(index) if options.held_out else clip(options.seed, index)
             soundfile.write(options.out / f"{index:03}.wav", pcm, SAMPLE_RATE, subtype="FLOAT")
         return
-    pcm = corpus(options.seed, options.minutes, options.out)
-    print(f"{len(pcm) / SAMPLE_RATE / 60:.1f} minutes in {options.out}")
+    whole = corpus(options.seed, options.minutes, options.out)
+    print(f"{len(whole) / SAMPLE_RATE / 60:.1f} minutes in {options.out}")
 
 
 if __name__ == "__main__":

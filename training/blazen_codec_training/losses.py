@@ -1,8 +1,9 @@
-"""Training losses."""
+"""Training losses. Their values do not depend on how the signals of a batch are divided."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -57,22 +58,23 @@ class EnvelopeLoss(torch.nn.Module):
     the signals.
     """
 
-    BANDS, LOWEST, WINDOW_MS, BINS = 15, 150.0, 25.6, 1024
+    BANDS, LOWEST, WINDOW_MS, MIN_BINS = 15, 150.0, 25.6, 1024
     FAINTEST = 1e-2
     """Threshold relative to the loudest value, below which frames and bands are ignored. The paper ignores frames 40 dB below."""
 
     def __init__(self, sample_rate: int) -> None:
         super().__init__()
         centres = self.LOWEST * 2 ** (torch.arange(self.BANDS) / 3)
-        frequencies = torch.linspace(0, sample_rate / 2, self.BINS // 2 + 1)[:, None]
-        self.register_buffer("bands", ((frequencies >= centres * 2 ** (-1 / 6)) & (frequencies < centres * 2 ** (1 / 6))).float())
         self.window = int(sample_rate * self.WINDOW_MS / 1000)
+        self.bins = max(self.MIN_BINS, 2 ** (self.window - 1).bit_length())
+        frequencies = torch.linspace(0, sample_rate / 2, self.bins // 2 + 1)[:, None]
+        self.register_buffer("bands", ((frequencies >= centres * 2 ** (-1 / 6)) & (frequencies < centres * 2 ** (1 / 6))).float())
         self.register_buffer("hann", torch.hann_window(self.window))
 
     def forward(self, made: Tensor, wanted: Tensor) -> Tensor:
         """Return the loss of two signals `(batch, samples)`: 0 if equal up to a gain per band, 1 if uncorrelated."""
         spectrum = torch.stft(
-            torch.cat([made, wanted]), self.BINS, self.window // 2, self.window, self.get_buffer("hann"),
+            torch.cat([made, wanted]), self.bins, self.window // 2, self.window, self.get_buffer("hann"),
             center=False, return_complex=True,
         )  # fmt: skip
         power = torch.view_as_real(spectrum).square().sum(-1).transpose(1, 2) @ self.get_buffer("bands")
@@ -85,3 +87,37 @@ class EnvelopeLoss(torch.nn.Module):
         likeness = (a * b).sum(1) / ((length_a + 1e-3) * (length_b + 1e-3))
         weight = length_b / (length_b + self.FAINTEST * length_b.amax(1, keepdim=True) + 1e-3)
         return 1 - ((likeness * weight).sum(1) / weight.sum(1).clamp(min=1e-3)).mean()
+
+
+WEIGHTS = {
+    "log_mel": 4.0,
+    "convergence": 1.0,
+    "waveform": 0.5,
+    "envelope": 3.0,
+    "commitment": 0.1,
+    "codebook": 0.4,
+}
+"""Weights of the losses of audio and of codes."""
+
+
+def weighted(terms: Mapping[str, Tensor]) -> Tensor:
+    """Return the weighted sum of losses."""
+    return torch.stack([WEIGHTS[name] * term for name, term in terms.items()]).sum()
+
+
+class AudioLosses(torch.nn.Module):
+    """All losses of audio."""
+
+    def __init__(self, sample_rate: int) -> None:
+        super().__init__()
+        self.spectral, self.envelope = SpectralLoss(sample_rate), EnvelopeLoss(sample_rate)
+
+    def forward(self, made: Tensor, wanted: Tensor) -> dict[str, Tensor]:
+        """Return the losses of two signals `(batch, samples)` by name."""
+        log_mel, convergence = self.spectral(made, wanted)
+        return {
+            "log_mel": log_mel,
+            "convergence": convergence,
+            "waveform": waveform_loss(made, wanted),
+            "envelope": self.envelope(made, wanted),
+        }

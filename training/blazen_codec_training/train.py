@@ -1,13 +1,13 @@
 """Training of an embedded model from a seed, with its plugin's network.
 
-    python -m training.train dac_tiny --work runs/dac_tiny
+    python -m blazen_codec_training.train dac_tiny --work runs/dac_tiny
 
 Stages: the autoencoder alone, codebooks fitted to its latents, and both together. Every 250 steps the state is written to
 `checkpoint.pt` in the folder of the run, from which a restarted run resumes. The data and noise of a step depend only on the seed
 and the step's number. `log.jsonl` has the losses and the intelligibility of held-out speech. The last step writes
 `model.safetensors` in float16, with the names of the authors' package.
 
-    python -m training.train dac_tiny --work runs/more --weights plugins/dac/blazen_codec_dac/tiny.safetensors
+    python -m blazen_codec_training.train dac_tiny --work runs/more --weights plugins/dac/blazen_codec_dac/tiny.safetensors
 
 continues from a trained model, without the first stages and with another schedule. Unused entries of codebooks are split off
 frequently used ones. `--adversarial N` adds a discriminator for the last N steps. `--device cuda` trains on a GPU. Random numbers
@@ -17,12 +17,10 @@ are drawn on the CPU and do not depend on the device, except for the noise insid
 from __future__ import annotations
 
 import argparse
-import copy
 import json
-import math
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +28,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pystoi import stoi
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from blazen_codec_core.nn import CodecNetwork, StreamSetup, reset_parameters
+from blazen_codec_core.nn import reset_parameters
 
-from . import codebook_init, synthetic_audio
+from . import checkpoints, codebook_init, synthetic_audio
+from .averaging import WeightAverage
+from .devices import new_fabric
 from .discriminator import AdversarialLoss
-from .losses import EnvelopeLoss, SpectralLoss, waveform_loss
-from .optimizer import Optimizer
+from .forward_pass import ForwardPass
+from .losses import AudioLosses
+from .optimizer import Optimizer, scheduled
+from .progress import progress
 from .recipes import RECIPES, Recipe
+from .training_step import TrainingStep
 
 CHECKPOINT_EVERY, MEASURE_EVERY = 250, 1000
 HEARD_AFTER = 500
@@ -71,23 +73,10 @@ class Plan:
     average: float = 0.999
     adversarial: int = 0
     """Number of steps at the end with a discriminator."""
-    weights: dict[str, float] = field(
-        default_factory=lambda: {
-            "log_mel": 4.0,
-            "convergence": 1.0,
-            "waveform": 0.5,
-            "envelope": 3.0,
-            "commitment": 0.1,
-            "codebook": 0.4,
-        }
-    )
 
     def learning_rate(self, step: int) -> float:
-        warm = min(1.0, (step + 1) / 200)
-        if step >= self.alone > 0:
-            warm = min(warm, 0.3 + 0.7 * (step - self.alone) / 500)
-        progress = max(0.0, (step - self.flat * self.steps) / ((1 - self.flat) * self.steps))
-        return self.rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+        rise = min(1.0, 0.3 + 0.7 * (step - self.alone) / 500) if step >= self.alone > 0 else 1.0
+        return self.rate * min(rise, (step + 1) / 200) * scheduled(step, self.steps, warm=1, flat=self.flat)
 
 
 @dataclass
@@ -100,12 +89,12 @@ class Batches:
     device: torch.device | str = "cpu"
 
     def __call__(self, step: int) -> Tensor:
-        """Return the audio of a step, `(batch, samples, 1)`."""
+        """Return the audio of a step, `(batch, 1, samples)`."""
         rng = np.random.default_rng((self.plan.seed, 1, step))
         starts = rng.integers(0, len(self.pcm) - self.recipe.samples, self.plan.batch)
         cuts = np.stack([self.pcm[s : s + self.recipe.samples] for s in starts]).astype(np.float32) / 32767
         gains = 10 ** (rng.uniform(-8, 6, (len(cuts), 1)) / 20)
-        return torch.from_numpy(np.clip(cuts * gains, -1, 1).astype(np.float32))[..., None].to(self.device)
+        return torch.from_numpy(np.clip(cuts * gains, -1, 1).astype(np.float32))[:, None].to(self.device)
 
     def books(self, step: int) -> Tensor:
         """Return the number of codebooks of each signal of a step, `(batch,)`."""
@@ -115,51 +104,37 @@ class Batches:
         return torch.from_numpy(books).to(self.device)
 
 
-class Forward(nn.Module):
-    """Forward pass for training: whole signals, and new noise in decoders that have noise."""
-
-    def __init__(self, network: CodecNetwork, quantize: bool) -> None:
-        super().__init__()
-        self.network, self.quantize = network, quantize
-
-    def forward(self, x: Tensor, books: Tensor | None = None) -> tuple[Tensor, Tensor, list[Tensor], Tensor, Tensor]:
-        z = self.network.encoder(x)
-        zero = z.new_zeros(())
-        quantized, indices, commitment, codebook = z, [], zero, zero
-        if self.quantize:
-            result = self.network.quantizer(z, books)
-            quantized, indices, commitment, codebook = result.z, result.indices, result.commitment, result.codebook
-        setup = StreamSetup(
-            x.shape[0], x.device, noise=lambda layer, at, count: torch.randn(x.shape[0], count, 1, device=x.device)
-        )
-        y = self.network.decoder.step(quantized, self.network.decoder.init_state(setup), True)
-        return y, z, indices, commitment, codebook
-
-
 class Run:
     """A training run in a folder."""
 
     def __init__(
         self, recipe: Recipe, plan: Plan, work: Path, *, compiled: bool, start: Path | None = None, device: str = "cpu"
     ) -> None:
-        self.recipe, self.plan, self.work, self.compiled, self.device = recipe, plan, work, compiled, torch.device(device)
+        self.recipe, self.plan, self.work = recipe, plan, work
+        self.fabric = new_fabric(device)
         work.mkdir(parents=True, exist_ok=True)
         corpus = synthetic_audio.corpus(plan.seed, plan.corpus_minutes, work / "corpus.npy")
-        self.batches = Batches(corpus, plan, recipe, self.device)
+        self.batches = Batches(corpus, plan, recipe, self.fabric.device)
         self.step = 0
         self.network = recipe.network()
         reset_parameters(self.network, plan.seed)
-        self.network.to(self.device)
+        self.network.to(self.fabric.device)
         if start and not self.checkpoint.exists():
             self.network.load_state_dict(recipe.ours(self.network, load_file(start), str(start)))
             self.split_codebooks()
-        self.average = copy.deepcopy(self.network).requires_grad_(False)
-        self.optimizer = Optimizer(self.network)
+        self.average = WeightAverage(self.network, plan.average)
         self.usage = codebook_init.Usage(self.network.quantizer)
-        self.spectral, self.envelope = (loss(SAMPLE_RATE).to(self.device) for loss in (SpectralLoss, EnvelopeLoss))
-        self.adversary = AdversarialLoss(plan.seed, self.device)
+        self.adversary = AdversarialLoss(plan.seed, self.fabric)
+        self.training = self._set_up(compiled)
         if self.checkpoint.exists():
-            self.resume()
+            self.step = checkpoints.load(self.checkpoint, self._parts, self.fabric)
+
+    def _set_up(self, compiled: bool) -> TrainingStep:
+        forward: Any = ForwardPass(self.network)
+        forward = torch.compile(forward, dynamic=False) if compiled else forward
+        forward, optimizer = self.fabric.setup(forward, Optimizer(self.network))
+        losses = AudioLosses(SAMPLE_RATE).to(self.fabric.device)
+        return TrainingStep(self.fabric, forward, optimizer, losses, self.adversary)
 
     @property
     def checkpoint(self) -> Path:
@@ -167,34 +142,27 @@ class Run:
 
     @property
     def _parts(self) -> dict[str, Any]:
-        return {"network": self.network, "average": self.average, "optimizer": self.optimizer, "adversary": self.adversary}
-
-    def resume(self) -> None:
-        saved = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
-        for name, part in self._parts.items():
-            part.load_state_dict(saved[name])
-        self.usage.shares, self.step = saved["usage"], saved["step"]
+        return {
+            "network": self.network,
+            "average": self.average.network,
+            "optimizer": self.training.optimizer,
+            "adversary": self.adversary,
+            "usage": self.usage,
+        }
 
     def save(self) -> None:
-        saved: dict[str, Any] = {name: part.state_dict() for name, part in self._parts.items()}
-        temporary = self.checkpoint.with_suffix(".part")
-        torch.save({**saved, "usage": self.usage.shares, "step": self.step}, temporary)
-        os.replace(temporary, self.checkpoint)
+        checkpoints.save(self.checkpoint, self._parts, self.step, self.fabric)
 
     def train(self, until: int | None = None) -> None:
         """Train to the end and export, or to step `until` and save."""
-        forward = self.forward_pass()
         started, end = time.time(), self.plan.steps if until is None else until
-        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[state]}"), TimeRemainingColumn())
-        with Progress(*columns) as progress:
-            task = progress.add_task("training", total=end, completed=self.step, state="")
+        with progress(self.step, end) as show:
             while self.step < end:
                 if self.step == self.plan.alone and self.step:
                     self.fit_codebooks()
-                    forward = self.forward_pass()
-                losses = self.one_step(forward)
+                losses = self.one_step()
                 self.step += 1
-                progress.update(task, completed=self.step, state=f"log-mel {losses['log_mel']:.3f}")
+                show(self.step, losses)
                 if self.step % 50 == 0:
                     self.log({**losses, "seconds": time.time() - started})
                 if self.step % CHECKPOINT_EVERY == 0:
@@ -209,49 +177,23 @@ class Run:
     def quantizes(self) -> bool:
         return self.step >= self.plan.alone
 
-    def forward_pass(self) -> Any:
-        forward = Forward(self.network, self.quantizes)
-        return torch.compile(forward, dynamic=False) if self.compiled else forward
-
-    def one_step(self, forward: Any) -> dict[str, float]:
+    def one_step(self) -> dict[str, float]:
         torch.manual_seed(self.plan.seed * 1_000_003 + self.step)
-        x = self.batches(self.step)
-        y, z, indices, commitment, codebook = forward(x, self.batches.books(self.step))
-        y, x = y[..., 0], x[..., 0]
-        log_mel, convergence = self.spectral(y, x)
-        of_audio = {
-            "log_mel": log_mel,
-            "convergence": convergence,
-            "waveform": waveform_loss(y, x),
-            "envelope": self.envelope(y, x),
-        }
-        of_codes = {"commitment": commitment, "codebook": codebook}
-        loss, terms = self._weighted(of_audio), of_audio | of_codes
         adversarial_step = self.step - (self.plan.steps - self.plan.adversarial)
-        if adversarial_step >= 0:
-            terms["adversary"] = self.adversary.step(y, x)
-            loss = self.adversary.add(loss, y, x, say=min(1.0, adversarial_step / HEARD_AFTER))
-        loss = loss + self._weighted(of_codes)
-        self.optimizer.step(loss, self.plan.learning_rate(self.step))
-        if indices:
-            self.usage.update(indices)
+        say = min(1.0, adversarial_step / HEARD_AFTER) if adversarial_step >= 0 else None
+        parts = [(self.batches(self.step), self.batches.books(self.step))]
+        terms, (output,) = self.training.run(parts, self.plan.learning_rate(self.step), say=say, quantize=self.quantizes)
+        if output.codes:
+            self.usage.update(output.codes)
             if self.step % self.plan.revive_every == 0 and self.step < self.plan.revive_until * self.plan.steps:
                 generator = torch.Generator().manual_seed(self.plan.seed + self.step)
-                self.usage.revive(self.network.quantizer, z, generator, below=0.03)
-        self.update_average()
-        return {name: float(term.detach()) for name, term in terms.items()}
-
-    def _weighted(self, terms: dict[str, Tensor]) -> Tensor:
-        return torch.stack([self.plan.weights[name] * term for name, term in terms.items()]).sum()
-
-    @torch.no_grad()
-    def update_average(self) -> None:
-        share = min(self.plan.average, (self.step + 1) / (self.step + 10))
-        torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - share)
+                self.usage.revive(self.network.quantizer, output.latents, generator, below=0.03)
+        self.average.update(self.step)
+        return {name: float(term) for name, term in terms.items()}
 
     def latents(self, batches: int) -> Tensor:
         """Encode batches that no step uses, and return their latents."""
-        return torch.cat([self.network.encoder(self.batches(10**6 + number)) for number in range(batches)])
+        return torch.cat([self.network.encoder(self.batches(10**6 + number).transpose(1, 2)) for number in range(batches)])
 
     @torch.no_grad()
     def split_codebooks(self) -> None:
@@ -261,25 +203,25 @@ class Run:
 
     @torch.no_grad()
     def fit_codebooks(self) -> None:
-        self.network.load_state_dict(self.average.state_dict())
+        self.network.load_state_dict(self.average.network.state_dict())
         codebook_init.normalise(self.network, self.latents(4))
         latents = self.latents(self.plan.fit_batches)
         generator = torch.Generator().manual_seed(self.plan.seed)
         left = codebook_init.fit(self.network.quantizer, latents, generator)
-        self.average.load_state_dict(self.network.state_dict())
+        self.average.network.load_state_dict(self.network.state_dict())
         self.log({"energy left after each codebook": left, "stoi": self.intelligibility()})
 
     @torch.no_grad()
     def intelligibility(self) -> float:
         """Mean STOI of the averaged weights on held-out speech."""
-        forward = Forward(self.average, self.quantizes)
+        forward = ForwardPass(self.average.network)
         torch.manual_seed(0)
         scores = []
         for index in range(12):
             pcm = synthetic_audio.held_out_speech(index)
             pcm = pcm[: len(pcm) // self.recipe.samples * self.recipe.samples]
-            y = forward(torch.from_numpy(pcm)[None, :, None].to(self.device))[0]
-            scores.append(stoi(pcm, y[0, :, 0].cpu().numpy(), SAMPLE_RATE))
+            y = forward(torch.from_numpy(pcm)[None, None].to(self.fabric.device), quantize=self.quantizes).audio
+            scores.append(stoi(pcm, y[0, 0].cpu().numpy(), SAMPLE_RATE))
         return float(np.mean(scores))
 
     def entries_in_use(self) -> list[int]:
@@ -291,7 +233,7 @@ class Run:
             log.write(json.dumps({"step": self.step, **rounded}) + "\n")
 
     def export(self) -> None:
-        state = {name: tensor.half().contiguous().cpu() for name, tensor in self.recipe.published(self.average).items()}
+        state = {name: tensor.half().contiguous().cpu() for name, tensor in self.recipe.published(self.average.network).items()}
         temporary = self.work / "model.part"
         save_file(state, temporary)
         os.replace(temporary, self.work / "model.safetensors")

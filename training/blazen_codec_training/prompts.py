@@ -102,12 +102,4 @@ VOICES = [
     "whisper",
     "whisperf",
 ]
-HELD_OUT_VOICES = [
-    *(f"f{number}" for number in range(1, 6)),
-    *(f"m{number}" for number in range(1, 9)),
-    *("Alex", "Alicia", "Andrea", "Andy", "Denis", "Diogo", "Gene", "Henrique", "Hugo", "Jacky", "Lee", "Marco", "Mario"),
-    *("Michael", "Mike", "adam", "anika", "announcer", "antonio", "aunty", "belinda", "benjamin", "boris", "caleb", "david"),
-    *("ed", "edward", "grandma", "grandpa", "gustave", "iven", "iven2", "john", "linda"),
-    *("klatt", "klatt2", "klatt3", "klatt4", "croak", "whisper", "whisperf"),
-]
 HELD_OUT_VOICES = ("paul", "steph", "michel", "rob", "shelby", "quincy")

@@ -24,10 +24,10 @@ def normalise(network: CodecNetwork, latents: Tensor) -> None:
     scale = latents.std()
     last = [module for module in network.encoder.modules() if isinstance(module, Conv1d)][-1]
     first = next(module for module in network.decoder.modules() if isinstance(module, Conv1d))
-    last.weight /= scale
+    last.weight.div_(scale)
     if last.bias is not None:
-        last.bias /= scale
-    first.weight *= scale
+        last.bias.div_(scale)
+    first.weight.mul_(scale)
 
 
 @torch.no_grad()
@@ -148,3 +148,9 @@ class Usage:
             share[dead] = 1.0
             moved += len(dead)
         return moved
+
+    def state_dict(self) -> Tensor:
+        return self.shares
+
+    def load_state_dict(self, shares: Tensor) -> None:
+        self.shares = shares

@@ -1,0 +1,1 @@
+"""Training of codecs: fine-tuning on recordings, and the embedded models from a seed."""
