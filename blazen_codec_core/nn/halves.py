@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from functools import cache
+from collections.abc import Mapping
 from itertools import chain
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_parameter_registration_hook
-from torch.utils.weak import WeakIdKeyDictionary
 
 from ..errors import InvalidInput
 from .checkpoints.unread import Unread
 from .codec_network import CodecNetwork
 from .layers.base import Layer
+from .layers.deferral import Deferral
 from .layers.quantization import ResidualVectorQuantizer
 
 OTHER = {"encoder": "decoder", "decoder": "encoder"}
@@ -41,49 +37,10 @@ class Absent(Layer):
     init_state = step = steps = step_many = frames_out = forward = _refuse
 
 
-class _Deferring(threading.local):
-    """Parameters that a thread has deferred, by the originals; `None` if it defers none."""
-
-    known: WeakIdKeyDictionary | None = None
-
-
-_deferring = _Deferring()
-
-
-def _defer(module: nn.Module, name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
-    """Replace a parameter that is about to be registered; `None` keeps it."""
-    known = _deferring.known
-    if known is None or parameter is None or parameter.is_meta:
-        return None
-    if parameter not in known:
-        known[parameter] = nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
-    deferred: nn.Parameter = known[parameter]
-    return deferred
-
-
-@cache
-def _add_hook() -> None:
-    register_module_parameter_registration_hook(_defer)  # type: ignore[arg-type]  # its result is used
-
-
-@contextmanager
-def deferred_parameters() -> Iterator[None]:
-    """Context in which modules that this thread constructs have parameters without memory, on PyTorch's device `meta`.
-
-    Buffers and other tensors are constructed as usual. The hook stays: other threads may be reading PyTorch's list of hooks.
-    """
-    _add_hook()
-    _deferring.known = WeakIdKeyDictionary()
-    try:
-        yield
-    finally:
-        _deferring.known = None
-
-
-def can_fill(network: nn.Module) -> bool:
-    """Tell whether only parameters were deferred. Tensors that were derived from them would stay without values."""
+def can_fill(network: nn.Module, deferral: Deferral) -> bool:
+    """Tell whether only parameters were deferred. Tensors that share or derive values of theirs would stay without them."""
     tensors = chain.from_iterable((*module.buffers(recurse=False), *vars(module).values()) for module in network.modules())
-    return not any(isinstance(tensor, Tensor) and tensor.is_meta for tensor in tensors)
+    return deferral.is_complete and not any(isinstance(tensor, Tensor) and tensor.is_meta for tensor in tensors)
 
 
 def keep_half(network: CodecNetwork, half: str, reason: str) -> None:
@@ -107,7 +64,7 @@ def fill(network: nn.Module, state: Mapping[str, Tensor]) -> None:
     deferred = [
         (module, name, parameter)
         for module in network.modules()
-        for name, parameter in module.named_parameters(recurse=False)
+        for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False)
         if parameter.is_meta
     ]
     for module, name, parameter in deferred:

@@ -39,6 +39,7 @@ from ..nn.codec_network import CodecNetwork
 from ..nn.kernels.dispatch import is_batch_exact
 from ..nn.kernels.thread_counts import one_thread
 from ..nn.layers.base import StreamSetup, prepare, reset_parameters
+from ..nn.layers.deferral import deferred_parameters
 from ..nn.layers.noise import CounterNoise
 from ..pools import MAX_QUEUE, DecoderPool, EncoderPool, Latency, PoolOptions
 from ..specs import CodecSpec, Half, LoadOptions
@@ -186,9 +187,9 @@ class TorchCodecBackend(CodecBackend):
 
     def _build_half(self, found: weights.WeightFile, half: Half) -> CodecNetwork | None:
         """Build one half without memory for the other; `None` if the network, its conversion or the file does not allow that."""
-        with halves.deferred_parameters():
+        with deferred_parameters() as deferral:
             network = self.new_network()
-        if not isinstance(network, CodecNetwork) or not halves.can_fill(network):
+        if not isinstance(network, CodecNetwork) or not halves.can_fill(network, deferral):
             return None
         try:
             state = self._state(network, found, functools.partial(conversion.half_names, half=halves.OTHER[half]))

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
 import blazen_codec_core as bc
 from blazen_codec_core.cli.main import main
@@ -21,6 +22,8 @@ from blazen_codec_core.dataset.jobs.tokenize import TokenizeJob
 from blazen_codec_core.nn import halves
 from blazen_codec_core.nn.checkpoints import state_dicts
 from blazen_codec_core.nn.checkpoints.unread import Unread
+from blazen_codec_core.nn.layers.base import StreamingModule
+from blazen_codec_core.nn.layers.deferral import deferred_parameters
 from blazen_codec_core.torch_backend.backend import TorchCodecBackend
 from tests.helpers.toy_codec import SPEC, ToyBackend, ToyNetwork
 
@@ -119,34 +122,6 @@ class TestBuild:
         run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=root)
         assert run.returncode == 0, run.stderr
 
-    def test_tied_weights_stay_tied(self):
-        class Tied(nn.Module):
-            def __init__(self):
-                super().__init__()
-                shared = nn.Parameter(torch.ones(3, 3))
-                self.first, self.second = nn.Linear(3, 3), nn.Linear(3, 3)
-                self.first.weight = shared
-                self.second.weight = shared
-
-        with halves.deferred_parameters():
-            network = Tied()
-        assert all(parameter.is_meta for parameter in network.parameters())
-        assert halves.can_fill(network)
-        halves.fill(network, Tied().state_dict())
-        assert network.first.weight is network.second.weight
-        assert torch.equal(network.first.weight, torch.ones(3, 3))
-
-    def test_other_threads_keep_their_parameters(self):
-        made = []
-        with halves.deferred_parameters():
-            thread = threading.Thread(target=lambda: made.append(nn.Linear(2, 2)))
-            thread.start()
-            thread.join()
-            mine = nn.Linear(2, 2)
-        assert mine.weight.is_meta
-        assert not made[0].weight.is_meta
-        assert not nn.Linear(2, 2).weight.is_meta
-
     def test_a_network_that_derives_tensors_from_parameters_is_built_whole(self, toy_state, tmp_path):
         class Deriving(ToyNetwork):
             def __init__(self):
@@ -175,6 +150,106 @@ class TestBuild:
         codes = [np.zeros((1, frames), np.int64) for frames in (4, 8)]
         tokens = bc.CodecTokens.from_codes(SPEC, codes)
         assert np.array_equal(half.decode(tokens), toy(tmp_path / "model.safetensors").decode(tokens))
+
+
+class Own(StreamingModule):
+    """A module of this package's kind, which has a parameter and modules of PyTorch."""
+
+    def __init__(self, shared: nn.Parameter | None = None):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3, 3)) if shared is None else shared
+        self.parts = nn.ModuleList([nn.LSTM(3, 3, 2), weight_norm(nn.Conv1d(3, 3, 5))])
+
+
+class TestDeferral:
+    """Parameters without memory, and what refers to them."""
+
+    def test_modules_of_pytorch_are_deferred_when_they_are_assigned(self):
+        with deferred_parameters() as deferral:
+            plain = nn.LSTM(3, 3)
+            assert not plain.weight_ih_l0.is_meta
+            network = Own()
+        assert len(list(network.parameters())) == 1 + 8 + 3
+        assert all(parameter.is_meta for parameter in network.parameters())
+        assert halves.can_fill(network, deferral)
+        whole = Own()
+        halves.fill(network, whole.state_dict())
+        x = torch.randn(1, 7, 3)
+        for mine, other, signal in zip(network.parts, whole.parts, (x, x.transpose(1, 2)), strict=True):
+            result, expected = mine(signal), other(signal)
+            assert torch.equal(result[0], expected[0])
+
+    @pytest.mark.parametrize("plain", [False, True])
+    def test_tied_weights_stay_tied(self, plain):
+        class Tied(StreamingModule):
+            def __init__(self):
+                super().__init__()
+                shared = nn.Parameter(torch.ones(3, 3))
+                kinds = (nn.Linear(3, 3), nn.Linear(3, 3)) if plain else (Own(shared), Own(shared))
+                for kind in kinds:
+                    kind.weight = shared
+                self.first, self.second = kinds
+                self.again = shared
+
+        with deferred_parameters() as deferral:
+            network = Tied()
+        assert all(parameter.is_meta for parameter in network.parameters())
+        assert halves.can_fill(network, deferral)
+        halves.fill(network, Tied().state_dict())
+        assert network.first.weight is network.second.weight
+        assert network.first.weight is network.again
+        assert torch.equal(network.first.weight, torch.ones(3, 3))
+
+    def test_two_names_of_a_parameter_in_one_module(self):
+        class Twice(StreamingModule):
+            def __init__(self):
+                super().__init__()
+                self.first = self.second = nn.Parameter(torch.ones(3))
+
+        with deferred_parameters() as deferral:
+            network = Twice()
+        assert halves.can_fill(network, deferral)
+        halves.fill(network, Twice().state_dict())
+        assert network.first is network.second
+        assert torch.equal(network.second, torch.ones(3))
+
+    @pytest.mark.parametrize(
+        "refer",
+        [
+            lambda linear: [linear.weight],
+            lambda linear: {"rows": linear.weight.detach()[:1]},
+            lambda linear: linear.weight.view(9),
+            lambda linear: nn.Parameter(linear.weight.data),
+        ],
+    )
+    def test_other_references_to_a_replaced_parameter_are_noticed(self, refer):
+        class Referring(nn.Linear):
+            def __init__(self):
+                super().__init__(3, 3)
+                self.__dict__["other"] = refer(self)
+
+        with deferred_parameters() as deferral:
+            network = Own(Referring().weight)
+        assert halves.can_fill(network, deferral)
+        with deferred_parameters() as deferral:
+            network = Own()
+            network.extra = Referring()
+        assert not halves.can_fill(network, deferral)
+
+    def test_other_threads_keep_their_parameters(self):
+        made = []
+        with deferred_parameters():
+            thread = threading.Thread(target=lambda: made.append(Own()))
+            thread.start()
+            thread.join()
+            mine = Own()
+        assert all(parameter.is_meta for parameter in mine.parameters())
+        assert not any(parameter.is_meta for parameter in (*made[0].parameters(), *Own().parameters()))
+
+    def test_pytorch_is_left_as_it_was(self):
+        before = dict(torch.nn.modules.module._global_parameter_registration_hooks)
+        bc.load("snac_tiny", device="cpu", parts="encoder").load()
+        assert before == torch.nn.modules.module._global_parameter_registration_hooks
 
 
 @pytest.mark.parametrize("half", HALVES)

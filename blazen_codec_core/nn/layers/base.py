@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ...errors import InvalidInput
 from ..kernels.allocator import retain_malloc_arena, return_free_memory
 from ..pipeline import Join, Split, Step
+from .deferral import current_deferral
 
 NoiseSource = Callable[[int, int, int], Tensor]
 """`(layer, position, count)` to `(batch or 1, count, 1)` standard normal noise."""
@@ -148,9 +149,16 @@ class StreamingModule(nn.Module):
     """A module that draws its own weights from a generator."""
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, nn.Module) and (deferral := current_deferral()):
+            deferral.defer(value)
         super().__setattr__(name, value)
         if isinstance(value, nn.Module):  # PyTorch looks submodules up in Python, some hundred times a step
             self.__dict__[name] = value
+
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        if param is not None and (deferral := current_deferral()):
+            param = deferral.replacement(param)
+        super().register_parameter(name, param)
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Draw the module's own weights so that activations keep about unit scale through a deep network."""
