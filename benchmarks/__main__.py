@@ -17,6 +17,7 @@ from . import datasets as whole_datasets
 from . import engines, scaling, streaming, threads, timing
 from . import halves as parts
 from . import startup as processes
+from . import streams as pools
 from . import throughput as batches
 
 OUTPUT = click.option("-o", "--output", type=click.Path(path_type=Path), help="folder for the JSON file and the figure")
@@ -218,6 +219,22 @@ def contention(names: tuple[str, ...], seconds: float, rounds: int, output: Path
     rows = threads.contention(names, seconds, rounds, say)
     show({"rows": rows}, threads.contention_table(rows))
     keep({"rows": rows}, output, "contention")
+
+
+@main.command()
+@click.option("--codec", "names", multiple=True, default=EMBEDDED, show_default=True)
+@click.option("--streams", "counts", multiple=True, type=int, default=(1, 16, 64), show_default=True)
+@click.option("--seconds", default=2.0, show_default=True, help="duration of the audio in seconds")
+@click.option("--threads", "count", default=1, show_default=True)
+@ROUNDS
+@OUTPUT
+def streams(
+    names: tuple[str, ...], counts: tuple[int, ...], seconds: float, count: int, rounds: int, output: Path | None
+) -> None:
+    """Compare a pool of decoder streams with a session for each."""
+    rows = pools.run(names, counts, seconds, rounds, count, say)
+    show({"rows": rows}, pools.table(rows))
+    keep({"rows": rows}, output, "streams")
 
 
 @main.command("scaling-threads")

@@ -113,7 +113,7 @@ class BatchedStream(PoolStream[Any, Any]):
         raise NotImplementedError
 
     def output(self, made: Any, last: bool) -> Any:
-        """What the caller gets for the outputs of a tile."""
+        """Convert the outputs of a tile to what the caller gets."""
         raise NotImplementedError
 
 

@@ -1,0 +1,290 @@
+"""Streams of a pool get what they would get alone, whoever joins, leaves or fails beside them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import blazen_codec_core as bc
+from tests.helpers.processors import blocks
+
+TINY = ("snac_tiny", "dac_tiny", "encodec_tiny")
+
+
+@pytest.fixture(scope="module")
+def codecs():
+    loaded = {}
+
+    def load(name: str, **options) -> bc.DynCodecProvider:
+        key = name, tuple(sorted(options.items()))
+        if key not in loaded:
+            loaded[key] = bc.load(name, device="cpu", **options)
+        return loaded[key]
+
+    return load
+
+
+def recording(codec, seconds: float, seed: int = 0) -> np.ndarray:
+    samples = max(1, int(seconds * codec.sample_rate))
+    return (0.1 * np.random.default_rng(seed).standard_normal((codec.channels, samples))).astype(np.float32)
+
+
+def decoded(codec, tokens, tile: int) -> np.ndarray:
+    return codec.decoder_session(tile_frames=tile).push_last(tokens)
+
+
+def played(pool, pushes: list[list], between=lambda step, streams: None) -> list[np.ndarray]:
+    """Outputs of streams that open one after the other, each with its list of pushes, one at every step."""
+    streams, outputs, left = [], {}, [list(parts) for parts in pushes]
+    step = 0
+    while len(streams) < len(pushes) or not all(stream.ended for stream in streams):
+        if len(streams) < len(pushes):
+            streams.append(pool.open())
+            outputs[streams[-1]] = []
+        for stream, parts in zip(streams, left, strict=False):
+            if parts:
+                stream.push(parts.pop(0))
+                if not parts:
+                    stream.finish()
+        between(step, streams)
+        for stream, output in pool.step().items():
+            outputs.setdefault(stream, []).append(output)
+        step += 1
+    return [outputs[stream] for stream in streams]
+
+
+@blocks
+@pytest.mark.parametrize("name", TINY)
+@settings(max_examples=5)
+@given(data=st.data())
+def test_decoders_that_join_and_leave(codecs, name, data):
+    codec = codecs(name)
+    block = codec.spec.block_frames
+    count = data.draw(st.integers(1, 6))
+    tokens = [codec.encode(recording(codec, data.draw(st.floats(0.02, 1.0)), seed), codec.sample_rate) for seed in range(count)]
+    sizes = [data.draw(st.integers(1, 5)) for _ in tokens]
+    with codec.decoder_pool(count) as pool:
+        made = played(pool, [list(item.parts(block * size)) for item, size in zip(tokens, sizes, strict=True)])
+        assert pool.stats().open == 0
+    for item, parts in zip(tokens, made, strict=True):
+        np.testing.assert_array_equal(np.concatenate(parts, axis=1), decoded(codec, item, block))
+
+
+@blocks
+@pytest.mark.parametrize("name", TINY)
+@settings(max_examples=5)
+@given(data=st.data())
+def test_encoders_that_join_and_leave(codecs, name, data):
+    codec = codecs(name)
+    count = data.draw(st.integers(1, 6))
+    signals = [recording(codec, data.draw(st.floats(0.02, 1.0)), seed) for seed in range(count)]
+    cuts = [data.draw(st.integers(100, 9000)) for _ in signals]
+    pushes = [
+        [pcm[:, start : start + cut] for start in range(0, pcm.shape[1], cut)] for pcm, cut in zip(signals, cuts, strict=True)
+    ]
+    made = played(codec.encoder_pool(count), pushes)
+    for pcm, parts in zip(signals, made, strict=True):
+        session = codec.encoder_session(tile_frames=codec.spec.block_frames)
+        assert bc.CodecTokens.concat(parts) == session.push_last(pcm)
+
+
+@pytest.mark.parametrize("name", [*TINY, "encodec_48khz"])
+def test_pools_of_any_codec_and_tile(codecs, name):
+    codec = codecs(name) if name in TINY else codecs(name, weights="random:0")
+    tile = codec.spec.tile_frames
+    tokens = [codec.encode(recording(codec, seconds, seed), codec.sample_rate) for seed, seconds in enumerate((1.3, 0.4))]
+    made = played(codec.decoder_pool(2, latency="throughput"), [[item] for item in tokens])
+    for item, parts in zip(tokens, made, strict=True):
+        np.testing.assert_allclose(np.concatenate(parts, axis=1), decoded(codec, item, tile), rtol=0, atol=1e-6)
+
+
+def test_a_stream_may_begin_with_short_tiles(codecs):
+    codec = codecs("snac_tiny")
+    block = codec.spec.block_frames
+    tokens = codec.encode(recording(codec, 2.0), codec.sample_rate)
+    pool = codec.decoder_pool(1, tile_frames=4 * block, first_tile_frames=block)
+    stream = pool.open()
+    stream.push(tokens)
+    stream.finish()
+    outputs = []
+    while not stream.ended:
+        outputs.append(pool.step()[stream])
+    lengths = [output.shape[1] for output in outputs]
+    assert max(lengths[:4]) <= block * codec.spec.hop_length < max(lengths)
+    np.testing.assert_allclose(np.concatenate(outputs, axis=1), codec.decode(tokens), rtol=0, atol=1e-6)
+
+
+def test_a_stream_hears_nothing_of_one_before_it(codecs):
+    codec = codecs("snac_tiny")
+    tokens = [codec.encode(recording(codec, 0.7, seed), codec.sample_rate) for seed in range(3)]
+    pool = codec.decoder_pool(2)
+    beside = pool.open()
+    beside.push(tokens[2])
+    for item in tokens[:2]:
+        [made] = played(pool, [[item]])
+        np.testing.assert_array_equal(np.concatenate(made, axis=1), decoded(codec, item, codec.spec.block_frames))
+
+
+def test_a_stream_that_fails_ends_alone(codecs):
+    codec, other = codecs("snac_tiny"), codecs("dac_tiny")
+    tokens = codec.encode(recording(codec, 0.6), codec.sample_rate)
+    wrong = other.encode(recording(other, 0.6), other.sample_rate)
+    pool = codec.decoder_pool(4)
+    failing = pool.open()
+    failing.push(next(tokens.parts(codec.spec.block_frames)))
+
+    def between(step, streams):
+        if step == 1:
+            with pytest.raises(bc.InvalidTokens, match="dac"):
+                failing.push(wrong)
+            assert failing.ended
+            assert isinstance(failing.error, bc.InvalidTokens)
+
+    [made] = played(pool, [list(tokens.parts(codec.spec.block_frames))], between)
+    np.testing.assert_array_equal(np.concatenate(made, axis=1), decoded(codec, tokens, codec.spec.block_frames))
+    with pytest.raises(bc.InvalidInput, match="ended"):
+        failing.push(tokens)
+    assert pool.stats().open == 0
+
+
+def test_streams_that_close_leave_at_once(codecs):
+    codec = codecs("snac_tiny")
+    tokens = codec.encode(recording(codec, 0.5), codec.sample_rate)
+    with codec.decoder_pool(2) as pool:
+        with pool.open() as stream:
+            stream.push(tokens)
+            assert stream in pool.step()
+            assert pool.stats().bytes_per_stream > 0
+        assert stream.ended
+        assert pool.step() == {}
+        assert pool.stats().open == 0
+
+
+def test_what_is_bounded(codecs):
+    codec = codecs("snac_tiny")
+    tokens = codec.encode(recording(codec, 1.0), codec.sample_rate)
+    pool = codec.decoder_pool(1, max_queue=0.5)
+    stream = pool.open()
+    with pytest.raises(bc.PoolFull, match="1 streams are open"):
+        pool.open()
+    stream.push(tokens)
+    with pytest.raises(bc.PoolFull, match="queued"):
+        stream.push(tokens)
+    assert not stream.ended
+    while pool.stats().ready:
+        pool.step()
+    assert stream.is_ready is False
+
+
+def test_the_most_urgent_go_first(codecs):
+    codec = codecs("snac_tiny")
+    tokens = codec.encode(recording(codec, 1.0), codec.sample_rate)
+    pool = codec.decoder_pool(2)
+    ahead, late = pool.open(), pool.open()
+    for stream in (ahead, late):
+        stream.push(tokens)
+    while not ahead.seconds_left(0.0):
+        pool.step(max_rows=1)
+    assert list(pool.step(max_rows=1)) == [late]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"max_streams": 0}, "max_streams is 0"),
+        ({"latency": "fast"}, "latency is 'fast'"),
+        ({"tile_frames": 3}, "tile_frames is 3"),
+        ({"first_tile_frames": -1}, "first_tile_frames is -1"),
+        ({"max_queue": 0}, "max_queue is 0"),
+    ],
+)
+def test_options_that_cannot_be_used(codecs, options, words):
+    codec = codecs("snac_tiny")
+    for open_pool in (codec.decoder_pool, codec.encoder_pool):
+        with pytest.raises(bc.InvalidInput, match=words):
+            open_pool(**options)
+
+
+def test_a_stream_without_input_cannot_finish(codecs):
+    codec = codecs("snac_tiny")
+    with pytest.raises(bc.InvalidTokens, match="no tokens"):
+        codec.decoder_pool().open().finish()
+    with pytest.raises(bc.InvalidInput, match="no audio"):
+        codec.encoder_pool().open().finish()
+
+
+def test_serving(codecs):
+    codec = codecs("snac_tiny")
+    tokens = [codec.encode(recording(codec, 0.5 + 0.2 * seed, seed), codec.sample_rate) for seed in range(5)]
+
+    async def listen(pool, item) -> np.ndarray:
+        stream = pool.open()
+
+        async def feed() -> None:
+            for part in item.parts(codec.spec.block_frames):
+                await stream.apush(part)
+                await asyncio.sleep(0)
+            stream.finish()
+
+        feeding = asyncio.create_task(feed())
+        parts = [pcm async for pcm in stream]
+        await feeding
+        return np.concatenate(parts, axis=1)
+
+    async def serve() -> list[np.ndarray]:
+        async with codec.decoder_pool(8, max_queue=0.4).serving() as pool:
+            return await asyncio.gather(*(listen(pool, item) for item in tokens))
+
+    for item, pcm in zip(tokens, asyncio.run(serve()), strict=True):
+        np.testing.assert_array_equal(pcm, decoded(codec, item, codec.spec.block_frames))
+
+
+def test_an_error_reaches_the_one_who_listens(codecs):
+    codec, other = codecs("snac_tiny"), codecs("dac_tiny")
+    wrong = other.encode(recording(other, 0.3), other.sample_rate)
+
+    async def serve() -> None:
+        async with codec.decoder_pool(2).serving() as pool:
+            stream = pool.open()
+            listening = asyncio.create_task(_first(stream))
+            await asyncio.sleep(0.01)
+            with pytest.raises(bc.InvalidTokens):
+                stream.push(wrong)
+            with pytest.raises(bc.InvalidTokens):
+                await listening
+
+    asyncio.run(serve())
+
+
+async def _first(stream) -> None:
+    async for _ in stream:
+        pass
+
+
+def test_pushes_from_many_threads(codecs):
+    codec = codecs("snac_tiny")
+    tokens = [codec.encode(recording(codec, 0.8, seed), codec.sample_rate) for seed in range(6)]
+    pool = codec.decoder_pool(6)
+    streams = [pool.open() for _ in tokens]
+
+    def feed(stream, item) -> None:
+        for part in item.parts(codec.spec.block_frames):
+            stream.push(part)
+        stream.finish()
+
+    threads = [threading.Thread(target=feed, args=pair) for pair in zip(streams, tokens, strict=True)]
+    for thread in threads:
+        thread.start()
+    outputs = {stream: [] for stream in streams}
+    while not all(stream.ended for stream in streams):
+        for stream, output in pool.step().items():
+            outputs[stream].append(output)
+    for thread in threads:
+        thread.join()
+    for stream, item in zip(streams, tokens, strict=True):
+        np.testing.assert_array_equal(np.concatenate(outputs[stream], axis=1), decoded(codec, item, codec.spec.block_frames))
