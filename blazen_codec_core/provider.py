@@ -292,9 +292,13 @@ class DynCodecProvider:
         """See `CodecBackend.decoder_pool`."""
         return self.backend.decoder_pool(max_streams, **options)
 
+    adecoder_pool = _async_twin(decoder_pool)
+
     def encoder_pool(self, max_streams: int = 64, **options: Unpack[EncoderPoolArguments]) -> EncoderPool:
         """See `CodecBackend.encoder_pool`."""
         return self.backend.encoder_pool(max_streams, **options)
+
+    aencoder_pool = _async_twin(encoder_pool)
 
     def __reduce__(self) -> tuple[Restore, tuple[str, LoadOptions]]:
         return self._restore, (self.name, self.options)
