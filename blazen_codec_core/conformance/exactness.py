@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
 from ..errors import EngineNotAvailable
+from ..pools import Pool, PoolStream
 from ..provider import DynCodecProvider
 from ..specs import Direction
 from ..tokens.tokens import CodecTokens
@@ -51,6 +52,22 @@ def streams_per_batch(codec: DynCodecProvider, streams: int) -> Iterator[None]:
         yield
     finally:
         codec.backend.streams_per_batch = before
+
+
+def _pooled(pool: Pool[Any, Any], signals: Sequence[Any]) -> list[list[Any]]:
+    """Outputs of streams that open one after the other, each pushed at once."""
+    streams: list[PoolStream[Any, Any]] = []
+    outputs: list[list[Any]] = []
+    while len(streams) < len(signals) or not all(stream.ended for stream in streams):
+        if len(streams) < len(signals):
+            stream = pool.open()
+            stream.push(signals[len(streams)])
+            stream.finish()
+            streams.append(stream)
+            outputs.append([])
+        for stream, output in pool.step().items():
+            outputs[streams.index(stream)].append(output)
+    return outputs
 
 
 class Exact:
@@ -152,6 +169,19 @@ class Exact:
             self.check_ties(codec, item.pcm, item.tokens, tokens)
             assert tokens.scales is None or np.allclose(item.tokens.scales, tokens.scales, rtol=1e-6, atol=0)  # type: ignore[arg-type]
         for item, pcm in zip(apart, codec.decode_batch([item.tokens for item in apart]), strict=True):
+            assert pcm.shape == item.audio.shape
+            assert np.abs(pcm - item.audio).max() < subject.rounding
+
+    def test_pools(self, codec: DynCodecProvider, subject: Subject, apart: list[Whole]) -> None:
+        """Batch-exact: streams of a pool, each beginning a step after the one before, give the results of each alone."""
+        needs_streams(codec, "encode", "decode")
+        items = [item for item in apart if item.tokens.streams == 1]
+        with codec.encoder_pool(len(items), latency="throughput") as encoders:
+            tokens = [CodecTokens.concat(parts) for parts in _pooled(encoders, [item.pcm for item in items])]
+        with codec.decoder_pool(len(items), latency="throughput") as decoders:
+            audio = [np.concatenate(parts, axis=1) for parts in _pooled(decoders, [item.tokens for item in items])]
+        for item, made, pcm in zip(items, tokens, audio, strict=True):
+            self.check_ties(codec, item.pcm, item.tokens, made)
             assert pcm.shape == item.audio.shape
             assert np.abs(pcm - item.audio).max() < subject.rounding
 
