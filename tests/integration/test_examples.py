@@ -37,3 +37,10 @@ def test_codebooks_as_an_embedding(main, speech):
     with_codebooks, with_random = main(speech, steps=40)
     assert with_codebooks < with_random
     assert with_codebooks < math.log(1024)
+
+
+@pytest.mark.parametrize("main", ["finetune"], indirect=True)
+@pytest.mark.filterwarnings("ignore::blazen_codec_core.OtherWeightsNotice")
+def test_a_tuned_decoder(main, speech, tmp_path):
+    before, after = main(speech, str(tmp_path / "tuned"), steps=15)
+    assert after < before
