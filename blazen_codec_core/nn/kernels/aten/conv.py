@@ -116,12 +116,12 @@ class RowByRow:
     """A convolution that gives each signal of a batch what it gives by itself: PyTorch's operations round by shape."""
 
     def __init__(self, kernel: Callable[[Tensor, int], Tensor]) -> None:
-        self._kernel = kernel
+        self.kernel = kernel
 
     def __call__(self, x: Tensor, frames: int) -> Tensor:
         if x.shape[0] == 1:
-            return self._kernel(x, frames)
-        return torch.cat([self._kernel(row, frames) for row in torch.split(x, 1)])
+            return self.kernel(x, frames)
+        return torch.cat([self.kernel(row, frames) for row in torch.split(x, 1)])
 
 
 def add_bias(y: Tensor, bias: Tensor | None) -> Tensor:
