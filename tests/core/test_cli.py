@@ -60,9 +60,9 @@ def test_help_and_version(run):
 
 
 def test_warm_up(run):
-    code, out, _ = run("warm-up", "snac_tiny", "dac_16khz", "--json")
+    code, out, _ = run("warm-up", "snac_tiny", "dac_tiny", "--json")
     assert code == 0
-    assert [row["codec"] for row in json.loads(out)] == ["snac:snac_tiny", "dac:dac_16khz"]
+    assert [row["codec"] for row in json.loads(out)] == ["snac:snac_tiny", "dac:dac_tiny"]
     assert run("warm-up", "snac_tinny")[0] == 3
 
 

@@ -224,6 +224,7 @@ class TestHandles:
         from blazen_codec_core.backend import CodecBackend
 
         hooks = {"encode_whole", "decode_whole", "decoded_samples", "spec_from_weights", "streams_per_batch"}  # for backends
+        hooks |= {"encode_tensors", "decode_tensors"}  # behind as_tensors=True
         trait = {n for n in dir(CodecBackend) if not n.startswith("_") and not n.startswith("check_")} - hooks
         provided = {name for name in dir(bc.DynCodecProvider) if not name.startswith("_")}
         assert trait <= provided
