@@ -198,8 +198,12 @@ def test_openmp_that_gives_fewer_threads_than_it_says():
         (
             [],
             {
-                **{"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
-                **{"HOME": "/nowhere", "XDG_CACHE_HOME": "/nowhere/else", "TMPDIR": "/nowhere"},
+                "LC_ALL": "C",
+                "PYTHONUTF8": "0",
+                "PYTHONCOERCECLOCALE": "0",
+                "HOME": "/nowhere",
+                "XDG_CACHE_HOME": "/nowhere/else",
+                "TMPDIR": "/nowhere",
             },
         ),
     ],
