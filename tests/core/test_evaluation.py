@@ -162,14 +162,14 @@ def stereo(tmp_path):
 
 @pytest.mark.usefixtures("stereo")
 def test_the_command(run, tmp_path):
-    code, out, _ = run("evaluate", "snac_tiny", "encodec_24khz", "--audio", "in.wav", "--mono", "--plot", "p.png", *RANDOM)
+    code, out, _ = run("evaluate", "snac_tiny", "encodec_tiny", "--audio", "in.wav", "--mono", "--plot", "p.png", *RANDOM)
     assert code == 0
-    for part in ("1 recordings, 1.3 s", "snac_tiny", "encodec_24khz", "STOI", "PESQ", "wrote p.png"):
+    for part in ("1 recordings, 1.3 s", "snac_tiny", "encodec_tiny", "STOI", "PESQ", "wrote p.png"):
         assert part in out
     assert (tmp_path / "p.png").stat().st_size > 10_000
-    code, out, _ = run("evaluate", "encodec_24khz", "-b", 3, "--audio", tmp_path, "--no-pesq", "--json", *RANDOM)
+    code, out, _ = run("evaluate", "encodec_tiny", "-b", 3, "--audio", tmp_path, "--no-pesq", "--json", *RANDOM)
     (report,) = json.loads(out)
-    assert report["system"] == "encodec_24khz@3"
+    assert report["system"] == "encodec_tiny@3"
     assert len(report["codebooks"]) == 4
     assert report["mean"]["pesq"] is None
     assert report["mean"]["kbps"] == pytest.approx(6, rel=0.02)  # two channels of 3 kbps

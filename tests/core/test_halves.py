@@ -61,8 +61,9 @@ class TestBuild:
 
     @pytest.mark.parametrize("name", TINY)
     @pytest.mark.parametrize("weights", [None, "random:3"])
-    def test_results_and_labels_are_those_of_the_whole(self, name, weights):
-        whole, encoder, decoder = (bc.load(name, weights=weights, device="cpu", parts=half) for half in (None, *HALVES))
+    def test_results_and_labels_are_those_of_the_whole(self, codecs, name, weights):
+        whole = codecs(name, weights=weights)
+        encoder, decoder = (bc.load(name, weights=weights, device="cpu", parts=half) for half in HALVES)
         pcm = noise(whole)
         tokens = encoder.encode(pcm, whole.sample_rate)
         assert tokens == whole.encode(pcm, whole.sample_rate)
@@ -254,8 +255,8 @@ class TestDeferral:
 
 @pytest.mark.parametrize("half", HALVES)
 @pytest.mark.parametrize("kind", ["safetensors", "bin"])
-def test_checkpoints_of_enclosing_models_and_trainers(tmp_path, half, kind, monkeypatch):
-    whole = bc.load("snac_tiny", device="cpu")
+def test_checkpoints_of_enclosing_models_and_trainers(codecs, tmp_path, half, kind, monkeypatch):
+    whole = codecs("snac_tiny", weights=None)
     state = state_dicts.read(bc.weights.locate(whole.spec, whole.options).path)
     inside = {f"audio_encoder.{name}": tensor for name, tensor in state.items()} | {"decoder.layers.0.weight": torch.zeros(4, 4)}
     path = tmp_path / f"other.{kind}"
@@ -275,8 +276,8 @@ def test_checkpoints_of_enclosing_models_and_trainers(tmp_path, half, kind, monk
 
 
 @pytest.mark.parametrize("half", HALVES)
-def test_settings_from_the_weights(tmp_path, half):
-    whole = bc.load("snac_tiny", device="cpu")
+def test_settings_from_the_weights(codecs, tmp_path, half):
+    whole = codecs("snac_tiny", weights=None)
     state = state_dicts.read(bc.weights.locate(whole.spec, whole.options).path)
     save_file(state, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(whole.spec.architecture.model_dump_json())
@@ -317,8 +318,9 @@ class TestWrongFiles:
 
 class TestRefusals:
     @pytest.mark.parametrize("name", TINY)
-    def test_methods_of_the_missing_half(self, name):
-        whole, encoder, decoder = (bc.load(name, device="cpu", parts=half) for half in (None, *HALVES))
+    def test_methods_of_the_missing_half(self, codecs, name):
+        whole = codecs(name, weights=None)
+        encoder, decoder = (bc.load(name, device="cpu", parts=half) for half in HALVES)
         pcm, rate = noise(whole, 0.1), whole.sample_rate
         tokens = whole.encode(pcm, rate)
         for call in (

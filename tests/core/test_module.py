@@ -33,8 +33,8 @@ def relative(got: torch.Tensor, wanted: torch.Tensor) -> float:
 
 
 @pytest.fixture(scope="module")
-def codec():
-    return bc.load("snac_tiny", device="cpu")
+def codec(codecs):
+    return codecs("snac_tiny", weights=None)
 
 
 @pytest.fixture
@@ -43,9 +43,9 @@ def module(codec):
 
 
 @pytest.mark.parametrize("name", [*TINY, "encodec_48khz"])
-def test_tokens_and_audio_are_the_providers(name):
-    codec = bc.load(name, device="cpu", weights=None if name.endswith("tiny") else "random:0")
-    x = audio(codec.spec, seconds=1.3)
+def test_tokens_and_audio_are_the_providers(codecs, name):
+    codec = codecs(name, weights=None if name.endswith("tiny") else "random:0")
+    x = audio(codec.spec, seconds=1.1)
     lengths = torch.tensor([x.shape[2], x.shape[2] // 3 + 1])
     module = codec.module
     with torch.no_grad():
@@ -62,8 +62,8 @@ def test_tokens_and_audio_are_the_providers(name):
 
 
 @pytest.mark.parametrize("name", [*TINY, "encodec_48khz"])
-def test_the_parts_make_up_the_whole(name):
-    codec = bc.load(name, device="cpu", weights=None if name.endswith("tiny") else "random:0")
+def test_the_parts_make_up_the_whole(codecs, name):
+    codec = codecs(name, weights=None if name.endswith("tiny") else "random:0")
     module, x = codec.module, audio(codec.spec, seconds=1.1)
     lengths = [x.shape[2], x.shape[2] // 2 + 7]
     with torch.no_grad():
@@ -291,8 +291,8 @@ def test_a_suffix_that_is_none_of_weights(module, tmp_path):
 
 
 @pytest.mark.parametrize("name", [*TINY, "encodec_48khz"])
-def test_the_provider_takes_and_gives_tensors(name):
-    codec = bc.load(name, device="cpu", weights=None if name.endswith("tiny") else "random:0")
+def test_the_provider_takes_and_gives_tensors(codecs, name):
+    codec = codecs(name, weights=None if name.endswith("tiny") else "random:0")
     x = audio(codec.spec, 2, 1.1)
     tokens = codec.encode(x, codec.sample_rate, as_tensors=True)
     own = [codec.encode(row, codec.sample_rate) for row in x]

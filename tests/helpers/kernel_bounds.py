@@ -1,4 +1,4 @@
-"""Run kernels on memory with guard pages: `python -m tests.helpers.kernel_bounds KERNEL`.
+"""Run kernels on memory with guard pages: `python -m tests.helpers.kernel_bounds KERNEL...`.
 
 Each shape runs twice, with all tensors before a guard page and after one, and must give what it does elsewhere.
 """
@@ -207,5 +207,6 @@ def check(kernel: Callable[[random.Random], Case], number: int) -> None:
 
 if __name__ == "__main__":
     faulthandler.enable()
-    for number in range(SHAPES):
-        check(globals()[sys.argv[1]], number)
+    for name in sys.argv[1:]:
+        for number in range(SHAPES):
+            check(globals()[name], number)

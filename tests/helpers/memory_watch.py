@@ -39,18 +39,28 @@ class MemoryWatch:
     def _watch(self) -> None:
         while not self._over.wait(INTERVAL):
             current = self._current
-            if (resident := sum(self._resident())) > self.peak:
+            if sum(self._resident(shared=True)) > self.peak and (resident := sum(self._resident(shared=False))) > self.peak:
                 self.peak, self.peak_test = resident, current
 
-    def _resident(self) -> Iterator[int]:
-        """Resident bytes of each process of the run. A page that several map counts once in all, where the system tells (PSS)."""
+    def _resident(self, shared: bool) -> Iterator[int]:
+        """Resident bytes of each process of the run.
+
+        Args:
+            shared: A page that several processes map counts for each, which is quick to read. Else it counts once in all (PSS),
+                where the system tells.
+        """
         for process in (self._process, *self._process.children(recursive=True)):
             with contextlib.suppress(psutil.Error):  # it has ended
-                memory = process.memory_full_info()
+                memory = process.memory_info() if shared else process.memory_full_info()
                 yield getattr(memory, "pss", memory.rss)
 
     def pytest_sessionstart(self) -> None:
         self._thread.start()
+
+    def pytest_collection_finish(self) -> None:
+        """Leave what lasts as long as the run, such as modules, out of later collections of garbage."""
+        gc.collect()
+        gc.freeze()
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self._current = nodeid
