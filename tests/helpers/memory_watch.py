@@ -57,11 +57,6 @@ class MemoryWatch:
     def pytest_sessionstart(self) -> None:
         self._thread.start()
 
-    def pytest_collection_finish(self) -> None:
-        """Leave what lasts as long as the run, such as modules, out of later collections of garbage."""
-        gc.collect()
-        gc.freeze()
-
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self._current = nodeid
 
