@@ -375,7 +375,10 @@ class CodecBackend(AudioBackend):
             NotYetImplemented: The codec does not stream.
             CodecError: Loading the model failed.
         """
-        options = PoolOptions.of(self.spec, max_streams, latency, tile_frames, first_tile_frames, max_queue)
+        return self._new_decoder_pool(PoolOptions.of(self.spec, max_streams, latency, tile_frames, first_tile_frames, max_queue))
+
+    def _new_decoder_pool(self, options: PoolOptions) -> DecoderPool:
+        """Pool for checked options; backends override this where streams can run together."""
 
         def split(tokens: CodecTokens) -> list[CodecTokens]:
             return list(tokens.parts(options.tile_frames)) or [tokens]
@@ -413,8 +416,12 @@ class CodecBackend(AudioBackend):
             NotYetImplemented: The codec does not stream.
             CodecError: Loading the model failed.
         """
-        options = PoolOptions.of(self.spec, max_streams, latency, tile_frames, first_tile_frames, max_queue)
         count = self.spec.codebooks_for(bandwidth, num_codebooks)
+        options = PoolOptions.of(self.spec, max_streams, latency, tile_frames, first_tile_frames, max_queue)
+        return self._new_encoder_pool(options, count)
+
+    def _new_encoder_pool(self, options: PoolOptions, num_codebooks: int) -> EncoderPool:
+        """Pool for checked options; see `_new_decoder_pool`."""
         length = options.tile_frames * self.spec.hop_length
 
         def split(pcm: Any) -> list[Pcm]:
@@ -424,7 +431,7 @@ class CodecBackend(AudioBackend):
         return SessionPool(
             self,
             options,
-            partial(self.encoder_session, num_codebooks=count, tile_frames=options.tile_frames),
+            partial(self.encoder_session, num_codebooks=num_codebooks, tile_frames=options.tile_frames),
             split,
             lambda pcm: pcm.shape[1] / self.sample_rate,
             lambda tokens: tokens.seconds,

@@ -41,7 +41,7 @@ from ..nn.kernels.thread_counts import one_thread
 from ..nn.layers.base import StreamSetup, prepare, reset_parameters
 from ..nn.layers.deferral import deferred_parameters
 from ..nn.layers.noise import CounterNoise
-from ..pools import MAX_QUEUE, DecoderPool, EncoderPool, Latency, PoolOptions
+from ..pools import DecoderPool, EncoderPool, PoolOptions
 from ..specs import CodecSpec, Half, LoadOptions
 from ..tokens.tokens import CodecTokens
 from ..validation import Latents, Pcm, is_int
@@ -523,54 +523,20 @@ class TorchCodecBackend(CodecBackend):
             return SegmentDecoderSession(self, self._coder())
         return self.tile_decoder(self, self._for_session(self.loaded().network), self.setup, tile)
 
-    def decoder_pool(
-        self,
-        max_streams: int = 64,
-        *,
-        latency: Latency = "lowest",
-        tile_frames: int | None = None,
-        first_tile_frames: int | None = None,
-        max_queue: float = MAX_QUEUE,
-    ) -> DecoderPool:
+    def _new_decoder_pool(self, options: PoolOptions) -> DecoderPool:
         self.check_half("decoder")
         self.spec.check_has_tokens()
-        options = PoolOptions.of(self.spec, max_streams, latency, tile_frames, first_tile_frames, max_queue)
         if not self._pools("decode_step", "decode_many"):
-            return super().decoder_pool(
-                max_streams,
-                latency=latency,
-                tile_frames=tile_frames,
-                first_tile_frames=first_tile_frames,
-                max_queue=max_queue,
-            )
+            return super()._new_decoder_pool(options)
         loaded = self.loaded()
         return BatchedDecoderPool(self, options, loaded.network, self.setup, loaded.weights)
 
-    def encoder_pool(
-        self,
-        max_streams: int = 64,
-        *,
-        bandwidth: float | None = None,
-        num_codebooks: int | None = None,
-        latency: Latency = "lowest",
-        tile_frames: int | None = None,
-        first_tile_frames: int | None = None,
-        max_queue: float = MAX_QUEUE,
-    ) -> EncoderPool:
+    def _new_encoder_pool(self, options: PoolOptions, num_codebooks: int) -> EncoderPool:
         self.check_half("encoder")
-        count = self.spec.codebooks_for(bandwidth, num_codebooks)
-        options = PoolOptions.of(self.spec, max_streams, latency, tile_frames, first_tile_frames, max_queue)
         if not self._pools("encode_step", "encode_many"):
-            return super().encoder_pool(
-                max_streams,
-                num_codebooks=count,
-                latency=latency,
-                tile_frames=tile_frames,
-                first_tile_frames=first_tile_frames,
-                max_queue=max_queue,
-            )
+            return super()._new_encoder_pool(options, num_codebooks)
         loaded = self.loaded()
-        return BatchedEncoderPool(self, options, loaded.network, self.setup, loaded.weights, count)
+        return BatchedEncoderPool(self, options, loaded.network, self.setup, loaded.weights, num_codebooks)
 
     def _pools(self, *methods: str) -> bool:
         """Tell whether streams can run as rows of a batch; this loads the weights."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import operator
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import chain
@@ -101,16 +102,12 @@ class Snapshot(NamedTuple):
         return cls(parameters, tuple(map(_version, parameters)))
 
     def equals(self, other: Snapshot) -> bool:
-        same = len(self.parameters) == len(other.parameters) and all(map(_is, self.parameters, other.parameters))
+        same = len(self.parameters) == len(other.parameters) and all(map(operator.is_, self.parameters, other.parameters))
         return same and self.versions == other.versions
 
 
 def _version(parameter: nn.Parameter) -> Any:
     return parameter.version if isinstance(parameter, TrackedParameter) else parameter._version
-
-
-def _is(one: object, other: object) -> bool:
-    return one is other
 
 
 class CodecModule(nn.Module):

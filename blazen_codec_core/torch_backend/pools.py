@@ -7,18 +7,16 @@ out, run, and put back. The last tile of a stream runs alone.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ..backend import CodecBackend
 from ..checks import check_blocks, check_piece
-from ..errors import CodecError, InvalidInput, InvalidTokens
+from ..errors import CodecError, InferenceError, InvalidInput, InvalidTokens, reason
 from ..nn.codec_network import CodecNetwork, EncoderState
 from ..nn.kernels.dispatch import is_batch_exact
 from ..nn.layers.base import State, StreamSetup
@@ -97,7 +95,6 @@ class BatchedStream(PoolStream[Any, Any]):
     def __init__(self, pool: BatchedPool) -> None:
         super().__init__(pool)
         self.batched, self.group = pool, cast("Group | None", None)
-        self.shard = 0
 
     @property
     def kind_of_tile(self) -> Any:
@@ -123,7 +120,7 @@ class BatchedPool(Pool[Any, Any]):
     Args:
         network: Prepared network.
         setup: Makes the setup of a number of rows.
-        channels: Rows of the batch for each stream.
+        label: Label of its weights.
     """
 
     ROWS: ClassVar[int] = 16
@@ -167,7 +164,7 @@ class BatchedPool(Pool[Any, Any]):
         for stream in streams:
             stream.group = group
         if not self._bytes_per_stream:
-            self._bytes_per_stream = _bytes(state) // len(streams)
+            self._bytes_per_stream = sum(tensor.nbytes for tensor in state.tensors()) // len(streams)
 
     def _run(self, streams: Sequence[PoolStream[Any, Any]]) -> Iterator[Result]:
         batches: list[tuple[list[BatchedStream], list[Any], State, bool]] = []
@@ -217,7 +214,7 @@ class BatchedPool(Pool[Any, Any]):
         except CodecError as error:
             return error
         except (RuntimeError, MemoryError) as error:
-            return InvalidInput(f"the network failed: {error}")
+            return InferenceError(f"the network failed: {reason(error)}")
 
     @staticmethod
     def _finished(stream: BatchedStream, made: Any, last: bool) -> Any:
@@ -228,17 +225,6 @@ class BatchedPool(Pool[Any, Any]):
             return error
         stream._ended = stream._ended or last
         return output
-
-
-def _bytes(value: Any) -> int:
-    """Bytes of the tensors of a state."""
-    if isinstance(value, Tensor):
-        return value.numel() * value.element_size()
-    if isinstance(value, list):
-        return sum(map(_bytes, value))
-    if isinstance(value, State):
-        return sum(_bytes(getattr(value, field.name)) for field in dataclasses.fields(value))
-    return 0
 
 
 class DecoderStream(BatchedStream):

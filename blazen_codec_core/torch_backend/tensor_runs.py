@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -252,11 +252,6 @@ class TensorRunner:
 
         state = part.init_state(with_lengths(self.setup(len(spans)), lengths))
         return run_ragged(lengths, tile, part.least, state, slice_rows, step)
-
-
-def whole_setup(setup: StreamSetup, rows: int) -> StreamSetup:
-    """Setup of a batch whose lengths recur, as those of training do."""
-    return replace(setup, batch=rows, dynamic_length=False)
 
 
 def _cut(x: Tensor, ranges: Sequence[tuple[int, int, int]], length: int) -> Tensor:

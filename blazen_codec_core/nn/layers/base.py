@@ -84,7 +84,11 @@ class State:
     @property
     def rows(self) -> int:
         """Number of signals, by the first tensor; 1 without tensors."""
-        return next((value.shape[0] for value in _tensors(self)), 1)
+        return next((value.shape[0] for value in self.tensors()), 1)
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Yield all tensors, those of inner states included."""
+        return _tensors(self)
 
     def signature(self) -> tuple[Any, ...]:
         """Shapes without the batch, dtypes, and plain values except counts: states of equal signatures can be joined."""
