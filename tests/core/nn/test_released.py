@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from blazen_codec_core.nn import LSTM, Conv1d, ConvTranspose1d, Sequential, prepare, reset_parameters
-from blazen_codec_core.nn.kernels.cpu.winograd_conv import WinogradConv1d
 from blazen_codec_core.nn.layers.released import ReleasedParameter
 from tests.helpers.processors import blocks
+
+pytest.importorskip("blazen_codec_core.nn.kernels.cpu", reason="numba, which compiles the kernels, is not installed")
+from blazen_codec_core.nn.kernels.cpu.winograd_conv import WinogradConv1d
 
 pytestmark = blocks
 LAYERS = {
