@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .audio import resample
     from .audio import write as write_audio
     from .audio.loudness import integrated_loudness
-    from .backend import AudioBackend, CodecBackend, DecoderSession, EncoderSession
+    from .backend import AudioBackend, CodecBackend
     from .dataset.executors.ray import Cluster
     from .dataset.rows import tokens_from_row
     from .dataset.runner import Executor, Summary, detokenize_dataset, tokenize_dataset
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from .plugins.hookspecs import hookimpl
     from .plugins.registry import Registry
     from .provider import CodecBackendHandle, DynCodecProvider
+    from .sessions import DecoderSession, EncoderSession
     from .specs import CodecSpec, DeviceCapabilities, LoadOptions, Segment, WeightSource
     from .tokens.formats import TokenFormat
     from .tokens.layouts import TokenLayout
@@ -114,7 +115,7 @@ _MODULES = {
     "api": ("list_codecs", "load"),
     "audio": ("read_audio", "resample", "write_audio"),
     "audio.loudness": ("integrated_loudness",),
-    "backend": ("AudioBackend", "CodecBackend", "DecoderSession", "EncoderSession"),
+    "backend": ("AudioBackend", "CodecBackend"),
     "dataset.executors.ray": ("Cluster",),
     "dataset.rows": ("tokens_from_row",),
     "dataset.runner": ("Executor", "Summary", "detokenize_dataset", "tokenize_dataset"),
@@ -123,6 +124,7 @@ _MODULES = {
     "plugins.hookspecs": ("hookimpl",),
     "plugins.registry": ("Registry",),
     "provider": ("CodecBackendHandle", "DynCodecProvider"),
+    "sessions": ("DecoderSession", "EncoderSession"),
     "specs": ("CodecSpec", "DeviceCapabilities", "LoadOptions", "Segment", "WeightSource"),
     "tokens.formats": ("TokenFormat",),
     "tokens.layouts": ("TokenLayout",),

@@ -5,19 +5,20 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import chain, pairwise
-from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import cancellation, checks
+from . import checks
 from .audio import loudness
 from .errors import InvalidInput, InvalidTokens, NotYetImplemented, OtherWeightsNotice
-from .pools import MAX_QUEUE, DecoderPool, EncoderPool, Latency, PoolOptions, SessionPool
-from .specs import CodecSpec, LoadOptions
+from .pools import MAX_QUEUE, DecoderPool, EncoderPool, PoolOptions, SessionPool
+from .sessions import DecoderSession, EncoderSession
+from .specs import CodecSpec, Latency, LoadOptions
+from .streaming import decode_chunks, encode_chunks
 from .tokens import flat
 from .tokens.tokens import CodecTokens, longest
 from .validation import Latents, Pcm, audio_array
@@ -42,17 +43,6 @@ class EncodeOptions(SizeOptions, total=False):
     normalize_db: float | None
 
 
-T = TypeVar("T")
-
-
-class SessionOptions(TypedDict, total=False):
-    """Options of `CodecBackend.encoder_session`."""
-
-    bandwidth: float | None
-    num_codebooks: int | None
-    tile_frames: int | None
-
-
 class AudioBackend(ABC):
     """Backend that is loaded before it is used. `load` and `unload` may be called any number of times, from any thread."""
 
@@ -75,146 +65,6 @@ class AudioBackend(ABC):
     @abstractmethod
     def is_loaded(self) -> bool:
         """Tell whether the weights are loaded."""
-
-
-class EncoderSession(ABC):
-    """Streaming encoder of one signal. Not thread-safe."""
-
-    @abstractmethod
-    def push(self, pcm: Any) -> CodecTokens:
-        """Push the next chunk of audio; return the tokens that are ready, often none.
-
-        Args:
-            pcm: Floating point, nominally -1 … 1, `(channels, samples)` or `(samples,)`; it may be empty.
-
-        Raises:
-            InvalidInput: The audio does not fit the session, or the session has ended.
-            CodecError: Running the model failed, which ends the session.
-        """
-
-    @abstractmethod
-    def finish(self) -> CodecTokens:
-        """End the signal and return the rest of the tokens.
-
-        Raises:
-            InvalidInput: No audio was pushed, or the session has ended.
-            CodecError: Running the model failed.
-        """
-
-    def push_last(self, pcm: Any) -> CodecTokens:
-        """`push` and `finish` in one call, which may be faster."""
-        return CodecTokens.concat([self.push(pcm), self.finish()])
-
-    @property
-    @abstractmethod
-    def latency_samples(self) -> int:
-        """Maximum latency: most samples that can be in the session without their tokens being out."""
-
-    @property
-    @abstractmethod
-    def first_samples(self) -> int:
-        """Number of samples that must be pushed before the first tokens come out."""
-
-
-class DecoderSession(ABC):
-    """Streaming decoder of one signal. Not thread-safe."""
-
-    @abstractmethod
-    def push(self, tokens: CodecTokens) -> Pcm:
-        """Push the next tokens, in whole blocks of frames; return the audio that is ready, float32 `(channels, samples)`.
-
-        Raises:
-            InvalidTokens: The tokens are not of this model or of another recording, or have a loudness.
-            InvalidInput: The session has ended.
-            CodecError: Running the model failed, which ends the session.
-        """
-
-    @abstractmethod
-    def finish(self) -> Pcm:
-        """End the signal and return the rest of the audio; in total there are the tokens' `num_samples`.
-
-        Raises:
-            InvalidTokens: No tokens were pushed, or they end within a block.
-            InvalidInput: The session has ended.
-            CodecError: Running the model failed.
-        """
-
-    def push_last(self, tokens: CodecTokens) -> Pcm:
-        """`push` and `finish` in one call, which may be faster."""
-        return np.concatenate([self.push(tokens), self.finish()], axis=1)
-
-    @property
-    @abstractmethod
-    def latency_samples(self) -> int:
-        """Maximum latency: most samples whose tokens can be in the session without the audio being out."""
-
-
-class ChunkedCodec(Protocol):
-    """Methods that streaming a signal needs; both backends and providers have them."""
-
-    @property
-    def spec(self) -> CodecSpec: ...
-    @property
-    def channels(self) -> int: ...
-    @property
-    def max_frames_per_step(self) -> int: ...
-    @property
-    def preferred_chunk_frames(self) -> int: ...
-    def encoder_session(self, channels: int | None = None, **options: Unpack[SessionOptions]) -> EncoderSession: ...
-    def decoder_session(self, *, tile_frames: int | None = None) -> DecoderSession: ...
-
-
-def offline_tile_frames(codec: ChunkedCodec, streams: int) -> int:
-    """Tile size in frames for `streams` streams whose whole input is available, so that latency does not matter."""
-    tile = codec.spec.tile_frames
-    return tile if codec.spec.segment else max(tile, codec.max_frames_per_step // max(1, streams) // tile * tile)
-
-
-def encode_chunks(codec: ChunkedCodec, chunks: Iterable[Pcm], channels: int, **options: Unpack[SessionOptions]) -> CodecTokens:
-    """Encode one signal in chunks `(channels, samples)` when latency does not matter.
-
-    Args:
-        channels: Channels of the audio.
-        options: Options of `CodecBackend.encoder_session`.
-
-    Raises:
-        NotYetImplemented: The codec has no encoder sessions. No chunk has been consumed then.
-    """
-    options.setdefault("tile_frames", offline_tile_frames(codec, channels // codec.channels))
-    session = codec.encoder_session(channels, **options)
-    tokens = [session.push_last(chunk) if is_last else session.push(chunk) for chunk, is_last in _with_end(chunks)]
-    return CodecTokens.concat(tokens or [session.finish()])
-
-
-def decode_chunks(
-    codec: ChunkedCodec, tokens: CodecTokens, decode_whole: Callable[[CodecTokens], Pcm] | None = None
-) -> Iterator[tuple[Pcm, float]]:
-    """Decode tokens in chunks; yield audio `(channels, samples)` and the seconds of audio whose tokens were consumed for it.
-
-    Args:
-        decode_whole: Fallback that decodes all tokens at once, if the codec has no decoder sessions.
-
-    Raises:
-        NotYetImplemented: The codec has no decoder sessions, and there is no `decode_whole`.
-    """
-    tile = offline_tile_frames(codec, tokens.streams)
-    try:
-        session = codec.decoder_session(tile_frames=tile)
-    except NotYetImplemented:
-        if decode_whole is None:
-            raise
-        yield decode_whole(tokens), tokens.seconds
-        return
-    for part, is_last in _with_end(tokens.parts(max(tile, codec.preferred_chunk_frames))):
-        cancellation.check()
-        yield session.push_last(part) if is_last else session.push(part), part.seconds
-
-
-def _with_end(values: Iterable[T]) -> Iterator[tuple[T, bool]]:
-    """Values, each with whether it is the last one."""
-    end: Any = object()
-    for value, following in pairwise(chain(values, [end])):
-        yield value, following is end
 
 
 class CodecBackend(AudioBackend):
@@ -315,13 +165,13 @@ class CodecBackend(AudioBackend):
     def device(self) -> str:
         """Device of the model, such as `cpu` or `cuda:0`. Raises `DeviceUnavailable` if it is not available."""
 
-    @abstractmethod
     def encoder_session(
         self,
         channels: int | None = None,
         *,
         bandwidth: float | None = None,
         num_codebooks: int | None = None,
+        latency: Latency = "throughput",
         tile_frames: int | None = None,
     ) -> EncoderSession:
         """Open a session that encodes one signal.
@@ -330,20 +180,29 @@ class CodecBackend(AudioBackend):
             channels: Channels of the audio; those of the codec if `None`.
             bandwidth: As for `encode`.
             num_codebooks: As for `encode`.
-            tile_frames: Frames of a tile. The model's default is fastest, and bit-identical to `encode`. Smaller tiles have
-                less latency, and their tokens are equal up to float32 ties.
+            latency: `throughput` for the model's own tiles, which are fastest and bit-identical to `encode`, or `lowest` for
+                the shortest. Tokens of shorter tiles are equal up to float32 ties.
+            tile_frames: Frames of a tile, instead of `latency`.
 
         Raises:
             InvalidInput: The channels, the bandwidth or the tile cannot be used.
             NotYetImplemented: The codec does not stream.
             CodecError: Loading the model failed.
         """
+        channels = self.channels if channels is None else channels
+        checks.check_channels(self.spec, channels)
+        count = self.spec.codebooks_for(bandwidth, num_codebooks)
+        return self.new_encoder_session(channels, count, checks.check_tile(self.spec, latency, tile_frames))
 
     @abstractmethod
-    def decoder_session(self, *, tile_frames: int | None = None) -> DecoderSession:
+    def new_encoder_session(self, channels: int, num_codebooks: int, tile_frames: int) -> EncoderSession:
+        """Open a session for checked options; see `encoder_session`."""
+
+    def decoder_session(self, *, latency: Latency = "throughput", tile_frames: int | None = None) -> DecoderSession:
         """Open a session that decodes one signal.
 
         Args:
+            latency: As for `encoder_session`.
             tile_frames: As for `encoder_session`.
 
         Raises:
@@ -351,6 +210,12 @@ class CodecBackend(AudioBackend):
             NotYetImplemented: The codec does not stream.
             CodecError: Loading the model failed.
         """
+        self.spec.check_has_tokens()
+        return self.new_decoder_session(checks.check_tile(self.spec, latency, tile_frames))
+
+    @abstractmethod
+    def new_decoder_session(self, tile_frames: int) -> DecoderSession:
+        """Open a session for checked options; see `decoder_session`."""
 
     def decoder_pool(
         self,
@@ -375,9 +240,9 @@ class CodecBackend(AudioBackend):
             NotYetImplemented: The codec does not stream.
             CodecError: Loading the model failed.
         """
-        return self._new_decoder_pool(PoolOptions.of(self.spec, max_streams, latency, tile_frames, first_tile_frames, max_queue))
+        return self.new_decoder_pool(PoolOptions.of(self.spec, max_streams, latency, tile_frames, first_tile_frames, max_queue))
 
-    def _new_decoder_pool(self, options: PoolOptions) -> DecoderPool:
+    def new_decoder_pool(self, options: PoolOptions) -> DecoderPool:
         """Pool for checked options; backends override this where streams can run together."""
 
         def split(tokens: CodecTokens) -> list[CodecTokens]:
@@ -418,10 +283,10 @@ class CodecBackend(AudioBackend):
         """
         count = self.spec.codebooks_for(bandwidth, num_codebooks)
         options = PoolOptions.of(self.spec, max_streams, latency, tile_frames, first_tile_frames, max_queue)
-        return self._new_encoder_pool(options, count)
+        return self.new_encoder_pool(options, count)
 
-    def _new_encoder_pool(self, options: PoolOptions, num_codebooks: int) -> EncoderPool:
-        """Pool for checked options; see `_new_decoder_pool`."""
+    def new_encoder_pool(self, options: PoolOptions, num_codebooks: int) -> EncoderPool:
+        """Pool for checked options; see `new_decoder_pool`."""
         length = options.tile_frames * self.spec.hop_length
 
         def split(pcm: Any) -> list[Pcm]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from .errors import InvalidInput, InvalidTokens
-from .specs import CodecSpec
+from .specs import CodecSpec, Latency
 from .tokens.tokens import CodecTokens
 from .validation import MAX_CHANNELS, Latents, Pcm, as_array, check_audio, check_channel_count, is_int
+
+LONGEST_TILE = 600
+"""Seconds of the longest tile; memory grows with it."""
 
 
 def check_pcm(spec: CodecSpec, pcm: Any, sample_rate: int, *, empty: bool = False) -> Pcm:
@@ -84,6 +87,31 @@ def check_tokens(spec: CodecSpec, tokens: CodecTokens) -> None:
         raise InvalidTokens(f"tokens have scales, which {spec.name} does not support")
     if tokens.channels != tokens.streams * spec.channels or tokens.streams > MAX_CHANNELS:
         raise InvalidTokens(f"{tokens.streams} streams cannot be {tokens.channels} channels of {spec.name}")
+
+
+def check_tile(spec: CodecSpec, latency: Latency, tile_frames: int | None, name: str = "tile_frames") -> int:
+    """Frames of the tiles of a session or a pool.
+
+    Args:
+        latency: `lowest` for the shortest tiles, `throughput` for the model's own.
+        tile_frames: Frames instead of `latency`.
+        name: What the caller calls `tile_frames`.
+
+    Raises:
+        InvalidInput: The latency is another word, or the model has no tiles of this size.
+    """
+    if latency not in get_args(Latency):
+        raise InvalidInput(f"latency is {latency!r}; expected {' or '.join(map(repr, get_args(Latency)))}")
+    group = spec.tile_frames if spec.segment else spec.block_frames
+    if tile_frames is None:
+        return group if latency == "lowest" else spec.tile_frames
+    if not is_int(tile_frames) or tile_frames < 1 or tile_frames % group:
+        raise InvalidInput(f"{name} is {tile_frames!r}; {spec.name} takes a positive multiple of {group}")
+    if spec.segment and tile_frames != group:
+        raise InvalidInput(f"{name} is {tile_frames}; {spec.name} runs in segments of {group} frames, so it takes {group}")
+    if tile_frames * spec.hop_length > LONGEST_TILE * spec.sample_rate:
+        raise InvalidInput(f"{name} is {tile_frames}; at most {LONGEST_TILE} s of audio are supported")
+    return tile_frames
 
 
 def check_latents(spec: CodecSpec, latents: Any, latent_channels: int) -> Latents:

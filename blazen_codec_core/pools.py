@@ -13,19 +13,20 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypedDict, TypeVar
 
+from .checks import check_tile
 from .errors import CodecError, InvalidInput, PoolFull
-from .specs import CodecSpec
+from .sessions import DecoderSession, EncoderSession
+from .specs import CodecSpec, Latency
 from .tokens.tokens import CodecTokens
 from .validation import Pcm, is_int
 
 if TYPE_CHECKING:
-    from .backend import CodecBackend, DecoderSession, EncoderSession
+    from .backend import CodecBackend
 
 In = TypeVar("In")
 Out = TypeVar("Out")
-Latency = Literal["lowest", "throughput"]
 MAX_QUEUE = 60.0
 """Seconds of audio that a stream may have queued, by default."""
 
@@ -81,16 +82,10 @@ class PoolOptions:
         """
         if not is_int(max_streams) or max_streams < 1:
             raise InvalidInput(f"max_streams is {max_streams!r}; expected a positive integer")
-        if latency not in ("lowest", "throughput"):
-            raise InvalidInput(f"latency is {latency!r}; expected 'lowest' or 'throughput'")
         if not max_queue > 0:
             raise InvalidInput(f"max_queue is {max_queue!r}; expected seconds of audio, more than 0")
-        group = spec.tile_frames if spec.segment else spec.block_frames
-        tile = tile_frames or (spec.tile_frames if latency == "throughput" else group)
-        first = first_tile_frames or tile
-        for name, frames in (("tile_frames", tile), ("first_tile_frames", first)):
-            if not is_int(frames) or frames < 1 or frames % group:
-                raise InvalidInput(f"{name} is {frames!r}; {spec.name} takes a positive multiple of {group}")
+        tile = check_tile(spec, latency, tile_frames)
+        first = tile if first_tile_frames is None else check_tile(spec, latency, first_tile_frames, "first_tile_frames")
         return cls(max_streams, tile, min(first, tile), max_queue=max_queue)
 
     def tile(self, number: int) -> int:

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from .backend import CodecBackend, DecoderSession, EncodeOptions, EncoderSession, SessionOptions, SizeOptions
+    from .backend import CodecBackend, EncodeOptions, SizeOptions
     from .pools import DecoderPool, EncoderPool, EncoderPoolArguments, PoolArguments
+    from .sessions import DecoderSession, EncoderSession
+    from .streaming import DecoderSessionOptions, EncoderSessionOptions
     from .tokens.tokens import CodecTokens
     from .torch_backend.module import CodecModule
     from .torch_backend.tensor_tokens import TensorTokens
@@ -82,7 +84,7 @@ def _async_twin(method: Callable[Concatenate[DynCodecProvider, P], R]) -> Callab
 
     @wraps(method)
     async def twin(provider: DynCodecProvider, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return await provider._in_thread(method, provider, *args, **kwargs)
+        return await cancellation.run_in_thread(partial(method, provider, *args, **kwargs), provider._workers.own)
 
     twin.__name__, twin.__qualname__ = f"a{method.__name__}", f"DynCodecProvider.a{method.__name__}"
     return twin
@@ -101,22 +103,6 @@ class DynCodecProvider:
         self._handle = handle
         self._restore = restore
         self._workers = Anew(partial(_new_workers, handle.name))
-
-    async def _in_thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        import asyncio  # here, because listing codecs does not need it
-
-        cancelled = threading.Event()
-
-        def work() -> R:
-            with cancellation.cancel_scope(cancelled):
-                cancellation.check()
-                return function(*args, **kwargs)
-
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._workers.own, work)
-        except asyncio.CancelledError:
-            cancelled.set()
-            raise
 
     @property
     def backend(self) -> CodecBackend:
@@ -276,15 +262,15 @@ class DynCodecProvider:
 
     adecode_tokens = _async_twin(decode_tokens)
 
-    def encoder_session(self, channels: int | None = None, **options: Unpack[SessionOptions]) -> EncoderSession:
+    def encoder_session(self, channels: int | None = None, **options: Unpack[EncoderSessionOptions]) -> EncoderSession:
         """See `CodecBackend.encoder_session`."""
         return self.backend.encoder_session(channels, **options)
 
     aencoder_session = _async_twin(encoder_session)
 
-    def decoder_session(self, *, tile_frames: int | None = None) -> DecoderSession:
+    def decoder_session(self, **options: Unpack[DecoderSessionOptions]) -> DecoderSession:
         """See `CodecBackend.decoder_session`."""
-        return self.backend.decoder_session(tile_frames=tile_frames)
+        return self.backend.decoder_session(**options)
 
     adecoder_session = _async_twin(decoder_session)
 

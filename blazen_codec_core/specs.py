@@ -21,6 +21,7 @@ Engine = Literal["native", "upstream"]
 ArchitectureSource = Literal["from-weights"]
 Direction = Literal["encode", "decode"]
 Half = Literal["encoder", "decoder"]
+Latency = Literal["lowest", "throughput"]
 
 
 class _Frozen(BaseModel):

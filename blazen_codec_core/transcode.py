@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from .audio import AudioReader, Resampler, Truncated, loudness, writing
-from .backend import decode_chunks, encode_chunks
 from .errors import InvalidInput, InvalidTokens, NotYetImplemented
 from .provider import DynCodecProvider
+from .streaming import decode_chunks, encode_chunks
 from .tokens.tokens import CodecTokens, Source
 from .validation import MAX_AMPLITUDE, Pcm
 

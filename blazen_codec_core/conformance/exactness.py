@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from ..errors import EngineNotAvailable
 from ..pools import Pool, PoolStream
 from ..provider import DynCodecProvider
 from ..specs import Direction
+from ..streaming import DecoderSessionOptions, EncoderSessionOptions
 from ..tokens.tokens import CodecTokens
 from ..validation import Pcm
 from .signals import pieces
@@ -31,13 +32,15 @@ def needs_streams(codec: DynCodecProvider, *directions: Direction) -> None:
             pytest.skip(f"not claimed: it does not {direction} in chunks")
 
 
-def encode_chunks(codec: DynCodecProvider, pcm: Pcm, cuts: Iterable[slice], **options: int) -> list[CodecTokens]:
+def encode_chunks(
+    codec: DynCodecProvider, pcm: Pcm, cuts: Iterable[slice], **options: Unpack[EncoderSessionOptions]
+) -> list[CodecTokens]:
     """Encode audio with a session, and return the tokens of each chunk."""
     session = codec.encoder_session(pcm.shape[0], **options)
     return [*(session.push(pcm[:, cut]) for cut in cuts), session.finish()]
 
 
-def decode_chunks(codec: DynCodecProvider, parts: Iterable[CodecTokens], **options: int) -> Pcm:
+def decode_chunks(codec: DynCodecProvider, parts: Iterable[CodecTokens], **options: Unpack[DecoderSessionOptions]) -> Pcm:
     """Decode chunks of tokens with a session, and return the audio."""
     session = codec.decoder_session(**options)
     return np.concatenate([*(session.push(part) for part in parts), session.finish()], axis=1)
@@ -134,7 +137,7 @@ class Exact:
         """Chunk-exact: the first tokens need `first_samples`, and the latency is at most `latency_samples`."""
         needs_streams(codec, "encode")
         spec = codec.spec
-        session = codec.encoder_session(tile_frames=None if spec.segment else spec.block_frames)
+        session = codec.encoder_session(latency="lowest")
         pcm = subject.recording(max(subject.seconds, 3 * session.latency_samples / spec.sample_rate))
         covered = worst = first = 0
         step = max(1, spec.hop_length // 4)
@@ -144,6 +147,19 @@ class Exact:
             first = first or (covered and start + step)
         assert first - step < session.first_samples <= first
         assert session.latency_samples - step < worst <= session.latency_samples
+
+    def test_decoder_latency(self, codec: DynCodecProvider, subject: Subject, whole: Whole) -> None:
+        """Chunk-exact: the first audio needs `first_frames`, and the latency is at most `latency_samples`."""
+        needs_streams(codec, "decode")
+        session = codec.decoder_session(latency="lowest")
+        pushed = heard = worst = first = 0
+        for part in whole.tokens.parts(subject.unit):
+            made = session.push(part).shape[1]
+            worst = max(worst, pushed * codec.spec.hop_length + part.frames * codec.spec.hop_length - heard - made)
+            pushed, heard = pushed + part.frames, heard + made
+            first = first or (heard and pushed)
+        assert session.first_frames == first if first else session.first_frames > pushed
+        assert worst <= session.latency_samples + subject.unit * codec.spec.hop_length
 
     def test_batches(self, codec: DynCodecProvider, subject: Subject, apart: list[Whole]) -> None:
         """Batch-exact: items of different lengths give the results of each item alone."""

@@ -116,6 +116,16 @@ class Lifecycle:
         codec.unload()
         assert CodecTokens.concat([first, session.push(whole.pcm[:, half:]), session.finish()]) == whole.tokens
 
+    def test_closing_a_session(self, codec: DynCodecProvider, whole: Whole) -> None:
+        """Lifecycle: a closed session refuses more, and the next one begins anew."""
+        needs_streams(codec, "encode")
+        with codec.encoder_session(whole.pcm.shape[0]) as session:
+            session.push(whole.pcm)
+        assert session.ended
+        with pytest.raises(InvalidInput):
+            session.push(whole.pcm)
+        assert codec.encoder_session(whole.pcm.shape[0]).push_last(whole.pcm) == whole.tokens
+
     def test_pickling(self, codec: DynCodecProvider, subject: Subject) -> None:
         """Sharing: a pickle has the name and options, not the weights."""
         codec.load()

@@ -12,15 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar, cast
+from typing import Any, ClassVar, Self, TypeVar, Unpack, cast
 
 import numpy as np
 import torch
 
 from .. import weights
 from ..architectures import Architecture, check_config
-from ..backend import CodecBackend, DecoderSession, EncoderSession, offline_tile_frames
-from ..checks import check_blocks, check_channels, check_items, check_latents
+from ..backend import CodecBackend
+from ..checks import LONGEST_TILE, check_blocks, check_items, check_latents
 from ..errors import (
     CodecError,
     DeviceUnavailable,
@@ -42,7 +42,9 @@ from ..nn.layers.base import StreamSetup, prepare, reset_parameters
 from ..nn.layers.deferral import deferred_parameters
 from ..nn.layers.noise import CounterNoise
 from ..pools import DecoderPool, EncoderPool, PoolOptions
+from ..sessions import DecoderSession, EncoderSession
 from ..specs import CodecSpec, Half, LoadOptions
+from ..streaming import DecoderSessionOptions, EncoderSessionOptions, offline_tile_frames
 from ..tokens.tokens import CodecTokens
 from ..validation import Latents, Pcm, is_int
 from .batching import by_similar_length, run_batches
@@ -68,8 +70,6 @@ TILES_PER_PUSH = 32
 """Tiles of a push that runs in several threads, which begin and end together."""
 LONGEST_BESIDE = 60
 """Seconds of the longest recordings that are gathered to run side by side."""
-LONGEST_TILE = 600
-"""Seconds of the longest tile; memory grows with it."""
 BYTES_PER_SAMPLE = 1 << 12
 """GPU memory budgeted for each sample of a batch. The largest models need less than half; large steps are efficient."""
 MIN_WEIGHT_BYTES = 2
@@ -489,52 +489,46 @@ class TorchCodecBackend(CodecBackend):
         seed = secrets.randbits(64) if self.options.noise_seed is None else self.options.noise_seed
         return StreamSetup(streams, device, dtype, CounterNoise(seed, device, dtype) if self.options.noise else None)
 
-    def encoder_session(
-        self,
-        channels: int | None = None,
-        *,
-        bandwidth: float | None = None,
-        num_codebooks: int | None = None,
-        tile_frames: int | None = None,
-    ) -> EncoderSession:
+    def encoder_session(self, channels: int | None = None, **options: Unpack[EncoderSessionOptions]) -> EncoderSession:
         self.check_half("encoder")
-        channels = self.channels if channels is None else channels
-        check_channels(self.spec, channels)
-        count = self.spec.codebooks_for(bandwidth, num_codebooks)
-        tile, loaded = self._check_tile(tile_frames), self.loaded()
+        return super().encoder_session(channels, **options)
+
+    def new_encoder_session(self, channels: int, num_codebooks: int, tile_frames: int) -> EncoderSession:
+        loaded = self.loaded()
         if self.spec.segment:
-            return SegmentEncoderSession(self, self._coder(), channels=channels, num_codebooks=count, weights=loaded.weights)
-        setup = self.setup(channels // self.channels)
+            coder = self._coder()
+            return SegmentEncoderSession(self, coder, channels=channels, num_codebooks=num_codebooks, weights=loaded.weights)
         return TileEncoderSession(
             self,
             self._for_session(loaded.network),
-            setup,
+            self.setup(channels // self.channels),
             channels=channels,
-            num_codebooks=count,
-            tile_frames=tile,
+            num_codebooks=num_codebooks,
+            tile_frames=tile_frames,
             weights=loaded.weights,
         )
 
-    def decoder_session(self, *, tile_frames: int | None = None) -> DecoderSession:
+    def decoder_session(self, **options: Unpack[DecoderSessionOptions]) -> DecoderSession:
         self.check_half("decoder")
-        self.spec.check_has_tokens()
-        tile = self._check_tile(tile_frames)
+        return super().decoder_session(**options)
+
+    def new_decoder_session(self, tile_frames: int) -> DecoderSession:
         if self.spec.segment:
             return SegmentDecoderSession(self, self._coder())
-        return self.tile_decoder(self, self._for_session(self.loaded().network), self.setup, tile)
+        return self.tile_decoder(self, self._for_session(self.loaded().network), self.setup, tile_frames)
 
-    def _new_decoder_pool(self, options: PoolOptions) -> DecoderPool:
+    def new_decoder_pool(self, options: PoolOptions) -> DecoderPool:
         self.check_half("decoder")
         self.spec.check_has_tokens()
         if not self._pools("decode_step", "decode_many"):
-            return super()._new_decoder_pool(options)
+            return super().new_decoder_pool(options)
         loaded = self.loaded()
         return BatchedDecoderPool(self, options, loaded.network, self.setup, loaded.weights)
 
-    def _new_encoder_pool(self, options: PoolOptions, num_codebooks: int) -> EncoderPool:
+    def new_encoder_pool(self, options: PoolOptions, num_codebooks: int) -> EncoderPool:
         self.check_half("encoder")
         if not self._pools("encode_step", "encode_many"):
-            return super()._new_encoder_pool(options, num_codebooks)
+            return super().new_encoder_pool(options, num_codebooks)
         loaded = self.loaded()
         return BatchedEncoderPool(self, options, loaded.network, self.setup, loaded.weights, num_codebooks)
 
@@ -777,17 +771,3 @@ class TorchCodecBackend(CodecBackend):
     def _decode_beside(self, items: list[CodecTokens], threads: int) -> list[Pcm]:
         tile = offline_tile_frames(self, 1)
         return DecodeSideBySide(self.spec, self.loaded().network, self.setup, items, tile_frames=tile).run(threads)
-
-    def _check_tile(self, tile_frames: int | None) -> int:
-        if tile_frames is None:
-            return self.spec.tile_frames
-        group = self.spec.tile_frames if self.spec.segment else self.spec.block_frames
-        if not is_int(tile_frames) or tile_frames < 1 or tile_frames % group:
-            raise InvalidInput(f"tile_frames is {tile_frames!r}; {self.spec.name} takes a positive multiple of {group}")
-        if tile_frames * self.spec.hop_length > LONGEST_TILE * self.sample_rate:
-            raise InvalidInput(f"tile_frames is {tile_frames}; at most {LONGEST_TILE} s of audio are supported")
-        if self.spec.segment and tile_frames != group:
-            raise InvalidInput(
-                f"tile_frames is {tile_frames}; {self.spec.name} runs in segments of {group} frames, so it takes {group}"
-            )
-        return tile_frames

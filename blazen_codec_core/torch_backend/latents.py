@@ -10,7 +10,7 @@ from torch import Tensor
 from ..nn.layers.base import Layer, StreamSetup
 from ..validation import Pcm
 from .guard import inference_guard
-from .sessions import TileSession, pcm_reader, tile_items, to_pcm
+from .sessions import TileRunner, pcm_reader, tile_items, to_pcm
 
 
 def unchanged(y: Tensor) -> Tensor:
@@ -18,7 +18,7 @@ def unchanged(y: Tensor) -> Tensor:
     return y
 
 
-class TiledRun(TileSession):
+class TiledRun(TileRunner):
     """One run of a signal through an encoder or a decoder.
 
     Args:

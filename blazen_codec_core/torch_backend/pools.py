@@ -25,7 +25,8 @@ from ..pools import Pool, PoolOptions, PoolStream
 from ..tokens.tokens import CodecTokens
 from ..validation import Pcm
 from .guard import helper_guard, inference_guard, network_guard
-from .sessions import DecoderSessionBase, to_network_input, to_pcm
+from .sessions import to_network_input, to_pcm
+from .token_stream import TokenStream
 from .transfers import codes_to_host, to_device
 
 Result = tuple[PoolStream[Any, Any], Any]
@@ -232,12 +233,12 @@ class DecoderStream(BatchedStream):
 
     def __init__(self, pool: BatchedDecoderPool) -> None:
         super().__init__(pool)
-        self._session = DecoderSessionBase(pool.backend)
+        self._tokens = TokenStream(pool.backend)
         self._columns: list[Columns] = []
         self._strides: tuple[int, ...] = ()
 
     def _accept(self, value: CodecTokens) -> None:
-        first = self._session._accept(value)
+        first = self._tokens.accept(value)
         if first.streams != 1:
             raise InvalidTokens(f"tokens have {first.streams} streams; open a stream of the pool for each")
         if first.extra:
@@ -275,7 +276,7 @@ class DecoderStream(BatchedStream):
         return [columns.take(columns.count) for columns in self._columns]
 
     def output(self, made: Pcm, last: bool) -> Pcm:
-        return self._session._trim(made)
+        return self._tokens.trim(made)
 
     def finish(self) -> None:
         if not self._columns:
@@ -283,7 +284,7 @@ class DecoderStream(BatchedStream):
         with self._pool.lock:
             self._check_open()
             try:
-                check_blocks(self._pool.backend.spec, self._session._frames)
+                check_blocks(self._pool.backend.spec, self._tokens.frames)
             except CodecError as error:
                 self._fail(error)
                 raise

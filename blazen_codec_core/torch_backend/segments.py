@@ -11,11 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..backend import CodecBackend, DecoderSession, EncoderSession
+from ..backend import CodecBackend
 from ..checks import check_piece
 from ..errors import InvalidInput
 from ..nn.codec_network import CodecNetwork
 from ..nn.layers.base import StreamSetup
+from ..sessions import DecoderSession, EncoderSession
 from ..specs import CodecSpec, Segment
 from ..tokens.tokens import CodecTokens
 from ..validation import Pcm
@@ -23,7 +24,8 @@ from .batching import batched, by_equal_length, run_batches, split_rows
 from .cpu_threads import usable_threads
 from .guard import helper_guard, network_guard
 from .overlap_add import OverlapAdd
-from .sessions import DecoderSessionBase, SessionBase, ends_on_failure, to_network_input, to_pcm
+from .sessions import ends_on_failure, to_network_input, to_pcm
+from .token_stream import TokenStream
 from .transfers import codes_to_host
 
 
@@ -176,10 +178,11 @@ def join_tokens(spec: CodecSpec, segments: Sequence[EncodedSegment], num_samples
     )
 
 
-class SegmentEncoderSession(SessionBase, EncoderSession):
+class SegmentEncoderSession(EncoderSession):
     """Encoder session that runs the encoder and the quantizer segment by segment."""
 
     def __init__(self, backend: CodecBackend, coder: SegmentCoder, *, channels: int, num_codebooks: int, weights: str) -> None:
+        super().__init__()
         self._backend, self._coder, self._segment = backend, coder, coder.segment
         self._channels, self._num_codebooks, self._weights = channels, num_codebooks, weights
         self._buffer = np.zeros((channels, self._segment.length), np.float32)
@@ -194,9 +197,8 @@ class SegmentEncoderSession(SessionBase, EncoderSession):
     def first_samples(self) -> int:
         return self._segment.length
 
-    def push(self, pcm: object) -> CodecTokens:
-        self._check_open()
-        array = check_piece(self._backend.spec, pcm, self._channels)
+    def _push(self, chunk: object) -> CodecTokens:
+        array = check_piece(self._backend.spec, chunk, self._channels)
         length, stride = self._segment.length, self._segment.stride
         count = max(0, (self._filled + array.shape[1] - self._segment.overlap) // stride)
         self._pushed += array.shape[1]
@@ -206,15 +208,12 @@ class SegmentEncoderSession(SessionBase, EncoderSession):
             return self._none
         return self._encode(self._complete_segments(array), count * length // self._backend.spec.hop_length, count * stride)
 
-    def finish(self) -> CodecTokens:
-        self._check_open()
+    def _finish(self) -> CodecTokens:
         if not self._pushed:
             raise InvalidInput("no audio was pushed; push some before finish")
         rest = split_pcm(self._buffer[:, : self._filled], self._segment)
         samples = self._filled if rest else 0
-        tokens = self._encode(iter(rest), self._segment.frames(samples, self._backend.spec.hop_length), samples)
-        self._ended = True
-        return tokens
+        return self._encode(iter(rest), self._segment.frames(samples, self._backend.spec.hop_length), samples)
 
     def _complete_segments(self, array: Pcm) -> Iterator[Pcm]:
         """Yield every segment that the audio completes; the rest stays in the buffer."""
@@ -249,21 +248,25 @@ class SegmentEncoderSession(SessionBase, EncoderSession):
         return CodecTokens.from_codes(self._backend.spec, codes, num_samples=samples, weights=self._weights, scales=factors)
 
 
-class SegmentDecoderSession(DecoderSessionBase, DecoderSession):
+class SegmentDecoderSession(DecoderSession):
     """Decoder session that runs the decoder segment by segment. Segments are pushed whole, except the last."""
 
     def __init__(self, backend: CodecBackend, coder: SegmentCoder) -> None:
-        super().__init__(backend)
-        self._coder = coder
+        super().__init__()
+        self._coder, self._tokens = coder, TokenStream(backend)
         self._overlap = OverlapAdd(coder.segment)
 
     @property
     def latency_samples(self) -> int:
         return self._coder.segment.overlap
 
-    def push(self, tokens: CodecTokens) -> Pcm:
-        self._accept(tokens)
-        return self._decode(tokens)
+    @property
+    def first_frames(self) -> int:
+        return self._coder.spec.tile_frames
+
+    def _push(self, chunk: CodecTokens) -> Pcm:
+        self._tokens.accept(chunk)
+        return self._decode(chunk)
 
     @ends_on_failure
     def _decode(self, tokens: CodecTokens) -> Pcm:
@@ -277,12 +280,11 @@ class SegmentDecoderSession(DecoderSessionBase, DecoderSession):
                 ready = self._overlap.push(torch.from_numpy(segment)).numpy()
                 pcm[:, start : start + ready.shape[1]] = ready
                 start += ready.shape[1]
-        return self._trim(pcm[:, :start])
+        return self._tokens.trim(pcm[:, :start])
 
-    def finish(self) -> Pcm:
-        self._check_complete()
-        self._ended = True
-        return self._trim(self._overlap.finish().numpy())
+    def _finish(self) -> Pcm:
+        self._tokens.check_complete()
+        return self._tokens.trim(self._overlap.finish().numpy())
 
 
 def encode_segments(

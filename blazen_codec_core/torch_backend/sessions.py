@@ -13,22 +13,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .. import cancellation
-from ..backend import CodecBackend, DecoderSession, EncoderSession
-from ..checks import check_blocks, check_piece
-from ..errors import InvalidInput, InvalidTokens
+from ..backend import CodecBackend
+from ..checks import check_piece
+from ..errors import InvalidInput
 from ..forks import is_fork_waiting
-from ..nn.codec_network import CodecNetwork
+from ..nn.codec_network import CodecNetwork, EncoderState
 from ..nn.layers.base import State, StreamSetup
 from ..nn.pipeline import Item, Join, Split, Step, as_stage, run_pipeline, run_steps
+from ..sessions import DecoderSession, EncoderSession, Session
 from ..tokens.tokens import CodecTokens
 from ..validation import Pcm
 from .batching import joined
 from .cuda_graphs import GraphedNetwork
 from .guard import helper_guard, inference_guard, network_guard
+from .token_stream import TokenStream
 from .transfers import codes_to_host, to_device, to_host
 
 T = TypeVar("T")
-S = TypeVar("S", bound="SessionBase")
+S = TypeVar("S", bound="Session[Any, Any]")
 P = ParamSpec("P")
 
 
@@ -70,7 +72,7 @@ def max_latency(tile: int, covered: Callable[[int], int], step: int) -> int:
     return max((n + 1) * tile - step - covered(n * tile) for n in range(64))
 
 
-def samples_to_first_output(tile: int, made: Callable[[int], int]) -> int:
+def amount_to_first_output(tile: int, made: Callable[[int], int]) -> int:
     """Amount of input that is in when the first output comes out.
 
     Args:
@@ -91,16 +93,6 @@ def to_pcm(y: Tensor) -> Pcm:
     return to_host(y.transpose(1, 2).flatten(0, 1).float())
 
 
-class SessionBase:
-    """State shared by sessions: a session ends with its signal, or when a run of the network fails or is interrupted."""
-
-    _ended = False
-
-    def _check_open(self) -> None:
-        if self._ended:
-            raise InvalidInput("the session has ended; open another one")
-
-
 def ends_on_failure(run: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
     """Decorator of methods that change a session's state; an error or an interrupt leaves it incomplete, and ends the session."""
 
@@ -115,8 +107,8 @@ def ends_on_failure(run: Callable[Concatenate[S, P], T]) -> Callable[Concatenate
     return guarded
 
 
-class TileSession(SessionBase):
-    """Session whose network runs in steps on tiles.
+class TileRunner:
+    """Runner of a network in steps on tiles.
 
     Attributes:
         _steps: From a tile to outputs on the host; see `nn.pipeline.Step`.
@@ -175,48 +167,6 @@ def inherits(network: CodecNetwork, *methods: str) -> bool:
     return all(getattr(getattr(network, name), "__func__", None) is getattr(CodecNetwork, name) for name in methods)
 
 
-class DecoderSessionBase(SessionBase):
-    """State shared by decoder sessions, which check that the tokens they are given are of one recording."""
-
-    def __init__(self, backend: CodecBackend) -> None:
-        self._backend = backend
-        self._label = backend.weights_label  # at the start: a session keeps its weights
-        self._first: CodecTokens | None = None
-        self._continues = True
-        self._frames = self._samples = self._returned = 0
-
-    def _accept(self, tokens: CodecTokens) -> CodecTokens:
-        """Check and count the next tokens; return the first that were pushed."""
-        self._check_open()
-        self._backend.check_tokens(tokens, part=True)
-        self._backend.check_weights(tokens, self._label)
-        if tokens.loudness is not None:
-            raise InvalidTokens(
-                "tokens have a loudness, which can only be restored once all of them are decoded; use decode, or remove it with "
-                "dataclasses.replace(tokens, loudness=None)"
-            )
-        first = self._first or tokens
-        first.check_joins(tokens)
-        if not self._continues and (tokens.num_samples or (tokens.segment and tokens.frames)):
-            raise InvalidTokens("tokens follow the end of a recording; open another session for another recording")
-        self._first, self._continues = first, self._continues and tokens.continues
-        self._frames += tokens.frames
-        self._samples += tokens.num_samples
-        return first
-
-    def _check_complete(self) -> None:
-        self._check_open()
-        if not self._frames:
-            raise InvalidTokens("no tokens were pushed; push some before finish")
-        check_blocks(self._backend.spec, self._frames)
-
-    def _trim(self, made: Pcm) -> Pcm:
-        """Cut off what is past the end of the signal."""
-        made = made[:, : self._samples - self._returned]
-        self._returned += made.shape[1]
-        return made
-
-
 def pcm_reader(channels: int, setup: StreamSetup) -> Step:
     """Step from a tile of audio to the network's input. It refers to no session, which would then be freed late."""
     return lambda tile, last: to_network_input([tile], tile.shape[1], channels, setup)
@@ -227,7 +177,7 @@ def _codes_reader(device: torch.device) -> Step:
     return lambda tile, last: [torch.from_numpy(codes).to(device) for codes in tile]
 
 
-class TileEncoderSession(TileSession, EncoderSession):
+class TileEncoderSession(TileRunner, EncoderSession):
     """Encoder session that runs the encoder and the quantizer tile by tile.
 
     Args:
@@ -249,6 +199,7 @@ class TileEncoderSession(TileSession, EncoderSession):
         tile_frames: int,
         weights: str,
     ) -> None:
+        super().__init__()
         self._backend, self._network, self._setup = backend, network, setup
         self._is_native = is_native(network)
         self._channels, self._tile, self._weights = channels, tile_frames * backend.spec.hop_length, weights
@@ -256,16 +207,16 @@ class TileEncoderSession(TileSession, EncoderSession):
         self._tiles = TileBuffer(channels, self._tile, np.dtype(np.float32))
         self._samples_pushed = self._tiles_run = self._frames = self._samples_covered = 0
         with inference_guard():
-            self._state = network.encoder_state(setup, num_codebooks)
+            state = network.encoder_state(setup, num_codebooks)
         self._steps = [
             pcm_reader(backend.spec.channels, setup),
-            *self._network_steps(),
+            *self._network_steps(state),
             lambda indices, last: codes_to_host(indices),
         ]
         self._no_tokens = self._run([])
 
-    def _network_steps(self) -> list[Step | Split | Join]:
-        network, state = self._network, self._state
+    def _network_steps(self, state: EncoderState) -> list[Step | Split | Join]:
+        network = self._network
         if runs_in_steps(network, self._setup.device, "encode_step", "encode_many"):
             return network.encoder_steps(state)
         return [lambda x, last: network.encode_step(x, state, last)]
@@ -279,23 +230,23 @@ class TileEncoderSession(TileSession, EncoderSession):
 
     @property
     def first_samples(self) -> int:
-        return samples_to_first_output(self._tile, self._covered_by)
+        return amount_to_first_output(self._tile, self._covered_by)
 
-    def push(self, pcm: object) -> CodecTokens:
-        self._check_open()
-        array = self._accept(pcm)
+    def _push(self, chunk: object) -> CodecTokens:
+        array = self._accept(chunk)
         if self._samples_pushed // self._tile == self._tiles_run:
             self._tiles.store(array)
             return self._no_tokens
         return self._run(self._tiles.push(array))
 
-    def push_last(self, pcm: object) -> CodecTokens:
-        self._check_open()
-        return self._finish(self._tiles.push(self._accept(pcm)))
+    def _push_last(self, chunk: object) -> CodecTokens:
+        return self._run_to_end(self._tiles.push(self._accept(chunk)))
 
-    def finish(self) -> CodecTokens:
-        self._check_open()
-        return self._finish([])
+    def _finish(self) -> CodecTokens:
+        return self._run_to_end([])
+
+    def _free(self) -> None:
+        self._steps = []
 
     def _accept(self, pcm: object) -> Pcm:
         """Check and count the next audio."""
@@ -303,7 +254,7 @@ class TileEncoderSession(TileSession, EncoderSession):
         self._samples_pushed += array.shape[1]
         return array
 
-    def _finish(self, tiles: Iterable[NDArray[Any]]) -> CodecTokens:
+    def _run_to_end(self, tiles: Iterable[NDArray[Any]]) -> CodecTokens:
         """Run tiles and then the rest, with which the signal ends."""
         if not self._samples_pushed:
             raise InvalidInput("no audio was pushed; push some before finish")
@@ -313,9 +264,7 @@ class TileEncoderSession(TileSession, EncoderSession):
             yield from tiles
             yield np.pad(self._tiles.rest(), ((0, 0), (0, padding)))
 
-        tokens = self._run(to_end(), self._samples_pushed + padding)
-        self._ended = True
-        return tokens
+        return self._run(to_end(), self._samples_pushed + padding)
 
     @ends_on_failure
     def _run(self, tiles: Iterable[NDArray[Any]], end: int | None = None) -> CodecTokens:
@@ -360,54 +309,61 @@ class StreamingDecoder(Protocol):
     def samples_decoded(self, frames: int, last: bool) -> int: ...
 
 
-class TileDecoderSession(DecoderSessionBase, TileSession, DecoderSession):
+class TileDecoderSession(TileRunner, DecoderSession):
     """Decoder session that runs the decoder tile by tile."""
 
     def __init__(
         self, backend: CodecBackend, network: CodecNetwork, setup: Callable[[int], StreamSetup], tile_frames: int
     ) -> None:
-        super().__init__(backend)
+        super().__init__()
+        self._backend, self._tokens = backend, TokenStream(backend)
         self._network: StreamingDecoder = network
         self._is_native = is_native(network)
         self._setup_of, self._tile = setup, tile_frames
         self._tiles_run = self._decoded_samples = 0
 
+    def _samples_decoded(self, frames: int) -> int:
+        return self._network.samples_decoded(frames, False)
+
     @property
     def latency_samples(self) -> int:
         spec = self._backend.spec
         hop = spec.hop_length
-        return max_latency(
-            self._tile * hop, lambda samples: self._network.samples_decoded(samples // hop, False), spec.block_frames * hop
-        )
+        return max_latency(self._tile * hop, lambda samples: self._samples_decoded(samples // hop), spec.block_frames * hop)
 
-    def push(self, tokens: CodecTokens) -> Pcm:
-        return self._run(self._read_tiles(tokens), last=False)
+    @property
+    def first_frames(self) -> int:
+        return amount_to_first_output(self._tile, self._samples_decoded)
 
-    def push_last(self, tokens: CodecTokens) -> Pcm:
-        return self._finish(self._read_tiles(tokens))
+    def _push(self, chunk: CodecTokens) -> Pcm:
+        return self._run(self._read_tiles(chunk), last=False)
 
-    def finish(self) -> Pcm:
-        return self._finish([])
+    def _push_last(self, chunk: CodecTokens) -> Pcm:
+        return self._run_to_end(self._read_tiles(chunk))
+
+    def _finish(self) -> Pcm:
+        return self._run_to_end([])
+
+    def _free(self) -> None:
+        self._steps = []
 
     def _read_tiles(self, tokens: CodecTokens) -> Iterable[Sequence[NDArray[Any]]]:
         """Accept the next tokens; return the tiles that they complete."""
-        has_begun = self._first is not None
-        first = self._accept(tokens)
+        has_begun = self._tokens.first is not None
+        first = self._tokens.accept(tokens)
         if not has_begun:
             self._open_stream(first)
         return zip(*(buffer.push(code) for buffer, code in zip(self._tiles, tokens.codes, strict=True)), strict=True)
 
-    def _finish(self, tiles: Iterable[Sequence[NDArray[Any]]]) -> Pcm:
+    def _run_to_end(self, tiles: Iterable[Sequence[NDArray[Any]]]) -> Pcm:
         """Run tiles and then the rest, with which the signal ends."""
-        self._check_complete()
+        self._tokens.check_complete()
 
         def to_end() -> Iterator[Sequence[NDArray[Any]]]:
             yield from tiles
             yield [buffer.rest() for buffer in self._tiles]
 
-        pcm = self._run(to_end(), last=True)
-        self._ended = True
-        return pcm
+        return self._run(to_end(), last=True)
 
     @ends_on_failure
     def _open_stream(self, tokens: CodecTokens) -> None:
@@ -418,11 +374,11 @@ class TileDecoderSession(DecoderSessionBase, TileSession, DecoderSession):
         self._setup = self._setup_of(tokens.streams)
         self._tiles = [TileBuffer(tokens.streams, self._tile // stride, np.dtype(np.int32)) for stride in tokens.strides]
         with inference_guard():
-            self._state = self._network.decoder_state(self._setup)
-        self._steps = [_codes_reader(self._setup.device), *self._network_steps(), lambda y, last: to_pcm(y)]
+            state = self._network.decoder_state(self._setup)
+        self._steps = [_codes_reader(self._setup.device), *self._network_steps(state), lambda y, last: to_pcm(y)]
 
-    def _network_steps(self) -> list[Step | Split | Join]:
-        network, state = self._network, self._state
+    def _network_steps(self, state: Any) -> list[Step | Split | Join]:
+        network = self._network
         if runs_in_steps(network, self._setup.device, "decode_step", "decode_many"):
             return cast(CodecNetwork, network).decoder_steps(state)
         return [lambda indices, last: network.decode_step(indices, state, last)]
@@ -430,13 +386,13 @@ class TileDecoderSession(DecoderSessionBase, TileSession, DecoderSession):
     @ends_on_failure
     def _run(self, tiles: Iterable[Sequence[NDArray[Any]]], last: bool) -> Pcm:
         """Run the next tiles: one, or several into an array of the final size."""
-        ready = self._frames // self._tile
+        ready = self._tokens.frames // self._tile
         count, self._tiles_run = ready - self._tiles_run + last, ready
         if count == 1:
             [tile] = tiles
             pcm = joined(self._run_tile(tile, last)).copy()
         else:
-            frames = self._frames if last else ready * self._tile
+            frames = self._tokens.frames if last else ready * self._tile
             samples = self._network.samples_decoded(frames, last) - self._decoded_samples
             pcm = np.empty((self._setup.batch * self._backend.channels, samples), np.float32)
             start = 0
@@ -448,4 +404,4 @@ class TileDecoderSession(DecoderSessionBase, TileSession, DecoderSession):
 
             self._run_tiles(tile_items(tiles, count, last), store)
         self._decoded_samples += pcm.shape[1]
-        return self._trim(pcm)
+        return self._tokens.trim(pcm)

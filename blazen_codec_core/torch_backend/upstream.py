@@ -119,10 +119,10 @@ class UpstreamBackend(TorchCodecBackend):
     encode_batch = CodecBackend.encode_batch
     decode_batch = CodecBackend.decode_batch
 
-    def encoder_session(self, channels: int | None = None, **options: Any) -> Any:
+    def new_encoder_session(self, channels: int, num_codebooks: int, tile_frames: int) -> NoReturn:
         self._refuse()
 
-    def decoder_session(self, **options: Any) -> Any:
+    def new_decoder_session(self, tile_frames: int) -> NoReturn:
         self._refuse()
 
     def _refuse(self) -> NoReturn:

@@ -224,6 +224,7 @@ class TestHandles:
         from blazen_codec_core.backend import CodecBackend
 
         hooks = {"encode_whole", "decode_whole", "decoded_samples", "spec_from_weights", "streams_per_batch"}  # for backends
+        hooks |= {name for name in dir(CodecBackend) if name.startswith("new_")}
         as_tensors = {"encode_tensors", "decode_tensors"}  # `encode` and `decode` with `as_tensors`
         trait = {n for n in dir(CodecBackend) if not n.startswith("_") and not n.startswith("check_")} - hooks - as_tensors
         provided = {name for name in dir(bc.DynCodecProvider) if not name.startswith("_")}

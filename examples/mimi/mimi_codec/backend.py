@@ -97,5 +97,5 @@ class MimiBackend(TorchCodecBackend):
             audio = model.model.decode(codes).audio_values
             return np.ascontiguousarray(to_pcm(audio.transpose(1, 2))[:, : tokens.num_samples])
 
-    def decoder_session(self, *, tile_frames: int | None = None) -> DecoderSession:
+    def new_decoder_session(self, tile_frames: int) -> DecoderSession:
         raise NotYetImplemented("transformers' Mimi decodes only whole signals. Use decode")

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import blazen_codec_core as bc
-from blazen_codec_core.backend import offline_tile_frames
 from blazen_codec_core.conformance.signals import voice
 from blazen_codec_core.errors import InferenceError
 from blazen_codec_core.nn import (
@@ -27,6 +26,7 @@ from blazen_codec_core.nn import (
     reset_parameters,
 )
 from blazen_codec_core.nn.layers import blocks
+from blazen_codec_core.streaming import offline_tile_frames
 from blazen_codec_core.torch_backend import backend
 from blazen_codec_core.torch_backend.backend import TorchCodecBackend
 from blazen_codec_core.torch_backend.transfers import codes_to_host, to_device

@@ -3,7 +3,7 @@
 import numpy as np
 
 import blazen_codec_core as bc
-from blazen_codec_core.checks import check_blocks, check_channels, check_piece
+from blazen_codec_core.checks import check_blocks, check_piece
 
 
 class Encoder(bc.EncoderSession):
@@ -11,50 +11,42 @@ class Encoder(bc.EncoderSession):
     first_samples = 1
 
     def __init__(self, backend, channels):
-        self.backend, self.channels = backend, channels
-        self.pushed, self.ended = 0, False
+        super().__init__()
+        self.backend, self.channels, self.pushed = backend, channels, 0
 
-    def push(self, pcm):
-        if self.ended:
-            raise bc.InvalidInput("this session has ended; open another one")
-        pcm = check_piece(self.backend.spec, pcm, self.channels)
+    def _push(self, chunk):
+        pcm = check_piece(self.backend.spec, chunk, self.channels)
         self.pushed += pcm.shape[1]
         curve = np.sign(pcm) * np.log1p(255 * np.minimum(np.abs(pcm), 1)) / np.log(256)
         codes = np.round(127.5 * (curve + 1)).astype(np.int32)
         return bc.CodecTokens.from_codes(self.backend.spec, [codes], weights="none")
 
-    def finish(self):
-        rest = self.push(np.zeros((self.channels, 0), np.float32))
+    def _finish(self):
         if not self.pushed:
             raise bc.InvalidInput("the audio is empty: nothing was pushed")
-        self.ended = True
-        return rest
+        return self._push(np.zeros((self.channels, 0), np.float32))
 
 
 class Decoder(bc.DecoderSession):
     latency_samples = 0
+    first_frames = 1
 
     def __init__(self, backend):
-        self.backend = backend
-        self.first, self.frames, self.ended = None, 0, False
+        super().__init__()
+        self.backend, self.first, self.frames = backend, None, 0
 
-    def push(self, tokens):
-        if self.ended:
-            raise bc.InvalidInput("this session has ended; open another one")
-        self.backend.check_tokens(tokens, part=True)
-        self.first = self.first or tokens
-        self.first.check_joins(tokens)
-        self.frames += tokens.frames
-        curve = tokens.codes[0] / 127.5 - 1
+    def _push(self, chunk):
+        self.backend.check_tokens(chunk, part=True)
+        self.first = self.first or chunk
+        self.first.check_joins(chunk)
+        self.frames += chunk.frames
+        curve = chunk.codes[0] / 127.5 - 1
         return (np.sign(curve) * (256 ** np.abs(curve) - 1) / 255).astype(np.float32)
 
-    def finish(self):
-        if self.ended:
-            raise bc.InvalidInput("this session has ended; open another one")
+    def _finish(self):
         if not self.first:
             raise bc.InvalidTokens("there are no tokens: nothing was pushed")
         check_blocks(self.backend.spec, self.frames)
-        self.ended = True
         return np.zeros((self.first.channels, 0), np.float32)
 
 
@@ -75,19 +67,10 @@ class MuLaw(bc.CodecBackend):
     def unload(self):
         self.is_loaded = False
 
-    def encoder_session(self, channels=None, *, bandwidth=None, num_codebooks=None, tile_frames=None):
-        channels = self.channels if channels is None else channels
-        check_channels(self.spec, channels)
-        self.spec.codebooks_for(bandwidth, num_codebooks)
-        self.check_tile(tile_frames)
+    def new_encoder_session(self, channels, num_codebooks, tile_frames):
         self.load()
         return Encoder(self, channels)
 
-    def decoder_session(self, *, tile_frames=None):
-        self.check_tile(tile_frames)
+    def new_decoder_session(self, tile_frames):
         self.load()
         return Decoder(self)
-
-    def check_tile(self, frames):
-        if frames is not None and (not isinstance(frames, int) or frames < 1):
-            raise bc.InvalidInput(f"tile_frames is a positive number, not {frames!r}")

@@ -1,0 +1,159 @@
+"""Sessions: one signal, encoded or decoded in chunks of any size."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Generic, Self, TypeVar
+
+import numpy as np
+
+from . import cancellation
+from .errors import InvalidInput
+from .tokens.tokens import CodecTokens
+from .validation import Pcm
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+class Session(ABC, Generic[In, Out]):
+    """One signal in chunks. It takes one call at a time; a call beside another one raises `InvalidInput`.
+
+    Subclasses implement `_push` and `_finish`, which run only while the session is open, and never two at a time.
+    """
+
+    def __init__(self) -> None:
+        self._call = threading.Lock()
+        self._ended = False
+
+    def push(self, chunk: In) -> Out:
+        """Push the next chunk; return what is ready."""
+        with self._entered():
+            return self._push(chunk)
+
+    def finish(self) -> Out:
+        """End the signal and return the rest."""
+        with self._entered():
+            rest = self._finish()
+            self._ended = True
+            return rest
+
+    def push_last(self, chunk: In) -> Out:
+        """`push` and `finish` in one call, which may be faster."""
+        with self._entered():
+            rest = self._push_last(chunk)
+            self._ended = True
+            return rest
+
+    async def apush(self, chunk: In) -> Out:
+        """`push` in a thread. If its task is cancelled while the network runs, the session ends."""
+        return await cancellation.run_in_thread(partial(self.push, chunk))
+
+    async def afinish(self) -> Out:
+        """`finish` in a thread."""
+        return await cancellation.run_in_thread(self.finish)
+
+    async def apush_last(self, chunk: In) -> Out:
+        """`push_last` in a thread."""
+        return await cancellation.run_in_thread(partial(self.push_last, chunk))
+
+    def close(self) -> None:
+        """End the signal without its rest, and free its state. A call in another thread frees it when it is done."""
+        self._ended = True
+        if self._call.acquire(blocking=False):
+            try:
+                self._free()
+            finally:
+                self._call.release()
+
+    @property
+    def ended(self) -> bool:
+        """True after `finish`, `push_last` or `close`, or if running the model failed."""
+        return self._ended
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self.close()
+
+    @property
+    @abstractmethod
+    def latency_samples(self) -> int:
+        """Maximum latency: most samples that can be in the session without their output being out."""
+
+    @abstractmethod
+    def _push(self, chunk: In) -> Out:
+        """Implement `push`."""
+
+    @abstractmethod
+    def _finish(self) -> Out:
+        """Implement `finish`."""
+
+    @abstractmethod
+    def _push_last(self, chunk: In) -> Out:
+        """Implement `push_last`."""
+
+    def _free(self) -> None:
+        """Free what an ended session no longer needs. It may be called again."""
+
+    @contextmanager
+    def _entered(self) -> Iterator[None]:
+        """Context of a call, if no other runs and the session is open."""
+        if not self._call.acquire(blocking=False):
+            raise InvalidInput("another call to this session is running; make calls one after the other, or open another session")
+        try:
+            if self._ended:
+                raise InvalidInput("the session has ended; open another one")
+            yield
+        finally:
+            try:
+                if self._ended:
+                    self._free()
+            finally:
+                self._call.release()
+
+
+class EncoderSession(Session[Any, CodecTokens]):
+    """Streaming encoder of one signal.
+
+    `push` takes floating point audio, nominally -1 … 1, `(channels, samples)` or `(samples,)`, which may be empty, and returns
+    the tokens that are ready, often none.
+
+    Raises:
+        InvalidInput: The audio does not fit the session, no audio was pushed before `finish`, or the session has ended.
+        CodecError: Running the model failed, which ends the session.
+    """
+
+    def _push_last(self, chunk: Any) -> CodecTokens:
+        return CodecTokens.concat([self._push(chunk), self._finish()])
+
+    @property
+    @abstractmethod
+    def first_samples(self) -> int:
+        """Number of samples that must be pushed before the first tokens come out."""
+
+
+class DecoderSession(Session[CodecTokens, Pcm]):
+    """Streaming decoder of one signal.
+
+    `push` takes tokens in whole blocks of frames, and returns the audio that is ready, float32 `(channels, samples)`. In total
+    there are the tokens' `num_samples`.
+
+    Raises:
+        InvalidTokens: The tokens are not of this model or of another recording, have a loudness, or end within a block.
+        InvalidInput: The session has ended.
+        CodecError: Running the model failed, which ends the session.
+    """
+
+    def _push_last(self, chunk: CodecTokens) -> Pcm:
+        return np.concatenate([self._push(chunk), self._finish()], axis=1)
+
+    @property
+    @abstractmethod
+    def first_frames(self) -> int:
+        """Number of frames that must be pushed before the first audio comes out, in whole blocks."""
