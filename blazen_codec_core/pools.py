@@ -163,10 +163,15 @@ class PoolStream(ABC, Generic[In, Out]):
         """End the signal. The rest of its output comes from the next steps.
 
         Raises:
-            InvalidInput: The stream has ended.
+            InvalidInput, InvalidTokens: Nothing was pushed, tokens end within a block, or the stream has ended. That ends it.
         """
         with self._pool.lock:
             self._check_open()
+            try:
+                self._check_complete()
+            except CodecError as error:
+                self._fail(error)
+                raise
             self._ending = True
         self._pool._wake()
 
@@ -202,6 +207,9 @@ class PoolStream(ABC, Generic[In, Out]):
     @abstractmethod
     def _accept(self, value: In) -> None:
         """Check and queue a value."""
+
+    def _check_complete(self) -> None:
+        """Raise a `CodecError` unless the signal may end here."""
 
     @property
     @abstractmethod

@@ -36,15 +36,19 @@ class DeviceCapabilities(_Frozen):
         dtypes: Floating types of the network. Only `float32` guarantees the authors' tokens.
         streams: Directions in which sessions are chunk-exact in bounded memory. Other directions raise `NotYetImplemented`.
         batches: Signals of different lengths can run as one batch. Otherwise they run one after the other.
+        pools: Directions in which the streams of a pool run as one batch. In others each has a session, in the same pool.
     """
 
     devices: tuple[str, ...] = ("cpu",)
     dtypes: tuple[str, ...] = ("float32",)
     streams: tuple[Direction, ...] = ("encode", "decode")
     batches: bool = True
+    pools: tuple[Direction, ...] = ()
 
 
-LAYERS = DeviceCapabilities(devices=("cuda", "mps", "cpu"), dtypes=("float32", "tfloat32", "bfloat16", "float16"))
+LAYERS = DeviceCapabilities(
+    devices=("cuda", "mps", "cpu"), dtypes=("float32", "tfloat32", "bfloat16", "float16"), pools=("encode", "decode")
+)
 """Capabilities of networks made of the layers in `nn`."""
 
 

@@ -27,7 +27,8 @@ def command(name: str, as_json: bool) -> None:
     choices = [f"{kbps:.4g} kbps in {n}" for kbps, n in zip(spec.bandwidths, spec.usable_codebooks, strict=True)]
     tokens = f"{spec.used_codebooks} codebooks of {spec.codebook_size}, {spec.token_rate:.1f} tokens/s"
     tokens = "none; it is a continuous codec" if spec.is_continuous else tokens
-    abilities = [*(f"{direction} streams" for direction in can.streams), *(["batch"] if can.batches else [])]
+    modes = {"batch": can.batches, "pools": can.pools}
+    abilities = [*(f"{direction} streams" for direction in can.streams), *(mode for mode, claimed in modes.items() if claimed)]
     segment = spec.segment
     rows = {
         "name": entry.qualified_name,

@@ -6,12 +6,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from ..errors import CodecError, DeviceUnavailable, NotYetImplemented
 from ..plugins.registry import Registry
+from ..pools import SessionPool
 from ..provider import DynCodecProvider
 from ..tokens.tokens import CodecTokens
 from .subject import Subject, Whole
@@ -139,6 +141,12 @@ class Declared:
         if "encode" in streams and "decode" in streams:
             assert codec.encoder_session().latency_samples >= 0
             assert codec.decoder_session().latency_samples >= 0
+
+    def test_the_pools(self, codec: DynCodecProvider) -> None:
+        """Declared: streams of pools run as one batch in the listed directions."""
+        for direction in codec.spec.capabilities.pools:
+            pool: Any = codec.encoder_pool() if direction == "encode" else codec.decoder_pool()
+            assert not isinstance(pool, SessionPool), f"its streams {direction} in a session each"
 
 
 def is_there(device: str) -> bool:

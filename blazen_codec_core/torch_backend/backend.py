@@ -8,7 +8,7 @@ import secrets
 import threading
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -55,8 +55,9 @@ from .latents import TiledRun
 from .module import CodecModule
 from .pools import BatchedDecoderPool, BatchedEncoderPool
 from .ragged_batch import decode_ragged, encode_ragged
+from .segment_pools import SegmentDecoderPool, SegmentEncoderPool
 from .segments import SegmentCoder, SegmentDecoderSession, SegmentEncoderSession, decode_segments, encode_segments
-from .sessions import TileDecoderSession, TileEncoderSession, inherits, runs_in_steps
+from .sessions import StreamingDecoder, TileDecoderSession, TileEncoderSession, inherits, runs_in_steps
 from .side_by_side import DecodeSideBySide, EncodeSideBySide
 from .tensor_checks import check_codes, check_lengths, check_signals
 from .tensor_runs import TensorRunner
@@ -136,7 +137,6 @@ class TorchCodecBackend(CodecBackend):
     batches_at_once: ClassVar[Mapping[str, int]] = {"cpu": 8}
     """Batches of segments that run layer by layer, by device type. Recurrent layers on a CPU then read their weights once."""
 
-    tile_decoder: ClassVar[type[TileDecoderSession]] = TileDecoderSession
     """Session class for tokens that are not in segments."""
 
     def __init__(self, spec: CodecSpec, options: LoadOptions | None = None) -> None:
@@ -515,27 +515,39 @@ class TorchCodecBackend(CodecBackend):
     def new_decoder_session(self, tile_frames: int) -> DecoderSession:
         if self.spec.segment:
             return SegmentDecoderSession(self, self._coder())
-        return self.tile_decoder(self, self._for_session(self.loaded().network), self.setup, tile_frames)
+        return TileDecoderSession(self, self._for_session(self.loaded().network), self.decoder_of, self.setup, tile_frames)
+
+    def decoder_variant(self, tokens: CodecTokens) -> Hashable:
+        """Variant of the decoder for a signal that begins with these tokens; `None` if it is the network's own."""
+        return None
+
+    def decoder_of(self, network: CodecNetwork, tokens: CodecTokens) -> StreamingDecoder:
+        """Decoder for a signal that begins with these tokens; the network, unless they need a variant."""
+        return network
 
     def new_decoder_pool(self, options: PoolOptions) -> DecoderPool:
         self.check_half("decoder")
         self.spec.check_has_tokens()
-        if not self._pools("decode_step", "decode_many"):
-            return super().new_decoder_pool(options)
         loaded = self.loaded()
-        return BatchedDecoderPool(self, options, loaded.network, self.setup, loaded.weights)
+        if not self._batches_streams("decode_step", "decode_many"):
+            return super().new_decoder_pool(options)
+        if self.spec.segment:
+            return SegmentDecoderPool(self, options, self._coder())
+        return BatchedDecoderPool(self, options, loaded.network, self.setup, self.decoder_variant, self.decoder_of)
 
     def new_encoder_pool(self, options: PoolOptions, num_codebooks: int) -> EncoderPool:
         self.check_half("encoder")
-        if not self._pools("encode_step", "encode_many"):
-            return super().new_encoder_pool(options, num_codebooks)
         loaded = self.loaded()
-        return BatchedEncoderPool(self, options, loaded.network, self.setup, loaded.weights, num_codebooks)
+        if not self._batches_streams("encode_step", "encode_many"):
+            return super().new_encoder_pool(options, num_codebooks)
+        if self.spec.segment:
+            return SegmentEncoderPool(self, options, self._coder(), num_codebooks, loaded.weights)
+        return BatchedEncoderPool(self, options, loaded.network, self.setup, num_codebooks, loaded.weights)
 
-    def _pools(self, *methods: str) -> bool:
+    def _batches_streams(self, *methods: str) -> bool:
         """Tell whether streams can run as rows of a batch; this loads the weights."""
         network = self.loaded().network
-        return not self.spec.segment and isinstance(network, CodecNetwork) and inherits(network, *methods)
+        return isinstance(network, CodecNetwork) and inherits(network, *methods)
 
     def _for_session(self, network: CodecNetwork) -> CodecNetwork:
         if not self.options.graphs:
@@ -752,8 +764,7 @@ class TorchCodecBackend(CodecBackend):
     @property
     def _decodes_beside(self) -> bool:
         """Tell whether to decode several signals side by side."""
-        is_overridden = (type(self).decode_whole, self.tile_decoder) != (CodecBackend.decode_whole, TileDecoderSession)
-        return self._runs_beside("decoder", "decode_step", "decode_many") and not is_overridden
+        return self._runs_beside("decoder", "decode_step", "decode_many") and type(self).decode_whole is CodecBackend.decode_whole
 
     def _runs_beside(self, part: str, *methods: str) -> bool:
         """Tell whether signals side by side are faster, with the same results; this loads the weights."""

@@ -7,16 +7,17 @@ out, run, and put back. The last tile of a stream runs alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, ClassVar, cast
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from ..backend import CodecBackend
-from ..checks import check_blocks, check_piece
-from ..errors import CodecError, InferenceError, InvalidInput, InvalidTokens, reason
+from ..checks import check_piece
+from ..errors import CodecError, InferenceError, InvalidInput, reason
 from ..nn.codec_network import CodecNetwork, EncoderState
 from ..nn.kernels.dispatch import is_batch_exact
 from ..nn.layers.base import State, StreamSetup
@@ -25,11 +26,16 @@ from ..pools import Pool, PoolOptions, PoolStream
 from ..tokens.tokens import CodecTokens
 from ..validation import Pcm
 from .guard import helper_guard, inference_guard, network_guard
-from .sessions import to_network_input, to_pcm
+from .sessions import StreamingDecoder, to_network_input, to_pcm
 from .token_stream import TokenStream
 from .transfers import codes_to_host, to_device
 
 Result = tuple[PoolStream[Any, Any], Any]
+
+
+def network_failure(error: Exception) -> InferenceError:
+    """Error for the streams of a batch in which the network failed."""
+    return InferenceError(f"the network failed: {reason(error)}")
 
 
 class Columns:
@@ -90,8 +96,11 @@ class BatchedStream(PoolStream[Any, Any]):
     """A stream of a `BatchedPool`.
 
     Attributes:
+        network: What runs the stream; streams of one group have the same.
         group: Group whose state has the stream's row; `None` before the first push.
     """
+
+    network: Any
 
     def __init__(self, pool: BatchedPool) -> None:
         super().__init__(pool)
@@ -121,35 +130,34 @@ class BatchedPool(Pool[Any, Any]):
     Args:
         network: Prepared network.
         setup: Makes the setup of a number of rows.
-        label: Label of its weights.
     """
 
     ROWS: ClassVar[int] = 16
     """Most rows of a batch on a CPU, whose data stays in the cache."""
 
     def __init__(
-        self, backend: CodecBackend, options: PoolOptions, network: CodecNetwork, setup: Callable[[int], StreamSetup], label: str
+        self, backend: CodecBackend, options: PoolOptions, network: CodecNetwork, setup: Callable[[int], StreamSetup]
     ) -> None:
         super().__init__(backend, options)
-        self.network, self.label = network, label
-        self.setup = setup(1)
+        self.network, self.setup = network, setup(1)
         self._groups: dict[Any, Group] = {}
         self._max_rows = options.max_streams
         if self.setup.device.type == "cpu":
             self._max_rows = self.ROWS if is_batch_exact(self.setup.device) else 1
 
-    def init_state(self) -> State:
+    def init_state(self, network: Any) -> State:
         """State of a new stream."""
         raise NotImplementedError
 
-    def step_rows(self, tiles: Sequence[Any], state: State, last: bool) -> list[Any]:
+    def step_rows(self, network: Any, tiles: Sequence[Any], state: State, last: bool) -> list[Any]:
         """Run a tile of each row; return the outputs of each on the host."""
         raise NotImplementedError
 
-    def admit(self, stream: BatchedStream) -> None:
+    def admit(self, stream: BatchedStream, network: Any) -> None:
         """Give a stream its state."""
+        stream.network = network
         with inference_guard():
-            self._put(self.init_state(), [stream])
+            self._put(self.init_state(network), [stream])
 
     def _forget(self, stream: PoolStream[Any, Any]) -> None:
         assert isinstance(stream, BatchedStream)
@@ -159,8 +167,8 @@ class BatchedPool(Pool[Any, Any]):
         stream.group = None
 
     def _put(self, state: State, streams: Sequence[BatchedStream]) -> None:
-        """Put streams into the group of their state's signature."""
-        group = self._groups.setdefault(state.signature(), Group())
+        """Put streams into the group of their network and their state's signature."""
+        group = self._groups.setdefault((id(streams[0].network), state.signature()), Group())
         group.add(state, streams)
         for stream in streams:
             stream.group = group
@@ -209,13 +217,13 @@ class BatchedPool(Pool[Any, Any]):
                 yield members[start : start + self._max_rows], False
 
     def _run_batch(self, batch: tuple[list[BatchedStream], list[Any], State, bool]) -> list[Any] | CodecError:
-        _, tiles, state, last = batch
+        members, tiles, state, last = batch
         try:
-            return self.step_rows(tiles, state, last)
+            return self.step_rows(members[0].network, tiles, state, last)
         except CodecError as error:
             return error
         except (RuntimeError, MemoryError) as error:
-            return InferenceError(f"the network failed: {reason(error)}")
+            return network_failure(error)
 
     @staticmethod
     def _finished(stream: BatchedStream, made: Any, last: bool) -> Any:
@@ -233,19 +241,16 @@ class DecoderStream(BatchedStream):
 
     def __init__(self, pool: BatchedDecoderPool) -> None:
         super().__init__(pool)
+        self._decoders = pool
         self._tokens = TokenStream(pool.backend)
         self._columns: list[Columns] = []
         self._strides: tuple[int, ...] = ()
 
     def _accept(self, value: CodecTokens) -> None:
-        first = self._tokens.accept(value)
-        if first.streams != 1:
-            raise InvalidTokens(f"tokens have {first.streams} streams; open a stream of the pool for each")
-        if first.extra:
-            raise InvalidTokens(f"tokens have {', '.join(first.extra)}, which a pool does not decode; use a session")
+        first = self._tokens.accept_single(value)
         if not self._columns:
             self._strides, self._columns = value.strides, [Columns(1, np.int32) for _ in value.strides]
-            self.batched.admit(self)
+            self._decoders.admit(self, self._decoders.decoder_of(first))
         for columns, code in zip(self._columns, value.codes, strict=True):
             columns.push(code)
 
@@ -278,31 +283,47 @@ class DecoderStream(BatchedStream):
     def output(self, made: Pcm, last: bool) -> Pcm:
         return self._tokens.trim(made)
 
-    def finish(self) -> None:
-        if not self._columns:
-            raise InvalidTokens("no tokens were pushed; push some before finish")
-        with self._pool.lock:
-            self._check_open()
-            try:
-                check_blocks(self._pool.backend.spec, self._tokens.frames)
-            except CodecError as error:
-                self._fail(error)
-                raise
-        super().finish()
+    def _check_complete(self) -> None:
+        self._tokens.check_complete()
 
 
 class BatchedDecoderPool(BatchedPool):
-    """Decoder pool of a `CodecNetwork`."""
+    """Decoder pool of a `CodecNetwork`.
+
+    Args:
+        variant: Variant of the decoder by the first tokens; see `TorchCodecBackend.decoder_variant`.
+        decoder_of: Decoder by the first tokens; streams of equal variants share one.
+    """
+
+    def __init__(
+        self,
+        backend: CodecBackend,
+        options: PoolOptions,
+        network: CodecNetwork,
+        setup: Callable[[int], StreamSetup],
+        variant: Callable[[CodecTokens], Hashable],
+        decoder_of: Callable[[CodecNetwork, CodecTokens], StreamingDecoder],
+    ) -> None:
+        super().__init__(backend, options, network, setup)
+        self._variant, self._decoder_of = variant, decoder_of
+        self._decoders: WeakValueDictionary[Hashable, StreamingDecoder] = WeakValueDictionary()
+
+    def decoder_of(self, tokens: CodecTokens) -> StreamingDecoder:
+        """Decoder for a stream that begins with these tokens."""
+        variant = self._variant(tokens)
+        if (decoder := self._decoders.get(variant)) is None:
+            decoder = self._decoders[variant] = self._decoder_of(self.network, tokens)
+        return decoder
 
     def _new_stream(self) -> DecoderStream:
         return DecoderStream(self)
 
-    def init_state(self) -> State:
-        return self.network.decoder_state(self.setup)
+    def init_state(self, network: StreamingDecoder) -> State:
+        return network.decoder_state(self.setup)
 
-    def step_rows(self, tiles: Sequence[list[NDArray[Any]]], state: State, last: bool) -> list[Pcm]:
+    def step_rows(self, network: StreamingDecoder, tiles: Sequence[list[NDArray[Any]]], state: State, last: bool) -> list[Pcm]:
         indices = [to_device(list(codes), codes[0].shape[1], self.setup.device) for codes in zip(*tiles, strict=True)]
-        pcm = to_pcm(self.network.decode_step(indices, state, last))
+        pcm = to_pcm(network.decode_step(indices, state, last))
         return np.split(pcm, len(tiles))
 
     def _seconds(self, output: Pcm) -> float:
@@ -321,7 +342,7 @@ class EncoderStream(BatchedStream):
     def _accept(self, value: Pcm) -> None:
         array = check_piece(self._pool.backend.spec, value, self._pool.backend.channels)
         if not self._pushed and array.shape[1]:
-            self.batched.admit(self)
+            self.batched.admit(self, self.batched.network)
         self._pushed += array.shape[1]
         self._columns.push(array.copy())
 
@@ -355,10 +376,9 @@ class EncoderStream(BatchedStream):
         self._covered += samples
         return CodecTokens.from_codes(spec, made, num_samples=samples, weights=self._encoders.label)
 
-    def finish(self) -> None:
+    def _check_complete(self) -> None:
         if not self._pushed:
             raise InvalidInput("no audio was pushed; push some before finish")
-        super().finish()
 
 
 class BatchedEncoderPool(BatchedPool):
@@ -366,6 +386,7 @@ class BatchedEncoderPool(BatchedPool):
 
     Args:
         num_codebooks: Number of codebooks of all streams.
+        label: Label of the weights.
     """
 
     def __init__(
@@ -374,21 +395,21 @@ class BatchedEncoderPool(BatchedPool):
         options: PoolOptions,
         network: CodecNetwork,
         setup: Callable[[int], StreamSetup],
-        label: str,
         num_codebooks: int,
+        label: str,
     ) -> None:
-        super().__init__(backend, options, network, setup, label)
-        self._num_codebooks = num_codebooks
+        super().__init__(backend, options, network, setup)
+        self._num_codebooks, self.label = num_codebooks, label
 
     def _new_stream(self) -> EncoderStream:
         return EncoderStream(self)
 
-    def init_state(self) -> State:
-        return self.network.encoder_state(self.setup, self._num_codebooks)
+    def init_state(self, network: CodecNetwork) -> State:
+        return network.encoder_state(self.setup, self._num_codebooks)
 
-    def step_rows(self, tiles: Sequence[Pcm], state: State, last: bool) -> list[list[NDArray[np.int32]]]:
+    def step_rows(self, network: CodecNetwork, tiles: Sequence[Pcm], state: State, last: bool) -> list[list[NDArray[np.int32]]]:
         x = to_network_input(tiles, tiles[0].shape[1], self.backend.channels, self.setup)
-        codes = codes_to_host(self.network.encode_step(x, cast(EncoderState, state), last))
+        codes = codes_to_host(network.encode_step(x, cast(EncoderState, state), last))
         return [[code[row : row + 1].copy() for code in codes] for row in range(len(tiles))]
 
     def _seconds(self, output: CodecTokens) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 import numpy as np
@@ -310,14 +310,27 @@ class StreamingDecoder(Protocol):
 
 
 class TileDecoderSession(TileRunner, DecoderSession):
-    """Decoder session that runs the decoder tile by tile."""
+    """Decoder session that runs the decoder tile by tile.
+
+    Args:
+        network: Network, which decodes tokens without a variant.
+        decoder_of: Chooses the decoder by the first tokens; see `TorchCodecBackend.decoder_of`.
+        setup: Makes the setup for a number of streams.
+        tile_frames: Frames of a tile.
+    """
 
     def __init__(
-        self, backend: CodecBackend, network: CodecNetwork, setup: Callable[[int], StreamSetup], tile_frames: int
+        self,
+        backend: CodecBackend,
+        network: CodecNetwork,
+        decoder_of: Callable[[CodecNetwork, CodecTokens], StreamingDecoder],
+        setup: Callable[[int], StreamSetup],
+        tile_frames: int,
     ) -> None:
         super().__init__()
         self._backend, self._tokens = backend, TokenStream(backend)
         self._network: StreamingDecoder = network
+        self._decoder_of = partial(decoder_of, network)
         self._is_native = is_native(network)
         self._setup_of, self._tile = setup, tile_frames
         self._tiles_run = self._decoded_samples = 0
@@ -367,10 +380,8 @@ class TileDecoderSession(TileRunner, DecoderSession):
 
     @ends_on_failure
     def _open_stream(self, tokens: CodecTokens) -> None:
-        self._begin(tokens)
-
-    def _begin(self, tokens: CodecTokens) -> None:
         """Open the stream for tokens like these, the first ones."""
+        self._network = self._decoder_of(tokens)
         self._setup = self._setup_of(tokens.streams)
         self._tiles = [TileBuffer(tokens.streams, self._tile // stride, np.dtype(np.int32)) for stride in tokens.strides]
         with inference_guard():

@@ -47,6 +47,12 @@ class TokenStream:
         self._samples += tokens.num_samples
         return first
 
+    def accept_single(self, tokens: CodecTokens) -> CodecTokens:
+        """`accept` of tokens of one stream, as pools take them."""
+        if (first := self.accept(tokens)).streams != 1:
+            raise InvalidTokens(f"tokens have {first.streams} streams; open a stream of the pool for each")
+        return first
+
     def check_complete(self) -> None:
         """Raise `InvalidTokens` unless the stream may end here."""
         if not self.frames:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import threading
 
 import numpy as np
@@ -93,9 +94,9 @@ def test_encoders_that_join_and_leave(codecs, name, data):
         assert bc.CodecTokens.concat(parts) == session.push_last(pcm)
 
 
-@pytest.mark.parametrize("name", [*TINY, "encodec_48khz"])
+@pytest.mark.parametrize("name", TINY)
 def test_pools_of_any_codec_and_tile(codecs, name):
-    codec = codecs(name) if name in TINY else codecs(name, weights="random:0")
+    codec = codecs(name)
     tile = codec.spec.tile_frames
     tokens = [codec.encode(recording(codec, seconds, seed), codec.sample_rate) for seed, seconds in enumerate((1.3, 0.4))]
     made = played(codec.decoder_pool(2, latency="throughput"), [[item] for item in tokens])
@@ -117,6 +118,39 @@ def test_a_stream_may_begin_with_short_tiles(codecs):
     lengths = [output.shape[1] for output in outputs]
     assert max(lengths[:4]) <= block * codec.spec.hop_length < max(lengths)
     np.testing.assert_allclose(np.concatenate(outputs, axis=1), codec.decode(tokens), rtol=0, atol=1e-6)
+
+
+@blocks
+@pytest.mark.parametrize("seed", range(3))
+def test_windows_of_streams_at_different_places(codecs, seed):
+    codec, random = codecs("dac_tiny"), np.random.default_rng(seed)
+    wholes = [codec.encode(recording(codec, float(random.uniform(0.1, 1.0)), number), codec.sample_rate) for number in range(5)]
+    extras = [{"window_frames": frames, "window_padded": True} for frames in (7, 7, 20)] + [{}, {}]
+    tokens = [
+        dataclasses.replace(whole, extra=extra, num_samples=whole.num_samples // 2)
+        for whole, extra in zip(wholes, extras, strict=True)
+    ]
+    made = played(codec.decoder_pool(5), [list(item.parts(int(random.integers(1, 5)))) for item in tokens])
+    for item, parts in zip(tokens, made, strict=True):
+        np.testing.assert_array_equal(np.concatenate(parts, axis=1), decoded(codec, item, codec.spec.block_frames))
+
+
+@blocks
+def test_segments_of_several_streams(codecs):
+    codec = codecs("encodec_48khz", weights="random:0")
+    segment = codec.spec.segment
+    lengths = [100, segment.length, segment.stride + 1, 2 * segment.stride + 50]
+    signals = [recording(codec, 3, seed)[:, :length] for seed, length in enumerate(lengths)]
+    with codec.encoder_pool(4) as pool:
+        pushes = [[pcm[:, start : start + 9001] for start in range(0, pcm.shape[1], 9001)] for pcm in signals]
+        tokens = [bc.CodecTokens.concat(parts) for parts in played(pool, pushes)]
+        assert pool.stats().open == 0
+    for pcm, made in zip(signals, tokens, strict=True):
+        assert made == codec.encoder_session().push_last(pcm)
+    with codec.decoder_pool(4) as pool:
+        made = played(pool, [list(item.parts(codec.spec.tile_frames)) for item in tokens])
+    for item, parts in zip(tokens, made, strict=True):
+        np.testing.assert_array_equal(np.concatenate(parts, axis=1), codec.decoder_session().push_last(item))
 
 
 def test_a_stream_hears_nothing_of_one_before_it(codecs):

@@ -22,6 +22,6 @@ SPECS = (
         tile_frames=50,
         weights=WeightSource(package="template_codec", file="weights.safetensors"),
         license="MIT",
-        capabilities=DeviceCapabilities(devices=("cuda", "mps", "cpu")),
+        capabilities=DeviceCapabilities(devices=("cuda", "mps", "cpu"), pools=("encode", "decode")),
     ),
 )

@@ -15,7 +15,7 @@ from blazen_codec_core.torch_backend.backend import TorchCodecBackend
 from blazen_codec_core.weights import WeightFile
 
 from .checkpoint import METADATA, SETTINGS, STATE, from_published, own_settings, to_published
-from .chunked_decoder import DacDecoderSession
+from .chunked_decoder import WindowedDecoder
 from .chunks import Windows
 from .network import DacNetwork
 from .specs import DacArchitecture, DacSpec, custom
@@ -23,8 +23,6 @@ from .specs import DacArchitecture, DacSpec, custom
 
 class DacBackend(TorchCodecBackend):
     """DAC with this project's layers."""
-
-    tile_decoder = DacDecoderSession
 
     @property
     def spec(self) -> DacSpec:
@@ -59,6 +57,13 @@ class DacBackend(TorchCodecBackend):
     def check_tokens(self, tokens: CodecTokens, *, part: bool = False) -> None:
         super().check_tokens(tokens, part=part)
         Windows.of(self.spec, tokens)
+
+    def decoder_variant(self, tokens: CodecTokens) -> Windows | None:
+        return Windows.of(self.spec, tokens)
+
+    def decoder_of(self, network: CodecNetwork, tokens: CodecTokens) -> CodecNetwork | WindowedDecoder:
+        windows = self.decoder_variant(tokens)
+        return WindowedDecoder(network, windows) if windows else network
 
     def decoded_samples(self, tokens: CodecTokens) -> int:
         windows = Windows.of(self.spec, tokens)

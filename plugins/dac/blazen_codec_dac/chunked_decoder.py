@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from blazen_codec_core import CodecTokens
 from blazen_codec_core.nn import CodecNetwork, ConvBase, Layer, State, StreamingModule, StreamSetup
-from blazen_codec_core.torch_backend.sessions import TileDecoderSession
 
 from .chunks import Windows
 from .network import decoder
@@ -39,7 +37,8 @@ class WindowedDecoder:
     def decode_step(self, indices: Sequence[Tensor], state: WindowedDecoderState, last: bool) -> Tensor:
         """Decode the next frames; the decoder is finished and restarted at the end of each window."""
         frames, start = indices[0].shape[1], 0
-        parts = [state.setup.zeros(0, 1)]
+        setup = replace(state.setup, batch=len(indices[0]))  # the state may be a join of several
+        parts = [setup.zeros(0, 1)]
         while start < frames or (last and state.frames):
             end = min(frames, start + self._windows.frames - state.frames)
             state.frames += end - start
@@ -47,7 +46,7 @@ class WindowedDecoder:
             z = self._latent([index[:, start:end] for index in indices])
             parts.append(self._decoder.step(z, state.decoder, ends))
             if ends:
-                state.decoder, state.frames = self._decoder.init_state(state.setup), 0
+                state.decoder, state.frames = self._decoder.init_state(setup), 0
             start = end
         return torch.cat(parts, dim=1)
 
@@ -71,13 +70,3 @@ def window_decoder(network: CodecNetwork, windows: Windows) -> Layer:
                 setattr(module, parameter, value)
             module.prepare()
     return twin.requires_grad_(False)
-
-
-class DacDecoderSession(TileDecoderSession):
-    """Decoder session that handles tokens with and without windows."""
-
-    def _begin(self, tokens: CodecTokens) -> None:
-        spec: Any = self._backend.spec
-        if windows := Windows.of(spec, tokens):
-            self._network = WindowedDecoder(cast(CodecNetwork, self._network), windows)
-        super()._begin(tokens)
