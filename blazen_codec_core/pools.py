@@ -10,7 +10,7 @@ import asyncio
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Self, TypedDict, TypeVar
@@ -104,6 +104,7 @@ class PoolStats:
         bytes_per_stream: Memory of the state of a stream, measured on one that runs; 0 before.
         steps: Steps that were run.
         rows: Tiles that were run, over all steps.
+        bytes_per_bucket: Static memory of the graphs of each number of rows, with `graphs` on a GPU.
     """
 
     open: int
@@ -112,6 +113,7 @@ class PoolStats:
     bytes_per_stream: int
     steps: int
     rows: int
+    bytes_per_bucket: Mapping[int, int] = field(default_factory=dict)
 
 
 class PoolStream(ABC, Generic[In, Out]):

@@ -49,7 +49,7 @@ from ..tokens.tokens import CodecTokens
 from ..validation import Latents, Pcm, is_int
 from .batching import by_similar_length, run_batches
 from .cpu_threads import usable_threads
-from .cuda_graphs import GraphedNetwork, capture_fn_for
+from .cuda_graphs import CaptureFn, GraphedNetwork, capture_fn_for
 from .guard import inference_guard, network_guard
 from .latents import TiledRun
 from .module import CodecModule
@@ -533,7 +533,7 @@ class TorchCodecBackend(CodecBackend):
             return super().new_decoder_pool(options)
         if self.spec.segment:
             return SegmentDecoderPool(self, options, self._coder())
-        return BatchedDecoderPool(self, options, loaded.network, self.setup, self.decoder_variant, self.decoder_of)
+        return BatchedDecoderPool(self, options, loaded.network, self.setup, self.decoder_variant, self.decoder_of, self._capture)
 
     def new_encoder_pool(self, options: PoolOptions, num_codebooks: int) -> EncoderPool:
         self.check_half("encoder")
@@ -542,7 +542,7 @@ class TorchCodecBackend(CodecBackend):
             return super().new_encoder_pool(options, num_codebooks)
         if self.spec.segment:
             return SegmentEncoderPool(self, options, self._coder(), num_codebooks, loaded.weights)
-        return BatchedEncoderPool(self, options, loaded.network, self.setup, num_codebooks, loaded.weights)
+        return BatchedEncoderPool(self, options, loaded.network, self.setup, num_codebooks, loaded.weights, self._capture)
 
     def _batches_streams(self, *methods: str) -> bool:
         """Tell whether streams can run as rows of a batch; this loads the weights."""
@@ -550,9 +550,11 @@ class TorchCodecBackend(CodecBackend):
         return isinstance(network, CodecNetwork) and inherits(network, *methods)
 
     def _for_session(self, network: CodecNetwork) -> CodecNetwork:
-        if not self.options.graphs:
-            return network
-        return cast(CodecNetwork, GraphedNetwork(network, capture_fn_for(torch.device(self.device))))
+        return cast(CodecNetwork, GraphedNetwork(network, self._capture)) if self._capture else network
+
+    @property
+    def _capture(self) -> CaptureFn | None:
+        return capture_fn_for(torch.device(self.device)) if self.options.graphs else None
 
     def encode_latents(self, pcm: Any, sample_rate: int) -> Latents:
         self.check_half("encoder")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -51,7 +52,7 @@ def capture_fn_for(device: torch.device) -> CaptureFn:
 
 
 @dataclass(frozen=True)
-class _StateSlot:
+class StateSlot:
     """Slot of a value in a state: its owner, and its name or index there."""
 
     owner: Any
@@ -68,16 +69,16 @@ class _StateSlot:
             setattr(self.owner, self.name, value)
 
 
-def _slots(owner: Any) -> Iterator[_StateSlot]:
+def state_slots(owner: Any) -> Iterator[StateSlot]:
     """Yield the slots of all values in a state and in its inner states, in order."""
     if isinstance(owner, list):
-        slots = [_StateSlot(owner, index, counts=False) for index in range(len(owner))]
+        slots = [StateSlot(owner, index, counts=False) for index in range(len(owner))]
     else:
-        slots = [_StateSlot(owner, field.name, COUNTS in field.metadata) for field in dataclasses.fields(owner)]
+        slots = [StateSlot(owner, field.name, COUNTS in field.metadata) for field in dataclasses.fields(owner)]
     for slot in slots:
         value = slot.get()
         if isinstance(value, State | list):
-            yield from _slots(value)
+            yield from state_slots(value)
         else:
             yield slot
 
@@ -87,34 +88,119 @@ def _signature(value: Any) -> Any:
     return (value.shape, value.dtype) if isinstance(value, Tensor) else value
 
 
+@dataclass(frozen=True)
+class SymbolicCount:
+    """A count of a state while a step is captured.
+
+    Attributes:
+        number: Number of the count in the state.
+        offset: Difference to its value at the beginning of the step.
+    """
+
+    number: int
+    offset: int = 0
+
+    def __add__(self, frames: int) -> SymbolicCount:
+        return SymbolicCount(self.number, self.offset + frames)
+
+
+Drawn = list[tuple[int, SymbolicCount, Tensor]]
+"""Layer, position and static tensor of each block of noise in a captured step."""
+
+
 class StaticNoise:
-    """Noise in static tensors, which are filled before each replay."""
+    """Source of noise that, while a step is captured, gives static tensors, which are filled before each replay."""
 
     def __init__(self, noise: NoiseSource) -> None:
         self._noise = noise
-        self._drawn: list[tuple[int, int, Tensor]] | None = None
-        self._number = 0
+        self._drawn: Drawn | None = None
+        self._number = self._rows = 0
 
-    def __call__(self, layer: int, position: int, count: int) -> Tensor:
+    def __call__(self, layer: int, position: Any, count: int) -> Tensor:
         if self._drawn is None:
             return self._noise(layer, position, count)
         if self._number == len(self._drawn):
-            self._drawn.append((layer, position, torch.empty_like(self._noise(layer, 0, count))))
+            block = self._noise(layer, 0, count)
+            self._drawn.append((layer, position, block.new_zeros(self._rows, count, 1)))
         self._number += 1
         return self._drawn[self._number - 1][2]
 
-    def begin(self) -> None:
-        """Begin a captured step: noise is drawn into static tensors from now on."""
-        self._drawn, self._number = self._drawn or [], 0
+    @contextmanager
+    def captured(self, drawn: Drawn, rows: int) -> Iterator[None]:
+        """Context of a step that is captured, which draws these blocks, with a number of rows."""
+        self._drawn, self._number, self._rows = drawn, 0, rows
+        try:
+            yield
+        finally:
+            self._drawn = None
 
-    def fill(self, replays: int) -> None:
-        """Fill the static tensors for the step after `replays` others."""
-        for layer, position, values in self._drawn or []:
-            steps = replays * sum(values.shape[1] for other, _, values in self._drawn or [] if other == layer)
-            values.copy_(self._noise(layer, position + steps, values.shape[1]))
+    def fill(self, drawn: Drawn, counts: Sequence[Any]) -> None:
+        """Fill static tensors for a step.
 
-    def end(self) -> None:
-        self._drawn = None
+        Args:
+            counts: Value of each count of the state, a number or an array with one for each row.
+        """
+        for layer, position, values in drawn:
+            values.copy_(self._noise(layer, counts[position.number] + position.offset, values.shape[1]))
+
+
+class StepGraph:
+    """Graph of one step on static tensors.
+
+    Args:
+        step: From static inputs to static outputs. It updates static tensors, and the counts of a state.
+        counts: Slots of these counts.
+        rows: Number of rows of noise: 1 if the counts of all signals are equal.
+        noise: Source of the step's noise, if it has any.
+
+    Attributes:
+        outputs: Static outputs.
+        increments: By how much a step increases each count.
+    """
+
+    def __init__(
+        self,
+        step: Callable[[Sequence[Tensor]], list[Tensor]],
+        inputs: Sequence[Tensor],
+        counts: Sequence[StateSlot],
+        rows: int,
+        capture: CaptureFn,
+        noise: StaticNoise | None,
+    ) -> None:
+        self._inputs, self._noise = [x.clone() for x in inputs], noise
+        self._drawn: Drawn = []
+        self.outputs: list[Tensor] = []
+        self.increments: list[int] = []
+
+        def run() -> None:
+            previous = [slot.get() for slot in counts]
+            for number, slot in enumerate(counts):
+                slot.set(SymbolicCount(number))
+            with noise.captured(self._drawn, rows) if noise else nullcontext():
+                self.outputs = step(self._inputs)
+            self.increments = [slot.get().offset for slot in counts]
+            for slot, value in zip(counts, previous, strict=True):
+                slot.set(value)
+
+        self._graph = capture(run)
+
+    def replay(self, inputs: Sequence[Tensor], counts: Sequence[Any]) -> list[Tensor]:
+        """Run the step; return its static outputs, which the next replay overwrites.
+
+        Args:
+            counts: Value of each count before the step; see `StaticNoise.fill`.
+        """
+        for static, value in zip(self._inputs, inputs, strict=True):
+            static.copy_(value)
+        if self._noise:
+            self._noise.fill(self._drawn, counts)
+        self._graph()
+        return self.outputs
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the static inputs, outputs and noise."""
+        return sum(tensor.nbytes for tensor in [*self._inputs, *self.outputs, *(values for _, _, values in self._drawn)])
 
 
 class GraphedStep:
@@ -127,61 +213,44 @@ class GraphedStep:
     def __init__(self, step: Step, capture: CaptureFn, noise: StaticNoise | None = None) -> None:
         self._step, self._capture, self._noise = step, capture, noise
         self._previous: Any = None
-        self._graph: Callable[[], None] | None = None
-        self._replays = 0
+        self._graph: StepGraph | None = None
 
     def __call__(self, inputs: Sequence[Tensor], state: State) -> list[Tensor]:
-        slots = list(_slots(state))
+        slots = list(state_slots(state))
         signature = [*map(_signature, inputs), *(_signature(slot.get()) for slot in slots if not slot.counts)]
         is_settled, self._previous = signature == self._previous, signature
         if not is_settled:
             self.reset()
             return self._step(inputs, state)
         if self._graph is None:
-            self._capture_step(inputs, state, slots)
-        return self._replay(inputs)
+            self._graph = self._captured(inputs, state, slots)
+        counts = [slot for slot in slots if slot.counts]
+        values = [slot.get() for slot in counts]
+        outputs = self._graph.replay(inputs, values)
+        for slot, value, increment in zip(counts, values, self._graph.increments, strict=True):
+            slot.set(value + increment)
+        return outputs
 
     def reset(self) -> None:
         """Drop the graph: the next step runs without one."""
         self._graph = None
-        if self._noise:
-            self._noise.end()
 
-    def _capture_step(self, inputs: Sequence[Tensor], state: State, slots: Sequence[_StateSlot]) -> None:
-        self._inputs = [x.clone() for x in inputs]
+    def _captured(self, inputs: Sequence[Tensor], state: State, slots: Sequence[StateSlot]) -> StepGraph:
         static_tensors = [(slot, value) for slot in slots if isinstance(value := slot.get(), Tensor)]
-        counts = [slot for slot in slots if slot.counts]
 
-        def run() -> None:
-            if self._noise:
-                self._noise.begin()
-            previous = [slot.get() for slot in counts]
-            self._outputs = self._step(self._inputs, state)
+        def step(static_inputs: Sequence[Tensor]) -> list[Tensor]:
+            outputs = self._step(static_inputs, state)
             for slot, tensor in static_tensors:
                 if slot.get() is not tensor:
                     tensor.copy_(slot.get())
                     slot.set(tensor)
-            self._counts = [(slot, slot.get() - value) for slot, value in zip(counts, previous, strict=True)]
-            for slot, value in zip(counts, previous, strict=True):
-                slot.set(value)
+            return outputs
 
         saved = [tensor.clone() for _, tensor in static_tensors]
-        self._graph, self._replays = self._capture(run), 0
+        graph = StepGraph(step, inputs, [slot for slot in slots if slot.counts], 1, self._capture, self._noise)
         for (_, tensor), value in zip(static_tensors, saved, strict=True):
             tensor.copy_(value)
-
-    def _replay(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        assert self._graph is not None
-        for static, value in zip(self._inputs, inputs, strict=True):
-            static.copy_(value)
-        if self._noise:
-            self._noise.fill(self._replays)
-        previous = [slot.get() for slot, _ in self._counts]
-        self._graph()
-        for (slot, increment), value in zip(self._counts, previous, strict=True):
-            slot.set(value + increment)
-        self._replays += 1
-        return self._outputs
+        return graph
 
 
 class GraphedNetwork:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -143,8 +144,9 @@ def test_a_function_is_written_where_it_is_asked_for():
 @pytest.mark.parametrize("seed", [0, 5, 2**63 + 5, 2**64 - 1])
 @pytest.mark.parametrize(("layer", "position", "count"), [(0, 0, 1), (1, 13, 1000), (3, 8, 8), (2, 123_456_789_012, 77)])
 def test_noise_is_that_of_other_devices(seed, layer, position, count, device):
-    wanted = noise.CounterNoise(seed)(layer, position, count).flatten()
-    got = philox.random_normal(seed, layer, position, count, device, torch.float32).cpu()
+    positions = np.array([position, 0, position + 1][: 1 + 2 * (count > 1)])
+    wanted = noise.CounterNoise(seed)(layer, positions, count).squeeze(2)
+    got = philox.random_normal(seed, layer, positions, count, device, torch.float32).cpu()
     assert torch.allclose(got, wanted, rtol=0, atol=1e-6)
 
 

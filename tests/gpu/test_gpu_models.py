@@ -96,3 +96,22 @@ def test_segments_with_norms(device):
     with torch.inference_mode():
         got = norm(layer(x.to(device)))
     assert (got.cpu() - wanted).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pools_with_cuda_graphs_give_what_sessions_give(name, device, same):
+    if device.type != "cuda":
+        pytest.skip("CUDA graphs need a GPU; tests/core/nn/test_graphs.py does the same with steps that are run again")
+    codec, plain = (bc.load(name, device=str(device), graphs=graphs) for graphs in (True, False))
+    tokens = [plain.encode(recording(plain, 0.5 + 0.2 * number), plain.sample_rate) for number in range(5)]
+    with codec.decoder_pool(5) as pool:
+        streams = {pool.open(): [] for _ in tokens}
+        for stream, item in zip(streams, tokens, strict=True):
+            stream.push(item)
+            stream.finish()
+        while not all(stream.ended for stream in streams):
+            for stream, pcm in pool.step().items():
+                streams[stream].append(pcm)
+        assert pool.stats().bytes_per_bucket
+    for item, parts in zip(tokens, streams.values(), strict=True):
+        assert same(np.concatenate(parts, axis=1), plain.decoder_session(latency="lowest").push_last(item))

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import functools
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .aten.backend import AtenBackend
@@ -101,10 +103,12 @@ def elementwise(device: torch.device, dtype: torch.dtype) -> Elementwise:
     raise AssertionError("the last back end has elementwise kernels for every signal")
 
 
-def random_normal(seed: int, layer: int, position: int, count: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Normal noise `(count,)` of the counter-based generator of `layers.noise.CounterNoise`."""
+def random_normal(
+    seed: int, layer: int, positions: NDArray[np.int64], count: int, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """Normal noise `(rows, count)` of the counter-based generator of `layers.noise.CounterNoise`, from each position on."""
     for backend in backends_for(device):
-        noise = backend.random_normal(seed, layer, position, count, device, dtype)
+        noise = backend.random_normal(seed, layer, positions, count, device, dtype)
         if noise is not None:
             return noise
     raise AssertionError("the last back end makes noise for every device")

@@ -6,7 +6,9 @@ import dataclasses
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .epilogue import IDENTITY, Epilogue
@@ -166,7 +168,7 @@ class KernelBackend:
         return None
 
     def random_normal(
-        self, seed: int, layer: int, position: int, count: int, device: torch.device, dtype: torch.dtype
+        self, seed: int, layer: int, positions: NDArray[np.int64], count: int, device: torch.device, dtype: torch.dtype
     ) -> Tensor | None:
-        """Normal noise `(count,)` of the counter-based generator of `layers.noise.CounterNoise`."""
+        """Normal noise `(rows, count)` of the counter-based generator of `layers.noise.CounterNoise`."""
         return None

@@ -23,8 +23,8 @@ from ..kernels.allocator import retain_malloc_arena, return_free_memory
 from ..pipeline import Join, Split, Step
 from .deferral import current_deferral
 
-NoiseSource = Callable[[int, int, int], Tensor]
-"""`(layer, position, count)` to `(batch or 1, count, 1)` standard normal noise."""
+NoiseSource = Callable[[int, Any, int], Tensor]
+"""`(layer, position, count)` to `(batch or 1, count, 1)` standard normal noise; the position is as in a state, see `COUNTS`."""
 
 StateT = TypeVar("StateT", bound="State")
 

@@ -28,10 +28,10 @@ class CounterNoise:
     def __init__(self, seed: int, device: torch.device | None = None, dtype: torch.dtype = torch.float32) -> None:
         self.seed, self.device, self.dtype = seed, device, dtype
 
-    def __call__(self, layer: int, position: int, count: int) -> Tensor:
-        device = self.device or torch.device("cpu")
-        noise = dispatch.random_normal(self.seed & (2**64 - 1), layer, position, count, device, self.dtype)
-        return noise.reshape(1, count, 1)
+    def __call__(self, layer: int, position: int | NDArray[np.int64], count: int) -> Tensor:
+        device, positions = self.device or torch.device("cpu"), np.atleast_1d(np.asarray(position, np.int64))
+        noise = dispatch.random_normal(self.seed & (2**64 - 1), layer, positions, count, device, self.dtype)
+        return noise.unsqueeze(2)
 
 
 @dataclasses.dataclass
@@ -54,17 +54,11 @@ class NoiseBlock(Layer):
     def _scaled(self, x: Tensor, noise: Tensor) -> Tensor:
         return self.linear.run_kernel(x, x.shape[1], 1, False, Epilogue(scale=noise, residual=x))
 
-    def _noise(self, source: NoiseSource, position: int | NDArray[np.int64], frames: int) -> Tensor:
-        """Noise `(batch or 1, frames, 1)`; signals that began at different times have their own."""
-        if isinstance(position, int):
-            return source(self.layer, position, frames)
-        return torch.cat([source(self.layer, start, frames) for start in position.tolist()])
-
     def step(self, x: Tensor, state: NoiseState, last: bool) -> Tensor:
         frames = x.shape[1]
         if state.noise is None or not frames:
             return x
-        noise = self._noise(state.noise, state.position, frames)
+        noise = state.noise(self.layer, state.position, frames)  # signals that began at different times have their own
         state.position = state.position + frames
         if self.linear.takes_epilogue and not torch.is_grad_enabled():
             if len(noise) > 1:  # each frame has its own noise, and the layer sees frames one by one

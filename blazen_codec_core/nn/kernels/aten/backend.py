@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..interface import CodebookSearch, Conv1dKernel, Conv1dProblem, Elementwise, KernelBackend
@@ -53,5 +55,7 @@ class AtenBackend(KernelBackend):
     def elementwise(self, device: torch.device, dtype: torch.dtype) -> Elementwise:
         return elementwise
 
-    def random_normal(self, seed: int, layer: int, position: int, count: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-        return random_normal(seed, layer, position, count, device, dtype)
+    def random_normal(
+        self, seed: int, layer: int, positions: NDArray[np.int64], count: int, device: torch.device, dtype: torch.dtype
+    ) -> Tensor:
+        return random_normal(seed, layer, positions, count, device, dtype)

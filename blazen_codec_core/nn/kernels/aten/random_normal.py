@@ -11,6 +11,7 @@ from numpy.random import Philox
 from numpy.typing import NDArray
 from torch import Tensor
 
+Transform = Callable[[NDArray[np.uint64]], NDArray[np.float32]]
 PER_COUNTER = 8
 """Normals from one Philox counter: four words of 64 bits, two normals each."""
 
@@ -42,18 +43,23 @@ _local = threading.local()
 def random_normal(
     seed: int,
     layer: int,
-    position: int,
+    positions: NDArray[np.int64],
     count: int,
     device: torch.device,
     dtype: torch.dtype,
-    transform: Callable[[NDArray[np.uint64]], NDArray[np.float32]] = box_muller,
+    transform: Transform = box_muller,
 ) -> Tensor:
-    """`count` standard normal values from `position` on, `(count,)`.
+    """`count` standard normal values from each position on, `(rows, count)`.
 
     Args:
         transform: The Box-Muller transform.
     """
+    values = [_normals(seed, layer, position, count, transform) for position in positions.tolist()]
+    return torch.from_numpy(np.stack(values)).to(device, dtype)
+
+
+def _normals(seed: int, layer: int, position: int, count: int, transform: Transform) -> NDArray[np.float32]:
     first, skip = divmod(position, PER_COUNTER)
     counters = -(-(skip + count) // PER_COUNTER)
     words = _philox(seed, layer, first).random_raw(counters * 4)
-    return torch.from_numpy(transform(words).reshape(-1)[skip : skip + count]).to(device, dtype)
+    return transform(words).reshape(-1)[skip : skip + count]

@@ -6,7 +6,9 @@ import warnings
 from collections.abc import Callable
 from typing import TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ....errors import SlowerNotice
@@ -83,5 +85,7 @@ class CpuBackend(KernelBackend):
     def elementwise(self, device: torch.device, dtype: torch.dtype) -> Elementwise | None:
         return self._elementwise if dtype == torch.float32 else None
 
-    def random_normal(self, seed: int, layer: int, position: int, count: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-        return random_normal(seed, layer, position, count, device, dtype, self._box_muller)
+    def random_normal(
+        self, seed: int, layer: int, positions: NDArray[np.int64], count: int, device: torch.device, dtype: torch.dtype
+    ) -> Tensor:
+        return random_normal(seed, layer, positions, count, device, dtype, self._box_muller)

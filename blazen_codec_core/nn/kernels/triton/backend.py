@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..interface import (
@@ -51,5 +53,7 @@ class TritonBackend(KernelBackend):
     def elementwise(self, device: torch.device, dtype: torch.dtype) -> Elementwise:
         return elementwise
 
-    def random_normal(self, seed: int, layer: int, position: int, count: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-        return philox.random_normal(seed, layer, position, count, device, dtype)
+    def random_normal(
+        self, seed: int, layer: int, positions: NDArray[np.int64], count: int, device: torch.device, dtype: torch.dtype
+    ) -> Tensor:
+        return philox.random_normal(seed, layer, positions, count, device, dtype)

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 import triton
 import triton.language as tl
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .launch import launch
@@ -20,8 +22,12 @@ PER_COUNTER = 8
 """Normals from one counter."""
 
 
-@triton.jit(do_not_specialize=["first", "skip", "count", "seed", "layer"])
-def _box_muller(out, first, skip, count, seed, layer, ANGLE_STEP: tl.constexpr, COUNTERS: tl.constexpr):  # type: ignore[no-untyped-def]
+@triton.jit(do_not_specialize=["count", "seed", "layer"])
+def _box_muller(out, positions, count, seed, layer, ANGLE_STEP: tl.constexpr, COUNTERS: tl.constexpr):  # type: ignore[no-untyped-def]
+    row = tl.program_id(1).to(tl.int64)
+    start = tl.load(positions + row)
+    first, skip = start // 8, start % 8
+    out += row * count
     number = tl.program_id(0).to(tl.int64) * COUNTERS + tl.arange(0, COUNTERS)
     a = (number + first + 1).to(tl.uint64)  # NumPy increments the counter before the first block
     b, c, d = tl.zeros_like(a), tl.zeros_like(a), tl.zeros_like(a)
@@ -43,14 +49,24 @@ def _box_muller(out, first, skip, count, seed, layer, ANGLE_STEP: tl.constexpr, 
             tl.store(out + position, value.to(tl.float32).to(out.dtype.element_ty), mask=(position >= 0) & (position < count))
 
 
-def random_normal(seed: int, layer: int, position: int, count: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """`count` standard normal values from `position` on, `(count,)`."""
-    first, skip = divmod(position, PER_COUNTER)
-    out = torch.empty(count, device=device, dtype=dtype)
-    counters = -(-(skip + count) // PER_COUNTER)
+def random_normal(
+    seed: int, layer: int, positions: NDArray[np.int64], count: int, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """`count` standard normal values from each position on, `(rows, count)`."""
+    out = torch.empty(len(positions), count, device=device, dtype=dtype)
+    counters = -(-(PER_COUNTER - 1 + count) // PER_COUNTER)  # a row begins at any value of its first counter
     if count:
+        starts = _on_device(positions, device)
         signed = seed - (1 << 64) if seed >> 63 else seed
-        grid = (triton.cdiv(counters, COUNTERS),)
+        grid = (triton.cdiv(counters, COUNTERS), len(positions))
         angle_step = 2 * math.pi * 2.0**-32
-        launch(_box_muller, grid, out, first, skip, count, signed, layer, ANGLE_STEP=angle_step, COUNTERS=COUNTERS, num_warps=4)
+        launch(_box_muller, grid, out, starts, count, signed, layer, ANGLE_STEP=angle_step, COUNTERS=COUNTERS, num_warps=4)
     return out
+
+
+def _on_device(positions: NDArray[np.int64], device: torch.device) -> Tensor:
+    """Copy positions to the device without waiting for it."""
+    if len(positions) == 1:
+        return torch.full((1,), int(positions[0]), device=device)
+    host = torch.from_numpy(positions)
+    return (host.pin_memory() if device.type == "cuda" else host).to(device, non_blocking=True)
