@@ -53,9 +53,10 @@ from .cuda_graphs import CaptureFn, GraphedNetwork, capture_fn_for
 from .guard import inference_guard, network_guard
 from .latents import TiledRun
 from .module import CodecModule
-from .pools import BatchedDecoderPool, BatchedEncoderPool
+from .pools.decoder import BatchedDecoderPool
+from .pools.encoder import BatchedEncoderPool
+from .pools.segments import SegmentDecoderPool, SegmentEncoderPool
 from .ragged_batch import decode_ragged, encode_ragged
-from .segment_pools import SegmentDecoderPool, SegmentEncoderPool
 from .segments import SegmentCoder, SegmentDecoderSession, SegmentEncoderSession, decode_segments, encode_segments
 from .sessions import StreamingDecoder, TileDecoderSession, TileEncoderSession, inherits, runs_in_steps
 from .side_by_side import DecodeSideBySide, EncodeSideBySide

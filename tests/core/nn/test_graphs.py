@@ -12,7 +12,7 @@ import torch
 
 import blazen_codec_core as bc
 from blazen_codec_core.torch_backend import cuda_graphs
-from blazen_codec_core.torch_backend.pools import BatchedPool
+from blazen_codec_core.torch_backend.pools.batched import BatchedPool
 from tests.helpers.processors import blocks
 
 SECONDS = 3

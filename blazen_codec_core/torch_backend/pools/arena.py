@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..nn.layers.base import State
-from .cuda_graphs import CaptureFn, StaticNoise, Step, StepGraph, state_slots
+from ...nn.layers.base import State
+from ..cuda_graphs import CaptureFn, StaticNoise, Step, StepGraph, state_slots
 
 
 class Arena:

@@ -9,18 +9,19 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import torch
 
-from ..backend import CodecBackend
-from ..checks import check_piece
-from ..errors import CodecError, InvalidInput
-from ..pools import Pool, PoolOptions, PoolStream
-from ..tokens.tokens import CodecTokens
-from ..validation import Pcm
-from .batching import split_rows
-from .guard import network_guard
-from .overlap_add import OverlapAdd
-from .pools import Columns, network_failure
-from .segments import EncodedSegment, SegmentCoder, join_tokens, split_pcm, split_tokens
-from .token_stream import TokenStream
+from ...backend import CodecBackend
+from ...checks import check_piece
+from ...errors import CodecError, InvalidInput
+from ...pools import Pool, PoolOptions, PoolStream
+from ...tokens.tokens import CodecTokens
+from ...validation import Pcm
+from ..batching import split_rows
+from ..guard import network_guard
+from ..overlap_add import OverlapAdd
+from ..segments import EncodedSegment, SegmentCoder, join_tokens, split_pcm, split_tokens
+from ..token_stream import TokenStream
+from .batched import network_failure
+from .columns import Columns
 
 In = TypeVar("In")
 Out = TypeVar("Out")

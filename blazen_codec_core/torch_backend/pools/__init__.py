@@ -1,0 +1,1 @@
+"""Pools of PyTorch codecs, whose streams run as batches."""

@@ -1,0 +1,274 @@
+"""Pools whose streams run as the rows of a batch.
+
+The states of streams that can run together are one state, with a row for each. States differ until a stream has settled: the
+first tiles have nothing behind them. So streams are kept in groups of equal signatures. Those that have a tile ready are taken
+out, run, and put back. The last tile of a stream runs alone.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor
+
+from ...backend import CodecBackend
+from ...errors import CodecError, InferenceError, reason
+from ...nn.codec_network import CodecNetwork
+from ...nn.kernels.dispatch import is_batch_exact
+from ...nn.layers.base import State, StreamSetup
+from ...nn.pipeline import run_parallel
+from ...pools import Pool, PoolOptions, PoolStats, PoolStream
+from ..cuda_graphs import CaptureFn, StaticNoise
+from ..guard import helper_guard, inference_guard, network_guard
+from .arena import Arena
+from .groups import ArenaGroup, Group, JoinedGroup
+
+Result = tuple[PoolStream[Any, Any], Any]
+
+
+def network_failure(error: Exception) -> InferenceError:
+    """Error for the streams of a batch in which the network failed."""
+    return InferenceError(f"the network failed: {reason(error)}")
+
+
+@dataclass
+class Batch:
+    """Streams that run together.
+
+    Attributes:
+        members: The streams.
+        tiles: Tile of each.
+        last: The signals end with these tiles.
+        kind: Kind of the tiles.
+        state: State of the streams, unless they run in an arena.
+        signature: Signature of this state before the step.
+        group: Streams of the arena in which these run.
+        slots: Their slots. A stream that leaves during the step frees its slot, which nobody gets before the next step.
+    """
+
+    members: list[BatchedStream]
+    tiles: list[Any]
+    last: bool
+    kind: Any
+    state: State | None = None
+    signature: Any = None
+    group: ArenaGroup | None = None
+    slots: Sequence[int] = ()
+
+
+class BatchedStream(PoolStream[Any, Any]):
+    """A stream of a `BatchedPool`.
+
+    Attributes:
+        network: What runs the stream; streams of one group have the same.
+        group: Group whose state has the stream's row; `None` before the first push.
+    """
+
+    network: Any
+
+    def __init__(self, pool: BatchedPool) -> None:
+        super().__init__(pool)
+        self.batched, self.group = pool, cast("Group | None", None)
+
+    @property
+    def kind_of_tile(self) -> Any:
+        """Shape of the next tile; tiles of equal shapes run together."""
+        raise NotImplementedError
+
+    def take_tile(self) -> Any:
+        """Input of the next tile."""
+        raise NotImplementedError
+
+    def take_rest(self) -> Any:
+        """Input of the last tile."""
+        raise NotImplementedError
+
+    def output(self, made: Any, last: bool) -> Any:
+        """Convert the outputs of a tile to what the caller gets."""
+        raise NotImplementedError
+
+
+class BatchedPool(Pool[Any, Any]):
+    """Pool whose ready streams run as batches.
+
+    Args:
+        network: Prepared network.
+        setup: Makes the setup of a number of rows.
+        capture: Captures graphs of the steps of settled streams, if these are to run in graphs.
+    """
+
+    ROWS: ClassVar[int] = 16
+    """Most rows of a batch on a CPU, whose data stays in the cache."""
+    ARENAS: ClassVar[int] = 4
+    """Most arenas, each for one shape of states and tiles. Streams of other shapes run without graphs."""
+
+    def __init__(
+        self,
+        backend: CodecBackend,
+        options: PoolOptions,
+        network: CodecNetwork,
+        setup: Callable[[int], StreamSetup],
+        capture: CaptureFn | None,
+    ) -> None:
+        super().__init__(backend, options)
+        self.network, self.setup = network, setup(1)
+        self._capture, self._noise = capture, None
+        if capture and self.setup.noise:
+            self._noise = StaticNoise(self.setup.noise)
+            self.setup = replace(self.setup, noise=self._noise)
+        self._groups: dict[Any, Group] = {}
+        self._arenas: dict[Any, ArenaGroup] = {}
+        self._max_rows = options.max_streams
+        if self.setup.device.type == "cpu":
+            self._max_rows = self.ROWS if is_batch_exact(self.setup.device) else 1
+
+    @abstractmethod
+    def init_state(self, network: Any) -> State:
+        """State of a new stream."""
+
+    @abstractmethod
+    def inputs_of(self, tiles: Sequence[Any]) -> list[Tensor]:
+        """Inputs of the network, with a row for each tile."""
+
+    @abstractmethod
+    def step_rows(self, network: Any, inputs: Sequence[Tensor], state: State, last: bool) -> list[Tensor]:
+        """Run a tile of each row; return outputs with as many rows."""
+
+    @abstractmethod
+    def outputs_of(self, made: list[Tensor]) -> list[Any]:
+        """Outputs of each row, on the host."""
+
+    def admit(self, stream: BatchedStream, network: Any) -> None:
+        """Give a stream its state."""
+        stream.network = network
+        with inference_guard():
+            self._put(self.init_state(network), [stream])
+
+    def stats(self) -> PoolStats:
+        with self.lock:
+            buckets = Counter[int]()
+            for group in self._arenas.values():
+                buckets.update(group.arena.bytes_per_bucket)
+            return replace(super().stats(), bytes_per_bucket=dict(buckets))
+
+    def _forget(self, stream: PoolStream[Any, Any]) -> None:
+        assert isinstance(stream, BatchedStream)
+        if stream.group is not None and stream in stream.group.streams:
+            with torch.inference_mode():
+                stream.group.remove(stream)
+        stream.group = None
+
+    def _put(self, state: State, streams: Sequence[BatchedStream]) -> None:
+        """Put streams into the group of their network and their state's signature."""
+        self._add(self._groups.setdefault((id(streams[0].network), state.signature()), JoinedGroup()), state, streams)
+        if not self._bytes_per_stream:
+            self._bytes_per_stream = sum(tensor.nbytes for tensor in state.tensors()) // len(streams)
+
+    @staticmethod
+    def _add(group: Group, state: State, streams: Sequence[BatchedStream]) -> None:
+        group.add(state, streams)
+        for stream in streams:
+            stream.group = group
+
+    def _run(self, streams: Sequence[PoolStream[Any, Any]]) -> Iterator[Result]:
+        with self.lock, torch.inference_mode():
+            batches = list(self._batches(cast(Sequence[BatchedStream], streams)))
+        with network_guard(self.setup.device) as threads:
+            made = run_parallel(self._run_batch, batches, 1 if self._capture else threads, helper_guard)
+        for batch, results in zip(batches, made, strict=True):
+            if not batch.last and not isinstance(results, CodecError):
+                self._put_back(batch)
+            for number, stream in enumerate(batch.members):
+                result = results if isinstance(results, CodecError) else results[number]
+                yield stream, result if isinstance(result, CodecError) else self._finished(stream, result, batch.last)
+        self._groups = {key: group for key, group in self._groups.items() if group.streams}
+
+    def _put_back(self, batch: Batch) -> None:
+        """Put the streams of a batch back into a group, or into an arena once a step no longer changes their signature."""
+        if (state := batch.state) is None:
+            return
+        with self.lock, torch.inference_mode():
+            staying = [number for number, stream in enumerate(batch.members) if not stream.ended]
+            if not staying:
+                return
+            if len(staying) < len(batch.members):
+                state = state.take(staying)
+            streams = [batch.members[number] for number in staying]
+            if self._capture is None or state.signature() != batch.signature:
+                self._put(state, streams)
+                return
+            settled = [number for number, stream in enumerate(streams) if stream.kind_of_tile == batch.kind]
+            if others := [number for number in range(len(streams)) if number not in settled]:
+                self._put(state.take(others), [streams[number] for number in others])
+            if settled:
+                group = self._arena_group(self._capture, streams[0].network, state, batch.kind)
+                self._add(group, state.take(settled), [streams[number] for number in settled])
+
+    def _arena_group(self, capture: CaptureFn, network: Any, state: State, kind: Any) -> Group:
+        """Group for the settled streams of a network: an arena, or if there are `ARENAS` others in use, none of them."""
+        signature = state.signature()
+        if group := self._arenas.get(key := (id(network), signature, kind)):
+            return group
+        for other in [other for other, group in self._arenas.items() if not group.streams][: len(self._arenas) + 1 - self.ARENAS]:
+            del self._arenas[other]
+        if len(self._arenas) >= self.ARENAS:
+            return self._groups.setdefault((id(network), signature), JoinedGroup())
+
+        def step(inputs: Sequence[Tensor], state: State) -> list[Tensor]:
+            return self.step_rows(network, inputs, state, False)
+
+        arena = Arena(step, capture, self._noise, state, self.options.max_streams)
+        self._arenas[key] = ArenaGroup(arena, kind)
+        return self._arenas[key]
+
+    def _batches(self, streams: Sequence[BatchedStream]) -> Iterator[Batch]:
+        """Take the streams that run together out of their groups, unless they run in an arena."""
+        together: dict[Any, list[BatchedStream]] = {}
+        for stream in streams:
+            if stream._has_tile:
+                together.setdefault((id(stream.group), stream.kind_of_tile), []).append(stream)
+            else:
+                yield self._batch([stream], None, True)
+        for (_, kind), members in together.items():
+            place = {stream: row for row, stream in enumerate(members[0].group.streams)} if members[0].group else {}
+            members.sort(key=place.__getitem__)
+            for start in range(0, len(members), self._max_rows):
+                yield self._batch(members[start : start + self._max_rows], kind, False)
+
+    def _batch(self, members: list[BatchedStream], kind: Any, last: bool) -> Batch:
+        group = members[0].group
+        assert group is not None
+        tiles = [stream.take_rest() if last else stream.take_tile() for stream in members]
+        if isinstance(group, ArenaGroup) and not last and group.kind == kind:
+            return Batch(members, tiles, last, kind, group=group, slots=[group.slots[stream] for stream in members])
+        state = group.take(members)
+        for stream in members:
+            stream.group = None
+        return Batch(members, tiles, last, kind, state, state.signature())
+
+    def _run_batch(self, batch: Batch) -> list[Any] | CodecError:
+        try:
+            inputs = self.inputs_of(batch.tiles)
+            if batch.group:
+                return self.outputs_of(batch.group.arena.step(batch.slots, inputs))
+            assert batch.state is not None
+            return self.outputs_of(self.step_rows(batch.members[0].network, inputs, batch.state, batch.last))
+        except CodecError as error:
+            return error
+        except (RuntimeError, MemoryError) as error:
+            return network_failure(error)
+
+    @staticmethod
+    def _finished(stream: BatchedStream, made: Any, last: bool) -> Any:
+        """Output of a stream; it ends with the last tile."""
+        try:
+            output = stream.output(made, last)
+        except CodecError as error:
+            return error
+        stream._ended = stream._ended or last
+        return output
