@@ -223,7 +223,7 @@ def contention(names: tuple[str, ...], seconds: float, rounds: int, output: Path
 
 @main.command()
 @click.option("--codec", "names", multiple=True, default=EMBEDDED, show_default=True)
-@click.option("--streams", "counts", multiple=True, type=int, default=(1, 16, 64), show_default=True)
+@click.option("--streams", "counts", multiple=True, type=int, default=(1, 16, 64, 256), show_default=True)
 @click.option("--seconds", default=2.0, show_default=True, help="duration of the audio in seconds")
 @click.option("--threads", "count", default=1, show_default=True)
 @ROUNDS
@@ -231,7 +231,7 @@ def contention(names: tuple[str, ...], seconds: float, rounds: int, output: Path
 def streams(
     names: tuple[str, ...], counts: tuple[int, ...], seconds: float, count: int, rounds: int, output: Path | None
 ) -> None:
-    """Compare a pool of decoder streams with a session for each."""
+    """Compare a pool of decoder streams with a session for each, and with a sliding window."""
     rows = pools.run(names, counts, seconds, rounds, count, say)
     show({"rows": rows}, pools.table(rows))
     keep({"rows": rows}, output, "streams")
