@@ -53,6 +53,16 @@ def test_32_threads_tasks_forks_and_interrupts_on_one_handle(capsys, request):
 
 
 @pytest.mark.slow
+def test_200_streams_of_a_pool_that_come_go_fail_and_stall(capsys, request):
+    seconds = request.config.getoption("--soak")
+    found = report(capsys, "pool_soak.py", "200", str(seconds), timeout=seconds + 900)
+    done = found["done"]
+    assert done["most open"] == 200
+    assert min(done[end] for end in ("finished", "closed", "broken", "stalled", "refused", "task whole", "task left")) > 5
+    assert found["growth"] < 96  # MiB, between the second and the last third
+
+
+@pytest.mark.slow
 def test_killed_while_it_encodes(capsys, tmp_path):
     found = report(capsys, "kills.py", str(tmp_path), "20", timeout=1800)  # beside those at every step
     assert found["kills"] >= 40
