@@ -29,6 +29,10 @@ def set_to(change, value, before):
         change(before)
 
 
+def set_precision(value: str) -> None:
+    torch.backends.fp32_precision = value
+
+
 SETTINGS = {
     "default dtype bfloat16": lambda: set_to(torch.set_default_dtype, torch.bfloat16, torch.float32),
     "default dtype float16": lambda: set_to(torch.set_default_dtype, torch.float16, torch.float32),
@@ -38,6 +42,7 @@ SETTINGS = {
     "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
     "autocast to float16": lambda: torch.autocast("cpu", dtype=torch.float16),
     "rough products": lambda: set_to(torch.set_float32_matmul_precision, "medium", "highest"),
+    "rough operations": lambda: set_to(set_precision, "bf16", "none"),
     "deterministic algorithms": lambda: set_to(torch.use_deterministic_algorithms, True, False),
     "one thread": lambda: set_to(torch.set_num_threads, 1, torch.get_num_threads()),
     "denormals are zero": lambda: set_to(torch.set_flush_denormal, True, False),
@@ -57,6 +62,9 @@ def settings() -> tuple:
         torch.get_num_threads(),
         torch.is_grad_enabled(),
         torch.is_inference_mode_enabled(),
+        torch.get_float32_matmul_precision(),
+        torch.backends.fp32_precision,
+        *(getattr(torch.backends.mkldnn, operation).fp32_precision for operation in ("matmul", "conv", "rnn")),
     )
 
 
