@@ -19,6 +19,15 @@ BROKEN = -1
 """Stands for an id that is wrong in its slot. Other values of a step are codes and fillers."""
 
 
+def among(values: Table, choices: tuple[int | None, ...]) -> NDArray[np.bool_]:
+    """Return which values are one of a few choices; for so few it is faster than `np.isin`."""
+    found = np.zeros(values.shape, bool)
+    for choice in choices:
+        if choice is not None:
+            found |= values == choice
+    return found
+
+
 @dataclass
 class StepFramer:
     """Groups ids to steps, in any pieces.
@@ -82,11 +91,12 @@ class StepFramer:
         markers = self.vocabulary.markers
         positions = self.position + np.arange(ids.size)
         self.position += ids.size
-        passed = np.isin(ids, [id for id in (markers.padding, *markers.others) if id is not None])
-        ids, positions = ids[~passed], positions[~passed]
-        stops = np.flatnonzero(np.isin(ids, [id for id in (markers.begin, markers.end) if id is not None]))
+        if not among(ids, markers.ids).any():
+            return self._framed(ids, positions)
+        kept = ~among(ids, (markers.padding, *markers.others))
+        ids, positions = ids[kept], positions[kept]
         steps, start = [np.empty((0, len(self.vocabulary.slots)), np.int64)], 0
-        for stop in [*stops.tolist(), ids.size]:
+        for stop in [*np.flatnonzero(among(ids, (markers.begin, markers.end))).tolist(), ids.size]:
             if self.ended:
                 break
             steps.append(self._framed(ids[start:stop], positions[start:stop]))
@@ -101,7 +111,12 @@ class StepFramer:
         expected = (len(self.row) + np.arange(ids.size)) % count
         slots = np.searchsorted(vocabulary.firsts, ids, "right") - 1 if vocabulary.identifies else expected.copy()
         codes = ids - vocabulary.firsts[np.maximum(slots, 0)]
-        wrong = (slots < 0) | (codes < 0) | (codes >= vocabulary.width) | ~self._known[np.clip(codes, 0, vocabulary.width - 1)]
+        wrong = (
+            (slots < 0)
+            | (codes < 0)
+            | (codes >= vocabulary.width)
+            | ~self._known[np.minimum(np.maximum(codes, 0), vocabulary.width - 1)]
+        )
         codes[wrong] = BROKEN
         misplaced = wrong | (slots != expected)
         if self.strict and misplaced.any():

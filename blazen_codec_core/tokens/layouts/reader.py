@@ -41,6 +41,7 @@ class LayoutReader:
         self._columns = [[n for n, slot in enumerate(vocabulary.slots) if slot.codebook == book] for book in books]
         segment = spec.segment.length // spec.hop_length if spec.segment else vocabulary.frames_per_group
         self._unit = segment // vocabulary.frames_per_group
+        self._nothing = self._made(self._held)
 
     @property
     def lost(self) -> int:
@@ -99,6 +100,9 @@ class LayoutReader:
             raise InvalidInput("the reader is finished; open another one for another sequence")
 
     def _tokens(self, groups: Table) -> CodecTokens:
+        return self._made(groups) if len(groups) else self._nothing  # most pushes of a single id complete no group
+
+    def _made(self, groups: Table) -> CodecTokens:
         return CodecTokens.from_codes(self._spec, [groups[:, columns].reshape(-1) for columns in self._columns])
 
 
