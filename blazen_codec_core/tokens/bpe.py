@@ -1,8 +1,8 @@
 """Byte-pair encoding of tokens, by Hugging Face's `tokenizers` (extra `bpe`).
 
-Each code becomes one character, and a tokenizer merges characters that often follow each other (Shen et al. 2024, "Acoustic BPE for
-speech generation with discrete tokens"). Characters are those of codec-bpe, https://github.com/AbrahamSanders/codec-bpe: frame by
-frame, codebook `k` from `offset + k * codebook_size` on. Codebooks of several rates are interleaved as in `TableLayout`.
+Each code becomes one character, and a tokenizer merges characters that often follow each other (Shen et al. 2024, "Acoustic BPE
+for speech generation with discrete tokens"). Characters are those of codec-bpe, https://github.com/AbrahamSanders/codec-bpe: frame
+by frame, codebook `k` from `offset + k * codebook_size` on. Codebooks of several rates are interleaved as in `TableLayout`.
 """
 
 from __future__ import annotations
@@ -207,7 +207,7 @@ def imported() -> Any:
 
 def alphabet_layout(spec: CodecSpec, num_codebooks: int | None, offset: int | None) -> TableLayout:
     """Return the layout whose ids are code points."""
-    count = len(alphabet(TableLayout("bpe", ""), spec, num_codebooks))
+    count = TableLayout("bpe", "").vocabulary(spec, num_codebooks=num_codebooks).size
     if offset is None:
         offset = OFFSET if OFFSET + count <= SURROGATES.start else OFFSET_ABOVE_SURROGATES
     last = check_count("offset", offset, 1) + count - 1
@@ -221,12 +221,7 @@ def alphabet_layout(spec: CodecSpec, num_codebooks: int | None, offset: int | No
 
 def alphabet(layout: TableLayout, spec: CodecSpec, num_codebooks: int | None) -> list[str]:
     """Return the characters of all codes."""
-    vocabulary = layout.vocabulary(spec, num_codebooks=num_codebooks)
-    if vocabulary.size > LAST:
-        raise InvalidInput(
-            f"{spec.name} has {vocabulary.size - layout.base} different codes in a group; there are {LAST} characters"
-        )
-    return [chr(id) for id in range(layout.base, vocabulary.size) if id not in SURROGATES]
+    return [chr(id) for id in range(layout.base, layout.vocabulary(spec, num_codebooks=num_codebooks).size)]
 
 
 def checked(tokens: CodecTokens, spec: CodecSpec, count: int) -> CodecTokens:

@@ -75,7 +75,7 @@ def test_ids_have_at_most_max_groups():
         for most in (1, 2, None)
     ]
     assert longest[0] == 2
-    assert longest[1] == 4 < longest[2]
+    assert 2 < longest[1] <= 4 < longest[2]
 
 
 def test_saved_and_read(bpe, tmp_path):
@@ -85,7 +85,7 @@ def test_saved_and_read(bpe, tmp_path):
     assert again.encode(tokens).tolist() == bpe.encode(tokens).tolist()
     plain = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     assert plain.token_to_id("<pad>") == 0
-    with pytest.raises(bc.InvalidInput, match="lacks .* characters"):
+    with pytest.raises(bc.InvalidInput, match=r"lacks \d+ characters"):
         CodecBpe.open(tmp_path / "tokenizer.json", bpe.spec, offset=0x3400)
     (tmp_path / "no.json").write_text("{}")
     with pytest.raises(bc.CorruptFile, match="is no tokenizer"):
