@@ -1,7 +1,7 @@
 """Byte-pair encoding of tokens, by Hugging Face's `tokenizers` (extra `bpe`).
 
 Each code becomes one character, and a tokenizer merges characters that often follow each other (Shen et al. 2024, "Acoustic BPE
-for speech generation with discrete tokens"). Characters are those of codec-bpe, https://github.com/AbrahamSanders/codec-bpe: frame
+for speech generation with discrete tokens"). Characters are those of https://github.com/AbrahamSanders/codec-bpe: frame
 by frame, codebook `k` from `offset + k * codebook_size` on. Codebooks of several rates are interleaved as in `TableLayout`.
 """
 

@@ -277,9 +277,9 @@ class TestFiles:
 
         throw("sources", 200, st.tuples(odd, odd, st.one_of(st.none(), odd)), work)
 
-    @pytest.mark.parametrize("suffix", [".ecdc", ".dac"])
+    @pytest.mark.parametrize("suffix", [".ecdc", ".dac", ".qnt.pt"])
     def test_the_authors_formats(self, codecs, tmp_path, suffix):
-        codec = codecs("encodec_24khz" if suffix == ".ecdc" else "dac_44khz")
+        codec = codecs("dac_44khz" if suffix == ".dac" else "encodec_24khz")
         path = tmp_path / f"a{suffix}"
         rng = np.random.default_rng(0)
         codes = [rng.integers(0, 1024, (1, 40)) for _ in range(codec.spec.usable_codebooks[0])]
