@@ -39,7 +39,7 @@ class StepFramer:
 
     Attributes:
         vocabulary: Ids of the layout.
-        strict: Raise at the first wrong id.
+        strict: Stop at the first wrong id.
         row: Codes of the current step.
         skipped: Ids since the last step that are in no run.
         position: Number of ids so far.
@@ -47,6 +47,7 @@ class StepFramer:
         foreign: The last text was no id.
         begun: There was a whole step.
         ended: The end marker was read.
+        error: Reason for the stop.
     """
 
     vocabulary: Vocabulary
@@ -58,6 +59,7 @@ class StepFramer:
     foreign: bool = False
     begun: bool = False
     ended: bool = False
+    error: InvalidTokens | None = None
 
     def __post_init__(self) -> None:
         self._known = np.zeros(self.vocabulary.width, bool)
@@ -97,7 +99,7 @@ class StepFramer:
         ids, positions = ids[kept], positions[kept]
         steps, start = [np.empty((0, len(self.vocabulary.slots)), np.int64)], 0
         for stop in [*np.flatnonzero(among(ids, (markers.begin, markers.end))).tolist(), ids.size]:
-            if self.ended:
+            if self.ended or self.error:
                 break
             steps.append(self._framed(ids[start:stop], positions[start:stop]))
             start = stop + 1
@@ -122,12 +124,13 @@ class StepFramer:
         if self.strict and misplaced.any():
             first = int(np.argmax(misplaced))
             slot = vocabulary.slots[expected[first]]
-            raise InvalidTokens(
+            self.error = InvalidTokens(
                 f"id {ids[first]} at {positions[first]} is outside slot {expected[first]}; "
                 f"expected {slot.first} … {slot.first + vocabulary.codebook_size - 1}"
             )
+            codes, slots, misplaced = codes[:first], slots[:first], misplaced[:first]
         if vocabulary.identifies and (self.skipped or misplaced.any()):
-            return self._resynchronized(np.where(wrong, BROKEN, slots).tolist(), codes.tolist())
+            return self._resynchronized(np.where(codes == BROKEN, BROKEN, slots).tolist(), codes.tolist())
         flat = np.concatenate([np.array(self.row, np.int64), codes])
         whole = flat.size // count * count
         self.row, self.begun = tuple(flat[whole:].tolist()), self.begun or whole > 0
@@ -160,7 +163,9 @@ class StepFramer:
         """Give up the current step and skipped ids; return broken steps in their place, `(steps, slots)`."""
         if self.strict and (self.row or self.skipped or self.text):
             rest = len(self.row) + self.skipped + bool(self.text)
-            raise InvalidTokens(f"ids are not a multiple of {len(self.vocabulary.slots)}; ragged='drop' drops the last {rest}")
+            self.error = InvalidTokens(
+                f"ids are not a multiple of {len(self.vocabulary.slots)}; ragged='drop' drops the last {rest}"
+            )
         lost = self._steps_skipped() + bool(self.row) if counted else 0
         self.row, self.skipped = (), 0
         return np.full((lost, len(self.vocabulary.slots)), BROKEN, np.int64)

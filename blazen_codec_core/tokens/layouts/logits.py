@@ -59,7 +59,7 @@ class LayoutLogitsProcessor:
     def _ended(self, row: Table) -> bool:
         """Tell whether a sequence is complete, after which anything may come."""
         groups = self._groups(row)
-        after = groups is not None and len(row) > (groups + self.vocabulary.delay) * len(self.vocabulary.slots)
+        after = groups is not None and len(row) >= (groups + self.vocabulary.delay + 1) * len(self.vocabulary.slots)
         return after or (self.vocabulary.markers.end is not None and bool((row == self.vocabulary.markers.end).any()))
 
     def _groups(self, row: Table) -> int | None:
