@@ -45,7 +45,8 @@ class GroupAssembler:
 
     def __post_init__(self) -> None:
         fillers = self.vocabulary.fillers
-        self._starts, self._ends = (fillers.begin, fillers.padding, *fillers.others), (fillers.end, fillers.padding)
+        starts = (fillers.begin, fillers.padding, *fillers.others)
+        self._ends, self._only_ends = (fillers.end, fillers.padding), () if fillers.end in starts else (fillers.end,)
         first = BROKEN if fillers.begin is None else fillers.begin
         self._steps = np.full((self.vocabulary.delay, len(self.vocabulary.slots)), first, np.int64)
 
@@ -72,7 +73,7 @@ class GroupAssembler:
     def _sorted_out(self, groups: Table, good: Mask, final: Mask) -> Table:
         """Drop fillers before the first group and everything from the end on, and treat wrong groups."""
         begun = np.logical_or.accumulate(good) | (self.last is not None)
-        idle = ~begun & every(among(groups, self._starts))
+        idle = ~begun & every(among(groups, self.vocabulary.fillers.ids)) & ~every(among(groups, self._only_ends))
         stops = ~good & ~idle & (final | every(among(groups, self._ends)))
         number = self.count - self.vocabulary.delay - len(groups)
         if stops.any():
