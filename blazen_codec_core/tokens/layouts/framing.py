@@ -33,7 +33,8 @@ class StepFramer:
     """Groups ids to steps, in any pieces.
 
     If ids say in which slot they belong, a step is a run of ids of slots 0, 1 and so on. Ids that are in no such run stand for as
-    many broken steps as their number says, rounded, so one missing or doubled id costs one step. Otherwise ids are counted.
+    many broken steps as their number says, rounded, so one missing or doubled id costs one step; before the first whole step, as
+    those of a prompt, they stand for two at most. Otherwise ids are counted.
 
     Copies share nothing that changes: all fields are replaced, never written to.
 
@@ -145,8 +146,8 @@ class StepFramer:
             else:
                 self.skipped += len(row) + (slot != 0)
                 row = [code] if slot == 0 else []
-            if self.begun and self.skipped >= 2 * count:
-                steps.append([BROKEN] * count)
+            if self.skipped >= 2 * count:
+                steps += [[BROKEN] * count] * self.begun
                 self.skipped -= count
             if len(row) == count:
                 steps += [[BROKEN] * count] * self._steps_skipped() + [row]
@@ -161,7 +162,7 @@ class StepFramer:
 
     def cut(self, counted: bool = True) -> Table:
         """Give up the current step and skipped ids; return broken steps in their place, `(steps, slots)`."""
-        if self.strict and (self.row or self.skipped or self.text):
+        if self.strict and not self.error and (self.row or self.skipped or self.text):
             rest = len(self.row) + self.skipped + bool(self.text)
             self.error = InvalidTokens(
                 f"ids are not a multiple of {len(self.vocabulary.slots)}; ragged='drop' drops the last {rest}"
