@@ -115,6 +115,7 @@ def test_ids_in_any_form(kind, seed):
     shift=st.integers(1, 2),
     cuts=cuts,
 )
+@example(groups=3, seed=0, place=8, damage="misplaced", shift=1, cuts=[])
 @example(groups=3, seed=0, place=4, damage="misplaced", shift=2, cuts=[])
 def test_a_wrong_id_costs_one_group(layout, spec, groups, seed, place, damage, shift, cuts):
     made = tokens_of(spec, groups, seed)
@@ -141,6 +142,20 @@ def test_a_wrong_id_costs_one_group(layout, spec, groups, seed, place, damage, s
         assert len(kept) == groups
         assert again.lost == reader.lost
         assert not reader.lost or kept[at // 3] == expected[at // 3 - 1]
+
+
+@pytest.mark.parametrize("slots", [3, 4, 7])
+def test_the_clock_is_kept_wherever_an_id_is_wrong(slots):
+    spec = FLAT.model_copy(update={"strides": (1,) * slots})
+    layout, groups = TableLayout("x", ""), 4
+    ids = layout.pack(tokens_of(spec, groups, 0)).tolist()
+    for at, id in enumerate(ids):
+        others = [[slot * SIZE] for slot in range(slots) if slot != at % slots]
+        for replaced in ([], [id, id], [10**6], *others):
+            reader = layout.reader(spec, errors="drop")
+            found = read(reader, [ids[:at] + replaced + ids[at + 1 :]])
+            assert found.frames + reader.lost == groups
+            assert reader.lost <= 1
 
 
 @pytest.mark.parametrize("name", ["delayed", "delays", "side by side", "end code"])

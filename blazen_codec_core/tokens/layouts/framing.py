@@ -150,15 +150,15 @@ class StepFramer:
                 steps += [[BROKEN] * count] * self.begun
                 self.skipped -= count
             if len(row) == count:
-                steps += [[BROKEN] * count] * self._steps_skipped() + [row]
+                steps += [[BROKEN] * count] * self._steps_in(self.skipped) + [row]
                 row, self.skipped, self.begun = [], 0, True
         self.row = tuple(row)
         return np.array(steps, np.int64).reshape(-1, count)
 
-    def _steps_skipped(self) -> int:
-        """Return the number of steps that the skipped ids stand for: their number, rounded."""
+    def _steps_in(self, ids: int) -> int:
+        """Return the number of steps that ids stand for: their number, rounded. Half a step is one, and so are one and a half."""
         count = len(self.vocabulary.slots)
-        return (self.skipped + (count // 2 if self.skipped < count else (count - 1) // 2)) // count
+        return (ids + (count // 2 if ids < count else (count - 1) // 2)) // count
 
     def cut(self, counted: bool = True) -> Table:
         """Give up the current step and skipped ids; return broken steps in their place, `(steps, slots)`."""
@@ -167,6 +167,6 @@ class StepFramer:
             self.error = InvalidTokens(
                 f"ids are not a multiple of {len(self.vocabulary.slots)}; ragged='drop' drops the last {rest}"
             )
-        lost = self._steps_skipped() + bool(self.row) if counted else 0
+        lost = max(self._steps_in(self.skipped + len(self.row)), int(bool(self.row))) if counted else 0
         self.row, self.skipped = (), 0
         return np.full((lost, len(self.vocabulary.slots)), BROKEN, np.int64)
