@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import blazen_codec_core as bc
-from blazen_codec_core.tokens.layouts import DelayLayout
+from blazen_codec_core.tokens.layouts import NO_CODE, TableLayout
 from blazen_codec_encodec.specs import SPECS
 
 SPEC, STEREO, *_ = SPECS
 NONE = SPEC.codebook_size
-DELAY = DelayLayout("x", "")
+DELAY = TableLayout("x", "", spacing=0, delays=1, fillers=NO_CODE)
 
 
 def tokens(frames: int, books: int = 8, seed: int = 0) -> bc.CodecTokens:
@@ -73,13 +73,14 @@ def test_a_sequence_that_breaks_off_is_refused_or_dropped_as_asked(frames, books
     ("table", "says"),
     [
         ([], "no complete frame"),
-        ([[1, NONE], [2, 3], [7, 4]], "codebook 0 has id 7 at step 2; expected 1024"),
+        ([[1, NONE], [2, 3], [7, 4]], "3 steps end inside a frame; .* drops the last 1"),
         ([[1, 7], [NONE, 4]], r"codebook 1 has id \d+ at step 0"),
         ([[1, NONE], [NONE, -1]], "outside"),
         ([[1025, NONE], [NONE, 1]], "outside"),
-        ([[NONE, NONE]], "end inside a frame"),
+        ([[NONE, NONE]], "no complete frame"),
         ([[NONE, NONE], [NONE, NONE]], "no complete frame"),
-        ([[1, NONE], [2, 3]], "codebook 0 has id 2 at step 1"),
+        ([[1, NONE], [2, 3]], "2 steps end inside a frame"),
+        ([[1, NONE], [NONE, 3], [2, 4], [NONE, 5]], "codebook 0 has id 1024 at step 1; expected 0 … 1023"),
     ],
 )
 def test_ids_out_of_place(table, says):
@@ -101,7 +102,37 @@ def test_what_a_sequence_cannot_hold():
     assert flat.size == 600
 
 
-def test_codebooks_of_several_rates_have_no_delay_pattern():
-    slow = SPEC.model_copy(update={"strides": (2, 1), "codebook_choices": (), "default_codebooks": None})
-    with pytest.raises(bc.InvalidTokens, match="needs equal strides"):
-        DELAY.unpack([1, 2], slow)
+def test_musicgens_sequence_with_its_first_step():
+    """The table of transformers' `build_delay_pattern_mask`, P being 2048, for four codebooks of two frames."""
+    spec = next(spec for spec in SPECS if spec.name == "encodec_32khz")
+    made = bc.CodecTokens.from_codes(spec, [[1, 2], [3, 4], [5, 6], [7, 8]])
+    p = 2048
+    table = [[p, 1, 2, p, p, p, p], [p, p, 3, 4, p, p, p], [p, p, p, 5, 6, p, p], [p, p, p, p, 7, 8, p]]
+    layout = bc.Registry().layout("musicgen_delay")
+    assert layout.pack(made, specials=True).reshape(-1, 4).T.tolist() == table
+    reader = layout.reader(spec)
+    assert [reader.push([list(step)]).frames for step in zip(*table, strict=True)] == [0, 0, 0, 0, 1, 1, 0]
+    assert reader.ended
+
+
+class TestBark:
+    made = tokens(5, 8)
+
+    def test_coarse_ids_alternate_between_two_codebooks(self):
+        layout = bc.Registry().layout("bark_coarse")
+        coarse = bc.CodecTokens.from_codes(SPEC, self.made.codes[:2])
+        codes = np.stack([code[0] for code in coarse.codes]).astype(int)
+        codes[1] += 1024  # the authors' `_flatten_codebooks`, after SEMANTIC_VOCAB_SIZE semantic ids
+        ids = (codes.ravel("F") + 10_000).tolist()
+        assert layout.pack(coarse).tolist() == ids
+        assert layout.unpack([12_048, 12_048, 12_050, *ids], SPEC) == coarse
+        assert layout.vocabulary(SPEC).mask(1).nonzero()[0].tolist() == list(range(11_024, 12_048))
+        with pytest.raises(bc.InvalidTokens, match="id 9999 at 0 is outside slot 0; expected 10000 … 11023"):
+            layout.unpack([9999], SPEC)
+
+    def test_fine_ids_are_side_by_side(self):
+        layout = bc.Registry().layout("bark_fine")
+        table = np.stack([code[0] for code in self.made.codes], axis=1)
+        assert layout.pack(self.made).reshape(-1, 8).tolist() == table.tolist()
+        padded = np.concatenate([table, np.full((3, 8), 1024)])
+        assert layout.unpack(padded, SPEC) == self.made

@@ -21,15 +21,13 @@ def blazen_codec_specs() -> Iterable[CodecSpec]:
 @hookimpl
 def blazen_codec_formats() -> Iterable[TokenFormat]:
     from .formats import EcdcFormat
+    from .quantized_tensors import QuantizedTensorFormat
 
-    return (EcdcFormat(),)
+    return (EcdcFormat(), QuantizedTensorFormat())
 
 
 @hookimpl
 def blazen_codec_layouts() -> Iterable[TokenLayout]:
-    from blazen_codec_core.tokens.layouts import DelayLayout, InterleavedLayout
+    from .layouts import LAYOUTS
 
-    return (
-        InterleavedLayout("encodec_flat", "codebooks interleaved by frame, each offset by the size of those before"),
-        DelayLayout("musicgen_delay", "codebook k delayed by k frames, as in MusicGen's training"),
-    )
+    return LAYOUTS
