@@ -120,6 +120,11 @@ def audio(codec: bc.DynCodecProvider, seconds: float = 0.5) -> np.ndarray:
     return (0.2 * noise).astype(np.float32)
 
 
+def assert_sounds_like(audio: np.ndarray, wanted: np.ndarray) -> None:
+    """Equal to 1e-4 of full scale, or of the peak, which random weights may bring to a hundred."""
+    np.testing.assert_allclose(audio, wanted, rtol=0, atol=1e-4 * max(1.0, float(np.abs(wanted).max())))
+
+
 @pytest.mark.parametrize(("family", "settings"), SETTINGS)
 def test_what_comes_out_is_what_the_authors_package_makes(tmp_path, family, settings):
     folder = published(family, settings, tmp_path / "w")
@@ -131,7 +136,7 @@ def test_what_comes_out_is_what_the_authors_package_makes(tmp_path, family, sett
     tokens, wanted = ours.encode(pcm, ours.sample_rate), theirs.encode(pcm, ours.sample_rate)
     same = [np.mean(own == other) for own, other in zip(tokens.codes, wanted.codes, strict=True)]
     assert min(same) > 0.99
-    assert np.abs(ours.decode(wanted) - theirs.decode(wanted)).max() < 1e-4
+    assert_sounds_like(ours.decode(wanted), theirs.decode(wanted))
 
 
 @pytest.mark.parametrize("seconds", [0.0001, 0.0125, 0.3])
@@ -144,7 +149,7 @@ def test_short_signals_and_pieces_with_every_padding(tmp_path, mode, seconds):
     pcm = audio(ours, seconds)
     tokens, wanted = ours.encode(pcm, 24_000), theirs.encode(pcm, 24_000)
     assert all(map(np.array_equal, tokens.codes, wanted.codes))
-    assert np.abs(ours.decode(tokens) - theirs.decode(tokens)).max() < 1e-4
+    assert_sounds_like(ours.decode(tokens), theirs.decode(tokens))
     session = ours.encoder_session()
     pieces = [session.push(pcm[:, at : at + 97]) for at in range(0, pcm.shape[1], 97)]
     assert bc.CodecTokens.concat([*pieces, session.finish()]) == tokens
