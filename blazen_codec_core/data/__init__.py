@@ -3,9 +3,9 @@
     dataset = TokenDataset("tokens/", layout="orpheus", frames=256, columns=["text"])
     loader = DataLoader(dataset.iterable(), batch_size=16, num_workers=2, collate_fn=collate)
 
-Data flows `index -> dataset.row_groups -> sequences -> packing -> batches`: row groups are listed, rows are read, recordings are cropped and
-become sequences of ids by a layout, sequences share rows, and rows become a batch. `order` has the order of rows as arithmetic, so that
-a position is a few numbers.
+Data flows `index -> dataset.row_groups -> sequences -> packing -> batches`: row groups are listed, rows are read, recordings are
+cropped and become sequences of ids by a layout, sequences share rows, and rows become a batch. `order` has the order of rows as
+arithmetic, so that a position is a few numbers.
 """
 
 from ..errors import EngineNotAvailable

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -46,8 +46,8 @@ class Batch:
     def attention_mask(self) -> Tensor:
         """Positions that each one attends to, for `scaled_dot_product_attention`: bool `(batch, 1, steps, steps)`.
 
-        A position attends to itself and to earlier ones of its sequence. Without packing, causal attention does the same for all but the
-        padding.
+        A position attends to itself and to earlier ones of its sequence. Without packing, causal attention does the same for all
+        but the padding.
         """
         causal = torch.ones(self.inputs.shape[1], self.inputs.shape[1], dtype=torch.bool, device=self.inputs.device).tril()
         return ((self.documents[:, :, None] == self.documents[:, None, :]) & causal)[:, None]
@@ -61,8 +61,10 @@ class Batch:
         return self._each(Tensor.pin_memory)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        tensors = {own.name: getattr(self, own.name) for own in fields(self) if own.name != "columns"}
-        return replace(self, **{name: change(tensor) for name, tensor in tensors.items()})
+        inputs, labels, documents, positions, rows = map(
+            change, (self.inputs, self.labels, self.documents, self.positions, self.rows)
+        )
+        return Batch(inputs, labels, documents, positions, rows, self.columns)
 
 
 def collate(samples: Sequence[Sample | Sequence[Sample]], *, pad: int = 0, multiple_of: int = 1, shift: bool = True) -> Batch:
@@ -72,8 +74,8 @@ def collate(samples: Sequence[Sample | Sequence[Sample]], *, pad: int = 0, multi
         samples: Samples, or lists of samples that share a row.
         pad: Input id of padding, whose label is always `IGNORED`.
         multiple_of: Rows are padded to a multiple of this number of steps.
-        shift: The label of an input is the next id. `False` gives each id its own label, for models that shift labels themselves, as those
-            of transformers.
+        shift: The label of an input is the next id. `False` gives each id its own label, for models that shift labels themselves,
+            as those of transformers.
 
     Raises:
         InvalidInput: There are no samples, they have different codebooks, or an option is invalid.

@@ -27,7 +27,9 @@ def delay(codes: Tensor, fill: int, lengths: Tensor | None = None) -> Tensor:
     times = torch.arange(frames + books - 1, device=codes.device)[:, None] - torch.arange(books, device=codes.device)
     ends = torch.full((len(codes),), frames, device=codes.device) if lengths is None else lengths.to(codes.device)
     is_code = (times >= 0) & (times < ends[:, None, None])
-    delayed = codes.gather(1, times.clamp(0, max(frames - 1, 0)).expand(len(codes), -1, -1)) if frames else is_code.to(codes.dtype)
+    delayed = (
+        codes.gather(1, times.clamp(0, max(frames - 1, 0)).expand(len(codes), -1, -1)) if frames else is_code.to(codes.dtype)
+    )
     return torch.where(is_code, delayed, fill)
 
 

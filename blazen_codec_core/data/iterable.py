@@ -46,19 +46,21 @@ class Position:
 class IterableTokenDataset(IterableDataset[Sample | list[Sample]]):
     """Samples of a `TokenDataset`, each row once an epoch over all ranks and their workers.
 
-    Row groups are read in the order of a seed, into a buffer whose rows are shuffled. The order depends on the seed, the epoch, and the
-    numbers of ranks and workers alone. `torchdata`'s `StatefulDataLoader` resumes at the next batch by `state_dict`. A plain `DataLoader` does
-    not know the states of its workers; `skip_batches` resumes that.
+    Row groups are read in the order of a seed, into a buffer whose rows are shuffled. The order depends on the seed, the epoch,
+    and the numbers of ranks and workers alone. `torchdata`'s `StatefulDataLoader` resumes at the next batch by `state_dict`. A
+    plain `DataLoader` does not know the states of its workers; `skip_batches` resumes that.
 
     Args:
         dataset: Dataset of the samples.
         shuffle: Shuffle row groups and rows.
         buffer: Most rows in the shuffle buffer, of at most 64 MiB of codes; or a row group, if that has more.
         epochs: Number of epochs of an iteration, from `dataset.epoch` on; endless if `None`.
-        pack: Number of ids of a row of several samples. Items are then lists of samples that fit into a row, out of one fill of the buffer.
-        even: Give every rank and worker equally many rows, so that all ranks make as many batches. Fewer rows than there are ranks times workers
-            are left out.
-        rank: Number of this process among `ranks`; by default that of `torch.distributed`, or of the environment as `torchrun` sets it.
+        pack: Number of ids of a row of several samples. Items are then lists of samples that fit into a row, out of one fill of
+            the buffer.
+        even: Give every rank and worker equally many rows, so that all ranks make as many batches. Fewer rows than there are
+            ranks times workers are left out.
+        rank: Number of this process among `ranks`; by default that of `torch.distributed`, or of the environment as `torchrun`
+            sets it.
         ranks: Number of processes that share the rows.
 
     Raises:
@@ -131,14 +133,15 @@ class IterableTokenDataset(IterableDataset[Sample | list[Sample]]):
             InvalidInput: This is no such state. The next iteration raises it too, if settings, shards, ranks or workers differ.
         """
         counts = [state.get(name) for name in PLACES] if isinstance(state, Mapping) else [None]
-        if not all(is_int(value) and value >= 0 for value in counts) or not isinstance(state.get("settings"), str):
+        if not all(is_int(value) and value >= 0 for value in counts) or not {"until", "settings"} <= state.keys():
             raise InvalidInput(f"the state is {state!r:.200}; expected what state_dict returned")
         self._loaded, self._skipped = dict(state), None
 
     def skip_batches(self, batches: int, batch_size: int) -> None:
         """Start the next iteration after batches that a plain `DataLoader` gave, with the same number of workers, from the same epoch.
 
-        Exact until the first worker runs out of rows, and so always with `epochs=None`. Rows that are packed are read to skip them.
+        Exact until the first worker runs out of rows, and so always with `epochs=None`. Rows that are packed are read to skip
+        them.
 
         Args:
             batches: Number of batches since the start of the iteration.
@@ -160,7 +163,9 @@ class IterableTokenDataset(IterableDataset[Sample | list[Sample]]):
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             return Consumer(torch.distributed.get_rank(), torch.distributed.get_world_size())
         rank, ranks = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "")
-        return Consumer(int(rank), int(ranks)) if rank.isdecimal() and ranks.isdecimal() and int(rank) < int(ranks) else Consumer()
+        return (
+            Consumer(int(rank), int(ranks)) if rank.isdecimal() and ranks.isdecimal() and int(rank) < int(ranks) else Consumer()
+        )
 
     def _consumer(self, behind: int = 0) -> Consumer:
         """Return this worker's share; `behind` batches were made, so the next worker's turn is another's."""
@@ -182,10 +187,10 @@ class IterableTokenDataset(IterableDataset[Sample | list[Sample]]):
         if loaded is not None:
             if loaded["settings"] != (settings := self._settings(consumer)):
                 raise InvalidInput(
-                    f"the state belongs to settings {loaded['settings']}, and these are {settings}: shards, seed, buffer, packing, ranks or "
-                    "workers differ"
+                    f"the state belongs to settings {loaded['settings']}, and these are {settings}: "
+                    "shards, seed, buffer, packing, ranks or workers differ"
                 )
-            self._position = Position(*(int(loaded[name]) for name in PLACES), until=loaded.get("until"))
+            self._position = Position(**{name: loaded[name] for name in (*PLACES, "until")})
         return self._position, consumer, 0
 
     def _first(self) -> Position:
@@ -223,7 +228,9 @@ class IterableTokenDataset(IterableDataset[Sample | list[Sample]]):
         samples = [dataset.sample(row, stored, epoch) for row, stored in rows]
         packed = pack_rows([len(sample) for sample in samples], self._pack)
         if self._shuffle:
-            packed = [packed[number] for number in order.random(dataset.seed, order.BINS, epoch, rows[0][0]).permutation(len(packed))]
+            packed = [
+                packed[number] for number in order.random(dataset.seed, order.BINS, epoch, rows[0][0]).permutation(len(packed))
+            ]
         return [[samples[number] for number in row] for row in packed]
 
     def _made(self, item: list[Sample] | tuple[int, StoredRow], epoch: int) -> Sample | list[Sample]:

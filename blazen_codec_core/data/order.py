@@ -50,7 +50,12 @@ def random(seed: int, purpose: int, *numbers: int) -> np.random.Generator:
 
 
 def fills(
-    rows: NDArray[np.int64], sizes: NDArray[np.int64], order: NDArray[np.int64], span: tuple[int, int], most_rows: int, most_bytes: int
+    rows: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    order: NDArray[np.int64],
+    span: tuple[int, int],
+    most_rows: int,
+    most_bytes: int,
 ) -> Iterator[list[Part]]:
     """Split a range of rows into fills, each of at most `most_rows` rows and `most_bytes` bytes, or of one row group.
 

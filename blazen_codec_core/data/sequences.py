@@ -45,8 +45,10 @@ class Sample:
         """
         array = as_array(prompt, "the prompt cannot be an array", InvalidInput)
         shape = tuple(self.ids.shape[1:])
-        if array.dtype.kind not in "iu" and array.size or array.shape[1:] != shape or not array.ndim:
-            raise InvalidInput(f"the prompt is {array.dtype} of shape {array.shape}; expected integers of shape {('steps', *shape)}")
+        if (array.dtype.kind not in "iu" and array.size) or array.shape[1:] != shape or not array.ndim:
+            raise InvalidInput(
+                f"the prompt is {array.dtype} of shape {array.shape}; expected integers of shape {('steps', *shape)}"
+            )
         ids = torch.tensor(array.astype(np.int64))
         return replace(
             self, ids=torch.cat([ids, self.ids]), targets=torch.cat([torch.zeros_like(ids, dtype=torch.bool), self.targets])
@@ -116,4 +118,8 @@ def _learnt_delays(tokens: CodecTokens, ends: bool) -> np.ndarray[Any, np.dtype[
 
 def _like(values: Sequence[int], ids: np.ndarray[Any, Any], learnt: int | None = None) -> np.ndarray[Any, Any]:
     """Return one step of each value (or of `learnt`), with the codebooks and type of `ids`."""
-    return np.stack([np.full(ids.shape[1:], value if learnt is None else learnt, ids.dtype) for value in values]) if values else ids[:0]
+    return (
+        np.stack([np.full(ids.shape[1:], value if learnt is None else learnt, ids.dtype) for value in values])
+        if values
+        else ids[:0]
+    )

@@ -42,8 +42,8 @@ class RowOutOfRange(InvalidInput, IndexError):
 class TokenDataset(Dataset[Sample]):
     """Recordings of folders of shards as sequences of ids, by number; `iterable` gives them in an order that is fast to read.
 
-    Item `i` is a `Sample` of row `i`. An access reads one row group. `DataLoader` fetches the items of a batch together, which reads each row
-    group once. Memory is bounded by a few row groups. Works with workers by fork and by spawn.
+    Item `i` is a `Sample` of row `i`. An access reads one row group. `DataLoader` fetches the items of a batch together, which
+    reads each row group once. Memory is bounded by a few row groups. Works with workers by fork and by spawn.
 
     Args:
         folder: Folder of shards, shard, or address that fsspec opens, such as `s3://bucket/tokens`; or several of these.
@@ -98,7 +98,7 @@ class TokenDataset(Dataset[Sample]):
         self._frames, self._crop, self._columns, self._seed = frames, crop, tuple(columns), int(seed)
         self._codebooks, self._stream = num_codebooks, stream
         self._transform: Transform | None = None
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # workers that go on see later epochs
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call] # workers that go on see later epochs
         self._recent: Anew[OrderedDict[int, list[StoredRow]]] = Anew(OrderedDict)
         self.index = Index(folders, self._columns, self._cache(cache), storage or {})
         first = self.index.read(0, (), 0, 1)[0]
@@ -237,5 +237,3 @@ def _remove(folder: Path, process: int) -> None:
     """Remove a temporary folder, unless this process is a forked child of the one that made it."""
     if os.getpid() == process:
         shutil.rmtree(folder, ignore_errors=True)
-
-

@@ -94,8 +94,7 @@ def read_rows(path: Path, group: RowGroup, columns: Collection[str], first: int 
     """
     read = _read_tar if path.suffix == TAR else _read_parquet
     with damage(path):
-        found = list(read(path, group, columns, first, group.rows if last is None else last))
-    return found
+        return list(read(path, group, columns, first, group.rows if last is None else last))
 
 
 def _read_parquet(path: Path, group: RowGroup, columns: Collection[str], first: int, last: int) -> Iterator[StoredRow]:
@@ -104,14 +103,32 @@ def _read_parquet(path: Path, group: RowGroup, columns: Collection[str], first: 
             raise CorruptFile(f"{path} has changed: row group {group.number} is missing. Make the dataset object again")
         names = [name for name in file.schema_arrow.names if name in TOKENS or name in columns]
         most = parquet_pages.rows_at_once(file, path, group.number, names, most=TOGETHER)
-        start = 0
+        start, texts = 0, _Texts(path)
         for batch in file.iter_batches(most, row_groups=[group.number], columns=names, use_threads=False):
             for number in range(max(first - start, 0), min(last - start, batch.num_rows)):
-                yield _parquet_row({name: python_value(batch.column(name)[number]) for name in names}, columns, str(path))
+                values = {name: texts.shared(python_value(batch.column(name)[number])) for name in names}
+                yield _parquet_row(values, columns, str(path))
             start += batch.num_rows
             if start >= last:
                 return
     raise CorruptFile(f"{path} is damaged: row group {group.number} has {start} rows, and {group.rows} according to its footer")
+
+
+class _Texts:
+    """Texts of a row group, each of which is in memory once: a file may repeat a long text in every row."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._texts, self._size = path, dict[str, str](), 0
+
+    def shared(self, value: Any) -> Any:
+        """Return an equal text that was there before, or the value; raise `CorruptFile` if all texts are too long."""
+        if not isinstance(value, str):
+            return value
+        if value not in self._texts:
+            self._size += len(value)
+            if self._size > parquet_pages.ROOM:
+                raise CorruptFile(f"{self._path} has more than {parquet_pages.ROOM} characters of text in a row group")
+        return self._texts.setdefault(value, value)
 
 
 def _parquet_row(values: dict[str, Any], columns: Collection[str], path: str) -> StoredRow:

@@ -36,6 +36,8 @@ UNREADABLE = (
 """Errors that libraries raise for damaged files."""
 AT_ONCE = 16
 """Most rows in memory while a shard is read."""
+MOST_LISTS = 1 << 15
+"""Most lists of codes in a row: 1024 codebooks of 32 streams."""
 LISTED, LISTED_TOGETHER = ("id", "duration"), 4096
 """Columns that are read to list a shard, and the number of rows at a time."""
 
@@ -262,6 +264,8 @@ def python_value(scalar: Any) -> Any:
     if not hasattr(values, "flatten") or not arrow().types.is_primitive(values.flatten().type):
         parquet_pages.check_row(values)
         return scalar.as_py()
+    if len(values) > MOST_LISTS:
+        raise CorruptFile(f"a row has {len(values)} lists of codes; at most {MOST_LISTS} are read")
     return [np.asarray(values[number].values) for number in range(len(values))]
 
 
