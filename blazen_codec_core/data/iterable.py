@@ -114,8 +114,9 @@ class IterableTokenDataset(IterableDataset[Sample | list[Sample]]):
             self._position = position = Position(epoch, until=until)
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the first epoch of the next iteration, also of workers that go on."""
+        """Set the first epoch of the next iteration, which starts at its begin, also in workers that go on."""
         self.dataset.set_epoch(epoch)
+        self._loaded = self._skipped = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position of the next item in this process: a few numbers, and the settings that it belongs to."""
@@ -138,10 +139,10 @@ class IterableTokenDataset(IterableDataset[Sample | list[Sample]]):
         self._loaded, self._skipped = dict(state), None
 
     def skip_batches(self, batches: int, batch_size: int) -> None:
-        """Start the next iteration after batches that a plain `DataLoader` gave, with the same number of workers, from the same epoch.
+        """Start iterations after batches that a plain `DataLoader` gave, until the next `set_epoch`.
 
-        Exact until the first worker runs out of rows, and so always with `epochs=None`. Rows that are packed are read to skip
-        them.
+        The loader must have the same number of workers, and the dataset the same epoch. Exact until the first worker runs out of
+        rows, and so always with `epochs=None`. Rows that are packed are read to skip them.
 
         Args:
             batches: Number of batches since the start of the iteration.
@@ -162,10 +163,10 @@ class IterableTokenDataset(IterableDataset[Sample | list[Sample]]):
             return self._share
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             return Consumer(torch.distributed.get_rank(), torch.distributed.get_world_size())
-        rank, ranks = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "")
-        return (
-            Consumer(int(rank), int(ranks)) if rank.isdecimal() and ranks.isdecimal() and int(rank) < int(ranks) else Consumer()
-        )
+        rank, ranks = (os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE"))
+        if not (rank.isdecimal() and ranks.isdecimal() and int(rank) < int(ranks)):
+            return Consumer()
+        return Consumer(int(rank), int(ranks))
 
     def _consumer(self, behind: int = 0) -> Consumer:
         """Return this worker's share; `behind` batches were made, so the next worker's turn is another's."""
@@ -220,17 +221,17 @@ class IterableTokenDataset(IterableDataset[Sample | list[Sample]]):
             for part in fill
             for number, stored in enumerate(index.read(part.group, dataset.columns, part.first, part.last))
         ]
+        first = rows[0][0]
         if self._shuffle:
-            chosen = order.random(dataset.seed, order.ROWS, epoch, rows[0][0]).permutation(len(rows))
+            chosen = order.random(dataset.seed, order.ROWS, epoch, first).permutation(len(rows))
             rows = [rows[number] for number in chosen]
         if not self._pack:
             return rows
         samples = [dataset.sample(row, stored, epoch) for row, stored in rows]
         packed = pack_rows([len(sample) for sample in samples], self._pack)
         if self._shuffle:
-            packed = [
-                packed[number] for number in order.random(dataset.seed, order.BINS, epoch, rows[0][0]).permutation(len(packed))
-            ]
+            chosen = order.random(dataset.seed, order.BINS, epoch, first).permutation(len(packed))
+            packed = [packed[number] for number in chosen]
         return [[samples[number] for number in row] for row in packed]
 
     def _made(self, item: list[Sample] | tuple[int, StoredRow], epoch: int) -> Sample | list[Sample]:
