@@ -60,7 +60,8 @@ class RemoteShard:
         """Return the row groups and column names: of Parquet from its footer, of a tar from the fetched shard."""
         if self.path.endswith(TAR):
             return outline_of_tar(self.local())
-        with _translated(self.name), file_system(self.folder, self.storage)[0].open(self.path, "rb") as file:
+        system, _ = file_system(self.folder, self.storage)  # which closes its files when it goes
+        with _translated(self.name), system.open(self.path, "rb") as file:
             return outline_of_parquet(file, self.size, self.name)
 
 

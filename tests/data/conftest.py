@@ -7,8 +7,10 @@ from blazen_codec_core.dataset import row_groups, shards
 GROUP = 5
 
 
-@pytest.fixture(autouse=True)
-def _small_row_groups(monkeypatch):
+@pytest.fixture(scope="module", autouse=True)
+def _small_row_groups():
     """Row groups of a few rows, so that small datasets have many."""
-    monkeypatch.setattr(shards, "TOGETHER", GROUP)
-    monkeypatch.setattr(row_groups, "TOGETHER", GROUP)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards, "TOGETHER", GROUP)
+        patch.setattr(row_groups, "TOGETHER", GROUP)
+        yield

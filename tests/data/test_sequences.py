@@ -14,9 +14,9 @@ import blazen_codec_core as bc
 from blazen_codec_core.data import IGNORED, Sample, collate, delay, undelay
 from blazen_codec_core.data.sequences import Sequencer
 from blazen_codec_core.tokens.layouts import DelayLayout
-from tests.helpers.token_shards import ENCODEC, SNAC, tokens_of
+from tests.helpers.token_shards import ENCODEC, SNAC, layout_of, spec_of, tokens_of
 
-DELAY, ORPHEUS = bc.Registry().layout("musicgen_delay"), bc.Registry().layout("orpheus")
+DELAY, SNAC_ORDER = layout_of("musicgen_delay"), layout_of("snac_interleaved")
 samples = st.builds(
     lambda ids, targets: Sample(torch.tensor(ids), torch.tensor(targets[: len(ids)])),
     st.lists(st.integers(0, 99), min_size=1, max_size=12),
@@ -31,7 +31,7 @@ def long(values) -> Sample:
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.integers(1, 8))
 def test_delays_of_a_batch_are_those_of_the_layout(lengths, books):
-    spec = bc.Registry().find(ENCODEC).spec
+    spec = spec_of(ENCODEC)
     draw = np.random.default_rng(books)
     codes = [draw.integers(0, spec.codebook_size, (books, length)) for length in lengths]
     padded = torch.full((len(lengths), max(lengths), books), -7)
@@ -61,7 +61,7 @@ def test_a_delay_pattern_learns_the_end_only_where_the_recording_ends():
         assert ending.targets[:, book].nonzero().flatten().tolist() == list(range(1 + book, frames + books + 1))
 
 
-@pytest.mark.parametrize(("codec", "layout"), [(SNAC, ORPHEUS), (ENCODEC, DELAY)])
+@pytest.mark.parametrize(("codec", "layout"), [(SNAC, SNAC_ORDER), (ENCODEC, DELAY)])
 def test_ids_between_begin_and_end_are_the_layouts(codec, layout):
     tokens = tokens_of(5, codec)
     sample = Sequencer(layout, 1, 2).sample(tokens, True, {"text": "x"})

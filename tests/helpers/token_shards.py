@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,12 +14,14 @@ from blazen_codec_core.dataset.rows import Row
 
 SNAC, ENCODEC = "snac_tiny", "encodec_tiny"
 """Codebooks of several strides, and of one."""
+spec_of = functools.cache(lambda name: bc.Registry().find(name).spec)
+layout_of = functools.cache(lambda name: bc.Registry().layout(name))
 CARRIED = {"text": "string", "speaker": "int"}
 
 
 def tokens_of(number: int, codec: str = SNAC, groups: int | None = None, channels: int = 1) -> bc.CodecTokens:
     """Tokens of recording `number`: random, of 1 to 9 groups of frames."""
-    spec = bc.Registry().find(codec).spec
+    spec = spec_of(codec)
     draw = np.random.default_rng([number, spec.num_codebooks])
     frames = (draw.integers(1, 10) if groups is None else groups) * max(spec.strides)
     codes = [draw.integers(0, spec.codebook_size, (channels, frames // stride)) for stride in spec.strides]
@@ -37,6 +40,6 @@ def write(folder: Path, counts: Sequence[int], codec: str = SNAC, format: str = 
     for number, count in enumerate(counts):
         rows = [row(number, codec, **options) for number in range(first, first + count)]
         name = shards.name_of(number, len(counts), kind.suffix)
-        kind.write(folder / name, bc.Registry().find(codec).spec, rows, CARRIED)
+        kind.write(folder / name, spec_of(codec), rows, CARRIED)
         first += count
     return folder
