@@ -54,7 +54,7 @@ class Index:
     Args:
         folders: Folders of shards, single shards, or addresses that fsspec opens.
         columns: Columns that every shard must have.
-        cache: Local folder for remote shards.
+        cache: Local folder for remote shards; `None` if there are none.
         storage: Options of the remote file system.
 
     Attributes:
@@ -67,7 +67,7 @@ class Index:
         CorruptFile: A shard is damaged, or is not one of tokens.
     """
 
-    def __init__(self, folders: Sequence[Folder], columns: Sequence[str], cache: Path, storage: Mapping[str, Any]) -> None:
+    def __init__(self, folders: Sequence[Folder], columns: Sequence[str], cache: Path | None, storage: Mapping[str, Any]) -> None:
         self._shards = [shard for folder in folders for shard in _shards_in(folder, cache, storage)]
         self._groups: list[tuple[int, RowGroup]] = []
         digest = hashlib.blake2b(digest_size=8)
@@ -108,10 +108,10 @@ class Index:
         return read_rows(self._shards[number].local(), found, columns, first, last)
 
 
-def _shards_in(folder: Folder, cache: Path, storage: Mapping[str, Any]) -> list[LocalShard | RemoteShard]:
+def _shards_in(folder: Folder, cache: Path | None, storage: Mapping[str, Any]) -> list[LocalShard | RemoteShard]:
     if not isinstance(folder, str | PathLike) or isinstance(fspath(folder), bytes):
         raise InvalidInput(f"folder is {folder!r}; expected a path or an address")
-    if is_remote(fspath(folder)):
+    if cache is not None and is_remote(fspath(folder)):
         return [*list_shards(fspath(folder), cache, storage)]
     for path in (found := shards.files(folder)):
         shards.format_of(path)

@@ -18,12 +18,14 @@ from torch.utils.data import Dataset
 
 from ..dataset.row_groups import StoredRow
 from ..errors import InvalidInput, InvalidTokens
+from ..files import unwritten
 from ..forks import Anew
 from ..tokens.layouts import TokenLayout
 from ..tokens.tokens import CodecTokens
 from ..validation import is_int
 from . import order
 from .index import Folder, Index
+from .remote import is_remote
 from .sequences import Sample, Sequencer
 
 if TYPE_CHECKING:
@@ -98,24 +100,31 @@ class TokenDataset(Dataset[Sample]):
         self._frames, self._crop, self._columns, self._seed = frames, crop, tuple(columns), int(seed)
         self._codebooks, self._stream = num_codebooks, stream
         self._transform: Transform | None = None
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call] # workers that go on see later epochs
+        self._epoch = torch.zeros((), dtype=torch.int64)
+        self._epoch.share_memory_()  # type: ignore[no-untyped-call] # workers that go on see later epochs
         self._recent: Anew[OrderedDict[int, list[StoredRow]]] = Anew(OrderedDict)
-        self.index = Index(folders, self._columns, self._cache(cache), storage or {})
-        first = self.index.read(0, (), 0, 1)[0]
-        tokens = CodecTokens.restored(first.load(), first.where)
+        self.index = Index(folders, self._columns, self._cache(folders, cache), storage or {})
+        first = self.index.read(0, self._columns, 0, 1)[0]
+        _, contents, where = first()
+        tokens = CodecTokens.restored(contents, where)
         self.codec = tokens.codec if codec is None else codec
         self._strides, self._codebook_size = tokens.strides, tokens.codebook_size
         self.sample(0, first)  # arguments that do not fit are refused here
         self._transform = transform
 
-    def _cache(self, cache: str | PathLike[str] | None) -> Path:
-        if cache is not None:
-            Path(cache).mkdir(parents=True, exist_ok=True)
-            return Path(cache)
-        folder = Path(tempfile.gettempdir(), f"blazen-codec-{os.urandom(8).hex()}")
-        folder.mkdir(mode=0o700)
-        weakref.finalize(self, _remove, folder, os.getpid())
-        return folder
+    def _cache(self, folders: Sequence[Folder], cache: str | PathLike[str] | None) -> Path | None:
+        """Return the local folder for remote shards, if any: `cache`, or one that goes with this object."""
+        if not any(is_remote(str(folder)) for folder in folders):
+            return None
+        try:
+            if cache is not None:
+                Path(cache).mkdir(parents=True, exist_ok=True)
+                return Path(cache)
+            made = Path(tempfile.mkdtemp(prefix="blazen-codec-"))
+        except OSError as error:
+            raise unwritten(cache or tempfile.gettempdir(), error) from error
+        weakref.finalize(self, _remove, made, os.getpid())
+        return made
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -183,17 +192,18 @@ class TokenDataset(Dataset[Sample]):
 
     def sample(self, row: int, stored: StoredRow, epoch: int | None = None) -> Sample:
         """Convert the stored form of row number `row` to a sample; raise `CorruptFile` or `InvalidTokens` if it does not fit."""
-        tokens = CodecTokens.restored(stored.load(), stored.where)
+        columns, contents, where = stored()
+        tokens = CodecTokens.restored(contents, where)
         if (tokens.codec, tokens.strides, tokens.codebook_size) != (self.codec, self._strides, self._codebook_size):
             raise InvalidTokens(
-                f"{stored.where} has tokens of {tokens.codec} in {tokens.num_codebooks} codebooks; "
+                f"{where} has tokens of {tokens.codec} in {tokens.num_codebooks} codebooks; "
                 f"expected {self.codec} in {len(self._strides)}. Keep models and bandwidths in folders of their own"
             )
         try:
             part, ends = self._part(tokens, row, self.epoch if epoch is None else epoch)
-            made = self._sequencer.sample(part, ends, stored.columns)
+            made = self._sequencer.sample(part, ends, columns)
         except InvalidTokens as error:
-            raise InvalidTokens(f"{stored.where}: {error}") from error
+            raise InvalidTokens(f"{where}: {error}") from error
         if self._transform is None:
             return made
         changed = self._transform(made)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from ..errors import CorruptFile, InvalidInput
 from ..files import opened
@@ -18,6 +19,8 @@ TOKENS = ("id", "codes", "scales", "header")
 """Parquet columns from which tokens are restored."""
 NEEDED = ("id", "codes", "header")
 """Those that every shard has."""
+LARGEST_GROUP = 4 * parquet_pages.ROOM
+"""Largest size of the rows of a row group in memory, in bytes."""
 MAGIC = b"PAR1"
 PARQUET, TAR = (FORMATS[name].suffix for name in ("parquet", "tar"))
 
@@ -39,19 +42,22 @@ class RowGroup:
     members: tuple[Mapping[str, tar_member.Member], ...] = ()
 
 
-@dataclass(frozen=True)
-class StoredRow:
-    """A row as it is stored; its tokens are parsed on demand.
+class ParsedRow(NamedTuple):
+    """A row.
 
     Attributes:
         columns: Values of the requested columns, by name.
+        contents: Fields and arrays of the tokens.
         where: Description of the place for messages.
-        load: Parses the fields and arrays of the tokens; raises `CorruptFile`.
     """
 
-    columns: Mapping[str, Any]
+    columns: dict[str, Any]
+    contents: container.Contents
     where: str
-    load: Callable[[], container.Contents]
+
+
+StoredRow = Callable[[], ParsedRow]
+"""A row as it is stored, which is parsed when it is called; raises `CorruptFile`."""
 
 
 def outline_of_parquet(file: BinaryIO, size: int, where: str) -> tuple[list[RowGroup], list[str]]:
@@ -103,50 +109,36 @@ def _read_parquet(path: Path, group: RowGroup, columns: Collection[str], first: 
             raise CorruptFile(f"{path} has changed: row group {group.number} is missing. Make the dataset object again")
         names = [name for name in file.schema_arrow.names if name in TOKENS or name in columns]
         most = parquet_pages.rows_at_once(file, path, group.number, names, most=TOGETHER)
-        start, texts = 0, _Texts(path)
+        start = size = 0
         for batch in file.iter_batches(most, row_groups=[group.number], columns=names, use_threads=False):
-            for number in range(max(first - start, 0), min(last - start, batch.num_rows)):
-                values = {name: texts.shared(python_value(batch.column(name)[number])) for name in names}
-                yield _parquet_row(values, columns, str(path))
+            wanted = range(max(first - start, 0), min(last - start, batch.num_rows))
+            size += batch.nbytes if wanted else 0
+            if size > LARGEST_GROUP:
+                raise CorruptFile(f"{path} cannot be read: row group {group.number} takes more than {LARGEST_GROUP} bytes")
+            yield from (partial(_parse_parquet, batch, number, columns, path) for number in wanted)
             start += batch.num_rows
             if start >= last:
                 return
     raise CorruptFile(f"{path} is damaged: row group {group.number} has {start} rows, and {group.rows} according to its footer")
 
 
-class _Texts:
-    """Texts of a row group, each of which is in memory once: a file may repeat a long text in every row."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._texts, self._size = path, dict[str, str](), 0
-
-    def shared(self, value: Any) -> Any:
-        """Return an equal text that was there before, or the value; raise `CorruptFile` if all texts are too long."""
-        if not isinstance(value, str):
-            return value
-        if value not in self._texts:
-            self._size += len(value)
-            if self._size > parquet_pages.ROOM:
-                raise CorruptFile(f"{self._path} has more than {parquet_pages.ROOM} characters of text in a row group")
-        return self._texts.setdefault(value, value)
-
-
-def _parquet_row(values: dict[str, Any], columns: Collection[str], path: str) -> StoredRow:
-    where = f"{path}, {values.get('id')!r:.80}"
-    stored = {name: values[name] for name in TOKENS if name in values}
-    return StoredRow({name: values.get(name) for name in columns}, where, lambda: contents_of(stored, where))
+def _parse_parquet(batch: Any, number: int, columns: Collection[str], path: Path) -> ParsedRow:
+    with damage(path):
+        values = {name: python_value(batch.column(name)[number]) for name in batch.schema.names}
+        where = f"{path}, {values.get('id')!r:.80}"
+        return ParsedRow({name: values.get(name) for name in columns}, contents_of(values, where), where)
 
 
 def _read_tar(path: Path, group: RowGroup, columns: Collection[str], first: int, last: int) -> Iterator[StoredRow]:
     with opened(path) as tar:
         for members in group.members[first:last]:
-            where = f"{path}:{members['.json'].name}"
-            facts = facts_of({".json": data_of(tar, members[".json"])}, where)
-            yield _tar_row(data_of(tar, members[container.SUFFIX]), {name: facts.get(name) for name in columns}, where)
+            data = {suffix: data_of(tar, member) for suffix, member in members.items()}
+            yield partial(_parse_tar, data, columns, f"{path}:{members['.json'].name}")
 
 
-def _tar_row(data: bytes, columns: dict[str, Any], where: str) -> StoredRow:
-    return StoredRow(columns, where, lambda: container.from_bytes(data, where))
+def _parse_tar(data: Mapping[str, bytes], columns: Collection[str], where: str) -> ParsedRow:
+    facts = facts_of(data, where)
+    return ParsedRow({name: facts.get(name) for name in columns}, container.from_bytes(data[container.SUFFIX], where), where)
 
 
 def check_columns(wanted: Sequence[str], names: Sequence[str], where: str) -> None:

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 import blazen_codec_core as bc
 from blazen_codec_core.conformance import strategies
 from blazen_codec_core.data import TokenDataset, collate
-from blazen_codec_core.dataset import shards
+from blazen_codec_core.dataset import row_groups, shards
 from tests.helpers.token_shards import ENCODEC, layout_of, tokens_of, write
 
 COUNTS = [7, 1, 12]
@@ -263,14 +263,17 @@ def test_a_foreign_parquet_file_is_refused(tmp_path):
         TokenDataset(tmp_path)
 
 
-def test_a_text_that_every_row_repeats_is_in_memory_once(tmp_path):
-    import pyarrow.parquet as pq
+def test_a_row_group_that_takes_too_much_memory_is_refused(tmp_path, monkeypatch):
+    dataset = TokenDataset(write(tmp_path / "tokens", [4]), layout="snac_interleaved")
+    monkeypatch.setattr(row_groups, "LARGEST_GROUP", 100)
+    with pytest.raises(bc.CorruptFile, match="takes more than 100 bytes"):
+        dataset[1]
 
-    [path] = write(tmp_path / "tokens", [4]).iterdir()
-    table = pq.read_table(path)
-    pq.write_table(table.set_column(table.schema.get_field_index("text"), "text", [["long" * 1000] * 4]), path)
-    dataset = TokenDataset(tmp_path / "tokens", layout="snac_interleaved", columns=["text"])
-    assert len({id(dataset[row].columns["text"]) for row in range(4)}) == 1
+
+def test_a_cache_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(bc.InvalidInput, match="cannot be written"):
+        TokenDataset("memory://tokens", cache=tmp_path / "file" / "cache")
 
 
 @given(st.data())
