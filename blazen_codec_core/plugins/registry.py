@@ -146,9 +146,9 @@ class Registry:
             from ..tokens.formats import Container
 
         formats = [Container(), *self.plugins.formats]
-        suffix = Path(path).suffix.lower() if isinstance(path, str | PathLike) else ""
+        name = Path(path).name.lower() if isinstance(path, str | PathLike) else ""
         for format in formats:
-            if suffix in format.suffixes:
+            if name.endswith(format.suffixes):
                 return format
         known = ", ".join(suffix for format in formats for suffix in format.suffixes)
         raise InvalidInput(f"{path} has no known suffix of token files; expected one of {known}")
@@ -157,11 +157,14 @@ class Registry:
         """Return a token layout by name.
 
         Raises:
-            UnknownCodec: No installed plugin has it.
+            UnknownCodec: Neither core nor an installed plugin has it.
         """
-        layouts = {layout.name: layout for layout in self.plugins.layouts}
+        with held_off():
+            from ..tokens.layouts.models import LAYOUTS
+
+        layouts = {layout.name: layout for layout in (*LAYOUTS, *self.plugins.layouts)}
         if not isinstance(name, str) or name not in layouts:
-            raise UnknownCodec(f"unknown token layout {name!r}; expected one of {', '.join(layouts) or 'none'}")
+            raise UnknownCodec(f"unknown token layout {name!r}; expected one of {', '.join(layouts)}")
         return layouts[name]
 
     def _unknown(self, name: str) -> str:

@@ -27,9 +27,6 @@ def blazen_codec_formats() -> Iterable[TokenFormat]:
 
 @hookimpl
 def blazen_codec_layouts() -> Iterable[TokenLayout]:
-    from blazen_codec_core.tokens.layouts import DelayLayout, InterleavedLayout
+    from .layouts import LAYOUTS
 
-    return (
-        InterleavedLayout("dac_flat", "codebooks interleaved by frame, each offset by the size of those before"),
-        DelayLayout("dac_delay", "codebook k delayed by k frames"),
-    )
+    return LAYOUTS

@@ -20,9 +20,6 @@ def blazen_codec_specs() -> Iterable[CodecSpec]:
 
 @hookimpl
 def blazen_codec_layouts() -> Iterable[TokenLayout]:
-    from blazen_codec_core.tokens.layouts import InterleavedLayout
+    from .layouts import LAYOUTS
 
-    return tuple(
-        InterleavedLayout(name, f"SNAC codebooks interleaved by time, one offset per slot, starting at {base}", base)
-        for name, base in (("snac_interleaved", 0), ("orpheus", 128_266))
-    )
+    return LAYOUTS

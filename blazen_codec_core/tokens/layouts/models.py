@@ -1,0 +1,26 @@
+"""Layouts for codecs of any plugin: those of models that write Mimi's tokens."""
+
+from __future__ import annotations
+
+from .table import TableLayout
+from .vocabulary import Specials
+
+LAYOUTS = (
+    TableLayout(
+        "moshi",
+        "Moshi: 8 codebooks side by side, all but the first delayed by one frame, begin 2048",
+        spacing=0,
+        delays=(0, *[1] * 7),
+        fillers=Specials(begin=0, padding=0),
+        num_codebooks=8,
+        source="Défossez et al. 2024, section 3.4; https://github.com/kyutai-labs/moshi: moshi/models/lm.py, loaders.py",
+    ),
+    TableLayout(
+        "csm",
+        "CSM: 32 codebooks side by side, ended by a frame of zeros",
+        spacing=0,
+        end_code=0,
+        num_codebooks=32,
+        source="https://github.com/SesameAILabs/csm: generator.py, _tokenize_audio and generate",
+    ),
+)
