@@ -1,4 +1,4 @@
-"""Delay pattern of batches of codes, as tensor operations on any device; see `DelayLayout` for one recording."""
+"""Delay pattern of batches of codes, as tensor operations on any device; see `TableLayout` for one recording."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def delay(codes: Tensor, fill: int, lengths: Tensor | None = None) -> Tensor:
 
     Args:
         codes: Integers `(batch, frames, codebooks)`.
-        fill: Id before a codebook starts and after it ends: `codebook_size` in `DelayLayout`.
+        fill: Id before a codebook starts and after it ends: `codebook_size` in `musicgen_delay`.
         lengths: Frames of each recording, `(batch,)`; all by default. Codes beyond are replaced by `fill`.
 
     Returns:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import InvalidInput, InvalidTokens
-from ..tokens.layouts import DelayLayout, TokenLayout, check_one_stream
+from ..tokens.layouts import LayoutWriter, TableLayout, TokenLayout
+from ..tokens.layouts.base import Ids, check_one_stream
 from ..tokens.tokens import CodecTokens
-from ..validation import as_array, is_int
+from ..validation import as_array
+
+Targets = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,7 @@ class Sample:
     """A sequence of ids of one recording.
 
     Attributes:
-        ids: Int64 `(steps,)`, or `(steps, codebooks)` for delay patterns and without a layout.
+        ids: Int64 `(steps,)`, or `(steps, slots)` if slots share their ids or start late, and without a layout.
         targets: Bool, of the same shape: the ids that a model learns to predict.
         columns: Values of the dataset's other columns, by name.
     """
@@ -38,7 +42,7 @@ class Sample:
         """Return the sample with ids before it that are not learnt, such as a text.
 
         Args:
-            prompt: Integers `(steps,)`, or `(steps, codebooks)` if the sample has codebooks.
+            prompt: Integers `(steps,)`, or `(steps, slots)` if the sample has slots.
 
         Raises:
             InvalidInput: The prompt has another type or shape.
@@ -55,71 +59,51 @@ class Sample:
         )
 
 
-@dataclass(frozen=True)
-class Sequencer:
-    """Conversion of tokens to a `Sample`.
+def sequence(tokens: CodecTokens, layout: TokenLayout | None, specials: bool, ends: bool, columns: Mapping[str, Any]) -> Sample:
+    """Convert tokens of one stream to a sample.
 
-    Attributes:
+    Slots that share their ids, or start late, are columns of the ids; other layouts are one sequence.
+
+    Args:
+        tokens: Tokens.
         layout: Order of the ids; `None` for the codes of each frame.
-        begin: Id before every sequence, which is not learnt; `None` for none.
-        end: Id after the end of a recording, which is learnt; `None` for none.
+        specials: Write the ids that begin and end a sequence, too. Models learn those of the end.
+        ends: The recording ends with these tokens. Otherwise nothing is written after the last whole step.
+        columns: Values of other columns.
+
+    Raises:
+        InvalidTokens: The layout cannot hold the tokens.
     """
-
-    layout: TokenLayout | None = None
-    begin: int | None = None
-    end: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.layout is not None and not isinstance(self.layout, TokenLayout):
-            raise InvalidInput(f"layout is {self.layout!r}; expected a name or a TokenLayout")
-        for name in ("begin", "end"):
-            if (value := getattr(self, name)) is not None and (not is_int(value) or value < 0):
-                raise InvalidInput(f"{name} is {value!r}; expected an id, at least 0")
-
-    def sample(self, tokens: CodecTokens, ends: bool, columns: Mapping[str, Any]) -> Sample:
-        """Convert tokens of one stream to a sample.
-
-        Args:
-            tokens: Tokens.
-            ends: The recording ends with these tokens.
-            columns: Values of other columns.
-
-        Raises:
-            InvalidTokens: The layout cannot hold the tokens.
-        """
-        if self.layout is None:
-            ids = _frames(tokens)
-        elif isinstance(self.layout, DelayLayout):
-            ids = self.layout.pack(tokens).reshape(-1, tokens.num_codebooks)
-        else:
-            ids = self.layout.pack(tokens)
-        targets = _learnt_delays(tokens, ends) if isinstance(self.layout, DelayLayout) else np.ones(ids.shape, bool)
-        before, after = ([] if self.begin is None else [self.begin]), ([self.end] if ends and self.end is not None else [])
-        return Sample(
-            torch.from_numpy(np.concatenate([_like(before, ids), ids, _like(after, ids)])),
-            torch.from_numpy(np.concatenate([_like(before, targets, 0), targets, _like(after, targets, 1)])),
-            columns,
-        )
+    if layout is None:
+        ids, targets = _frames(tokens)
+    elif isinstance(layout, TableLayout):
+        ids, targets = _table(tokens, layout, specials, ends)
+    else:
+        ids = layout.pack(tokens, specials=True) if specials else layout.pack(tokens)
+        targets = np.ones(ids.shape, bool)
+    return Sample(torch.from_numpy(ids), torch.from_numpy(targets), columns)
 
 
-def _frames(tokens: CodecTokens) -> np.ndarray[Any, np.dtype[np.int64]]:
+def _frames(tokens: CodecTokens) -> tuple[Ids, Targets]:
     check_one_stream(tokens)
     if len(set(tokens.strides)) > 1:
         raise InvalidTokens(f"codebooks have strides {tokens.strides}, so frames have no rows of codes. Name a layout")
-    return np.concatenate([code.T for code in tokens.codes], axis=1).astype(np.int64)
+    ids = np.concatenate([code.T for code in tokens.codes], axis=1).astype(np.int64)
+    return ids, np.ones(ids.shape, bool)
 
 
-def _learnt_delays(tokens: CodecTokens, ends: bool) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Return the ids of a delay pattern that are learnt: codes, and after the end of a recording, that there is none."""
-    frames, books = tokens.frames, tokens.num_codebooks
-    times = np.arange(frames + books - 1 if frames else 0)[:, None] - np.arange(books)
-    return (times >= 0) & ((times < frames) | ends)
-
-
-def _like(values: Sequence[int], ids: np.ndarray[Any, Any], learnt: int | None = None) -> np.ndarray[Any, Any]:
-    """Return one step of each value (or of `learnt`), with the codebooks and type of `ids`."""
-    return (
-        np.stack([np.full(ids.shape[1:], value if learnt is None else learnt, ids.dtype) for value in values])
-        if values
-        else ids[:0]
-    )
+def _table(tokens: CodecTokens, layout: TableLayout, specials: bool, ends: bool) -> tuple[Ids, Targets]:
+    """Return the ids of a table, and which of them are learnt: codes, and the first special after them, which is the end."""
+    vocabulary = layout.vocabulary_of(tokens.strides, tokens.codebook_size)
+    writer = LayoutWriter(vocabulary, specials)
+    ids = writer.push_last(tokens) if ends else writer.push(tokens)
+    fills = specials and vocabulary.fillers.begin is not None
+    if vocabulary.identifies and not vocabulary.delay:
+        targets = np.ones(ids.shape, bool)
+        targets[: len(vocabulary.slots) if fills else specials and vocabulary.markers.begin is not None] = False
+        return ids, targets
+    if vocabulary.markers.ids:
+        raise InvalidTokens(f"layout {layout.name} has markers between steps of {len(vocabulary.slots)} ids, which are no table")
+    table = ids.reshape(-1, len(vocabulary.slots))
+    groups = np.arange(len(table))[:, None] - [slot.delay for slot in vocabulary.slots] - fills
+    return table, (groups >= 0) & (groups < tokens.frames // vocabulary.frames_per_group + ends)

@@ -20,13 +20,13 @@ from ..dataset.row_groups import StoredRow
 from ..errors import InvalidInput, InvalidTokens
 from ..files import unwritten
 from ..forks import Anew
-from ..tokens.layouts import TokenLayout
+from ..tokens.layouts import TableLayout, TokenLayout, Vocabulary
 from ..tokens.tokens import CodecTokens
 from ..validation import is_int
 from . import order
 from .index import Folder, Index
 from .remote import is_remote
-from .sequences import Sample, Sequencer
+from .sequences import Sample, sequence
 
 if TYPE_CHECKING:
     from .iterable import IterableTokenDataset
@@ -53,9 +53,9 @@ class TokenDataset(Dataset[Sample]):
         frames: Most frames of a sample, a multiple of the frames that belong together; the whole recording by default.
         crop: Part of a longer recording: `random` in each epoch, or its `start`.
         columns: Names of columns that samples have along, such as `text`.
-        begin: Id before every sequence.
-        end: Id after a sequence with which its recording ends.
-        num_codebooks: Number of codebooks; all by default.
+        specials: Write the layout's ids of the begin before every sequence, and those of the end after one that ends its
+            recording.
+        num_codebooks: Number of codebooks; the layout's or else all by default.
         stream: Number of the stream of each recording; recordings must have a single one by default.
         codec: Model `family:name` of all rows; that of the first row by default.
         seed: Seed of crops and orders.
@@ -79,8 +79,7 @@ class TokenDataset(Dataset[Sample]):
         frames: int | None = None,
         crop: Crop = "random",
         columns: Sequence[str] = (),
-        begin: int | None = None,
-        end: int | None = None,
+        specials: bool = False,
         num_codebooks: int | None = None,
         stream: int | None = None,
         codec: str | None = None,
@@ -96,9 +95,11 @@ class TokenDataset(Dataset[Sample]):
             raise InvalidInput(f"crop is {crop!r}; expected 'random' or 'start'")
         if not is_int(seed) or seed < 0:
             raise InvalidInput(f"seed is {seed!r}; expected an integer, at least 0")
-        self._sequencer = Sequencer(_layout(layout), begin, end)
+        self._layout, self._specials = _layout(layout), specials
         self._frames, self._crop, self._columns, self._seed = frames, crop, tuple(columns), int(seed)
-        self._codebooks, self._stream = num_codebooks, stream
+        self._books, self._stream = num_codebooks, stream
+        if num_codebooks is None and isinstance(self._layout, TableLayout):
+            self._books = self._layout.num_codebooks
         self._transform: Transform | None = None
         self._epoch = torch.zeros((), dtype=torch.int64)
         self._epoch.share_memory_()  # type: ignore[no-untyped-call] # workers that go on see later epochs
@@ -174,6 +175,13 @@ class TokenDataset(Dataset[Sample]):
         return self._columns
 
     @property
+    def vocabulary(self) -> Vocabulary:
+        """Ids of the samples; raises `InvalidInput` if the dataset has no layout, or one without a vocabulary."""
+        if not isinstance(self._layout, TableLayout):
+            raise InvalidInput("the dataset has no layout with a vocabulary; pass layout=")
+        return self._layout.vocabulary_of(self._strides[: self._books], self._codebook_size)
+
+    @property
     def epoch(self) -> int:
         """Epoch that determines random crops."""
         return int(self._epoch)
@@ -201,7 +209,7 @@ class TokenDataset(Dataset[Sample]):
             )
         try:
             part, ends = self._part(tokens, row, self.epoch if epoch is None else epoch)
-            made = self._sequencer.sample(part, ends, columns)
+            made = sequence(part, self._layout, self._specials, ends, columns)
         except InvalidTokens as error:
             raise InvalidTokens(f"{where}: {error}") from error
         if self._transform is None:
@@ -217,7 +225,7 @@ class TokenDataset(Dataset[Sample]):
             tokens = tokens.stream(self._stream)
         elif tokens.streams != 1:
             raise InvalidTokens(f"the recording has {tokens.streams} streams, one for each channel; choose one with stream=0")
-        if (books := self._codebooks) is not None:
+        if (books := self._books) is not None:
             if not is_int(books) or not 1 <= books <= tokens.num_codebooks:
                 raise InvalidTokens(f"num_codebooks is {books!r}; expected 1 to {tokens.num_codebooks}")
             tokens = replace(tokens, codes=tokens.codes[:books], strides=tokens.strides[:books])
@@ -236,8 +244,10 @@ class TokenDataset(Dataset[Sample]):
 
 
 def _layout(layout: str | TokenLayout | None) -> TokenLayout | None:
-    if not isinstance(layout, str):
+    if layout is None or isinstance(layout, TokenLayout):
         return layout
+    if not isinstance(layout, str):
+        raise InvalidInput(f"layout is {layout!r}; expected a name or a TokenLayout")
     from ..plugins.registry import Registry
 
     return Registry().layout(layout)

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 import blazen_codec_core as bc
 from blazen_codec_core.data import IGNORED, Sample, collate, delay, undelay
-from blazen_codec_core.data.sequences import Sequencer
-from blazen_codec_core.tokens.layouts import DelayLayout
+from blazen_codec_core.data.sequences import sequence
+from blazen_codec_core.tokens.layouts import Specials
 from tests.helpers.token_shards import ENCODEC, SNAC, layout_of, spec_of, tokens_of
 
-DELAY, SNAC_ORDER = layout_of("musicgen_delay"), layout_of("snac_interleaved")
+DELAY = layout_of("musicgen_delay")
 samples = st.builds(
     lambda ids, targets: Sample(torch.tensor(ids), torch.tensor(targets[: len(ids)])),
     st.lists(st.integers(0, 99), min_size=1, max_size=12),
@@ -39,44 +39,55 @@ def test_delays_of_a_batch_are_those_of_the_layout(lengths, books):
         padded[number, : own.shape[1]] = torch.from_numpy(own.T)
     delayed = delay(padded, spec.codebook_size, torch.tensor(lengths))
     for ids, own in zip(delayed, codes, strict=True):
-        expected = (
-            DelayLayout("", "")
-            .pack(dataclasses.replace(tokens_of(0, ENCODEC), codes=tuple(own[:, None]), strides=(1,) * books, num_samples=0))
-            .reshape(-1, books)
-        )
+        tokens = dataclasses.replace(tokens_of(0, ENCODEC), codes=tuple(own[:, None]), strides=(1,) * books, num_samples=0)
+        expected = DELAY.pack(tokens).reshape(-1, books)
         assert np.array_equal(ids[: len(expected)], expected)
         assert (ids[len(expected) :] == spec.codebook_size).all()
     assert torch.equal(undelay(delay(padded, 0)), padded)
 
 
 def test_a_delay_pattern_learns_the_end_only_where_the_recording_ends():
-    tokens = tokens_of(3, ENCODEC, groups=3)
+    tokens = tokens_of(3, ENCODEC, groups=9)
     books, frames = tokens.num_codebooks, tokens.frames
-    inside, ending = (Sequencer(DELAY, 7, 8).sample(tokens, ends, {}) for ends in (False, True))
-    assert torch.equal(inside.ids, ending.ids[:-1])
-    assert torch.equal(ending.ids[0], torch.full((books,), 7))
-    assert torch.equal(ending.ids[-1], torch.full((books,), 8))
+    inside, ending = (sequence(tokens, DELAY, True, ends, {}) for ends in (False, True))
+    assert torch.equal(inside.ids, ending.ids[: 1 + frames])
+    assert ending.ids.flatten().tolist() == DELAY.pack(tokens, specials=True).tolist()
     for book in range(books):
-        assert inside.targets[:, book].nonzero().flatten().tolist() == list(range(1 + book, 1 + book + frames))
-        assert ending.targets[:, book].nonzero().flatten().tolist() == list(range(1 + book, frames + books + 1))
+        assert inside.targets[:, book].nonzero().flatten().tolist() == list(range(1 + book, 1 + frames))
+        assert ending.targets[:, book].nonzero().flatten().tolist() == list(range(1 + book, frames + book + 2))
+        assert ending.ids[frames + book + 1, book] == tokens.codebook_size
 
 
-@pytest.mark.parametrize(("codec", "layout"), [(SNAC, SNAC_ORDER), (ENCODEC, DELAY)])
-def test_ids_between_begin_and_end_are_the_layouts(codec, layout):
-    tokens = tokens_of(5, codec)
-    sample = Sequencer(layout, 1, 2).sample(tokens, True, {"text": "x"})
-    assert np.array_equal(sample.ids[1:-1].flatten(), layout.pack(tokens))
-    assert sample.columns == {"text": "x"}
+@pytest.mark.parametrize("name", ["snac_interleaved", "orpheus", "mini_omni"])
+@pytest.mark.parametrize("specials", [False, True])
+def test_ids_are_those_of_the_layout_and_codes_and_ends_are_learnt(name, specials):
+    tokens, layout = tokens_of(5, groups=14), layout_of(name)
+    whole, part = (sequence(tokens, layout, specials, ends, {"text": "x"}) for ends in (True, False))
+    vocabulary = layout.vocabulary(spec_of(SNAC))
+    assert whole.ids.flatten().tolist() == layout.pack(tokens, specials=specials).tolist()
+    assert torch.equal(part.ids, whole.ids[: len(part)])
+    assert all(vocabulary.locate(id) for id in part.ids[part.targets].tolist())
+    ends = [id for id in whole.ids[whole.targets].tolist() if not vocabulary.locate(id)]
+    expected = len(vocabulary.slots) - (not specials) if vocabulary.delay else specials and vocabulary.markers.end is not None
+    assert len(ends) == expected
+    assert whole.targets.sum() == sum(code.size for code in tokens.codes) + len(ends)
+    assert whole.columns == {"text": "x"}
+
+
+def test_markers_between_steps_of_a_table_are_refused():
+    layout = dataclasses.replace(DELAY, markers=Specials(begin=5000))
+    with pytest.raises(bc.InvalidTokens, match="no table"):
+        sequence(tokens_of(0, ENCODEC), layout, True, True, {})
 
 
 def test_without_a_layout_a_step_is_a_frame():
     tokens = tokens_of(5, ENCODEC)
-    assert np.array_equal(Sequencer().sample(tokens, True, {}).ids.T, np.concatenate(tokens.codes))
+    assert np.array_equal(sequence(tokens, None, False, True, {}).ids.T, np.concatenate(tokens.codes))
 
 
 def test_codebooks_of_several_strides_need_a_layout():
     with pytest.raises(bc.InvalidTokens, match="Name a layout"):
-        Sequencer().sample(tokens_of(5), True, {})
+        sequence(tokens_of(5), None, False, True, {})
 
 
 def test_a_prompt_is_read_and_not_learnt():
