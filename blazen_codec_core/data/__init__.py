@@ -18,7 +18,7 @@ except ImportError as error:
 from .batches import IGNORED, Batch, collate
 from .delays import delay, undelay
 from .iterable import IterableTokenDataset
-from .sequences import Sample
+from .sequences import Sample, sequence
 from .token_dataset import TokenDataset
 
-__all__ = ["IGNORED", "Batch", "IterableTokenDataset", "Sample", "TokenDataset", "collate", "delay", "undelay"]
+__all__ = ["IGNORED", "Batch", "IterableTokenDataset", "Sample", "TokenDataset", "collate", "delay", "sequence", "undelay"]

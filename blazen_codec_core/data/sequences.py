@@ -59,7 +59,14 @@ class Sample:
         )
 
 
-def sequence(tokens: CodecTokens, layout: TokenLayout | None, specials: bool, ends: bool, columns: Mapping[str, Any]) -> Sample:
+def sequence(
+    tokens: CodecTokens,
+    layout: TokenLayout | None = None,
+    *,
+    specials: bool = False,
+    ends: bool = True,
+    columns: Mapping[str, Any] | None = None,
+) -> Sample:
     """Convert tokens of one stream to a sample.
 
     Slots that share their ids, or start late, are columns of the ids; other layouts are one sequence.
@@ -81,7 +88,7 @@ def sequence(tokens: CodecTokens, layout: TokenLayout | None, specials: bool, en
     else:
         ids = layout.pack(tokens, specials=True) if specials else layout.pack(tokens)
         targets = np.ones(ids.shape, bool)
-    return Sample(torch.from_numpy(ids), torch.from_numpy(targets), columns)
+    return Sample(torch.from_numpy(ids), torch.from_numpy(targets), columns or {})
 
 
 def _frames(tokens: CodecTokens) -> tuple[Ids, Targets]:

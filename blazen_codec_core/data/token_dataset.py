@@ -88,8 +88,8 @@ class TokenDataset(Dataset[Sample]):
         cache: str | PathLike[str] | None = None,
         storage: Mapping[str, Any] | None = None,
     ) -> None:
-        folders = [folder] if isinstance(folder, str | PathLike) else list(folder)
-        if isinstance(columns, str) or not all(isinstance(name, str) for name in columns):
+        folders = list(folder) if isinstance(folder, list | tuple) else [folder]
+        if not isinstance(columns, list | tuple) or not all(isinstance(name, str) for name in columns):
             raise InvalidInput(f"columns are {columns!r}; expected a list of names")
         if crop not in ("random", "start"):
             raise InvalidInput(f"crop is {crop!r}; expected 'random' or 'start'")
@@ -209,7 +209,7 @@ class TokenDataset(Dataset[Sample]):
             )
         try:
             part, ends = self._part(tokens, row, self.epoch if epoch is None else epoch)
-            made = sequence(part, self._layout, self._specials, ends, columns)
+            made = sequence(part, self._layout, specials=self._specials, ends=ends, columns=columns)
         except InvalidTokens as error:
             raise InvalidTokens(f"{where}: {error}") from error
         if self._transform is None:

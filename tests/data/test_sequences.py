@@ -49,7 +49,7 @@ def test_delays_of_a_batch_are_those_of_the_layout(lengths, books):
 def test_a_delay_pattern_learns_the_end_only_where_the_recording_ends():
     tokens = tokens_of(3, ENCODEC, groups=9)
     books, frames = tokens.num_codebooks, tokens.frames
-    inside, ending = (sequence(tokens, DELAY, True, ends, {}) for ends in (False, True))
+    inside, ending = (sequence(tokens, DELAY, specials=True, ends=ends) for ends in (False, True))
     assert torch.equal(inside.ids, ending.ids[: 1 + frames])
     assert ending.ids.flatten().tolist() == DELAY.pack(tokens, specials=True).tolist()
     for book in range(books):
@@ -62,7 +62,7 @@ def test_a_delay_pattern_learns_the_end_only_where_the_recording_ends():
 @pytest.mark.parametrize("specials", [False, True])
 def test_ids_are_those_of_the_layout_and_codes_and_ends_are_learnt(name, specials):
     tokens, layout = tokens_of(5, groups=14), layout_of(name)
-    whole, part = (sequence(tokens, layout, specials, ends, {"text": "x"}) for ends in (True, False))
+    whole, part = (sequence(tokens, layout, specials=specials, ends=ends, columns={"text": "x"}) for ends in (True, False))
     vocabulary = layout.vocabulary(spec_of(SNAC))
     assert whole.ids.flatten().tolist() == layout.pack(tokens, specials=specials).tolist()
     assert torch.equal(part.ids, whole.ids[: len(part)])
@@ -77,17 +77,17 @@ def test_ids_are_those_of_the_layout_and_codes_and_ends_are_learnt(name, special
 def test_markers_between_steps_of_a_table_are_refused():
     layout = dataclasses.replace(DELAY, markers=Specials(begin=5000))
     with pytest.raises(bc.InvalidTokens, match="no table"):
-        sequence(tokens_of(0, ENCODEC), layout, True, True, {})
+        sequence(tokens_of(0, ENCODEC), layout, specials=True, ends=True)
 
 
 def test_without_a_layout_a_step_is_a_frame():
     tokens = tokens_of(5, ENCODEC)
-    assert np.array_equal(sequence(tokens, None, False, True, {}).ids.T, np.concatenate(tokens.codes))
+    assert np.array_equal(sequence(tokens, None).ids.T, np.concatenate(tokens.codes))
 
 
 def test_codebooks_of_several_strides_need_a_layout():
     with pytest.raises(bc.InvalidTokens, match="Name a layout"):
-        sequence(tokens_of(5), None, False, True, {})
+        sequence(tokens_of(5), None)
 
 
 def test_a_prompt_is_read_and_not_learnt():
