@@ -82,7 +82,7 @@ class Index:
         self.sizes: NDArray[np.int64] = np.array([min(group.size, MOST_ROWS) for _, group in self._groups], np.int64)
         self.fingerprint = digest.hexdigest()
         if not self._groups:
-            raise InvalidInput(f"{', '.join(map(str, folders))} has shards, but no row. Did every recording fail?")
+            raise InvalidInput(f"{', '.join(map(str, folders)) or 'no folder'} has no row. Did every recording fail?")
 
     def __len__(self) -> int:
         """Return the number of rows."""

@@ -88,7 +88,7 @@ class TokenDataset(Dataset[Sample]):
         cache: str | PathLike[str] | None = None,
         storage: Mapping[str, Any] | None = None,
     ) -> None:
-        folders = list(folder) if isinstance(folder, list | tuple) else [folder]
+        folders: list[Folder] = list(folder) if isinstance(folder, list | tuple) else [folder]  # type: ignore[list-item] # a str is a sequence, too
         if not isinstance(columns, list | tuple) or not all(isinstance(name, str) for name in columns):
             raise InvalidInput(f"columns are {columns!r}; expected a list of names")
         if crop not in ("random", "start"):
