@@ -148,7 +148,7 @@ class Registry:
         formats = [Container(), *self.plugins.formats]
         name = Path(path).name.lower() if isinstance(path, str | PathLike) else ""
         for format in formats:
-            if name.endswith(format.suffixes):
+            if name.endswith(tuple(format.suffixes)):
                 return format
         known = ", ".join(suffix for format in formats for suffix in format.suffixes)
         raise InvalidInput(f"{path} has no known suffix of token files; expected one of {known}")

@@ -100,3 +100,39 @@ def test_what_a_sequence_cannot_hold():
             found.unpack([1] * 5, SPEC, num_codebooks=5)
     flat = bc.Registry().layout("encodec_flat").pack(dataclasses.replace(stereo, scales=None))
     assert flat.size == 600
+
+
+def test_musicgens_sequence_with_its_first_step():
+    """The table of transformers' `build_delay_pattern_mask`, P being 2048, for four codebooks of two frames."""
+    spec = next(spec for spec in SPECS if spec.name == "encodec_32khz")
+    made = bc.CodecTokens.from_codes(spec, [[1, 2], [3, 4], [5, 6], [7, 8]])
+    p = 2048
+    table = [[p, 1, 2, p, p, p, p], [p, p, 3, 4, p, p, p], [p, p, p, 5, 6, p, p], [p, p, p, p, 7, 8, p]]
+    layout = bc.Registry().layout("musicgen_delay")
+    assert layout.pack(made, specials=True).reshape(-1, 4).T.tolist() == table
+    reader = layout.reader(spec)
+    assert [reader.push([list(step)]).frames for step in zip(*table, strict=True)] == [0, 0, 0, 0, 1, 1, 0]
+    assert reader.ended
+
+
+class TestBark:
+    made = tokens(5, 8)
+
+    def test_coarse_ids_alternate_between_two_codebooks(self):
+        layout = bc.Registry().layout("bark_coarse")
+        coarse = bc.CodecTokens.from_codes(SPEC, self.made.codes[:2])
+        codes = np.stack([code[0] for code in coarse.codes]).astype(int)
+        codes[1] += 1024  # the authors' `_flatten_codebooks`, after SEMANTIC_VOCAB_SIZE semantic ids
+        ids = (codes.ravel("F") + 10_000).tolist()
+        assert layout.pack(coarse).tolist() == ids
+        assert layout.unpack([12_048, 12_048, 12_050, *ids], SPEC) == coarse
+        assert layout.vocabulary(SPEC).mask(1).nonzero()[0].tolist() == list(range(11_024, 12_048))
+        with pytest.raises(bc.InvalidTokens, match="id 9999 at 0 is outside slot 0; expected 10000 … 11023"):
+            layout.unpack([9999], SPEC)
+
+    def test_fine_ids_are_side_by_side(self):
+        layout = bc.Registry().layout("bark_fine")
+        table = np.stack([code[0] for code in self.made.codes], axis=1)
+        assert layout.pack(self.made).reshape(-1, 8).tolist() == table.tolist()
+        padded = np.concatenate([table, np.full((3, 8), 1024)])
+        assert layout.unpack(padded, SPEC) == self.made

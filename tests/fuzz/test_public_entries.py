@@ -171,17 +171,30 @@ class TestTokens:
         lists = st.one_of(st.lists(st.one_of(strategies.tokens(SPEC), JUNK), max_size=3), JUNK)
         throw("CodecTokens.concat", 300, lists, bc.CodecTokens.concat)
 
-    @pytest.mark.parametrize("name", ["orpheus", "musicgen_delay"])
+    @pytest.mark.parametrize("name", ["orpheus", "musicgen_delay", "mini_omni", "bark_coarse"])
     def test_layouts(self, name):
-        layout, spec = bc.Registry().layout(name), SNAC if name == "orpheus" else ENCODEC
+        layout, spec = bc.Registry().layout(name), SNAC if name in ("orpheus", "mini_omni") else ENCODEC
+        base = layout.vocabulary(spec).base
         ids = st.one_of(
             strategies.flat(spec),
-            st.lists(st.integers(-1, spec.codebook_size + 1), max_size=20),
+            st.lists(st.integers(base - 1, base + 2 * spec.codebook_size + 1), max_size=20),
             st.lists(st.integers(), max_size=9),
         )
         cases = st.tuples(ids, st.one_of(st.none(), st.integers(-1, 9), JUNK), st.sampled_from(["refuse", "drop"]))
         throw(f"{name} unpacks", 400, cases, lambda case: layout.unpack(case[0], spec, num_codebooks=case[1], ragged=case[2]))
         throw(f"{name} packs", 300, st.one_of(strategies.tokens(spec), JUNK), layout.pack)
+        pieces = st.lists(st.one_of(ids, JUNK, st.text(alphabet="<custom_token_1290>", max_size=40)), max_size=6)
+
+        def reads(case):
+            reader = layout.reader(spec, errors=case[1])
+            for piece in case[0]:
+                reader.push(piece)
+            reader.finish()
+
+        throw(f"{name} reads", 400, st.tuples(pieces, st.sampled_from(["raise", "drop", "repeat"])), reads)
+        vocabulary = layout.vocabulary(spec)
+        for method in (vocabulary.locate, vocabulary.mask, vocabulary.to_text):
+            throw(f"{name} {method.__name__}", 100, st.one_of(JUNK, st.integers(-1, 200_000)), method)
 
     def test_unflatten(self):
         cases = st.tuples(strategies.flat(SPEC), st.lists(st.integers(1, 9), min_size=1, max_size=3))
@@ -279,9 +292,9 @@ class TestFiles:
 
         throw("sources", 200, st.tuples(odd, odd, st.one_of(st.none(), odd)), work)
 
-    @pytest.mark.parametrize("suffix", [".ecdc", ".dac"])
+    @pytest.mark.parametrize("suffix", [".ecdc", ".dac", ".qnt.pt"])
     def test_the_authors_formats(self, codecs, tmp_path, suffix):
-        codec = codecs("encodec_24khz" if suffix == ".ecdc" else "dac_44khz")
+        codec = codecs("dac_44khz" if suffix == ".dac" else "encodec_24khz")
         path = tmp_path / f"a{suffix}"
         rng = np.random.default_rng(0)
         codes = [rng.integers(0, 1024, (1, 40)) for _ in range(codec.spec.usable_codebooks[0])]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -85,3 +87,76 @@ def test_strides_that_do_not_nest():
     odd = SPEC.model_copy(update={"strides": (3, 2), "block_frames": 6})
     with pytest.raises(bc.InvalidTokens, match="nest"):
         TableLayout("x", "").unpack([0] * 5, odd)
+
+
+def rows_of(made: bc.CodecTokens) -> list[list[int]]:
+    """The seven codes of each frame, in the order that the authors of Orpheus and of Mini-Omni give."""
+    c0, c1, c2 = (code[0].tolist() for code in made.codes)
+    return [
+        [c0[i], c1[2 * i], c2[4 * i], c2[4 * i + 1], c1[2 * i + 1], c2[4 * i + 2], c2[4 * i + 3]] for i in range(made.frames // 4)
+    ]
+
+
+class TestOrpheus:
+    def test_its_strings_and_special_ids(self):
+        layout, made = bc.Registry().layout("orpheus"), tokens(SPEC, 3)
+        numbers = [10 + slot * 4096 + code for row in rows_of(made) for slot, code in enumerate(row)]
+        text = "".join(f"<custom_token_{number}>" for number in [1, *numbers, 2])
+        ids = [128_256 + number for number in [1, *numbers, 2]]
+        assert layout.pack(made, specials=True).tolist() == ids
+        assert layout.vocabulary(SPEC).to_text(ids) == text
+        for pieces in ([text], list(text), ids, [ids]):
+            reader = layout.reader(SPEC)
+            assert bc.CodecTokens.concat([reader.push(piece) for piece in pieces]) == made
+            assert reader.ended
+
+    def test_ids_of_its_prompt_are_told_apart(self):
+        made = tokens(SPEC, 2)
+        layout = bc.Registry().layout("orpheus")
+        around = [128_260, 128_261, 128_257, *layout.pack(made), 128_258, 128_262, 128_263, 128_263]
+        assert layout.unpack(around, SPEC) == made
+
+    def test_an_answer_is_streamed_to_a_decoder(self, codecs):
+        codec = codecs("snac_24khz")
+        made = tokens(codec.spec, 6)
+        answer = bc.Registry().layout("orpheus").pack(made, specials=True).tolist()
+        reader, session = bc.Registry().layout("orpheus").reader(codec.spec, errors="drop"), codec.decoder_session()
+        audio = [session.push(reader.push(id)) for id in answer]
+        audio.append(session.finish())
+        assert np.array_equal(np.concatenate(audio, axis=1), codec.decode(made))
+
+
+class TestMiniOmni:
+    layout = bc.Registry().layout("mini_omni")
+    made = tokens(SPEC, 4)
+
+    def table(self) -> list[list[int]]:
+        """The authors' seven lists of ids, of which list k begins k steps late: end is 4096, padding 4097."""
+        end, padding = 4096, 4097
+        lists = []
+        for layer in range(7):
+            codes = [row[layer] for row in rows_of(self.made)]
+            ids = [padding] * (1 + layer) + codes + [end] + [padding] * (6 - layer)
+            lists.append([152_000 + 4160 * layer + id for id in ids])
+        return [list(step) for step in zip(*lists, strict=True)]
+
+    def test_the_sequence_of_the_authors(self):
+        assert self.layout.pack(self.made, specials=True).reshape(-1, 7).tolist() == self.table()
+
+    def test_steps_as_they_are_generated(self):
+        reader = self.layout.reader(SPEC)
+        parts = [reader.push([step]) for step in self.table()]
+        assert [part.frames for part in parts] == [0] * 7 + [4] * 4 + [0]
+        assert bc.CodecTokens.concat(parts) == self.made
+        assert reader.ended
+
+    def test_ids_before_the_shift_of_layers_are_a_row_of_their_own(self):
+        plain = dataclasses.replace(self.layout, base=0, spacing=0)
+        steps = [[id - 152_000 - 4160 * layer for layer, id in enumerate(step)] for step in self.table()]
+        assert plain.unpack(steps, SPEC) == self.made
+
+    def test_the_beginning_is_input_padding_and_answer(self):
+        prompt = [[152_000 + 4160 * layer + id for layer in range(7)] for id in (4098, 4097, 4097, 4096, 4099)]
+        with pytest.raises(bc.InvalidTokens, match="no complete frame"):
+            self.layout.unpack(prompt, SPEC)
+        assert self.layout.unpack([*prompt, *self.table()], SPEC) == self.made

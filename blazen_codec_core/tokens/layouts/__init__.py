@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .base import Errors, Ragged, TokenLayout
+from .logits import LayoutLogitsProcessor
 from .reader import LayoutReader
 from .table import NO_CODE, TableLayout
 from .text import IdText
@@ -13,6 +14,7 @@ __all__ = [
     "NO_CODE",
     "Errors",
     "IdText",
+    "LayoutLogitsProcessor",
     "LayoutReader",
     "LayoutWriter",
     "Place",

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InvalidTokens
 from .base import Errors
-from .framing import BROKEN, Table
+from .framing import BROKEN, Table, among
 from .vocabulary import Vocabulary, tail
 
 Mask = NDArray[np.bool_]
+
+
+def every(mask: Mask) -> Mask:
+    """Return for which groups a mask `(groups, slots)` holds in all slots."""
+    return cast(Mask, mask.all(axis=1))
 
 
 @dataclass
@@ -39,8 +45,8 @@ class GroupAssembler:
 
     def __post_init__(self) -> None:
         fillers = self.vocabulary.fillers
-        self._starts = [id for id in (fillers.begin, fillers.padding, *fillers.others) if id is not None]
-        self._ends = [id for id in (fillers.end, fillers.padding) if id is not None]
+        starts = (fillers.begin, fillers.padding, *fillers.others)
+        self._ends, self._only_ends = (fillers.end, fillers.padding), () if fillers.end in starts else (fillers.end,)
         first = BROKEN if fillers.begin is None else fillers.begin
         self._steps = np.full((self.vocabulary.delay, len(self.vocabulary.slots)), first, np.int64)
 
@@ -49,11 +55,9 @@ class GroupAssembler:
         if self.ended or not len(steps):
             return steps[:0]
         groups = self._undelayed(steps)
-        good: Mask = ((groups >= 0) & (groups < self.vocabulary.codebook_size)).all(axis=1)
-        final: Mask = np.zeros(len(groups), bool)
-        if self.vocabulary.end_code is not None:
-            final = np.all(groups == self.vocabulary.end_code, axis=1)
-            good &= ~final
+        good = every((groups >= 0) & (groups < self.vocabulary.codebook_size))
+        final = every(among(groups, (self.vocabulary.end_code,)))
+        good &= ~final
         if not good.all():
             groups = self._sorted_out(groups, good, final)
         self.last = groups[-1] if len(groups) else self.last
@@ -69,8 +73,8 @@ class GroupAssembler:
     def _sorted_out(self, groups: Table, good: Mask, final: Mask) -> Table:
         """Drop fillers before the first group and everything from the end on, and treat wrong groups."""
         begun = np.logical_or.accumulate(good) | (self.last is not None)
-        idle = ~begun & np.isin(groups, self._starts).all(axis=1)
-        stops = ~good & ~idle & (final | np.isin(groups, self._ends).all(axis=1))
+        idle = ~begun & every(among(groups, self.vocabulary.fillers.ids)) & ~every(among(groups, self._only_ends))
+        stops = ~good & ~idle & (final | every(among(groups, self._ends)))
         number = self.count - self.vocabulary.delay - len(groups)
         if stops.any():
             self.ended, end = True, int(np.argmax(stops))
@@ -108,7 +112,7 @@ class GroupAssembler:
         fillers = [tail(vocabulary.fillers, after) for after in range(vocabulary.delay)]
         rows = np.repeat(np.array(fillers, np.int64)[:, None], len(vocabulary.slots), axis=1)
         groups = self._undelayed(np.concatenate([steps, rows]))
-        incomplete = int((~np.isin(groups, vocabulary.fillers.ids)).any(axis=1).sum())
+        incomplete = int((~every(among(groups, vocabulary.fillers.ids))).sum())
         if errors == "raise" and incomplete:
             done = self.count - vocabulary.delay
             raise InvalidTokens(f"{done} steps end inside a frame; ragged='drop' drops the last {incomplete}")

@@ -19,6 +19,15 @@ BROKEN = -1
 """Stands for an id that is wrong in its slot. Other values of a step are codes and fillers."""
 
 
+def among(values: Table, choices: tuple[int | None, ...]) -> NDArray[np.bool_]:
+    """Return which values are one of a few choices; for so few it is faster than `np.isin`."""
+    found = np.zeros(values.shape, bool)
+    for choice in choices:
+        if choice is not None:
+            found |= values == choice
+    return found
+
+
 @dataclass
 class StepFramer:
     """Groups ids to steps, in any pieces.
@@ -30,7 +39,7 @@ class StepFramer:
 
     Attributes:
         vocabulary: Ids of the layout.
-        strict: Raise at the first wrong id.
+        strict: Stop at the first wrong id.
         row: Codes of the current step.
         skipped: Ids since the last step that are in no run.
         position: Number of ids so far.
@@ -38,6 +47,7 @@ class StepFramer:
         foreign: The last text was no id.
         begun: There was a whole step.
         ended: The end marker was read.
+        error: Reason for the stop.
     """
 
     vocabulary: Vocabulary
@@ -49,6 +59,7 @@ class StepFramer:
     foreign: bool = False
     begun: bool = False
     ended: bool = False
+    error: InvalidTokens | None = None
 
     def __post_init__(self) -> None:
         self._known = np.zeros(self.vocabulary.width, bool)
@@ -82,12 +93,13 @@ class StepFramer:
         markers = self.vocabulary.markers
         positions = self.position + np.arange(ids.size)
         self.position += ids.size
-        passed = np.isin(ids, [id for id in (markers.padding, *markers.others) if id is not None])
-        ids, positions = ids[~passed], positions[~passed]
-        stops = np.flatnonzero(np.isin(ids, [id for id in (markers.begin, markers.end) if id is not None]))
+        if not among(ids, markers.ids).any():
+            return self._framed(ids, positions)
+        kept = ~among(ids, (markers.padding, *markers.others))
+        ids, positions = ids[kept], positions[kept]
         steps, start = [np.empty((0, len(self.vocabulary.slots)), np.int64)], 0
-        for stop in [*stops.tolist(), ids.size]:
-            if self.ended:
+        for stop in [*np.flatnonzero(among(ids, (markers.begin, markers.end))).tolist(), ids.size]:
+            if self.ended or self.error:
                 break
             steps.append(self._framed(ids[start:stop], positions[start:stop]))
             start = stop + 1
@@ -101,18 +113,24 @@ class StepFramer:
         expected = (len(self.row) + np.arange(ids.size)) % count
         slots = np.searchsorted(vocabulary.firsts, ids, "right") - 1 if vocabulary.identifies else expected.copy()
         codes = ids - vocabulary.firsts[np.maximum(slots, 0)]
-        wrong = (slots < 0) | (codes < 0) | (codes >= vocabulary.width) | ~self._known[np.clip(codes, 0, vocabulary.width - 1)]
+        wrong = (
+            (slots < 0)
+            | (codes < 0)
+            | (codes >= vocabulary.width)
+            | ~self._known[np.minimum(np.maximum(codes, 0), vocabulary.width - 1)]
+        )
         codes[wrong] = BROKEN
         misplaced = wrong | (slots != expected)
         if self.strict and misplaced.any():
             first = int(np.argmax(misplaced))
             slot = vocabulary.slots[expected[first]]
-            raise InvalidTokens(
+            self.error = InvalidTokens(
                 f"id {ids[first]} at {positions[first]} is outside slot {expected[first]}; "
                 f"expected {slot.first} … {slot.first + vocabulary.codebook_size - 1}"
             )
+            codes, slots, misplaced = codes[:first], slots[:first], misplaced[:first]
         if vocabulary.identifies and (self.skipped or misplaced.any()):
-            return self._resynchronized(np.where(wrong, BROKEN, slots).tolist(), codes.tolist())
+            return self._resynchronized(np.where(codes == BROKEN, BROKEN, slots).tolist(), codes.tolist())
         flat = np.concatenate([np.array(self.row, np.int64), codes])
         whole = flat.size // count * count
         self.row, self.begun = tuple(flat[whole:].tolist()), self.begun or whole > 0
@@ -145,7 +163,9 @@ class StepFramer:
         """Give up the current step and skipped ids; return broken steps in their place, `(steps, slots)`."""
         if self.strict and (self.row or self.skipped or self.text):
             rest = len(self.row) + self.skipped + bool(self.text)
-            raise InvalidTokens(f"ids are not a multiple of {len(self.vocabulary.slots)}; ragged='drop' drops the last {rest}")
+            self.error = InvalidTokens(
+                f"ids are not a multiple of {len(self.vocabulary.slots)}; ragged='drop' drops the last {rest}"
+            )
         lost = self._steps_skipped() + bool(self.row) if counted else 0
         self.row, self.skipped = (), 0
         return np.full((lost, len(self.vocabulary.slots)), BROKEN, np.int64)

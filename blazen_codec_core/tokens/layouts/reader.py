@@ -41,6 +41,7 @@ class LayoutReader:
         self._columns = [[n for n, slot in enumerate(vocabulary.slots) if slot.codebook == book] for book in books]
         segment = spec.segment.length // spec.hop_length if spec.segment else vocabulary.frames_per_group
         self._unit = segment // vocabulary.frames_per_group
+        self._nothing = self._made(self._held)
 
     @property
     def lost(self) -> int:
@@ -68,8 +69,11 @@ class LayoutReader:
         framer, assembler, open_before = copy.copy(self._framer), copy.copy(self._assembler), not self.ended
         numbers = framer.ids(ids)
         groups = assembler.groups(framer.steps(numbers)) if open_before else self._held[:0]
-        if open_before and framer.ended and not assembler.ended:
-            assembler.close(framer.cut(), self._errors)
+        if open_before and not assembler.ended:
+            steps = framer.cut() if framer.ended else None
+            check_steps(framer)
+            if steps is not None:
+                assembler.close(steps, self._errors)
         self._framer, self._assembler = framer, assembler
         held = np.concatenate([self._held, groups]) if len(self._held) else groups
         whole = len(held) // self._unit * self._unit
@@ -90,7 +94,9 @@ class LayoutReader:
         errors = self._errors if ragged is None else "raise" if ragged == "refuse" else "drop"
         framer, assembler = dataclasses.replace(self._framer, strict=errors == "raise"), copy.copy(self._assembler)
         if not self.ended:
-            assembler.close(framer.cut(), errors)
+            steps = framer.cut()
+            check_steps(framer)
+            assembler.close(steps, errors)
         self._framer, self._assembler, self._finished = framer, assembler, True
         return self._tokens(self._held)
 
@@ -99,7 +105,16 @@ class LayoutReader:
             raise InvalidInput("the reader is finished; open another one for another sequence")
 
     def _tokens(self, groups: Table) -> CodecTokens:
+        return self._made(groups) if len(groups) else self._nothing  # most pushes of a single id complete no group
+
+    def _made(self, groups: Table) -> CodecTokens:
         return CodecTokens.from_codes(self._spec, [groups[:, columns].reshape(-1) for columns in self._columns])
+
+
+def check_steps(framer: StepFramer) -> None:
+    """Raise the error that a framer stopped at, unless the sequence had ended before."""
+    if framer.error:
+        raise framer.error
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

@@ -21,8 +21,9 @@ def blazen_codec_specs() -> Iterable[CodecSpec]:
 @hookimpl
 def blazen_codec_formats() -> Iterable[TokenFormat]:
     from .formats import EcdcFormat
+    from .quantized_tensors import QuantizedTensorFormat
 
-    return (EcdcFormat(),)
+    return (EcdcFormat(), QuantizedTensorFormat())
 
 
 @hookimpl
