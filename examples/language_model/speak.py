@@ -26,7 +26,7 @@ from blazen_codec_core.data import Sample, TokenDataset, collate
 
 CODEC, LAYOUT, KBPS = "encodec_tiny", "musicgen_delay", 3.0
 PROMPTS = [*VOICES, *WORDS]
-MOST_SECONDS = 2.0
+MOST_SECONDS = 1.5
 
 
 def prompt_of(voice: str, text: str, size: int, slots: int) -> Tensor:

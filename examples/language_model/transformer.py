@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -63,8 +64,8 @@ class LanguageModel(nn.Module):
         draw, groups, step = torch.Generator().manual_seed(seed), None, 0
         ids = prompt
         while groups is None or step < groups + self.vocabulary.delay + 1:
-            allowed = [self.vocabulary.mask(step * self.slots + slot, groups) for slot in range(self.slots)]
-            logits = self(ids[None])[0, -1].masked_fill(~torch.tensor(allowed), -torch.inf)
+            allowed = np.stack([self.vocabulary.mask(step * self.slots + slot, groups) for slot in range(self.slots)])
+            logits = self(ids[None])[0, -1].masked_fill(~torch.from_numpy(allowed), -torch.inf)
             drawn = torch.multinomial((logits / temperature).softmax(-1), 1, generator=draw)[:, 0]
             if groups is None and (drawn[0] >= self.vocabulary.codebook_size or step == most):
                 groups = step

@@ -23,7 +23,7 @@ def speak(root, monkeypatch):
 
 
 def test_speech_is_of_the_training_voices(speak, tmp_path):
-    judged = speak.main(str(tmp_path / "spoken.wav"), recordings=10, words=1, steps=60, text="two")
+    judged = speak.main(str(tmp_path / "spoken.wav"), recordings=10, words=1, steps=80, text="two")
     assert set(judged) == set(speak.VOICES)
     trained, untrained = zip(*judged.values(), strict=True)
     for voice in ("bass", "treble"):
@@ -36,4 +36,4 @@ def test_speech_is_of_the_training_voices(speak, tmp_path):
 
 def test_voices_are_told_apart_by_their_pitch(speak):
     for voice, (hertz, _) in speak.VOICES.items():
-        assert speak.pitch(speak.say("nine five", voice)) == pytest.approx(hertz, rel=0.06)
+        assert speak.pitch(speak.say("nine five", voice)) == pytest.approx(hertz, rel=0.1)
