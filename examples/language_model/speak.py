@@ -54,7 +54,7 @@ def train(dataset: TokenDataset, steps: int) -> tuple[LanguageModel, list[float]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         losses.append(loss.item())
-    return model, losses
+    return model.eval(), losses
 
 
 def speak(model: LanguageModel, codec: bc.DynCodecProvider, voice: str, text: str, seed: int = 0) -> np.ndarray:
@@ -113,7 +113,7 @@ def judge(pcm: np.ndarray, voice: str, text: str, codec: bc.DynCodecProvider) ->
 
 
 def main(
-    target: str, recordings: int = 100, words: int = 2, steps: int = 600, text: str = "three one"
+    target: str, recordings: int = 100, words: int = 2, steps: int = 400, text: str = "three one"
 ) -> dict[str, tuple[Judgement, Judgement]]:
     """Train a model, write what it says in all voices to a WAV, and return judgements of each, and of an untrained model.
 
@@ -132,7 +132,7 @@ def main(
         dataset = TokenDataset(tokens, layout=LAYOUT, specials=True, columns=["text", "voice"], transform=prompted)
         model, losses = train(dataset, steps)
     print(f"{len(dataset)} recordings; loss {losses[0]:.2f} to {np.mean(losses[-20:]):.2f} nats per id")
-    untrained, spoken, judged = LanguageModel(model.vocabulary, len(PROMPTS)), [], {}
+    untrained, spoken, judged = LanguageModel(model.vocabulary, len(PROMPTS)).eval(), [], {}
     for voice in VOICES:
         spoken.append(speak(model, codec, voice, text))
         judged[voice] = (judge(spoken[-1], voice, text, codec), judge(speak(untrained, codec, voice, text), voice, text, codec))

@@ -20,12 +20,13 @@ class Block(nn.Module):
         self.norms = nn.ModuleList([nn.LayerNorm(width), nn.LayerNorm(width)])
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.feed_forward = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.dropout = nn.Dropout(0.1)
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(self.norms[0](x)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         attended = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + self.out(attended.transpose(1, 2).flatten(2))
-        return x + self.feed_forward(self.norms[1](x))
+        x = x + self.dropout(self.out(attended.transpose(1, 2).flatten(2)))
+        return x + self.dropout(self.feed_forward(self.norms[1](x)))
 
 
 class LanguageModel(nn.Module):
@@ -56,7 +57,7 @@ class LanguageModel(nn.Module):
         return self.head(self.blocks(x)).unflatten(2, (self.slots, self.vocabulary.size))
 
     @torch.no_grad()
-    def sample(self, prompt: Tensor, most: int, temperature: float = 0.8, seed: int = 0) -> Iterator[Tensor]:
+    def sample(self, prompt: Tensor, most: int, temperature: float = 0.7, seed: int = 0) -> Iterator[Tensor]:
         """Yield steps of ids `(slots,)` that follow a prompt `(steps, slots)`, which ends with the begin; at most `most` groups.
 
         Only ids that the vocabulary allows are drawn. Once the first slot has ended, the others follow.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 
 import pytest
 import torch
@@ -163,6 +164,18 @@ def test_ranks_are_those_of_torchrun(dataset, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
     assert texts(dataset.iterable()) == texts(dataset.iterable(rank=1, ranks=2))
+
+
+def test_a_process_group_goes_before_the_environment(dataset, monkeypatch, tmp_path):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    distributed = torch.distributed
+    distributed.init_process_group("gloo", store=distributed.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1)
+    try:
+        stream = pickle.loads(pickle.dumps(dataset.iterable()))  # as for workers by spawn, which have no group
+    finally:
+        distributed.destroy_process_group()
+    assert sorted(texts(stream)) == sorted(EVERY)
 
 
 @pytest.mark.parametrize(
