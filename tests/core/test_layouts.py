@@ -115,6 +115,7 @@ def test_ids_in_any_form(kind, seed):
     shift=st.integers(1, 2),
     cuts=cuts,
 )
+@example(groups=3, seed=0, place=8, damage="misplaced", shift=1, cuts=[])
 @example(groups=3, seed=0, place=4, damage="misplaced", shift=2, cuts=[])
 def test_a_wrong_id_costs_one_group(layout, spec, groups, seed, place, damage, shift, cuts):
     made = tokens_of(spec, groups, seed)
@@ -141,6 +142,20 @@ def test_a_wrong_id_costs_one_group(layout, spec, groups, seed, place, damage, s
         assert len(kept) == groups
         assert again.lost == reader.lost
         assert not reader.lost or kept[at // 3] == expected[at // 3 - 1]
+
+
+@pytest.mark.parametrize("slots", [3, 4, 7])
+def test_the_clock_is_kept_wherever_an_id_is_wrong(slots):
+    spec = FLAT.model_copy(update={"strides": (1,) * slots})
+    layout, groups = TableLayout("x", ""), 4
+    ids = layout.pack(tokens_of(spec, groups, 0)).tolist()
+    for at, id in enumerate(ids):
+        others = [[slot * SIZE] for slot in range(slots) if slot != at % slots]
+        for replaced in ([], [id, id], [10**6], *others):
+            reader = layout.reader(spec, errors="drop")
+            found = read(reader, [ids[:at] + replaced + ids[at + 1 :]])
+            assert found.frames + reader.lost == groups
+            assert reader.lost <= 1
 
 
 @pytest.mark.parametrize("name", ["delayed", "delays", "side by side", "end code"])
@@ -253,6 +268,15 @@ class TestMarkers:
         assert (reader.ended, reader.lost) == (True, 1)
 
 
+def test_ids_of_a_prompt_are_passed_over():
+    layout, spec = CASES["interleaved"]
+    made = tokens_of(spec, 3, 0)
+    reader = layout.reader(spec, errors="repeat")
+    parts = [reader.push(np.full(100_000, 77)) for _ in range(3)]
+    assert bc.CodecTokens.concat([*parts, reader.push(layout.pack(made))]) == made
+    assert reader.lost <= 2
+
+
 @all_cases
 def test_a_push_that_raises_changes_nothing(layout, spec):
     made = tokens_of(spec, 6, 0)
@@ -282,6 +306,8 @@ def test_options_are_checked():
         layout.reader(FLAT, errors="ignore")
     with pytest.raises(bc.InvalidInput, match="ragged is None; expected refuse or drop"):
         layout.unpack([1], FLAT, ragged=None)
+    with pytest.raises(bc.InvalidInput, match="ragged is 'keep'; expected refuse or drop"):
+        layout.reader(FLAT).finish(ragged="keep")
     with pytest.raises(bc.InvalidInput, match="supports 3"):
         layout.reader(FLAT, num_codebooks=2)
     with pytest.raises(bc.InvalidInput, match="needs fillers"):
@@ -377,7 +403,7 @@ class TestVocabulary:
     def test_masks_allow_every_sequence(self, layout, spec, groups, seed):
         vocabulary = layout.vocabulary(spec)
         whole = layout.pack(tokens_of(spec, groups, seed), specials=True)
-        ids = whole[len(layout.writer(spec, specials=True)._beginning()) :].tolist()
+        ids = whole[len(vocabulary.beginning) :].tolist()
         if layout.end_code is not None:
             ids = ids[: 3 * groups]
         for position, id in enumerate(ids):
@@ -420,7 +446,7 @@ class TestLogits:
     def test_whatever_a_model_prefers_its_sequence_can_be_read(self, name, batch):
         layout, spec = CASES[name]
         vocabulary = layout.vocabulary(spec)
-        prompt = layout.writer(spec, specials=True)._beginning().tolist() if batch else []
+        prompt = vocabulary.beginning if batch else []
         processor = LayoutLogitsProcessor(vocabulary, len(prompt))
         generator = torch.Generator().manual_seed(0)
         ends = [id for id in (vocabulary.markers.end, vocabulary.fillers.end) if id is not None]

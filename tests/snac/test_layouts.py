@@ -117,8 +117,8 @@ class TestOrpheus:
         assert layout.unpack(around, SPEC) == made
 
     def test_an_answer_is_streamed_to_a_decoder(self, codecs):
-        codec = codecs("snac_24khz")
-        made = tokens(codec.spec, 6)
+        codec = codecs("snac_tiny")
+        made = tokens(codec.spec, 20)
         answer = bc.Registry().layout("orpheus").pack(made, specials=True).tolist()
         reader, session = bc.Registry().layout("orpheus").reader(codec.spec, errors="drop"), codec.decoder_session()
         audio = [session.push(reader.push(id)) for id in answer]

@@ -33,7 +33,8 @@ class StepFramer:
     """Groups ids to steps, in any pieces.
 
     If ids say in which slot they belong, a step is a run of ids of slots 0, 1 and so on. Ids that are in no such run stand for as
-    many broken steps as their number says, rounded, so one missing or doubled id costs one step. Otherwise ids are counted.
+    many broken steps as their number says, rounded, so one missing or doubled id costs one step; before the first whole step, as
+    those of a prompt, they stand for two at most. Otherwise ids are counted.
 
     Copies share nothing that changes: all fields are replaced, never written to.
 
@@ -145,27 +146,27 @@ class StepFramer:
             else:
                 self.skipped += len(row) + (slot != 0)
                 row = [code] if slot == 0 else []
-            if self.begun and self.skipped >= 2 * count:
-                steps.append([BROKEN] * count)
+            if self.skipped >= 2 * count:
+                steps += [[BROKEN] * count] * self.begun
                 self.skipped -= count
             if len(row) == count:
-                steps += [[BROKEN] * count] * self._steps_skipped() + [row]
+                steps += [[BROKEN] * count] * self._steps_in(self.skipped) + [row]
                 row, self.skipped, self.begun = [], 0, True
         self.row = tuple(row)
         return np.array(steps, np.int64).reshape(-1, count)
 
-    def _steps_skipped(self) -> int:
-        """Return the number of steps that the skipped ids stand for: their number, rounded."""
+    def _steps_in(self, ids: int) -> int:
+        """Return the number of steps that ids stand for: their number, rounded. Half a step is one, and so are one and a half."""
         count = len(self.vocabulary.slots)
-        return (self.skipped + (count // 2 if self.skipped < count else (count - 1) // 2)) // count
+        return (ids + (count // 2 if ids < count else (count - 1) // 2)) // count
 
     def cut(self, counted: bool = True) -> Table:
         """Give up the current step and skipped ids; return broken steps in their place, `(steps, slots)`."""
-        if self.strict and (self.row or self.skipped or self.text):
+        if self.strict and not self.error and (self.row or self.skipped or self.text):
             rest = len(self.row) + self.skipped + bool(self.text)
             self.error = InvalidTokens(
                 f"ids are not a multiple of {len(self.vocabulary.slots)}; ragged='drop' drops the last {rest}"
             )
-        lost = self._steps_skipped() + bool(self.row) if counted else 0
+        lost = max(self._steps_in(self.skipped + len(self.row)), int(bool(self.row))) if counted else 0
         self.row, self.skipped = (), 0
         return np.full((lost, len(self.vocabulary.slots)), BROKEN, np.int64)

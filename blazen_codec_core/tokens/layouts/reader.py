@@ -91,7 +91,9 @@ class LayoutReader:
             InvalidInput: The reader is finished.
         """
         self._check_open()
-        errors = self._errors if ragged is None else "raise" if ragged == "refuse" else "drop"
+        if ragged is not None:
+            check_choice("ragged", ragged, ("refuse", "drop"))
+        errors: Errors = self._errors if ragged is None else "raise" if ragged == "refuse" else "drop"
         framer, assembler = dataclasses.replace(self._framer, strict=errors == "raise"), copy.copy(self._assembler)
         if not self.ended:
             steps = framer.cut()

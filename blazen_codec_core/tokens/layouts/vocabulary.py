@@ -135,6 +135,13 @@ class Vocabulary:
         """Smallest vocabulary that has all ids."""
         return 1 + max([*(slot.first + self.width - 1 for slot in self.slots), *self.markers.ids])
 
+    @cached_property
+    def beginning(self) -> list[int]:
+        """Ids that begin a sequence: the begin marker, or a step of begin fillers."""
+        if self.fillers.begin is not None:
+            return [slot.first + self.fillers.begin for slot in self.slots]
+        return [] if self.markers.begin is None else [self.markers.begin]
+
     @property
     def ids_per_group(self) -> int:
         return len(self.slots)
@@ -190,7 +197,7 @@ class Vocabulary:
         """Return the ids that may come at a position, as ranges.
 
         Args:
-            position: Number of ids since the beginning, which is the begin marker or the step of begin fillers.
+            position: Number of ids since `beginning`.
             groups: Number of groups, if the first slot has ended; else codes go on, and the end may come.
         """
         if not is_int(position) or position < 0:

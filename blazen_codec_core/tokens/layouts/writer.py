@@ -83,13 +83,9 @@ class LayoutWriter:
 
     def _beginning(self) -> Ids:
         """Return the ids before the first step, once."""
-        begun, self._begun = self._begun, True
-        vocabulary = self.vocabulary
-        if begun or not self._specials:
-            return np.empty(0, np.int64)
-        if vocabulary.fillers.begin is not None:
-            return vocabulary.firsts + vocabulary.fillers.begin
-        return np.array([] if vocabulary.markers.begin is None else [vocabulary.markers.begin], np.int64)
+        ids = self.vocabulary.beginning if self._specials and not self._begun else []
+        self._begun = True
+        return np.array(ids, np.int64)
 
     def _steps(self, groups: NDArray[np.int64]) -> Ids:
         """Delay the next groups; return the ids of as many steps."""
