@@ -6,7 +6,7 @@ import functools
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ..errors import CorruptFile
 from .thrift import Compact
@@ -17,6 +17,8 @@ DELTA = {5, 6, 7}
 """Delta encodings."""
 LARGEST_FOOTER = 256 << 20
 _TAIL = 8
+DAMAGE = (IndexError, ValueError, TypeError, KeyError, AttributeError, RecursionError, UnicodeDecodeError)
+"""Errors that parsing a damaged footer raises."""
 
 
 @dataclass(frozen=True)
@@ -51,25 +53,41 @@ def groups(path: Path) -> tuple[Group, ...]:
     try:
         status = os.stat(path)
         return _groups(path, status.st_size, status.st_mtime_ns)
-    except (IndexError, ValueError, TypeError, KeyError, AttributeError, RecursionError, UnicodeDecodeError) as error:
-        raise CorruptFile(f"{path} cannot be read as Parquet: its footer is damaged: {error}") from error
+    except DAMAGE as error:
+        raise _damaged(str(path), error) from error
+
+
+def groups_of(file: BinaryIO, size: int, where: str) -> tuple[Group, ...]:
+    """Return the row groups of an open file of `size` bytes, called `where` in messages; see `groups`."""
+    try:
+        return _read(file, size, where)
+    except DAMAGE as error:
+        raise _damaged(where, error) from error
 
 
 @functools.lru_cache(maxsize=4)
 def _groups(path: Path, size: int, changed: int) -> tuple[Group, ...]:
     with path.open("rb") as file:
-        file.seek(max(0, size - _TAIL))
-        length = int.from_bytes(file.read(4), "little")
-        if length > min(LARGEST_FOOTER, size - _TAIL):
-            raise ValueError(f"it has {length} bytes")
-        file.seek(size - _TAIL - length)
-        found = Compact(file.read(length), contents=True).struct()
-    return tuple(Group(_count(group[3]), tuple(_chunk(chunk, path) for chunk in group[1])) for group in found.get(4) or ())
+        return _read(file, size, str(path))
 
 
-def _chunk(said: dict[int, Any], path: Path) -> Chunk:
+def _read(file: BinaryIO, size: int, where: str) -> tuple[Group, ...]:
+    file.seek(max(0, size - _TAIL))
+    length = int.from_bytes(file.read(4), "little")
+    if length > min(LARGEST_FOOTER, size - _TAIL):
+        raise ValueError(f"it has {length} bytes")
+    file.seek(size - _TAIL - length)
+    found = Compact(file.read(length), contents=True).struct()
+    return tuple(Group(_count(group[3]), tuple(_chunk(chunk, where) for chunk in group[1])) for group in found.get(4) or ())
+
+
+def _damaged(where: str, error: Exception) -> CorruptFile:
+    return CorruptFile(f"{where} cannot be read as Parquet: its footer is damaged: {error}")
+
+
+def _chunk(said: dict[int, Any], where: str) -> Chunk:
     if 8 in said or 9 in said or 3 not in said:
-        raise CorruptFile(f"{path} has encrypted columns, which are not supported. Write it without encryption")
+        raise CorruptFile(f"{where} has encrypted columns, which are not supported. Write it without encryption")
     facts = said[3]
     dictionary = facts.get(11)
     return Chunk(

@@ -164,6 +164,11 @@ def tokens_from_row(columns: Mapping[str, Any], where: str = "the row") -> Codec
     Raises:
         CorruptFile: The row is not a row of tokens, or is damaged.
     """
+    return CodecTokens.restored(contents_of(columns, where), where)
+
+
+def contents_of(columns: Mapping[str, Any], where: str) -> container.Contents:
+    """Return the fields and arrays of a row, which are not checked against each other; see `tokens_from_row`."""
     try:
         header, lists = str(columns["header"]), [np.asarray(codes) for codes in columns["codes"]]
         found = columns.get("scales")
@@ -181,4 +186,4 @@ def tokens_from_row(columns: Mapping[str, Any], where: str = "the row") -> Codec
         codes = [np.stack(lists[book::books]) for book in range(books)]
     except ValueError as error:
         raise CorruptFile(f"{where} is damaged: {reason(error)}") from error
-    return CodecTokens.restored(container.Contents(fields, codes, stacked), where)
+    return container.Contents(fields, codes, stacked)

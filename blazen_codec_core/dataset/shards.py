@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -36,6 +36,8 @@ UNREADABLE = (
 """Errors that libraries raise for damaged files."""
 AT_ONCE = 16
 """Most rows in memory while a shard is read."""
+MOST_LISTS = 1 << 15
+"""Most lists of codes in a row: 1024 codebooks of 32 streams."""
 LISTED, LISTED_TOGETHER = ("id", "duration"), 4096
 """Columns that are read to list a shard, and the number of rows at a time."""
 
@@ -94,7 +96,7 @@ class ParquetShards(ShardFormat):
         with damage(path), parquet_pages.opened(path) as file:
             for batch in parquet_pages.batches(file, path, most=AT_ONCE):
                 for number in range(batch.num_rows):
-                    columns = {name: _value(batch.column(name)[number]) for name in batch.schema.names}
+                    columns = {name: python_value(batch.column(name)[number]) for name in batch.schema.names}
                     yield Row.of(columns, tokens_from_row(columns, str(path)), str(path))
 
     def listing(self, path: Path) -> Iterator[tuple[str, float]]:
@@ -123,29 +125,38 @@ class TarShards(ShardFormat):
     def read(self, path: Path) -> Iterator[Row]:
         for name, members in self._samples(path):
             where = f"{path}:{name}"
-            yield Row.of(_facts(members, where), CodecTokens.from_container(members[container.SUFFIX], where), where)
+            yield Row.of(facts_of(members, where), CodecTokens.from_container(members[container.SUFFIX], where), where)
 
     def listing(self, path: Path) -> Iterator[tuple[str, float]]:
         for name, members in self._samples(path):
             where = f"{path}:{name}"
-            yield listed(_facts(members, where), where)
+            yield listed(facts_of(members, where), where)
 
     def _samples(self, path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
         with damage(path), opened(path) as tar:
-            members: dict[str, bytes] = {}
-            for member in tar_member.members(path):
-                stem, suffix = Path(member.name).stem, Path(member.name).suffix
-                if suffix not in (container.SUFFIX, ".json"):
-                    continue
-                if member.problem or suffix in members:
-                    raise CorruptFile(f"{path}:{member.name} cannot be read: {member.problem or 'it occurs twice'}")
-                tar.seek(member.offset)
-                members[suffix] = tar.read(member.size)
-                if len(members) == 2:
-                    yield stem, members
-                    members = {}
-            if members:
-                raise CorruptFile(f"{path} is truncated")
+            for stem, members in samples(path):
+                yield stem, {suffix: data_of(tar, member) for suffix, member in members.items()}
+
+
+def samples(path: Path) -> Iterator[tuple[str, dict[str, tar_member.Member]]]:
+    """Yield the name and members of each recording in a tar, by suffix, without reading their content.
+
+    Raises:
+        CorruptFile: The tar is damaged, or a member is missing or cannot be read.
+    """
+    members: dict[str, tar_member.Member] = {}
+    for member in tar_member.members(path):
+        stem, suffix = Path(member.name).stem, Path(member.name).suffix
+        if suffix not in (container.SUFFIX, ".json"):
+            continue
+        if member.problem or suffix in members:
+            raise CorruptFile(f"{path}:{member.name} cannot be read: {member.problem or 'it occurs twice'}")
+        members[suffix] = member
+        if len(members) == 2:
+            yield stem, members
+            members = {}
+    if members:
+        raise CorruptFile(f"{path} is truncated")
 
 
 FORMATS: dict[str, ShardFormat] = {"parquet": ParquetShards(), "tar": TarShards()}
@@ -245,7 +256,7 @@ def _groups(rows: Iterable[Row]) -> Iterator[list[Row]]:
         yield together
 
 
-def _value(scalar: Any) -> Any:
+def python_value(scalar: Any) -> Any:
     """Convert a value of a column to Python; lists of lists of numbers become lists of arrays."""
     if not arrow().types.is_list(scalar.type) or scalar.values is None:
         return scalar.as_py()
@@ -253,10 +264,19 @@ def _value(scalar: Any) -> Any:
     if not hasattr(values, "flatten") or not arrow().types.is_primitive(values.flatten().type):
         parquet_pages.check_row(values)
         return scalar.as_py()
+    if len(values) > MOST_LISTS:
+        raise CorruptFile(f"a row has {len(values)} lists of codes; at most {MOST_LISTS} are read")
     return [np.asarray(values[number].values) for number in range(len(values))]
 
 
-def _facts(members: dict[str, bytes], where: str) -> dict[str, Any]:
+def data_of(tar: BinaryIO, member: tar_member.Member) -> bytes:
+    """Return the content of a member of an open tar."""
+    tar.seek(member.offset)
+    return tar.read(member.size)
+
+
+def facts_of(members: Mapping[str, bytes], where: str) -> dict[str, Any]:
+    """Parse the JSON of a recording in a tar; raise `CorruptFile` if it is invalid."""
     try:
         return parse_object(members[".json"], lenient=True)
     except NotJson as error:

@@ -280,28 +280,58 @@ class CodecTokens:
         Args:
             frames: A multiple of every stride, and of a segment's frames.
         """
-        unit = self.segment.length // self.hop_length if self.segment else math.lcm(*self.strides)
+        unit = self.crop_unit
         if not is_int(frames) or frames < 1 or frames % unit:
             raise InvalidTokens(f"frames is {frames!r}; expected a positive multiple of {unit}")
-        most, samples = frames // unit, self.segment.stride if self.segment else unit * self.hop_length
+        most = frames // unit
         units = self.segment_frames if self.segment else [unit] * (self.frames // unit)
         whole = units.count(unit)
         starts = list(range(0, max(whole, 1), most))
         if starts[-1] < whole and len(units) - starts[-1] > most:
             starts.append(whole)
         for start, end in zip(starts, [*starts[1:], None], strict=True):
-            cut = slice(start * unit, None if end is None else end * unit)
-            codes = tuple(
-                code[:, cut.start // stride : None if cut.stop is None else cut.stop // stride]
-                for code, stride in zip(self.codes, self.strides, strict=True)
-            )
-            left = max(0, self.num_samples - start * samples)
-            yield dataclasses.replace(
-                self,
-                codes=codes,
-                scales=None if self.scales is None else self.scales[:, start:end],
-                num_samples=left if end is None else min((end - start) * samples, left),
-            )
+            yield self._cut(start, end, unit)
+
+    def crop(self, start: int, frames: int) -> CodecTokens:
+        """Return `frames` frames from frame `start` on, or as many as there are.
+
+        Args:
+            start: A multiple of `crop_unit`, up to the last whole unit.
+            frames: A positive multiple of `crop_unit`.
+
+        Raises:
+            InvalidTokens: The numbers are no such multiples, or `start` is beyond the last whole unit.
+        """
+        unit = self.crop_unit
+        whole = self.segment_frames.count(unit) if self.segment else self.frames // unit
+        if not is_int(start) or not is_int(frames) or start < 0 or frames < 1 or start % unit or frames % unit:
+            raise InvalidTokens(f"start is {start!r} and frames {frames!r}; expected multiples of {unit}")
+        first, last = start // unit, (start + frames) // unit
+        if first > max(whole - 1, 0):
+            raise InvalidTokens(f"start is {start}; tokens of {self.frames} frames have {whole} units of {unit}")
+        if first == 0 and self.frames <= frames:
+            return self
+        return self._cut(first, min(last, whole), unit)
+
+    @property
+    def crop_unit(self) -> int:
+        """Frames that only make sense together: the least common multiple of the strides, or a segment."""
+        return self.segment.length // self.hop_length if self.segment else math.lcm(*self.strides)
+
+    def _cut(self, first: int, last: int | None, unit: int) -> CodecTokens:
+        """Return units `first` to `last` of `unit` frames, which are whole; `last` of `None` is the end."""
+        samples = self.segment.stride if self.segment else unit * self.hop_length
+        codes = tuple(
+            code[:, first * unit // stride : None if last is None else last * unit // stride]
+            for code, stride in zip(self.codes, self.strides, strict=True)
+        )
+        left = max(0, self.num_samples - first * samples)
+        return dataclasses.replace(
+            self,
+            codes=codes,
+            scales=None if self.scales is None else self.scales[:, first:last],
+            num_samples=left if last is None else min((last - first) * samples, left),
+        )
 
     def check_joins(self, other: CodecTokens) -> None:
         """Raise `InvalidTokens` if `other` has another model, or another number of streams or codebooks."""

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import io
+import itertools
 import json
 import os
 import resource
@@ -25,6 +26,7 @@ from blazen_codec_core.cli import files
 from blazen_codec_core.comparison import compare, serialize, systems
 from blazen_codec_core.conformance import strategies
 from blazen_codec_core.conformance.signals import voice
+from blazen_codec_core.data import Sample, TokenDataset, collate
 from blazen_codec_core.dataset import codebook_usage, plan, run_state, seals, shards, sources
 from blazen_codec_core.dataset.destination import Destination
 from blazen_codec_core.dataset.items import AudioItem
@@ -321,6 +323,35 @@ class TestFiles:
                 toy.decode(found)
 
         throw(f"shards {suffix}", 600, strategies.damaged(path.read_bytes()), work)
+
+    @pytest.mark.parametrize("suffix", [".parquet", ".tar"])
+    def test_shards_as_training_data(self, toy, tmp_path, suffix):
+        path = tmp_path / f"a{suffix}"
+        rows = [Row(f"{number}.wav", "a.wav", toy.encode(PCM, 8000), 0.0, 8000, 100, 1) for number in range(3)]
+        shards.format_of(path).write(path, SPEC, rows)
+        layout = bc.Registry().layout("snac_interleaved")
+
+        def work(data):
+            path.write_bytes(data)
+            collate(list(TokenDataset(path, layout=layout, columns=["id"]).iterable(epochs=2, pack=500)))
+
+        throw(f"training data {suffix}", 400, strategies.damaged(path.read_bytes()), work)
+
+    def test_options_of_training_data(self, toy, tmp_path):
+        path = tmp_path / "a.parquet"
+        shards.format_of(path).write(path, SPEC, [Row("a", "a.wav", toy.encode(PCM, 8000), 0.0, 8000, 100, 1)])
+        value = st.one_of(JUNK, st.integers(-2, 9))
+        names = ("layout", "frames", "crop", "columns", "num_codebooks", "stream", "codec", "seed")
+        ordered = ("shuffle", "buffer", "epochs", "pack", "even", "rank", "ranks")
+        made = st.tuples(*(st.fixed_dictionaries({}, optional=dict.fromkeys(own, value)) for own in (names, ordered)), value)
+
+        def work(case):
+            options, orders, prompt = case
+            dataset = TokenDataset(path, **{"layout": "snac_interleaved", **options})
+            found = list(itertools.islice(dataset.iterable(**orders), 9))
+            collate([own.prompted(prompt) if isinstance(own, Sample) else own for own in found], pad=prompt)
+
+        throw("options of training data", 500, made, work)
 
     def test_rows_of_datasets(self, toy):
         tokens = toy.encode(np.stack([PCM, PCM]), 8000)

@@ -24,7 +24,7 @@ def test_the_python_of_the_readme_and_then_of_the_pages_runs(root, tmp_path, mon
     (tmp_path / "examples").symlink_to(root / "examples")
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
-    for page in ("README.md", "docs/guide.md", "docs/language-models.md", "docs/datasets.md"):
+    for page in ("README.md", "docs/guide.md", "docs/language-models.md", "docs/datasets.md", "docs/training-data.md"):
         found = blocks((root / page).read_text(), "python")
         assert found
         for block in found:

@@ -70,7 +70,7 @@ class TableLayout(TokenLayout):
 
     def vocabulary(self, spec: CodecSpec, *, num_codebooks: int | None = None) -> Vocabulary:
         count = spec.codebooks_for(num_codebooks=num_codebooks if num_codebooks is not None else self.num_codebooks)
-        return self._vocabulary(spec.strides[:count], spec.codebook_size)
+        return self.vocabulary_of(spec.strides[:count], spec.codebook_size)
 
     def reader(self, spec: CodecSpec, *, num_codebooks: int | None = None, errors: Errors = "raise") -> LayoutReader:
         return LayoutReader(self.vocabulary(spec, num_codebooks=num_codebooks), spec, errors)
@@ -80,7 +80,7 @@ class TableLayout(TokenLayout):
 
     def pack(self, tokens: CodecTokens, *, specials: bool = False) -> Ids:
         check_one_stream(tokens)
-        return LayoutWriter(self._vocabulary(tokens.strides, tokens.codebook_size), specials).push_last(tokens)
+        return LayoutWriter(self.vocabulary_of(tokens.strides, tokens.codebook_size), specials).push_last(tokens)
 
     def unpack(self, ids: Any, spec: CodecSpec, *, num_codebooks: int | None = None, ragged: Ragged = "refuse") -> CodecTokens:
         check_choice("ragged", ragged, ("refuse", "drop"))
@@ -90,7 +90,8 @@ class TableLayout(TokenLayout):
             raise InvalidTokens(f"there is no complete frame of {reader.vocabulary.ids_per_group} ids")
         return CodecTokens.concat(parts)
 
-    def _vocabulary(self, strides: tuple[int, ...], size: int) -> Vocabulary:
+    def vocabulary_of(self, strides: tuple[int, ...], size: int) -> Vocabulary:
+        """Return the ids of codebooks with these strides and `size` codes; raise `InvalidTokens` if they do not fit."""
         order = slots(strides)
         count, spacing = len(order), size if self.spacing is None else self.spacing
         delays = [number * self.delays for number in range(count)] if isinstance(self.delays, int) else self.delays
