@@ -269,7 +269,7 @@ def installed(root, folder, change=("", "")) -> Site:
 def test_a_codec_without_torch_holds_every_contract(tmp_path, root):
     run = installed(root, tmp_path).python("-m", "pytest", "--codec", "fake_8khz", folder=tmp_path)
     assert run.returncode == 0, run.stdout
-    assert len(re.findall("^  holds", run.stdout, re.MULTILINE)) == 46
+    assert len(re.findall("^  holds", run.stdout, re.MULTILINE)) == 49
 
 
 def test_a_strangers_codec_that_breaks_one(tmp_path, root):
