@@ -232,7 +232,8 @@ class CodecBackend(AudioBackend):
             max_streams: Most open streams.
             latency: `lowest` for the shortest tiles, `throughput` for the model's own, which are fastest.
             tile_frames: Frames of a tile, instead of `latency`.
-            first_tile_frames: Frames of the first tiles of each stream, if these are to be shorter.
+            first_tile_frames: Frames of the first tiles of each stream, if these are to be shorter. A pool whose streams have a
+                session each ignores it.
             max_queue: Most seconds of audio that a stream may have queued.
 
         Raises:

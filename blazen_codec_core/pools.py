@@ -101,7 +101,7 @@ class PoolStats:
         open: Open streams.
         ready: Streams that have a tile ready.
         max_streams: Most open streams.
-        bytes_per_stream: Memory of the state of a stream, measured on one that runs; 0 before.
+        bytes_per_stream: Memory of the state of a stream that runs as a row of a batch, the largest so far; 0 for others.
         steps: Steps that were run.
         rows: Tiles that were run, over all steps.
         bytes_per_bucket: Static memory of the graphs of each number of rows, with `graphs` on a GPU.
@@ -130,8 +130,7 @@ class PoolStream(ABC, Generic[In, Out]):
         self._ending = self._ended = self._closed = False
         self._begun_at: float | None = None
         self._seconds_out = 0.0
-        self._outputs: asyncio.Queue[Out | None] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._outputs: asyncio.Queue[Out | None] = asyncio.Queue()
 
     # for the caller
 
@@ -197,8 +196,6 @@ class PoolStream(ABC, Generic[In, Out]):
 
     async def __aiter__(self) -> AsyncIterator[Out]:
         """Outputs as they come, in `pool.serving()`. An error that ended the stream is raised at the end."""
-        self._loop = asyncio.get_running_loop()
-        self._outputs = self._outputs or asyncio.Queue()
         while (output := await self._outputs.get()) is not None:
             yield output
         if self.error:
@@ -245,11 +242,9 @@ class PoolStream(ABC, Generic[In, Out]):
         self._deliver(None)
 
     def _deliver(self, output: Out | None) -> None:
-        """Pass an output to `async for`, if a loop waits; `None` ends it."""
-        if self._pool._loop is None:
-            return
-        queue = self._outputs = self._outputs or asyncio.Queue()
-        self._pool._loop.call_soon_threadsafe(queue.put_nowait, output)
+        """Pass an output to `async for`, in `pool.serving()`; `None` ends it."""
+        if (loop := self._pool._loop) is not None:
+            loop.call_soon_threadsafe(self._outputs.put_nowait, output)
 
 
 S = TypeVar("S", bound=PoolStream[Any, Any])
@@ -307,11 +302,16 @@ class Pool(ABC, Generic[In, Out]):
         """Run one tile of each stream that has one ready; those with the least left to play first.
 
         Args:
-            max_rows: Most streams of this step; all that are ready if `None`.
+            max_rows: Most streams of this step, at least 1; all that are ready if `None`.
 
         Returns:
             The output of each stream, which may be empty. Streams that failed are missing; see `PoolStream.error`.
+
+        Raises:
+            InvalidInput: `max_rows` is less than 1 or no integer.
         """
+        if max_rows is not None and (not is_int(max_rows) or max_rows < 1):
+            raise InvalidInput(f"max_rows is {max_rows!r}; expected a positive integer, or None for all")
         with self._stepping:
             now = time.monotonic()
             with self.lock:
@@ -402,44 +402,37 @@ DecoderPool = Pool[CodecTokens, Pcm]
 EncoderPool = Pool[Pcm, CodecTokens]
 
 
-@dataclass
-class Queue(Generic[In]):
-    """Parts of a signal that wait for a session."""
-
-    parts: list[tuple[In, float]] = field(default_factory=list)
-
-    @property
-    def seconds(self) -> float:
-        return sum(seconds for _, seconds in self.parts)
-
-
 class SessionStream(PoolStream[In, Out]):
     """A stream with a session of its own."""
 
     def __init__(self, pool: SessionPool[In, Out], session: Any) -> None:
         super().__init__(pool)
         self._session, self._sessions = session, pool
-        self._queue: Queue[In] = Queue()
+        self._queue: list[tuple[In, float]] = []  # parts of the signal, with their seconds
 
     def _accept(self, value: In) -> None:
-        self._queue.parts += [(part, self._sessions.seconds_in(part)) for part in self._sessions.split(value)]
+        self._queue += [(part, self._sessions.seconds_in(part)) for part in self._sessions.split(value)]
 
     @property
     def _queued_seconds(self) -> float:
-        return self._queue.seconds
+        return sum(seconds for _, seconds in self._queue)
 
     @property
     def _has_tile(self) -> bool:
-        return bool(self._queue.parts)
+        return bool(self._queue)
 
     def run(self) -> Out:
         """Push the next part to the session; end it after the last."""
-        if self._queue.parts:
-            output: Out = self._session.push(self._queue.parts.pop(0)[0])
+        if self._queue:
+            output: Out = self._session.push(self._queue.pop(0)[0])
             return output
         self._ended = True
         rest: Out = self._session.finish()
         return rest
+
+    def close_session(self) -> None:
+        """Free the session's state."""
+        self._session.close()
 
 
 class SessionPool(Pool[In, Out]):
@@ -466,6 +459,10 @@ class SessionPool(Pool[In, Out]):
 
     def _new_stream(self) -> PoolStream[In, Out]:
         return SessionStream(self, self._open_session())
+
+    def _forget(self, stream: PoolStream[In, Out]) -> None:
+        assert isinstance(stream, SessionStream)
+        stream.close_session()
 
     def _run(self, streams: Sequence[PoolStream[In, Out]]) -> Iterator[tuple[PoolStream[In, Out], Out | CodecError]]:
         for stream in streams:

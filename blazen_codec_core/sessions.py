@@ -64,11 +64,7 @@ class Session(ABC, Generic[In, Out]):
     def close(self) -> None:
         """End the signal without its rest, and free its state. A call in another thread frees it when it is done."""
         self._ended = True
-        if self._call.acquire(blocking=False):
-            try:
-                self._free()
-            finally:
-                self._call.release()
+        self._free_if_idle()
 
     @property
     def ended(self) -> bool:
@@ -111,9 +107,15 @@ class Session(ABC, Generic[In, Out]):
                 raise InvalidInput("the session has ended; open another one")
             yield
         finally:
+            self._call.release()
+            if self._ended:  # looked at after the release, so that a `close` that came too early to free is not lost
+                self._free_if_idle()
+
+    def _free_if_idle(self) -> None:
+        """Free the state, unless a call is running, which does so at its end."""
+        if self._call.acquire(blocking=False):
             try:
-                if self._ended:
-                    self._free()
+                self._free()
             finally:
                 self._call.release()
 

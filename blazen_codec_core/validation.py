@@ -24,10 +24,10 @@ def is_int(value: object) -> TypeGuard[int]:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
-def check_count(name: str, value: object, least: int) -> int:
-    """Return an integer of at least `least`; raise `InvalidTokens` for anything else."""
+def check_count(name: str, value: object, least: int, kind: type[CodecError] = InvalidTokens) -> int:
+    """Return an integer of at least `least`; raise an error of class `kind` for anything else."""
     if not is_int(value) or value < least:
-        raise InvalidTokens(f"{name} is {value!r}; expected an integer of at least {least}")
+        raise kind(f"{name} is {value!r}; expected an integer of at least {least}")
     return int(value)
 
 

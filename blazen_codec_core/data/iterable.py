@@ -141,7 +141,8 @@ class IterableTokenDataset(IterableDataset[Sample | list[Sample]]):
     def skip_batches(self, batches: int, batch_size: int) -> None:
         """Start iterations after batches that a plain `DataLoader` gave, until the next `set_epoch`.
 
-        The loader must have the same number of workers, and the dataset the same epoch. Exact until the first worker runs out of
+        Without workers, only the next iteration skips them. The loader must have the same number of workers, and the dataset the
+        same epoch. Exact until the first worker runs out of
         rows, and so always with `epochs=None`. Rows that are packed are read to skip them.
 
         Args:

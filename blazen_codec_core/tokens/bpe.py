@@ -111,12 +111,12 @@ class CodecBpe:
             InvalidInput: `vocab_size` is too small for the codes, or an option is invalid.
             InvalidTokens: Tokens have several streams, or another model or number of codebooks.
         """
-        tokenizers = imported()
+        tokenizers = import_tokenizers()
         layout = alphabet_layout(spec, num_codebooks, offset)
         characters = alphabet(layout, spec, num_codebooks)
         least = len(characters) + len(special_tokens)
-        check_count("min_frequency", min_frequency, 1)
-        if check_count("vocab_size", vocab_size, 1) < least:
+        check_count("min_frequency", min_frequency, 1, InvalidInput)
+        if check_count("vocab_size", vocab_size, 1, InvalidInput) < least:
             raise InvalidInput(f"vocab_size is {vocab_size}; {spec.name} has {least} codes and special tokens alone")
         group = layout.vocabulary(spec, num_codebooks=num_codebooks).ids_per_group
         tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
@@ -127,7 +127,7 @@ class CodecBpe:
             special_tokens=list(special_tokens),
             initial_alphabet=characters,
             limit_alphabet=len(characters),
-            max_token_length=None if max_groups is None else check_count("max_groups", max_groups, 1) * group,
+            max_token_length=None if max_groups is None else check_count("max_groups", max_groups, 1, InvalidInput) * group,
             show_progress=False,
         )
         count = spec.codebooks_for(num_codebooks=num_codebooks)
@@ -187,7 +187,7 @@ class CodecBpe:
             CorruptFile: The file is no tokenizer.
             InvalidInput: The file does not exist, or the tokenizer is of other codes.
         """
-        tokenizers, data = imported(), contents(path)
+        tokenizers, data = import_tokenizers(), contents(path)
         try:
             tokenizer = tokenizers.Tokenizer.from_buffer(data)
         except Exception as error:  # `tokenizers` raises plain Exception
@@ -195,7 +195,8 @@ class CodecBpe:
         return cls(spec, tokenizer, num_codebooks=num_codebooks, offset=offset)
 
 
-def imported() -> Any:
+def import_tokenizers() -> Any:
+    """Import `tokenizers`; raise `EngineNotAvailable` if it is not installed."""
     try:
         import tokenizers
     except ImportError as error:
@@ -210,7 +211,7 @@ def alphabet_layout(spec: CodecSpec, num_codebooks: int | None, offset: int | No
     count = TableLayout("bpe", "").vocabulary(spec, num_codebooks=num_codebooks).size
     if offset is None:
         offset = OFFSET if OFFSET + count <= SURROGATES.start else OFFSET_ABOVE_SURROGATES
-    last = check_count("offset", offset, 1) + count - 1
+    last = check_count("offset", offset, 1, InvalidInput) + count - 1
     if last > LAST or (offset < SURROGATES.stop and last >= SURROGATES.start):
         raise InvalidInput(
             f"the characters of {spec.name} would be U+{offset:04X} to U+{last:04X}, with code points that are no characters. "

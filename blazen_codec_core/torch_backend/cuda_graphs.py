@@ -266,6 +266,7 @@ class GraphedNetwork:
 
     def encode_step(self, x: Tensor, state: State, last: bool) -> list[Tensor]:
         if last:
+            self._encode.reset()
             return self._network.encode_step(x, cast(EncoderState, state), last)
         return self._encode([x], state)
 

@@ -1,8 +1,8 @@
 """Isolation from the settings of PyTorch that the host program has made.
 
-Only settings of the calling thread are changed, for the duration of a call. The default dtype belongs to the whole process, so
-it is not changed; tensors created here name their dtype. The precision of float32 products belongs to the process as well, and
-has no other switch. If the host has lowered it, it is full while networks run, and the host's again afterwards.
+Settings of the calling thread are changed for the duration of a call. The default dtype belongs to the whole process, so it is
+not changed; tensors created here name their dtype. The one exception is the precision of float32 products, which belongs to the
+process and has no other switch. If the host has lowered it, it is full while networks run, and the host's again afterwards.
 """
 
 from __future__ import annotations

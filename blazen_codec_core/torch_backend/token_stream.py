@@ -10,7 +10,7 @@ from ..validation import Pcm
 
 
 class TokenStream:
-    """Checks that the parts of a stream of tokens are of one recording, and their counts.
+    """Tokens of one stream: checks that its parts are of one recording, and counts their frames and samples.
 
     Attributes:
         first: First part, or `None` before it.
@@ -59,8 +59,8 @@ class TokenStream:
             raise InvalidTokens("no tokens were pushed; push some before finish")
         check_blocks(self._backend.spec, self.frames)
 
-    def trim(self, made: Pcm) -> Pcm:
-        """Cut off what is past the end of the signal."""
-        made = made[:, : self._samples - self._returned]
-        self._returned += made.shape[1]
-        return made
+    def trim(self, pcm: Pcm) -> Pcm:
+        """Cut off samples past the end of the signal, as far as it is known."""
+        pcm = pcm[:, : self._samples - self._returned]
+        self._returned += pcm.shape[1]
+        return pcm

@@ -107,7 +107,7 @@ class Judgement:
 
 def judge(pcm: np.ndarray, voice: str, text: str, codec: bc.DynCodecProvider) -> Judgement:
     """Compare speech with the voices."""
-    heard = {name: codec.decode(codec.encode(say(text, name, seed=-1 % 2**32), RATE, bandwidth=KBPS)) for name in VOICES}
+    heard = {name: codec.decode(codec.encode(say(text, name, seed=2**32 - 1), RATE, bandwidth=KBPS)) for name in VOICES}
     semitones = {name: abs(12 * float(np.log2(pitch(pcm) / pitch(own)))) for name, own in heard.items()}
     return Judgement(semitones, float(np.sqrt(np.mean((spectrum(pcm) - spectrum(heard[voice])) ** 2))))
 

@@ -106,6 +106,8 @@ def test_a_broken_group_is_refused_or_dropped(bpe):
 def test_what_is_refused(bpe, monkeypatch):
     with pytest.raises(bc.InvalidInput, match="vocab_size is 5"):
         CodecBpe.train(bpe.spec, [], vocab_size=5)
+    with pytest.raises(bc.InvalidInput, match="min_frequency is 0"):
+        CodecBpe.train(bpe.spec, [], vocab_size=500, min_frequency=0)
     with pytest.raises(bc.InvalidTokens, match="the tokenizer has 0"):
         bpe.decode([10**6])
     other = dataclasses.replace(recording(bpe.spec, 1, 0), codec="toy:other")

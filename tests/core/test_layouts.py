@@ -475,5 +475,5 @@ class TestLogits:
             LayoutLogitsProcessor(vocabulary)([], torch.zeros(47))
         with pytest.raises(bc.InvalidInput, match="there are 1 ids; the prompt has 2"):
             LayoutLogitsProcessor(vocabulary, 2)([5], torch.zeros(48))
-        with pytest.raises(bc.InvalidTokens, match="prompt_length"):
+        with pytest.raises(bc.InvalidInput, match="prompt_length"):
             LayoutLogitsProcessor(vocabulary, -1)

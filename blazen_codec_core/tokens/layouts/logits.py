@@ -19,16 +19,20 @@ class LayoutLogitsProcessor:
     """Sets the logits of all ids that may not come next to minus infinity.
 
     transformers takes it in `generate(logits_processor=LogitsProcessorList([processor]))`. Servers that process one request at a
-    time, such as vLLM, call it with the ids generated so far and the logits of one step. It keeps nothing between calls.
+    time, such as vLLM, call it with the ids generated so far and the logits of one step. It keeps masks between calls, and
+    nothing of a sequence.
 
     Args:
         vocabulary: Ids of the layout, which the model writes one after the other.
         prompt_length: Number of ids before the first code, with the begin marker or the begin step; 0 if calls leave them out.
+
+    Raises:
+        InvalidInput: `prompt_length` is negative or no integer.
     """
 
     def __init__(self, vocabulary: Vocabulary, prompt_length: int = 0) -> None:
         self.vocabulary = vocabulary
-        self.prompt_length = check_count("prompt_length", prompt_length, 0)
+        self.prompt_length = check_count("prompt_length", prompt_length, 0, InvalidInput)
         self._masks: dict[tuple[int, str], torch.Tensor] = {}
 
     def __call__(self, input_ids: Any, scores: torch.Tensor) -> torch.Tensor:

@@ -43,7 +43,8 @@ class Arena:
     def bytes_per_bucket(self) -> Mapping[int, int]:
         """Bytes of the static tensors of each captured bucket, by its rows, with the states that it gathers."""
         row = sum(tensor[0].nbytes for _, tensor in self._tensors)
-        return {rows: graph.nbytes + rows * row for rows, (_, graph) in self._graphs.items()}
+        graphs = self._graphs.copy()  # a step in another thread may add one meanwhile
+        return {rows: graph.nbytes + rows * row for rows, (_, graph) in graphs.items()}
 
     def put(self, state: State) -> list[int]:
         """Store the rows of a state in free slots, which they overwrite; return these."""

@@ -73,24 +73,25 @@ class BatchedStream(PoolStream[Any, Any]):
 
     def __init__(self, pool: BatchedPool) -> None:
         super().__init__(pool)
-        self.batched, self.group = pool, cast("Group | None", None)
+        self.batched = pool
+        self.group: Group | None = None
 
     @property
+    @abstractmethod
     def kind_of_tile(self) -> Any:
         """Shape of the next tile; tiles of equal shapes run together."""
-        raise NotImplementedError
 
+    @abstractmethod
     def take_tile(self) -> Any:
-        """Input of the next tile."""
-        raise NotImplementedError
+        """Take the input of the next tile."""
 
+    @abstractmethod
     def take_rest(self) -> Any:
-        """Input of the last tile."""
-        raise NotImplementedError
+        """Take the input of the last tile."""
 
+    @abstractmethod
     def output(self, made: Any, last: bool) -> Any:
         """Convert the outputs of a tile to what the caller gets."""
-        raise NotImplementedError
 
 
 class BatchedPool(Pool[Any, Any]):
@@ -165,9 +166,12 @@ class BatchedPool(Pool[Any, Any]):
 
     def _put(self, state: State, streams: Sequence[BatchedStream]) -> None:
         """Put streams into the group of their network and their state's signature."""
-        self._add(self._groups.setdefault((id(streams[0].network), state.signature()), JoinedGroup()), state, streams)
-        if not self._bytes_per_stream:
-            self._bytes_per_stream = sum(tensor.nbytes for tensor in state.tensors()) // len(streams)
+        key = (id(streams[0].network), state.signature())
+        if key not in self._groups:
+            self._groups[key] = JoinedGroup()
+            size = sum(tensor.nbytes for tensor in state.tensors()) // len(streams)
+            self._bytes_per_stream = max(self._bytes_per_stream, size)
+        self._add(self._groups[key], state, streams)
 
     @staticmethod
     def _add(group: Group, state: State, streams: Sequence[BatchedStream]) -> None:
@@ -186,7 +190,8 @@ class BatchedPool(Pool[Any, Any]):
             for number, stream in enumerate(batch.members):
                 result = results if isinstance(results, CodecError) else results[number]
                 yield stream, result if isinstance(result, CodecError) else self._finished(stream, result, batch.last)
-        self._groups = {key: group for key, group in self._groups.items() if group.streams}
+        with self.lock:  # a push in another thread may add a group meanwhile
+            self._groups = {key: group for key, group in self._groups.items() if group.streams}
 
     def _put_back(self, batch: Batch) -> None:
         """Put the streams of a batch back into a group, or into an arena once a step no longer changes their signature."""
