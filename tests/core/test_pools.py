@@ -199,6 +199,19 @@ def test_streams_that_close_leave_at_once(codecs):
         assert pool.stats().open == 0
 
 
+@pytest.mark.parametrize("name", TINY)
+def test_a_stream_that_closes_as_a_step_begins(codecs, name):
+    codec = codecs(name)
+    tokens = codec.encode(recording(codec, 0.5), codec.sample_rate)
+    pool = codec.decoder_pool(2, latency="throughput", first_tile_frames=codec.spec.block_frames)
+    stays, leaves = pool.open(), pool.open()
+    for stream in (stays, leaves):
+        stream.push(tokens)
+    run, pool._run = pool._run, lambda streams: (leaves.close(), run(streams))[1]
+    assert set(pool.step()) == {stays}
+    assert stays.error is None
+
+
 def test_what_is_bounded(codecs):
     codec = codecs("snac_tiny")
     tokens = codec.encode(recording(codec, 1.0), codec.sample_rate)

@@ -177,7 +177,8 @@ class BatchedPool(Pool[Any, Any]):
 
     def _run(self, streams: Sequence[PoolStream[Any, Any]]) -> Iterator[Result]:
         with self.lock, torch.inference_mode():
-            batches = list(self._batches(cast(Sequence[BatchedStream], streams)))
+            open_streams = [stream for stream in cast(Sequence[BatchedStream], streams) if not stream.ended]
+            batches = list(self._batches(open_streams))
         with network_guard(self.setup.device) as threads:
             made = run_parallel(self._run_batch, batches, 1 if self._capture else threads, helper_guard)
         for batch, results in zip(batches, made, strict=True):
@@ -186,7 +187,8 @@ class BatchedPool(Pool[Any, Any]):
             for number, stream in enumerate(batch.members):
                 result = results if isinstance(results, CodecError) else results[number]
                 yield stream, result if isinstance(result, CodecError) else self._finished(stream, result, batch.last)
-        self._groups = {key: group for key, group in self._groups.items() if group.streams}
+        with self.lock:
+            self._groups = {key: group for key, group in self._groups.items() if group.streams}
 
     def _put_back(self, batch: Batch) -> None:
         """Put the streams of a batch back into a group, or into an arena once a step no longer changes their signature."""
