@@ -233,7 +233,7 @@ class CodecBackend(AudioBackend):
             latency: `lowest` for the shortest tiles, `throughput` for the model's own, which are fastest.
             tile_frames: Frames of a tile, instead of `latency`.
             first_tile_frames: Frames of the first tiles of each stream, if these are to be shorter.
-            max_queue: Most seconds of audio that a stream may have queued.
+            max_queue: Most seconds of audio that a stream may have queued. A tile may always be.
 
         Raises:
             InvalidInput: An option cannot be used.

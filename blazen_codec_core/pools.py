@@ -56,7 +56,7 @@ class PoolOptions:
         tile_frames: Frames of a tile.
         first_tile_frames: Frames of the first tiles of a stream, so that its first output is early.
         first_tiles: Number of these.
-        max_queue: Most seconds of audio that a stream may have queued.
+        max_queue: Most seconds of audio that a stream may have queued. A tile may always be.
     """
 
     max_streams: int
@@ -144,7 +144,7 @@ class PoolStream(ABC, Generic[In, Out]):
         """
         with self._pool.lock:
             self._check_open()
-            if self._queued_seconds >= self._pool.options.max_queue:
+            if self._has_tile and self._queued_seconds >= self._pool.options.max_queue:
                 raise PoolFull(f"the stream has {self._queued_seconds:.1f} s queued; step the pool before more is pushed")
             try:
                 self._accept(value)

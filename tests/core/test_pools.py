@@ -228,6 +228,31 @@ def test_what_is_bounded(codecs):
     assert stream.is_ready is False
 
 
+def test_a_queue_may_always_have_a_tile(codecs):
+    codec = codecs("snac_tiny")
+    pcm, tile = recording(codec, 1.0), 8 * codec.spec.block_frames
+    tokens = codec.encoder_session(tile_frames=tile).push_last(pcm)
+
+    def stepped(pool, parts) -> list:
+        stream, outputs = pool.open(), []
+        for part in parts:
+            try:
+                stream.push(part)
+            except bc.PoolFull:
+                outputs += pool.step().values()
+                stream.push(part)
+        stream.finish()
+        while not stream.ended:
+            outputs += pool.step().values()
+        return outputs
+
+    encoders = codec.encoder_pool(1, tile_frames=tile, max_queue=1e-3)
+    assert bc.CodecTokens.concat(stepped(encoders, np.array_split(pcm, 50, axis=1))) == tokens
+    decoders = codec.decoder_pool(1, tile_frames=tile, max_queue=1e-3)
+    heard = stepped(decoders, tokens.parts(codec.spec.block_frames))
+    np.testing.assert_array_equal(np.concatenate(heard, axis=1), decoded(codec, tokens, tile))
+
+
 def test_the_most_urgent_go_first(codecs):
     codec = codecs("snac_tiny")
     tokens = codec.encode(recording(codec, 1.0), codec.sample_rate)
