@@ -130,8 +130,7 @@ class PoolStream(ABC, Generic[In, Out]):
         self._ending = self._ended = self._closed = False
         self._begun_at: float | None = None
         self._seconds_out = 0.0
-        self._outputs: asyncio.Queue[Out | None] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._outputs: asyncio.Queue[Out | None] = asyncio.Queue()
 
     # for the caller
 
@@ -196,11 +195,18 @@ class PoolStream(ABC, Generic[In, Out]):
         self.close()
 
     async def __aiter__(self) -> AsyncIterator[Out]:
-        """Outputs as they come, in `pool.serving()`. An error that ended the stream is raised at the end."""
-        self._loop = asyncio.get_running_loop()
-        self._outputs = self._outputs or asyncio.Queue()
+        """Outputs as they come, in `pool.serving()`, each once. An error that ended the stream is raised at the end.
+
+        Raises:
+            InvalidInput: The stream is open, but its pool does not run by itself.
+        """
+        if not self._ended and self._pool._loop is None:
+            raise InvalidInput(
+                "the pool does not run by itself; use async with pool.serving(), or pool.step() and what it returns"
+            )
         while (output := await self._outputs.get()) is not None:
             yield output
+        self._outputs.put_nowait(None)  # for others who listen, or do so later
         if self.error:
             raise self.error
 
@@ -245,11 +251,11 @@ class PoolStream(ABC, Generic[In, Out]):
         self._deliver(None)
 
     def _deliver(self, output: Out | None) -> None:
-        """Pass an output to `async for`, if a loop waits; `None` ends it."""
-        if self._pool._loop is None:
-            return
-        queue = self._outputs = self._outputs or asyncio.Queue()
-        self._pool._loop.call_soon_threadsafe(queue.put_nowait, output)
+        """Pass an output to `async for`, if the pool runs by itself; `None` ends it."""
+        if (loop := self._pool._loop) is not None:
+            loop.call_soon_threadsafe(self._outputs.put_nowait, output)
+        elif output is None:
+            self._outputs.put_nowait(None)  # nobody waits
 
 
 S = TypeVar("S", bound=PoolStream[Any, Any])
@@ -364,12 +370,18 @@ class Pool(ABC, Generic[In, Out]):
 
     @asynccontextmanager
     async def serving(self, max_wait_ms: float = 5.0) -> AsyncIterator[Self]:
-        """Context in which the pool steps by itself, in a thread.
+        """Context in which the pool steps by itself, in a thread. Leaving it closes all streams.
 
         Args:
             max_wait_ms: Milliseconds that a stream waits for others, so that they share a step.
+
+        Raises:
+            InvalidInput: The pool steps by itself already.
         """
+        if self._loop is not None:
+            raise InvalidInput("the pool runs by itself already; open streams in the context that is there")
         self._loop, self._pushed = asyncio.get_running_loop(), asyncio.Event()
+        self._pushed.set()  # for what was pushed before
         server = asyncio.create_task(self._serve(max_wait_ms / 1000))
         try:
             yield self

@@ -316,6 +316,30 @@ def test_serving(codecs):
         np.testing.assert_array_equal(pcm, decoded(codec, item, codec.spec.block_frames))
 
 
+def test_serving_streams_that_began_before(codecs):
+    codec = codecs("snac_tiny")
+    tokens = codec.encode(recording(codec, 0.5), codec.sample_rate)
+
+    async def serve() -> None:
+        pool = codec.decoder_pool(2)
+        goes_on, closed = pool.open(), pool.open()
+        goes_on.push(tokens)
+        goes_on.finish()
+        closed.close()
+        with pytest.raises(bc.InvalidInput, match="does not run by itself"):
+            await _first(goes_on)
+        async with pool.serving():
+            with pytest.raises(bc.InvalidInput, match="already"):
+                async with pool.serving():
+                    pass
+            parts = [pcm async for pcm in goes_on]
+            assert [pcm async for pcm in goes_on] == [pcm async for pcm in closed] == []
+        np.testing.assert_array_equal(np.concatenate(parts, axis=1), decoded(codec, tokens, codec.spec.block_frames))
+        assert [pcm async for pcm in goes_on] == []
+
+    asyncio.run(asyncio.wait_for(serve(), 60))
+
+
 def test_an_error_reaches_the_one_who_listens(codecs):
     codec, other = codecs("snac_tiny"), codecs("dac_tiny")
     wrong = other.encode(recording(other, 0.3), other.sample_rate)
