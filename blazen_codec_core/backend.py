@@ -234,7 +234,7 @@ class CodecBackend(AudioBackend):
             tile_frames: Frames of a tile, instead of `latency`.
             first_tile_frames: Frames of the first tiles of each stream, if these are to be shorter. A pool whose streams have a
                 session each ignores it.
-            max_queue: Most seconds of audio that a stream may have queued.
+            max_queue: Most seconds of audio that a stream may have queued. A tile may always be.
 
         Raises:
             InvalidInput: An option cannot be used.

@@ -56,7 +56,7 @@ class PoolOptions:
         tile_frames: Frames of a tile.
         first_tile_frames: Frames of the first tiles of a stream, so that its first output is early.
         first_tiles: Number of these.
-        max_queue: Most seconds of audio that a stream may have queued.
+        max_queue: Most seconds of audio that a stream may have queued. A tile may always be.
     """
 
     max_streams: int
@@ -143,7 +143,7 @@ class PoolStream(ABC, Generic[In, Out]):
         """
         with self._pool.lock:
             self._check_open()
-            if self._queued_seconds >= self._pool.options.max_queue:
+            if self._has_tile and self._queued_seconds >= self._pool.options.max_queue:
                 raise PoolFull(f"the stream has {self._queued_seconds:.1f} s queued; step the pool before more is pushed")
             try:
                 self._accept(value)
@@ -195,9 +195,18 @@ class PoolStream(ABC, Generic[In, Out]):
         self.close()
 
     async def __aiter__(self) -> AsyncIterator[Out]:
-        """Outputs as they come, in `pool.serving()`. An error that ended the stream is raised at the end."""
+        """Outputs as they come, in `pool.serving()`, each once. An error that ended the stream is raised at the end.
+
+        Raises:
+            InvalidInput: The stream is open, but its pool does not run by itself.
+        """
+        if not self._ended and self._pool._loop is None:
+            raise InvalidInput(
+                "the pool does not run by itself; use async with pool.serving(), or pool.step() and what it returns"
+            )
         while (output := await self._outputs.get()) is not None:
             yield output
+        self._outputs.put_nowait(None)  # for others who listen, or do so later
         if self.error:
             raise self.error
 
@@ -242,9 +251,11 @@ class PoolStream(ABC, Generic[In, Out]):
         self._deliver(None)
 
     def _deliver(self, output: Out | None) -> None:
-        """Pass an output to `async for`, in `pool.serving()`; `None` ends it."""
+        """Pass an output to `async for`, if the pool runs by itself; `None` ends it."""
         if (loop := self._pool._loop) is not None:
             loop.call_soon_threadsafe(self._outputs.put_nowait, output)
+        elif output is None:
+            self._outputs.put_nowait(None)  # nobody waits
 
 
 S = TypeVar("S", bound=PoolStream[Any, Any])
@@ -364,12 +375,18 @@ class Pool(ABC, Generic[In, Out]):
 
     @asynccontextmanager
     async def serving(self, max_wait_ms: float = 5.0) -> AsyncIterator[Self]:
-        """Context in which the pool steps by itself, in a thread.
+        """Context in which the pool steps by itself, in a thread. Leaving it closes all streams.
 
         Args:
             max_wait_ms: Milliseconds that a stream waits for others, so that they share a step.
+
+        Raises:
+            InvalidInput: The pool steps by itself already.
         """
+        if self._loop is not None:
+            raise InvalidInput("the pool runs by itself already; open streams in the context that is there")
         self._loop, self._pushed = asyncio.get_running_loop(), asyncio.Event()
+        self._pushed.set()  # for what was pushed before
         server = asyncio.create_task(self._serve(max_wait_ms / 1000))
         try:
             yield self

@@ -199,6 +199,19 @@ def test_streams_that_close_leave_at_once(codecs):
         assert pool.stats().open == 0
 
 
+@pytest.mark.parametrize("name", TINY)
+def test_a_stream_that_closes_as_a_step_begins(codecs, name):
+    codec = codecs(name)
+    tokens = codec.encode(recording(codec, 0.5), codec.sample_rate)
+    pool = codec.decoder_pool(2, latency="throughput", first_tile_frames=codec.spec.block_frames)
+    stays, leaves = pool.open(), pool.open()
+    for stream in (stays, leaves):
+        stream.push(tokens)
+    run, pool._run = pool._run, lambda streams: (leaves.close(), run(streams))[1]
+    assert set(pool.step()) == {stays}
+    assert stays.error is None
+
+
 def test_what_is_bounded(codecs):
     codec = codecs("snac_tiny")
     tokens = codec.encode(recording(codec, 1.0), codec.sample_rate)
@@ -213,6 +226,31 @@ def test_what_is_bounded(codecs):
     while pool.stats().ready:
         pool.step()
     assert stream.is_ready is False
+
+
+def test_a_queue_may_always_have_a_tile(codecs):
+    codec = codecs("snac_tiny")
+    pcm, tile = recording(codec, 1.0), 8 * codec.spec.block_frames
+    tokens = codec.encoder_session(tile_frames=tile).push_last(pcm)
+
+    def stepped(pool, parts) -> list:
+        stream, outputs = pool.open(), []
+        for part in parts:
+            try:
+                stream.push(part)
+            except bc.PoolFull:
+                outputs += pool.step().values()
+                stream.push(part)
+        stream.finish()
+        while not stream.ended:
+            outputs += pool.step().values()
+        return outputs
+
+    encoders = codec.encoder_pool(1, tile_frames=tile, max_queue=1e-3)
+    assert bc.CodecTokens.concat(stepped(encoders, np.array_split(pcm, 50, axis=1))) == tokens
+    decoders = codec.decoder_pool(1, tile_frames=tile, max_queue=1e-3)
+    heard = stepped(decoders, tokens.parts(codec.spec.block_frames))
+    np.testing.assert_array_equal(np.concatenate(heard, axis=1), decoded(codec, tokens, tile))
 
 
 def test_the_most_urgent_go_first(codecs):
@@ -276,6 +314,30 @@ def test_serving(codecs):
 
     for item, pcm in zip(tokens, asyncio.run(serve()), strict=True):
         np.testing.assert_array_equal(pcm, decoded(codec, item, codec.spec.block_frames))
+
+
+def test_serving_streams_that_began_before(codecs):
+    codec = codecs("snac_tiny")
+    tokens = codec.encode(recording(codec, 0.5), codec.sample_rate)
+
+    async def serve() -> None:
+        pool = codec.decoder_pool(2)
+        goes_on, closed = pool.open(), pool.open()
+        goes_on.push(tokens)
+        goes_on.finish()
+        closed.close()
+        with pytest.raises(bc.InvalidInput, match="does not run by itself"):
+            await _first(goes_on)
+        async with pool.serving():
+            with pytest.raises(bc.InvalidInput, match="already"):
+                async with pool.serving():
+                    pass
+            parts = [pcm async for pcm in goes_on]
+            assert [pcm async for pcm in goes_on] == [pcm async for pcm in closed] == []
+        np.testing.assert_array_equal(np.concatenate(parts, axis=1), decoded(codec, tokens, codec.spec.block_frames))
+        assert [pcm async for pcm in goes_on] == []
+
+    asyncio.run(asyncio.wait_for(serve(), 60))
 
 
 def test_an_error_reaches_the_one_who_listens(codecs):

@@ -181,7 +181,8 @@ class BatchedPool(Pool[Any, Any]):
 
     def _run(self, streams: Sequence[PoolStream[Any, Any]]) -> Iterator[Result]:
         with self.lock, torch.inference_mode():
-            batches = list(self._batches(cast(Sequence[BatchedStream], streams)))
+            open_streams = [stream for stream in cast(Sequence[BatchedStream], streams) if not stream.ended]
+            batches = list(self._batches(open_streams))
         with network_guard(self.setup.device) as threads:
             made = run_parallel(self._run_batch, batches, 1 if self._capture else threads, helper_guard)
         for batch, results in zip(batches, made, strict=True):
