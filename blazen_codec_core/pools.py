@@ -11,12 +11,12 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Self, TypedDict, TypeVar
 
 from .checks import check_tile
-from .errors import CodecError, InvalidInput, PoolFull
+from .errors import CodecError, InferenceError, InvalidInput, PoolFull, reason
 from .sessions import DecoderSession, EncoderSession
 from .specs import CodecSpec, Latency
 from .tokens.tokens import CodecTokens
@@ -82,7 +82,7 @@ class PoolOptions:
         """
         if not is_int(max_streams) or max_streams < 1:
             raise InvalidInput(f"max_streams is {max_streams!r}; expected a positive integer")
-        if not max_queue > 0:
+        if not isinstance(max_queue, int | float) or not max_queue > 0:
             raise InvalidInput(f"max_queue is {max_queue!r}; expected seconds of audio, more than 0")
         tile = check_tile(spec, latency, tile_frames)
         first = tile if first_tile_frames is None else check_tile(spec, latency, first_tile_frames, "first_tile_frames")
@@ -319,10 +319,10 @@ class Pool(ABC, Generic[In, Out]):
             The output of each stream, which may be empty. Streams that failed are missing; see `PoolStream.error`.
 
         Raises:
-            InvalidInput: `max_rows` is less than 1 or no integer.
+            InvalidInput: `max_rows` is no positive integer.
         """
         if max_rows is not None and (not is_int(max_rows) or max_rows < 1):
-            raise InvalidInput(f"max_rows is {max_rows!r}; expected a positive integer, or None for all")
+            raise InvalidInput(f"max_rows is {max_rows!r}; expected a positive integer")
         with self._stepping:
             now = time.monotonic()
             with self.lock:
@@ -332,18 +332,24 @@ class Pool(ABC, Generic[In, Out]):
             if not ready:
                 return outputs
             self._steps, self._rows = self._steps + 1, self._rows + len(ready)
-            for stream, result in self._run(ready):
+            try:
+                for stream, result in self._run(ready):
+                    with self.lock:
+                        if stream._closed or stream.error:
+                            continue
+                        if isinstance(result, CodecError):
+                            stream._fail(result)
+                            continue
+                        self._count(stream, result)
+                    outputs[stream] = result
+                    stream._deliver(result)
+                    if stream._ended:
+                        stream._deliver(None)
+            except BaseException as error:  # their states are lost
                 with self.lock:
-                    if stream._closed:
-                        continue
-                    if isinstance(result, CodecError):
-                        stream._fail(result)
-                        continue
-                    self._count(stream, result)
-                outputs[stream] = result
-                stream._deliver(result)
-                if stream._ended:
-                    stream._deliver(None)
+                    for stream in [stream for stream in ready if stream not in outputs and not stream._closed]:
+                        stream._fail(InferenceError(f"the step failed: {reason(error)}"))
+                raise
             return outputs
 
     def _count(self, stream: PoolStream[In, Out], output: Out) -> None:
@@ -403,7 +409,8 @@ class Pool(ABC, Generic[In, Out]):
             self._pushed.clear()
             await asyncio.sleep(wait)
             while self.stats().ready:
-                await asyncio.shield(asyncio.to_thread(self.step))
+                with suppress(Exception):  # its streams have it as their error
+                    await asyncio.shield(asyncio.to_thread(self.step))
 
     def _wake(self) -> None:
         loop, pushed = self._loop, self._pushed

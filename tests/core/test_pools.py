@@ -273,6 +273,7 @@ def test_the_most_urgent_go_first(codecs):
         ({"tile_frames": 3}, "tile_frames is 3"),
         ({"first_tile_frames": -1}, "first_tile_frames is -1"),
         ({"max_queue": 0}, "max_queue is 0"),
+        ({"max_queue": "1"}, "max_queue is '1'"),
     ],
 )
 def test_options_that_cannot_be_used(codecs, options, words):
@@ -280,6 +281,8 @@ def test_options_that_cannot_be_used(codecs, options, words):
     for open_pool in (codec.decoder_pool, codec.encoder_pool):
         with pytest.raises(bc.InvalidInput, match=words):
             open_pool(**options)
+    with pytest.raises(bc.InvalidInput, match="max_rows is 0"):
+        codec.decoder_pool().step(max_rows=0)
 
 
 def test_a_stream_without_input_cannot_finish(codecs):
@@ -336,6 +339,34 @@ def test_serving_streams_that_began_before(codecs):
             assert [pcm async for pcm in goes_on] == [pcm async for pcm in closed] == []
         np.testing.assert_array_equal(np.concatenate(parts, axis=1), decoded(codec, tokens, codec.spec.block_frames))
         assert [pcm async for pcm in goes_on] == []
+
+    asyncio.run(asyncio.wait_for(serve(), 60))
+
+
+def test_a_step_that_breaks_off_ends_its_streams_alone(codecs):
+    codec = codecs("snac_tiny")
+    tokens = codec.encode(recording(codec, 0.5), codec.sample_rate)
+
+    async def serve() -> None:
+        pool = codec.decoder_pool(2)
+        run = pool._run
+        broken = pool.open()
+        broken.push(tokens)
+
+        def run_once(streams):
+            pool._run = run
+            list(run(streams))
+            raise TypeError("of a plugin")
+
+        pool._run = run_once
+        async with pool.serving():
+            with pytest.raises(bc.InferenceError, match="of a plugin"):
+                await _first(broken)
+            stream = pool.open()
+            stream.push(tokens)
+            stream.finish()
+            heard = [pcm async for pcm in stream]
+        np.testing.assert_array_equal(np.concatenate(heard, axis=1), decoded(codec, tokens, codec.spec.block_frames))
 
     asyncio.run(asyncio.wait_for(serve(), 60))
 
