@@ -83,9 +83,7 @@ class WindowServer(Server):
         return {number: self._decode(self._blocks[number], part) for number, part in parts}
 
     def _decode(self, blocks: list[bc.CodecTokens], part: bc.CodecTokens) -> float:
-        blocks[:] = [*blocks[1 - WINDOW :], part]
-        if len(blocks) < WINDOW:
-            return 0.0
+        blocks[:] = [*(blocks or [part] * WINDOW)[1 - WINDOW :], part]  # whole windows from the first block on
         self._codec.decode(bc.CodecTokens.concat(blocks))
         return self._seconds
 

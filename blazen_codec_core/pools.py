@@ -347,7 +347,7 @@ class Pool(ABC, Generic[In, Out]):
                         stream._deliver(None)
             except BaseException as error:  # their states are lost
                 with self.lock:
-                    for stream in [stream for stream in ready if stream not in outputs and not stream._closed]:
+                    for stream in [stream for stream in ready if not stream._ended]:
                         stream._fail(InferenceError(f"the step failed: {reason(error)}"))
                 raise
             return outputs
@@ -400,6 +400,7 @@ class Pool(ABC, Generic[In, Out]):
             server.cancel()
             await asyncio.gather(server, return_exceptions=True)
             self.close()
+            await asyncio.to_thread(self._finish_step)
             self._loop = self._pushed = None
 
     async def _serve(self, wait: float) -> None:
@@ -411,6 +412,11 @@ class Pool(ABC, Generic[In, Out]):
             while self.stats().ready:
                 with suppress(Exception):  # its streams have it as their error
                     await asyncio.shield(asyncio.to_thread(self.step))
+
+    def _finish_step(self) -> None:
+        """Wait for the step that runs."""
+        with self._stepping:
+            pass
 
     def _wake(self) -> None:
         loop, pushed = self._loop, self._pushed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Generic, Self, TypeVar
@@ -50,16 +50,25 @@ class Session(ABC, Generic[In, Out]):
             return rest
 
     async def apush(self, chunk: In) -> Out:
-        """`push` in a thread. If its task is cancelled while the network runs, the session ends."""
-        return await cancellation.run_in_thread(partial(self.push, chunk))
+        """`push` in a thread. If its task is cancelled, the session ends, as the output is lost."""
+        return await self._in_thread(partial(self.push, chunk))
 
     async def afinish(self) -> Out:
-        """`finish` in a thread."""
-        return await cancellation.run_in_thread(self.finish)
+        """`finish` in a thread; see `apush`."""
+        return await self._in_thread(self.finish)
 
     async def apush_last(self, chunk: In) -> Out:
-        """`push_last` in a thread."""
-        return await cancellation.run_in_thread(partial(self.push_last, chunk))
+        """`push_last` in a thread; see `apush`."""
+        return await self._in_thread(partial(self.push_last, chunk))
+
+    async def _in_thread(self, call: Callable[[], Out]) -> Out:
+        import asyncio  # here, because listing codecs does not need it
+
+        try:
+            return await cancellation.run_in_thread(call)
+        except asyncio.CancelledError:
+            self.close()
+            raise
 
     def close(self) -> None:
         """End the signal without its rest, and free its state. A call in another thread frees it when it is done."""

@@ -202,8 +202,8 @@ class IterableTokenDataset(IterableDataset[Sample | list[Sample]]):
     def _settings(self, consumer: Consumer) -> str:
         """Return a digest of all that determines the order."""
         found = (
-            self.dataset.index.fingerprint, self.dataset.seed, self._shuffle, self._buffer, self._pack, self._even,
-            consumer.number, consumer.count,
+            self.dataset.index.fingerprint, self.dataset.seed, self.dataset.choices,
+            self._shuffle, self._buffer, self._pack, self._even, consumer.number, consumer.count,
         )  # fmt: skip
         return hashlib.blake2b(repr(found).encode(), digest_size=8).hexdigest()
 

@@ -127,6 +127,12 @@ class TokenDataset(Dataset[Sample]):
         weakref.finalize(self, _remove, made, os.getpid())
         return made
 
+    @property
+    def choices(self) -> tuple[Any, ...]:
+        """All arguments that choose what a sample has."""
+        layout = self._layout.name if self._layout else None
+        return layout, self._frames, self._crop, self._specials, self._stream, self._books
+
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.index)

@@ -264,6 +264,11 @@ class GraphedNetwork:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._network, name)
 
+    def reset(self) -> None:
+        """Drop the graphs, and their memory."""
+        self._encode.reset()
+        self._decode.reset()
+
     def encode_step(self, x: Tensor, state: State, last: bool) -> list[Tensor]:
         if last:
             self._encode.reset()

@@ -157,6 +157,12 @@ def is_native(network: object) -> bool:
     return isinstance(network, CodecNetwork | GraphedNetwork)
 
 
+def drop_graphs(network: object) -> None:
+    """Free the graphs of a network that records them."""
+    if isinstance(network, GraphedNetwork):
+        network.reset()
+
+
 def runs_in_steps(network: object, device: torch.device, *methods: str) -> bool:
     """Tell whether to run a network in the steps of `CodecNetwork`: on a CPU, unless it overrides these methods."""
     return device.type == "cpu" and isinstance(network, CodecNetwork) and inherits(network, *methods)
@@ -221,6 +227,10 @@ class TileEncoderSession(TileRunner, EncoderSession):
             return network.encoder_steps(state)
         return [lambda x, last: network.encode_step(x, state, last)]
 
+    def _free(self) -> None:
+        self._steps = []  # which have the state
+        drop_graphs(self._network)
+
     def _covered_by(self, samples: int) -> int:
         return self._network.frames_encoded(samples, False) * self._backend.spec.hop_length
 
@@ -244,9 +254,6 @@ class TileEncoderSession(TileRunner, EncoderSession):
 
     def _finish(self) -> CodecTokens:
         return self._run_to_end([])
-
-    def _free(self) -> None:
-        self._steps = []
 
     def _accept(self, pcm: object) -> Pcm:
         """Check and count the next audio."""
@@ -335,6 +342,10 @@ class TileDecoderSession(TileRunner, DecoderSession):
         self._setup_of, self._tile = setup, tile_frames
         self._tiles_run = self._decoded_samples = 0
 
+    def _free(self) -> None:
+        self._steps = []  # which have the state
+        drop_graphs(self._network)
+
     def _samples_decoded(self, frames: int) -> int:
         return self._network.samples_decoded(frames, False)
 
@@ -356,9 +367,6 @@ class TileDecoderSession(TileRunner, DecoderSession):
 
     def _finish(self) -> Pcm:
         return self._run_to_end([])
-
-    def _free(self) -> None:
-        self._steps = []
 
     def _read_tiles(self, tokens: CodecTokens) -> Iterable[Sequence[NDArray[Any]]]:
         """Accept the next tokens; return the tiles that they complete."""

@@ -186,11 +186,11 @@ class BatchedPool(Pool[Any, Any]):
         with network_guard(self.setup.device) as threads:
             made = run_parallel(self._run_batch, batches, 1 if self._capture else threads, helper_guard)
         for batch, results in zip(batches, made, strict=True):
-            if not batch.last and not isinstance(results, CodecError):
-                self._put_back(batch)
             for number, stream in enumerate(batch.members):
                 result = results if isinstance(results, CodecError) else results[number]
                 yield stream, result if isinstance(result, CodecError) else self._finished(stream, result, batch.last)
+            if not batch.last and not isinstance(results, CodecError):
+                self._put_back(batch)  # streams have counted the tile, which chooses the kind of the next one
         with self.lock:  # a push in another thread may add a group meanwhile
             self._groups = {key: group for key, group in self._groups.items() if group.streams}
 
@@ -266,7 +266,7 @@ class BatchedPool(Pool[Any, Any]):
             return self.outputs_of(self.step_rows(batch.members[0].network, inputs, batch.state, batch.last))
         except CodecError as error:
             return error
-        except (RuntimeError, MemoryError) as error:
+        except (RuntimeError, MemoryError, IndexError, ValueError) as error:  # as in `inference_guard`
             return network_failure(error)
 
     @staticmethod

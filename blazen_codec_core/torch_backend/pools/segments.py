@@ -65,7 +65,7 @@ class SegmentPool(Pool[In, Out]):
         except CodecError as error:
             yield from ((stream, error) for stream in members)
             return
-        except (RuntimeError, MemoryError) as error:
+        except (RuntimeError, MemoryError, IndexError, ValueError) as error:
             yield from ((stream, network_failure(error)) for stream in members)
             return
         for stream, last, results in zip(members, lasts, split_rows(made, list(map(len, taken))), strict=True):
