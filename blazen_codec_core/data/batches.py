@@ -82,6 +82,8 @@ def collate(samples: Sequence[Sample | Sequence[Sample]], *, pad: int = 0, multi
     """
     if not is_int(multiple_of) or multiple_of < 1 or not is_int(pad):
         raise InvalidInput(f"multiple_of is {multiple_of!r} and pad {pad!r}; expected integers, the former at least 1")
+    if not isinstance(samples, Sequence) or not all(isinstance(row, Sample | Sequence) for row in samples):
+        raise InvalidInput(f"samples to collate are {type(samples).__name__}; expected a list of those of a TokenDataset")
     rows = [[row] if isinstance(row, Sample) else list(row) for row in samples]
     found = [sample for row in rows for sample in row]
     if not found or not all(isinstance(sample, Sample) for sample in found):

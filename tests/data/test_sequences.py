@@ -142,7 +142,7 @@ def test_a_packed_row_attends_as_its_sequences_do_alone():
     [([], {}), ([[]], {}), ([object()], {}), ([long([1])], {"multiple_of": 0}), ([long([1])], {"pad": 0.5})],
 )
 def test_what_cannot_be_a_batch_is_refused(collated, options):
-    with pytest.raises((bc.InvalidInput, TypeError)):
+    with pytest.raises(bc.InvalidInput):
         collate(collated, **options)
 
 
@@ -174,3 +174,16 @@ def test_a_crop_of_tokens_is_a_part_of_them(groups, data):
     for code, own, stride in zip(tokens.codes, part.codes, tokens.strides, strict=True):
         assert np.array_equal(own, code[:, start * unit // stride : (start + count) * unit // stride])
     assert part.num_samples == part.frames * tokens.hop_length
+
+
+@pytest.mark.parametrize("wrong", [None, 5, [1], [[None]], "text", []])
+def test_what_is_no_batch_of_samples_is_refused(wrong):
+    with pytest.raises(bc.InvalidInput, match="samples"):
+        collate(wrong)
+
+
+@pytest.mark.parametrize("change", [lambda ids: delay(ids, 0), undelay])
+def test_what_is_no_tensor_of_ids_is_not_delayed(change):
+    for wrong in (np.zeros((1, 5, 2), np.int64), None, torch.zeros(1, 5, 2), torch.zeros(5, 2, dtype=torch.int64)):
+        with pytest.raises(bc.InvalidTokens, match="ids are"):
+            change(wrong)
