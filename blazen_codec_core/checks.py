@@ -54,6 +54,12 @@ def check_piece(spec: CodecSpec, pcm: Any, channels: int) -> Pcm:
     return array
 
 
+def check_begun(samples: int) -> None:
+    """Raise `InvalidInput` if a stream of audio ends without any samples."""
+    if not samples:
+        raise InvalidInput("no audio was pushed; push some before finish")
+
+
 def check_channels(spec: CodecSpec, channels: int) -> None:
     """Raise `InvalidInput` if the model does not support this number of channels."""
     if not is_int(channels):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypedDict, TypeVar
 
 from .checks import check_tile
 from .errors import CodecError, InferenceError, InvalidInput, PoolFull, reason
-from .sessions import DecoderSession, EncoderSession
+from .sessions import Closable, DecoderSession, EncoderSession
 from .specs import CodecSpec, Latency
 from .tokens.tokens import CodecTokens
 from .validation import Pcm, is_int
@@ -116,7 +116,7 @@ class PoolStats:
     bytes_per_bucket: Mapping[int, int] = field(default_factory=dict)
 
 
-class PoolStream(ABC, Generic[In, Out]):
+class PoolStream(Closable, Generic[In, Out]):
     """One stream of a pool. Its methods may be called from any thread.
 
     Attributes:
@@ -188,12 +188,6 @@ class PoolStream(ABC, Generic[In, Out]):
         """True once all output has been returned, or the stream has failed or was closed."""
         return self._ended
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *details: object) -> None:
-        self.close()
-
     async def __aiter__(self) -> AsyncIterator[Out]:
         """Outputs as they come, in `pool.serving()`, each once. An error that ended the stream is raised at the end.
 
@@ -261,7 +255,7 @@ class PoolStream(ABC, Generic[In, Out]):
 S = TypeVar("S", bound=PoolStream[Any, Any])
 
 
-class Pool(ABC, Generic[In, Out]):
+class Pool(Closable, Generic[In, Out]):
     """Many streams on one model.
 
     Args:
@@ -372,12 +366,6 @@ class Pool(ABC, Generic[In, Out]):
         """Close all streams."""
         for stream in list(self._streams.values()):
             stream.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *details: object) -> None:
-        self.close()
 
     @asynccontextmanager
     async def serving(self, max_wait_ms: float = 5.0) -> AsyncIterator[Self]:

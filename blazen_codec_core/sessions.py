@@ -20,7 +20,21 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 
 
-class Session(ABC, Generic[In, Out]):
+class Closable(ABC):
+    """Object that leaving `with` closes."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close it; it may be closed again."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self.close()
+
+
+class Session(Closable, Generic[In, Out]):
     """One signal in chunks. It takes one call at a time; a call beside another one raises `InvalidInput`.
 
     Subclasses implement `_push` and `_finish`, which run only while the session is open, and never two at a time.
@@ -79,12 +93,6 @@ class Session(ABC, Generic[In, Out]):
     def ended(self) -> bool:
         """True after `finish`, `push_last` or `close`, or if running the model failed."""
         return self._ended
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *details: object) -> None:
-        self.close()
 
     @property
     @abstractmethod

@@ -14,6 +14,14 @@ from ..nn.kernels.thread_counts import one_thread
 from .cpu_threads import usable_threads
 from .host_settings import isolated_settings
 
+NETWORK_ERRORS = (RuntimeError, MemoryError, IndexError, ValueError)
+"""What PyTorch and kernels raise in a network."""
+
+
+def network_failure(error: BaseException) -> InferenceError:
+    """Error for callers of a network that failed."""
+    return InferenceError(f"the network failed: {reason(error)}")
+
 
 @contextmanager
 def inference_guard(inference: bool = True) -> Iterator[None]:
@@ -33,8 +41,8 @@ def inference_guard(inference: bool = True) -> Iterator[None]:
             yield
     except CodecError:
         raise
-    except (RuntimeError, MemoryError, IndexError, ValueError) as error:
-        raise InferenceError(f"the network failed: {reason(error)}") from error
+    except NETWORK_ERRORS as error:
+        raise network_failure(error) from error
 
 
 @contextmanager

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..backend import CodecBackend
-from ..checks import check_piece
-from ..errors import InvalidInput
+from ..checks import check_begun, check_piece
 from ..nn.codec_network import CodecNetwork
 from ..nn.layers.base import StreamSetup
 from ..sessions import DecoderSession, EncoderSession
@@ -209,8 +208,7 @@ class SegmentEncoderSession(EncoderSession):
         return self._encode(self._complete_segments(array), count * length // self._backend.spec.hop_length, count * stride)
 
     def _finish(self) -> CodecTokens:
-        if not self._pushed:
-            raise InvalidInput("no audio was pushed; push some before finish")
+        check_begun(self._pushed)
         rest = split_pcm(self._buffer[:, : self._filled], self._segment)
         samples = self._filled if rest else 0
         return self._encode(iter(rest), self._segment.frames(samples, self._backend.spec.hop_length), samples)

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from .. import cancellation
 from ..backend import CodecBackend
-from ..checks import check_piece
-from ..errors import InvalidInput
+from ..checks import check_begun, check_piece
 from ..forks import is_fork_waiting
 from ..nn.codec_network import CodecNetwork, EncoderState
 from ..nn.layers.base import State, StreamSetup
@@ -263,8 +262,7 @@ class TileEncoderSession(TileRunner, EncoderSession):
 
     def _run_to_end(self, tiles: Iterable[NDArray[Any]]) -> CodecTokens:
         """Run tiles and then the rest, with which the signal ends."""
-        if not self._samples_pushed:
-            raise InvalidInput("no audio was pushed; push some before finish")
+        check_begun(self._samples_pushed)
         padding = self._backend.spec.missing_samples(self._samples_pushed)
 
         def to_end() -> Iterator[NDArray[Any]]:

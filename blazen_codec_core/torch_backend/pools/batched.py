@@ -17,23 +17,18 @@ import torch
 from torch import Tensor
 
 from ...backend import CodecBackend
-from ...errors import CodecError, InferenceError, reason
+from ...errors import CodecError
 from ...nn.codec_network import CodecNetwork
 from ...nn.kernels.dispatch import is_batch_exact
 from ...nn.layers.base import State, StreamSetup
 from ...nn.pipeline import run_parallel
 from ...pools import Pool, PoolOptions, PoolStats, PoolStream
 from ..cuda_graphs import CaptureFn, StaticNoise
-from ..guard import helper_guard, inference_guard, network_guard
+from ..guard import NETWORK_ERRORS, helper_guard, inference_guard, network_failure, network_guard
 from .arena import Arena
 from .groups import ArenaGroup, Group, JoinedGroup
 
 Result = tuple[PoolStream[Any, Any], Any]
-
-
-def network_failure(error: Exception) -> InferenceError:
-    """Error for the streams of a batch in which the network failed."""
-    return InferenceError(f"the network failed: {reason(error)}")
 
 
 @dataclass
@@ -266,7 +261,7 @@ class BatchedPool(Pool[Any, Any]):
             return self.outputs_of(self.step_rows(batch.members[0].network, inputs, batch.state, batch.last))
         except CodecError as error:
             return error
-        except (RuntimeError, MemoryError, IndexError, ValueError) as error:  # as in `inference_guard`
+        except NETWORK_ERRORS as error:
             return network_failure(error)
 
     @staticmethod

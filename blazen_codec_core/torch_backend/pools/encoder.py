@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...backend import CodecBackend
-from ...checks import check_piece
-from ...errors import InvalidInput
+from ...checks import check_begun, check_piece
 from ...nn.codec_network import CodecNetwork, EncoderState
 from ...nn.layers.base import State, StreamSetup
 from ...pools import PoolOptions
@@ -71,8 +70,7 @@ class EncoderStream(BatchedStream):
         return CodecTokens.from_codes(spec, made, num_samples=samples, weights=self._encoders.label)
 
     def _check_complete(self) -> None:
-        if not self._pushed:
-            raise InvalidInput("no audio was pushed; push some before finish")
+        check_begun(self._pushed)
 
 
 class BatchedEncoderPool(BatchedPool):

@@ -10,17 +10,16 @@ import numpy as np
 import torch
 
 from ...backend import CodecBackend
-from ...checks import check_piece
-from ...errors import CodecError, InvalidInput
+from ...checks import check_begun, check_piece
+from ...errors import CodecError
 from ...pools import Pool, PoolOptions, PoolStream
 from ...tokens.tokens import CodecTokens
 from ...validation import Pcm
 from ..batching import split_rows
-from ..guard import network_guard
+from ..guard import NETWORK_ERRORS, network_failure, network_guard
 from ..overlap_add import OverlapAdd
 from ..segments import EncodedSegment, SegmentCoder, join_tokens, split_pcm, split_tokens
 from ..token_stream import TokenStream
-from .batched import network_failure
 from .columns import Columns
 
 In = TypeVar("In")
@@ -65,7 +64,7 @@ class SegmentPool(Pool[In, Out]):
         except CodecError as error:
             yield from ((stream, error) for stream in members)
             return
-        except (RuntimeError, MemoryError, IndexError, ValueError) as error:
+        except NETWORK_ERRORS as error:
             yield from ((stream, network_failure(error)) for stream in members)
             return
         for stream, last, results in zip(members, lasts, split_rows(made, list(map(len, taken))), strict=True):
@@ -115,8 +114,7 @@ class SegmentEncoderStream(SegmentStream[Pcm, CodecTokens]):
         return join_tokens(self._spec, made, samples, self._encoders.label)
 
     def _check_complete(self) -> None:
-        if not self._pushed:
-            raise InvalidInput("no audio was pushed; push some before finish")
+        check_begun(self._pushed)
 
 
 class SegmentEncoderPool(SegmentPool[Pcm, CodecTokens]):
