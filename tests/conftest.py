@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.helpers.memory_watch import LIMIT, MemoryWatch, release_memory
+from tests.helpers.memory_watch import LIMIT, MemoryRelease, MemoryWatch, release_memory
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test needs the Hub, and none may wait for it
 os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] = "32"  # of 1024: every shape of a thousand tests would take a gigabyte in the end
@@ -43,12 +43,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.pluginmanager.register(MemoryWatch(config.getoption("--memory-limit")), "memory watch")
+    config.pluginmanager.register(MemoryRelease(), "memory release")
+    if not is_worker(config):
+        config.pluginmanager.register(MemoryWatch(config.getoption("--memory-limit")), "memory watch")
+
+
+def is_worker(config: pytest.Config) -> bool:
+    """Whether pytest-xdist started this process to run a share of the tests."""
+    return hasattr(config, "workerinput")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Compile the kernels, the first time, in another process: LLVM keeps the memory that compiling took."""
-    if not session.config.option.collectonly:
+    if not session.config.option.collectonly and not is_worker(session.config):
         load = "from blazen_codec_core.nn.kernels.backends import load_cpu_backend; load_cpu_backend()"
         subprocess.run([sys.executable, "-c", load], cwd=session.config.rootpath, check=False)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from contextlib import nullcontext
 
 import numpy as np
@@ -18,25 +16,6 @@ from tests.helpers.upstream_encodec import BY_NAME, LM_SEED
 
 SPEC = BY_NAME["encodec_24khz"]
 FRAMES, BOOKS = 40, 2
-PROCESS = f"""
-import sys
-from contextlib import nullcontext
-import torch
-from pathlib import Path
-import numpy as np
-import blazen_codec_core as bc
-from blazen_codec_encodec.formats import EcdcFormat
-from blazen_codec_encodec.specs import AUTHORS
-threads, folder = int(sys.argv[1]), Path(sys.argv[2])
-torch.set_num_threads(threads)
-codes = np.random.default_rng(0).integers(0, 1024, ({BOOKS}, 1, {FRAMES}))
-tokens = bc.CodecTokens.from_codes(AUTHORS[0], list(codes))
-file = EcdcFormat()
-file.write(tokens, folder / f"{{threads}}.ecdc", lm="on", lm_weights="{LM_SEED}")
-for path in sorted(folder.glob("*.ecdc")):
-    assert file.read(path, lm_weights="{LM_SEED}") == tokens, path
-assert torch.get_num_threads() == threads
-"""
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +31,16 @@ def threads():
     torch.set_num_threads(before)
 
 
-def test_files_are_the_same_on_any_number_of_threads(tmp_path):
-    """Each process also reads what those before it wrote."""
-    for threads in ("1", "2", "3"):
-        run = subprocess.run([sys.executable, "-c", PROCESS, threads, str(tmp_path)], check=False, capture_output=True, text=True)
-        assert run.returncode == 0, run.stderr
-    written = [(tmp_path / f"{threads}.ecdc").read_bytes() for threads in (1, 2, 3)]
+def test_files_are_the_same_on_any_number_of_threads(tokens, threads, tmp_path):
+    """With each number, what was written with those before it is read as well."""
+    written = []
+    for number in (1, 2, 3):
+        threads(number)
+        EcdcFormat().write(tokens, tmp_path / f"{number}.ecdc", lm="on", lm_weights=LM_SEED)
+        assert torch.get_num_threads() == number
+        for path in sorted(tmp_path.iterdir()):
+            assert EcdcFormat().read(path, lm_weights=LM_SEED) == tokens, path
+        written.append(path.read_bytes())
     assert written[0] == written[1] == written[2]
 
 

@@ -24,23 +24,23 @@ GROWTH = 64_000_000
 
 
 class MemoryWatch:
-    """Pytest plugin that samples resident memory in a thread.
+    """Pytest plugin that samples the resident memory of a run in a thread: of this process and of all that it starts.
 
     Args:
         limit: In bytes; a run with a higher peak fails.
     """
 
     def __init__(self, limit: int = LIMIT) -> None:
-        self.limit, self.peak, self.peak_test = limit, 0, ""
-        self._current, self._file, self._baseline = "collection", "", 0
+        self.limit, self.peak, self.peak_tests = limit, 0, ""
+        self._running: dict[str, None] = {}
         self._process, self._over = psutil.Process(), threading.Event()
         self._thread = threading.Thread(target=self._watch, name="memory watch", daemon=True)
 
     def _watch(self) -> None:
         while not self._over.wait(INTERVAL):
-            current = self._current
+            running = " and ".join(self._running.copy()) or "collection"
             if sum(self._resident(shared=True)) > self.peak and (resident := sum(self._resident(shared=False))) > self.peak:
-                self.peak, self.peak_test = resident, current
+                self.peak, self.peak_tests = resident, running
 
     def _resident(self, shared: bool) -> Iterator[int]:
         """Resident bytes of each process of the run.
@@ -58,13 +58,10 @@ class MemoryWatch:
         self._thread.start()
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        self._current = nodeid
+        self._running[nodeid] = None
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
-        file = nodeid.partition("::")[0]
-        if file != self._file or self._process.memory_info().rss > self._baseline + GROWTH:
-            release_memory()
-            self._file, self._baseline = file, self._process.memory_info().rss
+        self._running.pop(nodeid, None)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Iterator[None]:
@@ -77,7 +74,20 @@ class MemoryWatch:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self.peak > self.limit:
             terminalreporter.section("too much memory", red=True)
-        terminalreporter.line(f"peak memory: {self.peak / 1e9:.2f} GB (limit {self.limit / 1e9:.2f} GB), in {self.peak_test}")
+        terminalreporter.line(f"peak memory: {self.peak / 1e9:.2f} GB (limit {self.limit / 1e9:.2f} GB), in {self.peak_tests}")
+
+
+class MemoryRelease:
+    """Pytest plugin that gives free memory back to the system after each file, and within a file that takes much."""
+
+    def __init__(self) -> None:
+        self._file, self._baseline, self._process = "", 0, psutil.Process()
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        file = nodeid.partition("::")[0]
+        if file != self._file or self._process.memory_info().rss > self._baseline + GROWTH:
+            release_memory()
+            self._file, self._baseline = file, self._process.memory_info().rss
 
 
 def release_memory() -> None:

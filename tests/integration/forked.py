@@ -64,12 +64,12 @@ def during_imports() -> list[str]:
 first = during_imports()
 codec = bc.load(sys.argv[1], device="cpu")
 rate = codec.sample_rate
-pcm = np.stack([voice(1.5, rate, seed) for seed in range(codec.channels)])
+pcm = np.stack([voice(0.5, rate, seed) for seed in range(codec.channels)])
 wanted = codec.encode(pcm, rate)
 audio = codec.decode(wanted)
 asyncio.run(codec.aencode(pcm, rate))  # its threads are there
 session = codec.encoder_session()
-begun = session.push(pcm[:, : rate // 2])
+begun = session.push(pcm[:, : rate // 4])
 
 
 def same(tokens: bc.CodecTokens, decoded: np.ndarray | None = None) -> bool:
@@ -94,7 +94,7 @@ def with_tasks() -> bool:
 
 
 def session_of_the_parent() -> bool:
-    return same(bc.CodecTokens.concat([begun, session.push(pcm[:, rate // 2 :]), session.finish()]))
+    return same(bc.CodecTokens.concat([begun, session.push(pcm[:, rate // 4 :]), session.finish()]))
 
 
 def in_threads() -> bool:

@@ -28,7 +28,7 @@ def test_forked_children_work(codec, numba):
         "OMP_NUM_THREADS": "2",
         **({} if numba else {"NUMBA_DISABLE_JIT": "1", "PYTHONWARNINGS": "ignore"}),
     }
-    command = [sys.executable, str(HERE / "forked.py"), codec, "7"]
+    command = [sys.executable, str(HERE / "forked.py"), codec, "4"]
     run = subprocess.run(command, capture_output=True, text=True, timeout=800, env=environment, check=False)
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout)

@@ -50,6 +50,8 @@ MOST = {
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name == "dac_44khz" else ()) for name in MOST])
 def test_weights_are_held_once(name):
     command = [sys.executable, "-c", MEASURE, name]
-    runs = [json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout) for _ in range(2)]
-    found = runs[1]  # the first one may compile kernels
-    assert {when for when, most in MOST[name].items() if found[when] > most} == set(), found
+    for _ in range(2):  # the first process may compile kernels
+        found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        if not (over := {when for when, most in MOST[name].items() if found[when] > most}):
+            break
+    assert not over, found
