@@ -18,6 +18,8 @@ MORE_MEMORY = ("--memory-limit=6000000000",)
 """In bytes, for twenty pages in Chromium, for two of the largest networks side by side, and for a cluster."""
 WITH_PIP = ("--seed",)
 """With which tests install throw-away distributions."""
+IN_TWO = ("-n", "2", "--dist", "loadfile")
+"""Two processes of pytest, each with whole files: what a module has loaded serves all of its tests."""
 KERNELS = ("tests/core/nn", "tests/integration/test_tiny.py")
 PLATFORMS = {
     "x86_64-unknown-linux-gnu": "with CUDA",
@@ -54,14 +56,14 @@ def install_for_tests(session: nox.Session, *more: str, groups: tuple[str, ...] 
 def tests(session: nox.Session) -> None:
     """The suite, but for what is slow."""
     install_for_tests(session)
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *IN_TWO, *session.posargs)
 
 
 @nox.session(venv_params=WITH_PIP)
 def slow(session: nox.Session) -> None:
     """The rest of it, with a cluster and what else reads datasets."""
     install_for_tests(session, "-e", ".[ray]", groups=("readers",))
-    session.run("pytest", "-m", "slow", *MORE_MEMORY, *session.posargs)
+    session.run("pytest", "-m", "slow", *IN_TWO, *MORE_MEMORY, *session.posargs)
 
 
 @nox.session
@@ -83,16 +85,18 @@ def processors(session: nox.Session) -> None:
     """The kernels' tests as on processors with other vectors than this one's, and without numba."""
     install_for_tests(session)
     for capability in ("avx2", "default"):
-        session.run("pytest", *KERNELS, *session.posargs, env={"ATEN_CPU_CAPABILITY": capability})
+        session.run("pytest", *IN_TWO, *KERNELS, *session.posargs, env={"ATEN_CPU_CAPABILITY": capability})
     session.run("uv", "pip", "uninstall", "numba", "llvmlite")
-    session.run("pytest", *KERNELS, *session.posargs)
+    session.run("pytest", *IN_TWO, *KERNELS, *session.posargs)
 
 
 @nox.session(venv_params=WITH_PIP)
 def bounds(session: nox.Session) -> None:
     """The kernels' tests and known tokens with checks of every index; `test_cpu_bounds.py` checks addresses."""
     install_for_tests(session)
-    session.run("pytest", *KERNELS, "tests/integration/test_known_tokens.py", *session.posargs, env={"NUMBA_BOUNDSCHECK": "1"})
+    session.run(
+        "pytest", *IN_TWO, *KERNELS, "tests/integration/test_known_tokens.py", *session.posargs, env={"NUMBA_BOUNDSCHECK": "1"}
+    )
 
 
 @nox.session
