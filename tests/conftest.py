@@ -15,6 +15,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # no test needs the Hub, and none may wait f
 os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] = "32"  # of 1024: every shape of a thousand tests would take a gigabyte in the end
 for name, value in {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}.items():  # read when torch is imported, which is later
     os.environ.setdefault(name, value)  # threads that wait leave the core to whatever else runs on this machine
+if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes, each with a core of its own
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 settings.register_profile(
     "default",

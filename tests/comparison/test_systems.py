@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import blazen_codec_core as bc
@@ -88,6 +88,7 @@ def test_a_trip_is_what_the_files_commands_make(provide, tmp_path, name, rate, c
     np.testing.assert_allclose(decoded.clip(-1, 1), bc.read_audio(tmp_path / "out.wav")[0], atol=1e-4)  # which has 16 bits
 
 
+@settings(max_examples=25)
 @given(sizes=st.lists(st.integers(1, 9000), min_size=1, max_size=4), name=st.sampled_from(FAST))
 def test_pieces_make_no_difference(provide, sizes, name):
     pcm = signal(22_050, 1, 0.4)

@@ -310,12 +310,12 @@ def test_audio_that_is_gone_or_changed_is_decoded_again(source, tmp_path):
 
 
 def test_hundreds_of_shards_are_looked_at_in_no_more_time_than_they_take(tmp_path):
-    listed = [json.dumps({"path": "a.wav", "id": str(number), "end": 0.1, "start": 0}) for number in range(600)]
+    listed = [json.dumps({"path": "a.wav", "id": str(number), "end": 0.1, "start": 0}) for number in range(200)]
     soundfile.write(tmp_path / "a.wav", voice(0.1, 24_000), 24_000)
     (tmp_path / "a.jsonl").write_text("\n".join(listed))
     out = tmp_path / "out"
     tokenize(tmp_path / "a.jsonl", out, shard_minutes=0.0001, executor=bc.Executor(workers=1))
-    assert len(shards.files(out)) == 600
+    assert len(shards.files(out)) == 200
     started = time.process_time()
     assert tokenize(tmp_path / "a.jsonl", out, shard_minutes=0.0001).new_seconds == 0
-    assert time.process_time() - started < 5
+    assert time.process_time() - started < 2

@@ -48,6 +48,7 @@ def test_every_file_is_what_decode_makes_of_its_row_at_the_rate_and_length_of_th
             assert np.allclose(made, np.clip(codec.decode(tokens), -1, 1), atol=1e-4)  # of 16 bits
 
 
+@pytest.mark.parametrize("dataset", ["parquet"], indirect=True)
 def test_batches_and_processes_write_the_same(dataset, tmp_path, monkeypatch):
     bc.detokenize_dataset(dataset, tmp_path / "one", suffix=".flac", executor=HERE)
     bc.detokenize_dataset(dataset, tmp_path / "two", suffix=".flac", executor=bc.Executor(workers=2))

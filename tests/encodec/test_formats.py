@@ -277,7 +277,7 @@ def test_a_path_that_is_no_file(tmp_path):
             FORMAT.read(path)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 def test_damage_is_an_error_or_other_tokens(files, data):
     """Bits flipped, bytes put in or taken out, anywhere: a `CodecError`, or tokens that this model can have."""

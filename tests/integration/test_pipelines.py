@@ -259,7 +259,7 @@ guard.usable_threads = lambda: 3
 codec = bc.load("dac_tiny", device="cpu")
 pcm = voice(2.0, codec.sample_rate)
 tokens = codec.encode(pcm, codec.sample_rate)
-long, found = np.tile(pcm, 60), []
+long, found = np.tile(pcm, 40), []
 thread = threading.Thread(target=lambda: found.append(codec.encode(long, codec.sample_rate)))
 thread.start()
 for _ in range(3):
