@@ -18,8 +18,8 @@ MORE_MEMORY = ("--memory-limit=6000000000",)
 """In bytes, for twenty pages in Chromium, for two of the largest networks side by side, and for a cluster."""
 WITH_PIP = ("--seed",)
 """With which tests install throw-away distributions."""
-IN_TWO = ("-n", "2", "--dist", "loadfile")
-"""Two processes of pytest, each with whole files: what a module has loaded serves all of its tests."""
+IN_TWO = ("-n", "2")
+"""Two processes of pytest."""
 KERNELS = ("tests/core/nn", "tests/integration/test_tiny.py")
 PLATFORMS = {
     "x86_64-unknown-linux-gnu": "with CUDA",

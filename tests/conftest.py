@@ -30,6 +30,9 @@ settings.load_profile("default")
 ALIKE = {"dac_16khz", "dac_24khz", "dac_44khz", "dac_44khz_16kbps", "encodec_32khz", "snac_32khz", "snac_44khz"}
 """Models that differ from another one in numbers only: tests of these are among the slow ones."""
 
+LARGE_PROCESSES = ("tests/integration/", "tests/stress/")
+"""Tests of processes which together would take too much memory."""
+
 LOADED = 31_000_000
 """Parameters of the codecs that stay loaded for the next test; once prepared, each takes 12 bytes and more."""
 
@@ -60,6 +63,19 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     if not session.config.option.collectonly and not is_worker(session.config):
         load = "from blazen_codec_core.nn.kernels.backends import load_cpu_backend; load_cpu_backend()"
         subprocess.run([sys.executable, "-c", load], cwd=session.config.rootpath, check=False)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Give a process whole files, whose tests share codecs; one process gets all tests that start large processes."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "large processes" if file.startswith(LARGE_PROCESSES) else file
+
+    return ByFile(config, log)
 
 
 @pytest.hookimpl(tryfirst=True)
