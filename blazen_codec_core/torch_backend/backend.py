@@ -41,7 +41,7 @@ from ..nn.kernels.thread_counts import one_thread
 from ..nn.layers.base import StreamSetup, prepare, reset_parameters
 from ..nn.layers.deferral import deferred_parameters
 from ..nn.layers.noise import CounterNoise
-from ..pools import DecoderPool, EncoderPool, PoolOptions
+from ..pools import DecoderPool, EncoderPool, PoolSettings
 from ..sessions import DecoderSession, EncoderSession
 from ..specs import CodecSpec, Half, LoadOptions
 from ..streaming import DecoderSessionOptions, EncoderSessionOptions, offline_tile_frames
@@ -53,6 +53,7 @@ from .cuda_graphs import CaptureFn, GraphedNetwork, capture_fn_for
 from .guard import inference_guard, network_guard
 from .latents import TiledRun
 from .module import CodecModule
+from .pools.batched import PoolNetwork
 from .pools.decoder import BatchedDecoderPool
 from .pools.encoder import BatchedEncoderPool
 from .pools.segments import SegmentDecoderPool, SegmentEncoderPool
@@ -526,24 +527,28 @@ class TorchCodecBackend(CodecBackend):
         """Decoder for a signal that begins with these tokens; the network, unless they need a variant."""
         return network
 
-    def new_decoder_pool(self, options: PoolOptions) -> DecoderPool:
+    def new_decoder_pool(self, settings: PoolSettings) -> DecoderPool:
         self.check_half("decoder")
         self.spec.check_has_tokens()
-        loaded = self.loaded()
         if not self._batches_streams("decode_step", "decode_many"):
-            return super().new_decoder_pool(options)
+            return super().new_decoder_pool(settings)
         if self.spec.segment:
-            return SegmentDecoderPool(self, options, self._coder())
-        return BatchedDecoderPool(self, options, loaded.network, self.setup, self.decoder_variant, self.decoder_of, self._capture)
+            self._check_arrays(settings)
+            return SegmentDecoderPool(self, settings, self._coder())
+        return BatchedDecoderPool(self, settings, self._pool_network(), self.decoder_variant, self.decoder_of)
 
-    def new_encoder_pool(self, options: PoolOptions, num_codebooks: int) -> EncoderPool:
+    def new_encoder_pool(self, settings: PoolSettings, num_codebooks: int) -> EncoderPool:
         self.check_half("encoder")
-        loaded = self.loaded()
+        label = self.weights_label
         if not self._batches_streams("encode_step", "encode_many"):
-            return super().new_encoder_pool(options, num_codebooks)
+            return super().new_encoder_pool(settings, num_codebooks)
         if self.spec.segment:
-            return SegmentEncoderPool(self, options, self._coder(), num_codebooks, loaded.weights)
-        return BatchedEncoderPool(self, options, loaded.network, self.setup, num_codebooks, loaded.weights, self._capture)
+            self._check_arrays(settings)
+            return SegmentEncoderPool(self, settings, self._coder(), num_codebooks, label)
+        return BatchedEncoderPool(self, settings, self._pool_network(), num_codebooks, label)
+
+    def _pool_network(self) -> PoolNetwork:
+        return PoolNetwork.of(self.loaded().network, self.setup(1), self._capture)
 
     def _batches_streams(self, *methods: str) -> bool:
         """Tell whether streams can run as rows of a batch; this loads the weights."""

@@ -26,7 +26,7 @@ from .batching import joined
 from .cuda_graphs import GraphedNetwork
 from .guard import helper_guard, inference_guard, network_guard
 from .token_stream import TokenStream
-from .transfers import codes_to_host, to_device, to_host
+from .transfers import codes_to_host, to_device, to_pcm
 
 T = TypeVar("T")
 S = TypeVar("S", bound="Session[Any, Any]")
@@ -85,11 +85,6 @@ def to_network_input(pcm: Sequence[Pcm], length: int, channels: int, setup: Stre
     """Stack audio `(streams * channels, samples)` into `(streams, length, channels)`, zero-padded to `length`, on the device."""
     x = to_device(pcm, length, setup.device)
     return x.reshape(x.shape[0] // channels, channels, length).to(setup.dtype).transpose(1, 2)
-
-
-def to_pcm(y: Tensor) -> Pcm:
-    """Convert a network's output `(streams, samples, channels)` to audio `(streams * channels, samples)`; see `to_host`."""
-    return to_host(y.transpose(1, 2).flatten(0, 1).float())
 
 
 def ends_on_failure(run: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:

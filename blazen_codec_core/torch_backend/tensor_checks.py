@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checks import check_channels, check_sample_rate
+from ..checks import check_channels, check_piece, check_sample_rate
 from ..errors import InvalidInput, InvalidTokens
 from ..nn.codec_network import CodecNetwork
 from ..specs import CodecSpec
@@ -71,6 +71,24 @@ def check_signals(spec: CodecSpec, pcm: Any, sample_rate: Any, device: torch.dev
         raise InvalidInput(f"the audio is empty, of shape {tuple(x.shape)}")
     check_channels(spec, x.shape[1])
     check_finite(x)
+    return x
+
+
+def check_tensor_piece(spec: CodecSpec, pcm: Any, channels: int, device: torch.device) -> Tensor:
+    """Chunk of a stream of `channels` channels, which may be empty, as a copy `(channels, samples)` in float32 on the device.
+
+    Raises:
+        InvalidInput: The audio cannot be used.
+    """
+    if not isinstance(pcm, Tensor):
+        return torch.from_numpy(check_piece(spec, pcm, channels)).to(device, copy=True)
+    if pcm.dim() not in (1, 2) or not pcm.is_floating_point():
+        raise InvalidInput(f"audio is {described(pcm)}; expected floating point, (channels, samples) or (samples,)")
+    x = (pcm[None] if pcm.dim() == 1 else pcm).detach().to(device, torch.float32, copy=True)
+    if x.shape[0] != channels:
+        raise InvalidInput(f"audio has {x.shape[0]} channels; the stream has {channels}")
+    if x.numel():
+        check_finite(x)
     return x
 
 

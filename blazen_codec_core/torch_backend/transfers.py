@@ -45,6 +45,16 @@ def to_host(x: Tensor) -> NDArray[Any]:
     return buffer.numpy()
 
 
+def to_pcm_tensor(y: Tensor) -> Tensor:
+    """Convert a network's output `(streams, samples, channels)` to audio `(streams * channels, samples)` on its device."""
+    return y.transpose(1, 2).flatten(0, 1).float()
+
+
+def to_pcm(y: Tensor) -> NDArray[np.float32]:
+    """`to_pcm_tensor` on the host; see `to_host`."""
+    return to_host(to_pcm_tensor(y))
+
+
 def codes_to_host(indices: Sequence[Tensor]) -> list[NDArray[np.int32]]:
     """Convert the indices of each codebook, `(streams, frames / stride)`, to int32 arrays in a single transfer."""
     joint = to_host(torch.cat([index.to(torch.int32) for index in indices], dim=1))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import dataclasses
+import pickle
 import threading
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -415,3 +418,159 @@ def test_pushes_from_many_threads(codecs):
         thread.join()
     for stream, item in zip(streams, tokens, strict=True):
         np.testing.assert_array_equal(np.concatenate(outputs[stream], axis=1), decoded(codec, item, codec.spec.block_frames))
+
+
+async def _until(condition) -> None:
+    while not condition():
+        await asyncio.sleep(0.001)
+
+
+def test_a_stream_waits_for_its_listener_and_others_go_on(codecs):
+    codec = codecs("snac_tiny")
+    block = codec.spec.block_frames
+    tokens = codec.encode(recording(codec, 2.0), codec.sample_rate)
+    wanted = decoded(codec, tokens, block)
+
+    async def serve() -> None:
+        async with codec.decoder_pool(3, max_queue=0.3).serving() as pool:
+            slow, fast = pool.open(), pool.open()
+            stepped = []
+
+            async def feed(stream) -> None:
+                for part in tokens.parts(block):
+                    await stream.apush(part)
+                stream.finish()
+
+            feeding = [asyncio.create_task(feed(stream)) for stream in (slow, fast)]
+            heard = [pcm async for pcm in fast]
+            np.testing.assert_array_equal(np.concatenate(heard, axis=1), wanted)
+            await _until(lambda: pool.stats().held == 1 and not pool.stats().ready)
+            assert not feeding[0].done()
+            with pytest.raises(bc.PoolFull, match="take its outputs"):
+                slow.push(tokens)
+            steps = pool.stats().steps
+            await asyncio.sleep(0.05)
+            assert pool.stats().steps == steps
+            async for pcm in slow:
+                stepped.append(pcm)
+                waiting = wanted.shape[1] - sum(part.shape[1] for part in stepped)
+                assert slow.is_held <= (waiting > 0)
+            np.testing.assert_array_equal(np.concatenate(stepped, axis=1), wanted)
+            await asyncio.gather(*feeding)
+
+    asyncio.run(asyncio.wait_for(serve(), 60))
+
+
+def test_outputs_that_nobody_takes_are_bounded(codecs):
+    codec = codecs("snac_tiny")
+    block = codec.spec.block_frames
+    tokens = codec.encode(recording(codec, 3.0), codec.sample_rate)
+
+    async def serve() -> None:
+        async with codec.decoder_pool(2, max_queue=0.4).serving() as pool:
+            stream = pool.open()
+            pushed = 0.0
+            for part in tokens.parts(block):
+                try:
+                    await asyncio.wait_for(stream.apush(part), 0.5)
+                except TimeoutError:
+                    break
+                pushed += part.seconds
+            inside = codec.decoder_session(latency="lowest").latency_samples / codec.sample_rate
+            assert 0.4 <= pushed < 2 * (0.4 + block / codec.frame_rate) + inside  # as much on either side, and a block each
+            stream.close()
+            assert pool.stats().open == 0
+            heard = sum(pcm.shape[1] for pcm in [pcm async for pcm in stream])
+            assert 0 < heard / codec.sample_rate < 0.4 + 2 * block / codec.frame_rate
+
+    asyncio.run(asyncio.wait_for(serve(), 60))
+
+
+def test_listening_to_a_held_stream_can_be_cancelled(codecs):
+    codec = codecs("snac_tiny")
+    tokens = codec.encode(recording(codec, 1.0), codec.sample_rate)
+
+    async def serve() -> None:
+        async with codec.decoder_pool(1, max_queue=0.1).serving() as pool:
+            stream = pool.open()
+            stream.push(tokens)
+            await _until(lambda: stream.is_held)
+            feeding = asyncio.create_task(stream.apush(tokens))
+            await asyncio.sleep(0.02)
+            feeding.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await feeding
+        assert stream.ended  # leaving closes it
+
+    asyncio.run(asyncio.wait_for(serve(), 60))
+
+
+TENSOR_CODECS = ("snac_tiny", "dac_tiny")
+
+
+@blocks
+@pytest.mark.parametrize("name", TENSOR_CODECS)
+def test_tensors_in_and_out(codecs, name):
+    codec = codecs(name)
+    block = codec.spec.block_frames
+    signals = [recording(codec, seconds, seed) for seed, seconds in enumerate((0.9, 0.35, 0.6))]
+    sessions = [codec.encoder_session(tile_frames=block).push_last(pcm) for pcm in signals]
+    for audio in (
+        [torch.from_numpy(pcm) for pcm in signals],
+        [torch.from_numpy(pcm[0]).requires_grad_() for pcm in signals],
+        signals,
+    ):
+        made = played(codec.encoder_pool(3, as_tensors=True), [[x[..., :1000], x[..., 1000:]] for x in audio])
+        for parts, tokens in zip(made, sessions, strict=True):
+            assert all(code.dtype == torch.int64 for part in parts for code in part)
+            codes = [torch.cat(codes, 1).numpy() for codes in zip(*parts, strict=True)]
+            assert all(map(np.array_equal, codes, tokens.codes))
+            assert sum(part.lengths[0] for part in parts) == tokens.num_samples
+    wanted = [decoded(codec, tokens, block) for tokens in sessions]
+    pushes = [[*parts[:1], _joined(parts[1:])] for parts in made]
+    for pushed in (pushes, [[tokens] for tokens in sessions]):
+        heard = played(codec.decoder_pool(3, as_tensors=True), pushed)
+        for parts, pcm in zip(heard, wanted, strict=True):
+            assert all(isinstance(part, torch.Tensor) and part.dtype == torch.float32 for part in parts)
+            np.testing.assert_array_equal(torch.cat(parts, 1).numpy(), pcm)
+
+
+def _joined(parts):
+    """Consecutive parts of one stream as one."""
+    codes = tuple(torch.cat(codes, 1) for codes in zip(*parts, strict=True))
+    return dataclasses.replace(parts[0], codes=codes, lengths=(sum(part.lengths[0] for part in parts),))
+
+
+def test_tensors_that_do_not_fit(codecs):
+    codec, other = codecs("snac_tiny"), codecs("dac_tiny")
+    pcm = torch.from_numpy(recording(codec, 0.5))
+    tokens = codec.encode(pcm, codec.sample_rate, as_tensors=True)
+    with pytest.raises(bc.InvalidTokens, match="TensorTokens"):
+        codec.decoder_pool().open().push(tokens)
+    for wrong, words in [
+        (other.encode(pcm, codec.sample_rate, as_tensors=True), "dac"),
+        (dataclasses.replace(tokens, codes=tuple(code + 10_000 for code in tokens)), "10"),
+        (codec.encode(torch.stack([pcm, pcm]), codec.sample_rate, as_tensors=True), "batch"),
+        (codec.encode(torch.cat([pcm, pcm]), codec.sample_rate, as_tensors=True), "2 streams"),
+        (dataclasses.replace(tokens, codes=tuple(code[0] for code in tokens)), "expected integers"),
+    ]:
+        stream = codec.decoder_pool(as_tensors=True).open()
+        with pytest.raises(bc.InvalidTokens, match=words):
+            stream.push(wrong)
+        assert stream.ended
+    for wrong in (pcm.to(torch.int16), torch.cat([pcm, pcm]), pcm * torch.nan, pcm[None]):
+        with pytest.raises(bc.InvalidInput):
+            codec.encoder_pool(as_tensors=True).open().push(wrong)
+    in_segments = codecs("encodec_48khz", weights="random:0")
+    for open_pool in (in_segments.decoder_pool, in_segments.encoder_pool):
+        with pytest.raises(bc.NotYetImplemented, match="as_tensors"):
+            open_pool(as_tensors=True)
+
+
+@pytest.mark.parametrize("copies", [pickle.dumps, copy.copy], ids=["pickled", "copied"])
+def test_what_holds_a_signal_is_neither_pickled_nor_copied(codecs, copies):
+    codec = codecs("snac_tiny")
+    pool = codec.decoder_pool(1)
+    for holder in (pool, pool.open(), codec.decoder_session(), codec.encoder_session()):
+        with pytest.raises(TypeError, match="pickle the provider"):
+            copies(holder)

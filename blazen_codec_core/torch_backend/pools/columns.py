@@ -5,27 +5,32 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
+from torch import Tensor
 
 
 class Columns:
-    """Queue of arrays `(rows, columns)`, from which any number of columns is taken."""
+    """Queue of arrays or of tensors `(rows, columns)`, from which any number of columns is taken.
 
-    def __init__(self, rows: int, dtype: type[np.generic]) -> None:
-        self._parts: list[NDArray[Any]] = []
-        self._empty = np.zeros((rows, 0), dtype)
+    Args:
+        empty: Array or tensor without columns.
+    """
+
+    def __init__(self, empty: Any) -> None:
+        self._parts: list[Any] = []
+        self._empty = empty
         self.count = 0
 
-    def push(self, array: NDArray[Any]) -> None:
+    def push(self, array: Any) -> None:
         if array.shape[1]:
             self._parts.append(array)
             self.count += array.shape[1]
 
-    def take(self, count: int) -> NDArray[Any]:
+    def take(self, count: int) -> Any:
         """Take the first `count` columns, which must be there."""
         if not count:
             return self._empty
-        taken: list[NDArray[Any]] = []
+        taken: list[Any] = []
         self.count -= count
         while count:
             part = self._parts[0]
@@ -35,4 +40,6 @@ class Columns:
             else:
                 taken.append(self._parts.pop(0))
                 count -= part.shape[1]
-        return taken[0] if len(taken) == 1 else np.concatenate(taken, axis=1)
+        if len(taken) == 1:
+            return taken[0]
+        return torch.cat(taken, 1) if isinstance(taken[0], Tensor) else np.concatenate(taken, 1)

@@ -65,7 +65,7 @@ def select_conv1d(
     if groups > 1:
         return DepthwiseConv1d(weight[:, 0], bias, dilation) if out >= LANES else None
     if 2 * out <= LANES:  # most of a vector would be empty
-        return Kn2rowConv1d(weight, bias, dilation) if stride == 1 < kernel and LANES < 2 * channels else None
+        return Kn2rowConv1d(weight, bias, dilation) if stride == 1 < kernel and 2 * channels > LANES else None
     if out % LANES:
         return DirectConv1d(weight, bias, stride, dilation)
     taps = kernel // stride

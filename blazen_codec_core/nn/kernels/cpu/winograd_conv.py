@@ -271,9 +271,7 @@ def _pad_against_aliasing(values: int) -> int:
 
 
 @functools.lru_cache(maxsize=1024)
-def _tiling(
-    batch: int, frames: int, m: int, dilation: int, most: int, channels: int, width: int
-) -> tuple[int, int, int, int]:
+def _tiling(batch: int, frames: int, m: int, dilation: int, most: int, channels: int, width: int) -> tuple[int, int, int, int]:
     """Signals of a tile and rows of each, and the strides of its scratch before and after the GEMMs."""
     blocks, over = divmod(frames, m * dilation)
     of_signal = blocks * dilation + min(dilation, over)
