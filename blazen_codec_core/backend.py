@@ -173,6 +173,7 @@ class CodecBackend(AudioBackend):
         num_codebooks: int | None = None,
         latency: Latency = "throughput",
         tile_frames: int | None = None,
+        as_tensors: bool = False,
     ) -> EncoderSession:
         """Open a session that encodes one signal.
 
@@ -183,39 +184,57 @@ class CodecBackend(AudioBackend):
             latency: `throughput` for the model's own tiles, which are fastest and bit-identical to `encode`, or `lowest` for
                 the shortest. Tokens of shorter tiles are equal up to float32 ties.
             tile_frames: Frames of a tile, instead of `latency`.
+            as_tensors: The session gives `TensorTokens` on the model's device. Tensors that it takes are copied there.
 
         Raises:
             InvalidInput: The channels, the bandwidth or the tile cannot be used.
-            NotYetImplemented: The codec does not stream.
+            NotYetImplemented: The codec does not stream, or gives arrays only.
             CodecError: Loading the model failed.
         """
         channels = self.channels if channels is None else channels
         checks.check_channels(self.spec, channels)
         count = self.spec.codebooks_for(bandwidth, num_codebooks)
-        return self.new_encoder_session(channels, count, checks.check_tile(self.spec, latency, tile_frames))
+        new_session = self.new_tensor_encoder_session if as_tensors else self.new_encoder_session
+        return new_session(channels, count, checks.check_tile(self.spec, latency, tile_frames))
 
     @abstractmethod
     def new_encoder_session(self, channels: int, num_codebooks: int, tile_frames: int) -> EncoderSession:
         """Open a session for checked options; see `encoder_session`."""
 
-    def decoder_session(self, *, latency: Latency = "throughput", tile_frames: int | None = None) -> DecoderSession:
+    def new_tensor_encoder_session(self, channels: int, num_codebooks: int, tile_frames: int) -> EncoderSession:
+        """Open a session with `as_tensors` for checked options; see `encoder_session`."""
+        raise self._without_tensors()
+
+    def _without_tensors(self) -> NotYetImplemented:
+        return NotYetImplemented(f"streams of {self.spec.name} give arrays only; open them without as_tensors")
+
+    def decoder_session(
+        self, *, latency: Latency = "throughput", tile_frames: int | None = None, as_tensors: bool = False
+    ) -> DecoderSession:
         """Open a session that decodes one signal.
 
         Args:
             latency: As for `encoder_session`.
             tile_frames: As for `encoder_session`.
+            as_tensors: The session gives audio as tensors `(channels, samples)` on the model's device. It takes `TensorTokens` of
+                one signal from any device, or `CodecTokens`.
 
         Raises:
             InvalidInput: The tile cannot be used.
-            NotYetImplemented: The codec does not stream.
+            NotYetImplemented: The codec does not stream, or gives arrays only.
             CodecError: Loading the model failed.
         """
         self.spec.check_has_tokens()
-        return self.new_decoder_session(checks.check_tile(self.spec, latency, tile_frames))
+        new_session = self.new_tensor_decoder_session if as_tensors else self.new_decoder_session
+        return new_session(checks.check_tile(self.spec, latency, tile_frames))
 
     @abstractmethod
     def new_decoder_session(self, tile_frames: int) -> DecoderSession:
         """Open a session for checked options; see `decoder_session`."""
+
+    def new_tensor_decoder_session(self, tile_frames: int) -> DecoderSession:
+        """Open a session with `as_tensors` for checked options; see `decoder_session`."""
+        raise self._without_tensors()
 
     def decoder_pool(
         self,
@@ -249,14 +268,10 @@ class CodecBackend(AudioBackend):
             PoolSettings.of(self.spec, max_streams, latency, tile_frames, first_tile_frames, max_queue, as_tensors)
         )
 
-    def _check_arrays(self, settings: PoolSettings) -> None:
-        """Raise `NotYetImplemented` if streams are to give tensors."""
-        if settings.as_tensors:
-            raise NotYetImplemented(f"streams of {self.spec.name} give arrays only; open them without as_tensors")
-
     def new_decoder_pool(self, settings: PoolSettings) -> DecoderPool:
         """Pool for checked options; backends override this where streams can run together."""
-        self._check_arrays(settings)
+        if settings.as_tensors:
+            raise self._without_tensors()
 
         def split(tokens: CodecTokens) -> list[CodecTokens]:
             return list(tokens.parts(settings.tile_frames)) or [tokens]
@@ -302,7 +317,8 @@ class CodecBackend(AudioBackend):
 
     def new_encoder_pool(self, settings: PoolSettings, num_codebooks: int) -> EncoderPool:
         """Pool for checked options; see `new_decoder_pool`."""
-        self._check_arrays(settings)
+        if settings.as_tensors:
+            raise self._without_tensors()
         length = settings.tile_frames * self.spec.hop_length
 
         def split(pcm: Any) -> list[Pcm]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..checks import check_channels, check_piece, check_sample_rate
 from ..errors import InvalidInput, InvalidTokens
-from ..nn.codec_network import CodecNetwork
+from ..nn.layers.quantization import VectorQuantizer
 from ..specs import CodecSpec
 from ..validation import MAX_AMPLITUDE, is_int
 
@@ -81,7 +81,7 @@ def check_tensor_piece(spec: CodecSpec, pcm: Any, channels: int, device: torch.d
         InvalidInput: The audio cannot be used.
     """
     if not isinstance(pcm, Tensor):
-        return torch.from_numpy(check_piece(spec, pcm, channels)).to(device, copy=True)
+        return torch.tensor(check_piece(spec, pcm, channels), device=device)
     if pcm.dim() not in (1, 2) or not pcm.is_floating_point():
         raise InvalidInput(f"audio is {described(pcm)}; expected floating point, (channels, samples) or (samples,)")
     x = (pcm[None] if pcm.dim() == 1 else pcm).detach().to(device, torch.float32, copy=True)
@@ -99,13 +99,15 @@ def check_finite(x: Tensor) -> None:
         raise InvalidInput(f"the audio reaches {peak:g}; expected finite samples, nominally -1 … 1")
 
 
-def check_codes(network: CodecNetwork, spec: CodecSpec, codes: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+def check_codes(
+    quantizers: Iterable[VectorQuantizer], spec: CodecSpec, codes: Sequence[Tensor], device: torch.device
+) -> list[Tensor]:
     """Codes of the first codebooks in int64.
 
     Raises:
         InvalidTokens: They do not fit the codebooks, or are on another device.
     """
-    indices, quantizers = list(codes), list(network.quantizer)
+    indices, quantizers = list(codes), list(quantizers)
     if not 1 <= len(indices) <= len(quantizers):
         raise InvalidTokens(f"there are codes of {len(indices)} codebooks; {spec.name} has {len(quantizers)}")
     rows = frames = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TypeVar
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from ..backend import CodecBackend
 from ..checks import check_blocks
 from ..errors import InvalidTokens
-from ..nn.codec_network import CodecNetwork
+from ..nn.layers.quantization import VectorQuantizer
 from ..tokens.tokens import CodecTokens
 from ..validation import Pcm
 from .tensor_checks import check_codes
@@ -59,7 +60,7 @@ class TokenStream:
         return first
 
     def accept_tensors(
-        self, tokens: CodecTokens | TensorTokens, network: CodecNetwork, device: torch.device
+        self, tokens: CodecTokens | TensorTokens, quantizers: Iterable[VectorQuantizer], device: torch.device
     ) -> tuple[CodecTokens, list[Tensor]]:
         """`accept` of tokens whose codes are on any device; return also their codes in int64 on this one.
 
@@ -72,7 +73,7 @@ class TokenStream:
             raise InvalidTokens(f"the tokens are of {tokens.spec.identity}, and this is {spec.identity}")
         codes = [code.to(device, copy=True) if isinstance(code, Tensor) else code for code in tokens.codes]
         if not all(isinstance(code, Tensor) and code.dim() == 2 and not code.numel() for code in codes):
-            codes = check_codes(network, spec, codes, device)
+            codes = check_codes(quantizers, spec, codes, device)
         if len(set(tokens.lengths)) != 1 or {len(tokens.lengths), *map(len, codes)} != {tokens.streams}:
             raise InvalidTokens(
                 f"tokens are a batch of lengths {tokens.lengths} with {tokens.streams} streams each; a stream takes one signal"

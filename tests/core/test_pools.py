@@ -10,7 +10,6 @@ import threading
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -503,68 +502,6 @@ def test_listening_to_a_held_stream_can_be_cancelled(codecs):
         assert stream.ended  # leaving closes it
 
     asyncio.run(asyncio.wait_for(serve(), 60))
-
-
-TENSOR_CODECS = ("snac_tiny", "dac_tiny")
-
-
-@blocks
-@pytest.mark.parametrize("name", TENSOR_CODECS)
-def test_tensors_in_and_out(codecs, name):
-    codec = codecs(name)
-    block = codec.spec.block_frames
-    signals = [recording(codec, seconds, seed) for seed, seconds in enumerate((0.9, 0.35, 0.6))]
-    sessions = [codec.encoder_session(tile_frames=block).push_last(pcm) for pcm in signals]
-    for audio in (
-        [torch.from_numpy(pcm) for pcm in signals],
-        [torch.from_numpy(pcm[0]).requires_grad_() for pcm in signals],
-        signals,
-    ):
-        made = played(codec.encoder_pool(3, as_tensors=True), [[x[..., :1000], x[..., 1000:]] for x in audio])
-        for parts, tokens in zip(made, sessions, strict=True):
-            assert all(code.dtype == torch.int64 for part in parts for code in part)
-            codes = [torch.cat(codes, 1).numpy() for codes in zip(*parts, strict=True)]
-            assert all(map(np.array_equal, codes, tokens.codes))
-            assert sum(part.lengths[0] for part in parts) == tokens.num_samples
-    wanted = [decoded(codec, tokens, block) for tokens in sessions]
-    pushes = [[*parts[:1], _joined(parts[1:])] for parts in made]
-    for pushed in (pushes, [[tokens] for tokens in sessions]):
-        heard = played(codec.decoder_pool(3, as_tensors=True), pushed)
-        for parts, pcm in zip(heard, wanted, strict=True):
-            assert all(isinstance(part, torch.Tensor) and part.dtype == torch.float32 for part in parts)
-            np.testing.assert_array_equal(torch.cat(parts, 1).numpy(), pcm)
-
-
-def _joined(parts):
-    """Consecutive parts of one stream as one."""
-    codes = tuple(torch.cat(codes, 1) for codes in zip(*parts, strict=True))
-    return dataclasses.replace(parts[0], codes=codes, lengths=(sum(part.lengths[0] for part in parts),))
-
-
-def test_tensors_that_do_not_fit(codecs):
-    codec, other = codecs("snac_tiny"), codecs("dac_tiny")
-    pcm = torch.from_numpy(recording(codec, 0.5))
-    tokens = codec.encode(pcm, codec.sample_rate, as_tensors=True)
-    with pytest.raises(bc.InvalidTokens, match="TensorTokens"):
-        codec.decoder_pool().open().push(tokens)
-    for wrong, words in [
-        (other.encode(pcm, codec.sample_rate, as_tensors=True), "dac"),
-        (dataclasses.replace(tokens, codes=tuple(code + 10_000 for code in tokens)), "10"),
-        (codec.encode(torch.stack([pcm, pcm]), codec.sample_rate, as_tensors=True), "batch"),
-        (codec.encode(torch.cat([pcm, pcm]), codec.sample_rate, as_tensors=True), "2 streams"),
-        (dataclasses.replace(tokens, codes=tuple(code[0] for code in tokens)), "expected integers"),
-    ]:
-        stream = codec.decoder_pool(as_tensors=True).open()
-        with pytest.raises(bc.InvalidTokens, match=words):
-            stream.push(wrong)
-        assert stream.ended
-    for wrong in (pcm.to(torch.int16), torch.cat([pcm, pcm]), pcm * torch.nan, pcm[None]):
-        with pytest.raises(bc.InvalidInput):
-            codec.encoder_pool(as_tensors=True).open().push(wrong)
-    in_segments = codecs("encodec_48khz", weights="random:0")
-    for open_pool in (in_segments.decoder_pool, in_segments.encoder_pool):
-        with pytest.raises(bc.NotYetImplemented, match="as_tensors"):
-            open_pool(as_tensors=True)
 
 
 @pytest.mark.parametrize("copies", [pickle.dumps, copy.copy], ids=["pickled", "copied"])

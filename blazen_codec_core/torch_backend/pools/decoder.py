@@ -16,11 +16,11 @@ from ...nn.layers.base import State
 from ...pools import PoolSettings
 from ...tokens.tokens import CodecTokens
 from ...validation import Pcm
+from ..columns import Columns
 from ..sessions import StreamingDecoder
 from ..token_stream import TokenStream
 from ..transfers import to_device, to_pcm, to_pcm_tensor
 from .batched import BatchedPool, BatchedStream, PoolNetwork
-from .columns import Columns
 
 
 class DecoderStream(BatchedStream):
@@ -37,7 +37,7 @@ class DecoderStream(BatchedStream):
     def _accept(self, value: Any) -> None:
         codes: Sequence[Any]
         if self._pool.settings.as_tensors:
-            first, codes = self._tokens.accept_tensors(value, self._pool.network, self._pool.setup.device)
+            first, codes = self._tokens.accept_tensors(value, self._pool.network.quantizer, self._pool.setup.device)
         else:
             first, codes = self._tokens.accept(value), value.codes
         self._tokens.check_single()
@@ -74,7 +74,9 @@ class DecoderStream(BatchedStream):
         return [columns.take(columns.count) for columns in self._columns]
 
     def output(self, made: Any, last: bool) -> Any:
-        return self._tokens.trim(made)
+        return self._tokens.trim(
+            made.clone() if isinstance(made, Tensor) else made
+        )  # of the caller's own, outside of inference mode
 
     def _check_complete(self) -> None:
         self._tokens.check_complete()

@@ -7,7 +7,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ...backend import CodecBackend
@@ -16,12 +15,12 @@ from ...nn.codec_network import CodecNetwork, EncoderState
 from ...nn.layers.base import State
 from ...pools import PoolSettings
 from ...tokens.tokens import CodecTokens
+from ..columns import Columns, pad_columns
 from ..sessions import to_network_input
 from ..tensor_checks import check_tensor_piece
 from ..tensor_tokens import TensorTokens
 from ..transfers import codes_to_host
 from .batched import BatchedPool, BatchedStream, PoolNetwork
-from .columns import Columns
 
 
 class EncoderStream(BatchedStream):
@@ -69,8 +68,7 @@ class EncoderStream(BatchedStream):
         return self._columns.take(self._tile)
 
     def take_rest(self) -> Any:
-        rest, missing = self._columns.take(self._columns.count), self._pool.backend.spec.missing_samples(self._pushed)
-        return F.pad(rest, (0, missing)) if isinstance(rest, Tensor) else np.pad(rest, ((0, 0), (0, missing)))
+        return pad_columns(self._columns.take(self._columns.count), self._pool.backend.spec.missing_samples(self._pushed))
 
     def output(self, made: list[Any], last: bool) -> CodecTokens | TensorTokens:
         spec, label = self._pool.backend.spec, self._pool.label
@@ -78,7 +76,7 @@ class EncoderStream(BatchedStream):
         samples = self._pushed - self._covered if last else frames * spec.hop_length
         self._covered += samples
         if self._pool.settings.as_tensors:
-            return TensorTokens(spec, tuple(made), (samples,), weights=label)
+            return TensorTokens(spec, tuple(code.clone() for code in made), (samples,), weights=label)
         return CodecTokens.from_codes(spec, made, num_samples=samples, weights=label)
 
     def _check_complete(self) -> None:

@@ -16,11 +16,11 @@ from ...pools import Pool, PoolSettings, PoolStream
 from ...tokens.tokens import CodecTokens
 from ...validation import Pcm
 from ..batching import split_rows
+from ..columns import Columns
 from ..guard import NETWORK_ERRORS, network_failure, network_guard
 from ..overlap_add import OverlapAdd
 from ..segments import EncodedSegment, SegmentCoder, join_tokens, split_pcm, split_tokens
 from ..token_stream import TokenStream
-from .columns import Columns
 
 In = TypeVar("In")
 Out = TypeVar("Out")

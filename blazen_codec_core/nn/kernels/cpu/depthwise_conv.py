@@ -61,8 +61,8 @@ class DepthwiseConv1d(FusedConv1d):
     def __init__(self, taps: Tensor, bias: Tensor | None, dilation: int) -> None:
         kernel, self._channels = taps.shape
         self._reach = (kernel - 1) * dilation
-        whole = self._channels // LANES * LANES
-        vectors = torch.cat([taps[:, :whole], taps[:, -LANES:]], dim=1) if whole < self._channels else taps
+        full = self._channels // LANES * LANES
+        vectors = torch.cat([taps[:, :full], taps[:, -LANES:]], dim=1) if full < self._channels else taps
         self._packed = Packed(pack_panels(vectors, 1), bias_or_zeros(bias, taps))
         self._filter = tuple(DepthwiseFilter(kernel, dilation, *self._packed.addresses))
         self._convolve = _convolve.compiled()

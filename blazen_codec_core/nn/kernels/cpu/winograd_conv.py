@@ -150,9 +150,9 @@ def _convolve_tile(x, w, s, after, y, number, signals, first, end):  # type: ign
             gemm_panel(w.width // LANES, Rows(src, w.channels), terms, values, Rows(init, 0), target, count)
         bias = bias if w.tap < 0 else 0
         for k in range(signals):
-            made = Rows(s.products + 4 * k * rows * w.width, s.products_stride)
+            product = Rows(s.products + 4 * k * rows * w.width, s.products_stride)
             column = out + 4 * (k * y.batch_stride + col)
-            _output_transform(w, made, first, end, bias, column, y.frames, y.channels, s.output_edge)
+            _output_transform(w, product, first, end, bias, column, y.frames, y.channels, s.output_edge)
             apply_epilogue(after, y, number + k, start, stop, col, col + w.width)
 
 

@@ -6,7 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+
+def pad_columns(x: Any, count: int) -> Any:
+    """An array or a tensor `(rows, columns)`, followed by zeros."""
+    return F.pad(x, (0, count)) if isinstance(x, Tensor) else np.pad(x, ((0, 0), (0, count)))
 
 
 class Columns:
