@@ -25,6 +25,8 @@ def to_device(arrays: Sequence[NDArray[Any]], length: int, device: torch.device)
     Args:
         arrays: Arrays of one dtype, with at most `length` columns.
     """
+    if device.type == "cpu" and all(array.shape[1] == length for array in arrays):
+        return torch.from_numpy(np.concatenate(arrays))
     total_rows = sum(len(array) for array in arrays)
     buffer = _staging_buffer((total_rows, length), torch.from_numpy(np.empty(0, arrays[0].dtype)).dtype, device)
     stacked, start = buffer.numpy(), 0

@@ -67,6 +67,7 @@ class Batch:
         kind: Kind of the tiles.
         state: State of the streams, unless they run in an arena.
         signature: Signature of this state before the step.
+        is_settled: The step keeps the signature.
         group: Streams of the arena in which these run.
         slots: Their slots. A stream that leaves during the step frees its slot, which nobody gets before the next step.
     """
@@ -77,6 +78,7 @@ class Batch:
     kind: Any
     state: State | None = None
     signature: Any = None
+    is_settled: bool = False
     group: ArenaGroup | None = None
     slots: Sequence[int] = ()
 
@@ -169,14 +171,15 @@ class BatchedPool(Pool[Any, Any]):
                 stream.group.remove(stream)
         stream.group = None
 
-    def _put(self, state: State, signature: Any, streams: Sequence[BatchedStream]) -> None:
-        """Put streams into the group of their network and their state's signature."""
+    def _put(self, state: State, signature: Any, streams: Sequence[BatchedStream]) -> JoinedGroup:
+        """Put streams into the group of their network and their state's signature; return it."""
         key = (id(streams[0].network), signature)
         if key not in self._groups:
             self._groups[key] = JoinedGroup(signature)
             size = sum(tensor.nbytes for tensor in state.tensors()) // len(streams)
             self._bytes_per_stream = max(self._bytes_per_stream, size)
         self._add(self._groups[key], state, streams)
+        return self._groups[key]
 
     @staticmethod
     def _add(group: Group, state: State, streams: Sequence[BatchedStream]) -> None:
@@ -209,16 +212,19 @@ class BatchedPool(Pool[Any, Any]):
                 return
             if len(staying) < len(batch.members):
                 state = state.take(staying)
-            streams, signature = [batch.members[number] for number in staying], state.signature()
+            streams = [batch.members[number] for number in staying]
+            signature = batch.signature if batch.is_settled else state.signature()  # which takes as long as some kernels
             if self._capture is None or signature != batch.signature:
-                self._put(state, signature, streams)
+                group = self._put(state, signature, streams)
+                if signature == batch.signature:
+                    group.settled.add(batch.kind)
                 return
             settled = [number for number, stream in enumerate(streams) if stream.kind_of_tile == batch.kind]
             if others := [number for number in range(len(streams)) if number not in settled]:
                 self._put(state.take(others), signature, [streams[number] for number in others])
             if settled:
-                group = self._arena_group(self._capture, streams[0].network, state, signature, batch.kind)
-                self._add(group, state.take(settled), [streams[number] for number in settled])
+                arena_group = self._arena_group(self._capture, streams[0].network, state, signature, batch.kind)
+                self._add(arena_group, state.take(settled), [streams[number] for number in settled])
 
     def _arena_group(self, capture: CaptureFn, network: Any, state: State, signature: Any, kind: Any) -> Group:
         """Group for the settled streams of a network: an arena, or if there are `ARENAS` others in use, none of them."""
@@ -259,7 +265,7 @@ class BatchedPool(Pool[Any, Any]):
         state = group.take(members)
         for stream in members:
             stream.group = None
-        return Batch(members, tiles, last, kind, state, group.signature)
+        return Batch(members, tiles, last, kind, state, group.signature, kind in group.settled)
 
     def _run_batch(self, batch: Batch) -> list[Any] | CodecError:
         try:

@@ -18,10 +18,14 @@ class Group(ABC):
 
     Args:
         signature: Signature of the states.
+
+    Attributes:
+        settled: Kinds of tiles with which a step keeps this signature.
     """
 
     def __init__(self, signature: Any) -> None:
         self.signature = signature
+        self.settled: set[Any] = set()
 
     @property
     @abstractmethod
