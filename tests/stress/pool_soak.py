@@ -155,14 +155,14 @@ def in_threads(codec: bc.DynCodecProvider, signals: Signals) -> tuple[Counter[st
 
 
 async def in_tasks(codec: bc.DynCodecProvider, signals: Signals) -> Counter[str]:
-    """A task for each stream, in a pool that steps by itself; some listen slowly."""
+    """A task for each stream, in a pool that steps by itself; some listen late."""
     choice, done = random.Random(1), Counter()
     end = time.monotonic() + SECONDS / 2
 
     async def listen(pool) -> None:
         while time.monotonic() < end:
             number = choice.randrange(SIGNALS)
-            leaves, is_slow = choice.random() < 0.2, choice.random() < 0.2
+            leaves, is_late = choice.random() < 0.2, choice.random() < 0.2
             with pool.open() as stream:
 
                 async def feed(stream=stream, number=number) -> None:
@@ -172,11 +172,11 @@ async def in_tasks(codec: bc.DynCodecProvider, signals: Signals) -> Counter[str]
                     stream.finish()
 
                 feeding, parts = asyncio.create_task(feed()), []
+                while is_late and not (stream.is_held or stream.ended):
+                    await asyncio.sleep(0.02)
+                done["task held"] += stream.is_held
                 async for pcm in stream:
                     parts.append(pcm)
-                    if is_slow:
-                        await asyncio.sleep(0.02)
-                        done["task held"] += stream.is_held
                     if leaves and choice.random() < 0.3:
                         feeding.cancel()
                         break

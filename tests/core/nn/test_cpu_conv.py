@@ -95,7 +95,7 @@ def test_depthwise_conv_matches_reference(kernel, dilation, channels, frames, ba
 @given(
     kernel=st.integers(2, 9),
     dilation=st.sampled_from([1, 3]),
-    channels=st.sampled_from([(16, 1), (32, 2), (96, 1), (40, 3), (64, 7)]),
+    channels=st.sampled_from([(16, 1), (32, 2), (96, 1), (40, 3), (64, 4)]),
     frames=st.integers(1, 300) | st.sampled_from([1021, 2500]),
     batch=st.integers(1, 2),
     more=st.integers(0, 5),
