@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from . import checks
 from .audio import loudness
 from .errors import InvalidInput, InvalidTokens, NotYetImplemented, OtherWeightsNotice
-from .pools import MAX_QUEUE, DecoderPool, EncoderPool, PoolOptions, SessionPool
+from .pools import MAX_QUEUE, DecoderPool, EncoderPool, PoolSettings, SessionPool
 from .sessions import DecoderSession, EncoderSession
 from .specs import CodecSpec, Latency, LoadOptions
 from .streaming import decode_chunks, encode_chunks
@@ -173,6 +173,7 @@ class CodecBackend(AudioBackend):
         num_codebooks: int | None = None,
         latency: Latency = "throughput",
         tile_frames: int | None = None,
+        as_tensors: bool = False,
     ) -> EncoderSession:
         """Open a session that encodes one signal.
 
@@ -183,39 +184,57 @@ class CodecBackend(AudioBackend):
             latency: `throughput` for the model's own tiles, which are fastest and bit-identical to `encode`, or `lowest` for
                 the shortest. Tokens of shorter tiles are equal up to float32 ties.
             tile_frames: Frames of a tile, instead of `latency`.
+            as_tensors: The session gives `TensorTokens` on the model's device. Tensors that it takes are copied there.
 
         Raises:
             InvalidInput: The channels, the bandwidth or the tile cannot be used.
-            NotYetImplemented: The codec does not stream.
+            NotYetImplemented: The codec does not stream, or gives arrays only.
             CodecError: Loading the model failed.
         """
         channels = self.channels if channels is None else channels
         checks.check_channels(self.spec, channels)
         count = self.spec.codebooks_for(bandwidth, num_codebooks)
-        return self.new_encoder_session(channels, count, checks.check_tile(self.spec, latency, tile_frames))
+        new_session = self.new_tensor_encoder_session if as_tensors else self.new_encoder_session
+        return new_session(channels, count, checks.check_tile(self.spec, latency, tile_frames))
 
     @abstractmethod
     def new_encoder_session(self, channels: int, num_codebooks: int, tile_frames: int) -> EncoderSession:
         """Open a session for checked options; see `encoder_session`."""
 
-    def decoder_session(self, *, latency: Latency = "throughput", tile_frames: int | None = None) -> DecoderSession:
+    def new_tensor_encoder_session(self, channels: int, num_codebooks: int, tile_frames: int) -> EncoderSession:
+        """Open a session with `as_tensors` for checked options; see `encoder_session`."""
+        raise self._without_tensors()
+
+    def _without_tensors(self) -> NotYetImplemented:
+        return NotYetImplemented(f"streams of {self.spec.name} give arrays only; open them without as_tensors")
+
+    def decoder_session(
+        self, *, latency: Latency = "throughput", tile_frames: int | None = None, as_tensors: bool = False
+    ) -> DecoderSession:
         """Open a session that decodes one signal.
 
         Args:
             latency: As for `encoder_session`.
             tile_frames: As for `encoder_session`.
+            as_tensors: The session gives audio as tensors `(channels, samples)` on the model's device. It takes `TensorTokens` of
+                one signal from any device, or `CodecTokens`.
 
         Raises:
             InvalidInput: The tile cannot be used.
-            NotYetImplemented: The codec does not stream.
+            NotYetImplemented: The codec does not stream, or gives arrays only.
             CodecError: Loading the model failed.
         """
         self.spec.check_has_tokens()
-        return self.new_decoder_session(checks.check_tile(self.spec, latency, tile_frames))
+        new_session = self.new_tensor_decoder_session if as_tensors else self.new_decoder_session
+        return new_session(checks.check_tile(self.spec, latency, tile_frames))
 
     @abstractmethod
     def new_decoder_session(self, tile_frames: int) -> DecoderSession:
         """Open a session for checked options; see `decoder_session`."""
+
+    def new_tensor_decoder_session(self, tile_frames: int) -> DecoderSession:
+        """Open a session with `as_tensors` for checked options; see `decoder_session`."""
+        raise self._without_tensors()
 
     def decoder_pool(
         self,
@@ -225,6 +244,7 @@ class CodecBackend(AudioBackend):
         tile_frames: int | None = None,
         first_tile_frames: int | None = None,
         max_queue: float = MAX_QUEUE,
+        as_tensors: bool = False,
     ) -> DecoderPool:
         """Open a pool that decodes many streams, each of one stream of tokens; what each gets is what it gets alone.
 
@@ -234,25 +254,32 @@ class CodecBackend(AudioBackend):
             tile_frames: Frames of a tile, instead of `latency`.
             first_tile_frames: Frames of the first tiles of each stream, if these are to be shorter. A pool whose streams have a
                 session each ignores it.
-            max_queue: Most seconds of audio that a stream may have queued. A tile may always be.
+            max_queue: Most seconds of audio that a stream may have queued, and most that may wait for the one who listens to it
+                in `serving`. A tile may always be.
+            as_tensors: Streams give audio as tensors `(channels, samples)` on the model's device. They take `TensorTokens` of one
+                stream from any device, or `CodecTokens`.
 
         Raises:
             InvalidInput: An option cannot be used.
-            NotYetImplemented: The codec does not stream.
+            NotYetImplemented: The codec does not stream, or gives arrays only.
             CodecError: Loading the model failed.
         """
-        return self.new_decoder_pool(PoolOptions.of(self.spec, max_streams, latency, tile_frames, first_tile_frames, max_queue))
+        return self.new_decoder_pool(
+            PoolSettings.of(self.spec, max_streams, latency, tile_frames, first_tile_frames, max_queue, as_tensors)
+        )
 
-    def new_decoder_pool(self, options: PoolOptions) -> DecoderPool:
+    def new_decoder_pool(self, settings: PoolSettings) -> DecoderPool:
         """Pool for checked options; backends override this where streams can run together."""
+        if settings.as_tensors:
+            raise self._without_tensors()
 
         def split(tokens: CodecTokens) -> list[CodecTokens]:
-            return list(tokens.parts(options.tile_frames)) or [tokens]
+            return list(tokens.parts(settings.tile_frames)) or [tokens]
 
         return SessionPool(
             self,
-            options,
-            partial(self.decoder_session, tile_frames=options.tile_frames),
+            settings,
+            partial(self.decoder_session, tile_frames=settings.tile_frames),
             split,
             lambda tokens: tokens.seconds,
             lambda pcm: pcm.shape[1] / self.sample_rate,
@@ -268,6 +295,7 @@ class CodecBackend(AudioBackend):
         tile_frames: int | None = None,
         first_tile_frames: int | None = None,
         max_queue: float = MAX_QUEUE,
+        as_tensors: bool = False,
     ) -> EncoderPool:
         """Open a pool that encodes many streams, each with the codec's channels; what each gets is what it gets alone.
 
@@ -276,19 +304,22 @@ class CodecBackend(AudioBackend):
             bandwidth: As for `encode`.
             num_codebooks: As for `encode`.
             latency: As for `decoder_pool`, as are the others.
+            as_tensors: Streams give `TensorTokens` on the model's device. Tensors that they take are copied there.
 
         Raises:
             InvalidInput: An option cannot be used.
-            NotYetImplemented: The codec does not stream.
+            NotYetImplemented: The codec does not stream, or gives arrays only.
             CodecError: Loading the model failed.
         """
         count = self.spec.codebooks_for(bandwidth, num_codebooks)
-        options = PoolOptions.of(self.spec, max_streams, latency, tile_frames, first_tile_frames, max_queue)
-        return self.new_encoder_pool(options, count)
+        settings = PoolSettings.of(self.spec, max_streams, latency, tile_frames, first_tile_frames, max_queue, as_tensors)
+        return self.new_encoder_pool(settings, count)
 
-    def new_encoder_pool(self, options: PoolOptions, num_codebooks: int) -> EncoderPool:
+    def new_encoder_pool(self, settings: PoolSettings, num_codebooks: int) -> EncoderPool:
         """Pool for checked options; see `new_decoder_pool`."""
-        length = options.tile_frames * self.spec.hop_length
+        if settings.as_tensors:
+            raise self._without_tensors()
+        length = settings.tile_frames * self.spec.hop_length
 
         def split(pcm: Any) -> list[Pcm]:
             array = checks.check_piece(self.spec, pcm, self.channels)
@@ -296,8 +327,8 @@ class CodecBackend(AudioBackend):
 
         return SessionPool(
             self,
-            options,
-            partial(self.encoder_session, num_codebooks=num_codebooks, tile_frames=options.tile_frames),
+            settings,
+            partial(self.encoder_session, num_codebooks=num_codebooks, tile_frames=settings.tile_frames),
             split,
             lambda pcm: pcm.shape[1] / self.sample_rate,
             lambda tokens: tokens.seconds,

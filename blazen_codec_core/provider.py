@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from .backend import CodecBackend, EncodeOptions, SizeOptions
-    from .pools import DecoderPool, EncoderPool, EncoderPoolArguments, PoolArguments
+    from .pools import DecoderPool, DecoderPoolOptions, EncoderPool, EncoderPoolOptions
     from .sessions import DecoderSession, EncoderSession
     from .streaming import DecoderSessionOptions, EncoderSessionOptions
     from .tokens.tokens import CodecTokens
@@ -274,13 +274,13 @@ class DynCodecProvider:
 
     adecoder_session = _async_twin(decoder_session)
 
-    def decoder_pool(self, max_streams: int = 64, **options: Unpack[PoolArguments]) -> DecoderPool:
+    def decoder_pool(self, max_streams: int = 64, **options: Unpack[DecoderPoolOptions]) -> DecoderPool:
         """See `CodecBackend.decoder_pool`."""
         return self.backend.decoder_pool(max_streams, **options)
 
     adecoder_pool = _async_twin(decoder_pool)
 
-    def encoder_pool(self, max_streams: int = 64, **options: Unpack[EncoderPoolArguments]) -> EncoderPool:
+    def encoder_pool(self, max_streams: int = 64, **options: Unpack[EncoderPoolOptions]) -> EncoderPool:
         """See `CodecBackend.encoder_pool`."""
         return self.backend.encoder_pool(max_streams, **options)
 

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, NoReturn, Self, TypeVar
 
 import numpy as np
 
@@ -32,6 +32,12 @@ class Closable(ABC):
 
     def __exit__(self, *details: object) -> None:
         self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"{type(self).__name__} cannot be pickled or copied, as it holds signals in progress; pickle the provider and open "
+            "another one from it"
+        )
 
 
 class Session(Closable, Generic[In, Out]):

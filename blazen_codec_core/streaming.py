@@ -21,6 +21,7 @@ class DecoderSessionOptions(TypedDict, total=False):
 
     latency: Latency
     tile_frames: int | None
+    as_tensors: bool
 
 
 class EncoderSessionOptions(DecoderSessionOptions, total=False):

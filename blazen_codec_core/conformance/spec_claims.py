@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -142,11 +143,37 @@ class Declared:
             assert codec.encoder_session().latency_samples >= 0
             assert codec.decoder_session().latency_samples >= 0
 
-    def test_the_pools(self, codec: DynCodecProvider) -> None:
-        """Declared: streams of pools run as one batch in the listed directions."""
+    def test_the_pools(self, codec: DynCodecProvider, subject: Subject, whole: Whole) -> None:
+        """Declared: streams of pools run as one batch in the listed directions, and one waits for its listener alone."""
         for direction in codec.spec.capabilities.pools:
-            pool: Any = codec.encoder_pool() if direction == "encode" else codec.decoder_pool()
+            is_encoder = direction == "encode"
+            pool: Any = (codec.encoder_pool if is_encoder else codec.decoder_pool)(2, max_queue=1e-3)
             assert not isinstance(pool, SessionPool), f"its streams {direction} in a session each"
+            pieces = np.array_split(whole.pcm, 9, axis=1) if is_encoder else list(whole.tokens.parts(subject.unit))
+            heard, held, late = asyncio.run(_listened(pool, pieces))
+            assert held, f"it runs on to {direction} what nobody takes"
+            if is_encoder:
+                assert CodecTokens.concat(late) == CodecTokens.concat(heard)
+            else:
+                assert np.array_equal(np.concatenate(late, axis=1), np.concatenate(heard, axis=1))
+
+
+async def _listened(pool: Any, pieces: list[Any]) -> tuple[list[Any], bool, list[Any]]:
+    """Outputs of a stream, whether another one of the same signal waits meanwhile, and the outputs of that."""
+
+    async def feed(stream: Any) -> None:
+        for piece in pieces:
+            await stream.apush(piece)
+        stream.finish()
+
+    async with pool.serving():
+        streams = [pool.open(), pool.open()]
+        feeding = [asyncio.create_task(feed(stream)) for stream in streams]
+        heard = [output async for output in streams[0]]
+        held = streams[1].is_held and not streams[1].ended
+        late = [output async for output in streams[1]]
+        await asyncio.gather(*feeding)
+    return heard, held, late
 
 
 def is_there(device: str) -> bool:

@@ -41,7 +41,7 @@ from ..nn.kernels.thread_counts import one_thread
 from ..nn.layers.base import StreamSetup, prepare, reset_parameters
 from ..nn.layers.deferral import deferred_parameters
 from ..nn.layers.noise import CounterNoise
-from ..pools import DecoderPool, EncoderPool, PoolOptions
+from ..pools import DecoderPool, EncoderPool, PoolSettings
 from ..sessions import DecoderSession, EncoderSession
 from ..specs import CodecSpec, Half, LoadOptions
 from ..streaming import DecoderSessionOptions, EncoderSessionOptions, offline_tile_frames
@@ -53,6 +53,7 @@ from .cuda_graphs import CaptureFn, GraphedNetwork, capture_fn_for
 from .guard import inference_guard, network_guard
 from .latents import TiledRun
 from .module import CodecModule
+from .pools.batched import PoolNetwork
 from .pools.decoder import BatchedDecoderPool
 from .pools.encoder import BatchedEncoderPool
 from .pools.segments import SegmentDecoderPool, SegmentEncoderPool
@@ -62,6 +63,7 @@ from .sessions import StreamingDecoder, TileDecoderSession, TileEncoderSession, 
 from .side_by_side import DecodeSideBySide, EncodeSideBySide
 from .tensor_checks import check_codes, check_lengths, check_signals
 from .tensor_runs import TensorRunner
+from .tensor_sessions import TensorDecoderSession, TensorEncoderSession
 from .tensor_tokens import TensorTokens, longest_signal
 
 T = TypeVar("T")
@@ -461,7 +463,7 @@ class TorchCodecBackend(CodecBackend):
             raise InvalidTokens(f"the tokens are of {tokens.spec.identity}, and this is {self.spec.identity}")
         if len(tokens) not in self.spec.usable_codebooks:
             raise InvalidTokens(f"{self.spec.name} has {self.spec.codebook_numbers} codebooks; these tokens have {len(tokens)}")
-        indices = check_codes(self.loaded().network, self.spec, tokens.codes, device)
+        indices = check_codes(self.loaded().network.quantizer, self.spec, tokens.codes, device)
         check_blocks(self.spec, indices[0].shape[1] * self.spec.strides[0])
         check_lengths(tokens.lengths, len(indices[0]), longest_signal(self.spec, indices[0].shape[1] * self.spec.strides[0]))
         runner = self.runner(self.loaded().network)
@@ -499,7 +501,17 @@ class TorchCodecBackend(CodecBackend):
         if self.spec.segment:
             coder = self._coder()
             return SegmentEncoderSession(self, coder, channels=channels, num_codebooks=num_codebooks, weights=loaded.weights)
-        return TileEncoderSession(
+        return self._tile_encoder_session(TileEncoderSession, channels, num_codebooks, tile_frames)
+
+    def new_tensor_encoder_session(self, channels: int, num_codebooks: int, tile_frames: int) -> EncoderSession:
+        self._check_gives_tensors()
+        return self._tile_encoder_session(TensorEncoderSession, channels, num_codebooks, tile_frames)
+
+    def _tile_encoder_session(
+        self, kind: type[TileEncoderSession], channels: int, num_codebooks: int, tile_frames: int
+    ) -> EncoderSession:
+        loaded = self.loaded()
+        return kind(
             self,
             self._for_session(loaded.network),
             self.setup(channels // self.channels),
@@ -518,6 +530,15 @@ class TorchCodecBackend(CodecBackend):
             return SegmentDecoderSession(self, self._coder())
         return TileDecoderSession(self, self._for_session(self.loaded().network), self.decoder_of, self.setup, tile_frames)
 
+    def new_tensor_decoder_session(self, tile_frames: int) -> DecoderSession:
+        self._check_gives_tensors()
+        return TensorDecoderSession(self, self._for_session(self.loaded().network), self.decoder_of, self.setup, tile_frames)
+
+    def _check_gives_tensors(self) -> None:
+        """Raise `NotYetImplemented` where streams pass through the host: in segments, and in networks of other kinds."""
+        if self.spec.segment or not self._is_native:
+            raise self._without_tensors()
+
     def decoder_variant(self, tokens: CodecTokens) -> Hashable:
         """Variant of the decoder for a signal that begins with these tokens; `None` if it is the network's own."""
         return None
@@ -526,24 +547,30 @@ class TorchCodecBackend(CodecBackend):
         """Decoder for a signal that begins with these tokens; the network, unless they need a variant."""
         return network
 
-    def new_decoder_pool(self, options: PoolOptions) -> DecoderPool:
+    def new_decoder_pool(self, settings: PoolSettings) -> DecoderPool:
         self.check_half("decoder")
         self.spec.check_has_tokens()
-        loaded = self.loaded()
         if not self._batches_streams("decode_step", "decode_many"):
-            return super().new_decoder_pool(options)
+            return super().new_decoder_pool(settings)
+        if settings.as_tensors:
+            self._check_gives_tensors()
         if self.spec.segment:
-            return SegmentDecoderPool(self, options, self._coder())
-        return BatchedDecoderPool(self, options, loaded.network, self.setup, self.decoder_variant, self.decoder_of, self._capture)
+            return SegmentDecoderPool(self, settings, self._coder())
+        return BatchedDecoderPool(self, settings, self._pool_network(), self.decoder_variant, self.decoder_of)
 
-    def new_encoder_pool(self, options: PoolOptions, num_codebooks: int) -> EncoderPool:
+    def new_encoder_pool(self, settings: PoolSettings, num_codebooks: int) -> EncoderPool:
         self.check_half("encoder")
-        loaded = self.loaded()
+        label = self.weights_label
         if not self._batches_streams("encode_step", "encode_many"):
-            return super().new_encoder_pool(options, num_codebooks)
+            return super().new_encoder_pool(settings, num_codebooks)
+        if settings.as_tensors:
+            self._check_gives_tensors()
         if self.spec.segment:
-            return SegmentEncoderPool(self, options, self._coder(), num_codebooks, loaded.weights)
-        return BatchedEncoderPool(self, options, loaded.network, self.setup, num_codebooks, loaded.weights, self._capture)
+            return SegmentEncoderPool(self, settings, self._coder(), num_codebooks, label)
+        return BatchedEncoderPool(self, settings, self._pool_network(), num_codebooks, label)
+
+    def _pool_network(self) -> PoolNetwork:
+        return PoolNetwork.of(self.loaded().network, self.setup(1), self._capture)
 
     def _batches_streams(self, *methods: str) -> bool:
         """Tell whether streams can run as rows of a batch; this loads the weights."""

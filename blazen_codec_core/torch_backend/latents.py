@@ -10,7 +10,8 @@ from torch import Tensor
 from ..nn.layers.base import Layer, StreamSetup
 from ..validation import Pcm
 from .guard import inference_guard
-from .sessions import TileRunner, pcm_reader, tile_items, to_pcm
+from .sessions import TileRunner, pcm_reader, tile_items
+from .transfers import to_pcm
 
 
 def unchanged(y: Tensor) -> Tensor:

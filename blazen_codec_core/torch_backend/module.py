@@ -256,7 +256,7 @@ class CodecModule(nn.Module):
             InvalidTokens: The codes do not fit the codebooks.
         """
         self.spec.check_has_tokens()
-        indices = check_codes(self.network, self.spec, codes, self._device)
+        indices = check_codes(self.network.quantizer, self.spec, codes, self._device)
         with _without_autocast(self._device):
             z = self.network.quantizer.decode(indices)
         return z.transpose(1, 2).to(self._dtype)

@@ -20,8 +20,8 @@ from ..specs import CodecSpec
 from ..tokens.tokens import CodecTokens
 from ..validation import Pcm
 from .batching import joined, split_rows
-from .sessions import to_network_input, to_pcm
-from .transfers import codes_to_host, to_device
+from .sessions import to_network_input
+from .transfers import codes_to_host, to_device, to_pcm
 
 S = TypeVar("S", bound=State)
 

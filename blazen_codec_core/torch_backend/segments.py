@@ -23,9 +23,9 @@ from .batching import batched, by_equal_length, run_batches, split_rows
 from .cpu_threads import usable_threads
 from .guard import helper_guard, network_guard
 from .overlap_add import OverlapAdd
-from .sessions import ends_on_failure, to_network_input, to_pcm
+from .sessions import ends_on_failure, to_network_input
 from .token_stream import TokenStream
-from .transfers import codes_to_host
+from .transfers import codes_to_host, to_pcm
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,11 @@ from ..sessions import DecoderSession, EncoderSession, Session
 from ..tokens.tokens import CodecTokens
 from ..validation import Pcm
 from .batching import joined
+from .columns import pad_columns
 from .cuda_graphs import GraphedNetwork
 from .guard import helper_guard, inference_guard, network_guard
 from .token_stream import TokenStream
-from .transfers import codes_to_host, to_device, to_host
+from .transfers import codes_to_host, to_device, to_pcm
 
 T = TypeVar("T")
 S = TypeVar("S", bound="Session[Any, Any]")
@@ -85,11 +86,6 @@ def to_network_input(pcm: Sequence[Pcm], length: int, channels: int, setup: Stre
     """Stack audio `(streams * channels, samples)` into `(streams, length, channels)`, zero-padded to `length`, on the device."""
     x = to_device(pcm, length, setup.device)
     return x.reshape(x.shape[0] // channels, channels, length).to(setup.dtype).transpose(1, 2)
-
-
-def to_pcm(y: Tensor) -> Pcm:
-    """Convert a network's output `(streams, samples, channels)` to audio `(streams * channels, samples)`; see `to_host`."""
-    return to_host(y.transpose(1, 2).flatten(0, 1).float())
 
 
 def ends_on_failure(run: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
@@ -209,16 +205,22 @@ class TileEncoderSession(TileRunner, EncoderSession):
         self._is_native = is_native(network)
         self._channels, self._tile, self._weights = channels, tile_frames * backend.spec.hop_length, weights
         self._strides = backend.spec.strides[:num_codebooks]
-        self._tiles = TileBuffer(channels, self._tile, np.dtype(np.float32))
+        self._tiles = self._new_buffer(channels, self._tile)
         self._samples_pushed = self._tiles_run = self._frames = self._samples_covered = 0
         with inference_guard():
             state = network.encoder_state(setup, num_codebooks)
-        self._steps = [
-            pcm_reader(backend.spec.channels, setup),
-            *self._network_steps(state),
-            lambda indices, last: codes_to_host(indices),
-        ]
+        self._steps = [self._reader(), *self._network_steps(state), self._writer()]
         self._no_tokens = self._run([])
+
+    def _new_buffer(self, rows: int, length: int) -> TileBuffer:
+        return TileBuffer(rows, length, np.dtype(np.float32))
+
+    def _reader(self) -> Step:
+        return pcm_reader(self._backend.spec.channels, self._setup)
+
+    @staticmethod
+    def _writer() -> Step:
+        return lambda indices, last: codes_to_host(indices)
 
     def _network_steps(self, state: EncoderState) -> list[Step | Split | Join]:
         network = self._network
@@ -241,38 +243,42 @@ class TileEncoderSession(TileRunner, EncoderSession):
     def first_samples(self) -> int:
         return amount_to_first_output(self._tile, self._covered_by)
 
-    def _push(self, chunk: object) -> CodecTokens:
+    def _push(self, chunk: object) -> Any:
         array = self._accept(chunk)
         if self._samples_pushed // self._tile == self._tiles_run:
             self._tiles.store(array)
             return self._no_tokens
         return self._run(self._tiles.push(array))
 
-    def _push_last(self, chunk: object) -> CodecTokens:
+    def _push_last(self, chunk: object) -> Any:
         return self._run_to_end(self._tiles.push(self._accept(chunk)))
 
-    def _finish(self) -> CodecTokens:
+    def _finish(self) -> Any:
         return self._run_to_end([])
 
-    def _accept(self, pcm: object) -> Pcm:
+    def _check(self, pcm: object) -> Any:
+        """Audio `(channels, samples)` of a chunk."""
+        return check_piece(self._backend.spec, pcm, self._channels)
+
+    def _accept(self, pcm: object) -> Any:
         """Check and count the next audio."""
-        array = check_piece(self._backend.spec, pcm, self._channels)
+        array = self._check(pcm)
         self._samples_pushed += array.shape[1]
         return array
 
-    def _run_to_end(self, tiles: Iterable[NDArray[Any]]) -> CodecTokens:
+    def _run_to_end(self, tiles: Iterable[NDArray[Any]]) -> Any:
         """Run tiles and then the rest, with which the signal ends."""
         check_begun(self._samples_pushed)
         padding = self._backend.spec.missing_samples(self._samples_pushed)
 
         def to_end() -> Iterator[NDArray[Any]]:
             yield from tiles
-            yield np.pad(self._tiles.rest(), ((0, 0), (0, padding)))
+            yield pad_columns(self._tiles.rest(), padding)
 
         return self._run(to_end(), self._samples_pushed + padding)
 
     @ends_on_failure
-    def _run(self, tiles: Iterable[NDArray[Any]], end: int | None = None) -> CodecTokens:
+    def _run(self, tiles: Iterable[Any], end: int | None = None) -> Any:
         """Run the next tiles: one, or several into arrays of the final size.
 
         Small arrays that outlive the large ones between them would fragment the heap, until an hour of audio takes gigabytes.
@@ -281,8 +287,7 @@ class TileEncoderSession(TileRunner, EncoderSession):
             end: Length of the padded signal, if the last tile ends it.
         """
         strides, last = self._strides, end is not None
-        ready = self._samples_pushed // self._tile
-        count, self._tiles_run = ready - self._tiles_run + last, ready
+        ready, count = self._count_tiles(last)
         if count == 1:
             [tile] = tiles
             codes = [joined(parts) for parts in zip(*self._run_tile(tile, last), strict=True)]
@@ -300,10 +305,21 @@ class TileEncoderSession(TileRunner, EncoderSession):
                 start = stop
 
             self._run_tiles(tile_items(tiles, count, last), store)
+        samples = self._count_output(frames, last)
+        return CodecTokens.from_codes(self._backend.spec, codes, num_samples=samples, weights=self._weights)
+
+    def _count_tiles(self, last: bool) -> tuple[int, int]:
+        """Number of whole tiles of the signal so far, and of the tiles to run now."""
+        ready = self._samples_pushed // self._tile
+        count, self._tiles_run = ready - self._tiles_run + last, ready
+        return ready, count
+
+    def _count_output(self, frames: int, last: bool) -> int:
+        """Count frames that come out; return the samples that they cover."""
         self._frames += frames
         samples = self._samples_pushed - self._samples_covered if last else frames * self._backend.spec.hop_length
         self._samples_covered += samples
-        return CodecTokens.from_codes(self._backend.spec, codes, num_samples=samples, weights=self._weights)
+        return samples
 
 
 class StreamingDecoder(Protocol):
@@ -357,24 +373,38 @@ class TileDecoderSession(TileRunner, DecoderSession):
     def first_frames(self) -> int:
         return amount_to_first_output(self._tile, self._samples_decoded)
 
-    def _push(self, chunk: CodecTokens) -> Pcm:
+    def _push(self, chunk: CodecTokens) -> Any:
         return self._run(self._read_tiles(chunk), last=False)
 
-    def _push_last(self, chunk: CodecTokens) -> Pcm:
+    def _push_last(self, chunk: CodecTokens) -> Any:
         return self._run_to_end(self._read_tiles(chunk))
 
-    def _finish(self) -> Pcm:
+    def _finish(self) -> Any:
         return self._run_to_end([])
 
     def _read_tiles(self, tokens: CodecTokens) -> Iterable[Sequence[NDArray[Any]]]:
         """Accept the next tokens; return the tiles that they complete."""
         has_begun = self._tokens.first is not None
-        first = self._tokens.accept(tokens)
+        first, codes = self._accept(tokens)
         if not has_begun:
             self._open_stream(first)
-        return zip(*(buffer.push(code) for buffer, code in zip(self._tiles, tokens.codes, strict=True)), strict=True)
+        return zip(*(buffer.push(code) for buffer, code in zip(self._tiles, codes, strict=True)), strict=True)
 
-    def _run_to_end(self, tiles: Iterable[Sequence[NDArray[Any]]]) -> Pcm:
+    def _accept(self, tokens: Any) -> tuple[CodecTokens, Sequence[Any]]:
+        """Check and count the next tokens; return the first ones, and the codes of these."""
+        return self._tokens.accept(tokens), tokens.codes
+
+    def _new_buffer(self, rows: int, length: int) -> TileBuffer:
+        return TileBuffer(rows, length, np.dtype(np.int32))
+
+    def _reader(self) -> Step:
+        return _codes_reader(self._setup.device)
+
+    @staticmethod
+    def _writer() -> Step:
+        return lambda y, last: to_pcm(y)
+
+    def _run_to_end(self, tiles: Iterable[Sequence[NDArray[Any]]]) -> Any:
         """Run tiles and then the rest, with which the signal ends."""
         self._tokens.check_complete()
 
@@ -389,10 +419,10 @@ class TileDecoderSession(TileRunner, DecoderSession):
         """Open the stream for tokens like these, the first ones."""
         self._network = self._decoder_of(tokens)
         self._setup = self._setup_of(tokens.streams)
-        self._tiles = [TileBuffer(tokens.streams, self._tile // stride, np.dtype(np.int32)) for stride in tokens.strides]
+        self._tiles = [self._new_buffer(tokens.streams, self._tile // stride) for stride in tokens.strides]
         with inference_guard():
             state = self._network.decoder_state(self._setup)
-        self._steps = [_codes_reader(self._setup.device), *self._network_steps(state), lambda y, last: to_pcm(y)]
+        self._steps = [self._reader(), *self._network_steps(state), self._writer()]
 
     def _network_steps(self, state: Any) -> list[Step | Split | Join]:
         network = self._network
@@ -401,10 +431,9 @@ class TileDecoderSession(TileRunner, DecoderSession):
         return [lambda indices, last: network.decode_step(indices, state, last)]
 
     @ends_on_failure
-    def _run(self, tiles: Iterable[Sequence[NDArray[Any]]], last: bool) -> Pcm:
+    def _run(self, tiles: Iterable[Sequence[Any]], last: bool) -> Any:
         """Run the next tiles: one, or several into an array of the final size."""
-        ready = self._tokens.frames // self._tile
-        count, self._tiles_run = ready - self._tiles_run + last, ready
+        ready, count = self._count_tiles(last)
         if count == 1:
             [tile] = tiles
             pcm = joined(self._run_tile(tile, last)).copy()
@@ -422,3 +451,9 @@ class TileDecoderSession(TileRunner, DecoderSession):
             self._run_tiles(tile_items(tiles, count, last), store)
         self._decoded_samples += pcm.shape[1]
         return self._tokens.trim(pcm)
+
+    def _count_tiles(self, last: bool) -> tuple[int, int]:
+        """Number of whole tiles of the signal so far, and of the tiles to run now."""
+        ready = self._tokens.frames // self._tile
+        count, self._tiles_run = ready - self._tiles_run + last, ready
+        return ready, count

@@ -27,8 +27,8 @@ from ..tokens.tokens import CodecTokens
 from ..validation import Pcm
 from .batching import joined
 from .guard import inference_guard, network_guard
-from .sessions import to_network_input, to_pcm
-from .transfers import codes_to_host
+from .sessions import to_network_input
+from .transfers import codes_to_host, to_pcm
 
 R = TypeVar("R")
 SIGNALS = 8

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..checks import check_channels, check_sample_rate
+from ..checks import check_channels, check_piece, check_sample_rate
 from ..errors import InvalidInput, InvalidTokens
-from ..nn.codec_network import CodecNetwork
+from ..nn.layers.quantization import VectorQuantizer
 from ..specs import CodecSpec
 from ..validation import MAX_AMPLITUDE, is_int
 
@@ -74,6 +74,24 @@ def check_signals(spec: CodecSpec, pcm: Any, sample_rate: Any, device: torch.dev
     return x
 
 
+def check_tensor_piece(spec: CodecSpec, pcm: Any, channels: int, device: torch.device) -> Tensor:
+    """Chunk of a stream of `channels` channels, which may be empty, as a copy `(channels, samples)` in float32 on the device.
+
+    Raises:
+        InvalidInput: The audio cannot be used.
+    """
+    if not isinstance(pcm, Tensor):
+        return torch.tensor(check_piece(spec, pcm, channels), device=device)
+    if pcm.dim() not in (1, 2) or not pcm.is_floating_point():
+        raise InvalidInput(f"audio is {described(pcm)}; expected floating point, (channels, samples) or (samples,)")
+    x = (pcm[None] if pcm.dim() == 1 else pcm).detach().to(device, torch.float32, copy=True)
+    if x.shape[0] != channels:
+        raise InvalidInput(f"audio has {x.shape[0]} channels; the stream has {channels}")
+    if x.numel():
+        check_finite(x)
+    return x
+
+
 def check_finite(x: Tensor) -> None:
     """Raise `InvalidInput` if audio holds NaN, or values that are no samples."""
     peak = float(x.detach().abs().max())
@@ -81,13 +99,15 @@ def check_finite(x: Tensor) -> None:
         raise InvalidInput(f"the audio reaches {peak:g}; expected finite samples, nominally -1 … 1")
 
 
-def check_codes(network: CodecNetwork, spec: CodecSpec, codes: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+def check_codes(
+    quantizers: Iterable[VectorQuantizer], spec: CodecSpec, codes: Sequence[Tensor], device: torch.device
+) -> list[Tensor]:
     """Codes of the first codebooks in int64.
 
     Raises:
         InvalidTokens: They do not fit the codebooks, or are on another device.
     """
-    indices, quantizers = list(codes), list(network.quantizer)
+    indices, quantizers = list(codes), list(quantizers)
     if not 1 <= len(indices) <= len(quantizers):
         raise InvalidTokens(f"there are codes of {len(indices)} codebooks; {spec.name} has {len(quantizers)}")
     rows = frames = 0

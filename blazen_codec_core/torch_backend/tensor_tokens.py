@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, overload
 
+import numpy as np
 import torch
 
 from ..errors import InvalidTokens
@@ -65,6 +66,20 @@ class TensorTokens(Sequence["Tensor"]):
     @property
     def device(self) -> torch.device:
         return self.codes[0].device
+
+    @property
+    def seconds(self) -> float:
+        """Duration of the longest signal."""
+        return max(self.lengths, default=0) / self.spec.sample_rate
+
+    def outline(self) -> CodecTokens:
+        """Tokens of the first signal on the host, whose codes are all 0: what can be checked without reading the device.
+
+        Raises:
+            InvalidTokens: The codes have shapes that tokens cannot have.
+        """
+        codes = [np.zeros((self.streams, code.shape[1]), np.int32) for code in self.codes]
+        return CodecTokens.from_codes(self.spec, codes, num_samples=self.lengths[0], weights=self.weights)
 
     def to_tokens(self) -> list[CodecTokens]:
         """Copy to the host: `CodecTokens` of each signal."""

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
 from ..backend import CodecBackend
 from ..checks import check_blocks
 from ..errors import InvalidTokens
+from ..nn.layers.quantization import VectorQuantizer
 from ..tokens.tokens import CodecTokens
 from ..validation import Pcm
+from .tensor_checks import check_codes
+from .tensor_tokens import TensorTokens
+
+Audio = TypeVar("Audio", Pcm, Tensor)
+"""Audio `(channels, samples)`."""
 
 
 class TokenStream:
@@ -47,11 +59,31 @@ class TokenStream:
         self._samples += tokens.num_samples
         return first
 
-    def accept_single(self, tokens: CodecTokens) -> CodecTokens:
-        """`accept` of tokens of one stream, as pools take them."""
-        if (first := self.accept(tokens)).streams != 1:
-            raise InvalidTokens(f"tokens have {first.streams} streams; open a stream of the pool for each")
-        return first
+    def accept_tensors(
+        self, tokens: CodecTokens | TensorTokens, quantizers: Iterable[VectorQuantizer], device: torch.device
+    ) -> tuple[CodecTokens, list[Tensor]]:
+        """`accept` of tokens whose codes are on any device; return also their codes in int64 on this one.
+
+        The host waits for the range of codes that come as tensors.
+        """
+        if not isinstance(tokens, TensorTokens):
+            return self.accept(tokens), [torch.tensor(code, dtype=torch.int64, device=device) for code in tokens.codes]
+        spec = self._backend.spec
+        if tokens.spec != spec:
+            raise InvalidTokens(f"the tokens are of {tokens.spec.identity}, and this is {spec.identity}")
+        codes = [code.to(device, copy=True) if isinstance(code, Tensor) else code for code in tokens.codes]
+        if not all(isinstance(code, Tensor) and code.dim() == 2 and not code.numel() for code in codes):
+            codes = check_codes(quantizers, spec, codes, device)
+        if len(set(tokens.lengths)) != 1 or {len(tokens.lengths), *map(len, codes)} != {tokens.streams}:
+            raise InvalidTokens(
+                f"tokens are a batch of lengths {tokens.lengths} with {tokens.streams} streams each; a stream takes one signal"
+            )
+        return self.accept(tokens.outline()), codes
+
+    def check_single(self) -> None:
+        """Raise `InvalidTokens` if there are several streams, of which pools take each by itself."""
+        if self.first and self.first.streams != 1:
+            raise InvalidTokens(f"tokens have {self.first.streams} streams; open a stream of the pool for each")
 
     def check_complete(self) -> None:
         """Raise `InvalidTokens` unless the stream may end here."""
@@ -59,7 +91,7 @@ class TokenStream:
             raise InvalidTokens("no tokens were pushed; push some before finish")
         check_blocks(self._backend.spec, self.frames)
 
-    def trim(self, pcm: Pcm) -> Pcm:
+    def trim(self, pcm: Audio) -> Audio:
         """Cut off samples past the end of the signal, as far as it is known."""
         pcm = pcm[:, : self._samples - self._returned]
         self._returned += pcm.shape[1]

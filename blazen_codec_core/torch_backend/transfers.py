@@ -25,6 +25,8 @@ def to_device(arrays: Sequence[NDArray[Any]], length: int, device: torch.device)
     Args:
         arrays: Arrays of one dtype, with at most `length` columns.
     """
+    if device.type == "cpu" and all(array.shape[1] == length for array in arrays):
+        return torch.from_numpy(np.concatenate(arrays))
     total_rows = sum(len(array) for array in arrays)
     buffer = _staging_buffer((total_rows, length), torch.from_numpy(np.empty(0, arrays[0].dtype)).dtype, device)
     stacked, start = buffer.numpy(), 0
@@ -43,6 +45,16 @@ def to_host(x: Tensor) -> NDArray[Any]:
     buffer = _staging_buffer(x.shape, x.dtype, x.device)
     buffer.copy_(x)
     return buffer.numpy()
+
+
+def to_pcm_tensor(y: Tensor) -> Tensor:
+    """Convert a network's output `(streams, samples, channels)` to audio `(streams * channels, samples)` on its device."""
+    return y.transpose(1, 2).flatten(0, 1).float()
+
+
+def to_pcm(y: Tensor) -> NDArray[np.float32]:
+    """`to_pcm_tensor` on the host; see `to_host`."""
+    return to_host(to_pcm_tensor(y))
 
 
 def codes_to_host(indices: Sequence[Tensor]) -> list[NDArray[np.int32]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import re
 import shutil
@@ -145,6 +146,11 @@ class LoadsAtOnce(ToyBackend):
         self.load()
 
 
+class RunsAheadOfListeners(ToyBackend):
+    def new_decoder_pool(self, settings):
+        return super().new_decoder_pool(dataclasses.replace(settings, max_queue=1e9))
+
+
 class TakesAnyTokens(ToyBackend):
     def check_tokens(self, tokens, *, part=False):
         pass
@@ -208,6 +214,12 @@ def test_who_breaks_a_contract_fails_it(backend, contract, monkeypatch):
     held(ToyBackend, contract, monkeypatch)
     with pytest.raises((AssertionError, pytest.fail.Exception, AttributeError, LookupError)):
         held(backend, contract, monkeypatch)
+
+
+def test_pools_wait_for_those_who_listen(monkeypatch):
+    held(ToyBackend, "test_the_pools", monkeypatch, pools=("encode", "decode"))
+    with pytest.raises(AssertionError, match="what nobody takes"):
+        held(RunsAheadOfListeners, "test_the_pools", monkeypatch, pools=("decode",))
 
 
 def test_batches_are_asked_for_of_a_codec_without_torch(monkeypatch):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import dataclasses
+import pickle
 import threading
 
 import numpy as np
@@ -415,3 +417,97 @@ def test_pushes_from_many_threads(codecs):
         thread.join()
     for stream, item in zip(streams, tokens, strict=True):
         np.testing.assert_array_equal(np.concatenate(outputs[stream], axis=1), decoded(codec, item, codec.spec.block_frames))
+
+
+async def _until(condition) -> None:
+    while not condition():
+        await asyncio.sleep(0.001)
+
+
+def test_a_stream_waits_for_its_listener_and_others_go_on(codecs):
+    codec = codecs("snac_tiny")
+    block = codec.spec.block_frames
+    tokens = codec.encode(recording(codec, 2.0), codec.sample_rate)
+    wanted = decoded(codec, tokens, block)
+
+    async def serve() -> None:
+        async with codec.decoder_pool(3, max_queue=0.3).serving() as pool:
+            slow, fast = pool.open(), pool.open()
+            stepped = []
+
+            async def feed(stream) -> None:
+                for part in tokens.parts(block):
+                    await stream.apush(part)
+                stream.finish()
+
+            feeding = [asyncio.create_task(feed(stream)) for stream in (slow, fast)]
+            heard = [pcm async for pcm in fast]
+            np.testing.assert_array_equal(np.concatenate(heard, axis=1), wanted)
+            await _until(lambda: pool.stats().held == 1 and not pool.stats().ready)
+            assert not feeding[0].done()
+            with pytest.raises(bc.PoolFull, match="take its outputs"):
+                slow.push(tokens)
+            steps = pool.stats().steps
+            await asyncio.sleep(0.05)
+            assert pool.stats().steps == steps
+            async for pcm in slow:
+                stepped.append(pcm)
+                waiting = wanted.shape[1] - sum(part.shape[1] for part in stepped)
+                assert slow.is_held <= (waiting > 0)
+            np.testing.assert_array_equal(np.concatenate(stepped, axis=1), wanted)
+            await asyncio.gather(*feeding)
+
+    asyncio.run(asyncio.wait_for(serve(), 60))
+
+
+def test_outputs_that_nobody_takes_are_bounded(codecs):
+    codec = codecs("snac_tiny")
+    block = codec.spec.block_frames
+    tokens = codec.encode(recording(codec, 3.0), codec.sample_rate)
+
+    async def serve() -> None:
+        async with codec.decoder_pool(2, max_queue=0.4).serving() as pool:
+            stream = pool.open()
+            pushed = 0.0
+            for part in tokens.parts(block):
+                try:
+                    await asyncio.wait_for(stream.apush(part), 0.5)
+                except TimeoutError:
+                    break
+                pushed += part.seconds
+            inside = codec.decoder_session(latency="lowest").latency_samples / codec.sample_rate
+            assert 0.4 <= pushed < 2 * (0.4 + block / codec.frame_rate) + inside  # as much on either side, and a block each
+            stream.close()
+            assert pool.stats().open == 0
+            heard = sum(pcm.shape[1] for pcm in [pcm async for pcm in stream])
+            assert 0 < heard / codec.sample_rate < 0.4 + 2 * block / codec.frame_rate
+
+    asyncio.run(asyncio.wait_for(serve(), 60))
+
+
+def test_listening_to_a_held_stream_can_be_cancelled(codecs):
+    codec = codecs("snac_tiny")
+    tokens = codec.encode(recording(codec, 1.0), codec.sample_rate)
+
+    async def serve() -> None:
+        async with codec.decoder_pool(1, max_queue=0.1).serving() as pool:
+            stream = pool.open()
+            stream.push(tokens)
+            await _until(lambda: stream.is_held)
+            feeding = asyncio.create_task(stream.apush(tokens))
+            await asyncio.sleep(0.02)
+            feeding.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await feeding
+        assert stream.ended  # leaving closes it
+
+    asyncio.run(asyncio.wait_for(serve(), 60))
+
+
+@pytest.mark.parametrize("copies", [pickle.dumps, copy.copy], ids=["pickled", "copied"])
+def test_what_holds_a_signal_is_neither_pickled_nor_copied(codecs, copies):
+    codec = codecs("snac_tiny")
+    pool = codec.decoder_pool(1)
+    for holder in (pool, pool.open(), codec.decoder_session(), codec.encoder_session()):
+        with pytest.raises(TypeError, match="pickle the provider"):
+            copies(holder)

@@ -66,14 +66,14 @@ def convolution(make: Callable[[], Any], draw: random.Random, channels: tuple[in
 
 def direct(draw: random.Random) -> Case:
     kernel, stride, dilation = draw.randint(1, 9), draw.randint(1, 4), draw.choice([1, 3, 9])
-    channels = draw.choice([(1, 16), (5, 48), (64, 80), (130, 96), (256, 32)])
+    channels = draw.choice([(1, 16), (5, 48), (64, 80), (130, 96), (256, 32), (12, 12), (20, 60), (130, 40)])
     weight, bias = drawn(kernel, *channels), draw.choice([None, drawn(channels[1])])
     span = max(stride, (kernel - 1) * dilation + 1)
     return convolution(lambda: DirectConv1d(weight, bias, stride, dilation), draw, channels, span, stride)
 
 
 def depthwise(draw: random.Random) -> Case:
-    kernel, dilation, channels = draw.randint(1, 9), draw.choice([1, 3, 9]), draw.choice([16, 48, 64, 512])
+    kernel, dilation, channels = draw.randint(1, 9), draw.choice([1, 3, 9]), draw.choice([16, 20, 40, 48, 64, 512])
     weight, bias = drawn(kernel, 1, channels), draw.choice([None, drawn(channels)])
     span = (kernel - 1) * dilation + 1
     return convolution(lambda: select_conv1d(weight, bias, dilation=dilation, groups=channels), draw, (channels, channels), span)
@@ -81,7 +81,7 @@ def depthwise(draw: random.Random) -> Case:
 
 def kn2row(draw: random.Random) -> Case:
     kernel, dilation = draw.randint(2, 9), draw.choice([1, 3])
-    channels = draw.choice([(16, 1), (32, 2), (96, 1), (40, 3), (64, 7)])
+    channels = draw.choice([(16, 1), (32, 2), (96, 1), (40, 3), (64, 4)])
     weight, bias, frames = drawn(kernel, *channels), draw.choice([None, drawn(channels[1])]), any_frames(draw)
     x = drawn(draw.randint(1, 3), frames + (kernel - 1) * dilation, channels[0])
     return Case(lambda: select_conv1d(weight, bias, dilation=dilation), lambda kernel, x: kernel(x, frames), (x,))
@@ -158,7 +158,7 @@ def overrun(draw: random.Random) -> Case:
     def run(kernel: DirectConv1d, x: torch.Tensor) -> torch.Tensor:
         y: torch.Tensor = arguments.allocate(1, 10, 16)
         address, *others = arguments.signal_args(y)
-        kernel._convolve(arguments.signal_args(x), kernel._filter, arguments.NO_EPILOGUE[0], (address, *others[:2], 11, 16))
+        kernel._convolve(arguments.signal_args(x), kernel._filter, arguments.NO_EPILOGUE[0], (address, *others[:2], 11, 16), 0)
         return y
 
     return Case(lambda: DirectConv1d(drawn(1, 16, 16), None), run, (drawn(1, 11, 16),))

@@ -155,14 +155,14 @@ def in_threads(codec: bc.DynCodecProvider, signals: Signals) -> tuple[Counter[st
 
 
 async def in_tasks(codec: bc.DynCodecProvider, signals: Signals) -> Counter[str]:
-    """A task for each stream, in a pool that steps by itself."""
+    """A task for each stream, in a pool that steps by itself; some listen late."""
     choice, done = random.Random(1), Counter()
     end = time.monotonic() + SECONDS / 2
 
     async def listen(pool) -> None:
         while time.monotonic() < end:
             number = choice.randrange(SIGNALS)
-            leaves = choice.random() < 0.2
+            leaves, is_late = choice.random() < 0.2, choice.random() < 0.2
             with pool.open() as stream:
 
                 async def feed(stream=stream, number=number) -> None:
@@ -172,6 +172,9 @@ async def in_tasks(codec: bc.DynCodecProvider, signals: Signals) -> Counter[str]
                     stream.finish()
 
                 feeding, parts = asyncio.create_task(feed()), []
+                while is_late and not (stream.is_held or stream.ended):
+                    await asyncio.sleep(0.02)
+                done["task held"] += stream.is_held
                 async for pcm in stream:
                     parts.append(pcm)
                     if leaves and choice.random() < 0.3:
@@ -181,7 +184,7 @@ async def in_tasks(codec: bc.DynCodecProvider, signals: Signals) -> Counter[str]
             signals.check(number, parts, whole=stream.ended and not leaves)
             done["task left" if leaves else "task whole"] += 1
 
-    async with codec.decoder_pool(STREAMS, max_queue=2.0).serving() as pool:
+    async with codec.decoder_pool(STREAMS, max_queue=0.1).serving() as pool:
         await asyncio.gather(*(listen(pool) for _ in range(max(1, STREAMS // 4))))
     return done
 

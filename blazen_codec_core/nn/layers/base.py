@@ -9,6 +9,7 @@ same for any cut of the input. Weights are never written, so one module serves a
 from __future__ import annotations
 
 import dataclasses
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -92,8 +93,14 @@ class State:
 
     def signature(self) -> tuple[Any, ...]:
         """Shapes without the batch, dtypes, and plain values except counts: states of equal signatures can be joined."""
-        fields = (field for field in dataclasses.fields(self) if COUNTS not in field.metadata)
-        return tuple(_signature(getattr(self, field.name)) for field in fields)
+        kind: Any = type(self)
+        return tuple([_signature(getattr(self, name)) for name in _plain_fields(kind)])
+
+
+@functools.cache
+def _plain_fields(kind: Any) -> tuple[str, ...]:
+    """Names of the fields of a state that are no counts."""
+    return tuple(field.name for field in dataclasses.fields(kind) if COUNTS not in field.metadata)
 
 
 def _signature(value: Any) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast
 
@@ -22,13 +22,38 @@ from ...nn.codec_network import CodecNetwork
 from ...nn.kernels.dispatch import is_batch_exact
 from ...nn.layers.base import State, StreamSetup
 from ...nn.pipeline import run_parallel
-from ...pools import Pool, PoolOptions, PoolStats, PoolStream
+from ...pools import Pool, PoolSettings, PoolStats, PoolStream
 from ..cuda_graphs import CaptureFn, StaticNoise
 from ..guard import NETWORK_ERRORS, helper_guard, inference_guard, network_failure, network_guard
 from .arena import Arena
 from .groups import ArenaGroup, Group, JoinedGroup
 
 Result = tuple[PoolStream[Any, Any], Any]
+
+
+@dataclass(frozen=True)
+class PoolNetwork:
+    """A network as the streams of a pool run it.
+
+    Attributes:
+        network: Prepared network.
+        setup: Setup of a stream.
+        capture: Captures graphs of the steps of settled streams, if these are to run in graphs.
+        noise: Source of noise that graphs draw from, if they do.
+    """
+
+    network: CodecNetwork
+    setup: StreamSetup
+    capture: CaptureFn | None
+    noise: StaticNoise | None
+
+    @classmethod
+    def of(cls, network: CodecNetwork, setup: StreamSetup, capture: CaptureFn | None) -> PoolNetwork:
+        """Let the setup's noise come from static tensors where steps are captured."""
+        if capture is None or setup.noise is None:
+            return cls(network, setup, capture, None)
+        noise = StaticNoise(setup.noise)
+        return cls(network, replace(setup, noise=noise), capture, noise)
 
 
 @dataclass
@@ -42,6 +67,7 @@ class Batch:
         kind: Kind of the tiles.
         state: State of the streams, unless they run in an arena.
         signature: Signature of this state before the step.
+        is_settled: The step keeps the signature.
         group: Streams of the arena in which these run.
         slots: Their slots. A stream that leaves during the step frees its slot, which nobody gets before the next step.
     """
@@ -52,6 +78,7 @@ class Batch:
     kind: Any
     state: State | None = None
     signature: Any = None
+    is_settled: bool = False
     group: ArenaGroup | None = None
     slots: Sequence[int] = ()
 
@@ -65,10 +92,10 @@ class BatchedStream(PoolStream[Any, Any]):
     """
 
     network: Any
+    _pool: BatchedPool
 
     def __init__(self, pool: BatchedPool) -> None:
         super().__init__(pool)
-        self.batched = pool
         self.group: Group | None = None
 
     @property
@@ -90,36 +117,20 @@ class BatchedStream(PoolStream[Any, Any]):
 
 
 class BatchedPool(Pool[Any, Any]):
-    """Pool whose ready streams run as batches.
-
-    Args:
-        network: Prepared network.
-        setup: Makes the setup of a number of rows.
-        capture: Captures graphs of the steps of settled streams, if these are to run in graphs.
-    """
+    """Pool whose ready streams run as batches."""
 
     ROWS: ClassVar[int] = 16
     """Most rows of a batch on a CPU, whose data stays in the cache."""
     ARENAS: ClassVar[int] = 4
     """Most arenas, each for one shape of states and tiles. Streams of other shapes run without graphs."""
 
-    def __init__(
-        self,
-        backend: CodecBackend,
-        options: PoolOptions,
-        network: CodecNetwork,
-        setup: Callable[[int], StreamSetup],
-        capture: CaptureFn | None,
-    ) -> None:
-        super().__init__(backend, options)
-        self.network, self.setup = network, setup(1)
-        self._capture, self._noise = capture, None
-        if capture and self.setup.noise:
-            self._noise = StaticNoise(self.setup.noise)
-            self.setup = replace(self.setup, noise=self._noise)
-        self._groups: dict[Any, Group] = {}
+    def __init__(self, backend: CodecBackend, settings: PoolSettings, network: PoolNetwork) -> None:
+        super().__init__(backend, settings)
+        self.network, self.setup = network.network, network.setup
+        self._capture, self._noise = network.capture, network.noise
+        self._groups: dict[Any, JoinedGroup] = {}
         self._arenas: dict[Any, ArenaGroup] = {}
-        self._max_rows = options.max_streams
+        self._max_rows = settings.max_streams
         if self.setup.device.type == "cpu":
             self._max_rows = self.ROWS if is_batch_exact(self.setup.device) else 1
 
@@ -137,13 +148,14 @@ class BatchedPool(Pool[Any, Any]):
 
     @abstractmethod
     def outputs_of(self, made: list[Tensor]) -> list[Any]:
-        """Outputs of each row, on the host."""
+        """Outputs of each row: on the host, or tensors on the device if the pool gives tensors."""
 
     def admit(self, stream: BatchedStream, network: Any) -> None:
         """Give a stream its state."""
         stream.network = network
         with inference_guard():
-            self._put(self.init_state(network), [stream])
+            state = self.init_state(network)
+            self._put(state, state.signature(), [stream])
 
     def stats(self) -> PoolStats:
         with self.lock:
@@ -159,14 +171,15 @@ class BatchedPool(Pool[Any, Any]):
                 stream.group.remove(stream)
         stream.group = None
 
-    def _put(self, state: State, streams: Sequence[BatchedStream]) -> None:
-        """Put streams into the group of their network and their state's signature."""
-        key = (id(streams[0].network), state.signature())
+    def _put(self, state: State, signature: Any, streams: Sequence[BatchedStream]) -> JoinedGroup:
+        """Put streams into the group of their network and their state's signature; return it."""
+        key = (id(streams[0].network), signature)
         if key not in self._groups:
-            self._groups[key] = JoinedGroup()
+            self._groups[key] = JoinedGroup(signature)
             size = sum(tensor.nbytes for tensor in state.tensors()) // len(streams)
             self._bytes_per_stream = max(self._bytes_per_stream, size)
         self._add(self._groups[key], state, streams)
+        return self._groups[key]
 
     @staticmethod
     def _add(group: Group, state: State, streams: Sequence[BatchedStream]) -> None:
@@ -200,31 +213,33 @@ class BatchedPool(Pool[Any, Any]):
             if len(staying) < len(batch.members):
                 state = state.take(staying)
             streams = [batch.members[number] for number in staying]
-            if self._capture is None or state.signature() != batch.signature:
-                self._put(state, streams)
+            signature = batch.signature if batch.is_settled else state.signature()  # which takes as long as some kernels
+            if self._capture is None or signature != batch.signature:
+                group = self._put(state, signature, streams)
+                if signature == batch.signature:
+                    group.settled.add(batch.kind)
                 return
             settled = [number for number, stream in enumerate(streams) if stream.kind_of_tile == batch.kind]
             if others := [number for number in range(len(streams)) if number not in settled]:
-                self._put(state.take(others), [streams[number] for number in others])
+                self._put(state.take(others), signature, [streams[number] for number in others])
             if settled:
-                group = self._arena_group(self._capture, streams[0].network, state, batch.kind)
-                self._add(group, state.take(settled), [streams[number] for number in settled])
+                arena_group = self._arena_group(self._capture, streams[0].network, state, signature, batch.kind)
+                self._add(arena_group, state.take(settled), [streams[number] for number in settled])
 
-    def _arena_group(self, capture: CaptureFn, network: Any, state: State, kind: Any) -> Group:
+    def _arena_group(self, capture: CaptureFn, network: Any, state: State, signature: Any, kind: Any) -> Group:
         """Group for the settled streams of a network: an arena, or if there are `ARENAS` others in use, none of them."""
-        signature = state.signature()
         if group := self._arenas.get(key := (id(network), signature, kind)):
             return group
         for other in [other for other, group in self._arenas.items() if not group.streams][: len(self._arenas) + 1 - self.ARENAS]:
             del self._arenas[other]
         if len(self._arenas) >= self.ARENAS:
-            return self._groups.setdefault((id(network), signature), JoinedGroup())
+            return self._groups.setdefault((id(network), signature), JoinedGroup(signature))
 
         def step(inputs: Sequence[Tensor], state: State) -> list[Tensor]:
             return self.step_rows(network, inputs, state, False)
 
-        arena = Arena(step, capture, self._noise, state, self.options.max_streams)
-        self._arenas[key] = ArenaGroup(arena, kind)
+        arena = Arena(step, capture, self._noise, state, self.settings.max_streams)
+        self._arenas[key] = ArenaGroup(signature, arena, kind)
         return self._arenas[key]
 
     def _batches(self, streams: Sequence[BatchedStream]) -> Iterator[Batch]:
@@ -250,7 +265,7 @@ class BatchedPool(Pool[Any, Any]):
         state = group.take(members)
         for stream in members:
             stream.group = None
-        return Batch(members, tiles, last, kind, state, state.signature())
+        return Batch(members, tiles, last, kind, state, group.signature, kind in group.settled)
 
     def _run_batch(self, batch: Batch) -> list[Any] | CodecError:
         try:

@@ -14,7 +14,18 @@ if TYPE_CHECKING:
 
 
 class Group(ABC):
-    """Streams whose states have equal signatures."""
+    """Streams whose states have equal signatures.
+
+    Args:
+        signature: Signature of the states.
+
+    Attributes:
+        settled: Kinds of tiles with which a step keeps this signature.
+    """
+
+    def __init__(self, signature: Any) -> None:
+        self.signature = signature
+        self.settled: set[Any] = set()
 
     @property
     @abstractmethod
@@ -37,7 +48,8 @@ class Group(ABC):
 class JoinedGroup(Group):
     """Streams whose states are the rows of one state."""
 
-    def __init__(self) -> None:
+    def __init__(self, signature: Any) -> None:
+        super().__init__(signature)
         self._streams: list[BatchedStream] = []
         self.state: State | None = None
 
@@ -68,7 +80,8 @@ class ArenaGroup(Group):
         kind: Kind of the tiles that its graphs run; see `BatchedStream.kind_of_tile`.
     """
 
-    def __init__(self, arena: Arena, kind: Any) -> None:
+    def __init__(self, signature: Any, arena: Arena, kind: Any) -> None:
+        super().__init__(signature)
         self.arena, self.kind = arena, kind
         self.slots: dict[BatchedStream, int] = {}
 

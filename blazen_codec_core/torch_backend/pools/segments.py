@@ -12,15 +12,15 @@ import torch
 from ...backend import CodecBackend
 from ...checks import check_begun, check_piece
 from ...errors import CodecError
-from ...pools import Pool, PoolOptions, PoolStream
+from ...pools import Pool, PoolSettings, PoolStream
 from ...tokens.tokens import CodecTokens
 from ...validation import Pcm
 from ..batching import split_rows
+from ..columns import Columns
 from ..guard import NETWORK_ERRORS, network_failure, network_guard
 from ..overlap_add import OverlapAdd
 from ..segments import EncodedSegment, SegmentCoder, join_tokens, split_pcm, split_tokens
 from ..token_stream import TokenStream
-from .columns import Columns
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -45,8 +45,8 @@ class SegmentPool(Pool[In, Out]):
         coder: Runs segments of equal length as batches.
     """
 
-    def __init__(self, backend: CodecBackend, options: PoolOptions, coder: SegmentCoder) -> None:
-        super().__init__(backend, options)
+    def __init__(self, backend: CodecBackend, settings: PoolSettings, coder: SegmentCoder) -> None:
+        super().__init__(backend, settings)
         self.coder = coder
 
     @abstractmethod
@@ -75,10 +75,12 @@ class SegmentPool(Pool[In, Out]):
 class SegmentEncoderStream(SegmentStream[Pcm, CodecTokens]):
     """Stream of a `SegmentEncoderPool`."""
 
+    _pool: SegmentEncoderPool
+
     def __init__(self, pool: SegmentEncoderPool) -> None:
         super().__init__(pool)
-        self._encoders, self._spec = pool, pool.backend.spec
-        self._audio = Columns(self._spec.channels, np.float32)
+        self._spec = pool.backend.spec
+        self._audio = Columns(np.zeros((self._spec.channels, 0), np.float32))
         self._overlap = self._audio.take(0)
         self._pushed = self._covered = 0
 
@@ -98,20 +100,20 @@ class SegmentEncoderStream(SegmentStream[Pcm, CodecTokens]):
     @property
     def _missing(self) -> int:
         """Samples that the next segment needs beside those that it shares with the one before."""
-        return int(self._encoders.coder.segment.length - self._overlap.shape[1])
+        return int(self._pool.coder.segment.length - self._overlap.shape[1])
 
     def take(self) -> list[Pcm]:
-        segment, has_tile = self._encoders.coder.segment, self._has_tile
+        segment, has_tile = self._pool.coder.segment, self._has_tile
         audio = np.concatenate([self._overlap, self._audio.take(self._missing if has_tile else self._audio.count)], axis=1)
         self._overlap = audio[:, segment.stride :]
         return [audio] if has_tile else split_pcm(audio, segment)
 
     def output(self, made: list[EncodedSegment], last: bool) -> CodecTokens:
-        samples = self._pushed - self._covered if last else self._encoders.coder.segment.stride
+        samples = self._pushed - self._covered if last else self._pool.coder.segment.stride
         self._covered += samples
         if not made:
-            made = [self._encoders.nothing]
-        return join_tokens(self._spec, made, samples, self._encoders.label)
+            made = [self._pool.nothing]
+        return join_tokens(self._spec, made, samples, self._pool.label)
 
     def _check_complete(self) -> None:
         check_begun(self._pushed)
@@ -125,8 +127,10 @@ class SegmentEncoderPool(SegmentPool[Pcm, CodecTokens]):
         label: Label of the weights.
     """
 
-    def __init__(self, backend: CodecBackend, options: PoolOptions, coder: SegmentCoder, num_codebooks: int, label: str) -> None:
-        super().__init__(backend, options, coder)
+    def __init__(
+        self, backend: CodecBackend, settings: PoolSettings, coder: SegmentCoder, num_codebooks: int, label: str
+    ) -> None:
+        super().__init__(backend, settings, coder)
         self._num_codebooks, self.label = num_codebooks, label
         scales = np.zeros((1, 0), np.float32) if coder.segment.normalized else None
         self.nothing = EncodedSegment([np.zeros((1, 0), np.int32)] * num_codebooks, scales)
@@ -146,12 +150,13 @@ class SegmentDecoderStream(SegmentStream[CodecTokens, Pcm]):
 
     def __init__(self, pool: SegmentDecoderPool) -> None:
         super().__init__(pool)
-        self._decoders, self._tokens = pool, TokenStream(pool.backend)
+        self._tokens = TokenStream(pool.backend)
         self._segments: list[EncodedSegment] = []
         self._overlap = OverlapAdd(pool.coder.segment)
 
     def _accept(self, value: CodecTokens) -> None:
-        self._tokens.accept_single(value)
+        self._tokens.accept(value)
+        self._tokens.check_single()
         self._segments += split_tokens(value)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -41,9 +42,9 @@ FILTERS = [F_5_2, F_3_2, F_4_3, F_8_7, F_8_7_FAST]
     kernel=st.integers(1, 9),
     stride=st.integers(1, 4),
     dilation=st.sampled_from([1, 3, 9]),
-    channels=st.sampled_from([(1, 16), (5, 48), (64, 80), (130, 96), (256, 32)]),
+    channels=st.sampled_from([(1, 16), (5, 48), (64, 80), (130, 96), (256, 32), (12, 12), (20, 60), (130, 40)]),
     frames=st.integers(1, 70) | st.sampled_from([1021]),
-    batch=st.integers(1, 2),
+    batch=st.integers(1, 3),
     more=st.integers(0, 5),
     bias=st.booleans(),
 )
@@ -60,7 +61,7 @@ def test_direct_conv_matches_reference(kernel, stride, dilation, channels, frame
     dilation=st.sampled_from([1, 2, 3, 9]),
     channels=st.sampled_from([(1, 16), (5, 48), (64, 80), (40, 96)]),
     frames=st.integers(1, 200) | st.sampled_from([1021, 2500]),
-    batch=st.integers(1, 2),
+    batch=st.integers(1, 5),
     more=st.integers(0, 5),
     bias=st.booleans(),
 )
@@ -76,7 +77,7 @@ def test_winograd_conv_matches_reference(own, dilation, channels, frames, batch,
 @given(
     kernel=st.integers(1, 9),
     dilation=st.sampled_from([1, 3, 9]),
-    channels=st.sampled_from([16, 48, 64, 512]),
+    channels=st.sampled_from([16, 20, 40, 48, 64, 512]),
     frames=st.integers(1, 70) | st.sampled_from([1021]),
     batch=st.integers(1, 2),
     more=st.integers(0, 5),
@@ -94,7 +95,7 @@ def test_depthwise_conv_matches_reference(kernel, dilation, channels, frames, ba
 @given(
     kernel=st.integers(2, 9),
     dilation=st.sampled_from([1, 3]),
-    channels=st.sampled_from([(16, 1), (32, 2), (96, 1), (40, 3), (64, 7)]),
+    channels=st.sampled_from([(16, 1), (32, 2), (96, 1), (40, 3), (64, 4)]),
     frames=st.integers(1, 300) | st.sampled_from([1021, 2500]),
     batch=st.integers(1, 2),
     more=st.integers(0, 5),
@@ -109,6 +110,32 @@ def test_kn2row_conv_matches_reference(kernel, dilation, channels, frames, batch
     got = way(x, frames)
     assert got.shape == (batch, frames, channels[1])
     torch.testing.assert_close(got.double(), written_out(x, weight, offset, frames, 1, dilation), rtol=0, atol=1e-5)
+
+
+@given(
+    way=st.sampled_from(
+        [
+            lambda: DirectConv1d(drawn(2, 160, 800), None),
+            lambda: DirectConv1d(drawn(7, 24, 24), None, 1, 3),
+            lambda: WinogradConv1d(F_5_2, drawn(2, 64, 96), drawn(96)),
+            lambda: WinogradConv1d(F_8_7, drawn(7, 48, 48), None, 9),
+            lambda: select_conv1d(drawn(7, 1, 40), None, dilation=3, groups=40),
+        ]
+    ),
+    frames=st.integers(1, 40) | st.sampled_from([300]),
+    batch=st.sampled_from([2, 5, 16]),
+    gap=st.sampled_from([0, 3]),
+)
+def test_signals_of_a_batch_are_those_alone(way, frames, batch, gap):
+    kernel = way()
+    out, channels = kernel._out if hasattr(kernel, "_out") else kernel._channels, getattr(kernel, "_block", kernel._channels)
+    x = drawn(batch, frames + 60 + gap, channels)[:, : frames + 60]
+    after = epilogue_for(SNAKE, True, True, batch, frames, out, 2)
+    made = kernel(x, frames, after)
+    for row in range(batch):
+        one = slice(row, row + 1)
+        own = dataclasses.replace(after, residual=after.residual[one], residual_head=after.residual_head[one])
+        assert torch.equal(kernel(x[one], frames, own)[0], made[row])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
@@ -128,16 +155,17 @@ def test_other_dtypes_are_refused(dtype):
 
 
 def test_unsupported_shapes_have_no_kernel():
-    """One output channel with one tap, with a stride, or with few input channels; half a vector of output channels."""
-    half = 3 * LANES // 2
-    for shape, options in [((1, 64, 1), {}), ((4, 64, 1), {"stride": 2}), ((7, LANES - 1, 1), {}), ((7, 64, half), {})]:
+    """One output channel with one tap, with a stride, or with few input channels; half a vector of channels, each by itself."""
+    half = LANES // 2
+    own = {"groups": half}
+    for shape, options in [((1, 64, half), {}), ((4, 64, 1), {"stride": 2}), ((7, half, 1), {}), ((7, 1, half), own)]:
         assert select_conv1d(torch.zeros(shape), None, **options) is None
 
 
 @given(
     way=st.sampled_from(["blocks", "heavy blocks", "points", "single channels", "norm"]),
     frames=st.integers(1, 70) | st.sampled_from([700]),
-    channels=st.sampled_from([16, 64, 80]),
+    channels=st.sampled_from([16, 64, 80, 40, 21]),
     batch=st.integers(1, 2),
     kind=st.sampled_from([NONE, SNAKE, ELU]),
     scaled=st.booleans(),
@@ -151,6 +179,7 @@ def test_epilogue_matches_separate_operations(way, frames, channels, batch, kind
     x = drawn(batch, frames + taps[0] - 1, channels if alone else taps[1], seed=3)
     made_by = select_conv1d(weight, drawn(channels, seed=4), groups=channels if alone else 1)
     if way == "norm":
+        channels = channels // LANES * LANES
         x, norm = drawn(batch, frames, channels, seed=3), GroupNorm(drawn(channels, seed=5), drawn(channels, seed=6), 1e-5)
 
         def made_by(x, frames, *after):

@@ -117,8 +117,12 @@ class WinogradFilter(NamedTuple):
 
 
 class WinogradScratch(NamedTuple):
-    """Scratch of a tile of `rows` rows: `(points, stride)` before and after the GEMMs, and the windows past the ends."""
+    """Scratch of a tile of `rows` rows of `signals` signals.
 
+    It is `(points, stride)` before and after the GEMMs, and the windows past the ends.
+    """
+
+    signals: int
     rows: int
     transformed_stride: int
     products_stride: int

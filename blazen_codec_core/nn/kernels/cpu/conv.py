@@ -62,10 +62,12 @@ def select_conv1d(
     kernel, channels, out = weight.shape
     if not supports_gemm(weight):
         return None
-    if out % LANES:
-        return Kn2rowConv1d(weight, bias, dilation) if stride == groups == 1 < kernel and out < LANES <= channels else None
     if groups > 1:
-        return DepthwiseConv1d(weight[:, 0], bias, dilation)
+        return DepthwiseConv1d(weight[:, 0], bias, dilation) if out >= LANES else None
+    if 2 * out <= LANES:  # most of a vector would be empty
+        return Kn2rowConv1d(weight, bias, dilation) if stride == 1 < kernel and 2 * channels > LANES else None
+    if out % LANES:
+        return DirectConv1d(weight, bias, stride, dilation)
     taps = kernel // stride
     if (
         taps in _TRANSFORMS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..epilogue import IDENTITY, Epilogue
@@ -40,10 +41,11 @@ def _convolve(signal: Any, packed: Any, epilogue: Any, output: Any) -> None:
         src, dst = x.address + 4 * number * x.batch_stride, y.address + 4 * number * y.batch_stride
         for first in range(0, y.frames, tile):
             count = min(tile, y.frames - first)
-            for c in range(0, x.channels, LANES):
+            for col in range(0, x.channels, LANES):
+                c = min(col, x.channels - LANES)  # the last vector may overlap the one before, with the same values
                 offset = 4 * (first * x.channels + c)
                 source, target = Rows(src + offset, x.channels), Rows(dst + offset, x.channels)
-                depthwise_rows(source, terms, w.weight + 4 * c * w.taps, Rows(w.bias + 4 * c, 0), target, 0, count)
+                depthwise_rows(source, terms, w.weight + 4 * col * w.taps, Rows(w.bias + 4 * c, 0), target, 0, count)
             apply_epilogue(after, y, number, first, first + count, 0, y.channels)
 
 
@@ -51,7 +53,7 @@ class DepthwiseConv1d(FusedConv1d):
     """Depthwise convolution of float32 signals on a CPU; see `interface.Conv1dKernel`.
 
     Args:
-        taps: `(kernel, channels)`.
+        taps: `(kernel, channels)`, of at least one vector of channels.
     """
 
     needs_bucketing = False
@@ -59,7 +61,9 @@ class DepthwiseConv1d(FusedConv1d):
     def __init__(self, taps: Tensor, bias: Tensor | None, dilation: int) -> None:
         kernel, self._channels = taps.shape
         self._reach = (kernel - 1) * dilation
-        self._packed = Packed(pack_panels(taps, 1), bias_or_zeros(bias, taps))
+        full = self._channels // LANES * LANES
+        vectors = torch.cat([taps[:, :full], taps[:, -LANES:]], dim=1) if full < self._channels else taps
+        self._packed = Packed(pack_panels(vectors, 1), bias_or_zeros(bias, taps))
         self._filter = tuple(DepthwiseFilter(kernel, dilation, *self._packed.addresses))
         self._convolve = _convolve.compiled()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..epilogue import IDENTITY, Epilogue
@@ -12,38 +13,49 @@ from ..interface import FusedConv1d
 from ..memory_format import frame_contiguous
 from . import arguments
 from .arguments import NO_EPILOGUE, DirectFilter, EpilogueArgs, Packed, Rows, Signal, Terms, epilogue_args, signal_args, signature
-from .elementwise import apply_epilogue
+from .elementwise import apply_epilogue, copy_row
 from .jit import jit
 from .packing import bias_or_zeros, gemm_panel, pack_panels, panel_vectors, unpack_panels
 from .simd import LANES
 
 _TILE_VALUES = 1 << 15
 """Values of the signal that are processed for one panel of weights after the other."""
+_EDGE_FRAMES = 128
+"""Frames of the scratch through which a partial panel's products go."""
 
 
-@jit(signature(Signal, DirectFilter, EpilogueArgs, Signal))
-def _convolve(signal: Any, packed: Any, epilogue: Any, output: Any) -> None:
-    """Convolve all signals: tiles inside panels of weights if reading those dominates, else panels inside tiles."""
+@jit(signature(Signal, DirectFilter, EpilogueArgs, Signal, int))
+def _convolve(signal: Any, packed: Any, epilogue: Any, output: Any, edge: int) -> None:
+    """Convolve all signals: the tiles of all inside panels of weights if reading those dominates, else panels inside tiles.
+
+    The last panel may be wider than the channels that are left. Its products go through the scratch `edge`.
+    """
     x, w, after, y = Signal(*signal), DirectFilter(*packed), EpilogueArgs(*epilogue), Signal(*output)
     terms, width = Terms(w.taps, w.tap, w.depth), w.vectors * LANES
     tile = max(1, -(-y.frames // max(1, y.frames * w.row // _TILE_VALUES)))
-    panels, tiles = y.channels // width, -(-y.frames // tile)
+    panels, tiles = -(-y.channels // width), -(-y.frames // tile)
     weight_bound = w.parts * w.taps * w.depth * y.channels > w.row * y.frames
-    for number in range(y.batch):
-        src, dst = x.address + 4 * number * x.batch_stride, y.address + 4 * number * y.batch_stride
-        for unit in range(panels * tiles):
-            panel, index = (unit // tiles, unit % tiles) if weight_bound else (unit % panels, unit // panels)
-            first, col = index * tile, panel * width
-            count = min(tile, y.frames - first)
-            target, init = Rows(dst + 4 * (first * y.channels + col), y.channels), Rows(w.bias + 4 * col, 0)
+    for unit in range(panels * tiles * y.batch):
+        panel, block = (unit // (tiles * y.batch), unit % (tiles * y.batch)) if weight_bound else (unit % panels, unit // panels)
+        number, first, col = block // tiles, block % tiles * tile, panel * width
+        src, dst = x.address + 4 * number * x.batch_stride, y.address + 4 * (number * y.batch_stride + col)
+        end, right = min(y.frames, first + tile), min(y.channels, col + width)
+        is_partial = right < col + width
+        step = _EDGE_FRAMES if is_partial else end - first
+        for start in range(first, end, step):
+            out, count = dst + 4 * start * y.channels, min(step, end - start)
+            target, init = Rows(edge, width) if is_partial else Rows(out, y.channels), Rows(w.bias + 4 * col, 0)
             for part in range(w.parts):
-                source = Rows(src + 4 * (first * w.row + part * w.reach), w.row)
+                source = Rows(src + 4 * (start * w.row + part * w.reach), w.row)
                 gemm_panel(w.vectors, source, terms, w.weight + 4 * (panel * w.panel + part * w.part), init, target, count)
                 init = target
-            if weight_bound:
-                apply_epilogue(after, y, number, first, first + count, col, col + width)
-            elif col + width == y.channels:
-                apply_epilogue(after, y, number, first, first + count, 0, y.channels)
+            if is_partial:
+                for t in range(count):
+                    copy_row(edge + 4 * t * width, out + 4 * t * y.channels, right - col)
+        if weight_bound:
+            apply_epilogue(after, y, number, first, end, col, right)
+        elif right == y.channels:
+            apply_epilogue(after, y, number, first, end, 0, y.channels)
 
 
 class DirectConv1d(FusedConv1d):
@@ -61,14 +73,19 @@ class DirectConv1d(FusedConv1d):
         self._stride, self._reach = stride, (kernel - 1) * dilation + 1 - stride
         taps, depth = (1, kernel * self._channels) if dilation == 1 else (kernel, self._channels)
         terms = Terms(taps, dilation * self._channels, depth)
-        self._packed = Packed(pack_panels(weight.reshape(-1, self._out)), bias_or_zeros(bias, weight))
-        vectors = panel_vectors(self._out)
+        missing = -self._out % LANES
+        self._packed = Packed(
+            pack_panels(F.pad(weight.detach().reshape(-1, self._out), (0, missing))),
+            F.pad(bias_or_zeros(bias, weight), (0, missing)),
+        )
+        vectors = panel_vectors(self._out + missing)
+        self._edge_width = vectors * LANES if missing else 0
         geometry = (vectors, taps * depth * vectors * LANES, 1, 0, stride * self._channels, 0)
         self._filter = tuple(DirectFilter(*geometry, *terms, *self._packed.addresses))
         self._convolve = _convolve.compiled()
 
     def weights(self) -> tuple[Tensor, ...]:
-        return (unpack_panels(self._packed[0]).reshape(self._shape),)
+        return (unpack_panels(self._packed[0])[:, : self._out].reshape(self._shape),)
 
     def __call__(self, x: Tensor, frames: int, epilogue: Epilogue = IDENTITY) -> Tensor:
         if not x.is_contiguous():
@@ -77,7 +94,8 @@ class DirectConv1d(FusedConv1d):
         y = arguments.allocate(source[2], frames, self._out)
         output = signal_args(y)
         after, _copies = NO_EPILOGUE if epilogue is IDENTITY else epilogue_args(epilogue, output)
-        self._convolve(source, self._filter, after, output)
+        edge = arguments.allocate(min(_EDGE_FRAMES, frames), self._edge_width) if self._edge_width else y
+        self._convolve(source, self._filter, after, output, edge.data_ptr())
         return y
 
 
@@ -92,7 +110,7 @@ class SharedDirectConv1d(DirectConv1d):
 
     def __init__(self, packed: Packed, parts: range, channels: int, stride: int, dilation: int) -> None:
         panels, count, block, width = packed[0].shape
-        self._packed, self._parts, self._channels, self._out = packed, parts, channels, panels * width
+        self._packed, self._parts, self._channels, self._out, self._edge_width = packed, parts, channels, panels * width, 0
         self._stride, self._reach = stride, ((len(parts) - 1) * dilation * block + block) // channels - stride
         geometry = (width // LANES, count * block * width, len(parts), parts.step * block * width, block, dilation * block)
         weight, bias = packed.addresses[0] + 4 * parts.start * block * width, packed.addresses[2]

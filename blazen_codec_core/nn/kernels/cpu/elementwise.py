@@ -39,63 +39,83 @@ def _vectorized(function: Callable[[Vector, Vector, Vector], Vector], lanes: int
     return intrinsic_from(emit)
 
 
-_snake_vectors, _snake_values = (_vectorized(vecmath.snake, lanes) for lanes in (LANES, 1))
-_elu_vectors, _elu_values = (_vectorized(lambda x, a, b: vecmath.elu(x), lanes) for lanes in (LANES, 1))
-_copy_vectors, _copy_values = (_vectorized(lambda x, a, b: x, lanes) for lanes in (LANES, 1))
-_zero_vectors, _zero_values = (_vectorized(lambda x, a, b: x.splat_like(0.0), lanes) for lanes in (LANES, 1))
-_add = _vectorized(lambda x, a, b: x + a)
-_scale = _vectorized(lambda x, a, b: x * a, broadcast=True)
-
+_QUAD = 4
+"""Values of the shorter vectors in which the channels after the last whole vector are processed."""
 _ZERO = -1
 """Activation that writes zeros, beside those of `epilogue`."""
+
+
+def _activation(lanes: int) -> Any:
+    """Function that applies an `Activation` to `count` vectors; `x` and `out` are addresses."""
+    snake, elu = _vectorized(vecmath.snake, lanes), _vectorized(lambda x, a, b: vecmath.elu(x), lanes)
+    copy, zero = _vectorized(lambda x, a, b: x, lanes), _vectorized(lambda x, a, b: x.splat_like(0.0), lanes)
+
+    @njit
+    def activate(activation, x, out, count):  # type: ignore[no-untyped-def]
+        if activation.kind == SNAKE:
+            snake(x, lanes, out, lanes, activation.alpha, activation.inverse, lanes, count)
+        elif activation.kind == ELU:
+            elu(x, lanes, out, lanes, x, x, lanes, count)
+        elif activation.kind == _ZERO:
+            zero(out, lanes, out, lanes, out, out, lanes, count)
+        else:
+            copy(x, lanes, out, lanes, x, x, lanes, count)
+
+    return activate
+
+
+_activate_vectors, _activate_quads, _activate_values = (_activation(lanes) for lanes in (LANES, _QUAD, 1))
+
+
+def _operation(function: Callable[[Vector, Vector, Vector], Vector], *, broadcast: bool = False) -> Any:
+    """Function of the addresses of a row and of an operand, which writes to the row; `step` is 0 for one value as operand."""
+    vectors, quads, values = (_vectorized(function, lanes, broadcast=broadcast) for lanes in (LANES, _QUAD, 1))
+    step = 0 if broadcast else 1
+
+    @njit
+    def apply(row, operand, channels):  # type: ignore[no-untyped-def]
+        if channels >= LANES:
+            vectors(row, LANES, row, LANES, operand, operand, step * LANES, channels // LANES)
+        if channels % LANES >= _QUAD:
+            done = channels // LANES * LANES
+            x, a = row + 4 * done, operand + 4 * step * done
+            quads(x, _QUAD, x, _QUAD, a, a, step * _QUAD, (channels - done) // _QUAD)
+        if channels % _QUAD:
+            done = channels // _QUAD * _QUAD
+            x, a = row + 4 * done, operand + 4 * step * done
+            values(x, 1, x, 1, a, a, step, channels - done)
+
+    return apply
+
+
+_add, _scale = _operation(lambda x, a, b: x + a), _operation(lambda x, a, b: x * a, broadcast=True)
 
 
 @njit
 def _activate_row(activation, x, out, channels):  # type: ignore[no-untyped-def]
     """Apply an `Activation` to the values of one frame, given as addresses."""
     kind, alpha, inverse = activation
-    vectors, tail = channels // LANES, channels // LANES * LANES
-    if vectors:
-        if kind == SNAKE:
-            _snake_vectors(x, LANES, out, LANES, alpha, inverse, LANES, vectors)
-        elif kind == ELU:
-            _elu_vectors(x, LANES, out, LANES, x, x, LANES, vectors)
-        elif kind == _ZERO:
-            _zero_vectors(x, LANES, out, LANES, x, x, LANES, vectors)
-        else:
-            _copy_vectors(x, LANES, out, LANES, x, x, LANES, vectors)
-    if channels > tail:
-        x, out, alpha, inverse = x + 4 * tail, out + 4 * tail, alpha + 4 * tail, inverse + 4 * tail
-        if kind == SNAKE:
-            _snake_values(x, 1, out, 1, alpha, inverse, 1, channels - tail)
-        elif kind == ELU:
-            _elu_values(x, 1, out, 1, x, x, 1, channels - tail)
-        elif kind == _ZERO:
-            _zero_values(x, 1, out, 1, x, x, 1, channels - tail)
-        else:
-            _copy_values(x, 1, out, 1, x, x, 1, channels - tail)
+    if channels >= LANES:
+        _activate_vectors(activation, x, out, channels // LANES)
+    if channels % LANES >= _QUAD:
+        done = 4 * (channels // LANES * LANES)
+        rest = Activation(kind, alpha + done, inverse + done)
+        _activate_quads(rest, x + done, out + done, channels % LANES // _QUAD)
+    if channels % _QUAD:
+        done = 4 * (channels // _QUAD * _QUAD)
+        rest = Activation(kind, alpha + done, inverse + done)
+        _activate_values(rest, x + done, out + done, channels % _QUAD)
 
 
 @njit
 def copy_row(x, out, channels):  # type: ignore[no-untyped-def]
     """Copy a row of values, given as addresses; write zeros where the address `x` is 0."""
-    vectors, rest = channels // LANES, channels % LANES
-    offset = 4 * vectors * LANES
-    if vectors and x:
-        _copy_vectors(x, LANES, out, LANES, x, x, LANES, vectors)
-    elif vectors:
-        _zero_vectors(out, LANES, out, LANES, out, out, LANES, vectors)
-    if rest and x:
-        _copy_values(x + offset, 1, out + offset, 1, x, x, 1, rest)
-    elif rest:
-        _zero_values(out + offset, 1, out + offset, 1, out, out, 1, rest)
+    _activate_row(Activation(NONE if x else _ZERO, 0, 0), x, out, channels)
 
 
 @njit
 def apply_epilogue(after, y, number, first, end, left, right):  # type: ignore[no-untyped-def]
     """Apply an epilogue to frames `first` to `end` and channels `left` to `right` of one output of the batch.
-
-    The channels are full vectors.
 
     Args:
         after: `EpilogueArgs`.
@@ -104,21 +124,20 @@ def apply_epilogue(after, y, number, first, end, left, right):  # type: ignore[n
     """
     if after.kind == NONE and not (after.scale or after.head_frames or after.residual):
         return
-    vectors = (right - left) // LANES
     activation = Activation(after.kind, after.alpha + 4 * left, after.inverse + 4 * left)
     for t in range(first, end):
         offset = 4 * (t * y.channels + left)
         row = y.address + 4 * number * y.batch_stride + offset
         if after.scale:
-            _scale(row, LANES, row, LANES, after.scale + 4 * t, after.scale + 4 * t, 0, vectors)
+            _scale(row, after.scale + 4 * t, right - left)
         if after.kind != NONE:
             _activate_row(activation, row, row, right - left)
         if t < after.head_frames:
             addend = after.head + 4 * number * after.head_batch + offset
-            _add(row, LANES, row, LANES, addend, addend, LANES, vectors)
+            _add(row, addend, right - left)
         elif after.residual:
             addend = after.residual + 4 * (number * after.residual_batch - after.head_frames * y.channels) + offset
-            _add(row, LANES, row, LANES, addend, addend, LANES, vectors)
+            _add(row, addend, right - left)
 
 
 @jit(signature(Assembly))

@@ -119,33 +119,41 @@ def _output_transform(w, products, first, end, bias, y, frames, channels, edge):
 
 
 @njit(inline="always")
-def _convolve_tile(x, w, s, after, y, number, first, end):  # type: ignore[no-untyped-def]
-    """Transform rows `first` to `end`, multiply them by every panel, point by point, and transform back.
+def _convolve_tile(x, w, s, after, y, number, signals, first, end):  # type: ignore[no-untyped-def]
+    """Transform rows `first` to `end` of some signals, multiply them by every panel, point by point, and transform back.
 
     The untransformed tap, if there is one, is a GEMM of the signal itself.
     """
-    terms, d = Terms(1, 0, w.channels), w.dilation
+    terms, d, rows = Terms(1, 0, w.channels), w.dilation, end - first
     source, out = x.address + 4 * number * x.batch_stride, y.address + 4 * number * y.batch_stride
     transformed, products = Rows(s.transformed, s.transformed_stride), Rows(s.products, s.products_stride)
-    _input_transform(w, source, x.frames * x.channels // w.channels, first, end, transformed, s.input_edge)
+    for k in range(signals):
+        target = Rows(s.transformed + 4 * k * rows * w.channels, s.transformed_stride)
+        signal, frames = source + 4 * k * x.batch_stride, x.frames * x.channels // w.channels
+        _input_transform(w, signal, frames, first, end, target, s.input_edge)
     start, stop = first // d * w.frames * d, min(-(-end // d) * w.frames * d, y.frames)
     for panel in range(y.channels // w.width):
         col, size = panel * w.width, 4 * w.channels * w.width
         bias = w.bias + 4 * col
-        for i in range(w.points + (w.tap >= 0)):  # the tap goes through the same call, which is compiled once
+        for i in range(w.points + (w.tap >= 0) * signals):  # the tap goes through the same call, which is compiled once
             if i < w.points:
-                src, count, init = transformed.address + 4 * i * transformed.stride, end - first, w.zeros
+                src, count, init = transformed.address + 4 * i * transformed.stride, signals * rows, w.zeros
                 values, target = (
                     w.weight + (panel * w.points + i) * size,
                     Rows(products.address + 4 * i * products.stride, w.width),
                 )
             else:
-                src, count, init = source + 4 * (start + w.tap * d) * w.channels, stop - start, bias
-                values, target = w.untransformed + panel * size, Rows(out + 4 * (start * y.channels + col), y.channels)
+                k = i - w.points
+                src = source + 4 * (k * x.batch_stride + (start + w.tap * d) * w.channels)
+                values, count, init = w.untransformed + panel * size, stop - start, bias
+                target = Rows(out + 4 * (k * y.batch_stride + start * y.channels + col), y.channels)
             gemm_panel(w.width // LANES, Rows(src, w.channels), terms, values, Rows(init, 0), target, count)
         bias = bias if w.tap < 0 else 0
-        _output_transform(w, products, first, end, bias, out + 4 * col, y.frames, y.channels, s.output_edge)
-        apply_epilogue(after, y, number, start, stop, col, col + w.width)
+        for k in range(signals):
+            product = Rows(s.products + 4 * k * rows * w.width, s.products_stride)
+            column = out + 4 * (k * y.batch_stride + col)
+            _output_transform(w, product, first, end, bias, column, y.frames, y.channels, s.output_edge)
+            apply_epilogue(after, y, number + k, start, stop, col, col + w.width)
 
 
 @jit(signature(Signal, WinogradFilter, WinogradScratch, EpilogueArgs, Signal))
@@ -154,9 +162,9 @@ def _convolve(signal: Any, packed: Any, scratch: Any, epilogue: Any, output: Any
     after, y = EpilogueArgs(*epilogue), Signal(*output)
     over = y.frames % (w.frames * w.dilation)
     rows = y.frames // (w.frames * w.dilation) * w.dilation + min(w.dilation, over)
-    for number in range(y.batch):
+    for number in range(0, y.batch, s.signals):
         for first in range(0, rows, s.rows):
-            _convolve_tile(x, w, s, after, y, number, first, min(rows, first + s.rows))
+            _convolve_tile(x, w, s, after, y, number, min(s.signals, y.batch - number), first, min(rows, first + s.rows))
 
 
 class WinogradConv1d(FusedConv1d):
@@ -234,8 +242,10 @@ class WinogradConv1d(FusedConv1d):
         allocate = arguments.allocate
         y = allocate(source[2], frames, self._out)
         output = signal_args(y)
-        tiling = _, *strides = _tiling(frames, self._frames, self._dilation, self._most, self._block, self._width)
-        transformed, products = allocate(self._points, strides[0]), allocate(self._points, strides[1])
+        tiling = *_, transformed_stride, products_stride = _tiling(
+            source[2], frames, self._frames, self._dilation, self._most, self._block, self._width
+        )
+        transformed, products = allocate(self._points, transformed_stride), allocate(self._points, products_stride)
         input_edge, output_edge = allocate(*self._edges[0]), allocate(*self._edges[1])
         after, _copies = NO_EPILOGUE if epilogue is IDENTITY else epilogue_args(epilogue, output)
         addresses = (transformed.data_ptr(), products.data_ptr(), input_edge.data_ptr(), output_edge.data_ptr())
@@ -261,11 +271,13 @@ def _pad_against_aliasing(values: int) -> int:
 
 
 @functools.lru_cache(maxsize=1024)
-def _tiling(frames: int, m: int, dilation: int, most: int, channels: int, width: int) -> tuple[int, int, int]:
-    """Rows of a tile, and the strides of its scratch before and after the GEMMs."""
+def _tiling(batch: int, frames: int, m: int, dilation: int, most: int, channels: int, width: int) -> tuple[int, int, int, int]:
+    """Signals of a tile and rows of each, and the strides of its scratch before and after the GEMMs."""
     blocks, over = divmod(frames, m * dilation)
-    rows = _tile_rows(blocks * dilation + min(dilation, over), dilation, most)
-    return rows, _pad_against_aliasing(rows * channels), _pad_against_aliasing(rows * width)
+    of_signal = blocks * dilation + min(dilation, over)
+    rows = _tile_rows(of_signal, dilation, most)
+    signals = max(1, min(batch, most // of_signal))  # short signals share the reading of weights
+    return signals, rows, _pad_against_aliasing(signals * rows * channels), _pad_against_aliasing(signals * rows * width)
 
 
 def _tile_rows(rows: int, dilation: int, most: int) -> int:
