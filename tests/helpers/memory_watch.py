@@ -19,6 +19,8 @@ LIMIT = 3_000_000_000
 """Bytes, summed over the test process and its children."""
 INTERVAL = 0.2
 """Seconds between two samples."""
+MORE = 1.01
+"""Growth of what all processes map after which it is looked at how much of it they share, which holds them up."""
 GROWTH = 64_000_000
 """Bytes that the test process may grow by within a module before its free memory goes back."""
 
@@ -32,6 +34,7 @@ class MemoryWatch:
 
     def __init__(self, limit: int = LIMIT) -> None:
         self.limit, self.peak, self.peak_tests = limit, 0, ""
+        self._most_mapped = 0.0
         self._running: dict[str, None] = {}
         self._process, self._over = psutil.Process(), threading.Event()
         self._thread = threading.Thread(target=self._watch, name="memory watch", daemon=True)
@@ -39,8 +42,10 @@ class MemoryWatch:
     def _watch(self) -> None:
         while not self._over.wait(INTERVAL):
             running = " and ".join(self._running.copy()) or "collection"
-            if sum(self._resident(shared=True)) > self.peak and (resident := sum(self._resident(shared=False))) > self.peak:
-                self.peak, self.peak_tests = resident, running
+            if (mapped := sum(self._resident(shared=True))) > self._most_mapped:
+                self._most_mapped = mapped * MORE
+                if (resident := sum(self._resident(shared=False))) > self.peak:
+                    self.peak, self.peak_tests = resident, running
 
     def _resident(self, shared: bool) -> Iterator[int]:
         """Resident bytes of each process of the run.
