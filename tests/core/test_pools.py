@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import blazen_codec_core as bc
+from blazen_codec_core.torch_backend.pools.batched import BatchedPool
 from tests.helpers.processors import blocks
 
 TINY = ("snac_tiny", "dac_tiny", "encodec_tiny")
@@ -511,3 +512,29 @@ def test_what_holds_a_signal_is_neither_pickled_nor_copied(codecs, copies):
     for holder in (pool, pool.open(), codec.decoder_session(), codec.encoder_session()):
         with pytest.raises(TypeError, match="pickle the provider"):
             copies(holder)
+
+
+@blocks
+@pytest.mark.parametrize("seed", range(2))
+def test_more_streams_than_rows_of_a_batch(codecs, seed, monkeypatch):
+    monkeypatch.setattr(BatchedPool, "ROWS", 4)
+    codec, random = codecs("snac_tiny"), np.random.default_rng(seed)
+    block = codec.spec.block_frames
+    tokens = [codec.encode(recording(codec, 0.4 + 0.1 * number, number), codec.sample_rate) for number in range(11)]
+    pool = codec.decoder_pool(11)
+    streams, heard = [], {}
+    left = [list(item.parts(block)) for item in tokens]
+    while any(left) or pool.stats().ready:
+        if len(streams) < len(left) and random.random() < 0.7:
+            streams.append(pool.open())
+            heard[streams[-1]] = []
+        share = random.choice([0.3, 1.0, 1.0])  # often all are ready
+        for stream, parts in zip(streams, left, strict=False):
+            if parts and random.random() < share:
+                stream.push(parts.pop(0))
+                if not parts:
+                    stream.finish()
+        for stream, pcm in pool.step().items():
+            heard[stream].append(pcm)
+    for stream, item in zip(streams, tokens, strict=True):
+        np.testing.assert_array_equal(np.concatenate(heard[stream], axis=1), decoded(codec, item, block))

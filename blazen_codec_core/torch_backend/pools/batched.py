@@ -1,12 +1,14 @@
 """Pools whose streams run as the rows of a batch.
 
-The states of streams that can run together are one state, with a row for each. States differ until a stream has settled: the
-first tiles have nothing behind them. So streams are kept in groups of equal signatures. Those that have a tile ready are taken
-out, run, and put back. The last tile of a stream runs alone.
+States of streams that can run together are joined, with a row for each. States differ until a stream has settled: the first
+tiles have nothing behind them. So streams are kept in groups of equal signatures. Those that have a tile ready are taken out,
+run, and put back. While all of them are ready, each batch stays a group, so that no state is copied. The last tile of a stream
+runs alone.
 """
 
 from __future__ import annotations
 
+import itertools
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -68,6 +70,7 @@ class Batch:
         state: State of the streams, unless they run in an arena.
         signature: Signature of this state before the step.
         is_settled: The step keeps the signature.
+        is_apart: The streams become a group of their own.
         group: Streams of the arena in which these run.
         slots: Their slots. A stream that leaves during the step frees its slot, which nobody gets before the next step.
     """
@@ -79,6 +82,7 @@ class Batch:
     state: State | None = None
     signature: Any = None
     is_settled: bool = False
+    is_apart: bool = False
     group: ArenaGroup | None = None
     slots: Sequence[int] = ()
 
@@ -128,7 +132,7 @@ class BatchedPool(Pool[Any, Any]):
         super().__init__(backend, settings)
         self.network, self.setup = network.network, network.setup
         self._capture, self._noise = network.capture, network.noise
-        self._groups: dict[Any, JoinedGroup] = {}
+        self._groups: dict[Any, list[JoinedGroup]] = {}
         self._arenas: dict[Any, ArenaGroup] = {}
         self._max_rows = settings.max_streams
         if self.setup.device.type == "cpu":
@@ -171,15 +175,19 @@ class BatchedPool(Pool[Any, Any]):
                 stream.group.remove(stream)
         stream.group = None
 
-    def _put(self, state: State, signature: Any, streams: Sequence[BatchedStream]) -> JoinedGroup:
-        """Put streams into the group of their network and their state's signature; return it."""
+    def _put(self, state: State, signature: Any, streams: Sequence[BatchedStream], is_apart: bool = False) -> JoinedGroup:
+        """Put streams into the first group of their network and their state's signature, or into an empty one; return it."""
         key = (id(streams[0].network), signature)
         if key not in self._groups:
-            self._groups[key] = JoinedGroup(signature)
+            self._groups[key] = []
             size = sum(tensor.nbytes for tensor in state.tensors()) // len(streams)
             self._bytes_per_stream = max(self._bytes_per_stream, size)
-        self._add(self._groups[key], state, streams)
-        return self._groups[key]
+        groups = self._groups[key]
+        group = next((group for group in groups if not (is_apart and group.streams)), None)
+        if group is None:
+            groups.append(group := JoinedGroup(key, signature))
+        self._add(group, state, streams)
+        return group
 
     @staticmethod
     def _add(group: Group, state: State, streams: Sequence[BatchedStream]) -> None:
@@ -200,7 +208,8 @@ class BatchedPool(Pool[Any, Any]):
             if not batch.last and not isinstance(results, CodecError):
                 self._put_back(batch)  # streams have counted the tile, which chooses the kind of the next one
         with self.lock:  # a push in another thread may add a group meanwhile
-            self._groups = {key: group for key, group in self._groups.items() if group.streams}
+            kept = {key: [group for group in groups if group.streams] for key, groups in self._groups.items()}
+            self._groups = {key: groups for key, groups in kept.items() if groups}
 
     def _put_back(self, batch: Batch) -> None:
         """Put the streams of a batch back into a group, or into an arena once a step no longer changes their signature."""
@@ -215,7 +224,7 @@ class BatchedPool(Pool[Any, Any]):
             streams = [batch.members[number] for number in staying]
             signature = batch.signature if batch.is_settled else state.signature()  # which takes as long as some kernels
             if self._capture is None or signature != batch.signature:
-                group = self._put(state, signature, streams)
+                group = self._put(state, signature, streams, batch.is_apart)
                 if signature == batch.signature:
                     group.settled.add(batch.kind)
                 return
@@ -223,49 +232,60 @@ class BatchedPool(Pool[Any, Any]):
             if others := [number for number in range(len(streams)) if number not in settled]:
                 self._put(state.take(others), signature, [streams[number] for number in others])
             if settled:
-                arena_group = self._arena_group(self._capture, streams[0].network, state, signature, batch.kind)
-                self._add(arena_group, state.take(settled), [streams[number] for number in settled])
+                state, streams = state.take(settled), [streams[number] for number in settled]
+                if arena := self._arena_group(self._capture, streams[0].network, state, signature, batch.kind):
+                    self._add(arena, state, streams)
+                else:
+                    self._put(state, signature, streams)
 
-    def _arena_group(self, capture: CaptureFn, network: Any, state: State, signature: Any, kind: Any) -> Group:
-        """Group for the settled streams of a network: an arena, or if there are `ARENAS` others in use, none of them."""
+    def _arena_group(self, capture: CaptureFn, network: Any, state: State, signature: Any, kind: Any) -> Group | None:
+        """Arena for the settled streams of a network; `None` if there are `ARENAS` others in use."""
         if group := self._arenas.get(key := (id(network), signature, kind)):
             return group
         for other in [other for other, group in self._arenas.items() if not group.streams][: len(self._arenas) + 1 - self.ARENAS]:
             del self._arenas[other]
         if len(self._arenas) >= self.ARENAS:
-            return self._groups.setdefault((id(network), signature), JoinedGroup(signature))
+            return None
 
         def step(inputs: Sequence[Tensor], state: State) -> list[Tensor]:
             return self.step_rows(network, inputs, state, False)
 
         arena = Arena(step, capture, self._noise, state, self.settings.max_streams)
-        self._arenas[key] = ArenaGroup(signature, arena, kind)
+        self._arenas[key] = ArenaGroup(key, signature, arena, kind)
         return self._arenas[key]
 
     def _batches(self, streams: Sequence[BatchedStream]) -> Iterator[Batch]:
         """Take the streams that run together out of their groups, unless they run in an arena."""
-        together: dict[Any, list[BatchedStream]] = {}
+        together: dict[Any, dict[Group, set[BatchedStream]]] = {}
         for stream in streams:
+            assert stream.group is not None
             if stream._has_tile:
-                together.setdefault((id(stream.group), stream.kind_of_tile), []).append(stream)
+                together.setdefault((stream.group.key, stream.kind_of_tile), {}).setdefault(stream.group, set()).add(stream)
             else:
                 yield self._batch([stream], None, True)
-        for (_, kind), members in together.items():
-            place = {stream: row for row, stream in enumerate(members[0].group.streams)} if members[0].group else {}
-            members.sort(key=place.__getitem__)
-            for start in range(0, len(members), self._max_rows):
-                yield self._batch(members[start : start + self._max_rows], kind, False)
+        for (key, kind), groups in together.items():
+            are_all_ready = sum(map(len, groups.values())) == sum(len(group.streams) for group in self._groups.get(key, groups))
+            rest: list[BatchedStream] = []
+            for group, ready in groups.items():
+                members = [stream for stream in group.streams if stream in ready]  # in the order of their states
+                if are_all_ready and self._max_rows // 2 < len(members) <= self._max_rows:
+                    yield self._batch(members, kind, False, True)
+                else:
+                    rest += members
+            for start in range(0, len(rest), self._max_rows):
+                yield self._batch(rest[start : start + self._max_rows], kind, False, are_all_ready)
 
-    def _batch(self, members: list[BatchedStream], kind: Any, last: bool) -> Batch:
+    def _batch(self, members: list[BatchedStream], kind: Any, last: bool, is_apart: bool = False) -> Batch:
         group = members[0].group
         assert group is not None
         tiles = [stream.take_rest() if last else stream.take_tile() for stream in members]
         if isinstance(group, ArenaGroup) and not last and group.kind == kind:
             return Batch(members, tiles, last, kind, group=group, slots=[group.slots[stream] for stream in members])
-        state = group.take(members)
+        states = [group.take(list(some)) for group, some in itertools.groupby(members, lambda stream: cast(Group, stream.group))]
         for stream in members:
             stream.group = None
-        return Batch(members, tiles, last, kind, state, group.signature, kind in group.settled)
+        state = type(states[0]).join(states)
+        return Batch(members, tiles, last, kind, state, group.signature, kind in group.settled, is_apart)
 
     def _run_batch(self, batch: Batch) -> list[Any] | CodecError:
         try:

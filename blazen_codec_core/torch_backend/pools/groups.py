@@ -17,14 +17,15 @@ class Group(ABC):
     """Streams whose states have equal signatures.
 
     Args:
+        key: Key of groups whose streams can run together.
         signature: Signature of the states.
 
     Attributes:
         settled: Kinds of tiles with which a step keeps this signature.
     """
 
-    def __init__(self, signature: Any) -> None:
-        self.signature = signature
+    def __init__(self, key: Any, signature: Any) -> None:
+        self.key, self.signature = key, signature
         self.settled: set[Any] = set()
 
     @property
@@ -48,8 +49,8 @@ class Group(ABC):
 class JoinedGroup(Group):
     """Streams whose states are the rows of one state."""
 
-    def __init__(self, signature: Any) -> None:
-        super().__init__(signature)
+    def __init__(self, key: Any, signature: Any) -> None:
+        super().__init__(key, signature)
         self._streams: list[BatchedStream] = []
         self.state: State | None = None
 
@@ -80,8 +81,8 @@ class ArenaGroup(Group):
         kind: Kind of the tiles that its graphs run; see `BatchedStream.kind_of_tile`.
     """
 
-    def __init__(self, signature: Any, arena: Arena, kind: Any) -> None:
-        super().__init__(signature)
+    def __init__(self, key: Any, signature: Any, arena: Arena, kind: Any) -> None:
+        super().__init__(key, signature)
         self.arena, self.kind = arena, kind
         self.slots: dict[BatchedStream, int] = {}
 
