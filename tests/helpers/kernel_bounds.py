@@ -24,9 +24,9 @@ from blazen_codec_core.nn.kernels.cpu.elementwise import CpuElementwise
 from blazen_codec_core.nn.kernels.cpu.group_norm import GroupNorm
 from blazen_codec_core.nn.kernels.cpu.lstm import PersistentLSTM
 from blazen_codec_core.nn.kernels.cpu.winograd_conv import WinogradConv1d
-from blazen_codec_core.nn.kernels.epilogue import ELU, IDENTITY, NONE, SNAKE, Epilogue
+from blazen_codec_core.nn.kernels.epilogue import IDENTITY, Epilogue
 from blazen_codec_core.nn.kernels.winograd import F_3_2, F_4_3, F_5_2, F_8_7, F_8_7_FAST
-from tests.helpers.epilogues import drawn, epilogue_for
+from tests.helpers.epilogues import ACTIVATIONS, drawn, epilogue_for
 from tests.helpers.guard_pages import GuardedMemory
 
 SHAPES = 60
@@ -50,7 +50,7 @@ def any_epilogue(draw: random.Random, batch: int, frames: int, channels: int) ->
     if draw.random() < 0.2:
         return IDENTITY
     head = draw.choice([0, 1, min(13, frames), frames])
-    made = epilogue_for(draw.choice([NONE, SNAKE, ELU]), draw.random() < 0.5, draw.random() < 0.7, batch, frames, channels, head)
+    made = epilogue_for(draw.choice(ACTIVATIONS), draw.random() < 0.5, draw.random() < 0.7, batch, frames, channels, head)
     residual = None if made.residual is None else made.residual[:, : frames - head]
     return dataclasses.replace(made, residual=residual)
 
@@ -128,7 +128,7 @@ def lstm(draw: random.Random) -> Case:
 
 def assemble_input(draw: random.Random) -> Case:
     batch, tail, left, frames, right = draw.randint(1, 3), *(draw.choice([0, 1, 5, 40]) for _ in range(4))
-    channels, kind = draw.choice([1, 3, 16, 40, 64]), draw.choice([NONE, SNAKE, ELU])
+    channels, kind = draw.choice([1, 3, 16, 40, 64]), draw.choice(ACTIVATIONS)
     lengths = draw.choice([None, torch.tensor([draw.randint(0, 45) for _ in range(batch)], dtype=torch.int32)])
 
     def run(kernels: CpuElementwise, before: Any, x: Any, after: Epilogue, lengths: Any) -> torch.Tensor:
@@ -148,7 +148,7 @@ def write_activation(draw: random.Random) -> Case:
         kernels.write_activation(after, x, out)
         return out
 
-    after = epilogue_for(draw.choice([NONE, SNAKE, ELU]), False, False, batch, frames, channels)
+    after = epilogue_for(draw.choice(ACTIVATIONS), False, False, batch, frames, channels)
     return Case(CpuElementwise, run, (drawn(batch, frames, channels), after))
 
 

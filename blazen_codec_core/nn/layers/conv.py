@@ -170,6 +170,10 @@ class Conv1d(ConvBase):
     def frames_out(self, frames: int, last: bool) -> int:
         return max(0, (self.padding.frames_out(frames, last) - self.span) // self.stride + 1)
 
+    def project(self, x: Tensor, last: bool = True, epilogue: Epilogue = IDENTITY) -> Tensor:
+        """`step` of a convolution of one tap, which has no state; only a layer that `takes_epilogue` may get one."""
+        return self.run_kernel(x, x.shape[1], 1, last, epilogue)
+
     def step_fused(self, prologue: Epilogue, x: Tensor, state: ConvState, last: bool, epilogue: Epilogue) -> Tensor:
         if self._is_pointwise:  # there is neither padding nor a tail
             x = x if prologue is IDENTITY else activate(prologue, x)

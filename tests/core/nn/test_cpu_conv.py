@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blazen_codec_core.nn import CodecNetwork, Conv1d, ResidualVectorQuantizer, prepare, reset_parameters
-from blazen_codec_core.nn.kernels.epilogue import ELU, NONE, SNAKE, Epilogue
+from blazen_codec_core.nn.kernels.epilogue import Epilogue
 from blazen_codec_core.nn.kernels.winograd import F_3_2, F_4_3, F_5_2, F_8_7, F_8_7_FAST
-from tests.helpers.epilogues import apply_epilogue, drawn, epilogue_for
+from tests.helpers.epilogues import ACTIVATIONS, apply_epilogue, drawn, epilogue_for
 from tests.helpers.processors import blocks
 
 pytest.importorskip("blazen_codec_core.nn.kernels.cpu", reason="numba, which compiles the kernels, is not installed")
@@ -139,7 +139,7 @@ def test_unsupported_shapes_have_no_kernel():
     frames=st.integers(1, 70) | st.sampled_from([700]),
     channels=st.sampled_from([16, 64, 80]),
     batch=st.integers(1, 2),
-    kind=st.sampled_from([NONE, SNAKE, ELU]),
+    kind=st.sampled_from(ACTIVATIONS),
     scaled=st.booleans(),
     added=st.booleans(),
     held=st.sampled_from([0, 1, 13, 1000]),
@@ -164,7 +164,7 @@ def test_epilogue_matches_separate_operations(way, frames, channels, batch, kind
 @given(
     sizes=st.tuples(st.integers(0, 5), st.integers(0, 3), st.integers(0, 40) | st.just(2000), st.integers(0, 3)),
     channels=st.sampled_from([1, 3, 16, 40]),
-    kind=st.sampled_from([NONE, SNAKE, ELU]),
+    kind=st.sampled_from(ACTIVATIONS),
     lengths=st.none() | st.tuples(st.integers(0, 45), st.integers(0, 45)),
 )
 def test_assemble_input_concatenates_tail_padding_and_chunk(sizes, channels, kind, lengths):

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, NoReturn
 import torch
 from torch import Tensor
 
-from ..epilogue import IDENTITY, NONE, SNAKE, Epilogue
+from ..epilogue import IDENTITY, NONE, WITH_PARAMETERS, Epilogue
 from ..memory_format import frame_contiguous
 
 _FLOAT32 = torch.float32
@@ -313,7 +313,7 @@ def epilogue_args(epilogue: Epilogue, output: tuple[int, ...]) -> tuple[tuple[in
     if epilogue is IDENTITY:
         return NO_EPILOGUE
     _, _, batch, frames, channels = output
-    native = epilogue.native if epilogue.activation == SNAKE else (channels, epilogue.activation, 0, 0)
+    native = epilogue.native if epilogue.activation in WITH_PARAMETERS else (channels, epilogue.activation, 0, 0)
     if native is None or native[0] != channels:
         native = _keep_activation(epilogue, channels)
     if epilogue.scale is None and epilogue.residual is None and epilogue.residual_head is None:
@@ -360,7 +360,7 @@ def assembly_args(
         raise ValueError(f"output has {out_frames} frames; the parts have {tail_frames}, {left} and {frames}")
     if lengths is not None and (lengths.dtype != torch.int32 or lengths.shape != (batch,) or not lengths.is_contiguous()):
         raise ValueError(f"lengths are {lengths.dtype} {tuple(lengths.shape)}; expected {batch} contiguous torch.int32")
-    native = activation.native if activation.activation == SNAKE else (channels, activation.activation, 0, 0)
+    native = activation.native if activation.activation in WITH_PARAMETERS else (channels, activation.activation, 0, 0)
     if native is None or native[0] != channels:
         native = _keep_activation(activation, channels)
     _, kind, alpha, inverse = native

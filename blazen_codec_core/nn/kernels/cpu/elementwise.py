@@ -12,7 +12,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from ..epilogue import ELU, NONE, SNAKE, Epilogue
+from ..epilogue import ELU, GAIN, GELU, NONE, SILU, SNAKE, Epilogue
 from ..memory_format import frame_contiguous
 from . import vecmath
 from .arguments import Activation, Assembly, assembly_args, signature
@@ -41,6 +41,9 @@ def _vectorized(function: Callable[[Vector, Vector, Vector], Vector], lanes: int
 
 _snake_vectors, _snake_values = (_vectorized(vecmath.snake, lanes) for lanes in (LANES, 1))
 _elu_vectors, _elu_values = (_vectorized(lambda x, a, b: vecmath.elu(x), lanes) for lanes in (LANES, 1))
+_gelu_vectors, _gelu_values = (_vectorized(lambda x, a, b: vecmath.gelu(x), lanes) for lanes in (LANES, 1))
+_silu_vectors, _silu_values = (_vectorized(lambda x, a, b: x * vecmath.sigmoid(x), lanes) for lanes in (LANES, 1))
+_gain_vectors, _gain_values = (_vectorized(lambda x, a, b: x * a, lanes) for lanes in (LANES, 1))
 _copy_vectors, _copy_values = (_vectorized(lambda x, a, b: x, lanes) for lanes in (LANES, 1))
 _zero_vectors, _zero_values = (_vectorized(lambda x, a, b: x.splat_like(0.0), lanes) for lanes in (LANES, 1))
 _add = _vectorized(lambda x, a, b: x + a)
@@ -60,6 +63,12 @@ def _activate_row(activation, x, out, channels):  # type: ignore[no-untyped-def]
             _snake_vectors(x, LANES, out, LANES, alpha, inverse, LANES, vectors)
         elif kind == ELU:
             _elu_vectors(x, LANES, out, LANES, x, x, LANES, vectors)
+        elif kind == GELU:
+            _gelu_vectors(x, LANES, out, LANES, x, x, LANES, vectors)
+        elif kind == SILU:
+            _silu_vectors(x, LANES, out, LANES, x, x, LANES, vectors)
+        elif kind == GAIN:
+            _gain_vectors(x, LANES, out, LANES, alpha, inverse, LANES, vectors)
         elif kind == _ZERO:
             _zero_vectors(x, LANES, out, LANES, x, x, LANES, vectors)
         else:
@@ -70,6 +79,12 @@ def _activate_row(activation, x, out, channels):  # type: ignore[no-untyped-def]
             _snake_values(x, 1, out, 1, alpha, inverse, 1, channels - tail)
         elif kind == ELU:
             _elu_values(x, 1, out, 1, x, x, 1, channels - tail)
+        elif kind == GELU:
+            _gelu_values(x, 1, out, 1, x, x, 1, channels - tail)
+        elif kind == SILU:
+            _silu_values(x, 1, out, 1, x, x, 1, channels - tail)
+        elif kind == GAIN:
+            _gain_values(x, 1, out, 1, alpha, inverse, 1, channels - tail)
         elif kind == _ZERO:
             _zero_values(x, 1, out, 1, x, x, 1, channels - tail)
         else:
