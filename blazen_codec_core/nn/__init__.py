@@ -20,7 +20,13 @@ from .layers.lstm import LSTM
 from .layers.noise import CounterNoise, NoiseBlock
 from .layers.norm import ChannelNorm, LayerNorm, RMSNorm, TimeGroupNorm
 from .layers.padding import Crop, EdgePadding, ReflectPadding, ZeroPadding, same_padding
-from .layers.quantization import FactorizedQuantizer, Quantized, ResidualVectorQuantizer, VectorQuantizer
+from .layers.quantization import (
+    FactorizedQuantizer,
+    Quantized,
+    ResidualVectorQuantizer,
+    SplitResidualVectorQuantizer,
+    VectorQuantizer,
+)
 from .layers.transformer import FeedForward, TransformerLayer
 
 __all__ = [
@@ -55,6 +61,7 @@ __all__ = [
     "Sequential",
     "SiLU",
     "Snake",
+    "SplitResidualVectorQuantizer",
     "State",
     "StreamSetup",
     "StreamingModule",

@@ -74,7 +74,7 @@ class CausalAttention(Layer):
     def init_state(self, setup: StreamSetup) -> AttentionState:
         p = self.problem
         keys = setup.zeros(p.kv_channels, p.capacity).reshape(setup.batch, p.kv_heads, p.head_channels, p.capacity)
-        values = setup.zeros(p.kv_heads * p.capacity, p.head_channels).reshape(setup.batch, p.kv_heads, p.capacity, p.head_channels)
+        values = keys.new_zeros(setup.batch, p.kv_heads, p.capacity, p.head_channels)
         return AttentionState(keys, values, torch.zeros(setup.batch, device=setup.device, dtype=torch.int64))
 
     def step(self, x: Tensor, state: AttentionState, last: bool) -> Tensor:
