@@ -37,6 +37,7 @@ def register(backend: KernelBackend) -> None:
     _registered.insert(0, backend)
     backends_for.cache_clear()
     elementwise.cache_clear()
+    attention.cache_clear()
 
 
 @functools.cache
@@ -91,8 +92,9 @@ def channel_norm(weight: Tensor, bias: Tensor | None, epsilon: float) -> Channel
     return None
 
 
+@functools.cache
 def attention(problem: AttentionProblem, device: torch.device, dtype: torch.dtype) -> AttentionKernel:
-    """Choose the kernel of causal attention for signals of this dtype."""
+    """Choose the kernel of causal attention, which has no weights, for signals of this dtype."""
     for backend in backends_for(device):
         if kernel := backend.attention(problem, device, dtype):
             return kernel

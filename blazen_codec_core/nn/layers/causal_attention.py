@@ -65,11 +65,11 @@ class CausalAttention(Layer):
         self.problem = problem = AttentionProblem(heads, kv_heads, head_channels, context, base)
         self.to_qkv = Conv1d(channels, problem.channels + 2 * problem.kv_channels, 1, bias=bias)
         self.to_out = Conv1d(problem.channels, channels, 1, bias=bias)
-        self._prepared: AttentionKernel | None = None
+        self._is_prepared = False
 
     def prepare(self) -> None:
-        weight = self.to_out.weight
-        self._prepared = dispatch.attention(self.problem, weight.device, weight.dtype)
+        self._is_prepared = True
+        dispatch.attention(self.problem, torch.device("cpu"), torch.float32)  # compiles its kernel now, not in the first step
 
     def init_state(self, setup: StreamSetup) -> AttentionState:
         p = self.problem
@@ -84,7 +84,9 @@ class CausalAttention(Layer):
         """Attention of the next positions between the two projections."""
         if not qkv.shape[1]:
             return qkv[:, :, : self.problem.channels]
-        kernel = AtenAttention(self.problem) if torch.is_grad_enabled() or not self._prepared else self._prepared
+        kernel: AttentionKernel = AtenAttention(self.problem)
+        if self._is_prepared and not torch.is_grad_enabled():
+            kernel = dispatch.attention(self.problem, qkv.device, qkv.dtype)
         y = kernel(qkv, state.keys, state.values, state.position)
         state.position = state.position + qkv.shape[1]
         return y

@@ -23,6 +23,7 @@ from blazen_codec_core.nn import (
     prepare,
     reset_parameters,
 )
+from tests.helpers.processors import blocks
 from tests.helpers.streaming import CPU, sizes, streamed, whole
 
 SHAPES = {
@@ -105,6 +106,17 @@ def test_attention_streams(name, frames, batch, prepared, sizes):
     if prepared:
         prepare(layer)
     torch.testing.assert_close(streamed(layer, x, sizes), whole(layer, x), atol=2e-6, rtol=1e-5)
+
+
+@blocks
+@pytest.mark.parametrize("name", sorted(SHAPES))
+def test_compiled_layers_give_the_same_bits_for_any_chunks_and_batches(name):
+    chain, x = layers(name), signal(3, 150, SHAPES[name]["channels"])
+    prepare(chain)
+    wanted = whole(chain, x)
+    for pieces in ([1], [7], [2, 31, 64]):
+        assert torch.equal(streamed(chain, x, pieces), wanted)
+    assert torch.equal(torch.cat([whole(chain, row) for row in x.split(1)]), wanted)
 
 
 @pytest.mark.parametrize("frames", [600, 1100])

@@ -183,6 +183,38 @@ class Norm(NamedTuple):
     bias: int
 
 
+class ChannelNormArgs(NamedTuple):
+    """Weight and bias of a norm over channels; the mean is subtracted if it `is_centered`."""
+
+    is_centered: int
+    weight: int
+    bias: int
+
+
+class AttentionShape(NamedTuple):
+    """Sizes of an `AttentionProblem`, and the address of its float64 frequencies `(head_channels / 2,)`."""
+
+    heads: int
+    kv_heads: int
+    head_channels: int
+    context: int
+    capacity: int
+    frequencies: int
+
+
+class AttentionArgs(NamedTuple):
+    """Queries, keys and values of signals, `qkv_batch` values apart; see `interface.AttentionKernel` for the others."""
+
+    batch: int
+    frames: int
+    qkv: int
+    qkv_batch: int
+    keys: int
+    values: int
+    position: int
+    out: int
+
+
 class Codebook(NamedTuple):
     """Packed table and offset of a codebook; `vectors` in a panel."""
 
@@ -268,6 +300,25 @@ def signal_args(x: Tensor, frames: int = 0, channels: int = 0) -> tuple[int, ...
     if not x.is_contiguous() and frame_contiguous(x) is not x:
         raise ValueError(f"frames of the signal are not contiguous: strides {x.stride()} for shape {tuple(x.shape)}")
     return x.data_ptr(), x.stride(0), batch, length, width
+
+
+def ring_args(keys: Tensor, values: Tensor, position: Tensor, batch: int, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Addresses of ring buffers of `(kv_heads, head_channels, capacity)`, and of the positions.
+
+    Raises:
+        TypeError: A buffer is not float32 on the CPU, or the positions are not int64.
+        ValueError: A shape differs, or a tensor is not contiguous.
+    """
+    heads, channels, capacity = shape
+    for ring, wanted in ((keys, (batch, heads, channels, capacity)), (values, (batch, heads, capacity, channels))):
+        require_float32(ring)
+        if ring.shape != wanted or not ring.is_contiguous():
+            raise ValueError(f"ring buffer is {tuple(ring.shape)} with strides {ring.stride()}; expected contiguous {wanted}")
+    if position.dtype != torch.int64 or not position.is_cpu:
+        raise TypeError(f"positions are {position.dtype} on {position.device}; expected torch.int64 on the CPU")
+    if position.shape != (batch,) or not position.is_contiguous():
+        raise ValueError(f"positions are {tuple(position.shape)}; expected {batch} contiguous")
+    return keys.data_ptr(), values.data_ptr(), position.data_ptr()
 
 
 def vector_address(values: Tensor, count: int, *, may_be_longer: bool = False) -> int:

@@ -109,6 +109,10 @@ class Vector:
         """This where it is positive, else `other`."""
         return self._select("<=", 0.0, other, self)
 
+    def above(self, bound: float, value: Vector) -> Vector:
+        """`value` where this is above a bound, else 0; `value` where this is NaN."""
+        return self._select("<=", bound, 0.0, value)
+
     def _select(self, comparison: str, against: Vector | float, then: Vector | float, otherwise: Vector | float) -> Vector:
         mask = self._builder.fcmp_ordered(comparison, self.value, self._operand(against))
         return self._wrap(self._builder.select(mask, self._operand(then), self._operand(otherwise)))

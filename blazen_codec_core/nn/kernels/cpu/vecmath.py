@@ -75,10 +75,10 @@ def tanh(x: Vector) -> Vector:
 
 
 def exp(x: Vector) -> Vector:
-    """Exponential of values that are at most 0."""
+    """Exponential of values that are at most 0; far below, and for minus infinity, it is 0."""
     power, rest = range_reduce(x.maximum(_EXP_MIN), _LN2_HIGH, _LN2_LOW)
     factor = power.exp2()
-    return factor.fma((rest * rest).fma(_polynomial(rest, _EXPONENTIAL), rest), factor)
+    return x.above(_EXP_MIN, factor.fma((rest * rest).fma(_polynomial(rest, _EXPONENTIAL), rest), factor))
 
 
 def gelu(x: Vector) -> Vector:
