@@ -17,6 +17,8 @@ import torch
 
 from blazen_codec_core.nn import ConvTranspose1d, reset_parameters
 from blazen_codec_core.nn.kernels.cpu import arguments
+from blazen_codec_core.nn.kernels.cpu.attention import RingAttention
+from blazen_codec_core.nn.kernels.cpu.channel_norm import ChannelNorm
 from blazen_codec_core.nn.kernels.cpu.codebook_search import CodebookSearch
 from blazen_codec_core.nn.kernels.cpu.conv import select_conv1d
 from blazen_codec_core.nn.kernels.cpu.direct_conv import DirectConv1d
@@ -25,6 +27,7 @@ from blazen_codec_core.nn.kernels.cpu.group_norm import GroupNorm
 from blazen_codec_core.nn.kernels.cpu.lstm import PersistentLSTM
 from blazen_codec_core.nn.kernels.cpu.winograd_conv import WinogradConv1d
 from blazen_codec_core.nn.kernels.epilogue import IDENTITY, Epilogue
+from blazen_codec_core.nn.kernels.interface import AttentionProblem
 from blazen_codec_core.nn.kernels.winograd import F_3_2, F_4_3, F_5_2, F_8_7, F_8_7_FAST
 from tests.helpers.epilogues import ACTIVATIONS, drawn, epilogue_for
 from tests.helpers.guard_pages import GuardedMemory
@@ -109,6 +112,22 @@ def group_norm(draw: random.Random) -> Case:
     weight, bias, inplace = drawn(channels, seed=1), drawn(channels, seed=2), draw.random() < 0.5
     inputs = (drawn(batch, frames, channels) + 1, any_epilogue(draw, batch, frames, channels))
     return Case(lambda: GroupNorm(weight, bias, 1e-5), lambda norm, x, epilogue: norm(x, epilogue, inplace=inplace), inputs)
+
+
+def channel_norm(draw: random.Random) -> Case:
+    batch, frames, channels = draw.randint(1, 3), any_frames(draw), draw.choice([1, 40, 64, 200])
+    weight, bias = drawn(channels, seed=1), draw.choice([None, drawn(channels, seed=2)])
+    return Case(lambda: ChannelNorm(weight, bias, 1e-5), lambda norm, x: norm(x), (drawn(batch, frames, channels) + 1,))
+
+
+def attention(draw: random.Random) -> Case:
+    heads, kv_heads, channels = draw.choice([(1, 1, 16), (4, 2, 32), (2, 2, 64), (2, 1, 48)])
+    p = AttentionProblem(heads, kv_heads, channels, draw.choice([1, 5, 30, 45]), 10_000.0)
+    batch, frames = draw.randint(1, 3), draw.choice([0, 1, 2, 3, 5, 90])
+    rings = drawn(batch, kv_heads, channels, p.capacity), drawn(batch, kv_heads, p.capacity, channels, seed=1)
+    position = torch.tensor([draw.choice([0, 7, 29, 100_000]) for _ in range(batch)])
+    inputs = (drawn(batch, frames, p.channels + 2 * p.kv_channels, seed=2), *rings, position)
+    return Case(lambda: RingAttention(p), lambda kernel, *inputs: kernel(*inputs), inputs)
 
 
 def codebook_search(draw: random.Random) -> Case:

@@ -91,8 +91,8 @@ class AttentionProblem:
 
     @property
     def capacity(self) -> int:
-        """Positions of the ring buffers: the context, rounded up to whole vectors."""
-        return -(-self.context // RING_MULTIPLE) * RING_MULTIPLE
+        """Positions of the ring buffers: the context and `RING_SLACK`, rounded up to whole vectors."""
+        return -(-(self.context + RING_SLACK) // RING_MULTIPLE) * RING_MULTIPLE
 
     @property
     def channels(self) -> int:
@@ -113,6 +113,8 @@ class AttentionProblem:
 
 RING_MULTIPLE = 16
 """The capacity of ring buffers is a multiple of this: float32 values of the longest vector of CPUs."""
+RING_SLACK = 3
+"""Positions that may be written before the last query that sees the oldest one is computed."""
 
 
 class AttentionKernel(Protocol):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -64,9 +66,16 @@ class AtenAttention:
         """Cosines and sines `(batch, 1, frames, head_channels / 2)` of the angles of frames, at least in float32."""
         device = torch.device("cpu") if like.device.type == "mps" else like.device  # which has no float64
         positions = position.to(device)[:, None] + torch.arange(frames, device=device)
-        angles = positions[:, None, :, None] * torch.from_numpy(self.problem.frequencies).to(device)
+        angles = positions[:, None, :, None] * _frequencies(self.problem, device)
         dtype = torch.promote_types(like.dtype, torch.float32)
         return angles.cos().to(like.device, dtype), angles.sin().to(like.device, dtype)
+
+
+@functools.cache
+def _frequencies(problem: AttentionProblem, device: torch.device) -> Tensor:
+    """Frequencies on a device, where no step has to copy them to."""
+    with torch.inference_mode(False):
+        return torch.from_numpy(problem.frequencies).to(device)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -192,7 +192,12 @@ class ChannelNormArgs(NamedTuple):
 
 
 class AttentionShape(NamedTuple):
-    """Sizes of an `AttentionProblem`, and the address of its float64 frequencies `(head_channels / 2,)`."""
+    """Sizes of an `AttentionProblem`, and addresses of float64 values.
+
+    Attributes:
+        frequencies: `(head_channels / 2,)`.
+        table: Cosines and sines of the first positions, `(2, attention.STEPS, head_channels / 2)`.
+    """
 
     heads: int
     kv_heads: int
@@ -200,6 +205,7 @@ class AttentionShape(NamedTuple):
     context: int
     capacity: int
     frequencies: int
+    table: int
 
 
 class AttentionArgs(NamedTuple):

@@ -1,12 +1,14 @@
-"""Causal attention over a ring buffer, one query after the other.
+"""Causal attention over a ring buffer.
 
-All keys and values of a head fit into L2, so a query costs as much as reading them. Its sums are taken in the order of the slots,
-the newer round of the ring before the older one. So they depend on the position alone, and not on how many are computed at once.
+A few queries share what they load: all keys and values of a head fit into L2, and a query costs as much as reading them. The sums
+of each are taken in the order of the slots, with zeros for those that it does not see. So they depend on its position, and not on
+how many are computed at once.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,183 +16,181 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from ..interface import AttentionProblem
+from ..interface import RING_SLACK, AttentionProblem
 from . import arguments, vecmath
 from .arguments import AttentionArgs, AttentionShape, ring_args, signal_args, signature
 from .jit import inline_jit, jit
 from .microkernel import address, array, float64_array, int64_array, is_available
-from .reductions import lane_argmax
 from .simd import INDEX, LANES, CountedLoop, Vector, address_of, intrinsic_from
 
-_WIDTHS = (4, 2, 1)
-"""Vectors of a row that are computed at a time."""
+QUERIES = RING_SLACK + 1
+"""Queries that are computed together, for which keys and values are loaded once."""
+_WIDTH = 4 if LANES == 16 else 2
+"""Vectors of a tile of products; with as many queries, its sums fill the registers."""
 
 
-def _scores(nr: int) -> Any:
-    """Numba intrinsic with the products of a query and `nr` vectors of keys.
+STEPS = 64
+"""Positions whose rotations are in a table; the others are those of a multiple of it, turned further."""
 
-    It is called with `(query, channels, keys, stride, out)`: the channels of the keys are `stride` values apart.
+
+def _products(mr: int, nr: int) -> Any:
+    """Numba intrinsic that computes a tile of `mr` rows and `nr` vectors of the product of two matrices.
+
+    It is called with `(a, a_row, count, b, b_row, out, out_row)`: addresses, and values from one row to the next. It computes
+    `out[r, c] = sum over k of a[r, k] * b[k, c]`, in the order of k.
     """
 
-    def emit(builder: Any, query: Any, channels: Any, keys: Any, stride: Any, out: Any) -> None:
-        query, keys, out = (address_of(builder, value) for value in (query, keys, out))
-        loop = CountedLoop(builder, channels, [query, keys, *[Vector.splat(builder, 0.0).value] * nr])
-        query, keys, *sums = loop.phis
-        factor = Vector.broadcast_load(builder, query)
-        totals = [
-            factor.fma(Vector.load(builder, builder.gep(keys, [INDEX(v * LANES)])), Vector(builder, sums[v])) for v in range(nr)
-        ]
-        following = [builder.gep(query, [INDEX(1)]), builder.gep(keys, [stride])]
-        _, _, *sums = loop.advance([*following, *(total.value for total in totals)])
-        for v in range(nr):
-            Vector(builder, sums[v]).store(builder.gep(out, [INDEX(v * LANES)]))
+    def emit(builder: Any, a: Any, a_row: Any, count: Any, b: Any, b_row: Any, out: Any, out_row: Any) -> None:
+        a, b, out = (address_of(builder, value) for value in (a, b, out))
+        rows = [builder.mul(a_row, INDEX(r)) for r in range(mr)]
+        loop = CountedLoop(builder, count, [a, b, *[Vector.splat(builder, 0.0).value] * (mr * nr)])
+        a, b, *sums = loop.phis
+        columns = [Vector.load(builder, builder.gep(b, [INDEX(v * LANES)])) for v in range(nr)]
+        totals = []
+        for r in range(mr):
+            factor = Vector.broadcast_load(builder, builder.gep(a, [rows[r]]))
+            totals += [factor.fma(columns[v], Vector(builder, sums[r * nr + v])).value for v in range(nr)]
+        _, _, *sums = loop.advance([builder.gep(a, [INDEX(1)]), builder.gep(b, [b_row]), *totals])
+        for r in range(mr):
+            for v in range(nr):
+                pointer = builder.add(builder.mul(out_row, INDEX(r)), INDEX(v * LANES))
+                Vector(builder, sums[r * nr + v]).store(builder.gep(out, [pointer]))
 
     return intrinsic_from(emit)
 
 
-def _weighted_sum(nr: int) -> Any:
-    """Numba intrinsic that adds the weighted sum of rows, `nr` vectors of each, to `out`.
+def _row_products(mr: int) -> Any:
+    """`_products` of `mr` rows and any number of vectors, the last argument."""
+    wide, narrow = _products(mr, _WIDTH), _products(mr, 1)
 
-    It is called with `(weights, count, values, stride, out)`: the rows are `stride` values apart.
-    """
+    @njit
+    def products(a, a_row, count, b, b_row, out, out_row, vectors):  # type: ignore[no-untyped-def]
+        v = 0
+        while v < vectors:
+            source, target = b + 4 * v * LANES, out + 4 * v * LANES
+            if vectors - v >= _WIDTH:
+                wide(a, a_row, count, source, b_row, target, out_row)
+                v += _WIDTH
+            else:
+                narrow(a, a_row, count, source, b_row, target, out_row)
+                v += 1
 
-    def emit(builder: Any, weights: Any, count: Any, values: Any, stride: Any, out: Any) -> None:
-        weights, values, out = (address_of(builder, value) for value in (weights, values, out))
-        loop = CountedLoop(builder, count, [weights, values, *[Vector.splat(builder, 0.0).value] * nr])
-        weights, values, *sums = loop.phis
-        factor = Vector.broadcast_load(builder, weights)
-        totals = [
-            factor.fma(Vector.load(builder, builder.gep(values, [INDEX(v * LANES)])), Vector(builder, sums[v])) for v in range(nr)
-        ]
-        following = [builder.gep(weights, [INDEX(1)]), builder.gep(values, [stride])]
-        _, _, *sums = loop.advance([*following, *(total.value for total in totals)])
-        for v in range(nr):
-            place = builder.gep(out, [INDEX(v * LANES)])
-            (Vector.load(builder, place) + Vector(builder, sums[v])).store(place)
-
-    return intrinsic_from(emit)
+    return products
 
 
-_scores_4, _scores_2, _scores_1 = map(_scores, _WIDTHS)
-_weighted_sum_4, _weighted_sum_2, _weighted_sum_1 = map(_weighted_sum, _WIDTHS)
-
-
-def _emit_exponentials(builder: Any, scores: Any, count: Any, largest: Any, sums: Any) -> None:
-    maximum = Vector.broadcast_load(builder, address_of(builder, largest))
-    loop = CountedLoop(builder, count, [address_of(builder, scores), Vector.splat(builder, 0.0).value])
-    place, total = loop.phis
-    weight = vecmath.exp(Vector.load(builder, place) - maximum)
-    weight.store(place)
-    _, total = loop.advance([builder.gep(place, [INDEX(LANES)]), (Vector(builder, total) + weight).value])
-    Vector(builder, total).store(address_of(builder, sums))
-
-
-_exponentials = intrinsic_from(_emit_exponentials)
-"""`(scores, count, largest, sums)`: replaces `count` vectors by the exponentials of their differences to the value at `largest`,
-and stores the sum of each lane at `sums`."""
+_products_4, _products_2, _products_1 = map(_row_products, (QUERIES, 2, 1))
 
 
 @njit
-def _score_row(query, channels, keys, stride, vectors, out):  # type: ignore[no-untyped-def]
-    """Products of a query with `vectors` vectors of keys, given as addresses."""
-    v = 0
-    while v < vectors:
-        src, dst = keys + 4 * v * LANES, out + 4 * v * LANES
-        if vectors - v >= 4:
-            _scores_4(query, channels, src, stride, dst)
-            v += 4
-        elif vectors - v >= 2:
-            _scores_2(query, channels, src, stride, dst)
-            v += 2
-        else:
-            _scores_1(query, channels, src, stride, dst)
-            v += 1
+def _multiply(rows, a, a_row, count, b, b_row, out, out_row, vectors):  # type: ignore[no-untyped-def]
+    """`_row_products` of `QUERIES` rows, two or one."""
+    if rows == QUERIES:
+        _products_4(a, a_row, count, b, b_row, out, out_row, vectors)
+    elif rows == 2:
+        _products_2(a, a_row, count, b, b_row, out, out_row, vectors)
+    else:
+        _products_1(a, a_row, count, b, b_row, out, out_row, vectors)
 
 
-@njit
-def _add_values(weights, count, values, channels, out):  # type: ignore[no-untyped-def]
-    """Add the weighted sum of `count` rows of values to `out`, given as addresses."""
-    vectors, v = channels // LANES, 0
-    while v < vectors:
-        src, dst = values + 4 * v * LANES, out + 4 * v * LANES
-        if vectors - v >= 4:
-            _weighted_sum_4(weights, count, src, channels, dst)
-            v += 4
-        elif vectors - v >= 2:
-            _weighted_sum_2(weights, count, src, channels, dst)
-            v += 2
-        else:
-            _weighted_sum_1(weights, count, src, channels, dst)
-            v += 1
+def _folded(vector: Vector, combine: Callable[[Vector, Vector], Vector]) -> Vector:
+    """Combination of all lanes, half by half, in a vector of one lane."""
+    while vector.lanes > 1:
+        vector = combine(*vector.halves())
+    return vector
+
+
+def _emit_softmax(builder: Any, values: Any, count: Any, total: Any) -> None:
+    values, total = (address_of(builder, value) for value in (values, total))
+    loop = CountedLoop(builder, count, [values, Vector.splat(builder, float("-inf")).value])
+    pointer, largest = loop.phis
+    largest = Vector.load(builder, pointer).maximum(Vector(builder, largest))
+    _, largest = loop.advance([builder.gep(pointer, [INDEX(LANES)]), largest.value])
+    _folded(Vector(builder, largest), Vector.maximum).store(total)
+    maximum = Vector.broadcast_load(builder, total)
+    loop = CountedLoop(builder, count, [values, Vector.splat(builder, 0.0).value])
+    pointer, sums = loop.phis
+    weight = vecmath.exp(Vector.load(builder, pointer) - maximum)
+    weight.store(pointer)
+    _, sums = loop.advance([builder.gep(pointer, [INDEX(LANES)]), (Vector(builder, sums) + weight).value])
+    _folded(Vector(builder, sums), Vector.__add__).store(total)
+
+
+_softmax = intrinsic_from(_emit_softmax)
+"""`(values, count, total)`: replaces `count` vectors by the exponentials of their differences to the largest value, and stores
+the sum of these at `total`."""
 
 
 @inline_jit
-def _softmax(scores, first, end, best, best_index):  # type: ignore[no-untyped-def]
-    """Replace the scores of slots `first` to `end`, whole vectors, by exponentials of at most 1; return their sum."""
-    vectors, start = (end - first) // LANES, address(scores[first:])
-    lane_argmax(start, vectors, address(best), address(best_index))
-    for lane in range(1, LANES):
-        best[0] = max(best[0], best[lane])
-    _exponentials(start, vectors, address(best), address(best[LANES:]))
-    total = best[LANES]
-    for lane in range(1, LANES):
-        total += best[LANES + lane]
-    return total
+def _rotate(x, cos, sin, scale, out):  # type: ignore[no-untyped-def]
+    """Turn the pairs of channels of a head, and scale them."""
+    half = cos.size
+    for i in range(half):
+        first, second = x[i] * scale, x[half + i] * scale
+        out[i], out[half + i] = first * cos[i] - second * sin[i], second * cos[i] + first * sin[i]
 
 
 @jit(signature(AttentionShape, AttentionArgs))
 def _attend(shape: Any, signals: Any) -> None:
     s, a = AttentionShape(*shape), AttentionArgs(*signals)
-    half, width = s.head_channels // 2, (s.heads + 2 * s.kv_heads) * s.head_channels
-    frequencies, scale = float64_array(s.frequencies, (half,)), np.float32(1 / math.sqrt(s.head_channels))
-    positions, ring = int64_array(a.position, (a.batch,)), s.kv_heads * s.head_channels * s.capacity
-    cos, sin = np.empty(half, np.float32), np.empty(half, np.float32)
-    query, scores = np.empty(s.head_channels, np.float32), np.empty(s.capacity, np.float32)
-    best, best_index = np.empty(2 * LANES, np.float32), np.empty(LANES, np.int32)
+    half, channels, capacity = s.head_channels // 2, s.head_channels, s.capacity
+    frequencies, scale = float64_array(s.frequencies, (half,)), np.float32(1 / math.sqrt(channels))
+    positions, ring = int64_array(a.position, (a.batch,)), s.kv_heads * channels * capacity
+    cos, sin = np.empty((QUERIES, half), np.float32), np.empty((QUERIES, half), np.float32)
+    query, scores = np.empty((QUERIES, channels), np.float32), np.empty((QUERIES, capacity), np.float32)
+    sums, turned = np.empty(QUERIES, np.float32), np.empty((QUERIES, channels), np.float32)
+    table, far, far_cos, far_sin = float64_array(s.table, (2, STEPS, half)), np.int64(-1), np.empty(half), np.empty(half)
     for number in range(a.batch):
-        keys = array(a.keys + 4 * number * ring, (s.kv_heads, s.head_channels, s.capacity))
-        values = array(a.values + 4 * number * ring, (s.kv_heads, s.capacity, s.head_channels))
-        qkv = array(a.qkv + 4 * number * a.qkv_batch, (a.frames, width // s.head_channels, s.head_channels))
-        out = array(a.out + 4 * number * a.frames * s.heads * s.head_channels, (a.frames, s.heads, s.head_channels))
-        for t in range(a.frames):
-            position = positions[number] + t
-            for i in range(half):
-                angle = np.float64(position) * frequencies[i]
-                cos[i], sin[i] = np.float32(math.cos(angle)), np.float32(math.sin(angle))
-            slot = position % s.capacity
-            for head in range(s.kv_heads):
+        keys = array(a.keys + 4 * number * ring, (s.kv_heads, channels, capacity))
+        values = array(a.values + 4 * number * ring, (s.kv_heads, capacity, channels))
+        qkv = array(a.qkv + 4 * number * a.qkv_batch, (a.frames, s.heads + 2 * s.kv_heads, channels))
+        out = array(a.out + 4 * number * a.frames * s.heads * channels, (a.frames, s.heads, channels))
+        t = 0
+        while t < a.frames:
+            position, rows = positions[number] + t, QUERIES
+            while rows > a.frames - t:
+                rows //= 2
+            for r in range(rows):
+                if (position + r) // STEPS != far:
+                    far = (position + r) // STEPS
+                    for i in range(half):
+                        angle = np.float64(far * STEPS) * frequencies[i]
+                        far_cos[i], far_sin[i] = math.cos(angle), math.sin(angle)
+                near = (position + r) % STEPS
                 for i in range(half):
-                    x, y = qkv[t, s.heads + head, i], qkv[t, s.heads + head, half + i]
-                    keys[head, i, slot] = x * cos[i] - y * sin[i]
-                    keys[head, half + i, slot] = y * cos[i] + x * sin[i]
-                for i in range(s.head_channels):
-                    values[head, slot, i] = qkv[t, s.heads + s.kv_heads + head, i]
-            oldest = max(0, position - s.context + 1)
-            first = oldest % s.capacity
-            is_wrapped = first > slot
-            start, end = (0, s.capacity) if is_wrapped else (first // LANES * LANES, (slot // LANES + 1) * LANES)
+                    cos[r, i] = far_cos[i] * table[0, near, i] - far_sin[i] * table[1, near, i]
+                    sin[r, i] = far_sin[i] * table[0, near, i] + far_cos[i] * table[1, near, i]
+            for head in range(s.kv_heads):
+                for r in range(rows):
+                    _rotate(qkv[t + r, s.heads + head], cos[r], sin[r], np.float32(1), turned[r])
+                    for i in range(channels):
+                        values[head, (position + r) % capacity, i] = qkv[t + r, s.heads + s.kv_heads + head, i]
+                for i in range(channels):
+                    for r in range(rows):
+                        keys[head, i, (position + r) % capacity] = turned[r, i]
+            oldest, newest = max(0, position - s.context + 1), position + rows - 1
+            start, end = 0, capacity  # slots that any of these queries sees, in whole vectors
+            if oldest // capacity == newest // capacity:
+                start, end = oldest % capacity // LANES * LANES, (newest % capacity // LANES + 1) * LANES
             for head in range(s.heads):
                 shared = head * s.kv_heads // s.heads
-                for i in range(half):
-                    x, y = qkv[t, head, i] * scale, qkv[t, head, half + i] * scale
-                    query[i], query[half + i] = x * cos[i] - y * sin[i], y * cos[i] + x * sin[i]
-                source = address(keys[shared, 0, start:])
-                _score_row(address(query), s.head_channels, source, s.capacity, (end - start) // LANES, address(scores[start:]))
-                for unseen in range(slot + 1, first if is_wrapped else end):
-                    scores[unseen] = -np.inf
-                for unseen in range(start, 0 if is_wrapped else first):
-                    scores[unseen] = -np.inf
-                total = _softmax(scores, start, end, best, best_index)
-                for i in range(s.head_channels):
-                    out[t, head, i] = 0
-                row, newest = address(out[t, head]), 0 if is_wrapped else first
-                weights, rows = address(scores[newest:]), address(values[shared, newest])
-                _add_values(weights, slot + 1 - newest, rows, s.head_channels, row)
-                if is_wrapped:
-                    weights, rows = address(scores[first:]), address(values[shared, first])
-                    _add_values(weights, s.capacity - first, rows, s.head_channels, row)
-                for i in range(s.head_channels):
-                    out[t, head, i] /= total
+                for r in range(rows):
+                    _rotate(qkv[t + r, head], cos[r], sin[r], scale, query[r])
+                source, target = address(keys[shared, 0, start:]), address(scores[0, start:])
+                _multiply(rows, address(query), channels, channels, source, capacity, target, capacity, (end - start) // LANES)
+                for r in range(rows):
+                    first, slot = max(0, position + r - s.context + 1) % capacity, (position + r) % capacity
+                    for unseen in range(slot + 1, first if first > slot else end):
+                        scores[r, unseen] = -np.inf
+                    for unseen in range(start, start if first > slot else first):
+                        scores[r, unseen] = -np.inf
+                    _softmax(address(scores[r, start:]), (end - start) // LANES, address(sums[r:]))
+                row, source = address(out[t, head]), address(values[shared, start])
+                weights, stride = address(scores[0, start:]), s.heads * channels
+                _multiply(rows, weights, capacity, end - start, source, channels, row, stride, channels // LANES)
+                for r in range(rows):
+                    for i in range(channels):
+                        out[t + r, head, i] /= sums[r]
+            t += rows
 
 
 def supports(problem: AttentionProblem, dtype: torch.dtype) -> bool:
@@ -206,9 +206,13 @@ class RingAttention:
 
     def __init__(self, problem: AttentionProblem) -> None:
         p = self.problem = problem
-        self._frequencies = torch.from_numpy(p.frequencies)
+        angles = np.arange(STEPS)[:, None] * p.frequencies
+        self._frequencies, self._table = (
+            torch.from_numpy(p.frequencies),
+            torch.from_numpy(np.stack([np.cos(angles), np.sin(angles)])),
+        )
         sizes = (p.heads, p.kv_heads, p.head_channels, p.context, p.capacity)
-        self._shape = tuple(AttentionShape(*sizes, self._frequencies.data_ptr()))
+        self._shape = tuple(AttentionShape(*sizes, self._frequencies.data_ptr(), self._table.data_ptr()))
         self._attend = _attend.compiled()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> RingAttention:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import torch
@@ -23,16 +24,32 @@ _TILE_VALUES = 1 << 15
 
 @jit(signature(Signal, DirectFilter, EpilogueArgs, Signal))
 def _convolve(signal: Any, packed: Any, epilogue: Any, output: Any) -> None:
-    """Convolve all signals: tiles inside panels of weights if reading those dominates, else panels inside tiles."""
+    """Convolve all signals: signals and tiles inside panels of weights if reading those dominates, else panels inside tiles."""
     x, w, after, y = Signal(*signal), DirectFilter(*packed), EpilogueArgs(*epilogue), Signal(*output)
     terms, width = Terms(w.taps, w.tap, w.depth), w.vectors * LANES
     tile = max(1, -(-y.frames // max(1, y.frames * w.row // _TILE_VALUES)))
     panels, tiles = y.channels // width, -(-y.frames // tile)
     weight_bound = w.parts * w.taps * w.depth * y.channels > w.row * y.frames
-    for number in range(y.batch):
-        src, dst = x.address + 4 * number * x.batch_stride, y.address + 4 * number * y.batch_stride
-        for unit in range(panels * tiles):
-            panel, index = (unit // tiles, unit % tiles) if weight_bound else (unit % panels, unit // panels)
+    if weight_bound and y.batch > y.frames:  # the signals are the rows, so that their weights are read once
+        for panel in range(panels):
+            col, init = panel * width, Rows(w.bias + 4 * panel * width, 0)
+            for t in range(y.frames):
+                target, start = Rows(y.address + 4 * (t * y.channels + col), y.batch_stride), init
+                for part in range(w.parts):
+                    source = Rows(x.address + 4 * (t * w.row + part * w.reach), x.batch_stride)
+                    weight = w.weight + 4 * (panel * w.panel + part * w.part)
+                    gemm_panel(w.vectors, source, terms, weight, start, target, y.batch)
+                    start = target
+            for number in range(y.batch):
+                apply_epilogue(after, y, number, 0, y.frames, col, col + width)
+        return
+    for turn in range(panels if weight_bound else y.batch):
+        for unit in range(y.batch * tiles if weight_bound else panels * tiles):
+            if weight_bound:
+                panel, number, index = turn, unit // tiles, unit % tiles
+            else:
+                panel, number, index = unit % panels, turn, unit // panels
+            src, dst = x.address + 4 * number * x.batch_stride, y.address + 4 * number * y.batch_stride
             first, col = index * tile, panel * width
             count = min(tile, y.frames - first)
             target, init = Rows(dst + 4 * (first * y.channels + col), y.channels), Rows(w.bias + 4 * col, 0)
@@ -44,6 +61,20 @@ def _convolve(signal: Any, packed: Any, epilogue: Any, output: Any) -> None:
                 apply_epilogue(after, y, number, first, first + count, col, col + width)
             elif col + width == y.channels:
                 apply_epilogue(after, y, number, first, first + count, 0, y.channels)
+
+
+def joined_signals(epilogue: Epilogue, x: Tensor) -> Epilogue | None:
+    """Epilogue of all frames of a batch as one signal; `None` if its residual or scale do not allow it."""
+    residual, head = epilogue.residual, epilogue.residual_head
+    if epilogue.scale is not None or (head is not None and head.shape[1]):
+        return None
+    if residual is None:
+        return epilogue
+    if residual.shape[:2] != x.shape[:2] or not residual.is_contiguous():
+        return None
+    joined = dataclasses.replace(epilogue, residual=residual.reshape(1, -1, residual.shape[2]), residual_head=None)
+    object.__setattr__(joined, "native", epilogue.native)
+    return joined
 
 
 class DirectConv1d(FusedConv1d):
@@ -59,6 +90,7 @@ class DirectConv1d(FusedConv1d):
     def __init__(self, weight: Tensor, bias: Tensor | None, stride: int = 1, dilation: int = 1) -> None:
         kernel, self._channels, self._out = self._shape = weight.shape
         self._stride, self._reach = stride, (kernel - 1) * dilation + 1 - stride
+        self._is_pointwise = kernel == stride == 1
         taps, depth = (1, kernel * self._channels) if dilation == 1 else (kernel, self._channels)
         terms = Terms(taps, dilation * self._channels, depth)
         self._packed = Packed(pack_panels(weight.reshape(-1, self._out)), bias_or_zeros(bias, weight))
@@ -73,6 +105,8 @@ class DirectConv1d(FusedConv1d):
     def __call__(self, x: Tensor, frames: int, epilogue: Epilogue = IDENTITY) -> Tensor:
         if not x.is_contiguous():
             x = frame_contiguous(x)
+        elif x.shape[0] > 1 and self._is_pointwise and x.shape[1] == frames and (joined := joined_signals(epilogue, x)):
+            return self(x.reshape(1, -1, x.shape[2]), x.shape[0] * frames, joined).reshape(x.shape[0], frames, -1)
         source = signal_args(x, frames * self._stride + self._reach, self._channels)
         y = arguments.allocate(source[2], frames, self._out)
         output = signal_args(y)
@@ -93,6 +127,7 @@ class SharedDirectConv1d(DirectConv1d):
     def __init__(self, packed: Packed, parts: range, channels: int, stride: int, dilation: int) -> None:
         panels, count, block, width = packed[0].shape
         self._packed, self._parts, self._channels, self._out = packed, parts, channels, panels * width
+        self._is_pointwise = False
         self._stride, self._reach = stride, ((len(parts) - 1) * dilation * block + block) // channels - stride
         geometry = (width // LANES, count * block * width, len(parts), parts.step * block * width, block, dilation * block)
         weight, bias = packed.addresses[0] + 4 * parts.start * block * width, packed.addresses[2]
