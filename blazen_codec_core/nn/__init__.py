@@ -1,7 +1,7 @@
 """PyTorch layers with explicit stream state, for authors of codec plugins."""
 
 from .codec_network import CodecNetwork, ContinuousNetwork
-from .layers.activation import ELU, Snake, Tanh
+from .layers.activation import ELU, GELU, LayerScale, SiLU, Snake, Tanh
 from .layers.attention import LocalAttention
 from .layers.base import (
     Layer,
@@ -12,18 +12,29 @@ from .layers.base import (
     prepare,
     reset_parameters,
 )
+from .layers.causal_attention import CausalAttention
 from .layers.containers import Residual, Sequential, Tiling
 from .layers.conv import Conv1d, ConvBase, ConvTranspose1d
 from .layers.fusion import FusableLayer, Pointwise
 from .layers.lstm import LSTM
 from .layers.noise import CounterNoise, NoiseBlock
-from .layers.norm import TimeGroupNorm
+from .layers.norm import ChannelNorm, LayerNorm, RMSNorm, TimeGroupNorm
 from .layers.padding import Crop, EdgePadding, ReflectPadding, ZeroPadding, same_padding
-from .layers.quantization import FactorizedQuantizer, Quantized, ResidualVectorQuantizer, VectorQuantizer
+from .layers.quantization import (
+    FactorizedQuantizer,
+    Quantized,
+    ResidualVectorQuantizer,
+    SplitResidualVectorQuantizer,
+    VectorQuantizer,
+)
+from .layers.transformer import FeedForward, TransformerLayer
 
 __all__ = [
     "ELU",
+    "GELU",
     "LSTM",
+    "CausalAttention",
+    "ChannelNorm",
     "CodecNetwork",
     "ContinuousNetwork",
     "Conv1d",
@@ -33,24 +44,31 @@ __all__ = [
     "Crop",
     "EdgePadding",
     "FactorizedQuantizer",
+    "FeedForward",
     "FusableLayer",
     "Layer",
+    "LayerNorm",
+    "LayerScale",
     "LocalAttention",
     "NoiseBlock",
     "NoiseSource",
     "Pointwise",
     "Quantized",
+    "RMSNorm",
     "ReflectPadding",
     "Residual",
     "ResidualVectorQuantizer",
     "Sequential",
+    "SiLU",
     "Snake",
+    "SplitResidualVectorQuantizer",
     "State",
     "StreamSetup",
     "StreamingModule",
     "Tanh",
     "Tiling",
     "TimeGroupNorm",
+    "TransformerLayer",
     "VectorQuantizer",
     "ZeroPadding",
     "prepare",

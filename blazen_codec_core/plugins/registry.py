@@ -157,12 +157,9 @@ class Registry:
         """Return a token layout by name.
 
         Raises:
-            UnknownCodec: Neither core nor an installed plugin has it.
+            UnknownCodec: No installed plugin has it.
         """
-        with held_off():
-            from ..tokens.layouts.models import LAYOUTS
-
-        layouts = {layout.name: layout for layout in (*LAYOUTS, *self.plugins.layouts)}
+        layouts = {layout.name: layout for layout in self.plugins.layouts}
         if not isinstance(name, str) or name not in layouts:
             raise UnknownCodec(f"unknown token layout {name!r}; expected one of {', '.join(layouts)}")
         return layouts[name]

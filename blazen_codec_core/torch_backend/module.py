@@ -266,7 +266,7 @@ class CodecModule(nn.Module):
         """Entries of each codebook as latents, `(entries, latent)`, with gradients; `embed` adds those of all codebooks."""
         self.spec.check_has_tokens()
         with _without_autocast(self._device):
-            return [quantizer.vectors.to(self._dtype) for quantizer in self.network.quantizer]
+            return [vectors.to(self._dtype) for vectors in self.network.quantizer.vectors]
 
     def decode_latents(self, z: Tensor, lengths: Lengths = None, scales: Tensor | None = None) -> Tensor:
         """Decode latents, quantized or not, to audio.

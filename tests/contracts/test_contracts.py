@@ -28,6 +28,7 @@ LARGE = (
     Subject("dac_16khz", rounding=LOUD),
     Subject("snac_32khz"),
     Subject("dac_44khz", rounding=LOUD),
+    Subject("mimi"),
 )
 LIKE_ANOTHER = {"dac_24khz", "dac_44khz_16kbps", "snac_44khz"}
 """Models that differ from one of those in numbers only. Their tokens are held to their authors' elsewhere. `pytest --codec NAME`

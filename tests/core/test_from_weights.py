@@ -18,6 +18,9 @@ from blazen_codec_dac.specs import HUB, DacArchitecture
 from blazen_codec_encodec import checkpoint as encodec_checkpoint
 from blazen_codec_encodec.backend import EncodecBackend
 from blazen_codec_encodec.specs import ENCODEC_32KHZ, EncodecArchitecture
+from blazen_codec_mimi import checkpoint as mimi_checkpoint
+from blazen_codec_mimi.backend import MimiBackend
+from blazen_codec_mimi.specs import MimiArchitecture
 from blazen_codec_snac import checkpoint as snac_checkpoint
 from blazen_codec_snac.backend import SnacBackend
 from blazen_codec_snac.specs import SnacArchitecture
@@ -26,6 +29,7 @@ FROM_WEIGHTS = {"architecture": "from-weights", "device": "cpu"}
 KINDS = {
     "encodec": (EncodecArchitecture, EncodecBackend),
     "dac": (DacArchitecture, DacBackend),
+    "mimi": (MimiArchitecture, MimiBackend),
     "snac": (SnacArchitecture, SnacBackend),
 }
 SMALL_ENCODEC = {"num_filters": 4, "hidden_size": 16, "codebook_size": 64, "target_bandwidths": [1.0, 2.0]}
@@ -40,6 +44,20 @@ SEGMENTED_ENCODEC = {
     "overlap": 0.5,
 }
 SMALL_DAC = {"encoder_dim": 4, "decoder_dim": 32, "n_codebooks": 3}
+SMALL_MIMI = {
+    "num_filters": 4,
+    "hidden_size": 32,
+    "upsample_groups": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "intermediate_size": 48,
+    "sliding_window": 7,
+    "codebook_dim": 16,
+    "vector_quantization_hidden_dimension": 16,
+    "codebook_size": 64,
+    "num_quantizers": 5,
+}
 SMALL_SNAC = {"encoder_dim": 4, "decoder_dim": 32, "codebook_size": 64}
 SETTINGS = [
     ("encodec", {**SMALL_ENCODEC, "sampling_rate": 16_000, "upsampling_ratios": [5, 4, 2], "target_bandwidths": [5, 10]}),
@@ -84,6 +102,20 @@ SETTINGS = [
         },
     ),
     ("snac", {**SMALL_SNAC, "attn_window_size": None, "depthwise": False, "noise": False, "vq_strides": [4, 2, 2, 1]}),
+    ("mimi", {**SMALL_MIMI}),
+    ("mimi", {**SMALL_MIMI, "num_key_value_heads": 2, "num_semantic_quantizers": 2, "rope_theta": 100.0, "kernel_size": 5}),
+    ("mimi", {**SMALL_MIMI, "frame_rate": 50.0, "upsampling_ratios": [5, 4, 6], "use_conv_shortcut": True, "compress": 4}),
+    (
+        "mimi",
+        {
+            **SMALL_MIMI,
+            "num_residual_layers": 3,
+            "dilation_growth_rate": 3,
+            "sampling_rate": 16_000,
+            "upsampling_ratios": [8, 5, 4],
+            "frame_rate": 50.0,
+        },
+    ),
 ]
 
 
@@ -101,6 +133,8 @@ def published(family: str, settings: dict, folder, seed: int = 0):
     if family == "encodec":
         state = encodec_checkpoint.to_published(network, weight_norm=architecture.norm_type == "weight_norm")
         save_file({name: tensor.clone().contiguous() for name, tensor in state.items()}, folder / "model.safetensors")
+    elif family == "mimi":
+        save_file(mimi_checkpoint.to_published(network), folder / "model.safetensors")
     else:
         torch.save(snac_checkpoint.to_published(network), folder / "pytorch_model.bin")
     (folder / "config.json").write_text(json.dumps(settings))
@@ -288,6 +322,7 @@ def test_two_names_of_one_setting_may_say_the_same():
         ("encodec", {"codebook_dim": 64}, "codebook_dim is 64; expected 128"),
         ("encodec", {"normalize": True}, "normalize requires chunk_length_s"),
         ("encodec", {"model_type": "mimi"}, "model_type is 'mimi'; expected encodec"),
+        ("mimi", {"model_type": "encodec"}, "model_type is 'encodec'; expected mimi"),
         ("encodec", {"trim_right_ratio": 2}, "trim_right_ratio is 2"),
         ("encodec", {"num_filters": 10**9}, "num_filters is 1000000000"),
         ("dac", {"encoder_rates": [2, 4], "decoder_rates": [2, 2]}, "have different products"),
@@ -304,6 +339,21 @@ def test_two_names_of_one_setting_may_say_the_same():
             r"decoder_rates is \[8, 8, 4, 2\], but upsampling_ratios, another name of it, is \[8, 4, 8, 2\]",
         ),
         ("dac", {"n_codebooks": 2, "codebook_dim": [8]}, "codebook_dim has 1 sizes; expected one for each of 2"),
+        ("mimi", {"frame_rate": 25.0}, "frame_rate is 25.0; expected 25, the rate after .* divided by a whole number from 2"),
+        ("mimi", {"upsampling_ratios": [4096, 17], "frame_rate": 0.1}, "frame_rate is 0.1"),
+        ("mimi", {"sampling_rate": 139_264, "upsampling_ratios": [4096, 17], "frame_rate": 1.0}, "more than 65536 samples"),
+        ("mimi", {"num_filters": 60_000}, r"num_filters 60000, doubled at each of .* exceeds 65536"),
+        ("mimi", {"compress": 3}, "compress is 3; expected a divisor"),
+        ("mimi", {"hidden_size": 500}, "upsample_groups is 512; expected 500"),
+        ("mimi", {"num_attention_heads": 6}, "num_attention_heads 6 must divide hidden_size 512"),
+        ("mimi", {"num_key_value_heads": 3}, "multiple of num_key_value_heads 3"),
+        ("mimi", {"head_dim": 65_536}, "head_dim is 65536; expected an even number, and at most 65536 channels in all"),
+        ("mimi", {"num_semantic_quantizers": 32}, "num_semantic_quantizers is 32; expected less"),
+        ("mimi", {"codebook_dim": 128}, "codebook_dim is 128; expected 256"),
+        ("mimi", {"codebook_dim": 512, "vector_quantization_hidden_dimension": 512}, "codebook_dim is 512, the hidden_size"),
+        ("mimi", {"pad_mode": "reflect"}, "pad_mode is 'reflect'"),
+        ("mimi", {"audio_channels": 2}, "audio_channels is 2"),
+        ("mimi", {"rope_parameters": {"rope_type": "yarn"}}, "rope_type is 'yarn'; expected 'default'"),
         ("snac", {"vq_strides": [4, 3]}, "vq_strides"),
         ("snac", {"latent_dim": 5}, "latent_dim is 5; expected 1024"),
         ("encodec", {"upsampling_ratios": [4096, 17]}, "upsampling_ratios .* more than 65536 samples"),

@@ -16,7 +16,7 @@ from blazen_codec_core.nn.kernels.epilogue import ELU, NONE, SNAKE, Epilogue
 from blazen_codec_core.nn.kernels.triton import depthwise_conv, elementwise, gemm_conv, group_norm, philox
 from blazen_codec_core.nn.kernels.triton import lstm as lstm_kernels
 from blazen_codec_core.nn.layers import noise
-from tests.helpers.epilogues import apply_epilogue, drawn, epilogue_for
+from tests.helpers.epilogues import ACTIVATIONS, apply_epilogue, drawn, epilogue_for
 
 pytestmark = pytest.mark.gpu
 BUDGET = settings(max_examples=25, deadline=None)
@@ -37,7 +37,7 @@ SHAPES = st.fixed_dictionaries(
         "columns": st.sampled_from([1, 3, 16, 40, 64, 100]),
         "taps": st.sampled_from([1, 2, 3, 7]),
         "step": st.sampled_from([(1, 1), (1, 3), (1, 9), (2, 1), (5, 1)]),
-        "kind": st.sampled_from([NONE, SNAKE, ELU]),
+        "kind": st.sampled_from(ACTIVATIONS),
         "scaled": st.booleans(),
         "added": st.booleans(),
         "held": st.sampled_from([0, 0, 1, 200]),
@@ -97,7 +97,7 @@ def test_products_do_not_depend_on_the_length_or_the_neighbours(channels, column
     frames=st.integers(1, 100),
     channels=st.sampled_from([3, 16, 24, 96]),
     dilation=st.sampled_from([1, 3, 9]),
-    kind=st.sampled_from([NONE, SNAKE, ELU]),
+    kind=st.sampled_from(ACTIVATIONS),
     scaled=st.booleans(),
     added=st.booleans(),
 )

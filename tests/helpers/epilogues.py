@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from blazen_codec_core.nn.kernels.epilogue import ELU, SNAKE, Epilogue
+from blazen_codec_core.nn.kernels.epilogue import ELU, GAIN, GELU, NONE, SILU, SNAKE, Epilogue
+
+ACTIVATIONS = [NONE, SNAKE, ELU, GELU, SILU, GAIN]
 
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -21,7 +23,7 @@ def epilogue_for(
     return Epilogue(
         scale=drawn(frames, seed=8) if scaled else None,
         activation=activation,
-        parameters=(alpha, 1 / alpha) if activation == SNAKE else None,
+        parameters={SNAKE: (alpha, 1 / alpha), GAIN: (alpha, alpha)}.get(activation),
         residual=drawn(batch, max(0, frames + 2 - head), channels, seed=9) if residual else None,
         residual_head=drawn(batch, head, channels, seed=10) if residual and head else None,
     )
@@ -37,4 +39,11 @@ def apply_epilogue(y: torch.Tensor, epilogue: Epilogue) -> torch.Tensor:
         y = y + torch.sin(alpha * y) ** 2 * inverse
     elif epilogue.activation == ELU:
         y = F.elu(y)
+    elif epilogue.activation == GELU:
+        y = F.gelu(y)
+    elif epilogue.activation == SILU:
+        y = F.silu(y)
+    elif epilogue.activation == GAIN:
+        assert epilogue.parameters is not None
+        y = y * epilogue.parameters[0].double()
     return y if epilogue.residual is None else y + epilogue.full_residual()[:, : y.shape[1]].double()

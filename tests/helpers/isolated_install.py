@@ -15,7 +15,8 @@ import blazen_codec_core as bc
 name, weights = sys.argv[1], (sys.argv[2] if len(sys.argv) > 2 else None)
 installed = sorted({distribution.name for distribution in distributions()})
 print(f"{len(installed)} distributions: {' '.join(installed)}")
-for unwanted in ("snac", "encodec", "torchaudio", "descript-audio-codec", "descript-audiotools", "pytest", "matplotlib"):
+AUTHORS = ("snac", "encodec", "moshi", "transformers", "descript-audio-codec", "descript-audiotools")
+for unwanted in (*AUTHORS, "torchaudio", "pytest", "matplotlib"):
     assert unwanted not in installed, f"{unwanted} came along"
 codec = bc.load(name, weights=weights)
 pcm = np.sin(np.arange(codec.sample_rate) / 30).astype(np.float32)[None]

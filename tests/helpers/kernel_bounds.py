@@ -17,6 +17,8 @@ import torch
 
 from blazen_codec_core.nn import ConvTranspose1d, reset_parameters
 from blazen_codec_core.nn.kernels.cpu import arguments
+from blazen_codec_core.nn.kernels.cpu.attention import RingAttention
+from blazen_codec_core.nn.kernels.cpu.channel_norm import ChannelNorm
 from blazen_codec_core.nn.kernels.cpu.codebook_search import CodebookSearch
 from blazen_codec_core.nn.kernels.cpu.conv import select_conv1d
 from blazen_codec_core.nn.kernels.cpu.direct_conv import DirectConv1d
@@ -24,9 +26,10 @@ from blazen_codec_core.nn.kernels.cpu.elementwise import CpuElementwise
 from blazen_codec_core.nn.kernels.cpu.group_norm import GroupNorm
 from blazen_codec_core.nn.kernels.cpu.lstm import PersistentLSTM
 from blazen_codec_core.nn.kernels.cpu.winograd_conv import WinogradConv1d
-from blazen_codec_core.nn.kernels.epilogue import ELU, IDENTITY, NONE, SNAKE, Epilogue
+from blazen_codec_core.nn.kernels.epilogue import IDENTITY, Epilogue
+from blazen_codec_core.nn.kernels.interface import AttentionProblem
 from blazen_codec_core.nn.kernels.winograd import F_3_2, F_4_3, F_5_2, F_8_7, F_8_7_FAST
-from tests.helpers.epilogues import drawn, epilogue_for
+from tests.helpers.epilogues import ACTIVATIONS, drawn, epilogue_for
 from tests.helpers.guard_pages import GuardedMemory
 
 SHAPES = 60
@@ -50,7 +53,7 @@ def any_epilogue(draw: random.Random, batch: int, frames: int, channels: int) ->
     if draw.random() < 0.2:
         return IDENTITY
     head = draw.choice([0, 1, min(13, frames), frames])
-    made = epilogue_for(draw.choice([NONE, SNAKE, ELU]), draw.random() < 0.5, draw.random() < 0.7, batch, frames, channels, head)
+    made = epilogue_for(draw.choice(ACTIVATIONS), draw.random() < 0.5, draw.random() < 0.7, batch, frames, channels, head)
     residual = None if made.residual is None else made.residual[:, : frames - head]
     return dataclasses.replace(made, residual=residual)
 
@@ -111,6 +114,22 @@ def group_norm(draw: random.Random) -> Case:
     return Case(lambda: GroupNorm(weight, bias, 1e-5), lambda norm, x, epilogue: norm(x, epilogue, inplace=inplace), inputs)
 
 
+def channel_norm(draw: random.Random) -> Case:
+    batch, frames, channels = draw.randint(1, 3), any_frames(draw), draw.choice([1, 40, 64, 200])
+    weight, bias = drawn(channels, seed=1), draw.choice([None, drawn(channels, seed=2)])
+    return Case(lambda: ChannelNorm(weight, bias, 1e-5), lambda norm, x: norm(x), (drawn(batch, frames, channels) + 1,))
+
+
+def attention(draw: random.Random) -> Case:
+    heads, kv_heads, channels = draw.choice([(1, 1, 16), (4, 2, 32), (2, 2, 64), (2, 1, 48)])
+    p = AttentionProblem(heads, kv_heads, channels, draw.choice([1, 5, 30, 45]), 10_000.0)
+    batch, frames = draw.randint(1, 3), draw.choice([0, 1, 2, 3, 5, 90])
+    rings = drawn(batch, kv_heads, channels, p.capacity), drawn(batch, kv_heads, p.capacity, channels, seed=1)
+    position = torch.tensor([draw.choice([0, 7, 29, 100_000]) for _ in range(batch)])
+    inputs = (drawn(batch, frames, p.channels + 2 * p.kv_channels, seed=2), *rings, position)
+    return Case(lambda: RingAttention(p), lambda kernel, *inputs: kernel(*inputs), inputs)
+
+
 def codebook_search(draw: random.Random) -> Case:
     channels, entries, count = draw.randint(1, 40), draw.choice([16, 48, 64, 1024]), draw.choice([0, 1, 63, 64, 65, 300])
     table, offset = drawn(channels, entries), draw.choice([None, drawn(entries)])
@@ -128,7 +147,7 @@ def lstm(draw: random.Random) -> Case:
 
 def assemble_input(draw: random.Random) -> Case:
     batch, tail, left, frames, right = draw.randint(1, 3), *(draw.choice([0, 1, 5, 40]) for _ in range(4))
-    channels, kind = draw.choice([1, 3, 16, 40, 64]), draw.choice([NONE, SNAKE, ELU])
+    channels, kind = draw.choice([1, 3, 16, 40, 64]), draw.choice(ACTIVATIONS)
     lengths = draw.choice([None, torch.tensor([draw.randint(0, 45) for _ in range(batch)], dtype=torch.int32)])
 
     def run(kernels: CpuElementwise, before: Any, x: Any, after: Epilogue, lengths: Any) -> torch.Tensor:
@@ -148,7 +167,7 @@ def write_activation(draw: random.Random) -> Case:
         kernels.write_activation(after, x, out)
         return out
 
-    after = epilogue_for(draw.choice([NONE, SNAKE, ELU]), False, False, batch, frames, channels)
+    after = epilogue_for(draw.choice(ACTIVATIONS), False, False, batch, frames, channels)
     return Case(CpuElementwise, run, (drawn(batch, frames, channels), after))
 
 

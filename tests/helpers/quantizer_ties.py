@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 import blazen_codec_core as bc
 from blazen_codec_core import weights
-from blazen_codec_core.nn import FactorizedQuantizer
+from blazen_codec_core.nn import FactorizedQuantizer, VectorQuantizer
 from blazen_codec_core.torch_backend.segments import split_pcm
 
 TIE = 1e-5
@@ -47,11 +47,15 @@ def distance_gap(
         signal = signal / (np.sqrt((signal.mean(0) ** 2).mean()) + 1e-8)
     with torch.no_grad():
         x = F.pad(torch.from_numpy(signal.copy()), (0, spec.missing_samples(signal.shape[1]))).t()[None]
-        residual = network.encoder(x)
-        for quantizer, code in zip(network.quantizer.quantizers[:book], tokens.codes, strict=False):
-            part = code[stream : stream + 1, first // quantizer.stride : (first + frames) // quantizer.stride]
-            residual = residual - quantizer.decode(torch.from_numpy(part.copy()))
-        quantizer = network.quantizer.quantizers[book]
+        targets: list[tuple[VectorQuantizer, torch.Tensor]] = []
+
+        def choose(quantizer: VectorQuantizer, residual: torch.Tensor) -> torch.Tensor:
+            code = tokens.codes[len(targets)][stream : stream + 1]
+            targets.append((quantizer, residual.clone()))
+            return torch.from_numpy(code[:, first // quantizer.stride : (first + frames) // quantizer.stride].copy())
+
+        network.quantizer.walk(network.encoder(x), choose, book + 1)
+        quantizer, residual = targets[book]
         at, book_entries = quantizer.project(residual)[0, place - first // quantizer.stride], quantizer.codebook[entries]
         if isinstance(quantizer, FactorizedQuantizer):
             at, book_entries = F.normalize(at, dim=0), F.normalize(book_entries, dim=1)

@@ -92,9 +92,12 @@ def codec_prefix(names: Iterable[str], origin: str) -> str:
 
 
 def half_names(names: Sequence[str], half: str) -> set[str]:
-    """Return the names of the tensors of a codec's encoder or decoder, by this module's convention of names."""
-    start = f"{codec_prefix(names, 'the file')}{half}."
-    return {name for name in names if name.startswith(start)}
+    """Return the names of the tensors of a codec's encoder or decoder, by this module's convention of names.
+
+    They begin with the half, such as `encoder.layers.0.weight` or `encoder_transformer.layers.0.norm1.weight`.
+    """
+    start = f"{codec_prefix(names, 'the file')}{half}"
+    return {name for name in names if name.startswith((f"{start}.", f"{start}_"))}
 
 
 def names(network: nn.Module, rules: Rules) -> dict[str, str]:

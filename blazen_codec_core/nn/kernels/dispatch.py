@@ -1,7 +1,7 @@
 """The dispatcher: asks kernel back ends in order, and takes the first kernel that fits.
 
 The order is: back ends that others registered, Triton's on GPUs, numba's on CPUs, PyTorch's own operations. The last has a
-convolution, a search, elementwise kernels and noise for everything; `lstm` and `group_norm` may find nothing.
+convolution, attention, a search, elementwise kernels and noise for everything; `lstm` and the norms may find nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from torch import Tensor
 from .aten.backend import AtenBackend
 from .backends import load_cpu_backend, load_gpu_backend
 from .interface import (
+    AttentionKernel,
+    AttentionProblem,
+    ChannelNormKernel,
     CodebookSearch,
     Conv1dKernel,
     Conv1dProblem,
@@ -34,6 +37,7 @@ def register(backend: KernelBackend) -> None:
     _registered.insert(0, backend)
     backends_for.cache_clear()
     elementwise.cache_clear()
+    attention.cache_clear()
 
 
 @functools.cache
@@ -78,6 +82,23 @@ def group_norm(weight: Tensor, bias: Tensor, epsilon: float) -> GroupNormKernel 
         if kernel := backend.group_norm(weight, bias, epsilon):
             return kernel
     return None
+
+
+def channel_norm(weight: Tensor, bias: Tensor | None, epsilon: float) -> ChannelNormKernel | None:
+    """Choose a norm over channels with frozen weights; `None` if PyTorch's own is to run. See `KernelBackend.channel_norm`."""
+    for backend in backends_for(weight.device):
+        if kernel := backend.channel_norm(weight, bias, epsilon):
+            return kernel
+    return None
+
+
+@functools.cache
+def attention(problem: AttentionProblem, device: torch.device, dtype: torch.dtype) -> AttentionKernel:
+    """Choose the kernel of causal attention, which has no weights, for signals of this dtype."""
+    for backend in backends_for(device):
+        if kernel := backend.attention(problem, device, dtype):
+            return kernel
+    raise AssertionError("the last back end has an attention for every problem")
 
 
 def codebook_search(table: Tensor, offset: Tensor | None, *, frozen: bool) -> CodebookSearch:

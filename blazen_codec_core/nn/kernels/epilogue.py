@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-NONE, SNAKE, ELU = range(3)
-"""Activations."""
+NONE, SNAKE, ELU, GELU, SILU, GAIN = range(6)
+"""Activations; `GAIN` multiplies by a factor a channel."""
+WITH_PARAMETERS = frozenset({SNAKE, GAIN})
 
 
 @dataclass(frozen=True)
@@ -18,8 +19,8 @@ class Epilogue:
 
     Attributes:
         scale: One factor a frame, `(frames,)`, for all signals of the batch.
-        activation: `NONE`, `SNAKE` or `ELU`.
-        parameters: Parameters of the activation, if it has any: two float32 tensors `(channels,)`.
+        activation: `NONE`, `SNAKE`, `ELU`, `GELU`, `SILU` or `GAIN`.
+        parameters: Parameters of the activation, if it has any: two float32 tensors `(channels,)`, for `GAIN` the same twice.
         residual: Signal that is added, `(batch, frames, channels)`.
         residual_head: Leading residual frames, when they are in another buffer.
             `len(residual_head) + len(residual) >= frames` of the output.

@@ -68,6 +68,75 @@ class Conv1dProblem:
         return self.weight.reshape(self.kernel // self.stride, self.stride * self.in_channels, self.out_channels)
 
 
+@dataclasses.dataclass(frozen=True)
+class AttentionProblem:
+    """Causal self-attention over the last `context` positions, with rotary positions (Su et al. 2021, "RoFormer").
+
+    Channel i of the first half of a head and channel i of the second are a pair, which is turned by the position times
+    `base ** (-2 * i / head_channels)` radians. Angles are computed in float64, so that they stay exact for days.
+
+    Attributes:
+        heads: Heads of queries.
+        kv_heads: Heads of keys and values, a divisor of `heads`; each serves a group of consecutive heads of queries.
+        head_channels: Channels of a head, an even number.
+        context: Positions that a query sees, its own included.
+        base: Base of the frequencies.
+    """
+
+    heads: int
+    kv_heads: int
+    head_channels: int
+    context: int
+    base: float
+
+    @property
+    def capacity(self) -> int:
+        """Positions of the ring buffers: the context and `RING_SLACK`, rounded up to whole vectors."""
+        return -(-(self.context + RING_SLACK) // RING_MULTIPLE) * RING_MULTIPLE
+
+    @property
+    def channels(self) -> int:
+        """Channels of the output."""
+        return self.heads * self.head_channels
+
+    @property
+    def kv_channels(self) -> int:
+        """Channels of all keys, or of all values."""
+        return self.kv_heads * self.head_channels
+
+    @property
+    def frequencies(self) -> NDArray[np.float64]:
+        """Radians a position of each pair of channels."""
+        steps: NDArray[np.float64] = np.arange(0, self.head_channels, 2, dtype=np.float64) / self.head_channels
+        return self.base**-steps
+
+
+RING_MULTIPLE = 16
+"""The capacity of ring buffers is a multiple of this: float32 values of the longest vector of CPUs."""
+RING_SLACK = 3
+"""Positions that may be written before the last query that sees the oldest one is computed."""
+
+
+class AttentionKernel(Protocol):
+    """Attention of an `AttentionProblem`."""
+
+    def __call__(self, qkv: Tensor, keys: Tensor, values: Tensor, position: Tensor) -> Tensor:
+        """Output `(batch, frames, heads * head_channels)` of the next frames of each signal.
+
+        Position p is in slot `p % capacity` of the ring buffers, which are updated in place.
+
+        Args:
+            qkv: Queries, keys and values of the frames, `(batch, frames, (heads + 2 * kv_heads) * head_channels)`, not rotated.
+            keys: Rotated keys, `(batch, kv_heads, head_channels, capacity)`.
+            values: `(batch, kv_heads, capacity, head_channels)`.
+            position: Position of the first frame of each signal, int64 `(batch,)`. Slots of positions before 0 are not read.
+        """
+
+
+ChannelNormKernel = Callable[[Tensor], Tensor]
+"""Normalization of each frame of `(batch, frames, channels)` over its channels, with a gain and a bias a channel."""
+
+
 class Conv1dKernel(Protocol):
     """A convolution with its bias.
 
@@ -157,6 +226,14 @@ class KernelBackend:
 
     def group_norm(self, weight: Tensor, bias: Tensor, epsilon: float) -> GroupNormKernel | None:
         """Choose a group norm with frozen weights `(channels,)`."""
+        return None
+
+    def channel_norm(self, weight: Tensor, bias: Tensor | None, epsilon: float) -> ChannelNormKernel | None:
+        """Choose a norm over channels with frozen weights `(channels,)`; without a bias, the mean is not subtracted (RMSNorm)."""
+        return None
+
+    def attention(self, problem: AttentionProblem, device: torch.device, dtype: torch.dtype) -> AttentionKernel | None:
+        """Choose an attention for signals of this dtype."""
         return None
 
     def codebook_search(self, table: Tensor, offset: Tensor | None) -> CodebookSearch | None:

@@ -56,6 +56,56 @@ class ELU(Pointwise):
         return F.elu(x)
 
 
+class GELU(Pointwise):
+    """Gaussian error linear unit: `x` times the standard normal distribution function, computed with the error function.
+
+    Source: Hendrycks & Gimpel 2016, "Gaussian error linear units".
+    """
+
+    activation = Epilogue(activation=activations.GELU)
+
+    def differentiable(self, x: Tensor) -> Tensor:
+        return F.gelu(x)
+
+
+class SiLU(Pointwise):
+    """Sigmoid linear unit `x * sigmoid(x)`; source as of `GELU`."""
+
+    activation = Epilogue(activation=activations.SILU)
+
+    def differentiable(self, x: Tensor) -> Tensor:
+        return F.silu(x)
+
+
+class LayerScale(Pointwise):
+    """A factor for each channel, which begins small (Touvron et al. 2021, "Going deeper with image transformers").
+
+    Args:
+        initial: First value of all factors.
+    """
+
+    def __init__(self, channels: int, initial: float) -> None:
+        super().__init__()
+        self.initial = initial
+        self.scale = nn.Parameter(torch.full((channels,), initial, dtype=torch.float32))
+        self._prepared: Epilogue | None = None
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        self.scale.uniform_(0.5 * self.initial, 1.5 * self.initial, generator=generator)
+
+    @property
+    def activation(self) -> Epilogue:
+        return self._prepared or Epilogue(activation=activations.GAIN, parameters=(self.scale, self.scale))
+
+    def differentiable(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+    def prepare(self) -> None:
+        super().prepare()
+        scale = self.scale.detach().float()
+        self._prepared = Epilogue(activation=activations.GAIN, parameters=(scale, scale))
+
+
 VECTORS = 64
 """Frames of whole vectors: PyTorch computes what is left over by another function, which rounds otherwise."""
 

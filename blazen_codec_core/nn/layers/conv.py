@@ -170,6 +170,10 @@ class Conv1d(ConvBase):
     def frames_out(self, frames: int, last: bool) -> int:
         return max(0, (self.padding.frames_out(frames, last) - self.span) // self.stride + 1)
 
+    def project(self, x: Tensor, last: bool = True, epilogue: Epilogue = IDENTITY) -> Tensor:
+        """`step` of a convolution of one tap, which has no state; only a layer that `takes_epilogue` may get one."""
+        return self.run_kernel(x, x.shape[1], 1, last, epilogue)
+
     def step_fused(self, prologue: Epilogue, x: Tensor, state: ConvState, last: bool, epilogue: Epilogue) -> Tensor:
         if self._is_pointwise:  # there is neither padding nor a tail
             x = x if prologue is IDENTITY else activate(prologue, x)
@@ -194,8 +198,10 @@ class ConvTranspose1d(ConvBase):
     Args:
         crop: Output samples dropped at the start and at the end of the signal: PyTorch's `padding`, and
             `padding - output_padding`.
+        depthwise: Each channel has its own filter.
 
-    The weight is `(taps, in, stride * out)`; `pack` and `unpack` convert from and to PyTorch's `(in, out, kernel)`.
+    The weight is `(taps, in / groups, stride * out)`; `pack` and `unpack` convert from and to PyTorch's
+    `(in, out / groups, kernel)`.
     """
 
     def __init__(
@@ -207,27 +213,34 @@ class ConvTranspose1d(ConvBase):
         stride: int,
         crop: tuple[int, int] = (0, 0),
         bias: bool = True,
+        depthwise: bool = False,
     ) -> None:
         super().__init__()
+        if depthwise and in_channels != out_channels:
+            raise ValueError(f"a depthwise convolution has as many output channels as input channels, not {out_channels}")
         if kernel % stride or max(crop) > kernel - stride:
             raise ValueError(f"kernel {kernel} must be a multiple of stride {stride}, and crop {crop} at most their difference")
         self.in_channels, self.out_channels, self.stride, self.crop = in_channels, out_channels, stride, crop
-        self.taps = kernel // stride
-        self.weight = nn.Parameter(torch.zeros(self.taps, in_channels, stride * out_channels, dtype=torch.float32))
+        self.taps, self.depthwise = kernel // stride, depthwise
+        fan_in = 1 if depthwise else in_channels
+        self.weight = nn.Parameter(torch.zeros(self.taps, fan_in, stride * out_channels, dtype=torch.float32))
         self.bias = nn.Parameter(torch.zeros(out_channels, dtype=torch.float32)) if bias else None
 
     def pack(self, weight: Tensor) -> Tensor:
-        """PyTorch's `(in, out, kernel)` to ours."""
-        parts = weight.reshape(self.in_channels, self.out_channels, self.taps, self.stride)
-        return parts.permute(2, 0, 3, 1).reshape(self.taps, self.in_channels, -1).contiguous()
+        """PyTorch's `(in, out / groups, kernel)` to ours."""
+        if self.depthwise:
+            weight = weight.transpose(0, 1)
+        parts = weight.reshape(self.weight.shape[1], self.out_channels, self.taps, self.stride)
+        return parts.permute(2, 0, 3, 1).reshape(self.weight.shape).contiguous()
 
     def unpack(self, weight: Tensor) -> Tensor:
-        """Our weight to PyTorch's `(in, out, kernel)`."""
-        parts = weight.reshape(self.taps, self.in_channels, self.stride, self.out_channels)
-        return parts.permute(1, 3, 0, 2).reshape(self.in_channels, self.out_channels, -1).contiguous()
+        """Our weight to PyTorch's `(in, out / groups, kernel)`."""
+        parts = weight.reshape(self.taps, self.weight.shape[1], self.stride, self.out_channels)
+        unpacked = parts.permute(1, 3, 0, 2).reshape(self.weight.shape[1], self.out_channels, -1)
+        return (unpacked.transpose(0, 1) if self.depthwise else unpacked).contiguous()
 
     def reset_parameters(self, generator: torch.Generator) -> None:
-        self.weight.normal_(0.0, 1 / math.sqrt(self.in_channels * self.taps), generator=generator)
+        self.weight.normal_(0.0, 1 / math.sqrt(self.weight.shape[1] * self.taps), generator=generator)
         if self.bias is not None:
             self.bias.uniform_(-0.05, 0.05, generator=generator)
 
@@ -238,7 +251,12 @@ class ConvTranspose1d(ConvBase):
     def select_kernel(self, frozen: bool) -> Conv1dKernel:
         bias = None if self.bias is None else self.bias.repeat(self.stride)
         problem = Conv1dProblem(
-            self._in_kernel_order(self.weight), bias, frozen=frozen, allow_tf32=self.allow_tf32, high_accuracy=self.high_accuracy
+            self._in_kernel_order(self.weight),
+            bias,
+            groups=self.stride * self.in_channels if self.depthwise else 1,
+            frozen=frozen,
+            allow_tf32=self.allow_tf32,
+            high_accuracy=self.high_accuracy,
         )
         return dispatch.conv1d(problem)
 
@@ -265,6 +283,8 @@ class ConvTranspose1d(ConvBase):
         x = assemble_input(state.tail, x, 0, right, prologue, lengths=lengths, allow_tf32=self.allow_tf32)
         blocks = x.shape[1] - self.taps + 1
         state.tail = x[:, blocks:].clone()
+        if self.depthwise:
+            x = x.repeat(1, 1, self.stride)
         y = self.run_kernel(x, blocks, 1, last and state.dynamic_length, epilogue).reshape(x.shape[0], -1, self.out_channels)
         drop = min(state.to_drop, y.shape[1])
         state.to_drop -= drop

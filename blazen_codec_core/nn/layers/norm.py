@@ -1,17 +1,19 @@
-"""Normalization over time."""
+"""Normalization, over time or over channels."""
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..kernels import dispatch
 from ..kernels.aten.group_norm import normalize
 from ..kernels.epilogue import IDENTITY, Epilogue
-from ..kernels.interface import GroupNormKernel
-from .base import State, StreamSetup
+from ..kernels.interface import ChannelNormKernel, GroupNormKernel
+from .base import Layer, State, StreamSetup
 from .fusion import FusableLayer
 
 
@@ -64,3 +66,60 @@ class TimeGroupNorm(FusableLayer):
         if self._prepared and not torch.is_grad_enabled():
             return self._prepared(x, epilogue, inplace=self.inplace)
         return normalize(x, self.weight, self.bias, self.epsilon, inplace=self.inplace)
+
+
+class ChannelNorm(Layer):
+    """Normalization of each frame over its channels."""
+
+    def __init__(self, channels: int, epsilon: float = 1e-5) -> None:
+        super().__init__()
+        self.channels, self.epsilon = channels, epsilon
+        self.weight = nn.Parameter(torch.ones(channels, dtype=torch.float32))
+        self.bias: nn.Parameter | None = None
+        self._prepared: ChannelNormKernel | None = None
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        self.weight.uniform_(0.8, 1.2, generator=generator)
+        if self.bias is not None:
+            self.bias.uniform_(-0.1, 0.1, generator=generator)
+
+    def prepare(self) -> None:
+        self._prepared = dispatch.channel_norm(self.weight, self.bias, self.epsilon)
+
+    def step(self, x: Tensor, state: Any, last: bool) -> Tensor:
+        return self.normalize(x)
+
+    def normalize(self, x: Tensor) -> Tensor:
+        """Normalize `(batch, frames, channels)`."""
+        if self._prepared and not torch.is_grad_enabled():
+            return self._prepared(x)
+        return self._differentiable(x)
+
+    def _differentiable(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class LayerNorm(ChannelNorm):
+    """Mean 0 and variance 1 over the channels of each frame, then a gain and a bias a channel.
+
+    Source: Ba et al. 2016, "Layer normalization".
+    """
+
+    def __init__(self, channels: int, epsilon: float = 1e-5) -> None:
+        super().__init__(channels, epsilon)
+        self.bias = nn.Parameter(torch.zeros(channels, dtype=torch.float32))
+
+    def _differentiable(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, (self.channels,), self.weight, self.bias, self.epsilon)
+
+
+class RMSNorm(ChannelNorm):
+    """Mean square 1 over the channels of each frame, then a gain a channel.
+
+    Source: Zhang & Sennrich 2019, "Root mean square layer normalization".
+    """
+
+    def _differentiable(self, x: Tensor) -> Tensor:
+        wide = x.float() if x.dtype.itemsize < torch.float32.itemsize else x
+        factor = torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.epsilon)
+        return (wide * factor).to(x.dtype) * self.weight

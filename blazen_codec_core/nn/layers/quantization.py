@@ -1,15 +1,16 @@
-"""Residual vector quantization: plain, factorised and multi-scale.
+"""Residual vector quantization: plain, factorised, multi-scale and split.
 
 Sources: residual VQ, Zeghidour et al. 2021, "SoundStream"; factorised and L2-normalised codes, Kumar et al. 2023,
-"High-Fidelity Audio Compression with Improved RVQGAN"; codebooks at several rates, Siuzdak et al. 2024, "SNAC".
+"High-Fidelity Audio Compression with Improved RVQGAN"; codebooks at several rates, Siuzdak et al. 2024, "SNAC"; residual
+quantizers side by side, Défossez et al. 2024, "Moshi".
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, islice
 from typing import Any, cast
 
 import torch
@@ -167,29 +168,64 @@ class ResidualVectorQuantizer(StreamingModule):
         """Latent frames that are quantized once `frames` have gone in."""
         return frames // self.group * self.group
 
+    def groups(self) -> Iterator[tuple[Projections | None, Sequence[VectorQuantizer]]]:
+        """Codebooks that share a residual, with the projections to and from its space; here all of them, in the latent's own."""
+        yield None, list(self)
+
+    def walk(
+        self, z: Tensor, choose: Callable[[VectorQuantizer, Tensor], Tensor], num_codebooks: int | None = None
+    ) -> list[Tensor]:
+        """Quantize `(batch, frames, channels)`, codebook by codebook.
+
+        Args:
+            choose: From a codebook and what those before it left over to indices `(batch, frames / stride)`.
+            num_codebooks: Number of codebooks, from the first; all by default.
+
+        Returns:
+            The indices of each codebook.
+        """
+        indices: list[Tensor] = []
+        for projections, quantizers in self.groups():
+            residual = z.clone() if projections is None else projections.to_codes.project(z)
+            for quantizer in quantizers:
+                indices.append(index := choose(quantizer, residual))
+                if len(indices) == (num_codebooks or len(self)):
+                    return indices
+                residual -= quantizer.decode(index)
+        return indices
+
     def step(self, z: Tensor, state: QuantizerState) -> list[Tensor]:
         """Quantize `(batch, frames, channels)` to indices `(batch, frames / stride)` of each codebook, in complete groups."""
         if state.pending.shape[1]:
             z = torch.cat([state.pending, z], dim=1)
         frames = self.frames_out(z.shape[1])
         state.pending = z[:, frames:].clone()
-        residual = z[:, :frames].clone()
-        indices: list[Tensor] = []
-        for quantizer in self:
-            index = quantizer.nearest(quantizer.project(residual))
-            indices.append(index)
-            if len(indices) == state.num_codebooks:
-                break
-            residual -= quantizer.decode(index)
-        return indices
+        return self.walk(z[:, :frames], _nearest, state.num_codebooks)
 
     def decode(self, indices: Sequence[Tensor]) -> Tensor:
         """Latent `(batch, frames, channels)` of the indices of the first codebooks, `(batch, frames / stride)` each."""
-        parts = [quantizer.decode(index) for quantizer, index in zip(self, indices, strict=False)]
-        z = parts[0]
-        for part in parts[1:]:
-            z = z + part
+        z: Tensor | None = None
+        left = iter(indices)
+        for projections, quantizers in self.groups():
+            parts = [quantizer.decode(index) for quantizer, index in zip(quantizers, left, strict=False)]
+            if not parts:
+                break
+            total = parts[0]
+            for part in parts[1:]:
+                total = total + part
+            total = total if projections is None else projections.to_latent.project(total)
+            z = total if z is None else z + total
+        assert z is not None
         return z
+
+    @property
+    def vectors(self) -> list[Tensor]:
+        """Entries of each codebook in the space of the latent signal, `(entries, channels)`."""
+        return [
+            quantizer.vectors if projections is None else projections.to_latent.project(quantizer.vectors[None])[0]
+            for projections, quantizers in self.groups()
+            for quantizer in quantizers
+        ]
 
     def forward(self, z: Tensor, num_used: int | Tensor | None = None) -> Quantized:
         """Quantize a whole latent signal, for training.
@@ -199,18 +235,58 @@ class ResidualVectorQuantizer(StreamingModule):
             num_used: Number of codebooks, or the number for each signal, `(batch,)` (quantizer dropout); all by default.
         """
         count = num_used if isinstance(num_used, int) else len(self)
-        residual, total = z, torch.zeros_like(z)
-        indices, commitment, codebook = [], z.new_zeros(()), z.new_zeros(())
-        for number, quantizer in enumerate(islice(self, count)):
-            projected = quantizer.project(residual)
-            index = quantizer.nearest(projected.detach())
-            chosen = F.embedding(index, quantizer.codebook)
-            used = (num_used > number).to(z.dtype) if isinstance(num_used, Tensor) else z.new_ones(z.shape[0])
-            weight = used[:, None, None]
-            commitment = commitment + (weight * (projected - chosen.detach()).square()).mean()
-            codebook = codebook + (weight * (projected.detach() - chosen).square()).mean()
-            through: Tensor = StraightThrough.apply(projected, chosen.detach())  # type: ignore[no-untyped-call]
-            part = quantizer.expand(through) * weight
-            total, residual = total + part, residual - part
-            indices.append(index)
-        return Quantized(total, indices, commitment, codebook)
+        result, indices = torch.zeros_like(z), list[Tensor]()
+        commitment, codebook = z.new_zeros(()), z.new_zeros(())
+        for projections, quantizers in self.groups():
+            if len(indices) == count:
+                break
+            residual = z if projections is None else projections.to_codes.project(z)
+            total = torch.zeros_like(residual)
+            for quantizer in islice(quantizers, count - len(indices)):
+                projected = quantizer.project(residual)
+                index = quantizer.nearest(projected.detach())
+                chosen = F.embedding(index, quantizer.codebook)
+                used = (num_used > len(indices)).to(z.dtype) if isinstance(num_used, Tensor) else z.new_ones(z.shape[0])
+                weight = used[:, None, None]
+                commitment = commitment + (weight * (projected - chosen.detach()).square()).mean()
+                codebook = codebook + (weight * (projected.detach() - chosen).square()).mean()
+                through: Tensor = StraightThrough.apply(projected, chosen.detach())  # type: ignore[no-untyped-call]
+                part = quantizer.expand(through) * weight
+                total, residual = total + part, residual - part
+                indices.append(index)
+            result = result + (total if projections is None else projections.to_latent.project(total))
+        return Quantized(result, indices, commitment, codebook)
+
+
+def _nearest(quantizer: VectorQuantizer, residual: Tensor) -> Tensor:
+    return quantizer.nearest(quantizer.project(residual))
+
+
+class Projections(StreamingModule):
+    """Linear maps from the latent to the space of some codebooks, and back."""
+
+    def __init__(self, channels: int, code_channels: int) -> None:
+        super().__init__()
+        self.to_codes = Conv1d(channels, code_channels, 1, bias=False)
+        self.to_latent = Conv1d(code_channels, channels, 1, bias=False)
+
+
+class SplitResidualVectorQuantizer(ResidualVectorQuantizer):
+    """Residual vector quantizers side by side: each quantizes the latent in a space of its own, and their outputs are added.
+
+    In Mimi the one codebook of the first holds what is said, and those of the second how it sounds.
+
+    Args:
+        channels: Channels of the latent signal.
+        quantizers: Codebooks of each residual quantizer, all with `code_channels` channels.
+    """
+
+    def __init__(self, channels: int, code_channels: int, quantizers: Sequence[Sequence[VectorQuantizer]]) -> None:
+        super().__init__(channels, chain.from_iterable(quantizers))
+        self.counts = [len(group) for group in quantizers]
+        self.projections = nn.ModuleList(Projections(channels, code_channels) for _ in quantizers)
+
+    def groups(self) -> Iterator[tuple[Projections | None, Sequence[VectorQuantizer]]]:
+        quantizers = iter(self)
+        for projections, count in zip(cast(Iterable[Projections], self.projections), self.counts, strict=True):
+            yield projections, list(islice(quantizers, count))

@@ -12,12 +12,15 @@ import pytest
 import torch
 
 from blazen_codec_core.nn.kernels.epilogue import ELU, SNAKE, Epilogue
+from blazen_codec_core.nn.kernels.interface import AttentionProblem
 from blazen_codec_core.nn.kernels.winograd import F_5_2
 from tests.helpers.epilogues import drawn
 from tests.helpers.processors import blocks
 
 pytest.importorskip("blazen_codec_core.nn.kernels.cpu", reason="numba, which compiles the kernels, is not installed")
 from blazen_codec_core.nn.kernels.cpu import arguments
+from blazen_codec_core.nn.kernels.cpu.attention import RingAttention
+from blazen_codec_core.nn.kernels.cpu.channel_norm import ChannelNorm
 from blazen_codec_core.nn.kernels.cpu.codebook_search import CodebookSearch
 from blazen_codec_core.nn.kernels.cpu.conv import select_conv1d
 from blazen_codec_core.nn.kernels.cpu.direct_conv import DirectConv1d
@@ -181,3 +184,34 @@ def test_copies_of_a_kernel_share_its_weights():
     assert torch.equal(kernel(x, 10), wanted)
     with pytest.raises(TypeError, match="addresses"):
         pickle.dumps(kernel._packed)
+
+
+RINGS = {
+    "keys": lambda: drawn(2, 2, 32, 16),
+    "values": lambda: drawn(2, 2, 16, 32),
+    "position": lambda: torch.zeros(2, dtype=torch.int64),
+}
+WRONG_RINGS = {
+    "keys of another capacity": ("keys", lambda x: x[..., :8], ValueError, r"expected contiguous \(2, 2, 32, 16\)"),
+    "keys with gaps": ("keys", lambda x: drawn(2, 2, 16, 32).transpose(2, 3), ValueError, "with strides"),
+    "values of other heads": ("values", lambda x: x[:, :1], ValueError, r"expected contiguous \(2, 2, 16, 32\)"),
+    "values of half precision": ("values", lambda x: x.half(), TypeError, "float16"),
+    "positions of another batch": ("position", lambda x: x[:1], ValueError, "expected 2 contiguous"),
+    "positions of 32 bits": ("position", lambda x: x.int(), TypeError, "int32"),
+    "positions elsewhere": ("position", lambda x: x.to("meta"), TypeError, "on meta"),
+}
+
+
+@pytest.mark.parametrize(("name", "change", "error", "message"), WRONG_RINGS.values(), ids=WRONG_RINGS)
+def test_attention_refuses_wrong_ring_buffers(name, change, error, message):
+    kernel, tensors = RingAttention(AttentionProblem(4, 2, 32, 10, 1e4)), {key: make() for key, make in RINGS.items()}
+    assert kernel(drawn(2, 3, 256), *tensors.values()).shape == (2, 3, 128)
+    with pytest.raises(error, match=message):
+        kernel(drawn(2, 3, 256), *{**tensors, name: change(tensors[name])}.values())
+    with pytest.raises(ValueError, match="of 255 channels; expected"):
+        kernel(drawn(2, 3, 255), *tensors.values())
+
+
+def test_norms_over_channels_refuse_other_channels():
+    with pytest.raises(ValueError, match="of 63 channels; expected"):
+        ChannelNorm(drawn(64), None, 1e-5)(drawn(2, 5, 63))

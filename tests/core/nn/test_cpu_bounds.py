@@ -12,8 +12,8 @@ from tests.helpers.processors import blocks
 
 pytestmark = [blocks, pytest.mark.skipif(sys.platform == "win32", reason="no mprotect here")]
 KERNELS = (
-    "direct", "depthwise", "kn2row", "winograd", "transposed", "group_norm", "codebook_search", "lstm", "assemble_input",
-    "write_activation",
+    "direct", "depthwise", "kn2row", "winograd", "transposed", "group_norm", "channel_norm", "attention", "codebook_search",
+    "lstm", "assemble_input", "write_activation",
 )  # fmt: skip
 """Functions of `tests.helpers.kernel_bounds`."""
 

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blazen_codec_core.nn import CodecNetwork, Conv1d, ResidualVectorQuantizer, prepare, reset_parameters
-from blazen_codec_core.nn.kernels.epilogue import ELU, NONE, SNAKE, Epilogue
+from blazen_codec_core.nn.kernels.epilogue import ELU, SNAKE, Epilogue
 from blazen_codec_core.nn.kernels.winograd import F_3_2, F_4_3, F_5_2, F_8_7, F_8_7_FAST
-from tests.helpers.epilogues import apply_epilogue, drawn, epilogue_for
+from tests.helpers.epilogues import ACTIVATIONS, apply_epilogue, drawn, epilogue_for
 from tests.helpers.processors import blocks
 
 pytest.importorskip("blazen_codec_core.nn.kernels.cpu", reason="numba, which compiles the kernels, is not installed")
@@ -167,7 +167,7 @@ def test_unsupported_shapes_have_no_kernel():
     frames=st.integers(1, 70) | st.sampled_from([700]),
     channels=st.sampled_from([16, 64, 80, 40, 21]),
     batch=st.integers(1, 2),
-    kind=st.sampled_from([NONE, SNAKE, ELU]),
+    kind=st.sampled_from(ACTIVATIONS),
     scaled=st.booleans(),
     added=st.booleans(),
     held=st.sampled_from([0, 1, 13, 1000]),
@@ -193,7 +193,7 @@ def test_epilogue_matches_separate_operations(way, frames, channels, batch, kind
 @given(
     sizes=st.tuples(st.integers(0, 5), st.integers(0, 3), st.integers(0, 40) | st.just(2000), st.integers(0, 3)),
     channels=st.sampled_from([1, 3, 16, 40]),
-    kind=st.sampled_from([NONE, SNAKE, ELU]),
+    kind=st.sampled_from(ACTIVATIONS),
     lengths=st.none() | st.tuples(st.integers(0, 45), st.integers(0, 45)),
 )
 def test_assemble_input_concatenates_tail_padding_and_chunk(sizes, channels, kind, lengths):
@@ -265,6 +265,22 @@ def test_frames_do_not_depend_on_the_chunk_size(way, stride):
     for start, frames in [(0, 1), (1, 13), (14, 1500), (1514, 486)]:
         part = x[:, start * stride :]
         assert torch.equal(kernel(part, frames), whole[:, start : start + frames])
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "frames", "batch"), [(1, 1, 2, 3), (1, 1, 7, 2), (4, 2, 1, 5), (3, 1, 2, 6), (3, 1, 4, 2)]
+)
+def test_the_signals_of_a_batch_give_what_each_gives_alone(kernel, stride, frames, batch):
+    """Where the weights dominate, the rows of a tile are those of several signals."""
+    conv = DirectConv1d(drawn(kernel, 256, 512), drawn(512), stride)
+    x = drawn(batch, (frames - 1) * stride + kernel, 256)
+    after = Epilogue(activation=ELU, residual=drawn(batch, frames, 512, seed=3))
+    alone = [
+        conv(x[row : row + 1], frames, dataclasses.replace(after, residual=after.residual[row : row + 1])) for row in range(batch)
+    ]
+    assert torch.equal(conv(x, frames, after), torch.cat(alone))
+    apart = drawn(batch, 2 * x.shape[1], 256)[:, : x.shape[1]].copy_(x)
+    assert torch.equal(conv(apart, frames, after), torch.cat(alone))
 
 
 @pytest.mark.parametrize(

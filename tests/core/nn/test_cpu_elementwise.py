@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blazen_codec_core.nn import ELU, Snake
+from blazen_codec_core.nn import ELU, GELU, LayerScale, SiLU, Snake
 from blazen_codec_core.nn.kernels import dispatch, epilogue
 from blazen_codec_core.nn.kernels.aten import group_norm
 from blazen_codec_core.nn.kernels.epilogue import Epilogue
@@ -57,6 +57,11 @@ def test_activations_are_exact_to_a_few_roundings(loops, batch, frames, channels
         largest = x.abs().max().item() if x.numel() else 0.0
         torch.testing.assert_close(snake(x).double(), exact_snake(x, alpha), rtol=0, atol=3 * ROUNDING * (1 + largest))
         torch.testing.assert_close(elu(x).double(), F.elu(x.double()), rtol=0, atol=2 * ROUNDING * max(1.0, largest))
+        for layer, function in ((GELU(), F.gelu), (SiLU(), F.silu)):
+            torch.testing.assert_close(layer(x).double(), function(x.double()), rtol=0, atol=2 * ROUNDING * max(1.0, largest))
+        scale = LayerScale(channels, 0.1)
+        scale.scale.copy_(alpha)
+        assert torch.equal(scale(x), x * alpha)
 
 
 @compiled

@@ -21,6 +21,7 @@ from blazen_codec_core.nn import (
     Snake,
     StreamSetup,
     Tanh,
+    prepare,
     reset_parameters,
 )
 from blazen_codec_core.nn.kernels import dispatch
@@ -58,21 +59,25 @@ def test_conv1d_matches_pytorch_and_streams(layer, length, batch, sizes):
 @given(
     stride=st.integers(1, 6),
     taps=st.integers(1, 3),
-    channels=st.sampled_from([(1, 3), (16, 8), (24, 1)]),
+    channels=st.sampled_from([(1, 3), (16, 8), (24, 1), (16, 16)]),
     crops=st.tuples(st.integers(0, 6), st.integers(0, 6)),
     length=st.integers(1, 50),
     sizes=sizes,
     bias=st.booleans(),
+    prepared=st.booleans(),
 )
-def test_conv_transpose1d_matches_pytorch_and_streams(stride, taps, channels, crops, length, sizes, bias):
+def test_conv_transpose1d_matches_pytorch_and_streams(stride, taps, channels, crops, length, sizes, bias, prepared):
     left, right = (min(crop, (taps - 1) * stride) for crop in crops)
-    layer = ConvTranspose1d(*channels, stride * taps, stride=stride, crop=(left, right), bias=bias)
+    depthwise = channels[0] == channels[1]
+    layer = ConvTranspose1d(*channels, stride * taps, stride=stride, crop=(left, right), bias=bias, depthwise=depthwise)
     reset_parameters(layer, length)
     x = torch.randn(2, length, channels[0], generator=torch.Generator().manual_seed(length))
     weight = layer.unpack(layer.weight)
     assert torch.equal(layer.pack(weight), layer.weight)
-    full = F.conv_transpose1d(x.transpose(1, 2), weight, layer.bias, stride=stride)
-    wanted = full[..., left : full.shape[-1] - right].transpose(1, 2)
+    full = F.conv_transpose1d(x.transpose(1, 2), weight, layer.bias, stride=stride, groups=16 if depthwise else 1)
+    wanted = full[..., left : full.shape[-1] - right].transpose(1, 2).detach()
+    if prepared:
+        prepare(layer)
     for got in (whole(layer, x), streamed(layer, x, sizes), layer(x)):
         assert got.shape == wanted.shape
         torch.testing.assert_close(got, wanted, atol=2e-5, rtol=1e-4)
@@ -81,6 +86,11 @@ def test_conv_transpose1d_matches_pytorch_and_streams(stride, taps, channels, cr
 def test_conv_transpose1d_refuses_a_kernel_of_partial_strides():
     with pytest.raises(ValueError, match="multiple of stride"):
         ConvTranspose1d(1, 1, 5, stride=2)
+
+
+def test_conv_transpose1d_refuses_other_channels_if_depthwise():
+    with pytest.raises(ValueError, match="as many output channels"):
+        ConvTranspose1d(2, 4, 4, stride=2, depthwise=True)
 
 
 def test_conv1d_refuses_a_stride_that_skips_samples():

@@ -6,7 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from snac.vq import ResidualVectorQuantize as Theirs
 
-from blazen_codec_core.nn import FactorizedQuantizer, ResidualVectorQuantizer, StreamSetup, VectorQuantizer, reset_parameters
+from blazen_codec_core.nn import (
+    FactorizedQuantizer,
+    ResidualVectorQuantizer,
+    SplitResidualVectorQuantizer,
+    StreamSetup,
+    VectorQuantizer,
+    prepare,
+    reset_parameters,
+)
 
 STRIDES = [(1,), (2, 1), (4, 2, 1), (8, 4, 2, 1), (4, 2, 1, 1)]
 
@@ -110,3 +118,48 @@ def test_dropped_codebooks_add_nothing():
     with torch.no_grad():
         result = ours(z, num_used=torch.tensor([1, 2]))
         torch.testing.assert_close(result.z[0], ours.decode([i[:1] for i in result.indices[:1]])[0], atol=1e-5, rtol=1e-4)
+
+
+def split() -> SplitResidualVectorQuantizer:
+    """One codebook beside three, in a space of 16 channels."""
+    made = SplitResidualVectorQuantizer(24, 16, [[VectorQuantizer(16, 64) for _ in range(count)] for count in (1, 3)])
+    reset_parameters(made, 4)
+    return made
+
+
+@pytest.mark.parametrize("books", [1, 2, 4])
+@pytest.mark.parametrize("prepared", [False, True])
+def test_a_split_quantizer_is_two_side_by_side(books, prepared):
+    ours, z = split(), torch.randn(2, 30, 24)
+    with torch.no_grad():
+        wanted, latent = [], 0
+        for projections, quantizers in ours.groups():
+            residual, total = projections.to_codes(z), 0
+            for quantizer in quantizers:
+                wanted.append(torch.cdist(residual, quantizer.codebook).argmin(-1))
+                chosen = quantizer.codebook[wanted[-1]]
+                residual, total = residual - chosen, total + chosen * (len(wanted) <= books)
+            latent = latent + projections.to_latent(total)
+        if prepared:
+            prepare(ours)
+        indices = ours.step(z, ours.init_state(StreamSetup(2, z.device), books))
+        assert len(indices) == books
+        assert all(map(torch.equal, indices, wanted))
+        torch.testing.assert_close(ours.decode(indices), latent, atol=1e-5, rtol=1e-4)
+        entries = sum(vectors[index] for vectors, index in zip(ours.vectors, indices, strict=False))
+        torch.testing.assert_close(entries, latent, atol=1e-5, rtol=1e-4)
+
+
+def test_a_split_quantizer_trains():
+    ours, z = split(), torch.randn(2, 16, 24, requires_grad=True)
+    result = ours(z)
+    indices = ours.step(z.detach(), ours.init_state(StreamSetup(2, z.device)))
+    assert all(map(torch.equal, indices, result.indices))
+    torch.testing.assert_close(result.z, ours.decode(indices), atol=1e-5, rtol=1e-4)
+    (result.z.square().mean() + result.commitment + result.codebook).backward()
+    assert z.grad.abs().sum() > 0
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in ours.parameters())
+    dropped = ours(z, num_used=torch.tensor([1, 3]))
+    for row, books in enumerate((1, 3)):
+        wanted = ours.decode([index[row : row + 1] for index in indices[:books]])
+        torch.testing.assert_close(dropped.z[row : row + 1], wanted, atol=1e-5, rtol=1e-4)

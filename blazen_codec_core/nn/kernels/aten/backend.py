@@ -7,8 +7,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..interface import CodebookSearch, Conv1dKernel, Conv1dProblem, Elementwise, KernelBackend
+from ..interface import (
+    AttentionKernel,
+    AttentionProblem,
+    CodebookSearch,
+    Conv1dKernel,
+    Conv1dProblem,
+    Elementwise,
+    KernelBackend,
+)
 from . import elementwise
+from .attention import AtenAttention
 from .conv import AtenConv1d, ChannelsLastConv2d, GemmConv1d, Im2colConv1d, Kn2rowConv1d, RowByRow, add_bias
 from .random_normal import random_normal
 
@@ -48,6 +57,9 @@ class AtenBackend(KernelBackend):
         if not needs_gradients and not is_half and p.out_channels < MIN_CONV2D_CHANNELS and p.stride == 1:
             return Kn2rowConv1d(p.weight, p.bias, p.dilation)
         return ChannelsLastConv2d(taps, p.bias, p.dilation)
+
+    def attention(self, problem: AttentionProblem, device: torch.device, dtype: torch.dtype) -> AttentionKernel:
+        return AtenAttention(problem)
 
     def codebook_search(self, table: Tensor, offset: Tensor | None) -> CodebookSearch:
         return lambda codes: add_bias(torch.matmul(codes, table), offset).argmax(-1)

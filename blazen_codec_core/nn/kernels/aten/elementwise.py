@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..epilogue import ELU, SNAKE, Epilogue
+from ..epilogue import ELU, GAIN, GELU, SILU, SNAKE, Epilogue
 
 MIN_FUSED_VALUES = 1 << 14
 """From this many values, several vectorized passes over memory cost less than one slow pass."""
@@ -21,6 +21,13 @@ def write_activation(activation: Epilogue, x: Tensor, out: Tensor) -> None:
         torch.addcmul(x, wave.mul_(wave), inverse, out=out)
     elif activation.activation == ELU:
         _write_elu(x, out)
+    elif activation.activation == GELU:
+        out.copy_(F.gelu(x))
+    elif activation.activation == SILU:
+        out.copy_(F.silu(x))
+    elif activation.activation == GAIN:
+        assert activation.parameters is not None
+        torch.mul(x, activation.parameters[0].to(x.dtype), out=out)
     else:
         out.copy_(x)
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, NoReturn
 import torch
 from torch import Tensor
 
-from ..epilogue import IDENTITY, NONE, SNAKE, Epilogue
+from ..epilogue import IDENTITY, NONE, WITH_PARAMETERS, Epilogue
 from ..memory_format import frame_contiguous
 
 _FLOAT32 = torch.float32
@@ -187,6 +187,44 @@ class Norm(NamedTuple):
     bias: int
 
 
+class ChannelNormArgs(NamedTuple):
+    """Weight and bias of a norm over channels; the mean is subtracted if it `is_centered`."""
+
+    is_centered: int
+    weight: int
+    bias: int
+
+
+class AttentionShape(NamedTuple):
+    """Sizes of an `AttentionProblem`, and addresses of float64 values.
+
+    Attributes:
+        frequencies: `(head_channels / 2,)`.
+        table: Cosines and sines of the first positions, `(2, attention.STEPS, head_channels / 2)`.
+    """
+
+    heads: int
+    kv_heads: int
+    head_channels: int
+    context: int
+    capacity: int
+    frequencies: int
+    table: int
+
+
+class AttentionArgs(NamedTuple):
+    """Queries, keys and values of signals, `qkv_batch` values apart; see `interface.AttentionKernel` for the others."""
+
+    batch: int
+    frames: int
+    qkv: int
+    qkv_batch: int
+    keys: int
+    values: int
+    position: int
+    out: int
+
+
 class Codebook(NamedTuple):
     """Packed table and offset of a codebook; `vectors` in a panel."""
 
@@ -274,6 +312,25 @@ def signal_args(x: Tensor, frames: int = 0, channels: int = 0) -> tuple[int, ...
     return x.data_ptr(), x.stride(0), batch, length, width
 
 
+def ring_args(keys: Tensor, values: Tensor, position: Tensor, batch: int, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Addresses of ring buffers of `(kv_heads, head_channels, capacity)`, and of the positions.
+
+    Raises:
+        TypeError: A buffer is not float32 on the CPU, or the positions are not int64.
+        ValueError: A shape differs, or a tensor is not contiguous.
+    """
+    heads, channels, capacity = shape
+    for ring, wanted in ((keys, (batch, heads, channels, capacity)), (values, (batch, heads, capacity, channels))):
+        require_float32(ring)
+        if ring.shape != wanted or not ring.is_contiguous():
+            raise ValueError(f"ring buffer is {tuple(ring.shape)} with strides {ring.stride()}; expected contiguous {wanted}")
+    if position.dtype != torch.int64 or not position.is_cpu:
+        raise TypeError(f"positions are {position.dtype} on {position.device}; expected torch.int64 on the CPU")
+    if position.shape != (batch,) or not position.is_contiguous():
+        raise ValueError(f"positions are {tuple(position.shape)}; expected {batch} contiguous")
+    return keys.data_ptr(), values.data_ptr(), position.data_ptr()
+
+
 def vector_address(values: Tensor, count: int, *, may_be_longer: bool = False) -> int:
     """Address of a vector of `count` values.
 
@@ -317,7 +374,7 @@ def epilogue_args(epilogue: Epilogue, output: tuple[int, ...]) -> tuple[tuple[in
     if epilogue is IDENTITY:
         return NO_EPILOGUE
     _, _, batch, frames, channels = output
-    native = epilogue.native if epilogue.activation == SNAKE else (channels, epilogue.activation, 0, 0)
+    native = epilogue.native if epilogue.activation in WITH_PARAMETERS else (channels, epilogue.activation, 0, 0)
     if native is None or native[0] != channels:
         native = _keep_activation(epilogue, channels)
     if epilogue.scale is None and epilogue.residual is None and epilogue.residual_head is None:
@@ -364,7 +421,7 @@ def assembly_args(
         raise ValueError(f"output has {out_frames} frames; the parts have {tail_frames}, {left} and {frames}")
     if lengths is not None and (lengths.dtype != torch.int32 or lengths.shape != (batch,) or not lengths.is_contiguous()):
         raise ValueError(f"lengths are {lengths.dtype} {tuple(lengths.shape)}; expected {batch} contiguous torch.int32")
-    native = activation.native if activation.activation == SNAKE else (channels, activation.activation, 0, 0)
+    native = activation.native if activation.activation in WITH_PARAMETERS else (channels, activation.activation, 0, 0)
     if native is None or native[0] != channels:
         native = _keep_activation(activation, channels)
     _, kind, alpha, inverse = native

@@ -15,6 +15,9 @@ from ....errors import SlowerNotice
 from ..aten.random_normal import random_normal
 from ..backends import BROKEN
 from ..interface import (
+    AttentionKernel,
+    AttentionProblem,
+    ChannelNormKernel,
     CodebookSearch,
     Conv1dKernel,
     Conv1dProblem,
@@ -23,7 +26,8 @@ from ..interface import (
     KernelBackend,
     LSTMKernel,
 )
-from . import codebook_search
+from . import attention, codebook_search
+from .channel_norm import ChannelNorm
 from .compile_cache import warn_of_troubles
 from .conv import select_conv1d
 from .elementwise import CpuElementwise
@@ -31,7 +35,7 @@ from .group_norm import GroupNorm
 from .jit import CompileError
 from .lstm import PersistentLSTM, supports_lstm
 from .microkernel import is_available
-from .packing import supports_direct_conv
+from .packing import supports_direct_conv, supports_gemm
 from .random_normal import load_box_muller
 
 KernelT = TypeVar("KernelT")
@@ -78,6 +82,12 @@ class CpuBackend(KernelBackend):
 
     def group_norm(self, weight: Tensor, bias: Tensor, epsilon: float) -> GroupNormKernel | None:
         return self._prepare(lambda: GroupNorm(weight, bias, epsilon)) if supports_direct_conv(weight) else None
+
+    def channel_norm(self, weight: Tensor, bias: Tensor | None, epsilon: float) -> ChannelNormKernel | None:
+        return self._prepare(lambda: ChannelNorm(weight, bias, epsilon)) if supports_gemm(weight) else None
+
+    def attention(self, problem: AttentionProblem, device: torch.device, dtype: torch.dtype) -> AttentionKernel | None:
+        return self._prepare(lambda: attention.RingAttention(problem)) if attention.supports(problem, dtype) else None
 
     def codebook_search(self, table: Tensor, offset: Tensor | None) -> CodebookSearch | None:
         return self._prepare(lambda: codebook_search.CodebookSearch(table, offset)) if supports_direct_conv(table) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import torch
@@ -35,6 +36,19 @@ def _convolve(signal: Any, packed: Any, epilogue: Any, output: Any, edge: int) -
     tile = max(1, -(-y.frames // max(1, y.frames * w.row // _TILE_VALUES)))
     panels, tiles = -(-y.channels // width), -(-y.frames // tile)
     weight_bound = w.parts * w.taps * w.depth * y.channels > w.row * y.frames
+    if weight_bound and y.batch > y.frames and panels * width == y.channels:  # rows of a GEMM are signals, not frames
+        for panel in range(panels):
+            col, init = panel * width, Rows(w.bias + 4 * panel * width, 0)
+            for t in range(y.frames):
+                target, start = Rows(y.address + 4 * (t * y.channels + col), y.batch_stride), init
+                for part in range(w.parts):
+                    source = Rows(x.address + 4 * (t * w.row + part * w.reach), x.batch_stride)
+                    weight = w.weight + 4 * (panel * w.panel + part * w.part)
+                    gemm_panel(w.vectors, source, terms, weight, start, target, y.batch)
+                    start = target
+            for number in range(y.batch):
+                apply_epilogue(after, y, number, 0, y.frames, col, col + width)
+        return
     for unit in range(panels * tiles * y.batch):
         panel, block = (unit // (tiles * y.batch), unit % (tiles * y.batch)) if weight_bound else (unit % panels, unit // panels)
         number, first, col = block // tiles, block % tiles * tile, panel * width
@@ -58,6 +72,20 @@ def _convolve(signal: Any, packed: Any, epilogue: Any, output: Any, edge: int) -
             apply_epilogue(after, y, number, first, end, 0, y.channels)
 
 
+def joined_signals(epilogue: Epilogue, x: Tensor) -> Epilogue | None:
+    """Epilogue of all frames of a batch as one signal; `None` if its residual or scale do not allow it."""
+    residual, head = epilogue.residual, epilogue.residual_head
+    if epilogue.scale is not None or (head is not None and head.shape[1]):
+        return None
+    if residual is None:
+        return epilogue
+    if residual.shape[:2] != x.shape[:2] or not residual.is_contiguous():
+        return None
+    joined = dataclasses.replace(epilogue, residual=residual.reshape(1, -1, residual.shape[2]), residual_head=None)
+    object.__setattr__(joined, "native", epilogue.native)
+    return joined
+
+
 class DirectConv1d(FusedConv1d):
     """Convolution of float32 signals on a CPU, without a copy of their windows; see `interface.Conv1dKernel`.
 
@@ -71,6 +99,7 @@ class DirectConv1d(FusedConv1d):
     def __init__(self, weight: Tensor, bias: Tensor | None, stride: int = 1, dilation: int = 1) -> None:
         kernel, self._channels, self._out = self._shape = weight.shape
         self._stride, self._reach = stride, (kernel - 1) * dilation + 1 - stride
+        self._is_pointwise = kernel == stride == 1
         taps, depth = (1, kernel * self._channels) if dilation == 1 else (kernel, self._channels)
         terms = Terms(taps, dilation * self._channels, depth)
         missing = -self._out % LANES
@@ -90,6 +119,8 @@ class DirectConv1d(FusedConv1d):
     def __call__(self, x: Tensor, frames: int, epilogue: Epilogue = IDENTITY) -> Tensor:
         if not x.is_contiguous():
             x = frame_contiguous(x)
+        elif x.shape[0] > 1 and self._is_pointwise and x.shape[1] == frames and (joined := joined_signals(epilogue, x)):
+            return self(x.reshape(1, -1, x.shape[2]), x.shape[0] * frames, joined).reshape(x.shape[0], frames, -1)
         source = signal_args(x, frames * self._stride + self._reach, self._channels)
         y = arguments.allocate(source[2], frames, self._out)
         output = signal_args(y)
@@ -111,6 +142,7 @@ class SharedDirectConv1d(DirectConv1d):
     def __init__(self, packed: Packed, parts: range, channels: int, stride: int, dilation: int) -> None:
         panels, count, block, width = packed[0].shape
         self._packed, self._parts, self._channels, self._out, self._edge_width = packed, parts, channels, panels * width, 0
+        self._is_pointwise = False
         self._stride, self._reach = stride, ((len(parts) - 1) * dilation * block + block) // channels - stride
         geometry = (width // LANES, count * block * width, len(parts), parts.step * block * width, block, dilation * block)
         weight, bias = packed.addresses[0] + 4 * parts.start * block * width, packed.addresses[2]

@@ -12,7 +12,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from ..epilogue import ELU, NONE, SNAKE, Epilogue
+from ..epilogue import ELU, GAIN, GELU, NONE, SILU, SNAKE, Epilogue
 from ..memory_format import frame_contiguous
 from . import vecmath
 from .arguments import Activation, Assembly, assembly_args, signature
@@ -48,6 +48,8 @@ _ZERO = -1
 def _activation(lanes: int) -> Any:
     """Function that applies an `Activation` to `count` vectors; `x` and `out` are addresses."""
     snake, elu = _vectorized(vecmath.snake, lanes), _vectorized(lambda x, a, b: vecmath.elu(x), lanes)
+    gelu, silu = _vectorized(lambda x, a, b: vecmath.gelu(x), lanes), _vectorized(lambda x, a, b: x * vecmath.sigmoid(x), lanes)
+    gain = _vectorized(lambda x, a, b: x * a, lanes)
     copy, zero = _vectorized(lambda x, a, b: x, lanes), _vectorized(lambda x, a, b: x.splat_like(0.0), lanes)
 
     @njit
@@ -56,6 +58,12 @@ def _activation(lanes: int) -> Any:
             snake(x, lanes, out, lanes, activation.alpha, activation.inverse, lanes, count)
         elif activation.kind == ELU:
             elu(x, lanes, out, lanes, x, x, lanes, count)
+        elif activation.kind == GELU:
+            gelu(x, lanes, out, lanes, x, x, lanes, count)
+        elif activation.kind == SILU:
+            silu(x, lanes, out, lanes, x, x, lanes, count)
+        elif activation.kind == GAIN:
+            gain(x, lanes, out, lanes, activation.alpha, activation.inverse, lanes, count)
         elif activation.kind == _ZERO:
             zero(out, lanes, out, lanes, out, out, lanes, count)
         else:

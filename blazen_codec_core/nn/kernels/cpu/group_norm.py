@@ -18,7 +18,7 @@ from .microkernel import address, array
 from .reductions import ACCUMULATORS, affine_inplace, lane_sums
 from .simd import LANES
 
-_WIDTH = ACCUMULATORS * LANES
+SUM_WIDTH = ACCUMULATORS * LANES
 _BLOCK = 1 << 14
 """Values summed in float32, lane by lane, before their sum is added in float64."""
 _TILE_VALUES = 1 << 15
@@ -26,22 +26,22 @@ _TILE_VALUES = 1 << 15
 
 
 @njit
-def _block_sums(values, lanes):  # type: ignore[no-untyped-def]
+def block_sums(values, lanes):  # type: ignore[no-untyped-def]
     """Sum of at most a block of values, and sum of their squares."""
-    groups, total, square = values.size // _WIDTH, 0.0, 0.0
+    groups, total, square = values.size // SUM_WIDTH, 0.0, 0.0
     if groups:
         lane_sums(address(values), groups, address(lanes[0]), address(lanes[1]))
-        for i in range(_WIDTH):
+        for i in range(SUM_WIDTH):
             total += lanes[0, i]
             square += lanes[1, i]
-    for i in range(groups * _WIDTH, values.size):
+    for i in range(groups * SUM_WIDTH, values.size):
         total += values[i]
         square += np.float64(values[i]) * values[i]
     return total, square
 
 
 @njit
-def _variance(values, mean, square):  # type: ignore[no-untyped-def]
+def variance(values, mean, square):  # type: ignore[no-untyped-def]
     """Variance from the mean square, or in a second pass where the mean is so large that the difference would be rounding."""
     if mean * mean <= square / 2:
         return square - mean * mean
@@ -57,16 +57,16 @@ def _normalize(signal: Any, norm: Any, epsilon: Any, epilogue: Any) -> None:
     y, n, after = Signal(*signal), Norm(*norm), EpilogueArgs(*epilogue)
     weight, bias, affine = array(n.weight, (y.channels,)), array(n.bias, (y.channels,)), array(n.affine, (2, y.channels))
     tile, size = max(1, _TILE_VALUES // y.channels), y.frames * y.channels
-    lanes = np.empty((2, _WIDTH), np.float32)
+    lanes = np.empty((2, SUM_WIDTH), np.float32)
     for number in range(y.batch):
         dst = y.address + 4 * number * y.batch_stride
         values, total, total_square = array(dst, (size,)), 0.0, 0.0
         for block in range(0, size, _BLOCK):
-            block_sum, block_square = _block_sums(values[block : block + _BLOCK], lanes)
+            block_sum, block_square = block_sums(values[block : block + _BLOCK], lanes)
             total += block_sum
             total_square += block_square
         mean, square = total / size, total_square / size
-        deviation = math.sqrt(_variance(values, mean, square) + epsilon)
+        deviation = math.sqrt(variance(values, mean, square) + epsilon)
         for c in range(y.channels):
             affine[0, c] = weight[c] / deviation
             affine[1, c] = bias[c] - mean * weight[c] / deviation

@@ -116,7 +116,9 @@ def _array_view(kind: Any) -> Any:
     return view
 
 
-array, int32_array, int64_array = (_array_view(kind) for kind in (types.float32, types.int32, types.int64))
+array, float64_array, int32_array, int64_array = (
+    _array_view(kind) for kind in (types.float32, types.float64, types.int32, types.int64)
+)
 """Arrays at an address, whose indices numba checks if asked to (`NUMBA_BOUNDSCHECK`)."""
 
 

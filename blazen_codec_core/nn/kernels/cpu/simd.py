@@ -109,6 +109,18 @@ class Vector:
         """This where it is positive, else `other`."""
         return self._select("<=", 0.0, other, self)
 
+    def halves(self) -> tuple[Vector, Vector]:
+        """The first and the second half of the lanes."""
+        middle = self.lanes // 2
+        places = (range(middle), range(middle, self.lanes))
+        masks = [ir.Constant(vector_of(middle, LANE), list(half)) for half in places]
+        first, second = (self._wrap(self._builder.shuffle_vector(self.value, self.value, mask)) for mask in masks)
+        return first, second
+
+    def above(self, bound: float, value: Vector) -> Vector:
+        """`value` where this is above a bound, else 0; `value` where this is NaN."""
+        return self._select("<=", bound, 0.0, value)
+
     def _select(self, comparison: str, against: Vector | float, then: Vector | float, otherwise: Vector | float) -> Vector:
         mask = self._builder.fcmp_ordered(comparison, self.value, self._operand(against))
         return self._wrap(self._builder.select(mask, self._operand(then), self._operand(otherwise)))

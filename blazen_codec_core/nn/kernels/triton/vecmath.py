@@ -13,11 +13,14 @@ import triton.language as tl
 
 from .. import epilogue
 
-NONE, SNAKE, ELU = (tl.constexpr(activation) for activation in (epilogue.NONE, epilogue.SNAKE, epilogue.ELU))
+NONE, SNAKE, ELU, GELU, SILU, GAIN = (
+    tl.constexpr(getattr(epilogue, activation)) for activation in ("NONE", "SNAKE", "ELU", "GELU", "SILU", "GAIN")
+)
 
 _PER_PI, _PI_HIGH, _PI_LOW = (tl.constexpr(value) for value in (1 / math.pi, 3.140625, math.pi - 3.140625))
 _LARGEST = tl.constexpr(math.pi * math.pi / 4)
 _S3, _S5, _S7, _S9, _S11 = (tl.constexpr((-1) ** (n // 2) / math.factorial(n)) for n in (3, 5, 7, 9, 11))
+_SQRT_HALF = tl.constexpr(math.sqrt(0.5))
 _ROUND = tl.constexpr(12582912.0)
 """1.5 * 2 ** 23: adding it to a float32 and subtracting it again rounds to the nearest integer."""
 
@@ -38,6 +41,12 @@ def activate(x, alpha, inverse, ACTIVATION: tl.constexpr):  # type: ignore[no-un
         x = x + sine_squared(x * alpha) * inverse
     if ACTIVATION == ELU:
         x = tl.where(x > 0, x, expm1(tl.minimum(x, 0.0)))
+    if ACTIVATION == GELU:
+        x = 0.5 * x * (1 + tl.erf(x * _SQRT_HALF))
+    if ACTIVATION == SILU:
+        x = x / (1 + tl.exp(-x))
+    if ACTIVATION == GAIN:
+        x = x * alpha
     return x
 
 

@@ -1,9 +1,8 @@
-"""Layouts for codecs of any plugin: those of models that write Mimi's tokens."""
+"""Layouts of language models that write Mimi's tokens. A model is a row of data."""
 
 from __future__ import annotations
 
-from .table import TableLayout
-from .vocabulary import Specials
+from blazen_codec_core.tokens.layouts import Specials, TableLayout
 
 LAYOUTS = (
     TableLayout(

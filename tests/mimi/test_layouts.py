@@ -1,4 +1,4 @@
-"""The layouts of Moshi and CSM, for any codec with as many codebooks."""
+"""The layouts of Moshi and CSM, for any codec with as many codebooks of one rate."""
 
 from __future__ import annotations
 
@@ -6,17 +6,10 @@ import numpy as np
 import pytest
 
 import blazen_codec_core as bc
+from blazen_codec_mimi.specs import SPECS
 from tests.helpers.toy_codec import SPEC
 
-MIMI = SPEC.model_copy(
-    update={
-        "strides": (1,) * 32,
-        "codebook_size": 2048,
-        "block_frames": 1,
-        "codebook_choices": tuple(range(1, 33)),
-        "default_codebooks": 8,
-    }
-)
+(MIMI,) = SPECS
 
 
 def codes(books: int, frames: int) -> np.ndarray:

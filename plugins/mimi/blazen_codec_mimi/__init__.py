@@ -1,0 +1,1 @@
+"""Mimi for blazen-codec. Use it through `blazen_codec_core.load`."""

@@ -1,0 +1,71 @@
+"""A Mimi with narrow layers is held to all contracts; `tests/contracts` holds the published one to them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import blazen_codec_core as bc
+from blazen_codec_core.conformance.exactness import decode_chunks, encode_chunks
+from blazen_codec_core.conformance.signals import pieces, recording
+from blazen_codec_mimi.specs import SPECS
+from tests.helpers.narrow_mimi import FROM_WEIGHTS
+
+(SPEC,) = SPECS
+
+
+@pytest.mark.parametrize("sizes", [[1], [480], [1920], [1009, 7919]], ids=str)
+def test_chunks_change_no_bit(codecs, narrow, sizes):
+    codec = codecs("mimi", weights=narrow, **FROM_WEIGHTS)
+    pcm = recording(SPEC, 0.5 if sizes == [1] else 5)
+    whole = codec.encode(pcm, 24_000)
+    parts = encode_chunks(codec, pcm, pieces(pcm.shape[1], sizes))
+    assert bc.CodecTokens.concat(parts) == whole
+    assert np.array_equal(decode_chunks(codec, parts), codec.decode(whole))
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 12])
+def test_tiles_of_any_length_change_no_token(codecs, narrow, frames):
+    codec = codecs("mimi", weights=narrow, **FROM_WEIGHTS)
+    pcm = recording(SPEC, 6, seed=3)
+    whole = codec.encode(pcm, 24_000)
+    with codec.encoder_session(tile_frames=frames) as session:
+        tokens = bc.CodecTokens.concat([session.push(pcm), session.finish()])
+    assert [np.mean(a == b) for a, b in zip(tokens.codes, whole.codes, strict=True)] == [1.0] * 8
+    with codec.decoder_session(tile_frames=frames) as session:
+        audio = np.concatenate([session.push(whole), session.finish()], axis=1)
+    np.testing.assert_allclose(audio[:, : pcm.shape[1]], codec.decode(whole), atol=1e-5)
+
+
+@settings(max_examples=8)
+@given(lengths=st.lists(st.integers(1, 60_000), min_size=2, max_size=5))
+def test_batches_are_their_items(codecs, narrow, lengths):
+    codec = codecs("mimi", weights=narrow, **FROM_WEIGHTS)
+    items = [recording(SPEC, 3, seed=number)[:, :length] for number, length in enumerate(lengths)]
+    tokens = codec.encode_batch(items, 24_000)
+    assert tokens == [codec.encode(item, 24_000) for item in items]
+    for audio, one in zip(codec.decode_batch(tokens), tokens, strict=True):
+        assert np.array_equal(audio, codec.decode(one))
+
+
+def test_streams_of_a_pool_are_what_each_is_alone(codecs, narrow):
+    codec = codecs("mimi", weights=narrow, **FROM_WEIGHTS)
+    signals = [recording(SPEC, 4, seed=seed)[:, : 40_000 + 9000 * seed] for seed in range(4)]
+    pool, got = codec.encoder_pool(max_streams=4), {}
+    streams = []
+    for step in range(60):
+        if step % 5 == 0 and len(streams) < len(signals):
+            streams.append(pool.open())
+            got[streams[-1]] = []
+        for number, stream in enumerate(streams):
+            start, signal = (step - 5 * number) * 4000, signals[number]
+            if start < signal.shape[1]:
+                stream.push(signal[:, start : start + 4000])
+                if start + 4000 >= signal.shape[1]:
+                    stream.finish()
+        for stream, tokens in pool.step().items():
+            got[stream].append(tokens)
+    for stream, signal in zip(streams, signals, strict=True):
+        assert bc.CodecTokens.concat(got[stream]) == codec.encode(signal, 24_000)
