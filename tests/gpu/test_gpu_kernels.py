@@ -11,9 +11,20 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from blazen_codec_core.nn.kernels.aten.attention import AtenAttention
 from blazen_codec_core.nn.kernels.aten.conv import ChannelsLastConv2d
 from blazen_codec_core.nn.kernels.epilogue import ELU, NONE, SNAKE, Epilogue
-from blazen_codec_core.nn.kernels.triton import depthwise_conv, elementwise, gemm_conv, group_norm, philox
+from blazen_codec_core.nn.kernels.interface import AttentionProblem
+from blazen_codec_core.nn.kernels.triton import (
+    TritonBackend,
+    attention,
+    channel_norm,
+    depthwise_conv,
+    elementwise,
+    gemm_conv,
+    group_norm,
+    philox,
+)
 from blazen_codec_core.nn.kernels.triton import lstm as lstm_kernels
 from blazen_codec_core.nn.layers import noise
 from tests.helpers.epilogues import ACTIVATIONS, apply_epilogue, drawn, epilogue_for
@@ -183,6 +194,142 @@ def test_recurrent_layers(rows, frames, same):
     alone = cell[-1:].clone()
     assert same(layer(x[-1:], hidden[-1:], alone, True), got[-1:])
     assert same(alone, own[-1:])
+
+
+ATTENTIONS = {
+    "one head": AttentionProblem(1, 1, 16, 5, 10_000.0),
+    "mimi": AttentionProblem(2, 2, 64, 70, 10_000.0),
+    "grouped": AttentionProblem(4, 2, 16, 30, 500.0),
+    "odd": AttentionProblem(2, 1, 24, 13, 10_000.0),
+    "wide": AttentionProblem(1, 1, 128, 70, 10_000.0),
+    "no past": AttentionProblem(2, 2, 16, 1, 10_000.0),
+}
+DAY = 25 * 86_400
+
+
+class Ring:
+    """Ring buffers with any values, and an attention that moves on by what it is given."""
+
+    def __init__(self, kernel, problem, position, dtype=torch.float32):
+        p, batch = problem, len(position)
+        self.kernel, self.position = kernel, torch.tensor(position)
+        self.keys = drawn(batch, p.kv_heads, p.head_channels, p.capacity, seed=11).to(dtype)
+        self.values = drawn(batch, p.kv_heads, p.capacity, p.head_channels, seed=12).to(dtype)
+
+    def __call__(self, qkv):
+        with torch.inference_mode():
+            y = self.kernel(qkv, self.keys, self.values, self.position)
+            self.position = self.position + qkv.shape[1]
+        return y
+
+
+def queries_keys_values(problem, batch, frames):
+    return drawn(batch, frames, problem.channels + 2 * problem.kv_channels, seed=3)
+
+
+def ring_attention(problem):
+    kernel = TritonBackend().attention(problem, torch.get_default_device(), torch.float32)
+    assert isinstance(kernel, attention.RingAttention)
+    return kernel
+
+
+@pytest.mark.parametrize("frames", [1, 4, 5, 40])
+@pytest.mark.parametrize("name", sorted(ATTENTIONS))
+def test_attention_is_that_of_pytorch(name, frames):
+    problem, position = ATTENTIONS[name], [7, DAY + 13]
+    qkv = queries_keys_values(problem, 2, 2 * frames)
+    ours, exact = Ring(ring_attention(problem), problem, position), Ring(AtenAttention(problem), problem, position)
+    exact.keys, exact.values = exact.keys.double(), exact.values.double()
+    for part in torch.split(qkv, frames, dim=1):
+        assert (ours(part) - exact(part.double())).abs().max() < 2e-6
+    assert (ours.keys - exact.keys).abs().max() < 1e-6
+    assert torch.equal(ours.values.double(), exact.values)
+
+
+@pytest.mark.parametrize("name", ["grouped", "odd", "mimi"])
+def test_attention_does_not_depend_on_pieces_or_neighbours(name, same):
+    problem, position, frames = ATTENTIONS[name], [0, DAY + 13], ATTENTIONS[name].context + 27
+    qkv, kernel = queries_keys_values(problem, 2, frames), ring_attention(problem)
+    ring = Ring(kernel, problem, position)
+    wanted = ring(qkv)
+    for sizes in ([1, 3, 7, 7, frames - 18], [frames - 4, 3, 1]):
+        pieces = Ring(kernel, problem, position)
+        assert same(torch.cat([pieces(part) for part in torch.split(qkv, sizes, dim=1)], dim=1), wanted)
+        assert same(pieces.keys, ring.keys)
+        assert torch.equal(pieces.values, ring.values)
+    alone = Ring(kernel, problem, position)
+    alone.keys, alone.values, alone.position = (each[1:] for each in (alone.keys, alone.values, alone.position))
+    assert same(alone(qkv[1:]), wanted[1:])
+
+
+def test_attention_reads_no_slots_of_before_the_signal_or_out_of_sight():
+    problem = ATTENTIONS["grouped"]
+    qkv, kernel = queries_keys_values(problem, 2, 20), ring_attention(problem)
+    ring = Ring(kernel, problem, [0, 3])
+    for buffer in (ring.keys.transpose(2, 3), ring.values):
+        buffer[0] = torch.nan
+        buffer[1, :, 3:] = torch.nan
+    assert torch.cat([ring(qkv[:, :2]), ring(qkv[:, 2:])], dim=1).isfinite().all()
+    late = Ring(kernel, problem, [10 * problem.capacity])
+    unseen = slice(1, problem.capacity - problem.context + 1)
+    late.keys[..., unseen] = torch.nan
+    late.values[:, :, unseen] = torch.nan
+    assert late(qkv[:1]).isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("frames", [1, 40])
+def test_attention_in_half_precision_is_near(dtype, frames):
+    problem = ATTENTIONS["grouped"]
+    qkv = queries_keys_values(problem, 2, 2 * frames).to(dtype)
+    ours = Ring(ring_attention(problem), problem, [0, 90], dtype)
+    exact = Ring(AtenAttention(problem), problem, [0, 90], dtype)
+    exact.keys, exact.values = exact.keys.float(), exact.values.float()
+    for part in torch.split(qkv, frames, dim=1):
+        got = ours(part)
+        assert got.dtype == dtype
+        assert (got.float() - exact(part.float())).abs().max() < 2e-2
+
+
+def test_attention_refuses_ring_buffers_of_other_shapes():
+    problem = ATTENTIONS["odd"]
+    ring = Ring(ring_attention(problem), problem, [0])
+    ring.keys = ring.keys.transpose(2, 3)
+    with pytest.raises(ValueError, match="expected contiguous"):
+        ring(queries_keys_values(problem, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("problem", "dtype"), [(ATTENTIONS["mimi"], torch.float64), (AttentionProblem(1, 1, 512, 5, 10_000.0), torch.float32)]
+)
+def test_other_attentions_are_left_to_pytorch(problem, dtype):
+    assert TritonBackend().attention(problem, torch.get_default_device(), dtype) is None
+
+
+@pytest.mark.parametrize("channels", [1, 24, 40, 512, 5000])
+@pytest.mark.parametrize("centered", [True, False])
+@pytest.mark.parametrize(("mean", "spread"), [(0.0, 1.0), (30.0, 0.1), (0.0, 1e-6), (0.0, 1e15)])
+def test_norms_over_channels(channels, centered, mean, spread, same):
+    x, weight, bias = mean + spread * drawn(2, 20, channels), 1 + drawn(channels, seed=1) / 9, drawn(channels, seed=2)
+    if centered:
+        wanted = F.layer_norm(x.double(), (channels,), weight.double(), bias.double(), 1e-5)
+    else:
+        wanted = F.rms_norm(x.double(), (channels,), weight.double(), 1e-5)
+    norm = TritonBackend().channel_norm(weight, bias if centered else None, 1e-5)
+    assert isinstance(norm, channel_norm.ChannelNorm)
+    got = norm(x)
+    assert (got - wanted).abs().max() < (2e-4 if mean and centered else 1e-5)
+    assert same(norm(x[1:, 13:14]), got[1:, 13:14])
+    half = x.bfloat16()
+    if channels > 1 and not (mean and centered):
+        assert (norm(half) - norm(half.float())).abs().max() < 4e-2
+        assert norm(half).dtype == torch.bfloat16
+    assert norm(x[:, :0]).shape == (2, 0, channels)
+
+
+@pytest.mark.parametrize("weight", [torch.ones(8, dtype=torch.float64), torch.ones(20_000)])
+def test_other_norms_over_channels_are_left_to_pytorch(weight):
+    assert TritonBackend().channel_norm(weight, None, 1e-5) is None
 
 
 def test_the_nearest_entry():

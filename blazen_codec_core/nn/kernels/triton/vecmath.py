@@ -20,6 +20,8 @@ NONE, SNAKE, ELU, GELU, SILU, GAIN = (
 _PER_PI, _PI_HIGH, _PI_LOW = (tl.constexpr(value) for value in (1 / math.pi, 3.140625, math.pi - 3.140625))
 _LARGEST = tl.constexpr(math.pi * math.pi / 4)
 _S3, _S5, _S7, _S9, _S11 = (tl.constexpr((-1) ** (n // 2) / math.factorial(n)) for n in (3, 5, 7, 9, 11))
+_C2, _C4, _C6, _C8, _C10 = (tl.constexpr((-1) ** (n // 2) / math.factorial(n)) for n in (2, 4, 6, 8, 10))
+_HALF_PI = tl.constexpr(math.pi / 2)
 _SQRT_HALF = tl.constexpr(math.sqrt(0.5))
 _ROUND = tl.constexpr(12582912.0)
 """1.5 * 2 ** 23: adding it to a float32 and subtracting it again rounds to the nearest integer."""
@@ -32,6 +34,20 @@ def sine_squared(x):  # type: ignore[no-untyped-def]
     u = tl.minimum(x * x, _LARGEST)
     s = 1.0 + u * (_S3 + u * (_S5 + u * (_S7 + u * (_S9 + u * _S11))))
     return u * s * s
+
+
+@triton.jit
+def cosine_sine(quarters):  # type: ignore[no-untyped-def]
+    """Cosine and sine, in float32, of an angle in quarter turns, a float64 of any size."""
+    nearest = tl.floor(quarters + 0.5)
+    x = ((quarters - nearest) * _HALF_PI).to(tl.float32)
+    u = x * x
+    c = 1.0 + u * (_C2 + u * (_C4 + u * (_C6 + u * (_C8 + u * _C10))))
+    s = x * (1.0 + u * (_S3 + u * (_S5 + u * (_S7 + u * (_S9 + u * _S11)))))
+    quadrant = nearest.to(tl.int64) & 3
+    is_odd = (quadrant & 1) == 1
+    cos, sin = tl.where(is_odd, s, c), tl.where(is_odd, c, s)
+    return tl.where((quadrant == 1) | (quadrant == 2), -cos, cos), tl.where(quadrant >= 2, -sin, sin)
 
 
 @triton.jit
@@ -74,3 +90,14 @@ def expm1(x):  # type: ignore[no-untyped-def]
 def to_tf32(x):  # type: ignore[no-untyped-def]
     """Round to the nearest value of TF32."""
     return ((x.to(tl.int32, bitcast=True) + 0x1000) & -0x2000).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def float32_product(a, b, TF32X3: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Product of float32 matrices in 3xTF32 (see `gemm_conv`), or in TF32, which holds the values of half types."""
+    high_a, high_b = to_tf32(a), to_tf32(b)
+    if TF32X3:
+        product = tl.dot(a - high_a, high_b, input_precision="tf32")
+        product = tl.dot(high_a, b - high_b, product, input_precision="tf32")
+        return tl.dot(high_a, high_b, product, input_precision="tf32")
+    return tl.dot(high_a, high_b, input_precision="tf32")
