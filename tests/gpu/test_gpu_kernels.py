@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from blazen_codec_core.nn import CausalAttention, FeedForward, LayerNorm, RMSNorm, TransformerLayer, prepare, reset_parameters
+from blazen_codec_core.nn.kernels import dispatch
 from blazen_codec_core.nn.kernels.aten.attention import AtenAttention
 from blazen_codec_core.nn.kernels.aten.conv import ChannelsLastConv2d
 from blazen_codec_core.nn.kernels.epilogue import ELU, NONE, SNAKE, Epilogue
@@ -28,6 +30,7 @@ from blazen_codec_core.nn.kernels.triton import (
 from blazen_codec_core.nn.kernels.triton import lstm as lstm_kernels
 from blazen_codec_core.nn.layers import noise
 from tests.helpers.epilogues import ACTIVATIONS, apply_epilogue, drawn, epilogue_for
+from tests.helpers.streaming import streamed, whole
 
 pytestmark = pytest.mark.gpu
 BUDGET = settings(max_examples=25, deadline=None)
@@ -304,6 +307,22 @@ def test_attention_refuses_ring_buffers_of_other_shapes():
 )
 def test_other_attentions_are_left_to_pytorch(problem, dtype):
     assert TritonBackend().attention(problem, torch.get_default_device(), dtype) is None
+
+
+@pytest.mark.parametrize("kind", [LayerNorm, RMSNorm])
+def test_layers_of_transformers_stream_with_these_kernels(kind, device, same):
+    made = CausalAttention(32, 2, 9, kv_heads=1)
+    layer = TransformerLayer(made, FeedForward(32, 48), norm=kind, scale=0.3).to(device)
+    layer.requires_grad_(False)
+    reset_parameters(layer, 1)
+    x = drawn(2, 40, 32)
+    wanted = whole(copy.deepcopy(layer).double(), x.double())
+    prepare(layer)
+    assert isinstance(layer.attention_norm._prepared, channel_norm.ChannelNorm)
+    assert isinstance(dispatch.attention(made.problem, x.device, x.dtype), attention.RingAttention)
+    got = whole(layer, x)
+    assert (got - wanted).abs().max() < 5e-6
+    assert same(streamed(layer, x, [1, 2, 17]), got)
 
 
 @pytest.mark.parametrize("channels", [1, 24, 40, 512, 5000])

@@ -39,8 +39,8 @@ def _rotated(source, mask, position, turns, HALF_CHANNELS: tl.constexpr, FACTOR:
     """Both halves of the channels of some frames, times a factor, turned by their positions."""
     first = tl.load(source, mask=mask, other=0.0).to(tl.float32) * FACTOR
     second = tl.load(source + HALF_CHANNELS, mask=mask, other=0.0).to(tl.float32) * FACTOR
-    cos, sin = cosine_sine(position.to(tl.float64)[:, None] * turns[None, :])
-    # the compiler may not choose which product is fused, as it may choose another one in another kernel
+    cos, sin = cosine_sine(position.to(tl.float64)[:, None], turns[None, :])
+    # which product is fused is not left to the compiler, which could choose another one in another kernel
     return tl.fma(first, cos, -(second * sin)), tl.fma(second, cos, first * sin)
 
 

@@ -37,10 +37,11 @@ def sine_squared(x):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def cosine_sine(quarters):  # type: ignore[no-untyped-def]
-    """Cosine and sine, in float32, of an angle in quarter turns, a float64 of any size."""
-    nearest = tl.floor(quarters + 0.5)
-    x = ((quarters - nearest) * _HALF_PI).to(tl.float32)
+def cosine_sine(positions, quarter_turns):  # type: ignore[no-untyped-def]
+    """Cosines and sines, in float32, of angles of any size: products of two float64, in quarter turns."""
+    positions, quarter_turns = tl.broadcast(positions, quarter_turns)
+    nearest = tl.floor(tl.fma(positions, quarter_turns, tl.full(positions.shape, 0.5, tl.float64)))
+    x = (tl.fma(positions, quarter_turns, -nearest) * _HALF_PI).to(tl.float32)
     u = x * x
     c = 1.0 + u * (_C2 + u * (_C4 + u * (_C6 + u * (_C8 + u * _C10))))
     s = x * (1.0 + u * (_S3 + u * (_S5 + u * (_S7 + u * (_S9 + u * _S11)))))
