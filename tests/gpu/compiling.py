@@ -15,11 +15,20 @@ from triton.runtime import driver
 
 import blazen_codec_core as bc
 from blazen_codec_core.nn.kernels import backends
+from blazen_codec_core.nn.kernels.triton import (
+    attention,
+    channel_norm,
+    depthwise_conv,
+    elementwise,
+    gemm_conv,
+    group_norm,
+    lstm,
+    philox,
+)
 from blazen_codec_core.nn.kernels.triton import backend as triton_backend
-from blazen_codec_core.nn.kernels.triton import depthwise_conv, elementwise, gemm_conv, group_norm, lstm, philox
 from blazen_codec_core.torch_backend.backend import TorchCodecBackend
 
-STARTS = (depthwise_conv, philox, group_norm, elementwise, gemm_conv, lstm)
+STARTS = (attention, channel_norm, depthwise_conv, philox, group_norm, elementwise, gemm_conv, lstm)
 
 
 def main(name: str, dtype: str, capability: str) -> None:

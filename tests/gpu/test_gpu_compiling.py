@@ -18,6 +18,7 @@ pytestmark = pytest.mark.gpu
         ("snac_tiny", "float32", "90", ("_gemm", "_depthwise", "_assemble", "_box_muller")),
         ("encodec_tiny", "bfloat16", "80", ("_gemm", "_assemble", "_lstm")),
         ("dac_tiny", "tfloat32", "90", ("_gemm", "_assemble")),
+        ("mimi", "float32", "90", ("_gemm", "_rotate", "_attend", "_write", "_normalize")),
     ],
 )
 def test_all_kernels_of_a_model_compile(name, dtype, capability, kernels, tmp_path):

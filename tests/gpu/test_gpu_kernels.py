@@ -11,9 +11,19 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from blazen_codec_core.nn.kernels.aten.attention import AtenAttention
 from blazen_codec_core.nn.kernels.aten.conv import ChannelsLastConv2d
 from blazen_codec_core.nn.kernels.epilogue import ELU, NONE, SNAKE, Epilogue
-from blazen_codec_core.nn.kernels.triton import depthwise_conv, elementwise, gemm_conv, group_norm, philox
+from blazen_codec_core.nn.kernels.interface import AttentionProblem
+from blazen_codec_core.nn.kernels.triton import (
+    attention,
+    channel_norm,
+    depthwise_conv,
+    elementwise,
+    gemm_conv,
+    group_norm,
+    philox,
+)
 from blazen_codec_core.nn.kernels.triton import lstm as lstm_kernels
 from blazen_codec_core.nn.layers import noise
 from tests.helpers.epilogues import ACTIVATIONS, apply_epilogue, drawn, epilogue_for
@@ -183,6 +193,38 @@ def test_recurrent_layers(rows, frames, same):
     alone = cell[-1:].clone()
     assert same(layer(x[-1:], hidden[-1:], alone, True), got[-1:])
     assert same(alone, own[-1:])
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 16, 5), (4, 2, 16, 40), (2, 1, 48, 70)], ids=str)
+@pytest.mark.parametrize("cuts", [[90], [1, 2, 30, 57], [16] * 5 + [10]], ids=str)
+def test_attention_over_ring_buffers(shape, cuts, same):
+    """Rows that began at different times, in any chunks, against the same in double precision; also the rings that are left."""
+    p = AttentionProblem(*shape, 10_000.0)
+    qkv = drawn(3, sum(cuts), p.channels + 2 * p.kv_channels)
+    position = torch.tensor([0, 9, 1_000_003])
+    rings = drawn(3, p.kv_heads, p.head_channels, p.capacity, seed=1), drawn(3, p.kv_heads, p.capacity, p.head_channels, seed=2)
+    exact = [ring.double() for ring in rings]
+    wanted = AtenAttention(p)(qkv.double(), *exact, position)
+    kernel, own, made = attention.RingAttention(p), [ring.clone() for ring in rings], []
+    for start, count in zip(np.cumsum([0, *cuts]).tolist(), cuts, strict=False):
+        made.append(kernel(qkv[:, start : start + count], *own, position + start))
+    got = torch.cat(made, dim=1)
+    assert (got - wanted).abs().max() < 4e-6
+    for ring, other in zip(own, exact, strict=True):
+        assert (ring - other).abs().max() < 4e-6
+    last = [ring[2:].clone() for ring in rings]
+    assert same(kernel(qkv[2:], *last, position[2:]), got[2:])
+
+
+@pytest.mark.parametrize("centered", [True, False])
+@pytest.mark.parametrize("channels", [1, 40, 512])
+def test_norms_over_channels(channels, centered, same):
+    x, weight, bias = 3 * drawn(2, 30, channels) + 1, 1 + drawn(channels, seed=1) / 9, drawn(channels, seed=2)
+    wide = x.double() - (x.double().mean(2, keepdim=True) if centered else 0)
+    wanted = wide * torch.rsqrt(wide.square().mean(2, keepdim=True) + 1e-5) * weight + (bias if centered else 0)
+    norm = channel_norm.ChannelNorm(weight, bias if centered else None, 1e-5)
+    assert (norm(x) - wanted).abs().max() < 1e-5
+    assert same(norm(x[1:, 3:9]), norm(x)[1:, 3:9])
 
 
 def test_the_nearest_entry():

@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..interface import (
+    AttentionKernel,
+    AttentionProblem,
+    ChannelNormKernel,
     CodebookSearch,
     Conv1dKernel,
     Conv1dProblem,
@@ -16,7 +19,7 @@ from ..interface import (
     KernelBackend,
     LSTMKernel,
 )
-from . import elementwise, gemm_conv, group_norm, lstm, philox
+from . import attention, channel_norm, elementwise, gemm_conv, group_norm, lstm, philox
 from .depthwise_conv import DepthwiseConv1d
 from .launch import runs_on
 
@@ -46,6 +49,12 @@ class TritonBackend(KernelBackend):
 
     def group_norm(self, weight: Tensor, bias: Tensor, epsilon: float) -> GroupNormKernel:
         return group_norm.GroupNorm(weight, bias, epsilon)
+
+    def channel_norm(self, weight: Tensor, bias: Tensor | None, epsilon: float) -> ChannelNormKernel | None:
+        return channel_norm.ChannelNorm(weight, bias, epsilon) if len(weight) <= channel_norm.LARGEST else None
+
+    def attention(self, problem: AttentionProblem, device: torch.device, dtype: torch.dtype) -> AttentionKernel:
+        return attention.RingAttention(problem)
 
     def codebook_search(self, table: Tensor, offset: Tensor | None) -> CodebookSearch:
         return gemm_conv.CodebookSearch(table, offset)
