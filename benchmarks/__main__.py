@@ -67,7 +67,9 @@ def keep(result: dict[str, Any], output: Path | None, name: str, picture: Callab
 @ROUNDS
 @OUTPUT
 def compare(names: tuple[str, ...], lengths: tuple[float, ...], rounds: int, output: Path | None) -> None:
-    """Compare this project with the authors' package, transformers, ONNX Runtime and OpenVINO.
+    """Compare this project with the authors' package, transformers, rustymimi, ONNX Runtime and OpenVINO.
+
+    Rows `encode_stream` and `decode_stream` are frame by frame, for codecs that a peer streams.
 
     All use the same weights, audio and threads. Runs are interleaved with measurements of the machine's GEMM rate.
     """

@@ -12,9 +12,9 @@ from rich.table import Table
 
 from . import timing
 
-ENGINES = ("ours", "authors", "transformers", "onnxruntime", "openvino")
+ENGINES = ("ours", "authors", "transformers", "rustymimi", "onnxruntime", "openvino")
 PEERS = ENGINES[1:]
-CODECS = ("encodec_24khz", "encodec_48khz", "snac_24khz", "dac_44khz")
+CODECS = ("encodec_24khz", "encodec_48khz", "snac_24khz", "dac_44khz", "mimi")
 LENGTHS = (1.0, 10.0)
 ROUNDS = 5
 
@@ -51,8 +51,10 @@ def _codec(name: str, lengths: Iterable[float], rounds: int, rate: Any, say: Cal
         pcm = timing.voices(ours, seconds)
         job = peers.Job(ours, theirs, pcm, ours.encode(pcm, ours.sample_rate))
         engines = list(peers.engines(job, lambda engine, error: say(f"{name}: {engine} is not available: {error}")))
-        for what in ("encode", "decode"):
-            work = {engine.name: getattr(engine, what) for engine in engines}
+        for what in ("encode", "decode", "encode_stream", "decode_stream"):
+            work = {engine.name: getattr(engine, what) for engine in engines if getattr(engine, what)}
+            if set(work) == {"ours"}:  # no peer streams
+                continue
             taken = timing.interleaved(work, rounds, between=rate.measure)
             of_engines = {
                 engine: {
@@ -63,7 +65,15 @@ def _codec(name: str, lengths: Iterable[float], rounds: int, rate: Any, say: Cal
                 }
                 for engine, times in taken.items()
             }
-            rows.append({"codec": name, "what": what, "seconds": seconds, "gflop": gflop[what], "engines": of_engines})
+            rows.append(
+                {
+                    "codec": name,
+                    "what": what,
+                    "seconds": seconds,
+                    "gflop": gflop[what.removesuffix("_stream")],
+                    "engines": of_engines,
+                }
+            )
             say(f"{name} {what} {seconds:g} s: " + ", ".join(f"{k} {v['median']:.4f}" for k, v in of_engines.items()))
         del engines, job
         gc.collect()

@@ -9,9 +9,10 @@ import copy
 import io
 import logging
 import os
+import tempfile
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,11 +35,13 @@ MOST_TIES = 0.02
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine prepared for one recording of a given length."""
+    """An engine prepared for one recording of a given length, whole and, if it streams exactly, frame by frame."""
 
     name: str
     encode: Callable[[], Any]
     decode: Callable[[], Any]
+    encode_stream: Callable[[], Any] | None = None
+    decode_stream: Callable[[], Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,13 @@ class Job:
         return [self.pcm[None, :, start : start + segment.length] for start in starts]
 
     @property
+    def frames(self) -> list[Array]:
+        """The padded audio in blocks of frames, `(channels, samples)`, for models without segments."""
+        block = self.ours.spec.block_frames * self.ours.spec.hop_length
+        padded = np.pad(self.pcm, ((0, 0), (0, -self.pcm.shape[1] % block)))
+        return [np.ascontiguousarray(padded[:, start : start + block]) for start in range(0, padded.shape[1], block)]
+
+    @property
     def codes(self) -> list[list[Array]]:
         """Codes of each segment, `(1, frames)` per codebook."""
         pieces, start = [], 0
@@ -91,9 +101,17 @@ class Job:
 
 def engines(job: Job, missing: Callable[[str, Exception], None]) -> Iterator[Engine]:
     """Yield this project's engine, then all available peers; call `missing` for the others."""
-    yield Engine("ours", lambda: job.ours.encode(job.pcm, job.ours.sample_rate), lambda: job.ours.decode(job.tokens))
-    yield Engine("authors", lambda: job.theirs.encode(job.pcm, job.ours.sample_rate), lambda: job.theirs.decode(job.tokens))
-    for make in (transformers, onnxruntime, openvino):
+    ours, theirs = job.ours, job.theirs
+    yield Engine(
+        "ours",
+        lambda: ours.encode(job.pcm, ours.sample_rate),
+        lambda: ours.decode(job.tokens),
+        lambda: push_all(ours.encoder_session(job.pcm.shape[0], latency="lowest"), job.frames),
+        lambda: push_all(ours.decoder_session(latency="lowest"), job.tokens.parts(ours.spec.block_frames)),
+    )
+    streams = moshi_streams(job) if ours.spec.family == "mimi" else (None, None)
+    yield Engine("authors", lambda: theirs.encode(job.pcm, ours.sample_rate), lambda: theirs.decode(job.tokens), *streams)
+    for make in (transformers, rustymimi, onnxruntime, openvino):
         try:
             engine = make(job)
         except Exception as error:  # peers may fail in any way during import or export; measure the others
@@ -101,6 +119,34 @@ def engines(job: Job, missing: Callable[[str, Exception], None]) -> Iterator[Eng
         else:
             if engine:
                 yield engine
+
+
+def push_all(session: Any, pieces: Iterable[Any]) -> None:
+    """Push all pieces to a session, and finish it."""
+    for piece in pieces:
+        session.push(piece)
+    session.finish()
+
+
+def moshi_streams(job: Job) -> tuple[Callable[[], None], Callable[[], None]]:
+    """Mimi's authors' model, frame by frame."""
+    from moshi.utils.compile import no_compile
+
+    model, codes = job.model, torch.from_numpy(np.stack(job.codes[0], axis=1))
+    frames = [torch.from_numpy(frame)[None] for frame in job.frames]
+
+    def encode() -> None:
+        with torch.inference_mode(), no_compile(), model.streaming(1):
+            model.set_num_codebooks(codes.shape[1])
+            for frame in frames:
+                model.encode(frame)
+
+    def decode() -> None:
+        with torch.inference_mode(), no_compile(), model.streaming(1):
+            for frame in codes.split(1, dim=2):
+                model.decode(frame)
+
+    return encode, decode
 
 
 def fold_weight_norm(model: nn.Module) -> Any:
@@ -151,6 +197,12 @@ def transformers_model(job: Job) -> Any:
             from transformers import DacConfig, DacModel
 
             model = DacModel(DacConfig(sampling_rate=spec.sample_rate, n_codebooks=spec.num_codebooks))
+        elif spec.family == "mimi":
+            from transformers import MimiModel
+
+            with tempfile.TemporaryDirectory() as folder:
+                job.ours.module.save_weights(folder)
+                return MimiModel.from_pretrained(folder, local_files_only=True).eval().requires_grad_(False)
         else:
             return None
     model = fold_weight_norm(model)
@@ -171,6 +223,14 @@ def transformers(job: Job) -> Engine | None:
             lambda: [list(model.encode(job_padded(job)).audio_codes.unbind(1))],
             lambda: model.decode(audio_codes=codes).audio_values,
         )
+    if spec.family == "mimi":
+        codes, books = torch.from_numpy(np.stack(job.codes[0], axis=1)), job.tokens.num_codebooks
+        return _check(
+            job,
+            "transformers",
+            lambda: [list(model.encode(job_padded(job), num_quantizers=books).audio_codes.unbind(1))],
+            lambda: model.decode(codes).audio_values,
+        )
     bandwidth = job.bandwidth
     encoded = _inference(lambda: model.encode(pcm, bandwidth=bandwidth))
     return _check(
@@ -183,6 +243,40 @@ def transformers(job: Job) -> Engine | None:
         ),
         lambda: model.decode(encoded.audio_codes, encoded.audio_scales),
         compare=not spec.segment,
+    )
+
+
+def rustymimi(job: Job) -> Engine | None:
+    """Return Kyutai's implementation in Rust; `None` for other codecs than Mimi."""
+    if job.ours.spec.family != "mimi":
+        return None
+    import rustymimi as package
+    from safetensors.torch import save_file
+
+    joined = {"in_projs.0.weight": "in_proj_weight", "out_projs.0.weight": "out_proj.weight"}
+    state = {}
+    for name, tensor in job.model.state_dict().items():
+        new = next((name.replace(old, one) for old, one in joined.items() if name.endswith(old)), name)
+        state[new] = tensor.contiguous()
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "model.safetensors")
+        save_file(state, path)
+        tokenizer = package.Tokenizer(path, num_codebooks=job.tokens.num_codebooks)
+    pcm, codes = job.segments[0], np.stack(job.codes[0], axis=1).astype(np.uint32)
+    frames, steps = [frame[None] for frame in job.frames], [codes[:, :, t : t + 1].copy() for t in range(codes.shape[2])]
+
+    def streamed(step: Callable[[Array], Any], pieces: list[Array]) -> None:
+        tokenizer.reset()
+        for piece in pieces:
+            step(piece)
+
+    checked = _check(
+        job, "rustymimi", lambda: [list(tokenizer.encode(pcm).astype(np.int64).swapaxes(0, 1))], lambda: tokenizer.decode(codes)
+    )
+    return replace(
+        checked,
+        encode_stream=lambda: streamed(tokenizer.encode_step, frames),
+        decode_stream=lambda: streamed(tokenizer.decode_step, steps),
     )
 
 
@@ -218,6 +312,8 @@ class Encoder(nn.Module):
         model = self.model
         if self.family == "snac":
             return tuple(model.encode(x))
+        if self.family == "mimi":
+            return tuple(model.encode(x).unbind(1))
         if self.family == "dac":
             return tuple(model.quantizer(model.encoder(x), self.books)[1].unbind(1))
         if model.normalize:
@@ -236,6 +332,8 @@ class Decoder(nn.Module):
         model = self.model
         if self.family == "snac":
             pcm: Tensor = model.decode(list(codes))
+        elif self.family == "mimi":
+            pcm = model.decode(torch.stack(codes, 1))
         elif self.family == "dac":
             pcm = model.decode(model.quantizer.from_codes(torch.stack(codes, 1))[0])
         else:

@@ -180,6 +180,10 @@ _AUTHORS: dict[str, tuple[Any, Any]] = {
         lambda model, x, job: model.encode(x)[1].unbind(1),
         lambda model, books, factors, tokens: model.decode(model.quantizer.from_codes(torch.stack(books, 1))[0]),
     ),
+    "mimi": (
+        lambda model, x, job: model.encode(x)[:, : job.tokens.num_codebooks].unbind(1),
+        lambda model, books, factors, tokens: model.decode(torch.stack(books, 1)),
+    ),
     "snac": (lambda model, x, job: model.encode(x), lambda model, books, factors, tokens: model.decode(books)),
 }
 _TRANSFORMERS: dict[str, tuple[Any, Any]] = {
@@ -187,6 +191,10 @@ _TRANSFORMERS: dict[str, tuple[Any, Any]] = {
     "dac": (
         lambda model, x, job: model.encode(x).audio_codes.unbind(1),
         lambda model, books, factors, tokens: model.decode(audio_codes=torch.stack(books, 1)).audio_values[:, None],
+    ),
+    "mimi": (
+        lambda model, x, job: model.encode(x, num_quantizers=job.tokens.num_codebooks).audio_codes.unbind(1),
+        lambda model, books, factors, tokens: model.decode(torch.stack(books, 1)).audio_values,
     ),
 }
 

@@ -21,6 +21,7 @@ LARGE = (
     "encodec_24khz",
     "encodec_32khz",
     "encodec_48khz",
+    "mimi",
     "snac_24khz",
     "snac_32khz",
     "snac_44khz",

@@ -40,12 +40,12 @@ def _convolve(signal: Any, packed: Any, epilogue: Any, output: Any, edge: int) -
         for panel in range(panels):
             col, init = panel * width, Rows(w.bias + 4 * panel * width, 0)
             for t in range(y.frames):
-                target, start = Rows(y.address + 4 * (t * y.channels + col), y.batch_stride), init
+                target, initial = Rows(y.address + 4 * (t * y.channels + col), y.batch_stride), init
                 for part in range(w.parts):
                     source = Rows(x.address + 4 * (t * w.row + part * w.reach), x.batch_stride)
                     weight = w.weight + 4 * (panel * w.panel + part * w.part)
-                    gemm_panel(w.vectors, source, terms, weight, start, target, y.batch)
-                    start = target
+                    gemm_panel(w.vectors, source, terms, weight, initial, target, y.batch)
+                    initial = target
             for number in range(y.batch):
                 apply_epilogue(after, y, number, 0, y.frames, col, col + width)
         return
