@@ -22,6 +22,7 @@ from .layers.norm import ChannelNorm, LayerNorm, RMSNorm, TimeGroupNorm
 from .layers.padding import Crop, EdgePadding, ReflectPadding, ZeroPadding, same_padding
 from .layers.quantization import (
     FactorizedQuantizer,
+    Projections,
     Quantized,
     ResidualVectorQuantizer,
     SplitResidualVectorQuantizer,
@@ -53,6 +54,7 @@ __all__ = [
     "NoiseBlock",
     "NoiseSource",
     "Pointwise",
+    "Projections",
     "Quantized",
     "RMSNorm",
     "ReflectPadding",

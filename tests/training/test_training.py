@@ -10,7 +10,13 @@ import torch
 
 import blazen_codec_core as bc
 from blazen_codec_core.conformance.signals import voice
-from blazen_codec_core.nn import FactorizedQuantizer, ResidualVectorQuantizer, VectorQuantizer, reset_parameters
+from blazen_codec_core.nn import (
+    FactorizedQuantizer,
+    ResidualVectorQuantizer,
+    SplitResidualVectorQuantizer,
+    VectorQuantizer,
+    reset_parameters,
+)
 from blazen_codec_training import codebook_init, losses, synthetic_audio, train
 from blazen_codec_training.devices import new_fabric
 from blazen_codec_training.discriminator import AdversarialLoss, Discriminator
@@ -208,6 +214,22 @@ def test_plain_codebooks_are_fitted_too():
     left = codebook_init.fit(books, latents, generator)
     assert left == sorted(left, reverse=True)
     assert left[-1] < 0.3
+
+
+@torch.no_grad()
+def test_quantizers_side_by_side_share_the_components():
+    """What one of them writes leaves the others' share as it is, so the energy that is left goes down through all."""
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(64, 40, 24, generator=generator) @ torch.diag(torch.linspace(2, 0.1, 24))
+    books = [[VectorQuantizer(8, 64) for _ in range(count)] for count in (1, 3)]
+    made = SplitResidualVectorQuantizer(24, 8, books)
+    left = codebook_init.fit(made, latents, generator)
+    assert left == sorted(left, reverse=True)
+    assert left[-1] < 0.7
+    energy = latents.var(dim=(0, 1)).sum()
+    assert float((made(latents).z - latents).square().mean((0, 1)).sum() / energy) == pytest.approx(left[-1], rel=1e-4)
+    first, all_of_them = (made.decode(made(latents).indices[:count]) for count in (1, 4))
+    assert float((first * (all_of_them - first)).sum(2).abs().max()) < 1e-3
 
 
 def test_unused_entries_are_brought_back():

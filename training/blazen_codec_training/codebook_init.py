@@ -3,7 +3,8 @@
 A quantizer that is trained from the first step collapses to a handful of entries. Instead, the autoencoder is trained alone.
 Each codebook is then fitted to the residual of those before it. A plain codebook is fitted by k-means. A factorized one takes
 its projection from principal components, directions from spherical k-means, magnitudes from the members of each cluster, and
-the output projection from least squares.
+the output projection from least squares. Residual quantizers side by side share the principal components: each gets some of its
+own, since none knows what the others leave over.
 """
 
 from __future__ import annotations
@@ -12,7 +13,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from blazen_codec_core.nn import CodecNetwork, Conv1d, FactorizedQuantizer, ResidualVectorQuantizer, VectorQuantizer
+from blazen_codec_core.nn import (
+    CodecNetwork,
+    Conv1d,
+    ConvTranspose1d,
+    FactorizedQuantizer,
+    Projections,
+    ResidualVectorQuantizer,
+    VectorQuantizer,
+)
+
+COMPONENTS = 2
+"""Principal components for each codebook of a residual quantizer beside others."""
 
 
 @torch.no_grad()
@@ -23,7 +35,7 @@ def normalise(network: CodecNetwork, latents: Tensor) -> None:
     """
     scale = latents.std()
     last = [module for module in network.encoder.modules() if isinstance(module, Conv1d)][-1]
-    first = next(module for module in network.decoder.modules() if isinstance(module, Conv1d))
+    first = next(module for module in network.decoder.modules() if isinstance(module, Conv1d | ConvTranspose1d))
     last.weight.div_(scale)
     if last.bias is not None:
         last.bias.div_(scale)
@@ -33,14 +45,41 @@ def normalise(network: CodecNetwork, latents: Tensor) -> None:
 @torch.no_grad()
 def fit(quantizer: ResidualVectorQuantizer, latents: Tensor, generator: torch.Generator) -> list[float]:
     """Fit the codebooks in turn to `latents` `(batch, frames, channels)`; return the fraction of energy left after each."""
-    residual, left = latents.clone(), []
+    rest, unspanned, left = latents.clone(), latents.flatten(0, 1), []
     energy = float(latents.var(dim=(0, 1)).sum())
-    for book in quantizer:
-        frames = residual.reshape(residual.shape[0], -1, book.stride, residual.shape[2]).mean(2).flatten(0, 1)
-        fit_factorized(book, frames, generator) if isinstance(book, FactorizedQuantizer) else fit_plain(book, frames, generator)
-        residual -= book.decode(book.nearest(book.project(residual)))
-        left.append(float(residual.square().mean((0, 1)).sum()) / energy)
+    for projections, books in quantizer.groups():
+        residual = latents.clone()
+        if projections is not None:
+            unspanned = fit_projections(projections, unspanned, COMPONENTS * len(books))
+            residual = projections.to_codes.project(latents)
+        for book in books:
+            frames = residual.reshape(residual.shape[0], -1, book.stride, residual.shape[2]).mean(2).flatten(0, 1)
+            if isinstance(book, FactorizedQuantizer):
+                fit_factorized(book, frames, generator)
+            else:
+                fit_plain(book, frames, generator)
+            part = book.decode(book.nearest(book.project(residual)))
+            residual -= part
+            rest -= part if projections is None else projections.to_latent.project(part)
+            left.append(float(rest.square().mean((0, 1)).sum()) / energy)
     return left
+
+
+def fit_projections(projections: Projections, vectors: Tensor, components: int) -> Tensor:
+    """Fit linear maps to the first principal components of `vectors` `(n, channels)`; return what these do not span.
+
+    The other code channels are silent at first: what is read into them is zero, and what they would write are later components.
+    """
+    into, out = projections.to_codes.weight[0], projections.to_latent.weight[0]
+    basis = torch.linalg.svd(vectors, full_matrices=False)[2][: into.shape[1]].t()
+    used = basis[:, :components]
+    scale = (vectors @ used).square().mean().sqrt()
+    into.zero_()
+    into[:, : used.shape[1]] = used / scale
+    out.zero_()
+    out[: basis.shape[1]] = basis.t() * scale
+    unspanned: Tensor = vectors - vectors @ used @ used.t()
+    return unspanned
 
 
 def fit_plain(book: VectorQuantizer, frames: Tensor, generator: torch.Generator, rounds: int = 25) -> None:
@@ -106,8 +145,9 @@ def split(quantizer: ResidualVectorQuantizer, latents: Tensor, generator: torch.
     which then stay unused. Source: splitting in the LBG algorithm (Linde, Buzo & Gray 1980, "An Algorithm for Vector Quantizer
     Design").
     """
-    residual, moved = latents.clone(), []
-    for book in quantizer:
+    moved = []
+
+    def choose(book: VectorQuantizer, residual: Tensor) -> Tensor:
         chosen = book.nearest(book.project(residual))
         counts = torch.bincount(chosen.flatten(), minlength=len(book.codebook))
         dead = (counts == 0).nonzero().flatten()
@@ -116,8 +156,10 @@ def split(quantizer: ResidualVectorQuantizer, latents: Tensor, generator: torch.
         noise = torch.randn(len(dead), book.codebook.shape[1], generator=generator, device="cpu").to(latents.device)
         parents = book.codebook[busiest]
         book.codebook[dead] = parents + apart * parents.square().mean(1, keepdim=True).sqrt() * noise
-        residual -= book.decode(chosen)
         moved.append(len(dead))
+        return chosen
+
+    quantizer.walk(latents, choose)
     return moved
 
 
@@ -138,16 +180,19 @@ class Usage:
     @torch.no_grad()
     def revive(self, quantizer: ResidualVectorQuantizer, z: Tensor, generator: torch.Generator, below: float) -> int:
         """Move entries with a share less than `below` onto vectors of the batch `z`; return the number of moved entries."""
-        residual, moved = z.detach().clone(), 0
-        for share, book in zip(self.shares, quantizer, strict=True):
-            projected = book.project(residual)
-            residual -= book.decode(book.nearest(projected))
+        shares, drawn = iter(self.shares), list[tuple[VectorQuantizer, Tensor, Tensor]]()
+
+        def choose(book: VectorQuantizer, residual: Tensor) -> Tensor:
+            projected, share = book.project(residual), next(shares)
             dead = (share < below).nonzero().flatten()[: projected.shape[0] * projected.shape[1] // 4]
-            pool = projected.flatten(0, 1)
-            book.codebook[dead] = _draw(pool, len(dead), generator)
+            drawn.append((book, dead, _draw(projected.flatten(0, 1), len(dead), generator)))
             share[dead] = 1.0
-            moved += len(dead)
-        return moved
+            return book.nearest(projected)
+
+        quantizer.walk(z.detach(), choose)
+        for book, dead, vectors in drawn:
+            book.codebook[dead] = vectors
+        return sum(len(dead) for _, dead, _ in drawn)
 
     def state_dict(self) -> Tensor:
         return self.shares

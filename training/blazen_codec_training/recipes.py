@@ -10,6 +10,7 @@ from torch import Tensor
 
 import blazen_codec_dac.checkpoint as dac
 import blazen_codec_encodec.checkpoint as encodec
+import blazen_codec_mimi.checkpoint as mimi
 import blazen_codec_snac.checkpoint as snac
 from blazen_codec_core.nn import CodecNetwork
 from blazen_codec_dac.network import DacNetwork
@@ -17,6 +18,8 @@ from blazen_codec_dac.specs import DAC_TINY
 from blazen_codec_dac.specs import SPECS as DAC_SPECS
 from blazen_codec_encodec.network import EncodecNetwork
 from blazen_codec_encodec.specs import ENCODEC_TINY
+from blazen_codec_mimi.network import MimiNetwork
+from blazen_codec_mimi.specs import MIMI_TINY
 from blazen_codec_snac.network import SnacNetwork
 from blazen_codec_snac.specs import SNAC_TINY
 
@@ -56,6 +59,13 @@ RECIPES = {
         partial(dac.from_published, DAC_SPEC),
         tuple(range(1, DAC_TINY.n_codebooks + 1)),
         samples=9_600,
+    ),
+    "mimi_tiny": Recipe(
+        partial(MimiNetwork, MIMI_TINY),
+        mimi.to_published,
+        mimi.from_published,
+        tuple(range(1, MIMI_TINY.num_quantizers + 1)),
+        samples=30_720,
     ),
     "snac_tiny": Recipe(
         partial(SnacNetwork, SNAC_TINY),

@@ -32,10 +32,10 @@ class MimiBackend(TorchCodecBackend):
         return MimiNetwork(self.spec.architecture)
 
     def from_published(self, network: CodecNetwork, content: Any, origin: str) -> Mapping[str, Tensor]:
-        return from_published(cast(MimiNetwork, network), conversion.tensors(content, origin), origin)
+        return from_published(network, conversion.tensors(content, origin), origin)
 
     def to_published(self, network: CodecNetwork) -> Mapping[str, Tensor]:
-        return to_published(cast(MimiNetwork, network))
+        return to_published(network)
 
     def published_config(self) -> Mapping[str, Any]:
         return {"model_type": "mimi", **self.spec.architecture.model_dump(mode="json")}

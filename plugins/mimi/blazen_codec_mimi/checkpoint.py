@@ -8,15 +8,14 @@ the counts of these.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from blazen_codec_core.nn import CausalAttention
+from blazen_codec_core.nn import CausalAttention, CodecNetwork, SplitResidualVectorQuantizer
 from blazen_codec_core.nn.checkpoints import conversion
 from blazen_codec_core.nn.checkpoints.conversion import Rules
-
-from .network import MimiNetwork
 
 HUB: Rules = (
     (r"^encoder\.layers\.0\.(.*)\.(weight|bias)$", r"encoder.\1.conv.\2"),
@@ -67,17 +66,21 @@ LEAST_COUNT = 1e-5
 """Least count by which a sum of vectors is divided."""
 
 
-def names(network: MimiNetwork) -> dict[str, str]:
+def names(network: CodecNetwork) -> dict[str, str]:
     """Map this project's parameter names to those of transformers; joined projections are `qkv_proj`, codebooks `embed`."""
     found = conversion.names(network, HUB)
     groups = ("semantic_residual_vector_quantizer", "acoustic_residual_vector_quantizer")
-    places = ((group, book) for group, count in zip(groups, network.quantizer.counts, strict=True) for book in range(count))
+    places = (
+        (group, book)
+        for group, count in zip(groups, cast(SplitResidualVectorQuantizer, network.quantizer).counts, strict=True)
+        for book in range(count)
+    )
     for number, (group, book) in enumerate(places):
         found[f"quantizer.quantizers.{number}.codebook"] = f"quantizer.{group}.layers.{book}.codebook.embed"
     return found
 
 
-def attentions(network: MimiNetwork) -> dict[str, CausalAttention]:
+def attentions(network: CodecNetwork) -> dict[str, CausalAttention]:
     """Attention layers by their names in transformers' files."""
     found = ((conversion.rename(f"{name}.", HUB), module) for name, module in network.named_modules())
     return {name.removesuffix("."): module for name, module in found if isinstance(module, CausalAttention)}
@@ -92,7 +95,7 @@ def paired(weight: Tensor, attention: CausalAttention, *, neighbours: bool) -> T
     return torch.cat([turned, values])
 
 
-def to_published(network: MimiNetwork) -> dict[str, Tensor]:
+def to_published(network: CodecNetwork) -> dict[str, Tensor]:
     """Convert a network's weights to transformers' layout."""
     state: dict[str, Tensor] = {}
     attention = attentions(network)
@@ -115,7 +118,7 @@ def matrix(tensor: Tensor) -> Tensor:
     return tensor[..., 0] if tensor.dim() == 3 else tensor
 
 
-def from_published(network: MimiNetwork, state: Mapping[str, Tensor], origin: str) -> dict[str, Tensor]:
+def from_published(network: CodecNetwork, state: Mapping[str, Tensor], origin: str) -> dict[str, Tensor]:
     """Convert a published state dict of either layout to this project's names.
 
     Raises:

@@ -143,6 +143,23 @@ class MimiSpec(CodecSpec):
     architecture: MimiArchitecture
 
 
+MIMI_TINY = MimiArchitecture(
+    num_filters=10,
+    hidden_size=128,
+    upsample_groups=128,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=4,
+    intermediate_size=320,
+    layer_scale_initial_scale=0.1,
+    sliding_window=50,
+    codebook_size=1024,
+    codebook_dim=32,
+    vector_quantization_hidden_dimension=32,
+    num_quantizers=16,
+)
+"""A small model; `training` trains it."""
+
 MOSHI_FILE = "tokenizer-e351c8d8-checkpoint125.safetensors"
 """The same weights in the authors' own layout, as in the repositories of their language models."""
 TILE_SECONDS = 2.0
