@@ -8,7 +8,6 @@ SPEC = CodecSpec(
     family="mimi",
     description="Speech at 12.5 frames a second",
     backend="mimi_codec.backend:MimiBackend",
-    aliases=("kyutai/mimi",),
     default=True,
     sample_rate=24_000,
     hop_length=1920,
