@@ -14,8 +14,8 @@ nox.options.sessions = ["lint", "types", "tests", "alone", "finetune", "new_plug
 nox.options.error_on_missing_interpreters = True
 nox.options.default_venv_backend = "uv"
 CONSTRAINTS = ("-c", "constraints.txt")
-MORE_MEMORY = ("--memory-limit=6000000000",)
-"""In bytes, for twenty pages in Chromium, for two of the largest networks side by side, and for a cluster."""
+MORE_MEMORY = ("--memory-limit=10000000000",)
+"""In bytes, for twenty pages in Chromium, for two of the largest networks in each of two processes, and for a cluster."""
 WITH_PIP = ("--seed",)
 """With which tests install throw-away distributions."""
 IN_TWO = ("-n", "2")

@@ -35,6 +35,7 @@ def hold(codecs, name: str, recordings: list[np.ndarray], **options) -> None:
     assert different <= 1e-4 * total
 
 
+@pytest.mark.slow
 def test_tokens_and_audio_are_the_authors(codecs):
     hold(codecs, "mimi", [recording(SPEC, 2)[:, :length] for length in (1, HOP, HOP + 1, 35_000)])
 
