@@ -10,21 +10,15 @@ import pytest
 import torch
 
 import blazen_codec_core as bc
-from blazen_codec_core.torch_backend import cuda_graphs
+from tests.helpers.pretended_graphs import pretend_graphs
 from tests.helpers.processors import blocks
 
 CODECS = ("snac_tiny", "dac_tiny")
 
 
-def replayed(run):
-    """Capture function that computes again where a graph would."""
-    run()
-    return run
-
-
 @pytest.fixture(params=[False, True], ids=["plain", "graphs"])
 def graphs(request, monkeypatch):
-    monkeypatch.setattr(cuda_graphs, "CAPTURE_FNS", {"cpu": replayed})
+    pretend_graphs(monkeypatch)
     return request.param
 
 

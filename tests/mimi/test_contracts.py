@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 import blazen_codec_core as bc
 from blazen_codec_core.conformance.exactness import decode_chunks, encode_chunks
 from blazen_codec_core.conformance.signals import pieces, recording
-from blazen_codec_core.torch_backend import cuda_graphs
 from blazen_codec_mimi.specs import SPECS
 from tests.helpers.narrow_mimi import FROM_WEIGHTS
+from tests.helpers.pretended_graphs import pretend_graphs
 
 (SPEC,) = SPECS
 
@@ -72,26 +72,9 @@ def test_streams_of_a_pool_are_what_each_is_alone(codecs, narrow):
         assert bc.CodecTokens.concat(got[stream]) == codec.encode(signal, 24_000)
 
 
-class Replay:
-    """Graph for a CPU: what was captured runs again, on the same tensors."""
-
-    def __init__(self) -> None:
-        self.replays = 0
-
-    def __call__(self, run):
-        run()
-
-        def replay() -> None:
-            self.replays += 1
-            run()
-
-        return replay
-
-
 def test_steps_in_graphs_change_no_bit(codecs, narrow, monkeypatch):
     """Ring buffers and positions are tensors of the state, which the steps of a graph update in place."""
-    graphs = Replay()
-    monkeypatch.setattr(cuda_graphs, "CAPTURE_FNS", {"cpu": graphs})
+    graphs = pretend_graphs(monkeypatch)
     plain, codec = (codecs("mimi", weights=narrow, graphs=graphed, **FROM_WEIGHTS) for graphed in (False, True))
     pcm = recording(SPEC, 6)
     tokens = plain.encode(pcm, 24_000)
@@ -112,4 +95,4 @@ def test_steps_in_graphs_change_no_bit(codecs, narrow, monkeypatch):
                     parts[stream].append(audio)
             heard.append([np.concatenate(parts[stream], axis=1) for stream in streams])
     assert all(map(np.array_equal, *heard))
-    assert graphs.replays > 60
+    assert graphs.played > 60

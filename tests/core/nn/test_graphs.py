@@ -4,8 +4,6 @@ step and does it again on the same tensors, which is all that differs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import torch
@@ -13,33 +11,15 @@ import torch
 import blazen_codec_core as bc
 from blazen_codec_core.torch_backend import cuda_graphs
 from blazen_codec_core.torch_backend.pools.batched import BatchedPool
+from tests.helpers.pretended_graphs import pretend_graphs
 from tests.helpers.processors import blocks
 
 SECONDS = 3
 
 
-class Pretended:
-    """Fake graph that computes on the CPU and counts its replays."""
-
-    def __init__(self) -> None:
-        self.recorded = self.played = 0
-
-    def __call__(self, run: Callable[[], None]) -> Callable[[], None]:
-        self.recorded += 1
-        run()
-
-        def play() -> None:
-            self.played += 1
-            run()
-
-        return play
-
-
 @pytest.fixture
 def capture(monkeypatch):
-    made = Pretended()
-    monkeypatch.setattr(cuda_graphs, "CAPTURE_FNS", {"cpu": made})
-    return made
+    return pretend_graphs(monkeypatch)
 
 
 def voice(codec: bc.DynCodecProvider, seconds: float = SECONDS) -> np.ndarray:
