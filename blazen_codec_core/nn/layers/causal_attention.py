@@ -84,9 +84,11 @@ class CausalAttention(Layer):
         """Attention of the next positions between the two projections."""
         if not qkv.shape[1]:
             return qkv[:, :, : self.problem.channels]
-        kernel: AttentionKernel = AtenAttention(self.problem)
+        kernel: AttentionKernel
         if self._is_prepared and not torch.is_grad_enabled():
             kernel = dispatch.attention(self.problem, qkv.device, qkv.dtype)
+        else:
+            kernel = AtenAttention(self.problem)
         y = kernel(qkv, state.keys, state.values, state.position)
         state.position = state.position + qkv.shape[1]
         return y

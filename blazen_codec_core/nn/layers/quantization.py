@@ -102,18 +102,18 @@ class FactorizedQuantizer(VectorQuantizer):
 
     def project(self, z: Tensor) -> Tensor:
         z = super().project(z)
-        return self.in_proj.run_kernel(z, z.shape[1], 1, True)
+        return self.in_proj.project(z)
 
     def make_search(self, frozen: bool) -> CodebookSearch:
         """Choose the kernel that finds the entry of highest cosine similarity; the norm of the vector does not matter."""
         return dispatch.codebook_search(F.normalize(self.codebook, dim=1).t(), None, frozen=frozen)
 
     def expand(self, codes: Tensor) -> Tensor:
-        return super().expand(self.out_proj.run_kernel(codes, codes.shape[1], 1, True))
+        return super().expand(self.out_proj.project(codes))
 
     @property
     def vectors(self) -> Tensor:
-        return self.out_proj.run_kernel(self.codebook[None], len(self.codebook), 1, True)[0]
+        return self.out_proj.project(self.codebook[None])[0]
 
 
 @dataclasses.dataclass
