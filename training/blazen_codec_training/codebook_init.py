@@ -4,7 +4,7 @@ A quantizer that is trained from the first step collapses to a handful of entrie
 Each codebook is then fitted to the residual of those before it. A plain codebook is fitted by k-means. A factorized one takes
 its projection from principal components, directions from spherical k-means, magnitudes from the members of each cluster, and
 the output projection from least squares. Residual quantizers side by side share the principal components: each gets some of its
-own, since none knows what the others leave over.
+own, since none knows what the others leave over, and the last gets as many as it has code channels.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from blazen_codec_core.nn import (
 )
 
 COMPONENTS = 2
-"""Principal components for each codebook of a residual quantizer beside others."""
+"""Principal components for each codebook of a residual quantizer beside others, except the last."""
 
 
 @torch.no_grad()
@@ -47,10 +47,12 @@ def fit(quantizer: ResidualVectorQuantizer, latents: Tensor, generator: torch.Ge
     """Fit the codebooks in turn to `latents` `(batch, frames, channels)`; return the fraction of energy left after each."""
     rest, unspanned, left = latents.clone(), latents.flatten(0, 1), []
     energy = float(latents.var(dim=(0, 1)).sum())
-    for projections, books in quantizer.groups():
+    groups = list(quantizer.groups())
+    for projections, books in groups:
         residual = latents.clone()
         if projections is not None:
-            unspanned = fit_projections(projections, unspanned, COMPONENTS * len(books))
+            count = projections.to_codes.out_channels if books is groups[-1][1] else COMPONENTS * len(books)
+            unspanned = fit_projections(projections, unspanned, count)
             residual = projections.to_codes.project(latents)
         for book in books:
             frames = residual.reshape(residual.shape[0], -1, book.stride, residual.shape[2]).mean(2).flatten(0, 1)

@@ -247,6 +247,7 @@ def main() -> None:
     parser.add_argument(
         "--alone", type=int, default=None, help=f"steps without the quantizer (default: {Plan.alone}, 0 with --weights)"
     )
+    parser.add_argument("--batch", type=int, default=Plan.batch, help="signals per step")
     parser.add_argument("--rate", type=float, default=Plan.rate, help="peak learning rate")
     parser.add_argument("--weights", type=Path, help="trained model to continue from")
     parser.add_argument("--seed", type=int, default=0)
@@ -258,7 +259,10 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     alone = options.alone if options.alone is not None else 0 if options.weights else Plan.alone
-    plan = Plan(seed=options.seed, steps=options.steps, alone=alone, rate=options.rate, adversarial=options.adversarial)
+    plan = Plan(
+        seed=options.seed, steps=options.steps, batch=options.batch, alone=alone, rate=options.rate,
+        adversarial=options.adversarial,
+    )  # fmt: skip
     run = Run(
         RECIPES[options.model], plan, options.work,
         compiled=not options.no_compile, start=options.weights, device=options.device,

@@ -61,8 +61,8 @@ def is_batch_exact(device: torch.device) -> bool:
 
 
 def conv1d(problem: Conv1dProblem) -> Conv1dKernel:
-    """Choose the kernel of a convolution."""
-    for backend in backends_for(problem.weight.device):
+    """Choose the kernel of a convolution. Weights in training get PyTorch's operations, which `torch.compile` can trace."""
+    for backend in backends_for(problem.weight.device) if problem.frozen else [ATEN]:
         if kernel := backend.conv1d(problem):
             return kernel
     raise AssertionError("the last back end has a kernel for every convolution")

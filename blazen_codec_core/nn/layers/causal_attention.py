@@ -65,6 +65,7 @@ class CausalAttention(Layer):
         self.problem = problem = AttentionProblem(heads, kv_heads, head_channels, context, base)
         self.to_qkv = Conv1d(channels, problem.channels + 2 * problem.kv_channels, 1, bias=bias)
         self.to_out = Conv1d(problem.channels, channels, 1, bias=bias)
+        self._differentiable = AtenAttention(problem)
         self._is_prepared = False
 
     def prepare(self) -> None:
@@ -88,7 +89,7 @@ class CausalAttention(Layer):
         if self._is_prepared and not torch.is_grad_enabled():
             kernel = dispatch.attention(self.problem, qkv.device, qkv.dtype)
         else:
-            kernel = AtenAttention(self.problem)
+            kernel = self._differentiable
         y = kernel(qkv, state.keys, state.values, state.position)
         state.position = state.position + qkv.shape[1]
         return y

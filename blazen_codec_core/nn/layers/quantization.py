@@ -235,7 +235,8 @@ class ResidualVectorQuantizer(StreamingModule):
             num_used: Number of codebooks, or the number for each signal, `(batch,)` (quantizer dropout); all by default.
         """
         count = num_used if isinstance(num_used, int) else len(self)
-        result, indices = torch.zeros_like(z), list[Tensor]()
+        indices: list[Tensor] = []
+        result = torch.zeros_like(z)
         commitment, codebook = z.new_zeros(()), z.new_zeros(())
         for projections, quantizers in self.groups():
             if len(indices) == count:

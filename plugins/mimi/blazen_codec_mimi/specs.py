@@ -153,9 +153,9 @@ MIMI_TINY = MimiArchitecture(
     intermediate_size=320,
     layer_scale_initial_scale=0.1,
     sliding_window=50,
-    codebook_size=1024,
-    codebook_dim=32,
-    vector_quantization_hidden_dimension=32,
+    codebook_size=512,
+    codebook_dim=64,
+    vector_quantization_hidden_dimension=64,
     num_quantizers=16,
 )
 """A small model; `training` trains it."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,6 +17,7 @@ class AtenAttention:
 
     def __init__(self, problem: AttentionProblem) -> None:
         self.problem = problem
+        self._frequencies: dict[torch.device, Tensor] = {}
 
     def __call__(self, qkv: Tensor, keys: Tensor, values: Tensor, position: Tensor) -> Tensor:
         if qkv.device.type != "cpu" or torch.is_grad_enabled() or qkv.shape[0] == 1:
@@ -60,22 +59,22 @@ class AtenAttention:
         slots = (position[:, None] + torch.arange(first, frames, device=k.device)) % capacity
         index = slots[:, None, :, None].expand_as(k[:, :, first:])
         values.scatter_(2, index, v[:, :, first:])
-        keys.transpose(2, 3).scatter_(2, index, k[:, :, first:])
+        keys.scatter_(3, index.transpose(2, 3), k[:, :, first:].transpose(2, 3))
 
     def _rotation(self, position: Tensor, frames: int, like: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and sines `(batch, 1, frames, head_channels / 2)` of the angles of frames, at least in float32."""
         device = torch.device("cpu") if like.device.type == "mps" else like.device  # which has no float64
         positions = position.to(device)[:, None] + torch.arange(frames, device=device)
-        angles = positions[:, None, :, None] * _frequencies(self.problem, device)
+        angles = positions[:, None, :, None] * self._frequencies_on(device)
         dtype = torch.promote_types(like.dtype, torch.float32)
         return angles.cos().to(like.device, dtype), angles.sin().to(like.device, dtype)
 
-
-@functools.cache
-def _frequencies(problem: AttentionProblem, device: torch.device) -> Tensor:
-    """Frequencies on a device, where no step has to copy them to."""
-    with torch.inference_mode(False):
-        return torch.from_numpy(problem.frequencies).to(device)
+    def _frequencies_on(self, device: torch.device) -> Tensor:
+        """Frequencies on a device, where no step has to copy them to."""
+        if device not in self._frequencies:
+            with torch.inference_mode(False):
+                self._frequencies[device] = torch.from_numpy(self.problem.frequencies).to(device)
+        return self._frequencies[device]
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
