@@ -75,11 +75,10 @@ def fit_projections(projections: Projections, vectors: Tensor, components: int) 
     into, out = projections.to_codes.weight[0], projections.to_latent.weight[0]
     basis = torch.linalg.svd(vectors, full_matrices=False)[2][: into.shape[1]].t()
     used = basis[:, :components]
-    scale = (vectors @ used).square().mean().sqrt()
     into.zero_()
-    into[:, : used.shape[1]] = used / scale
+    into[:, : used.shape[1]] = used
     out.zero_()
-    out[: basis.shape[1]] = basis.t() * scale
+    out[: basis.shape[1]] = basis.t()
     unspanned: Tensor = vectors - vectors @ used @ used.t()
     return unspanned
 
