@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, get_origin
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
-from .errors import UnknownSettingsNotice, WeightsUnavailable
+from ..errors import UnknownSettingsNotice, WeightsUnavailable
 
 Names = Callable[[], Collection[str]]
 BOOKKEEPING = frozenset(
