@@ -70,13 +70,7 @@ class SeanetTransformerArchitecture(Architecture):
 
     @classmethod
     def completed(cls, described: Mapping[str, Any], names: Names) -> Mapping[str, Any]:
-        """Take the base of the rotary positions from where newer configs have it, and leave out empty settings."""
-        rotary = described.get("rope_parameters")
-        if isinstance(rotary, Mapping):
-            if rotary.get("rope_type", "default") != "default":
-                raise ValueError(f"rope_type is {rotary['rope_type']!r:.100}; expected 'default'")
-            described = {"rope_theta": rotary.get("rope_theta", 10_000.0), **described}
-        return {name: value for name, value in described.items() if value is not None}
+        return with_rotary_base(described)
 
     @model_validator(mode="after")
     def _rates(self) -> SeanetTransformerArchitecture:
@@ -99,14 +93,10 @@ class SeanetTransformerArchitecture(Architecture):
 
     @model_validator(mode="after")
     def _heads(self) -> SeanetTransformerArchitecture:
-        if self.hidden_size % self.num_attention_heads or self.num_attention_heads % self.num_key_value_heads:
-            raise ValueError(
-                f"num_attention_heads {self.num_attention_heads} must divide hidden_size {self.hidden_size}, and be a "
-                f"multiple of num_key_value_heads {self.num_key_value_heads}"
-            )
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(f"num_attention_heads {self.num_attention_heads} must divide hidden_size {self.hidden_size}")
         wide = self.head_dim or self.hidden_size // self.num_attention_heads
-        if wide % 2 or self.num_attention_heads * wide > MAX_WIDTH:
-            raise ValueError(f"head_dim is {wide}; expected an even number, and at most {MAX_WIDTH} channels in all")
+        check_heads(self.num_attention_heads, self.num_key_value_heads, wide)
         object.__setattr__(self, "head_dim", wide)
         return self
 
@@ -135,3 +125,21 @@ class SeanetTransformerArchitecture(Architecture):
     def hop_length(self) -> int:
         """Samples per frame."""
         return math.prod(self.upsampling_ratios) * self.latent_stride
+
+
+def with_rotary_base(described: Mapping[str, Any]) -> dict[str, Any]:
+    """Take the base of the rotary positions from where newer configs have it, and leave out empty settings."""
+    rotary = described.get("rope_parameters")
+    if isinstance(rotary, Mapping):
+        if rotary.get("rope_type", "default") != "default":
+            raise ValueError(f"rope_type is {rotary['rope_type']!r:.100}; expected 'default'")
+        described = {"rope_theta": rotary.get("rope_theta", 10_000.0), **described}
+    return {name: value for name, value in described.items() if value is not None}
+
+
+def check_heads(heads: int, kv_heads: int, head_dim: int) -> None:
+    """Raise `ValueError` unless groups of heads share keys, and heads have pairs of channels for rotary positions."""
+    if heads % kv_heads:
+        raise ValueError(f"num_attention_heads {heads} must be a multiple of num_key_value_heads {kv_heads}")
+    if head_dim % 2 or heads * head_dim > MAX_WIDTH:
+        raise ValueError(f"head_dim is {head_dim}; expected an even number, and at most {MAX_WIDTH} channels in all")
