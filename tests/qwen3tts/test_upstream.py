@@ -50,6 +50,24 @@ def test_a_narrow_model_beyond_its_windows(codecs, narrow, samples):
     hold(codecs, "qwen3tts_12hz", [recording(SPEC, 9)[:, :samples]], weights=narrow, **FROM_WEIGHTS)
 
 
+def test_an_encoder_that_sees_all_positions_as_the_package_has_it(codecs, narrow, tmp_path):
+    """transformers 4.57, which the package pins, ignores the encoder's `sliding_window`; a large one has the same effect."""
+    config = json.loads((narrow / "config.json").read_text())
+    window, config["encoder_config"]["sliding_window"] = config["encoder_config"]["sliding_window"], 8000
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model.safetensors").write_bytes((narrow / "model.safetensors").read_bytes())
+    pcm = recording(SPEC, 4)
+    ours, theirs = (
+        bc.load("qwen3tts_12hz", weights=tmp_path, engine=engine, **FROM_WEIGHTS) for engine in ("native", "upstream")
+    )
+    tokens, wanted = (codec.encode(pcm, 24_000) for codec in (ours, theirs))
+    assert all(map(np.array_equal, tokens.codes, wanted.codes))
+    windowed = np.concatenate(codecs("qwen3tts_12hz", weights=narrow, **FROM_WEIGHTS).encode(pcm, 24_000).codes)
+    found = np.concatenate(tokens.codes)
+    np.testing.assert_array_equal(found[:, : window // 2], windowed[:, : window // 2])
+    assert (found[:, window:] != windowed[:, window:]).any()
+
+
 @pytest.mark.parametrize("left", [1, 2, 100, 700, 1919])
 def test_a_last_partial_frame_is_padded_in_each_convolution_as_the_authors_pad_it(codecs, narrow, left):
     ours, theirs = (codecs("qwen3tts_12hz", weights=narrow, engine=engine, **FROM_WEIGHTS) for engine in ("native", "upstream"))
