@@ -35,6 +35,7 @@ ALONE = {
     "dac": ("dac_tiny",),
     "encodec": ("encodec_tiny",),
     "mimi": ("mimi", "random:0"),
+    "qwen3tts": ("qwen3tts_12hz", "random:0"),
     "snac": ("snac_tiny",),
 }
 BESIDE = {"dac": ("protobuf>=5",)}

@@ -69,7 +69,9 @@ def keep(result: dict[str, Any], output: Path | None, name: str, picture: Callab
 def compare(names: tuple[str, ...], lengths: tuple[float, ...], rounds: int, output: Path | None) -> None:
     """Compare this project with the authors' package, transformers, rustymimi, ONNX Runtime and OpenVINO.
 
-    Rows `encode_stream` and `decode_stream` are frame by frame, for codecs that a peer streams.
+    Rows `encode_stream` and `decode_stream` are frame by frame, for codecs that a peer streams. Rows `decode_steps` are in steps
+    of 1, 4 and 8 frames. The authors' decoder of Qwen3-TTS runs on a window with 25 frames of context for each step.
+    `authors_windows` is its own way to decode a whole: windows of 300 frames, each with 25 of context.
 
     All use the same weights, audio and threads. Runs are interleaved with measurements of the machine's GEMM rate.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import statistics
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from rich.table import Table
 
 from . import timing
 
-ENGINES = ("ours", "authors", "transformers", "rustymimi", "onnxruntime", "openvino")
+ENGINES = ("ours", "authors", "authors_windows", "transformers", "rustymimi", "onnxruntime", "openvino")
 PEERS = ENGINES[1:]
-CODECS = ("encodec_24khz", "encodec_48khz", "snac_24khz", "dac_44khz", "mimi")
+CODECS = ("encodec_24khz", "encodec_48khz", "snac_24khz", "dac_44khz", "mimi", "qwen3tts_12hz")
 LENGTHS = (1.0, 10.0)
 ROUNDS = 5
 
@@ -51,9 +52,16 @@ def _codec(name: str, lengths: Iterable[float], rounds: int, rate: Any, say: Cal
         pcm = timing.voices(ours, seconds)
         job = peers.Job(ours, theirs, pcm, ours.encode(pcm, ours.sample_rate))
         engines = list(peers.engines(job, lambda engine, error: say(f"{name}: {engine} is not available: {error}")))
-        for what in ("encode", "decode", "encode_stream", "decode_stream"):
-            work = {engine.name: getattr(engine, what) for engine in engines if getattr(engine, what)}
-            if set(work) == {"ours"}:  # no peer streams
+        kinds: dict[str, Callable[[peers.Engine], Callable[[], Any] | None]] = {
+            "encode": lambda engine: engine.encode,
+            "decode": lambda engine: engine.decode,
+            "encode_stream": lambda engine: engine.encode_stream,
+            "decode_stream": lambda engine: engine.decode_stream,
+            **{f"decode_steps_{frames}": partial(_steps, frames) for frames in peers.STEPS},
+        }
+        for what, of in kinds.items():
+            work = {engine.name: run for engine in engines if (run := of(engine))}
+            if set(work) <= {"ours"}:  # no peer streams
                 continue
             taken = timing.interleaved(work, rounds, between=rate.measure)
             of_engines = {
@@ -70,7 +78,7 @@ def _codec(name: str, lengths: Iterable[float], rounds: int, rate: Any, say: Cal
                     "codec": name,
                     "what": what,
                     "seconds": seconds,
-                    "gflop": gflop[what.removesuffix("_stream")],
+                    "gflop": gflop[what.partition("_")[0]],
                     "engines": of_engines,
                 }
             )
@@ -78,6 +86,12 @@ def _codec(name: str, lengths: Iterable[float], rounds: int, rate: Any, say: Cal
         del engines, job
         gc.collect()
     return rows
+
+
+def _steps(frames: int, engine: Any) -> Callable[[], Any] | None:
+    """Decoding in steps of some frames; `None` if an engine has none."""
+    run: Callable[[], Any] | None = engine.decode_steps.get(frames)
+    return run
 
 
 def table(result: dict[str, Any]) -> Table:

@@ -11,8 +11,8 @@ import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -29,19 +29,28 @@ TRAINING = {"cluster_size", "embed_avg", "inited"}
 """Buffers of codebooks for training only."""
 
 
+STEPS = (1, 4, 8)
+"""Frames of a step of decoding, for codecs of language models."""
+CONTEXT = 25
+"""Frames of context that Qwen3-TTS's authors decode anew for each window."""
 MOST_TIES = 0.02
 """Fraction of tokens that may differ between engines; a broken tie changes all later codebooks."""
 
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine prepared for one recording of a given length, whole and, if it streams exactly, frame by frame."""
+    """An engine prepared for one recording of a given length, whole and, if it streams exactly, frame by frame.
+
+    Attributes:
+        decode_steps: Decoding in steps, by the number of frames of a step; peers may decode a window for each.
+    """
 
     name: str
-    encode: Callable[[], Any]
+    encode: Callable[[], Any] | None
     decode: Callable[[], Any]
     encode_stream: Callable[[], Any] | None = None
     decode_stream: Callable[[], Any] | None = None
+    decode_steps: Mapping[int, Callable[[], Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -108,9 +117,15 @@ def engines(job: Job, missing: Callable[[str, Exception], None]) -> Iterator[Eng
         lambda: ours.decode(job.tokens),
         lambda: push_all(ours.encoder_session(job.pcm.shape[0], latency="lowest"), job.frames),
         lambda: push_all(ours.decoder_session(latency="lowest"), job.tokens.parts(ours.spec.block_frames)),
+        {frames: session_steps(job, frames) for frames in STEPS} if ours.spec.family == "qwen3tts" else {},
     )
     streams = moshi_streams(job) if ours.spec.family == "mimi" else (None, None)
-    yield Engine("authors", lambda: theirs.encode(job.pcm, ours.sample_rate), lambda: theirs.decode(job.tokens), *streams)
+    steps = {frames: window_steps(job, frames) for frames in STEPS} if ours.spec.family == "qwen3tts" else {}
+    yield Engine("authors", lambda: theirs.encode(job.pcm, ours.sample_rate), lambda: theirs.decode(job.tokens), *streams, steps)
+    if ours.spec.family == "qwen3tts":
+        windows = job.model.decoder.chunked_decode
+        codes = torch.from_numpy(np.stack(job.codes[0], axis=1))
+        yield Engine("authors_windows", None, lambda: _inference(lambda: windows(codes)))
     for make in (transformers, rustymimi, onnxruntime, openvino):
         try:
             engine = make(job)
@@ -126,6 +141,23 @@ def push_all(session: Any, pieces: Iterable[Any]) -> None:
     for piece in pieces:
         session.push(piece)
     session.finish()
+
+
+def session_steps(job: Job, frames: int) -> Callable[[], None]:
+    """This project's decoder session in steps of some frames."""
+    return lambda: push_all(job.ours.decoder_session(tile_frames=frames), job.tokens.parts(frames))
+
+
+def window_steps(job: Job, frames: int) -> Callable[[], None]:
+    """The decoder of Qwen3-TTS's authors for each step on a window of its frames and `CONTEXT` before, as servers run it."""
+    decoder, codes = job.model.decoder, torch.from_numpy(np.stack(job.codes[0], axis=1))
+
+    def decode() -> None:
+        with torch.inference_mode():
+            for start in range(0, codes.shape[2], frames):
+                decoder(codes[:, :, max(0, start - CONTEXT) : start + frames])
+
+    return decode
 
 
 def moshi_streams(job: Job) -> tuple[Callable[[], None], Callable[[], None]]:
@@ -314,6 +346,8 @@ class Encoder(nn.Module):
             return tuple(model.encode(x))
         if self.family == "mimi":
             return tuple(model.encode(x).unbind(1))
+        if self.family == "qwen3tts":
+            return tuple(model.encoder.encode(x, num_quantizers=self.books).audio_codes.unbind(1))
         if self.family == "dac":
             return tuple(model.quantizer(model.encoder(x), self.books)[1].unbind(1))
         if model.normalize:
@@ -334,6 +368,8 @@ class Decoder(nn.Module):
             pcm: Tensor = model.decode(list(codes))
         elif self.family == "mimi":
             pcm = model.decode(torch.stack(codes, 1))
+        elif self.family == "qwen3tts":
+            pcm = model.decoder(torch.stack(codes, 1))
         elif self.family == "dac":
             pcm = model.decode(model.quantizer.from_codes(torch.stack(codes, 1))[0])
         else:

@@ -184,6 +184,10 @@ _AUTHORS: dict[str, tuple[Any, Any]] = {
         lambda model, x, job: model.encode(x)[:, : job.tokens.num_codebooks].unbind(1),
         lambda model, books, factors, tokens: model.decode(torch.stack(books, 1)),
     ),
+    "qwen3tts": (
+        lambda model, x, job: model.encoder.encode(x, num_quantizers=job.tokens.num_codebooks).audio_codes.unbind(1),
+        lambda model, books, factors, tokens: model.decoder(torch.stack(books, 1)),
+    ),
     "snac": (lambda model, x, job: model.encode(x), lambda model, books, factors, tokens: model.decode(books)),
 }
 _TRANSFORMERS: dict[str, tuple[Any, Any]] = {

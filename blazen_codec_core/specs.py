@@ -370,7 +370,7 @@ class LoadOptions(_Frozen):
         strict_weights: Refuse tokens made with other weights; otherwise warn with `OtherWeightsNotice`.
         architecture: `from-weights` for a model with other settings than the published ones. Its config, beside or in the
             weights, has the settings; the name determines only the family.
-        parts: `encoder` or `decoder` to load only that half, with the quantizer; the other's methods raise `InvalidInput`. Codecs
+        parts: `encoder` or `decoder` to load only that half, with its quantizer; the other's methods raise `InvalidInput`. Codecs
             on their authors' packages, and backends that are no `TorchCodecBackend`, load both.
         graphs: Capture the steps of single signals as CUDA graphs, for sessions with small tiles. Segments are not captured.
     """

@@ -1,7 +1,7 @@
 """PyTorch layers with explicit stream state, for authors of codec plugins."""
 
 from .codec_network import CodecNetwork, ContinuousNetwork
-from .layers.activation import ELU, GELU, LayerScale, SiLU, Snake, Tanh
+from .layers.activation import ELU, GELU, Clamp, LayerScale, SiLU, Snake, SnakeBeta, Tanh
 from .layers.attention import LocalAttention
 from .layers.base import (
     Layer,
@@ -15,6 +15,7 @@ from .layers.base import (
 from .layers.causal_attention import CausalAttention
 from .layers.containers import Residual, Sequential, Tiling
 from .layers.conv import Conv1d, ConvBase, ConvTranspose1d
+from .layers.convnext import convnext_block
 from .layers.fusion import FusableLayer, Pointwise
 from .layers.lstm import LSTM
 from .layers.noise import CounterNoise, NoiseBlock
@@ -22,6 +23,7 @@ from .layers.norm import ChannelNorm, LayerNorm, RMSNorm, TimeGroupNorm
 from .layers.padding import Crop, EdgePadding, ReflectPadding, ZeroPadding, same_padding
 from .layers.quantization import (
     FactorizedQuantizer,
+    PairedQuantizer,
     Projections,
     Quantized,
     ResidualVectorQuantizer,
@@ -36,6 +38,7 @@ __all__ = [
     "LSTM",
     "CausalAttention",
     "ChannelNorm",
+    "Clamp",
     "CodecNetwork",
     "ContinuousNetwork",
     "Conv1d",
@@ -53,6 +56,7 @@ __all__ = [
     "LocalAttention",
     "NoiseBlock",
     "NoiseSource",
+    "PairedQuantizer",
     "Pointwise",
     "Projections",
     "Quantized",
@@ -63,6 +67,7 @@ __all__ = [
     "Sequential",
     "SiLU",
     "Snake",
+    "SnakeBeta",
     "SplitResidualVectorQuantizer",
     "State",
     "StreamSetup",
@@ -73,6 +78,7 @@ __all__ = [
     "TransformerLayer",
     "VectorQuantizer",
     "ZeroPadding",
+    "convnext_block",
     "prepare",
     "reset_parameters",
     "same_padding",

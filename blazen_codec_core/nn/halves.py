@@ -1,4 +1,4 @@
-"""Networks of which only the encoder half or the decoder half is in memory. The quantizer belongs to both."""
+"""Networks of which only the encoder half or the decoder half is in memory. Both need the quantizer, or each has one."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from .checkpoints.unread import Unread
 from .codec_network import CodecNetwork
 from .layers.base import Layer
 from .layers.deferral import Deferral
-from .layers.quantization import ResidualVectorQuantizer
+from .layers.quantization import PairedQuantizer, ResidualVectorQuantizer
 
 OTHER = {"encoder": "decoder", "decoder": "encoder"}
 """The half that is left out, by the half that is kept."""
+QUANTIZER_OF = {"encoder": "search", "decoder": "entries"}
+"""The quantizer of a half, where each half has its own."""
 
 
 class Absent(Layer):
@@ -34,7 +36,8 @@ class Absent(Layer):
     def _refuse(self, *arguments: Any, **options: Any) -> NoReturn:
         raise InvalidInput(self.reason)
 
-    init_state = step = steps = step_many = frames_out = forward = _refuse
+    init_state = step = steps = step_many = frames_out = forward = decode = groups = _refuse
+    vectors = property(_refuse)
 
 
 def can_fill(network: nn.Module, deferral: Deferral) -> bool:
@@ -46,9 +49,11 @@ def can_fill(network: nn.Module, deferral: Deferral) -> bool:
 def keep_half(network: CodecNetwork, half: str, reason: str) -> None:
     """Remove the other half; using it raises `InvalidInput` with `reason`. The decoder half does not search codebooks."""
     setattr(network, OTHER[half], Absent(reason))
-    if half == "decoder" and isinstance(quantizers := getattr(network, "quantizer", None), ResidualVectorQuantizer):
-        for quantizer in quantizers:
-            quantizer.searches = False
+    if isinstance(quantizer := getattr(network, "quantizer", None), PairedQuantizer):
+        setattr(quantizer, QUANTIZER_OF[OTHER[half]], Absent(reason))
+    elif half == "decoder" and isinstance(quantizer, ResidualVectorQuantizer):
+        for codebook in quantizer:
+            codebook.searches = False
 
 
 def fill(network: nn.Module, state: Mapping[str, Tensor]) -> None:

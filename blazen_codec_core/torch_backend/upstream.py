@@ -116,6 +116,10 @@ class UpstreamBackend(TorchCodecBackend):
     def decode_whole(self, tokens: CodecTokens) -> Pcm:
         """See `CodecBackend.decode_whole`."""
 
+    def other_decodings(self, tokens: CodecTokens) -> Mapping[str, Pcm]:
+        """Audio of the authors' other ways to decode than that of `decode_whole`, by a description; none by default."""
+        return {}
+
     encode_batch = CodecBackend.encode_batch
     decode_batch = CodecBackend.decode_batch
 

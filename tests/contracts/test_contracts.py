@@ -29,6 +29,7 @@ LARGE = (
     Subject("snac_32khz"),
     Subject("dac_44khz", rounding=LOUD),
     Subject("mimi"),
+    Subject("qwen3tts_12hz"),
 )
 LIKE_ANOTHER = {"dac_24khz", "dac_44khz_16kbps", "snac_44khz"}
 """Models that differ from one of those in numbers only. Their tokens are held to their authors' elsewhere. `pytest --codec NAME`

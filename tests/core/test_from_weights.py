@@ -21,6 +21,9 @@ from blazen_codec_encodec.specs import ENCODEC_32KHZ, EncodecArchitecture
 from blazen_codec_mimi import checkpoint as mimi_checkpoint
 from blazen_codec_mimi.backend import MimiBackend
 from blazen_codec_mimi.specs import MimiArchitecture
+from blazen_codec_qwen3tts import checkpoint as qwen3tts_checkpoint
+from blazen_codec_qwen3tts.backend import Qwen3TtsBackend
+from blazen_codec_qwen3tts.specs import Qwen3TtsArchitecture
 from blazen_codec_snac import checkpoint as snac_checkpoint
 from blazen_codec_snac.backend import SnacBackend
 from blazen_codec_snac.specs import SnacArchitecture
@@ -30,6 +33,7 @@ KINDS = {
     "encodec": (EncodecArchitecture, EncodecBackend),
     "dac": (DacArchitecture, DacBackend),
     "mimi": (MimiArchitecture, MimiBackend),
+    "qwen3tts": (Qwen3TtsArchitecture, Qwen3TtsBackend),
     "snac": (SnacArchitecture, SnacBackend),
 }
 SMALL_ENCODEC = {"num_filters": 4, "hidden_size": 16, "codebook_size": 64, "target_bandwidths": [1.0, 2.0]}
@@ -57,6 +61,24 @@ SMALL_MIMI = {
     "vector_quantization_hidden_dimension": 16,
     "codebook_size": 64,
     "num_quantizers": 5,
+}
+SMALL_QWEN3TTS = {
+    "encoder_config": SMALL_MIMI,
+    "decoder_config": {
+        "codebook_size": 64,
+        "codebook_dim": 32,
+        "num_quantizers": 4,
+        "latent_dim": 24,
+        "hidden_size": 20,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "head_dim": 12,
+        "intermediate_size": 28,
+        "sliding_window": 5,
+        "decoder_dim": 32,
+    },
+    "encoder_valid_num_quantizers": 4,
 }
 SMALL_SNAC = {"encoder_dim": 4, "decoder_dim": 32, "codebook_size": 64}
 SETTINGS = [
@@ -116,6 +138,34 @@ SETTINGS = [
             "frame_rate": 50.0,
         },
     ),
+    ("qwen3tts", SMALL_QWEN3TTS),
+    (
+        "qwen3tts",
+        {
+            "encoder_config": {
+                **SMALL_MIMI,
+                "sampling_rate": 16_000,
+                "upsampling_ratios": [5, 4, 2],
+                "frame_rate": 400 / 3,
+                "num_residual_layers": 2,
+                "num_quantizers": 4,
+            },
+            "decoder_config": {
+                **SMALL_QWEN3TTS["decoder_config"],
+                "upsampling_ratios": [3],
+                "upsample_rates": [5, 8],
+                "num_key_value_heads": 1,
+                "hidden_act": "gelu",
+                "rms_norm_eps": 1e-3,
+                "rope_theta": 100.0,
+            },
+            "encoder_valid_num_quantizers": 4,
+            "input_sample_rate": 16_000,
+            "output_sample_rate": 16_000,
+            "encode_downsample_rate": 120,
+            "decode_upsample_rate": 120,
+        },
+    ),
 ]
 
 
@@ -135,6 +185,8 @@ def published(family: str, settings: dict, folder, seed: int = 0):
         save_file({name: tensor.clone().contiguous() for name, tensor in state.items()}, folder / "model.safetensors")
     elif family == "mimi":
         save_file(mimi_checkpoint.to_published(network), folder / "model.safetensors")
+    elif family == "qwen3tts":
+        save_file(qwen3tts_checkpoint.to_published(network), folder / "model.safetensors")
     else:
         torch.save(snac_checkpoint.to_published(network), folder / "pytorch_model.bin")
     (folder / "config.json").write_text(json.dumps(settings))
@@ -354,6 +406,15 @@ def test_two_names_of_one_setting_may_say_the_same():
         ("mimi", {"pad_mode": "reflect"}, "pad_mode is 'reflect'"),
         ("mimi", {"audio_channels": 2}, "audio_channels is 2"),
         ("mimi", {"rope_parameters": {"rope_type": "yarn"}}, "rope_type is 'yarn'; expected 'default'"),
+        ("qwen3tts", {"encoder_valid_num_quantizers": 40}, "encoder_valid_num_quantizers is 40; the encoder has 32 codebooks"),
+        ("qwen3tts", {"encoder_valid_num_quantizers": 8}, "the encoder has 8 codebooks; expected 16, as the decoder"),
+        ("qwen3tts", {"decode_upsample_rate": 960}, "decode_upsample_rate 960; expected 1920"),
+        ("qwen3tts", {"output_sample_rate": 48_000}, "output_sample_rate 48000; expected 24000"),
+        ("qwen3tts", {"encoder_config": {"num_filters": 0}}, "encoder_config of .* num_filters is 0"),
+        ("qwen3tts", {"decoder_config": {"decoder_dim": 1000}}, "decoder_dim 1000 cannot be halved at each of"),
+        ("qwen3tts", {"decoder_config": {"codebook_dim": 511}}, "codebook_dim is 511 and num_quantizers 16; expected an even"),
+        ("qwen3tts", {"decoder_config": {"num_key_value_heads": 3}}, "multiple of num_key_value_heads 3"),
+        ("qwen3tts", {"decoder_config": {"rope_scaling": {"factor": 2}}}, "rope_scaling is .* expected null"),
         ("snac", {"vq_strides": [4, 3]}, "vq_strides"),
         ("snac", {"latent_dim": 5}, "latent_dim is 5; expected 1024"),
         ("encodec", {"upsampling_ratios": [4096, 17]}, "upsampling_ratios .* more than 65536 samples"),

@@ -87,7 +87,7 @@ def test_a_disabled_plugin_is_not_even_imported(monkeypatch):
     assert registry.plugins.records[0].disabled
     with pytest.raises(bc.UnknownCodec, match="plugin toy is disabled"):
         registry.find("toy_8khz")
-    monkeypatch.setenv("BLAZEN_CODEC_DISABLE", "snac, encodec, dac, mimi, other")
+    monkeypatch.setenv("BLAZEN_CODEC_DISABLE", "snac, encodec, dac, mimi, qwen3tts, other")
     assert not bc.list_codecs()
 
 

@@ -151,7 +151,7 @@ class TestConfigs:
         cases = st.one_of(damaged, damaged, laughs, odd, st.text(max_size=40))
         throw("settings", 400, cases, lambda text: audiocraft.check({"xp.cfg": text}, architecture, "w.th", "encodec_tiny"))
 
-    @pytest.mark.parametrize("family", ["dac", "encodec", "mimi", "snac"])
+    @pytest.mark.parametrize("family", ["dac", "encodec", "mimi", "qwen3tts", "snac"])
     def test_configs(self, tmp_path, family):
         """Of models that claim to be anything, beside a file of a kilobyte."""
         safetensors(

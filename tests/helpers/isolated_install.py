@@ -15,7 +15,7 @@ import blazen_codec_core as bc
 name, weights = sys.argv[1], (sys.argv[2] if len(sys.argv) > 2 else None)
 installed = sorted({distribution.name for distribution in distributions()})
 print(f"{len(installed)} distributions: {' '.join(installed)}")
-AUTHORS = ("snac", "encodec", "moshi", "transformers", "descript-audio-codec", "descript-audiotools")
+AUTHORS = ("snac", "encodec", "moshi", "transformers", "descript-audio-codec", "descript-audiotools", "qwen-tts-hf")
 for unwanted in (*AUTHORS, "torchaudio", "pytest", "matplotlib"):
     assert unwanted not in installed, f"{unwanted} came along"
 codec = bc.load(name, weights=weights)

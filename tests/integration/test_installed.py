@@ -26,10 +26,11 @@ def test_the_life_of_plugins(site, root, tmp_path):
     assert alone.returncode == 0, alone.stderr
     assert "No codec is installed" in alone.stdout
     plugins = shlex.quote(str(root / "plugins"))
-    every = " or ".join(f"pip install {plugins}/{name}" for name in ("dac", "encodec", "mimi", "snac"))
+    every = " or ".join(f"pip install {plugins}/{name}" for name in ("dac", "encodec", "mimi", "qwen3tts", "snac"))
     assert every in alone.stdout
     assert every in site.command("plugins").stdout
-    for codec, name in (("snac_tiny", "snac"), ("encodec_24khz", "encodec"), ("dac_44khz", "dac"), ("mimi", "mimi")):
+    families = {"snac_tiny": "snac", "encodec_24khz": "encodec", "dac_44khz": "dac", "mimi": "mimi", "qwen3tts_12hz": "qwen3tts"}
+    for codec, name in families.items():
         unknown = site.command("info", codec)
         assert unknown.returncode == 3
         assert f"pip install {plugins}/{name}" in unknown.stderr
@@ -62,11 +63,12 @@ def test_the_life_of_plugins(site, root, tmp_path):
 
 
 def test_what_is_installed_holds_its_licence_types_and_model(site, root):
-    for plugin in ("dac", "encodec", "mimi", "snac"):
+    plugins = ("dac", "encodec", "mimi", "qwen3tts", "snac")
+    for plugin in plugins:
         site.install(root / "plugins" / plugin)
     shipped = {str(path.relative_to(site.packages)) for path in site.packages.rglob("*") if path.is_file()}
     assert "blazen_codec_snac/tiny.safetensors" in shipped
-    for name in ("blazen_codec_core", "blazen_codec_dac", "blazen_codec_encodec", "blazen_codec_mimi", "blazen_codec_snac"):
+    for name in ("blazen_codec_core", *(f"blazen_codec_{plugin}" for plugin in plugins)):
         assert f"{name}/py.typed" in shipped
         assert any(re.match(rf"{name}-[\d.]+\.dist-info/licenses/LICENSE", path) for path in shipped)
     assert not [path for path in shipped if path.split(os.sep)[0] in ("tests", "training", "benchmarks")]

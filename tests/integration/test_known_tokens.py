@@ -22,6 +22,7 @@ LARGE = (
     "encodec_32khz",
     "encodec_48khz",
     "mimi",
+    "qwen3tts_12hz",
     "snac_24khz",
     "snac_32khz",
     "snac_44khz",

@@ -44,6 +44,41 @@ class Snake(Pointwise):
         return (self.alpha + 1e-9).reciprocal()
 
 
+class SnakeBeta(Pointwise):
+    """Snake with a magnitude of its own, `x + sin(a x)^2 / b`; the parameters alpha and beta are the logarithms of a and b.
+
+    Source: Lee et al. 2023, "BigVGAN: a universal neural vocoder with large-scale training".
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.zeros(channels, dtype=torch.float32))
+        self.beta = nn.Parameter(torch.zeros(channels, dtype=torch.float32))
+        self._prepared: Epilogue | None = None
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        self.alpha.uniform_(-0.5, 0.5, generator=generator)
+        self.beta.uniform_(-0.5, 0.5, generator=generator)
+
+    @property
+    def activation(self) -> Epilogue:
+        return self._prepared or Epilogue(activation=activations.SNAKE, parameters=self._factors(self.alpha, self.beta))
+
+    def differentiable(self, x: Tensor) -> Tensor:
+        a, inverse = self._factors(self.alpha, self.beta)
+        return torch.addcmul(x, torch.sin(x * a).square(), inverse)
+
+    def prepare(self) -> None:
+        super().prepare()
+        parameters = self._factors(self.alpha.detach().float(), self.beta.detach().float())
+        self._prepared = Epilogue(activation=activations.SNAKE, parameters=parameters)
+
+    @staticmethod
+    def _factors(alpha: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
+        """The frequency a, and the inverse of b."""
+        return alpha.exp(), (beta.exp() + 1e-9).reciprocal()
+
+
 class ELU(Pointwise):
     """Exponential linear unit: `x` where it is positive, else `exp(x) - 1`.
 
@@ -119,3 +154,14 @@ class Tanh(Layer):
         frames = x.shape[1]
         padded = F.pad(x, (0, 0, 0, -frames % VECTORS))
         return padded.tanh_()[:, :frames]
+
+
+class Clamp(Layer):
+    """Values outside of a range replaced by its bounds."""
+
+    def __init__(self, least: float, most: float) -> None:
+        super().__init__()
+        self.least, self.most = least, most
+
+    def step(self, x: Tensor, state: Any, last: bool) -> Tensor:
+        return x.clamp(self.least, self.most)

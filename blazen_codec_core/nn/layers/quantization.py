@@ -145,8 +145,9 @@ class ResidualVectorQuantizer(StreamingModule):
     def __init__(self, channels: int, quantizers: Iterable[VectorQuantizer]) -> None:
         super().__init__()
         self.channels = channels
-        self.quantizers = nn.ModuleList(quantizers)
-        self.group = math.lcm(*(quantizer.stride for quantizer in self))
+        codebooks = list(quantizers)
+        self.quantizers = nn.ModuleList(codebooks)
+        self.group = math.lcm(*(quantizer.stride for quantizer in codebooks))
         """Fewest latent frames with an integer number of tokens of every codebook."""
 
     def __len__(self) -> int:
@@ -202,12 +203,21 @@ class ResidualVectorQuantizer(StreamingModule):
         state.pending = z[:, frames:].clone()
         return self.walk(z[:, :frames], _nearest, state.num_codebooks)
 
-    def decode(self, indices: Sequence[Tensor]) -> Tensor:
-        """Latent `(batch, frames, channels)` of the indices of the first codebooks, `(batch, frames / stride)` each."""
+    def decode(self, indices: Sequence[Tensor], num_used: Tensor | None = None) -> Tensor:
+        """Latent `(batch, frames, channels)` of the indices of the first codebooks, `(batch, frames / stride)` each.
+
+        Args:
+            num_used: Number of codebooks of each signal, `(batch,)`; all by default.
+        """
         z: Tensor | None = None
-        left = iter(indices)
+        left = enumerate(indices)
+
+        def entries(quantizer: VectorQuantizer, number: int, index: Tensor) -> Tensor:
+            chosen = quantizer.decode(index)
+            return chosen if num_used is None else chosen * (num_used > number).to(chosen.dtype)[:, None, None]
+
         for projections, quantizers in self.groups():
-            parts = [quantizer.decode(index) for quantizer, index in zip(quantizers, left, strict=False)]
+            parts = [entries(quantizer, *numbered) for quantizer, numbered in zip(quantizers, left, strict=False)]
             if not parts:
                 break
             total = parts[0]
@@ -291,3 +301,45 @@ class SplitResidualVectorQuantizer(ResidualVectorQuantizer):
         quantizers = iter(self)
         for projections, count in zip(cast(Iterable[Projections], self.projections), self.counts, strict=True):
             yield projections, list(islice(quantizers, count))
+
+
+class PairedQuantizer(ResidualVectorQuantizer):
+    """A quantizer for an encoder and a decoder that have codebooks of their own.
+
+    Args:
+        search: Quantizer of the encoder, which finds indices.
+        entries: Quantizer of the decoder with as many codebooks, which decodes them.
+    """
+
+    def __init__(self, search: ResidualVectorQuantizer, entries: ResidualVectorQuantizer) -> None:
+        super().__init__(search.channels, ())
+        self.search, self.entries, self.group = search, entries, search.group
+        for quantizer in entries:
+            quantizer.searches = False
+
+    @property
+    def _present(self) -> ResidualVectorQuantizer:
+        """The one of the two that is in memory, or the first."""
+        return self.search if isinstance(self.search, ResidualVectorQuantizer) else self.entries
+
+    def __len__(self) -> int:
+        return len(self._present)
+
+    def __iter__(self) -> Iterator[VectorQuantizer]:
+        return iter(self._present)
+
+    def groups(self) -> Iterator[tuple[Projections | None, Sequence[VectorQuantizer]]]:
+        return self.search.groups()
+
+    def decode(self, indices: Sequence[Tensor], num_used: Tensor | None = None) -> Tensor:
+        return self.entries.decode(indices, num_used)
+
+    @property
+    def vectors(self) -> list[Tensor]:
+        return self.entries.vectors
+
+    def forward(self, z: Tensor, num_used: int | Tensor | None = None) -> Quantized:
+        """Quantize a whole latent signal, for training: gradients go straight through to `z`, and to the decoder's entries."""
+        found: Quantized = self.search(z, num_used)
+        decoded = self.decode(found.indices, num_used if isinstance(num_used, Tensor) else None)
+        return dataclasses.replace(found, z=decoded + (z - z.detach()))

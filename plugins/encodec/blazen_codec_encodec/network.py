@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING
 
 from blazen_codec_core.nn import (
-    ELU,
     LSTM,
     CodecNetwork,
     Conv1d,
@@ -15,14 +15,13 @@ from blazen_codec_core.nn import (
     EdgePadding,
     Layer,
     ReflectPadding,
-    Residual,
     ResidualVectorQuantizer,
     Sequential,
-    Tiling,
     TimeGroupNorm,
     VectorQuantizer,
     same_padding,
 )
+from blazen_codec_core.nn.seanet import Seanet
 
 if TYPE_CHECKING:
     from .specs import EncodecArchitecture
@@ -32,79 +31,39 @@ TILE_FRAMES = 75
 """Tile size for the stages near the audio, which take the most memory and are no faster with larger tiles."""
 
 
-def stage(a: EncodecArchitecture) -> int:
-    """Layers of a stage: activation, resampling convolution and residual units, in encoder or decoder order."""
-    return 2 + a.num_residual_layers
-
-
 class EncodecNetwork(CodecNetwork):
     """The three parts of an EnCodec model; all train through autograd."""
 
     def __init__(self, architecture: EncodecArchitecture) -> None:
         super().__init__()
         a = architecture
-        self.encoder = encoder(a)
+        self.encoder = seanet(a).encoder()
         books = range(a.num_codebooks)
         self.quantizer = ResidualVectorQuantizer(
             a.hidden_size, (VectorQuantizer(a.hidden_size, a.codebook_size, init_std=0.3 * 0.95**book) for book in books)
         )
-        self.decoder = decoder(a)
+        self.decoder = seanet(a).decoder()
 
 
-def encoder(a: EncodecArchitecture) -> Sequential:
-    """Encoder from audio `(batch, samples, channels)` to the latent `(batch, samples / hop, hidden)`."""
-    channels = a.num_filters
-    layers: list[Layer] = [convolution(a, a.audio_channels, channels, a.kernel_size)]
-    for stride in reversed(a.upsampling_ratios):
-        layers += [
-            *residual_units(a, channels),
-            ELU(),
-            convolution(a, channels, 2 * channels, 2 * stride, stride),
-        ]
-        channels *= 2
-    tail = [*recurrent(a, channels), ELU(), convolution(a, channels, a.hidden_size, a.last_kernel_size)]
-    near = min(2, len(a.upsampling_ratios))
-    return Sequential([*layers, *tail], in_tiles(a, slice(1 + near * stage(a)), TILE_FRAMES * a.hop_length))
-
-
-def decoder(a: EncodecArchitecture) -> Sequential:
-    """Decoder from the latent `(batch, frames, hidden)` to audio `(batch, frames * hop, channels)`."""
-    channels = a.num_filters * 2 ** len(a.upsampling_ratios)
-    layers: list[Layer] = [convolution(a, a.hidden_size, channels, a.kernel_size), *recurrent(a, channels)]
-    head = len(layers)
-    for stride in a.upsampling_ratios:
-        layers += [ELU(), upsampling(a, channels, channels // 2, stride), *residual_units(a, channels // 2)]
-        channels //= 2
-    layers += [ELU(), convolution(a, channels, a.audio_channels, a.last_kernel_size, gain=0.3)]
-    far = max(0, len(a.upsampling_ratios) - 2)
-    late = slice(head + far * stage(a), None)
-    return Sequential(layers, in_tiles(a, late, TILE_FRAMES * math.prod(a.upsampling_ratios[:far])))
-
-
-def in_tiles(a: EncodecArchitecture, layers: slice, frames: int) -> Tiling | None:
-    """Tile layers, unless a norm extends over time."""
-    return None if a.norm_type == "time_group_norm" else Tiling(layers, frames)
-
-
-def recurrent(a: EncodecArchitecture, channels: int) -> list[Layer]:
-    return [LSTM(channels, a.num_lstm_layers)] if a.num_lstm_layers else []
-
-
-def residual_units(a: EncodecArchitecture, channels: int) -> list[Layer]:
-    """Residual units of a stage, with increasing dilation."""
-    return [residual_unit(a, channels, a.dilation_growth_rate**number) for number in range(a.num_residual_layers)]
-
-
-def residual_unit(a: EncodecArchitecture, channels: int, dilation: int) -> Residual:
-    hidden = channels // a.compress
-    branch = [
-        ELU(),
-        convolution(a, channels, hidden, a.residual_kernel_size, dilation=dilation),
-        ELU(),
-        convolution(a, hidden, channels, 1),
-    ]
-    shortcut = convolution(a, channels, channels, 1) if a.use_conv_shortcut else None
-    return Residual(channels, Sequential(branch), shortcut=shortcut)
+def seanet(a: EncodecArchitecture) -> Seanet:
+    """Encoder and decoder between audio and the latent; in tiles, unless a norm extends over time."""
+    return Seanet(
+        audio_channels=a.audio_channels,
+        filters=a.num_filters,
+        hidden=a.hidden_size,
+        ratios=a.upsampling_ratios,
+        kernel=a.kernel_size,
+        last_kernel=a.last_kernel_size,
+        residual_kernel=a.residual_kernel_size,
+        residual_layers=a.num_residual_layers,
+        dilation_growth=a.dilation_growth_rate,
+        compress=a.compress,
+        has_conv_shortcut=a.use_conv_shortcut,
+        convolution=partial(convolution, a),
+        upsampling=partial(upsampling, a),
+        recurrent=lambda channels: [LSTM(channels, a.num_lstm_layers)] if a.num_lstm_layers else [],
+        tile_samples=None if a.norm_type == "time_group_norm" else TILE_FRAMES * a.hop_length,
+    )
 
 
 def convolution(

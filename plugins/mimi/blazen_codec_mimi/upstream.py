@@ -13,12 +13,13 @@ import torch
 
 from blazen_codec_core import CodecTokens, EngineNotAvailable
 from blazen_codec_core.nn.checkpoints import conversion
+from blazen_codec_core.nn.checkpoints.transformers_layout import SPLIT
 from blazen_codec_core.torch_backend.upstream import UpstreamBackend, stand_ins
 from blazen_codec_core.validation import Pcm
 from blazen_codec_core.weights import RandomWeights, WeightFile
 
 from .backend import MimiBackend
-from .checkpoint import AUTHORS, SPLIT, attentions, paired, to_published
+from .checkpoint import AUTHORS, attentions, paired, to_published
 from .network import MimiNetwork
 from .specs import MimiArchitecture
 

@@ -8,6 +8,7 @@ from snac.vq import ResidualVectorQuantize as Theirs
 
 from blazen_codec_core.nn import (
     FactorizedQuantizer,
+    PairedQuantizer,
     ResidualVectorQuantizer,
     SplitResidualVectorQuantizer,
     StreamSetup,
@@ -162,4 +163,38 @@ def test_a_split_quantizer_trains():
     dropped = ours(z, num_used=torch.tensor([1, 3]))
     for row, books in enumerate((1, 3)):
         wanted = ours.decode([index[row : row + 1] for index in indices[:books]])
+        torch.testing.assert_close(dropped.z[row : row + 1], wanted, atol=1e-5, rtol=1e-4)
+
+
+def paired() -> PairedQuantizer:
+    made = PairedQuantizer(split(), split())
+    reset_parameters(made, 5)
+    return made
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+def test_a_paired_quantizer_searches_one_and_decodes_the_other(prepared):
+    ours, z = paired(), torch.randn(2, 30, 24)
+    with torch.no_grad():
+        if prepared:
+            prepare(ours)
+        indices = ours.step(z, ours.init_state(StreamSetup(2, z.device)))
+        assert all(map(torch.equal, indices, ours.search.step(z, ours.search.init_state(StreamSetup(2, z.device)))))
+        assert torch.equal(ours.decode(indices), ours.entries.decode(indices))
+        assert all(map(torch.equal, ours.vectors, ours.entries.vectors))
+        assert not torch.equal(ours.decode(indices), ours.search.decode(indices))
+    assert len(ours) == len(list(ours)) == 4
+
+
+def test_a_paired_quantizer_trains():
+    ours, z = paired(), torch.randn(2, 16, 24, requires_grad=True)
+    result = ours(z)
+    torch.testing.assert_close(result.z, ours.decode(result.indices))
+    (gradient,) = torch.autograd.grad(result.z.sum(), z, retain_graph=True)
+    assert torch.equal(gradient, torch.ones_like(z))
+    result.z.square().mean().backward()
+    assert all(book.codebook.grad.abs().sum() > 0 for book in ours.entries)
+    dropped = ours(z, num_used=torch.tensor([1, 3]))
+    for row, books in enumerate((1, 3)):
+        wanted = ours.decode([index[row : row + 1] for index in dropped.indices[:books]])
         torch.testing.assert_close(dropped.z[row : row + 1], wanted, atol=1e-5, rtol=1e-4)

@@ -7,12 +7,12 @@ import json
 import math
 import re
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self, get_origin
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
-from .errors import UnknownSettingsNotice, WeightsUnavailable
+from ..errors import UnknownSettingsNotice, WeightsUnavailable
 
 Names = Callable[[], Collection[str]]
 BOOKKEEPING = frozenset(
@@ -222,10 +222,18 @@ def read_architecture(kind: type[BaseModel], described: Any, origin: str, name: 
 def check_config(architecture: BaseModel, described: Any, origin: str, name: str, names: Names = tuple) -> None:
     """Raise `WeightsUnavailable` if a published description differs from an architecture; arguments as `read_architecture`."""
     found = read_architecture(type(architecture), described, origin, name, names)
-    for field in type(architecture).model_fields:
-        ours, theirs = getattr(architecture, field), getattr(found, field)
-        if ours != theirs:
-            raise WeightsUnavailable(
-                f"{origin} is of another model: {field} is {theirs}, but {name} has {ours}. "
-                "For other settings, load with architecture='from-weights'"
-            )
+    for field, ours, theirs in _differences(architecture, found):
+        raise WeightsUnavailable(
+            f"{origin} is of another model: {field} is {theirs}, but {name} has {ours}. "
+            "For other settings, load with architecture='from-weights'"
+        )
+
+
+def _differences(one: BaseModel, other: BaseModel) -> Iterator[tuple[str, Any, Any]]:
+    """Names and values of settings that differ, also of models in them."""
+    for field in type(one).model_fields:
+        ours, theirs = getattr(one, field), getattr(other, field)
+        if isinstance(ours, BaseModel):
+            yield from ((f"{field}.{inner}", *values) for inner, *values in _differences(ours, theirs))
+        elif ours != theirs:
+            yield field, ours, theirs
