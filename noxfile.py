@@ -34,7 +34,7 @@ PLAIN = {"MACOSX_DEPLOYMENT_TARGET": "14.0", "UV_PYTHON_DOWNLOADS": "never", "UV
 ALONE = {
     "dac": ("dac_tiny",),
     "encodec": ("encodec_tiny",),
-    "mimi": ("mimi", "random:0"),
+    "mimi": ("mimi_tiny",),
     "qwen3tts": ("qwen3tts_12hz", "random:0"),
     "snac": ("snac_tiny",),
 }

@@ -28,6 +28,7 @@ LARGE = (
     Subject("dac_16khz", rounding=LOUD),
     Subject("snac_32khz"),
     Subject("dac_44khz", rounding=LOUD),
+    Subject("mimi_tiny"),
     Subject("mimi"),
     Subject("qwen3tts_12hz"),
 )

@@ -32,7 +32,7 @@ FROM_WEIGHTS = {"architecture": "from-weights", "device": "cpu"}
 
 def write_narrow(folder: Path, seed: int = 0) -> Path:
     """Write random weights and their config to a folder, as transformers does; return it."""
-    (published,) = SPECS
+    published = SPECS[0]
     spec = custom(NARROW, name="narrow", description="Narrow", license="MIT", weights=published.weights)
     backend = MimiBackend(spec, bc.LoadOptions(device="cpu"))
     save_file(to_published(backend.build(RandomWeights(seed))), folder / "model.safetensors")

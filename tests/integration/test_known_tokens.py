@@ -12,7 +12,7 @@ import blazen_codec_core as bc
 from blazen_codec_core.conformance.signals import recording
 
 FILE = Path(__file__).with_name("known_tokens.safetensors")
-TINY = ("dac_tiny", "encodec_tiny", "snac_tiny")
+TINY = ("dac_tiny", "encodec_tiny", "mimi_tiny", "snac_tiny")
 LARGE = (
     "dac_16khz",
     "dac_24khz",

@@ -14,7 +14,7 @@ from blazen_codec_mimi.specs import SPECS
 from tests.helpers.narrow_mimi import FROM_WEIGHTS
 from tests.helpers.pretended_graphs import pretend_graphs
 
-(SPEC,) = SPECS
+SPEC = SPECS[0]
 
 
 @pytest.mark.parametrize("sizes", [[1], [480], [1920], [1009, 7919]], ids=str)

@@ -9,7 +9,7 @@ import blazen_codec_core as bc
 from blazen_codec_mimi.specs import SPECS
 from tests.helpers.toy_codec import SPEC
 
-(MIMI,) = SPECS
+MIMI = SPECS[0]
 
 
 def codes(books: int, frames: int) -> np.ndarray:

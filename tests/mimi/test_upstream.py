@@ -16,7 +16,7 @@ from tests.helpers.narrow_mimi import FROM_WEIGHTS
 from tests.helpers.quantizer_ties import count_differing
 from tests.helpers.upstream_roundtrip import there_and_back
 
-(SPEC,) = SPECS
+SPEC = SPECS[0]
 HOP = SPEC.hop_length
 
 

@@ -14,7 +14,7 @@ from blazen_codec_core.conformance.signals import recording
 from blazen_codec_mimi.specs import MOSHI_FILE, SPECS
 from tests.helpers.narrow_mimi import FROM_WEIGHTS, NARROW
 
-(SPEC,) = SPECS
+SPEC = SPECS[0]
 
 
 @pytest.fixture(scope="module")

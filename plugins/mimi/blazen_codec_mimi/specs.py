@@ -1,4 +1,4 @@
-"""The published Mimi model, as data."""
+"""The published Mimi model and the embedded one, as data."""
 
 from __future__ import annotations
 
@@ -37,8 +37,6 @@ MIMI_TINY = MimiArchitecture(
     vector_quantization_hidden_dimension=64,
     num_quantizers=16,
 )
-"""A small model; `training` trains it."""
-
 MOSHI_FILE = "tokenizer-e351c8d8-checkpoint125.safetensors"
 """The same weights in the authors' own layout, as in the repositories of their language models."""
 TILE_SECONDS = 2.0
@@ -59,13 +57,12 @@ def _spec(name: str, architecture: MimiArchitecture, **fields: Any) -> MimiSpec:
         latent_channels=a.hidden_size,
         codebook_size=a.codebook_size,
         codebook_choices=tuple(range(a.num_semantic_quantizers, a.num_quantizers + 1)),
-        default_codebooks=max(a.num_semantic_quantizers, min(8, a.num_quantizers)),
         block_frames=1,
         tile_frames=max(1, round(TILE_SECONDS * a.frame_rate)),
         file_names=(MOSHI_FILE,),
         capabilities=LAYERS,
         architecture=a,
-        **fields,
+        **{"default_codebooks": max(a.num_semantic_quantizers, min(8, a.num_quantizers)), **fields},
     )
 
 
@@ -84,6 +81,14 @@ SPECS = (
         ),
         license="CC BY 4.0",
         homepage="https://github.com/kyutai-labs/moshi",
+    ),
+    _spec(
+        "mimi_tiny",
+        MIMI_TINY,
+        description="A small model that ships with the plugin",
+        default_codebooks=MIMI_TINY.num_quantizers,
+        weights=WeightSource(package="blazen_codec_mimi", file="tiny.safetensors"),
+        license="MIT",
     ),
 )
 
