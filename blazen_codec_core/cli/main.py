@@ -104,7 +104,7 @@ def missing_command(name: str, extra: str) -> click.Command:
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="blazen-codec-core")
+@click.version_option(None, "-V", "--version", package_name="blazen-codec-core")
 def group() -> None:
     """Neural audio codecs.
 
