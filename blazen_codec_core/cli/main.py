@@ -28,6 +28,7 @@ COMMANDS = {
     "finetune": "Fine-tune a model on recordings",
     "verify": "Compare a model with its authors' package",
     "warm-up": "Compile what models need on this processor, for images",
+    "doctor": "Report what is installed and what runs here",
     "new-plugin": "Create a codec plugin to start from",
 }
 OF_ANOTHER = "Of another distribution"

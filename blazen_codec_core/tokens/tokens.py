@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from os import PathLike
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -16,7 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 from ..errors import CorruptFile, InvalidInput, InvalidTokens, reason
 from ..specs import Segment
 from ..validation import as_array, check_count, is_int
-from . import code_arrays, container, flat
+from . import code_arrays, container, flat, notebook
 from .packing import Codes, PackedCodes, PackedScales, Scales, check_code, pack_scales, packed_shape
 
 if TYPE_CHECKING:
@@ -27,6 +27,12 @@ COUNTS = {"codebook_size": 1, "sample_rate": 1, "hop_length": 1, "num_samples": 
 """Integer fields of tokens, with their minimum."""
 LOUDEST = 200.0
 """Largest magnitude of a loudness in LUFS."""
+
+
+class Decoder(Protocol):
+    """A codec, as from `load`."""
+
+    def decode(self, tokens: CodecTokens, /) -> NDArray[np.float32]: ...
 
 
 @dataclass(frozen=True)
@@ -495,6 +501,20 @@ class CodecTokens:
         books = f"{self.num_codebooks} codebook{'s' if self.num_codebooks > 1 else ''}"
         streams = f", {self.streams} streams" if self.streams > 1 else ""
         return f"<CodecTokens {self.codec}, {self.seconds:.2f} s, {self.kbps:.2f} kbps{streams}, {books} of {count} tokens>"
+
+    def _repr_html_(self) -> str:
+        return notebook.as_html(self)
+
+    def play(self, codec: Decoder) -> notebook.Player:
+        """Decode the tokens; a notebook shows the result as a player.
+
+        Args:
+            codec: Codec of the tokens, as from `load`.
+
+        Raises:
+            InvalidTokens, EngineNotAvailable, CodecError: As its `decode`.
+        """
+        return notebook.Player(codec.decode(self), self.sample_rate)
 
 
 CodecTokens.codes = PackedCodes()  # type: ignore[assignment]

@@ -390,3 +390,49 @@ def test_roundtrip_measures_the_audio_not_the_16_bits_of_its_file(run, speech, t
 def test_as_a_module_and_its_version():
     done = subprocess.run([sys.executable, "-m", "blazen_codec_core", "-V"], capture_output=True, text=True, check=True)
     assert done.stdout == f"blazen-codec, version {bc.__version__}\n"
+
+
+def test_doctor_reports_what_an_issue_needs(run, monkeypatch, tmp_path):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "kernels"))
+    (tmp_path / "kernels").mkdir()
+    (tmp_path / "kernels" / "a.loop").write_bytes(b"123")
+    code, out, _ = run("doctor", "--json")
+    assert code == 0
+    told = json.loads(out)
+    assert told["core"] == bc.__version__
+    assert told["packages"]["numpy"] == np.__version__
+    assert {row["name"] for row in told["plugins"]} == {record.name for record in bc.discover().records}
+    [cpu] = [row for row in told["devices"] if row["device"] == "cpu"]
+    assert cpu["error"] is None
+    assert cpu["seconds"] > 0
+    assert cpu["kernels"][-1] == "AtenBackend"
+    assert told["processor"]["threads"] >= 1
+    assert {key: told["caches"][-1][key] for key in ("files", "bytes")} == {"files": 1, "bytes": 3}
+    assert "snac:snac_tiny" in told["weights"]
+    _, out, _ = run("doctor")
+    assert [line.split()[0] for line in out.splitlines()[:4]] == ["core", "python", "system", "packages"]
+    assert "for a second of audio" in out
+
+
+def test_doctor_fails_with_a_device_that_does(run, monkeypatch):
+    from blazen_codec_core.torch_backend.backend import TorchCodecBackend
+
+    def fail(self):
+        raise bc.InferenceError("out of luck")
+
+    monkeypatch.setattr(TorchCodecBackend, "loaded", fail)
+    code, out, _ = run("doctor")
+    assert code == 1
+    assert "FAILS: InferenceError: out of luck" in out
+
+
+def test_the_shell_completes_commands_and_options():
+    environment = {**os.environ, "_BLAZEN_CODEC_COMPLETE": "bash_complete"}
+
+    def completed(words: str) -> str:
+        told = environment | {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+        command = [sys.executable, "-c", "from blazen_codec_core.cli.main import main; main()"]
+        return subprocess.run(command, env=told, capture_output=True, text=True, check=False).stdout
+
+    assert "plain,roundtrip" in completed("blazen-codec round")
+    assert "plain,--num-codebooks" in completed("blazen-codec encode --num")
