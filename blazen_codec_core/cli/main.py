@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import click
 import importlib_metadata
@@ -31,6 +34,7 @@ COMMANDS = {
     "doctor": "Report what is installed and what runs here",
     "new-plugin": "Create a codec plugin to start from",
 }
+LOG = logging.getLogger("blazen_codec_core")
 OF_ANOTHER = "Of another distribution"
 ENTRY_POINTS = "blazen_codec.commands"
 """Group of entry points with the commands of other distributions."""
@@ -119,6 +123,26 @@ def show_warning(message: Warning | str, *_: object) -> None:
     click.echo(f"notice: {message}", err=True)
 
 
+class Remarks(logging.Handler):
+    """Handler that prints records on stderr, as warnings are."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(f"notice: {record.getMessage()}", err=True)
+
+
+@contextmanager
+def remarks_shown() -> Iterator[None]:
+    """Print what core logs at level INFO."""
+    handler, before = Remarks(logging.INFO), LOG.level
+    LOG.addHandler(handler)
+    LOG.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        LOG.removeHandler(handler)
+        LOG.setLevel(before)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit.
 
@@ -142,7 +166,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _run(arguments: list[str] | None) -> int:
     """Run a command, print its error, and return the exit code."""
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), remarks_shown():
             warnings.showwarning = show_warning  # type: ignore[assignment]
             code = group.main(arguments, prog_name="blazen-codec", standalone_mode=False)
     except errors.CodecError as error:
