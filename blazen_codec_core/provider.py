@@ -154,50 +154,62 @@ class DynCodecProvider:
 
     @property
     def options(self) -> LoadOptions:
+        """Options that the codec was loaded with."""
         return self._handle.options
 
     @property
     def spec(self) -> CodecSpec:
+        """Description of the model."""
         return self._handle.spec
 
     @property
     def id(self) -> str:
+        """Identifier `family:model`. Constructs the backend."""
         return self.backend.id
 
     @property
     def provider_kind(self) -> str:
+        """Kind of the backend, `codec`."""
         return self.backend.provider_kind
 
     @property
     def sample_rate(self) -> int:
+        """Sample rate in Hz."""
         return self.spec.sample_rate
 
     @property
     def channels(self) -> int:
+        """Channels of the network; a mono codec takes more, as separate streams."""
         return self.spec.channels
 
     @property
     def num_codebooks(self) -> int:
+        """Number of codebooks, of which fewer may be used."""
         return self.spec.num_codebooks
 
     @property
     def frame_rate(self) -> float:
+        """Frames per second."""
         return self.spec.frame_rate
 
     @property
     def preferred_chunk_frames(self) -> int:
+        """See `CodecBackend.preferred_chunk_frames`."""
         return self.backend.preferred_chunk_frames
 
     @property
     def max_frames_per_step(self) -> int:
+        """See `CodecBackend.max_frames_per_step`."""
         return self.backend.max_frames_per_step
 
     @property
     def max_batch_size(self) -> int:
+        """See `CodecBackend.max_batch_size`."""
         return self.backend.max_batch_size
 
     @property
     def short_samples(self) -> int:
+        """See `CodecBackend.short_samples`."""
         return self.backend.short_samples
 
     @property
@@ -207,6 +219,7 @@ class DynCodecProvider:
 
     @property
     def device(self) -> str:
+        """Device of the model, such as `cpu` or `cuda:0`. Raises `DeviceUnavailable` if it is not available."""
         return self.backend.device
 
     @property

@@ -119,6 +119,7 @@ class Segment(_Frozen):
 
     @property
     def overlap(self) -> int:
+        """Samples in which consecutive segments overlap."""
         return self.length - self.stride
 
     def count(self, samples: int) -> int:
@@ -271,6 +272,7 @@ class CodecSpec(_Frozen):
 
     @property
     def num_codebooks(self) -> int:
+        """Number of codebooks; 0 for a continuous codec."""
         return len(self.strides)
 
     @property

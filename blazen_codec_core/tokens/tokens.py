@@ -203,10 +203,12 @@ class CodecTokens:
 
     @property
     def num_codebooks(self) -> int:
+        """Number of codebooks in use."""
         return len(self.__dict__["codes"])
 
     @property
     def streams(self) -> int:
+        """Number of streams: one per channel for a mono codec, else one."""
         return packed_shape(self)[0]
 
     @property
@@ -235,6 +237,7 @@ class CodecTokens:
 
     @property
     def seconds(self) -> float:
+        """Duration of the audio in seconds."""
         return self.num_samples / self.sample_rate
 
     @property
