@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         InvalidInput,
         InvalidTokens,
         LicenseNotice,
+        ManyChannelsNotice,
         NotYetImplemented,
         OtherWeightsNotice,
         PluginError,
@@ -80,6 +81,7 @@ __all__ = [
     "InvalidTokens",
     "LicenseNotice",
     "LoadOptions",
+    "ManyChannelsNotice",
     "NotYetImplemented",
     "OtherWeightsNotice",
     "PluginError",
@@ -135,6 +137,10 @@ _RENAMED = {"read_audio": "read", "write_audio": "write"}
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        import importlib_metadata
+
+        return importlib_metadata.version("blazen-codec-core")
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     with held_off():

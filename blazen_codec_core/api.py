@@ -34,18 +34,38 @@ else:
 
 
 def load(name: str, **options: Unpack[Options]) -> DynCodecProvider:
-    """Find a codec by name, alias or `plugin:name`. The first use loads its weights.
+    """Find a codec by name, alias or `plugin:name`, in any case, with dashes or underscores. The first use loads its weights.
 
     Args:
         name: Name such as `snac_tiny`; `list_codecs` lists them all.
-        options: Fields of `LoadOptions`.
+        device: `auto` for the best available device, or a PyTorch device such as `cpu` or `cuda:1`.
+        dtype: Floating type of the network, a name or a `torch.dtype`. Only `float32` guarantees the authors' tokens.
+        engine: `native`, or `upstream` for the authors' package.
+        weights: A file, a folder, a Hub id (`owner/name`), `random:SEED`, or `None` for the published weights.
+        revision: Revision of the Hub repository, instead of the spec's.
+        cache_dir: Folder for downloads; the Hub's default if not given.
+        offline: Never use the network; weights that are not on this machine are an error at once.
+        trust_pickle: Read published pickles without a known digest or commit.
+        noise: Let decoders with noise blocks add noise.
+        noise_seed: Seed of the noise, 0 by default; `None` draws a new seed for every decode.
+        strict_weights: Refuse tokens made with other weights; otherwise warn with `OtherWeightsNotice`.
+        architecture: `from-weights` for a model with other settings than the published ones.
+        parts: `encoder` or `decoder` to load only that half, with the quantizer.
+        graphs: Capture the steps of single signals as CUDA graphs, for sessions with small tiles.
+
+    `LoadOptions` has more on each.
 
     Raises:
         UnknownCodec: No installed plugin has the codec. The message names similar ones, or the package to install.
         AmbiguousCodec: Several plugins have a codec of this name.
         InvalidInput: An option is invalid.
+        WeightsUnavailable: The weights are a path that does not exist, or are not on this machine and may not be downloaded.
     """
-    return Registry().provider(name, LoadOptions.of(**options))
+    from .weights import check_at_hand  # here, because listing codecs does not need it
+
+    codec = Registry().provider(name, LoadOptions.of(**options))
+    check_at_hand(codec.spec, codec.options)
+    return codec
 
 
 def list_codecs() -> list[CodecSpec]:

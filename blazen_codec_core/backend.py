@@ -89,10 +89,12 @@ class CodecBackend(AudioBackend):
 
     @property
     def spec(self) -> CodecSpec:
+        """Description of the model."""
         return self._spec
 
     @property
     def options(self) -> LoadOptions:
+        """Options that the codec was loaded with."""
         return self._options
 
     @classmethod
@@ -118,18 +120,22 @@ class CodecBackend(AudioBackend):
 
     @property
     def sample_rate(self) -> int:
+        """Sample rate in Hz."""
         return self.spec.sample_rate
 
     @property
     def channels(self) -> int:
+        """Channels of the network; a mono codec takes more, as separate streams."""
         return self.spec.channels
 
     @property
     def num_codebooks(self) -> int:
+        """Number of codebooks, of which fewer may be used."""
         return self.spec.num_codebooks
 
     @property
     def frame_rate(self) -> float:
+        """Frames per second."""
         return self.spec.frame_rate
 
     @property

@@ -16,7 +16,7 @@
     └── NotYetImplemented       the codec does not support this
 
 Each message says what was wrong and what to do about it. Notices are warnings, for `warnings.filterwarnings`: `LicenseNotice`,
-`OtherWeightsNotice`, `UnknownSettingsNotice`, `SlowerNotice`.
+`OtherWeightsNotice`, `UnknownSettingsNotice`, `SlowerNotice`, `ManyChannelsNotice`.
 """
 
 from __future__ import annotations
@@ -97,6 +97,10 @@ class LicenseNotice(UserWarning):
 
 class SlowerNotice(UserWarning):
     """Notice about a setup in which a codec runs slower than it could; shown once."""
+
+
+class ManyChannelsNotice(UserWarning):
+    """Notice about an array of more than two channels, which may be a batch; shown once per shape."""
 
 
 class OtherWeightsNotice(UserWarning):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import threading
+import warnings
 from collections.abc import Callable, Coroutine, Sequence
-from functools import partial, wraps
+from functools import cache, partial, wraps
+from inspect import getdoc
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, Unpack, cast, overload
 
 from . import cancellation
+from .errors import ManyChannelsNotice
 from .forks import Anew
 from .specs import CodecSpec, LoadOptions
 
@@ -30,6 +34,8 @@ if TYPE_CHECKING:
 B = TypeVar("B", bound="CodecBackend")
 P = ParamSpec("P")
 R = TypeVar("R")
+STEREO = 2
+REFERENCE = re.compile(r"See `\w+\.\w+`(\. |\.$)")
 WORKERS = 4
 """Threads of a provider; each runs a network, which in turn uses all cores."""
 Twin = Coroutine[Any, Any, R]
@@ -61,6 +67,11 @@ class CodecBackendHandle(Generic[B]):
                 self._backend = self._create()
             return self._backend
 
+    @property
+    def is_loaded(self) -> bool:
+        """True if the weights are loaded. It does not construct the backend."""
+        return self._backend is not None and self._backend.is_loaded
+
     def into_dyn(self, restore: Restore) -> DynCodecProvider:
         """Provider of the same backend, with its type erased.
 
@@ -79,6 +90,17 @@ def _new_workers(name: str) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(WORKERS, thread_name_prefix=f"blazen-codec {name}")
 
 
+def _notice_many_channels(spec: CodecSpec, pcm: Any) -> None:
+    """Warn with `ManyChannelsNotice` if an array of two axes has more channels than most recordings."""
+    shape = tuple(getattr(pcm, "shape", ()))
+    if spec.channels == 1 and len(shape) == 2 and shape[0] > STEREO:
+        warnings.warn(
+            f"audio of shape {shape} is taken as one recording of {shape[0]} channels; encode a batch with encode_batch",
+            ManyChannelsNotice,
+            stacklevel=3,
+        )
+
+
 def _async_twin(method: Callable[Concatenate[DynCodecProvider, P], R]) -> Callable[Concatenate[DynCodecProvider, P], Twin[R]]:
     """Coroutine method that runs `method` in one of the provider's threads."""
 
@@ -88,6 +110,18 @@ def _async_twin(method: Callable[Concatenate[DynCodecProvider, P], R]) -> Callab
 
     twin.__name__, twin.__qualname__ = f"a{method.__name__}", f"DynCodecProvider.a{method.__name__}"
     return twin
+
+
+@cache
+def _adopt_docstrings() -> None:
+    """Replace references to the trait's docstrings by these, for `help`. The trait is not imported before a provider is made."""
+    from .backend import CodecBackend
+
+    for name in [name for name in vars(DynCodecProvider) if f"a{name}" in vars(DynCodecProvider)]:
+        method, twin = getattr(DynCodecProvider, name), getattr(DynCodecProvider, f"a{name}")
+        own = REFERENCE.sub("", method.__doc__)
+        method.__doc__ = "\n\n".join(filter(None, (getdoc(getattr(CodecBackend, name)), own)))
+        twin.__doc__ = f"Coroutine that runs `{name}` in one of the provider's threads.\n\n{method.__doc__}"
 
 
 class DynCodecProvider:
@@ -100,6 +134,7 @@ class DynCodecProvider:
     """
 
     def __init__(self, handle: CodecBackendHandle[CodecBackend], restore: Restore) -> None:
+        _adopt_docstrings()
         self._handle = handle
         self._restore = restore
         self._workers = Anew(partial(_new_workers, handle.name))
@@ -119,50 +154,62 @@ class DynCodecProvider:
 
     @property
     def options(self) -> LoadOptions:
+        """Options that the codec was loaded with."""
         return self._handle.options
 
     @property
     def spec(self) -> CodecSpec:
+        """Description of the model."""
         return self._handle.spec
 
     @property
     def id(self) -> str:
+        """Identifier `family:model`. Constructs the backend."""
         return self.backend.id
 
     @property
     def provider_kind(self) -> str:
+        """Kind of the backend, `codec`."""
         return self.backend.provider_kind
 
     @property
     def sample_rate(self) -> int:
+        """Sample rate in Hz."""
         return self.spec.sample_rate
 
     @property
     def channels(self) -> int:
+        """Channels of the network; a mono codec takes more, as separate streams."""
         return self.spec.channels
 
     @property
     def num_codebooks(self) -> int:
+        """Number of codebooks, of which fewer may be used."""
         return self.spec.num_codebooks
 
     @property
     def frame_rate(self) -> float:
+        """Frames per second."""
         return self.spec.frame_rate
 
     @property
     def preferred_chunk_frames(self) -> int:
+        """See `CodecBackend.preferred_chunk_frames`."""
         return self.backend.preferred_chunk_frames
 
     @property
     def max_frames_per_step(self) -> int:
+        """See `CodecBackend.max_frames_per_step`."""
         return self.backend.max_frames_per_step
 
     @property
     def max_batch_size(self) -> int:
+        """See `CodecBackend.max_batch_size`."""
         return self.backend.max_batch_size
 
     @property
     def short_samples(self) -> int:
+        """See `CodecBackend.short_samples`."""
         return self.backend.short_samples
 
     @property
@@ -172,6 +219,7 @@ class DynCodecProvider:
 
     @property
     def device(self) -> str:
+        """Device of the model, such as `cpu` or `cuda:0`. Raises `DeviceUnavailable` if it is not available."""
         return self.backend.device
 
     @property
@@ -181,7 +229,8 @@ class DynCodecProvider:
 
     @property
     def is_loaded(self) -> bool:
-        return self.backend.is_loaded
+        """True if the weights are loaded."""
+        return self._handle.is_loaded
 
     def load(self) -> None:
         """See `AudioBackend.load`."""
@@ -204,9 +253,11 @@ class DynCodecProvider:
         self, pcm: Any, sample_rate: int, *, as_tensors: Literal[True], **options: Unpack[SizeOptions]
     ) -> TensorTokens: ...
     def encode(self, pcm: Any, sample_rate: int, *, as_tensors: bool = False, **options: Any) -> CodecTokens | TensorTokens:
-        """See `CodecBackend.encode`; with `as_tensors`, see `CodecBackend.encode_tensors`."""
+        """See `CodecBackend.encode`. With `as_tensors`, codes stay on the device, as by `CodecBackend.encode_tensors`."""
         run = self.backend.encode_tensors if as_tensors else self.backend.encode
-        return run(pcm, sample_rate, **options)
+        tokens = run(pcm, sample_rate, **options)
+        _notice_many_channels(self.spec, pcm)  # of valid audio
+        return tokens
 
     aencode = _async_twin(encode)
 
@@ -215,7 +266,7 @@ class DynCodecProvider:
     @overload
     def decode(self, tokens: CodecTokens | TensorTokens, *, as_tensors: Literal[True]) -> Tensor: ...
     def decode(self, tokens: Any, *, as_tensors: bool = False) -> Pcm | Tensor:
-        """See `CodecBackend.decode`; with `as_tensors`, see `CodecBackend.decode_tensors`."""
+        """See `CodecBackend.decode`. With `as_tensors`, audio stays on the device, as by `CodecBackend.decode_tensors`."""
         return self.backend.decode_tensors(tokens) if as_tensors else self.backend.decode(tokens)
 
     adecode = _async_twin(decode)
@@ -290,4 +341,5 @@ class DynCodecProvider:
         return self._restore, (self.name, self.options)
 
     def __repr__(self) -> str:
-        return f"<DynCodecProvider {self.id} ({self.provider_kind})>"
+        state = f"loaded on {self.device}" if self._handle.is_loaded else "not loaded"
+        return f"<{type(self).__name__} {self.name}, {self.spec.summary}, {state}>"

@@ -117,6 +117,10 @@ class Session(Closable, Generic[In, Out]):
     def _push_last(self, chunk: In) -> Out:
         """Implement `push_last`."""
 
+    def __repr__(self) -> str:
+        state = "ended" if self.ended else f"open, of at most {self.latency_samples} samples of latency"
+        return f"<{type(self).__name__}, {state}>"
+
     def _free(self) -> None:
         """Free what an ended session no longer needs. It may be called again."""
 

@@ -119,6 +119,7 @@ class Segment(_Frozen):
 
     @property
     def overlap(self) -> int:
+        """Samples in which consecutive segments overlap."""
         return self.length - self.stride
 
     def count(self, samples: int) -> int:
@@ -238,6 +239,21 @@ class CodecSpec(_Frozen):
         return self
 
     @property
+    def summary(self) -> str:
+        """Rate, channels, codebooks and bandwidth in a few words."""
+        channels = {1: "mono", 2: "stereo"}.get(self.channels, f"{self.channels} channels")
+        if self.is_continuous:
+            return f"{self.sample_rate} Hz {channels}, {self.latent_channels} latent channels at {self.frame_rate:.4g} Hz"
+        codebooks = f"{self.used_codebooks} codebooks of {self.codebook_size}"
+        return f"{self.sample_rate} Hz {channels}, {codebooks}, {self.bandwidth:.2f} kbps"
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.identity}, {self.summary}>"
+
+    def __str__(self) -> str:
+        return repr(self)
+
+    @property
     def identity(self) -> str:
         """`family:name`, which identifies the model in tokens."""
         return f"{self.family}:{self.name}"
@@ -256,6 +272,7 @@ class CodecSpec(_Frozen):
 
     @property
     def num_codebooks(self) -> int:
+        """Number of codebooks; 0 for a continuous codec."""
         return len(self.strides)
 
     @property
@@ -352,6 +369,15 @@ def _either(values: Iterable[object]) -> str:
     return f"{', '.join(others)} or {last}" if others else last
 
 
+PATHS_AND_TYPES = ("weights", "cache_dir", "device", "dtype")
+"""Options that may be objects with a name."""
+
+
+def _as_text(value: object) -> str:
+    """Text of a path, a device or a floating type."""
+    return value.__name__ if isinstance(value, type) else str(value).removeprefix("torch.")
+
+
 class LoadOptions(_Frozen):
     """Options for loading a codec.
 
@@ -392,14 +418,12 @@ class LoadOptions(_Frozen):
 
     @classmethod
     def of(cls, **options: object) -> LoadOptions:
-        """Validate options; paths may be `pathlib.Path`.
+        """Validate options; paths may be `pathlib.Path`, and a type `torch.float32` or `numpy.float32`.
 
         Raises:
             InvalidInput: An option is unknown or invalid.
         """
-        texts = {
-            name: str(v) if name in ("weights", "cache_dir", "device") and v is not None else v for name, v in options.items()
-        }
+        texts = {name: _as_text(v) if name in PATHS_AND_TYPES and v is not None else v for name, v in options.items()}
         try:
             return cls.model_validate(texts)
         except ValidationError as error:

@@ -199,7 +199,7 @@ def encode_signal(codec: DynCodecProvider, chunks: Iterable[Pcm], channels: int,
     try:
         return encode_chunks(codec, chunks, channels, bandwidth=bandwidth)
     except NotYetImplemented:
-        return codec.encode(np.concatenate(list(chunks), axis=1), codec.sample_rate, bandwidth=bandwidth)
+        return codec.backend.encode(np.concatenate(list(chunks), axis=1), codec.sample_rate, bandwidth=bandwidth)
 
 
 def decode_signal(codec: DynCodecProvider, tokens: CodecTokens, advance: Advance = lambda _: None) -> Iterator[Pcm]:
@@ -276,11 +276,13 @@ def decode_to_file(
     *,
     progress: Progress = silent,
     remark: Callable[[str], object] = lambda _: None,
+    heard: Callable[[Pcm], object] = lambda _: None,
 ) -> None:
     """Decode tokens to a file, with the rate, length and channels of the original.
 
     Args:
         remark: Called with descriptions of changes to the audio.
+        heard: Called with the chunks that are written, before the file's format rounds them.
 
     Raises:
         InvalidTokens: The original's length in the tokens does not match theirs.
@@ -294,13 +296,16 @@ def decode_to_file(
         factors = loudness.changes(tokens.loudness, codec.decoded_loudness(tokens))
     with progress("decoding", tokens.seconds) as advance:
         pieces = decode_signal(codec, plain, advance)
-        restore_to_file(tokens, (piece if factors is None else piece * factors for piece in pieces), path)
+        restore_to_file(tokens, (piece if factors is None else piece * factors for piece in pieces), path, heard)
 
 
-def restore_to_file(tokens: CodecTokens, pieces: Iterator[Pcm], path: str | PathLike[str]) -> None:
+def restore_to_file(
+    tokens: CodecTokens, pieces: Iterator[Pcm], path: str | PathLike[str], heard: Callable[[Pcm], object] = lambda _: None
+) -> None:
     """Write decoded audio like `decode_to_file`, with the same errors."""
     restoring = SourceRestorer(tokens)
     sizes = (restoring.sample_rate, restoring.channels.count)
     with writing(Path(path), *sizes, num_samples=restoring.num_samples) as out:
         for piece in restoring(pieces):
+            heard(piece)
             out.write(piece)

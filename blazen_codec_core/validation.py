@@ -59,7 +59,8 @@ def check_audio(pcm: Any, *, empty: bool = False) -> Pcm:
     """
     array = audio_array(pcm)
     if array.ndim not in (1, 2):
-        raise InvalidInput(f"audio has shape {array.shape}; expected (channels, samples) or (samples,)")
+        batch = ". Encode a batch with encode_batch" if array.ndim == 3 else ""
+        raise InvalidInput(f"audio has shape {array.shape}; expected (channels, samples) or (samples,){batch}")
     array = np.atleast_2d(array)
     if array.dtype.kind != "f":
         raise InvalidInput(f"audio has type {array.dtype}; expected floating point, nominally -1 … 1. Scale integers first")

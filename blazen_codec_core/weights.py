@@ -6,11 +6,9 @@ This module only finds files; backends read them.
 from __future__ import annotations
 
 import hashlib
-import http.client
 import importlib.resources
 import os
 import re
-import urllib.request
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +27,8 @@ SUFFIXES = (".safetensors", ".bin", ".pth", ".th", ".pt", ".ckpt")
 """Suffixes of weights with other names; the only such file in a folder is used."""
 LARGEST = 16 << 30
 """Largest download in bytes."""
+REACHED_WITHIN = 5.0
+"""Timeout of a first connection to the Hub in seconds."""
 TIMEOUT = 30.0
 """Timeout of a download in seconds."""
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -116,6 +116,60 @@ def locate_file(
     raise WeightsUnavailable(f"weights {asked!r}: no such file or directory, and not a Hub id (owner/name) or random:SEED")
 
 
+def at_hand(sources: Sequence[WeightSource], options: LoadOptions) -> Path | None:
+    """Find published weights on this machine without reading them; `None` if they would have to be downloaded."""
+    for source in sources:
+        for path in _places(_revised(source, options), options):
+            if path.is_file():
+                return path
+    return None
+
+
+def _revised(source: WeightSource, options: LoadOptions) -> WeightSource:
+    """Return a source with the revision of the options."""
+    return source.model_copy(update={"revision": options.revision}) if source.repo and options.revision else source
+
+
+def check_at_hand(spec: CodecSpec, options: LoadOptions) -> None:
+    """Raise `WeightsUnavailable` for a path that does not exist, and if the weights would have to be downloaded, and may not be.
+
+    Nothing is read or downloaded.
+    """
+    asked = options.weights
+    if asked is None:
+        found = not options.offline or at_hand(spec.sources, options) is not None
+    else:
+        is_on_hub = _HUB_ID.fullmatch(asked) is not None and not asked.startswith(".")
+        found = os.path.exists(home(asked)) or asked.startswith("random:") or (is_on_hub and not options.offline)
+    if not found:
+        locate(spec, options)
+
+
+def _places(source: WeightSource, options: LoadOptions) -> list[Path]:
+    """Return the paths where weights of a source are, if they are on this machine."""
+    if source.package:
+        return [_packaged(source)]
+    if source.url:
+        return [_kept(source, options), *(home(os.path.expandvars(cache)) for cache in source.caches)]
+    folder = hub_cache(options) / f"models--{(source.repo or '').replace('/', '--')}"
+    commit = source.revision
+    if not is_commit(commit):
+        try:
+            commit = (folder / "refs" / commit).read_text().strip()
+        except OSError:
+            return []
+    return [folder / "snapshots" / commit / source.file]
+
+
+def hub_cache(options: LoadOptions) -> Path:
+    """Return the folder of the Hub's client for downloads, which is not imported for this."""
+    if options.cache_dir:
+        return home(options.cache_dir)
+    own = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
+    root = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
+    return home(os.path.expandvars(own or Path(root) / "hub"))
+
+
 def published(sources: Sequence[WeightSource], name: str, options: LoadOptions) -> WeightFile:
     """Find and verify the published weights of these sources.
 
@@ -167,8 +221,7 @@ def _is_safe(name: str) -> bool:
 
 def _trusted(source: WeightSource, options: LoadOptions) -> WeightFile:
     """Find the file of a source; raise `WeightsUnavailable` for pickles that are neither pinned nor trusted."""
-    if source.repo and options.revision:
-        source = source.model_copy(update={"revision": options.revision})
+    source = _revised(source, options)
     if source.is_pinned or options.trust_pickle:
         return _from(source, options)
     if not _is_safe(source.file) and not options.offline:
@@ -204,8 +257,12 @@ def _from(source: WeightSource, options: LoadOptions) -> WeightFile:
 
 
 @held_off()
+def _packaged(source: WeightSource) -> Path:
+    return Path(str(importlib.resources.files(source.package or "") / source.file))
+
+
 def _embedded(source: WeightSource) -> WeightFile:
-    path = Path(str(importlib.resources.files(source.package or "") / source.file))
+    path = _packaged(source)
     if not path.is_file():
         raise WeightsUnavailable(f"{path} is missing from the installation; reinstall the package that ships it")
     return WeightFile(path)
@@ -242,9 +299,13 @@ def home(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.expanduser(path))
 
 
+def _kept(source: WeightSource, options: LoadOptions) -> Path:
+    """Return the path of a download from a URL."""
+    return cache_folder(options) / (source.url or "").removeprefix("https://") / source.file
+
+
 def _from_url(source: WeightSource, options: LoadOptions) -> WeightFile:
-    kept = cache_folder(options) / (source.url or "").removeprefix("https://") / source.file
-    places = [kept, *(home(os.path.expandvars(cache)) for cache in source.caches)]
+    kept, places = _kept(source, options), _places(source, options)
     for place in places:
         if place.is_file():
             return WeightFile(place)
@@ -267,6 +328,9 @@ def _from_url(source: WeightSource, options: LoadOptions) -> WeightFile:
 
 def _fetched(address: str) -> Iterator[bytes]:
     """Yield the content of a URL in chunks."""
+    import http.client
+    import urllib.request
+
     try:
         with urllib.request.urlopen(address, timeout=TIMEOUT) as reply:
             wanted, came = reply.headers.get("Content-Length"), 0
@@ -309,21 +373,39 @@ def _from_hub_repo(repo: str, options: LoadOptions, names: Sequence[str]) -> Wei
     raise problem
 
 
+def hub_problem(endpoint: str) -> str | None:
+    """Return why the Hub cannot be reached, within seconds.
+
+    Its client would try again for half a minute, and print a line each time.
+    """
+    import urllib.error
+    import urllib.request
+
+    try:
+        urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=REACHED_WITHIN).close()
+    except urllib.error.HTTPError:  # it answers
+        return None
+    except (OSError, ValueError) as error:
+        cause = getattr(error, "reason", error)
+        return f"{endpoint} cannot be reached: {getattr(cause, 'strerror', None) or cause}"
+    return None
+
+
 def _download(repo: str, revision: str, file: str, options: LoadOptions) -> Path:
     with held_off():
         from huggingface_hub import constants, hf_hub_download
 
     cache = options.cache_dir or constants.HF_HUB_CACHE
+    is_offline = options.offline or constants.HF_HUB_OFFLINE
+    problem = None if is_offline else hub_problem(constants.ENDPOINT)
     try:
         return Path(
-            hf_hub_download(
-                repo, file, revision=revision, cache_dir=cache, local_files_only=options.offline or constants.HF_HUB_OFFLINE
-            )
+            hf_hub_download(repo, file, revision=revision, cache_dir=cache, local_files_only=is_offline or problem is not None)
         )
     except Exception as error:  # the Hub's client raises its own errors, those of its transport, and OSError
         raise WeightsUnavailable(
             f"{file} of {repo} (revision {revision}) is not in the cache {cache} and could not be downloaded: "
-            f"{type(error).__name__}: {reason(error).rstrip('.')}. "
+            f"{problem or f'{type(error).__name__}: {reason(error)}'.rstrip('.')}. "
             f"To install it by hand, put {file} into a folder and pass the folder as weights, "
             f"or run `hf download {repo}` on a machine with a network and copy the cache"
         ) from error

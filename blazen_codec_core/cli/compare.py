@@ -12,7 +12,7 @@ from ..files import make_folder
 from ..plugins.registry import Registry
 from ..specs import LoadOptions
 from .files import check_writable
-from .options import AUDIO, as_json, judging, loading, mono, print_json, quiet, say
+from .options import AUDIO, as_json, force, judging, loading, mono, print_json, quiet, say
 from .progress import bar
 
 LARGE = 100
@@ -26,6 +26,7 @@ LARGE = 100
     help="a model, optionally at a bandwidth, or opus@KBPS; repeatable",
 )  # fmt: skip
 @click.option("-o", "--output", type=AUDIO, help="the report, a self-contained HTML file")
+@force
 @click.option("--pictures", type=click.Path(path_type=Path, file_okay=False), help="a folder for the figures as PNG")
 @click.option("--seconds", type=click.FloatRange(min=evaluate.MIN_SECONDS), help="length of the excerpt of each recording")
 @judging
@@ -37,6 +38,7 @@ def command(
     sources: tuple[Path, ...],
     names: tuple[str, ...],
     output: Path | None,
+    force: bool,
     pictures: Path | None,
     seconds: float | None,
     judge: evaluate.Scorer,
@@ -60,7 +62,9 @@ def command(
     paths = evaluate.recordings(sources)
     check(judge, pictures=bool(output or pictures))
     if output:
-        check_writable(output)
+        if output.suffix.lower() not in (".html", ".htm"):
+            raise click.UsageError(f"{output} is no name for a web page; end it in .html")
+        check_writable(output, force)
     if pictures:
         make_folder(pictures)
     facts, shown = [], []

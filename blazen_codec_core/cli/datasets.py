@@ -17,7 +17,9 @@ from ..transcode import Advance, Progress
 from .options import print_json, say
 
 F = TypeVar("F", bound=Callable[..., Any])
-HOUR = 3600.0
+MINUTE, HOUR = 60.0, 3600.0
+TEN = 10
+"""Speed from which decimals do not matter."""
 
 output = click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path, file_okay=False), help="a new folder, or one to resume"
@@ -76,7 +78,7 @@ def progress(quiet: bool) -> Progress:
             if not task.total:
                 return f"{task.completed:.0f}"
             speed = task.completed / task.elapsed if task.elapsed else 0.0
-            return f"{task.completed / HOUR:.2f}/{task.total / HOUR:.2f} h  {speed:.0f}x real time"
+            return f"{duration(task.completed)} of {duration(task.total)}  {speed:.0f}x real time"
 
         class Hours(TextColumn):
             def render(self, task: Task) -> Any:
@@ -122,16 +124,33 @@ def report(summary: Summary, output: Path, quiet: bool, as_json: bool) -> int:
     return 1
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in seconds, minutes or hours."""
+    if seconds < MINUTE:
+        return f"{seconds:.1f} s"
+    return f"{seconds / MINUTE:.1f} min" if seconds < HOUR else f"{seconds / HOUR:.2f} h"
+
+
 def _say(summary: Summary, output: Path, quiet: bool) -> None:
-    say(f"{output}: {summary.rows} recordings, {summary.seconds / HOUR:.2f} h, in {summary.shards} shards", quiet)
+    rows, shards = counted(summary.rows, "recording"), counted(summary.shards, "shard")
+    say(f"{output}: {rows}, {duration(summary.seconds)}, in {shards}", quiet)
     if summary.new_seconds:
-        say(f"{summary.new_seconds / HOUR:.2f} h in {summary.elapsed:.0f} s, {summary.speed:.0f}x real time", quiet)
+        speed = f"{summary.speed:.{0 if summary.speed >= TEN else 1}f}x real time"
+        say(f"{duration(summary.new_seconds)} in {duration(summary.elapsed)}, {speed}", quiet)
+    elif summary.rows:
+        say("nothing was left to do", quiet)
     if summary.codebooks:
         shares = " ".join(f"{share:.0%}" for share in summary.codebooks)
         say(f"codebook entries used: {shares}", quiet)
     if summary.failures:
         say(f"{summary.failed} failed; reasons in {summary.failures}", quiet)
     if summary.remarked:
-        say(f"{summary.remarked} recordings have remarks, in the column `remarks`", quiet)
+        has = "has" if summary.remarked == 1 else "have"
+        say(f"{counted(summary.remarked, 'recording')} {has} remarks, in the column `remarks`", quiet)
     if summary.remark:
         say(summary.remark, quiet)

@@ -14,11 +14,14 @@ from .options import (
     AUDIO,
     as_json,
     bandwidth,
+    bandwidth_of,
     codec_name,
+    force,
     format_options,
     loading,
     mono,
     normalize_db,
+    num_codebooks,
     print_json,
     quiet,
     say,
@@ -32,11 +35,13 @@ from .options import (
 @click.option(
     "-o",
     "--output",
-    required=True,
     type=AUDIO,
-    help="the token file: .tokens, or a suffix of an installed plugin; - for standard output",
+    help="the token file: .tokens, or a suffix of an installed plugin; - for standard output; default: IN.NAME.tokens in the "
+    "current folder",
 )
+@force
 @bandwidth
+@num_codebooks
 @mono
 @normalize_db
 @truncated
@@ -47,8 +52,10 @@ from .options import (
 def command(
     source: Path,
     name: str,
-    output: Path,
+    output: Path | None,
+    force: bool,
     bandwidth: float | None,
+    num_codebooks: int | None,
     mono: bool,
     normalize_db: float | None,
     truncated: Truncated,
@@ -64,16 +71,21 @@ def command(
     """
     if as_json and output == files.STANDARD:
         raise click.UsageError("--json and the tokens would both go to standard output")
+    if output is None and source == files.STANDARD:
+        raise click.UsageError("standard input has no name for the tokens; name a file with -o, or - for standard output")
+    registry = Registry()
+    output = output or Path(f"{source.stem}.{registry.find(name).spec.name}{container.SUFFIX}")
     with files.from_standard(source) as read, files.to_standard(output, container.SUFFIX) as written:
-        registry = Registry()
         file_format = registry.format_for(written)
-        files.check_writable(written)
+        files.check_writable(written, force)
+        files.check_recording(read, registry)
         loading = LoadOptions.of(**options)
         codec = registry.provider(name, LoadOptions.of(**options, parts="encoder"))
         spec = codec.spec
         file_format.check_options(format_options)
         mono = mono or (file_format.streams == 1 == spec.channels)
         file_format.check(spec, files.channels_of(read, spec.channels, mono))
+        bandwidth = bandwidth_of(spec, bandwidth, num_codebooks)
         spec.codebooks_for(bandwidth)
         tokens = files.encode_file(
             codec, read, quiet, bandwidth=bandwidth, mono=mono, normalize_db=normalize_db, truncated=truncated
@@ -85,9 +97,9 @@ def command(
         "seconds": tokens.seconds,
         "streams": tokens.streams,
         "tokens": sum(code.size for code in tokens.codes),
-        "kbps": tokens.bits / max(tokens.seconds, 1e-9) / 1000,
+        "kbps": tokens.kbps,
     }
     if as_json:
         print_json(summary)
     else:
-        say(f"{output}: {summary['tokens']} tokens for {tokens.seconds:.2f} s, {summary['kbps']:.2f} kbps", quiet)
+        say(f"{output}: {summary['tokens']} tokens for {tokens.seconds:.2f} s, {tokens.kbps:.2f} kbps", quiet)

@@ -12,7 +12,7 @@ from ..evaluation import evaluate, opus
 from ..plugins.registry import Registry
 from ..specs import LoadOptions
 from .files import check_writable
-from .options import AUDIO, as_json, bandwidth, judging, loading, mono, print_json, quiet
+from .options import AUDIO, as_json, bandwidth, bandwidth_of, force, judging, loading, mono, num_codebooks, print_json, quiet
 from .progress import bar
 
 
@@ -33,7 +33,9 @@ from .progress import bar
 )
 @judging
 @click.option("--plot", type=AUDIO, help="a figure of the results, .png or .svg")
+@force
 @bandwidth
+@num_codebooks
 @mono
 @loading
 @quiet
@@ -44,7 +46,9 @@ def command(
     against: str | None,
     judge: evaluate.Scorer,
     plot: Path | None,
+    force: bool,
     bandwidth: float | None,
+    num_codebooks: int | None,
     mono: bool,
     quiet: bool,
     as_json: bool,
@@ -56,6 +60,7 @@ def command(
     """
     registry = Registry()
     codecs = [registry.provider(name, LoadOptions.of(**options)) for name in names]
+    bandwidths = [bandwidth_of(codec.spec, bandwidth, num_codebooks) for codec in codecs]
     paths = evaluate.recordings(sources)
     judge.check_available()
     if against:
@@ -63,13 +68,13 @@ def command(
     if plot:
         from ..evaluation import plots
 
-        check_writable(plot)
+        check_writable(plot, force)
         plots.check_available()
     reports: list[evaluate.Report] = []
     with bar("evaluating", len(codecs) * len(paths) * (2 if against else 1), quiet) as advance:
         done = partial(advance, 1)
-        for codec in codecs:
-            reports.append(evaluate.evaluate(codec, paths, judge, mono=mono, bandwidth=bandwidth, done=done))
+        for codec, kbps in zip(codecs, bandwidths, strict=True):
+            reports.append(evaluate.evaluate(codec, paths, judge, mono=mono, bandwidth=kbps, done=done))
             if against:
                 reports.append(evaluate.evaluate_opus(codec, reports[-1], judge, mono=mono, done=done))
     if plot:

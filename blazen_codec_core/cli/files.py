@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -15,11 +15,14 @@ from typing import BinaryIO
 import click
 
 from .. import transcode
-from ..audio import AudioReader, Truncated, check_format
+from ..audio import AudioReader, Truncated, check_format, container_of
 from ..errors import CodecError, InvalidInput, reason
+from ..plugins.registry import Registry
 from ..provider import DynCodecProvider
+from ..tokens import container
 from ..tokens.tokens import CodecTokens
 from ..transcode import ChannelMap, Recording, SourceRestorer
+from ..validation import Pcm
 from .options import say
 from .progress import progress
 
@@ -51,9 +54,12 @@ def encode_file(
     return tokens
 
 
-def decode_to_file(codec: DynCodecProvider, tokens: CodecTokens, path: Path, quiet: bool) -> None:
-    """Decode tokens to an audio file; print conversions on stderr."""
-    transcode.decode_to_file(codec, tokens, path, progress=partial(progress, quiet=quiet), remark=lambda text: say(text, quiet))
+def decode_to_file(
+    codec: DynCodecProvider, tokens: CodecTokens, path: Path, quiet: bool, heard: Callable[[Pcm], object] = lambda _: None
+) -> None:
+    """Decode tokens to an audio file; print conversions on stderr. `heard` gets the audio that is written, in chunks."""
+    watched = partial(progress, quiet=quiet)
+    transcode.decode_to_file(codec, tokens, path, progress=watched, remark=lambda text: say(text, quiet), heard=heard)
 
 
 STANDARD = Path("-")
@@ -112,9 +118,20 @@ def check_audio_fits(path: Path, tokens: CodecTokens) -> None:
     check_format(path.suffix, restoring.sample_rate, restoring.channels.count)
 
 
-def check_writable(path: Path) -> None:
-    """Fail before the work starts if the path cannot be a file."""
+def check_writable(path: Path, force: bool) -> None:
+    """Fail before the work starts if the path cannot be a file, or is one already and may not be replaced."""
+    if path == STANDARD:
+        raise click.UsageError("this is not written to standard output; name a file")
     if path.is_dir():
         raise click.UsageError(f"{path} is a directory")
     if not path.parent.is_dir():
         raise click.UsageError(f"{path.parent} is not a directory")
+    if path.is_file() and not force:
+        raise click.UsageError(f"{path} exists; --force replaces it")
+
+
+def check_recording(path: Path, registry: Registry) -> None:
+    """Fail before the work starts if a file to encode holds tokens."""
+    suffixes = (container.SUFFIX, *(suffix for format in registry.plugins.formats for suffix in format.suffixes))
+    if path.name.lower().endswith(suffixes) and path.is_file() and container_of(path) is None:
+        raise InvalidInput(f"{path} is a file of tokens; blazen-codec decode makes audio of it")

@@ -4,6 +4,8 @@ import click
 
 from ..plugins.installation import how_to_install
 from ..plugins.registry import Registry
+from ..specs import LoadOptions
+from ..weights import at_hand
 from .options import as_json, print_json
 
 
@@ -12,14 +14,20 @@ from .options import as_json, print_json
 def command(as_json: bool) -> None:
     """List the installed models."""
     entries = list(Registry())
+    here = [at_hand(entry.spec.sources, LoadOptions()) is not None for entry in entries]
     if as_json:
-        print_json([{"plugin": entry.plugin, **entry.spec.model_dump(mode="json", include=FIELDS)} for entry in entries])
+        print_json(
+            [
+                {"plugin": entry.plugin, **entry.spec.model_dump(mode="json", include=FIELDS), "weights_at_hand": at}
+                for entry, at in zip(entries, here, strict=True)
+            ]
+        )
         return
     if not entries:
         click.echo(f"No codec is installed. {how_to_install()}")
         return
-    rows = [("NAME", "RATE", "CHANNELS", "KBPS", "TOKENS/S", "DESCRIPTION")]
-    for spec in (entry.spec for entry in entries):
+    rows = [("NAME", "RATE", "CHANNELS", "KBPS", "TOKENS/S", "WEIGHTS", "DESCRIPTION")]
+    for spec, at in zip((entry.spec for entry in entries), here, strict=True):
         rows.append(
             (
                 spec.name,
@@ -27,6 +35,7 @@ def command(as_json: bool) -> None:
                 str(spec.channels),
                 _range(spec.bandwidths),
                 "-" if spec.is_continuous else f"{spec.token_rate:.0f}",
+                "here" if at else "download",
                 spec.description,
             )
         )

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import click
 import importlib_metadata
@@ -28,8 +31,10 @@ COMMANDS = {
     "finetune": "Fine-tune a model on recordings",
     "verify": "Compare a model with its authors' package",
     "warm-up": "Compile what models need on this processor, for images",
+    "doctor": "Report what is installed and what runs here",
     "new-plugin": "Create a codec plugin to start from",
 }
+LOG = logging.getLogger("blazen_codec_core")
 OF_ANOTHER = "Of another distribution"
 ENTRY_POINTS = "blazen_codec.commands"
 """Group of entry points with the commands of other distributions."""
@@ -104,7 +109,7 @@ def missing_command(name: str, extra: str) -> click.Command:
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="blazen-codec-core")
+@click.version_option(None, "-V", "--version", package_name="blazen-codec-core")
 def group() -> None:
     """Neural audio codecs.
 
@@ -116,6 +121,26 @@ def group() -> None:
 def show_warning(message: Warning | str, *_: object) -> None:
     """Print a warning on stderr, without its line of code."""
     click.echo(f"notice: {message}", err=True)
+
+
+class Remarks(logging.Handler):
+    """Handler that prints records on stderr, as warnings are."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(f"notice: {record.getMessage()}", err=True)
+
+
+@contextmanager
+def remarks_shown() -> Iterator[None]:
+    """Print what core logs at level INFO."""
+    handler, before = Remarks(logging.INFO), LOG.level
+    LOG.addHandler(handler)
+    LOG.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        LOG.removeHandler(handler)
+        LOG.setLevel(before)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -141,7 +166,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _run(arguments: list[str] | None) -> int:
     """Run a command, print its error, and return the exit code."""
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), remarks_shown():
             warnings.showwarning = show_warning  # type: ignore[assignment]
             code = group.main(arguments, prog_name="blazen-codec", standalone_mode=False)
     except errors.CodecError as error:

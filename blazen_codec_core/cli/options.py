@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
+from ..specs import CodecSpec
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 AUDIO = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
@@ -58,6 +60,7 @@ judging = click.option("--no-pesq", "judge", is_flag=True, callback=_judge, help
 """Option that the command receives as `judge: evaluate.Scorer`."""
 codec_name = click.option("-c", "--codec", "name", required=True, metavar="NAME", help="a model; see blazen-codec list")
 bandwidth = click.option("-b", "--bandwidth", type=float, metavar="KBPS", help="bandwidth, for codecs that offer several")
+num_codebooks = click.option("--num-codebooks", type=int, metavar="N", help="number of codebooks, instead of a bandwidth")
 mono = click.option("--mono", is_flag=True, help="mix the channels down to one")
 normalize_db = click.option(
     "--normalize-db",
@@ -72,6 +75,7 @@ truncated = click.option(
     show_default=True,
     help="for files shorter than their header says: refuse, or keep what is there",
 )
+force = click.option("-f", "--force", is_flag=True, help="replace files that exist")
 quiet = click.option("-q", "--quiet", is_flag=True, help="print errors only")
 as_json = click.option("--json", "as_json", is_flag=True, help="print JSON")
 
@@ -93,6 +97,18 @@ format_options = click.option(
     metavar="NAME=VALUE",
     help="an option of the token file's format; repeatable",
 )
+
+
+def bandwidth_of(spec: CodecSpec, bandwidth: float | None, num_codebooks: int | None) -> float | None:
+    """Return the bandwidth that a command was given in kbps or as a number of codebooks; `None` for the default.
+
+    Raises:
+        InvalidInput: The model does not support it, or both were given.
+        NotYetImplemented: Numbers of codebooks were given for a continuous codec.
+    """
+    if num_codebooks is None:
+        return bandwidth
+    return spec.kbps(spec.codebooks_for(bandwidth, num_codebooks))
 
 
 def print_json(value: Any) -> None:

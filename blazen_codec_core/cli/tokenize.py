@@ -11,7 +11,7 @@ from ..dataset.runner import Executor, tokenize_dataset
 from ..plugins.registry import Registry
 from ..specs import LoadOptions
 from . import datasets
-from .options import as_json, bandwidth, codec_name, loading, mono, normalize_db, quiet, truncated
+from .options import as_json, bandwidth, bandwidth_of, codec_name, loading, mono, normalize_db, num_codebooks, quiet, truncated
 
 
 def _names(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
@@ -23,6 +23,7 @@ def _names(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
 @codec_name
 @datasets.output
 @bandwidth
+@num_codebooks
 @mono
 @normalize_db
 @click.option("--format", "kind", type=click.Choice(["parquet", "tar"]), default="parquet", show_default=True)
@@ -45,6 +46,7 @@ def command(
     name: str,
     output: Path,
     bandwidth: float | None,
+    num_codebooks: int | None,
     mono: bool,
     normalize_db: float | None,
     kind: str,
@@ -73,7 +75,7 @@ def command(
         source,
         codec,
         output,
-        bandwidth=bandwidth,
+        bandwidth=bandwidth_of(codec.spec, bandwidth, num_codebooks),
         mono=mono,
         normalize_db=normalize_db,
         format=kind,

@@ -11,7 +11,7 @@ from ..plugins.registry import Registry
 from ..specs import LoadOptions
 from ..transcode import Recording
 from ..validation import Pcm
-from .options import AUDIO, as_json, bandwidth, loading, print_json, quiet
+from .options import AUDIO, as_json, bandwidth, bandwidth_of, loading, num_codebooks, print_json, quiet
 
 if TYPE_CHECKING:
     from ..torch_backend.upstream import UpstreamBackend
@@ -24,6 +24,7 @@ PCM_ERROR = 1e-4
 @click.argument("name")
 @click.option("--audio", "source", type=AUDIO, help="audio to compare on; default: 4 s of tones and noise")
 @bandwidth
+@num_codebooks
 @loading
 @quiet
 @as_json
@@ -34,6 +35,7 @@ def command(
     name: str,
     source: Path | None,
     bandwidth: float | None,
+    num_codebooks: int | None,
     quiet: bool,
     as_json: bool,
     **options: Any,
@@ -51,6 +53,7 @@ def command(
     ours, theirs = (
         registry.provider(entry.qualified_name, LoadOptions.of(engine=engine, **options)) for engine in ("native", "upstream")
     )
+    bandwidth = bandwidth_of(entry.spec, bandwidth, num_codebooks)
     pcm = Recording.at(source, ours).whole() if source else probe(ours.sample_rate, ours.channels)
     mine, reference = (codec.encode(pcm, codec.sample_rate, bandwidth=bandwidth) for codec in (ours, theirs))
     differing = [int((a != b).sum()) for a, b in zip(mine.codes, reference.codes, strict=True)]

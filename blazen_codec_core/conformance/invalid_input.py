@@ -172,6 +172,7 @@ class Refusals:
             with pytest.raises((InvalidInput, InvalidTokens)):
                 call()
 
+    @pytest.mark.filterwarnings("ignore::blazen_codec_core.ManyChannelsNotice")
     def test_anything_as_audio(self, codec: DynCodecProvider, whole: Whole) -> None:
         """Refuses: any invalid audio, always with a CodecError."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,9 @@ def pytest_configure(config: pytest.Config) -> None:
     names = config.getoption("--codec")
     if not names:
         return
+    for package in ("hypothesis", "psutil"):
+        if importlib.util.find_spec(package) is None:
+            raise pytest.UsageError(f"--codec needs {package}: pip install 'blazen-codec-core[conformance]'")
     from ..errors import CodecError
     from .reporter import ContractReporter
     from .subject import Subject

@@ -113,7 +113,7 @@ class OfflineCodecRoundtrip(OfflineRoundtrip):
 
     def run(self, pcm: Pcm) -> Pcm:
         with self._encoding():
-            self.tokens = self._codec.encode(pcm, self.sample_rate, bandwidth=self._bandwidth)
+            self.tokens = self._codec.backend.encode(pcm, self.sample_rate, bandwidth=self._bandwidth)
         self.bits = self.tokens.bits
         with self._decoding():
             return self._codec.decode(self.tokens)

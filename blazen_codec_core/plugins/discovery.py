@@ -38,6 +38,7 @@ class PluginRecord:
 
     @property
     def in_use(self) -> bool:
+        """True if the plugin works and is not disabled."""
         return self.error is None and not self.disabled
 
 
@@ -57,6 +58,7 @@ class Plugins:
 
     @property
     def records(self) -> tuple[PluginRecord, ...]:
+        """Record of every plugin found, also of those that are not in use."""
         return tuple(self._found[name] for name in sorted(self._found))
 
     def specs(self) -> Mapping[str, tuple[CodecSpec, ...]]:

@@ -6,7 +6,6 @@ import re
 import shlex
 from pathlib import Path
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 import importlib_metadata
 
@@ -47,6 +46,8 @@ def how_to_install() -> str:
 
 def _checkout() -> Path | None:
     """Return the folder that core was installed from; `None` if it came from an index or an archive."""
+    from urllib.request import url2pathname  # here, because listing codecs does not need it
+
     written = importlib_metadata.distribution(CORE).read_text("direct_url.json")
     try:
         url = urlsplit(str(parse_object(written)["url"])) if written else None

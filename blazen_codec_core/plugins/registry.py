@@ -54,9 +54,12 @@ class Registry:
         self.plugins = discover() if plugins is None else plugins
         self._qualified = {entry.qualified_name: entry for entry in self}
         self._claims: dict[str, list[Entry]] = {}
+        self._folded: dict[str, list[Entry]] = {}
         for entry in self:
             for name in dict.fromkeys(entry.names):
                 self._claims.setdefault(name, []).append(entry)
+            for name in dict.fromkeys(map(folded, entry.names)):
+                self._folded.setdefault(name, []).append(entry)
 
     def __iter__(self) -> Iterator[Entry]:
         """Iterate over the models, sorted by plugin, then in the plugin's order."""
@@ -64,8 +67,14 @@ class Registry:
             for spec in specs:
                 yield Entry(plugin, spec)
 
+    def __len__(self) -> int:
+        return len(self._qualified)
+
+    def __repr__(self) -> str:
+        return f"<Registry of {len(self)} codecs: {', '.join(entry.spec.name for entry in self)}>"
+
     def find(self, name: str) -> Entry:
-        """Find a model by name.
+        """Find a model by name. If no name is the same, case is ignored, and dashes are underscores.
 
         Raises:
             UnknownCodec: There is no such model; the message suggests names, or what to install.
@@ -75,7 +84,7 @@ class Registry:
             raise UnknownCodec(f"codec is {name!r}; expected a name")
         if name in self._qualified:
             return self._qualified[name]
-        claims = self._claims.get(name, [])
+        claims = self._claims.get(name) or self._folded.get(folded(name), [])
         if len(claims) > 1:
             ways = " or ".join(entry.qualified_name for entry in claims)
             raise AmbiguousCodec(f"{name} is a codec of the plugins {' and '.join(e.plugin for e in claims)}. Use {ways}")
@@ -143,6 +152,7 @@ class Registry:
             InvalidInput: No installed plugin knows the suffix.
         """
         with held_off():
+            from ..audio import SUFFIXES
             from ..tokens.formats import Container
 
         formats = [Container(), *self.plugins.formats]
@@ -151,7 +161,11 @@ class Registry:
             if name.endswith(tuple(format.suffixes)):
                 return format
         known = ", ".join(suffix for format in formats for suffix in format.suffixes)
-        raise InvalidInput(f"{path} has no known suffix of token files; expected one of {known}")
+        if Path(name).suffix in SUFFIXES:
+            raise InvalidInput(f"{path} has the suffix of audio; token files have one of {known}. Encode audio to get tokens")
+        others = self._others()
+        more = f". Other plugins have other formats: {' or '.join(install_command(*other) for other in others)}" if others else ""
+        raise InvalidInput(f"{path} has no known suffix of token files; expected one of {known}{more}")
 
     def layout(self, name: str) -> TokenLayout:
         """Return a token layout by name.
@@ -159,10 +173,16 @@ class Registry:
         Raises:
             UnknownCodec: No installed plugin has it.
         """
-        layouts = {layout.name: layout for layout in self.plugins.layouts}
-        if not isinstance(name, str) or name not in layouts:
-            raise UnknownCodec(f"unknown token layout {name!r}; expected one of {', '.join(layouts)}")
-        return layouts[name]
+        layouts = {folded(layout.name): layout for layout in self.plugins.layouts}
+        if not isinstance(name, str) or folded(name) not in layouts:
+            known = ", ".join(layout.name for layout in layouts.values())
+            raise UnknownCodec(f"unknown token layout {name!r}; expected one of {known}")
+        return layouts[folded(name)]
+
+    def _others(self) -> list[tuple[str, str]]:
+        """Return the project's plugins that are not installed, as extra and distribution."""
+        installed = {record.distribution for record in self.plugins.records}
+        return [(extra, distribution) for extra, distribution in known_plugins().items() if distribution not in installed]
 
     def _unknown(self, name: str) -> str:
         family = name.split(":", maxsplit=1)[0] if ":" in name else name
@@ -170,16 +190,23 @@ class Registry:
             if not record.in_use and mentions(record.name, family):
                 why = "is disabled" if record.disabled else f"could not be used ({record.error})"
                 return f"unknown codec {name!r}: plugin {record.name} {why}. See blazen-codec plugins"
-        installed = {record.distribution for record in self.plugins.records}
-        for extra, distribution in known_plugins().items():
-            if distribution not in installed and mentions(extra, family):
+        for extra, distribution in self._others():
+            if mentions(extra, family):
                 return f"codec {name!r} is not installed: {install_command(extra, distribution)}"
         if not self._claims:
             return f"unknown codec {name!r}: no codec is installed. {how_to_install()}"
-        near = difflib.get_close_matches(name.lower(), self._claims, n=3, cutoff=0.6)
+        near: dict[str, str] = {}
+        for match in difflib.get_close_matches(folded(name), self._claims, n=12, cutoff=0.6):
+            for entry in self._claims[match]:
+                near.setdefault(entry.qualified_name, match)
         if near:
-            return f"unknown codec {name!r}; did you mean {' or '.join(near)}?"
+            return f"unknown codec {name!r}; did you mean {' or '.join(list(near.values())[:3])}?"
         return f"unknown codec {name!r}; installed are {', '.join(entry.spec.name for entry in self)}"
+
+
+def folded(name: str) -> str:
+    """Return a name in lower case with underscores, as names of models are."""
+    return name.lower().replace("-", "_")
 
 
 def mentions(plugin: str, name: str) -> bool:

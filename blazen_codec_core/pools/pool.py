@@ -69,6 +69,10 @@ class Pool(Closable, Generic[In, Out]):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pushed: asyncio.Event | None = None
 
+    def __repr__(self) -> str:
+        streams = f"{len(self._streams)} of {self.settings.max_streams} streams open"
+        return f"<{type(self).__name__} of {self.backend.spec.identity}, {streams}>"
+
     @abstractmethod
     def _new_stream(self) -> PoolStream[In, Out]:
         """Create a stream."""

@@ -35,6 +35,10 @@ class PoolStream(Closable, Generic[In, Out]):
         self._untaken = 0
         self._untaken_seconds = 0.0
 
+    def __repr__(self) -> str:
+        state = f"ended by {self.error!r}" if self.error else "ended" if self.ended else "held" if self.is_held else "open"
+        return f"<{type(self).__name__} of {self._pool.backend.spec.identity}, {state}>"
+
     # for the caller
 
     def push(self, value: In) -> None:

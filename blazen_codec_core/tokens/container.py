@@ -6,7 +6,9 @@ against the file before data is read.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from os import PathLike
 from typing import Annotated, Any
@@ -17,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, Stri
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load, save
 
-from ..errors import CorruptFile, reason
+from ..errors import CorruptFile, InvalidInput, reason
 from ..files import existing, replacing
 from ..foreign_json import NotJson, parse_object
 from ..specs import Segment
@@ -25,6 +27,7 @@ from ..specs import Segment
 KEY = "blazen_codec"
 VERSION = 1
 SUFFIX = ".tokens"
+SUFFIXES = (SUFFIX, ".safetensors", "")
 SCALES = "scales"
 
 
@@ -101,6 +104,15 @@ def to_bytes(contents: Contents) -> bytes:
     return save(arrays, metadata={KEY: header_of(contents.fields)})
 
 
+def check_suffix(path: str | PathLike[str]) -> None:
+    """Raise `InvalidInput` if a path to write has the suffix of another format."""
+    if isinstance(path, str | PathLike) and os.path.splitext(os.fspath(path))[1].lower() not in SUFFIXES:
+        raise InvalidInput(
+            f"{path} has the suffix of another format; a token container is {SUFFIX}. Formats of plugins are written by "
+            "Registry().format_for(path).write(tokens, path)"
+        )
+
+
 def write(data: bytes, path: str | PathLike[str]) -> None:
     """Write a serialized container to a file atomically."""
     with replacing(path) as temporary:
@@ -124,6 +136,11 @@ def read(path: str | PathLike[str]) -> Contents:
             scales = file.get_tensor(SCALES) if SCALES in file.keys() else None  # noqa: SIM118
             return Contents(fields, [file.get_tensor(f"codes.{book}") for book in range(len(fields["strides"]))], scales)
     except (SafetensorError, OSError, ValueError, TypeError) as error:
+        from ..audio import container_of  # here, because tokens are mostly read without audio
+
+        with suppress(OSError):
+            if found := container_of(path):
+                raise CorruptFile(f"{path} is audio ({found.name}), not tokens; encode it to get tokens") from error
         raise CorruptFile(f"{path} is not a token container, or is damaged: {reason(error)}") from error
 
 

@@ -6,16 +6,17 @@ import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from ..errors import CorruptFile, InvalidInput, InvalidTokens, reason
 from ..specs import Segment
 from ..validation import as_array, check_count, is_int
-from . import code_arrays, container, flat
+from . import code_arrays, container, flat, notebook
 from .packing import Codes, PackedCodes, PackedScales, Scales, check_code, pack_scales, packed_shape
 
 if TYPE_CHECKING:
@@ -26,6 +27,12 @@ COUNTS = {"codebook_size": 1, "sample_rate": 1, "hop_length": 1, "num_samples": 
 """Integer fields of tokens, with their minimum."""
 LOUDEST = 200.0
 """Largest magnitude of a loudness in LUFS."""
+
+
+class Decoder(Protocol):
+    """A codec, as from `load`."""
+
+    def decode(self, tokens: CodecTokens, /) -> NDArray[np.float32]: ...
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,10 @@ class Source:
         if self.channels is not None:
             check_count("channels of a source", self.channels, 1)
 
+    def lasting(self, seconds: float) -> Source:
+        """Return the source of a part of so many seconds."""
+        return dataclasses.replace(self, num_samples=round(seconds * self.sample_rate))
+
 
 KINDS: dict[str, Any] = {
     "codec": str,
@@ -62,6 +73,9 @@ KINDS: dict[str, Any] = {
 @dataclass(frozen=True, eq=False)
 class CodecTokens:
     """Immutable tokens of a piece of audio.
+
+    `len(tokens)` is the number of frames, and `tokens[1.5:3.0]` the part between two times in seconds. `numpy.asarray(tokens)` is
+    an int32 array `(codebooks, streams, frames)`, for codecs whose codebooks have one rate.
 
     Attributes:
         codec: Model `family:name`.
@@ -189,10 +203,12 @@ class CodecTokens:
 
     @property
     def num_codebooks(self) -> int:
+        """Number of codebooks in use."""
         return len(self.__dict__["codes"])
 
     @property
     def streams(self) -> int:
+        """Number of streams: one per channel for a mono codec, else one."""
         return packed_shape(self)[0]
 
     @property
@@ -221,7 +237,13 @@ class CodecTokens:
 
     @property
     def seconds(self) -> float:
+        """Duration of the audio in seconds."""
         return self.num_samples / self.sample_rate
+
+    @property
+    def kbps(self) -> float:
+        """Bandwidth in kbps of all streams together; 0 without audio."""
+        return self.bits / self.seconds / 1000 if self.num_samples else 0.0
 
     @property
     def bits(self) -> float:
@@ -239,15 +261,61 @@ class CodecTokens:
         scales = None if self.scales is None else self.scales[number : number + 1]
         return dataclasses.replace(self, codes=codes, scales=scales, loudness=loudness, channels=channels)
 
-    def flat(self) -> NDArray[np.uint32]:
-        """Return the tokens of a single stream, codebook after codebook, as uint32.
+    def flat(self, dtype: DTypeLike = np.uint32) -> NDArray[Any]:
+        """Return the tokens of a single stream, codebook after codebook, `(tokens,)`.
+
+        Args:
+            dtype: Integer type. PyTorch's `nn.Embedding` takes `numpy.int64`, and no `uint32`.
 
         Raises:
             InvalidTokens: There are several streams; take one with `stream`.
         """
         if self.streams != 1:
             raise InvalidTokens(f"tokens have {self.streams} streams; flat tokens hold one. Use .stream(0).flat() and so on")
-        return flat.flatten([code[0] for code in self.codes])
+        return flat.flatten([code[0] for code in self.codes]).astype(dtype, copy=False)
+
+    def __len__(self) -> int:
+        return self.frames
+
+    __iter__: ClassVar[None] = None
+    """Tokens are no sequence of something; `codes` has the arrays."""
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        if len(set(self.strides)) > 1:
+            raise InvalidTokens(
+                f"codebooks with strides {self.strides} have different lengths and make no array; use codes, flat or a layout"
+            )
+        return np.stack(self.codes).astype(np.int32 if dtype is None else dtype)
+
+    def __getitem__(self, part: slice) -> CodecTokens:
+        """Return the part between two times in seconds, such as `tokens[1.5:3.0]`, at the nearest bounds of `crop_unit`.
+
+        Consecutive parts join to the whole with `concat`. Negative times count from the end.
+
+        Raises:
+            InvalidInput: This is no slice of seconds; frames are cut out with `crop`.
+        """
+        bounds = (part.start, part.stop) if isinstance(part, slice) and part.step is None else ()
+        given = [bound for bound in bounds if bound is not None]
+        if (
+            not bounds
+            or not all(isinstance(bound, Real) and math.isfinite(bound) for bound in given)
+            or (given and all(map(is_int, given)))
+        ):
+            raise InvalidInput(f"{part!r} is no slice of seconds such as tokens[1.5:3.0]; crop(start, frames) cuts out frames")
+        end = len(self.segment_frames) if self.segment else self.frames // self.crop_unit
+        first, last = (default if at is None else self._unit_at(at, end) for at, default in zip(bounds, (0, end), strict=True))
+        cut = self._cut(first, max(first, last) if last < end else None, self.crop_unit)
+        is_whole = cut.num_samples == self.num_samples
+        return cut if is_whole or cut.source is None else dataclasses.replace(cut, source=cut.source.lasting(cut.seconds))
+
+    def _unit_at(self, seconds: float, end: int) -> int:
+        """Return the unit of `crop_unit` that begins nearest to a time; `end` for the end."""
+        unit = self.segment.stride if self.segment else self.crop_unit * self.hop_length
+        whole = self.segment_frames.count(self.crop_unit) if self.segment else end
+        seconds += self.seconds if seconds < 0 else 0
+        number = min(max(0, round(seconds * self.sample_rate / unit)), whole)
+        return end if abs(self.seconds - seconds) < abs(number * unit / self.sample_rate - seconds) else number
 
     @classmethod
     def concat(cls, parts: Iterable[CodecTokens]) -> CodecTokens:
@@ -270,7 +338,11 @@ class CodecTokens:
             ended = ended or not part.continues
         codes = tuple(np.concatenate(codes, axis=1) for codes in zip(*(part.codes for part in parts), strict=True))
         scales = None if first.scales is None else np.concatenate([part.scales for part in parts], axis=1)
-        return dataclasses.replace(first, codes=codes, scales=scales, num_samples=sum(part.num_samples for part in parts))
+        samples = sum(part.num_samples for part in parts)
+        source = first.source
+        if source and source == source.lasting(first.seconds):  # of this part alone, not of the whole
+            source = source.lasting(samples / first.sample_rate)
+        return dataclasses.replace(first, codes=codes, scales=scales, num_samples=samples, source=source)
 
     def parts(self, frames: int) -> Iterator[CodecTokens]:
         """Split tokens into parts of at most `frames` frames; inverse of `concat`.
@@ -371,7 +443,15 @@ class CodecTokens:
             raise CorruptFile(f"{where} is damaged: {reason(error)}") from error
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write a container file atomically."""
+        """Write a container file atomically.
+
+        Args:
+            path: Path with the suffix `.tokens`, `.safetensors`, or none.
+
+        Raises:
+            InvalidInput: The suffix is of another format, or the file cannot be written.
+        """
+        container.check_suffix(path)
         container.write(self.to_bytes(), path)
 
     @classmethod
@@ -419,9 +499,25 @@ class CodecTokens:
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        shapes = " ".join(str(code.shape[1]) for code in self.codes)
-        streams = f"{self.streams} streams, " if self.streams > 1 else ""
-        return f"<CodecTokens {self.codec}, {self.seconds:.2f} s, {streams}{shapes} tokens>"
+        lengths = [self.frames // stride for stride in self.strides]
+        count = f"{lengths[0]}" if len(set(lengths)) == 1 else " + ".join(map(str, lengths))
+        books = f"{self.num_codebooks} codebook{'s' if self.num_codebooks > 1 else ''}"
+        streams = f", {self.streams} streams" if self.streams > 1 else ""
+        return f"<CodecTokens {self.codec}, {self.seconds:.2f} s, {self.kbps:.2f} kbps{streams}, {books} of {count} tokens>"
+
+    def _repr_html_(self) -> str:
+        return notebook.as_html(self)
+
+    def play(self, codec: Decoder) -> notebook.Player:
+        """Decode the tokens; a notebook shows the result as a player.
+
+        Args:
+            codec: Codec of the tokens, as from `load`.
+
+        Raises:
+            InvalidTokens, EngineNotAvailable, CodecError: As its `decode`.
+        """
+        return notebook.Player(codec.decode(self), self.sample_rate)
 
 
 CodecTokens.codes = PackedCodes()  # type: ignore[assignment]

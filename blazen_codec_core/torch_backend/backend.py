@@ -9,6 +9,7 @@ import threading
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -47,6 +48,7 @@ from ..specs import CodecSpec, Half, LoadOptions
 from ..streaming import DecoderSessionOptions, EncoderSessionOptions, offline_tile_frames
 from ..tokens.tokens import CodecTokens
 from ..validation import Latents, Pcm, is_int
+from . import compiling
 from .batching import by_similar_length, run_batches
 from .cpu_threads import usable_threads
 from .cuda_graphs import CaptureFn, GraphedNetwork, capture_fn_for
@@ -338,7 +340,8 @@ class TorchCodecBackend(CodecBackend):
                         network.place(device, dtype, self.allows_tf32)
                     else:
                         network.to(device, dtype)
-                    prepare(network)
+                    with compiling.remarked() if device.type == "cpu" else nullcontext():
+                        prepare(network)
                 self._loaded = Loaded(network, found.label)
                 weights.give_notice(self.spec, self.id, found)
             return self._loaded

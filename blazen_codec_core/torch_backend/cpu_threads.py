@@ -21,7 +21,7 @@ def usable_threads() -> int:
 
     It is 1 in a forked child.
     """
-    return 1 if is_forked_child() else max(1, min(torch.get_num_threads(), _affinity(), _quota()))
+    return 1 if is_forked_child() else max(1, min(torch.get_num_threads(), _affinity(), quota() or os.cpu_count() or 1))
 
 
 def _affinity() -> int:
@@ -31,9 +31,9 @@ def _affinity() -> int:
 
 
 @functools.cache
-def _quota() -> int:
-    """Quota of this process, read once."""
-    return cgroup_quota(_MEMBERSHIP, _CGROUPS) or os.cpu_count() or 1
+def quota() -> int | None:
+    """CPU quota of this process in CPUs, rounded up, read once; `None` without one."""
+    return cgroup_quota(_MEMBERSHIP, _CGROUPS)
 
 
 def cgroup_quota(membership: Path, cgroups: Path) -> int | None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -29,7 +30,7 @@ def speech(tmp_path):
 def test_list(run):
     code, out, _ = run("list")
     assert code == 0
-    assert out.splitlines()[0].split() == ["NAME", "RATE", "CHANNELS", "KBPS", "TOKENS/S", "DESCRIPTION"]
+    assert out.splitlines()[0].split() == ["NAME", "RATE", "CHANNELS", "KBPS", "TOKENS/S", "WEIGHTS", "DESCRIPTION"]
     assert {line.split()[0] for line in out.splitlines()[1:]} == {spec.name for spec in bc.list_codecs()}
     listed = json.loads(run("list", "--json")[1])
     assert {row["name"] for row in listed} == {spec.name for spec in bc.list_codecs()}
@@ -133,12 +134,16 @@ def test_nothing_is_compiled_after_a_warm_up(tmp_path):
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
 
     def warm_up():
-        subprocess.run([sys.executable, "-m", "blazen_codec_core.cli.main", "warm-up", "snac_tiny"], check=True, env=environment)
+        command = [sys.executable, "-m", "blazen_codec_core", "warm-up", "snac_tiny"]
+        done = subprocess.run(command, check=True, env=environment, stderr=subprocess.PIPE, text=True)
+        said.append(done.stderr.count("notice: compiling kernels"))
         return {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.loop")}
 
+    said: list[int] = []
     compiled = warm_up()
     assert compiled
     assert warm_up() == compiled
+    assert said == [1, 0]
 
 
 def test_tokens_and_back_at_the_rate_and_length_of_the_original(run, speech, tmp_path):
@@ -204,7 +209,7 @@ def test_channels_are_made_to_suit_the_codec_and_back(run, tmp_path):
     run("encode", "stereo.wav", "-c", "encodec_48khz", "-o", "c.tokens", "-b", "3", *RANDOM)
     stereo = bc.CodecTokens.open("c.tokens")
     assert (stereo.channels, stereo.num_codebooks, stereo.source.channels) == (2, 2, None)
-    run("decode", "c.tokens", "-o", "back.wav", "--device", "cpu")
+    run("decode", "c.tokens", "-o", "back.wav", "--force", "--device", "cpu")
     assert audio.read("back.wav")[0].shape == (2, mono.size)
     code, out, _ = run("roundtrip", "stereo.wav", "-c", "encodec", "--mono", "--json", *RANDOM)
     assert code == 0
@@ -292,3 +297,146 @@ def test_an_interrupt_has_its_own_exit_code(run, speech, monkeypatch):
 
     monkeypatch.setattr(files, "encode_file", interrupted)
     assert run("encode", speech, "-c", "snac_tiny", "-o", "a.tokens", *RANDOM)[0] == 130
+
+
+def test_outputs_have_names_and_replace_nothing_unasked(run, speech, tmp_path):
+    """`encode`, `decode` and `roundtrip` name their outputs by the input, in the current folder."""
+    (tmp_path / "elsewhere").mkdir()
+    speech = speech.rename(tmp_path / "elsewhere" / "in.wav")
+    for arguments, made in (
+        (["encode", speech, "-c", "snac_tiny", "--mono", *RANDOM], "in.snac_tiny.tokens"),
+        (["decode", "in.snac_tiny.tokens"], "in.snac_tiny.wav"),
+    ):
+        assert run(*arguments)[0] == 0
+        (tmp_path / made).write_bytes((tmp_path / made).read_bytes() + b"mine")
+        code, _, err = run(*arguments)
+        assert (code, f"{made} exists; --force replaces it" in err) == (2, True)
+        assert (tmp_path / made).read_bytes().endswith(b"mine")
+        assert run(*arguments, "-f")[0] == 0
+        assert not (tmp_path / made).read_bytes().endswith(b"mine")
+    assert sorted(os.listdir(tmp_path)) == ["elsewhere", "in.snac_tiny.tokens", "in.snac_tiny.wav"]
+    for command in (["roundtrip", speech, "-c", "snac_tiny"], ["compare", speech, "-c", "snac_tiny", "-o", "in.html"]):
+        (tmp_path / "in.html").touch()
+        assert "--force replaces it" in run(*command)[2]
+    for command in (["encode", "-", "-c", "snac_tiny"], ["decode", "-"]):
+        assert "standard input has no name" in run(*command)[2]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["roundtrip", "in.wav", "-c", "snac_tiny", "-o", "-"],
+        ["roundtrip", "in.wav", "-c", "snac_tiny", "--plot", "-"],
+        ["evaluate", "snac_tiny", "--audio", "in.wav", "--no-pesq", "--plot", "-"],
+    ],
+)
+def test_what_is_not_written_to_standard_output_says_so(run, speech, arguments):
+    code, _, err = run(*arguments)
+    assert (code, "not written to standard output" in err) == (2, True)
+    assert not os.path.exists("-")
+
+
+def test_a_report_is_a_web_page(run, speech):
+    code, _, err = run("compare", speech, "-c", "snac_tiny", "-o", "report.pdf")
+    assert (code, "end it in .html" in err) == (2, True)
+
+
+def test_audio_and_tokens_in_each_others_place(run, speech, tmp_path):
+    bc.CodecTokens("o:o", (np.zeros((1, 2), int),), (1,), 8, 8000, 10, 20).save(tmp_path / "a.tokens")
+    for command in ("encode", "roundtrip"):
+        code, _, err = run(command, "a.tokens", "-c", "snac_tiny")
+        assert (code, "a.tokens is a file of tokens; blazen-codec decode" in err) == (2, True)
+    for command in (["decode", "in.wav"], ["info", "in.wav"]):
+        code, _, err = run(*command)
+        assert (code, "in.wav has the suffix of audio; token files have one of .tokens" in err) == (2, True)
+
+
+def test_a_number_of_codebooks_in_place_of_a_bandwidth(run, speech, tmp_path):
+    assert run("encode", speech, "-c", "dac_tiny", "--num-codebooks", "3", "-o", "a.tokens", "--mono", *RANDOM)[0] == 0
+    assert bc.CodecTokens.open(tmp_path / "a.tokens").num_codebooks == 3
+    for command in (["encode", speech, "-c"], ["roundtrip", speech, "-c"], ["verify"]):
+        code, _, err = run(*command, "dac_tiny", "--num-codebooks", "99", *RANDOM)
+        assert (code, "num_codebooks is 99; dac_tiny supports 1 to 8" in err) == (2, True)
+        assert "give only one" in run(*command, "dac_tiny", "--num-codebooks", "3", "-b", "3", *RANDOM)[2]
+
+
+def test_info_of_a_file_of_tokens(run, tmp_path):
+    codes = [np.zeros((1, 8 // stride), int) for stride in (4, 2, 1, 1)]
+    tokens = bc.CodecTokens.from_codes(bc.Registry().find("snac_tiny").spec, codes, weights="random:7")
+    dataclasses.replace(tokens, source=bc.Source(48_000, 3840)).save(tmp_path / "a.tokens")
+    code, out, _ = run("info", "a.tokens")
+    assert code == 0
+    for part in ("snac:snac_tiny", "0.08 s, mono, 24000 Hz", "3840 samples at 48000 Hz", "with 2 4 8 8 tokens", "random:7"):
+        assert part in out
+    told = json.loads(run("info", "a.tokens", "--json")[1])
+    assert (told["codec"], told["tokens"], told["source"]["num_samples"]) == ("snac:snac_tiny", [2, 4, 8, 8], 3840)
+    dataclasses.replace(tokens, codec="other:other").save(tmp_path / "b.tokens")
+    assert re.search("model +not installed: ", run("info", "b.tokens")[1])
+
+
+def test_list_says_whether_weights_are_here(run, tmp_path, monkeypatch):
+    for name in ("HF_HUB_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, str(tmp_path))
+    here = {row["name"]: row["weights_at_hand"] for row in json.loads(run("list", "--json")[1])}
+    assert here["snac_tiny"]
+    assert not here["snac_24khz"]
+    assert re.search(r"on disk +no; the first use downloads them", run("info", "snac_24khz")[1])
+
+
+def test_roundtrip_measures_the_audio_not_the_16_bits_of_its_file(run, speech, tmp_path):
+    scores = [
+        json.loads(run("roundtrip", speech, "-c", "snac_tiny", "-o", name, "--json", *RANDOM)[1])["log_mel_distance"]
+        for name in ("a.wav", "a.mp3")
+    ]
+    assert scores[0] == scores[1]
+
+
+def test_as_a_module_and_its_version():
+    done = subprocess.run([sys.executable, "-m", "blazen_codec_core", "-V"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"blazen-codec, version {bc.__version__}\n"
+
+
+def test_doctor_reports_what_an_issue_needs(run, monkeypatch, tmp_path):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "kernels"))
+    (tmp_path / "kernels").mkdir()
+    (tmp_path / "kernels" / "a.loop").write_bytes(b"123")
+    code, out, _ = run("doctor", "--json")
+    assert code == 0
+    told = json.loads(out)
+    assert told["core"] == bc.__version__
+    assert told["packages"]["numpy"] == np.__version__
+    assert {row["name"] for row in told["plugins"]} == {record.name for record in bc.discover().records}
+    [cpu] = [row for row in told["devices"] if row["device"] == "cpu"]
+    assert cpu["error"] is None
+    assert cpu["seconds"] > 0
+    assert cpu["kernels"][-1] == "AtenBackend"
+    assert told["processor"]["threads"] >= 1
+    assert {key: told["caches"][-1][key] for key in ("files", "bytes")} == {"files": 1, "bytes": 3}
+    assert "snac:snac_tiny" in told["weights"]
+    _, out, _ = run("doctor")
+    assert [line.split()[0] for line in out.splitlines()[:4]] == ["core", "python", "system", "packages"]
+    assert "for a second of audio" in out
+
+
+def test_doctor_fails_with_a_device_that_does(run, monkeypatch):
+    from blazen_codec_core.torch_backend.backend import TorchCodecBackend
+
+    def fail(self):
+        raise bc.InferenceError("out of luck")
+
+    monkeypatch.setattr(TorchCodecBackend, "loaded", fail)
+    code, out, _ = run("doctor")
+    assert code == 1
+    assert "FAILS: InferenceError: out of luck" in out
+
+
+def test_the_shell_completes_commands_and_options():
+    environment = {**os.environ, "_BLAZEN_CODEC_COMPLETE": "bash_complete"}
+
+    def completed(words: str) -> str:
+        told = environment | {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+        command = [sys.executable, "-c", "from blazen_codec_core.cli.main import main; main()"]
+        return subprocess.run(command, env=told, capture_output=True, text=True, check=False).stdout
+
+    assert "plain,roundtrip" in completed("blazen-codec round")
+    assert "plain,--num-codebooks" in completed("blazen-codec encode --num")

@@ -265,6 +265,15 @@ def test_a_codec_that_is_not_there_is_said_at_once():
     assert "unknown codec 'snac_tinny'; did you mean snac_tiny" in run.stderr
 
 
+def test_a_package_that_the_contracts_need_is_named():
+    without = "u.find_spec = lambda name, *others: None if name == 'psutil' else find(name, *others)"
+    started = "sys.exit(pytest.main(['-p', 'no:cacheprovider', '--codec', 'snac_tiny']))"
+    code = f"import importlib.util as u, pytest, sys; find = u.find_spec; {without}; {started}"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "--codec needs psutil: pip install 'blazen-codec-core[conformance]'" in run.stderr
+
+
 def installed(root, folder, change=("", "")) -> Site:
     """A place with core and a stranger's codec, one line of which is another."""
     site = Site(folder)

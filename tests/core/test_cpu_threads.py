@@ -58,7 +58,7 @@ def test_no_control_groups(tmp_path):
 def test_the_least_counts(monkeypatch, pytorch, affinity, quota, usable):
     monkeypatch.setattr(torch, "get_num_threads", lambda: pytorch)
     monkeypatch.setattr(cpu_threads, "_affinity", lambda: affinity)
-    monkeypatch.setattr(cpu_threads, "_quota", lambda: quota)
+    monkeypatch.setattr(cpu_threads, "quota", lambda: quota)
     assert usable_threads() == usable
 
 

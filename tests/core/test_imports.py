@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 
@@ -45,6 +46,15 @@ def test_a_public_name_is_that_of_what_it_is_and_documented(name):
     assert value.__name__ == {"read_audio": "read", "write_audio": "write"}.get(name, name)
     assert value.__module__.startswith("blazen_codec_core")
     assert value.__doc__
+
+
+def test_every_public_method_and_property_is_documented():
+    public = [getattr(bc, name) for name in bc.__all__ if inspect.isclass(getattr(bc, name))]
+    members = {(kind.__name__, name): value for kind in public for name, value in inspect.getmembers(kind) if name[0] != "_"}
+    own = {place: value for place, value in members.items() if inspect.isfunction(value) or isinstance(value, property)}
+    homes = {place: getattr(getattr(value, "fget", value), "__module__", "") for place, value in own.items()}
+    assert [place for place, value in own.items() if homes[place].startswith("blazen") and not inspect.getdoc(value)] == []
+    assert len(own) > 100
 
 
 def test_an_unknown_name_is_an_attribute_error():

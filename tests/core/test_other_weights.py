@@ -61,7 +61,7 @@ def test_from_the_command_line(tokens, tmp_path, capsys):
     from blazen_codec_core.cli.main import main
 
     tokens.save(tmp_path / "a.tokens")
-    arguments = ["decode", str(tmp_path / "a.tokens"), "-o", str(tmp_path / "a.wav"), "--device", "cpu", "--weights", "random:1"]
+    arguments = ["decode", str(tmp_path / "a.tokens"), "-fo", str(tmp_path / "a.wav"), "--device", "cpu", "--weights", "random:1"]
     warnings.simplefilter("default")  # pytest puts it back
     for extra, code in (([], 0), (["--strict-weights"], 5)):
         with pytest.raises(SystemExit) as caught:

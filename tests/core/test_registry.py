@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
+import re
 import types
 
 import numpy as np
@@ -103,6 +105,22 @@ def test_names_aliases_and_the_family_default():
         assert registry.find(name).spec is spec
 
 
+def test_case_and_dashes_make_no_difference():
+    registry = look(EntryPoint("plug", plugin(renamed("toy_8khz", aliases=("Me/Toy-8kHz",)), renamed("other"))))
+    for name in ("Toy-8kHz", "TOY_8KHZ", "me/toy_8khz", "Plug:toy-8khz"):
+        assert registry.find(name).spec.name == "toy_8khz"
+    assert (len(registry), repr(registry)) == (2, "<Registry of 2 codecs: toy_8khz, other>")
+    twice = look(EntryPoint("one", plugin(SPEC)), EntryPoint("two", plugin(SPEC)))
+    with pytest.raises(bc.AmbiguousCodec, match="one:toy_8khz or two:toy_8khz"):
+        twice.find("Toy-8khz")
+
+
+def test_near_names_are_of_one_codec_each():
+    registry = look(EntryPoint("toy", plugin(SPEC, renamed("toy_9khz"))))
+    with pytest.raises(bc.UnknownCodec, match=r"did you mean toy_8khz or toy_9khz\?$"):
+        registry.find("toy_8kz")
+
+
 def test_a_name_claimed_twice_is_an_error_only_when_it_is_asked_for():
     registry = look(EntryPoint("one", plugin(SPEC, renamed("other"))), EntryPoint("two", plugin(SPEC)))
     assert registry.find("other")
@@ -133,7 +151,7 @@ def test_an_alias_can_collide_too():
 
 @pytest.mark.parametrize(
     ("name", "says"),
-    [("toy_8kz", "did you mean toy_8khz"), ("TOY_8KHZ", "toy_8khz"), ("qqqq", "installed are toy_8khz"), ("", "installed are")],
+    [("toy_8kz", "did you mean toy_8khz"), ("qqqq", "installed are toy_8khz"), ("", "installed are")],
 )
 def test_an_unknown_name_gets_the_nearest(name, says):
     with pytest.raises(bc.UnknownCodec, match=says):
@@ -158,6 +176,11 @@ def test_a_plugin_that_is_broken_is_named_when_its_codec_is_asked_for():
 
 
 class TestFormatsAndLayouts:
+    def test_a_suffix_of_a_plugin_that_is_not_installed_says_what_to_install(self, monkeypatch):
+        monkeypatch.setattr(registry_module, "known_plugins", lambda: {"fam": "blazen-codec-fam"})
+        with pytest.raises(bc.InvalidInput, match=r"expected one of \.tokens\. Other plugins .*pip install blazen-codec-fam"):
+            look().format_for("x.fam")
+
     def test_the_container_is_always_there(self):
         assert look().format_for("a.tokens").name == "container"
         with pytest.raises(bc.InvalidInput, match=r"expected one of \.tokens"):
@@ -203,7 +226,7 @@ class TestHandles:
     def test_making_a_provider_loads_nothing(self, monkeypatch):
         provider = self.registry(monkeypatch).provider("toy_8khz")
         assert not provider.is_loaded
-        assert repr(provider) == "<DynCodecProvider toy:me/toy (codec)>"
+        assert repr(provider) == "<DynCodecProvider toy:toy_8khz, 8000 Hz mono, 2 codebooks of 16, 12.00 kbps, not loaded>"
         assert provider.provider_kind == "codec"
 
     def test_an_engine_that_is_not_there(self):
@@ -251,6 +274,47 @@ async def test_the_async_twins_give_the_same(codecs):
     assert await codec.adecoder_session()
     await codec.aload()
     assert codec.is_loaded
+
+
+def test_help_of_a_codec_is_that_of_the_trait(codecs):
+    codec = codecs("snac_tiny")
+    for name in [name for name in dir(codec) if f"a{name}" in dir(codec)]:
+        said, twin = getattr(codec, name).__doc__, getattr(codec, f"a{name}").__doc__
+        assert said.startswith(inspect.getdoc(getattr(bc.CodecBackend, name)))
+        assert twin == f"Coroutine that runs `{name}` in one of the provider's threads.\n\n{said}"
+        assert "See `CodecBackend" not in said
+
+
+def test_help_of_load_has_every_option():
+    for name in bc.LoadOptions.model_fields:
+        assert f"    {name}: " in bc.load.__doc__
+
+
+def test_nothing_prints_as_an_address(codecs):
+    codec = codecs("snac_tiny")
+    codec.load()
+    pool = codec.decoder_pool(3)
+    stream, session = pool.open(), codec.encoder_session()
+    assert repr(codec.spec) == str(codec.spec) == "<SnacSpec snac:snac_tiny, 24000 Hz mono, 4 codebooks of 1024, 2.75 kbps>"
+    assert repr(codec).endswith("2.75 kbps, loaded on cpu>")
+    assert "1 of 3 streams open" in repr(pool)
+    for thing in (codec, codec.backend, pool, stream, session, codec.decoder_session(), bc.Registry()):
+        assert not re.search("0x[0-9a-f]{6}", repr(thing))
+    session.close()
+    stream.close()
+    assert repr(session).endswith(", ended>")
+    assert repr(stream).endswith(" of snac:snac_tiny, ended>")
+
+
+@pytest.mark.parametrize("as_tensors", [False, True])
+def test_what_may_be_a_batch_is_noticed(codecs, as_tensors):
+    codec = codecs("snac_tiny")
+    with pytest.warns(bc.ManyChannelsNotice, match=r"\(3, 960\) is taken as one recording of 3 channels.*encode_batch") as caught:
+        codec.encode(np.zeros((3, 960), np.float32), 24_000, as_tensors=as_tensors)
+    assert caught[0].filename == __file__
+    codec.encode(np.zeros((2, 960), np.float32), 24_000)
+    with pytest.raises(bc.InvalidInput, match="Encode a batch with encode_batch"):
+        codec.encode(np.zeros((2, 1, 960), np.float32), 24_000)
 
 
 async def test_the_event_loop_goes_on_while_a_codec_works(codecs):

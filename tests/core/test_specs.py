@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
@@ -79,3 +80,9 @@ def test_options_are_checked_and_take_paths():
 def test_wrong_options_are_named(wrong, says):
     with pytest.raises(bc.InvalidInput, match=says):
         bc.load("snac_tiny", **wrong)
+
+
+def test_a_floating_type_may_be_an_object():
+    torch = pytest.importorskip("torch")
+    for dtype, name in ((torch.bfloat16, "bfloat16"), (np.float32, "float32"), (np.dtype("float16"), "float16")):
+        assert bc.LoadOptions.of(dtype=dtype).dtype == name

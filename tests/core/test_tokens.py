@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import json
 import os
 import pickle
@@ -103,6 +104,68 @@ def test_parts_of_whole_segments_on_end_are_the_whole(tokens, count):
     if tokens.streams == 2:
         halves = [tokens.stream(number) for number in range(2)]
         assert np.array_equal(np.concatenate([half.codes[0] for half in halves]), tokens.codes[0])
+
+
+@given(tokens=st.one_of(some_tokens(), in_segments()), cuts=st.lists(st.floats(0, 0.1), max_size=3))
+def test_consecutive_slices_are_the_whole(tokens, cuts):
+    bounds = [None, *sorted(cuts), None]
+    parts = [tokens[start:end] for start, end in itertools.pairwise(bounds)]
+    joined = bc.CodecTokens.concat(parts)
+    assert dataclasses.replace(joined, source=tokens.source) == tokens
+    for part in parts:
+        if part.source and part.num_samples != tokens.num_samples:
+            assert part.source.num_samples == round(part.seconds * 44_100)
+
+
+def test_slices_are_in_seconds_and_begin_at_the_nearest_group():
+    tokens = dataclasses.replace(
+        TOKENS, codes=(np.arange(8)[None] % 8, np.arange(16)[None] % 8), num_samples=155, source=bc.Source(16_000, 310)
+    )
+    assert len(tokens) == tokens.frames == 16
+    part = tokens[0.0049:0.0101]  # groups last 2.5 ms
+    assert [code.tolist() for code in part.codes] == [[[2, 3]], [[4, 5, 6, 7]]]
+    assert (part.num_samples, part.source) == (40, bc.Source(16_000, 80))
+    assert tokens[-0.005:] == tokens[0.0144:9.0]
+    assert tokens[:] == tokens[0.0:1.0] == tokens
+    assert (tokens[0.01:0.01].frames, tokens[0.01:0.0].num_samples, len(tokens[9.0:])) == (0, 0, 0)
+    for wrong in (slice(1, 3), slice(0.0, 1.0, 2), slice("a", None), slice(float("nan"), 1.0), 0, 1.5):
+        with pytest.raises(bc.InvalidInput, match=r"tokens\[1\.5:3\.0\].*crop"):
+            tokens[wrong]
+    with pytest.raises(TypeError):
+        list(tokens)
+
+
+def test_tokens_of_one_rate_are_an_array():
+    both = dataclasses.replace(TOKENS, codes=(np.array([[1, 2], [3, 4]]),) * 3, strides=(1, 1, 1), num_samples=20, channels=2)
+    assert np.asarray(both).dtype == np.int32
+    assert np.asarray(both, np.int64).tolist() == [[[1, 2], [3, 4]]] * 3
+    with pytest.raises(bc.InvalidTokens, match=r"strides \(2, 1\).*flat"):
+        np.asarray(TOKENS)
+    assert TOKENS.flat(np.int64).dtype == np.int64
+    assert TOKENS.flat(np.int64).tolist() == TOKENS.flat().tolist() == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("name", ["t.npz", "t.ecdc", "t.wav", "t.tokens.gz"])
+def test_a_container_has_no_suffix_of_another_format(tmp_path, name):
+    with pytest.raises(bc.InvalidInput, match=rf"{name} has the suffix of another format; a token container is \.tokens"):
+        TOKENS.save(tmp_path / name)
+    assert not os.listdir(tmp_path)
+    for fine in ("t.tokens", "t.TOKENS", "t.safetensors", "t"):
+        TOKENS.save(tmp_path / fine)
+        assert bc.CodecTokens.open(tmp_path / fine) == TOKENS
+
+
+def test_audio_in_the_place_of_tokens_is_called_audio(tmp_path):
+    bc.write_audio(tmp_path / "a.wav", np.zeros(99, np.float32), 8000)
+    (tmp_path / "a.wav").rename(tmp_path / "a.tokens")
+    with pytest.raises(bc.CorruptFile, match=r"a\.tokens is audio \(WAV\), not tokens; encode it"):
+        bc.CodecTokens.open(tmp_path / "a.tokens")
+
+
+def test_tokens_print_what_they_are():
+    assert repr(TOKENS) == "<CodecTokens toy:toy, 0.00 s, 4.36 kbps, 2 codebooks of 2 + 4 tokens>"
+    one = dataclasses.replace(TOKENS, codes=(np.array([[1, 2], [3, 4]]),), strides=(1,), num_samples=20, channels=2)
+    assert repr(one) == "<CodecTokens toy:toy, 0.00 s, 4.80 kbps, 2 streams, 1 codebook of 2 tokens>"
 
 
 @given(samples=st.integers(0, 3000), length=st.integers(1, 30), overlap=st.integers(0, 15), hop=st.integers(1, 10))

@@ -131,6 +131,7 @@ def test_an_address_is_a_folder_behind_https_and_the_only_place(wrong):
         bc.WeightSource(file="x", **wrong)
 
 
+REAL_HUB_PROBLEM = weights.hub_problem
 COMMIT = "0123456789abcdef" * 2 + "01234567"
 PICKLE, SAFE = b"PK\x03\x04 a checkpoint", b"\x40\0\0\0\0\0\0\0{ tensors"
 
@@ -155,6 +156,7 @@ def hub(monkeypatch, tmp_path):
         return asked
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(weights, "hub_problem", lambda endpoint: None)
     return holding
 
 
@@ -251,3 +253,69 @@ def test_every_published_model_says_which_file_it_is():
 def test_pytorch_is_one_whose_reader_runs_nothing():
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
     assert project["project"]["optional-dependencies"]["torch"] == ["torch>=2.10"]
+
+
+class TestWhatLoadKnows:
+    """`load` reads no weights, and says at once when there are none to be read."""
+
+    REPO = bc.WeightSource(repo="me/toy", revision=COMMIT, file="model.safetensors")
+
+    def spec(self, source):
+        return bc.Registry().find("snac_24khz").spec.model_copy(update={"weights": source, "mirrors": ()})
+
+    def test_offline_without_weights(self, tmp_path):
+        for source in (self.REPO, SOURCE):
+            options = bc.LoadOptions(offline=True, cache_dir=str(tmp_path))
+            with pytest.raises(bc.WeightsUnavailable, match="by hand"):
+                weights.check_at_hand(self.spec(source), options)
+        with pytest.raises(bc.WeightsUnavailable, match="by hand"):
+            bc.load("snac_24khz", offline=True, cache_dir=tmp_path)
+        assert not bc.load("snac_24khz", cache_dir=tmp_path).is_loaded
+        assert not bc.load("snac_24khz", offline=True, weights="random:0").is_loaded
+
+    @pytest.mark.parametrize("pin", [COMMIT, "main"])
+    def test_offline_with_weights_in_the_cache_of_the_hub(self, tmp_path, monkeypatch, pin):
+        from huggingface_hub import try_to_load_from_cache
+
+        folder = tmp_path / "hub" / "models--me--toy"
+        (folder / "snapshots" / COMMIT).mkdir(parents=True)
+        (folder / "refs").mkdir()
+        (folder / "refs" / "main").write_text(COMMIT)
+        path = folder / "snapshots" / COMMIT / "model.safetensors"
+        path.write_bytes(SAFE)
+        source = self.REPO.model_copy(update={"revision": pin})
+        assert try_to_load_from_cache("me/toy", "model.safetensors", cache_dir=tmp_path / "hub", revision=pin) == str(path)
+        monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+        assert weights.at_hand([source], bc.LoadOptions()) == path
+        weights.check_at_hand(self.spec(source), bc.LoadOptions(offline=True))
+        assert weights.at_hand([source], bc.LoadOptions(revision="v2")) is None
+
+    def test_the_cache_of_the_hub_is_where_its_client_has_it(self, monkeypatch):
+        import huggingface_hub.constants
+
+        for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("HF_HOME", huggingface_hub.constants.HF_HOME)
+        assert str(weights.hub_cache(bc.LoadOptions())) == str(Path(huggingface_hub.constants.HF_HOME) / "hub")
+
+    def test_a_path_that_does_not_exist(self):
+        with pytest.raises(bc.WeightsUnavailable, match="no such file or directory"):
+            bc.load("snac_tiny", weights="./no/such/file.pth")
+
+    def test_a_hub_out_of_reach_is_said_without_trying_again(self, hub, monkeypatch):
+        asked = hub(model_safetensors=SAFE, config_json=b"{}")
+        monkeypatch.setattr(weights, "hub_problem", REAL_HUB_PROBLEM)
+
+        def refused(*_: object, **__: object) -> None:
+            raise urllib.error.URLError(ConnectionRefusedError(111, "Connection refused"))
+
+        monkeypatch.setattr(urllib.request, "urlopen", refused)
+        with pytest.raises(bc.WeightsUnavailable, match=r"https://\S+ cannot be reached: Connection refused\. To install"):
+            of_hub(weights="me/toy", revision=COMMIT)
+        assert asked  # of the cache alone
+
+        def answers(*_: object, **__: object) -> None:
+            raise urllib.error.HTTPError("https://hub", 403, "Forbidden", None, None)
+
+        monkeypatch.setattr(urllib.request, "urlopen", answers)
+        assert of_hub(weights="me/toy", revision=COMMIT).path.name == "model.safetensors"

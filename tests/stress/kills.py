@@ -59,7 +59,7 @@ def run(seconds: float | None, rig: tuple[str, bool] | None = None) -> float:
             if rig:
                 rigged(*rig)
             with contextlib.suppress(SystemExit):
-                main(["encode", str(SOURCE), "-c", "snac_tiny", "-o", str(OUT), "--device", "cpu", "--quiet"])
+                main(["encode", str(SOURCE), "-c", "snac_tiny", "-fo", str(OUT), "--device", "cpu", "--quiet"])
         os._exit(0)
     started = time.perf_counter()
     if seconds is not None:

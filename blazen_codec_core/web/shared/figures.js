@@ -56,6 +56,7 @@ const measureNotes = () =>
       {},
       "Measures use the rate and channels of the recording, so a codec with a lower rate loses the frequencies above.",
     ),
+    element("p", {}, "kbps count all channels of a recording, so a mean over mono and stereo recordings lies between both."),
     element(
       "p",
       {},

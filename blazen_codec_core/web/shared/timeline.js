@@ -31,7 +31,7 @@ class Timeline {
   finish() {
     const step = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600].find((s) => this.seconds / s <= 12) ?? 1200;
     const axis = element("div", { class: "seconds", "aria-hidden": "true" });
-    for (let tick = 0; tick <= this.seconds - step * 0.25; tick += step) {
+    for (let tick = 0; tick <= this.seconds - step * 0.5; tick += step) {
       const text = `${Number(tick.toFixed(1))}${tick === 0 ? " s" : ""}`;
       axis.append(element("span", { style: { left: `${(100 * tick) / this.seconds}%` } }, text));
     }
@@ -152,10 +152,10 @@ function tokenMatrices(recording, seek, pick) {
     const rates = [...new Set(tokens.rates.map((rate) => Number(rate.toFixed(1))))].join(", ");
     const about = `${books} codebooks of ${tokens.size} entries${tokens.streams > 1 ? `, ${tokens.streams} streams in rows` : ""}; ${rates} tokens per second`;
     timeline.root.append(
-      element("div"),
+      element("div", { class: "margin" }),
       element(
         "div",
-        { class: "small" },
+        { class: "small about" },
         element(
           "span",
           { class: "named" },
@@ -164,7 +164,7 @@ function tokenMatrices(recording, seek, pick) {
           element("span", { class: "soft" }, about),
         ),
       ),
-      element("div", { class: "small soft" }, "entropy of maximum, in bits; entries used"),
+      element("div", { class: "small soft about" }, "entropy of maximum, in bits; entries used"),
     );
     timeline.add({
       kind: "tokens",
