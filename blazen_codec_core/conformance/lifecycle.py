@@ -34,6 +34,7 @@ class Lifecycle:
         """Lifecycle: creating a codec loads nothing; loading and unloading can be repeated."""
         codec = subject.load()
         assert not codec.is_loaded
+        assert not codec.backend.is_loaded  # constructed now
         codec.unload()
         assert not codec.is_loaded
         for _ in range(2):
