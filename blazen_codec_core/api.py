@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Unpack
 
+from .forks import held_off
 from .plugins.registry import Registry
 from .specs import CodecSpec, LoadOptions
 
@@ -61,7 +62,8 @@ def load(name: str, **options: Unpack[Options]) -> DynCodecProvider:
         InvalidInput: An option is invalid.
         WeightsUnavailable: The weights are a path that does not exist, or are not on this machine and may not be downloaded.
     """
-    from .weights import check_at_hand  # here, because listing codecs does not need it
+    with held_off():  # here, because listing codecs does not need it
+        from .weights import check_at_hand
 
     codec = Registry().provider(name, LoadOptions.of(**options))
     check_at_hand(codec.spec, codec.options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Coroutine, Sequence
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec,
 
 from . import cancellation
 from .errors import ManyChannelsNotice
-from .forks import Anew
+from .forks import Anew, held_off
 from .specs import CodecSpec, LoadOptions
 
 if TYPE_CHECKING:
@@ -115,7 +116,10 @@ def _async_twin(method: Callable[Concatenate[DynCodecProvider, P], R]) -> Callab
 @cache
 def _adopt_docstrings() -> None:
     """Replace references to the trait's docstrings by these, for `help`. The trait is not imported before a provider is made."""
-    from .backend import CodecBackend
+    if sys.flags.optimize > 1:  # which removes docstrings
+        return
+    with held_off():
+        from .backend import CodecBackend
 
     for name in [name for name in vars(DynCodecProvider) if f"a{name}" in vars(DynCodecProvider)]:
         method, twin = getattr(DynCodecProvider, name), getattr(DynCodecProvider, f"a{name}")

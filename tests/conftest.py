@@ -30,7 +30,7 @@ settings.load_profile("default")
 ALIKE = {"dac_16khz", "dac_24khz", "dac_44khz", "dac_44khz_16kbps", "encodec_32khz", "snac_32khz", "snac_44khz"}
 """Models that differ from another one in numbers only: tests of these are among the slow ones."""
 
-LARGE_PROCESSES = ("tests/integration/", "tests/stress/")
+LARGE_PROCESSES = ("tests/encodec/test_formats.py", "tests/integration/", "tests/stress/")
 """Tests of processes which together would take too much memory."""
 
 LOADED = 31_000_000
