@@ -5,14 +5,15 @@ Source: Défossez et al. 2024, "Moshi: a speech-text foundation model for real-t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from .layers.activation import GELU, SiLU
 from .layers.causal_attention import CausalAttention
 from .layers.containers import Sequential
 from .layers.conv import Conv1d, ConvTranspose1d
-from .layers.norm import LayerNorm
+from .layers.norm import ChannelNorm, LayerNorm
 from .layers.padding import EdgePadding
 from .layers.quantization import SplitResidualVectorQuantizer, VectorQuantizer
 from .layers.transformer import FeedForward, TransformerLayer
@@ -36,13 +37,14 @@ def encoder(a: SeanetTransformerArchitecture, *, fills: bool = False) -> Sequent
     stride = a.latent_stride
     padding = EdgePadding(a.hidden_size, stride, 0, stride if fills else 1, silent=False)
     downsampling = Conv1d(a.hidden_size, a.hidden_size, 2 * stride, stride=stride, padding=padding, bias=False)
-    return Sequential([seanet(a, filling_convolution if fills else convolution).encoder(), transformer(a), downsampling])
+    convolutions = seanet(a, filling_convolution if fills else convolution).encoder()
+    return Sequential([convolutions, transformer(a, layer_norm(a)), downsampling])
 
 
 def decoder(a: SeanetTransformerArchitecture) -> Sequential:
     """Upsampling, transformer and SEANet, from the latent `(batch, frames, hidden)` to audio `(batch, frames * hop, 1)`."""
     first = upsampling(a.hidden_size, a.hidden_size, a.latent_stride, bias=False, depthwise=True)
-    return Sequential([first, transformer(a), seanet(a, convolution).decoder()])
+    return Sequential([first, transformer(a, layer_norm(a)), seanet(a, convolution).decoder()])
 
 
 def quantizer(a: SeanetTransformerArchitecture) -> SplitResidualVectorQuantizer:
@@ -98,8 +100,55 @@ def upsampling(channels: int, out: int, stride: int, *, bias: bool = True, depth
     return ConvTranspose1d(channels, out, 2 * stride, stride=stride, crop=(0, stride), bias=bias, depthwise=depthwise)
 
 
-def transformer(a: SeanetTransformerArchitecture) -> Sequential:
-    """Transformer layers over the last `sliding_window` positions."""
+def layer_norm(a: SeanetTransformerArchitecture) -> Callable[[int], ChannelNorm]:
+    """Return the function that makes the norm of a number of channels."""
+    return partial(LayerNorm, epsilon=a.norm_eps)
+
+
+class TransformerSettings(Protocol):
+    """Settings of transformer layers, with the names of published configs."""
+
+    @property
+    def hidden_size(self) -> int: ...
+
+    @property
+    def num_hidden_layers(self) -> int: ...
+
+    @property
+    def num_attention_heads(self) -> int: ...
+
+    @property
+    def num_key_value_heads(self) -> int: ...
+
+    @property
+    def head_dim(self) -> int | None: ...
+
+    @property
+    def intermediate_size(self) -> int: ...
+
+    @property
+    def sliding_window(self) -> int: ...
+
+    @property
+    def rope_theta(self) -> float: ...
+
+    @property
+    def layer_scale_initial_scale(self) -> float: ...
+
+    @property
+    def hidden_act(self) -> str: ...
+
+    @property
+    def attention_bias(self) -> bool: ...
+
+
+def transformer(a: TransformerSettings, norm: Callable[[int], ChannelNorm], *, gated: bool = False) -> Sequential:
+    """Transformer layers over the last `sliding_window` positions.
+
+    Args:
+        norm: Makes the norm of a number of channels.
+        gated: Feed-forward layers have gates.
+    """
 
     def layer() -> TransformerLayer:
         attention = CausalAttention(
@@ -111,8 +160,8 @@ def transformer(a: SeanetTransformerArchitecture) -> Sequential:
             base=a.rope_theta,
             bias=a.attention_bias,
         )
-        feed_forward = FeedForward(a.hidden_size, a.intermediate_size, activation=ACTIVATIONS[a.hidden_act]())
-        norm = partial(LayerNorm, epsilon=a.norm_eps)
+        activation = ACTIVATIONS[a.hidden_act]()
+        feed_forward = FeedForward(a.hidden_size, a.intermediate_size, activation=activation, gated=gated)
         return TransformerLayer(attention, feed_forward, norm=norm, scale=a.layer_scale_initial_scale)
 
     return Sequential(layer() for _ in range(a.num_hidden_layers))

@@ -10,19 +10,16 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from blazen_codec_core.nn import (
-    CausalAttention,
     Clamp,
     CodecNetwork,
     Conv1d,
     ConvTranspose1d,
-    FeedForward,
     Layer,
     PairedQuantizer,
     RMSNorm,
     Sequential,
     SnakeBeta,
     Tiling,
-    TransformerLayer,
     convnext_block,
     seanet_transformer,
 )
@@ -62,22 +59,8 @@ def upsampling(channels: int, ratio: int) -> ConvTranspose1d:
 
 def transformer(a: DecoderArchitecture) -> Sequential:
     """Transformer over the last `sliding_window` frames, between projections from and to the latent."""
-
-    def layer() -> TransformerLayer:
-        attention = CausalAttention(
-            a.hidden_size,
-            a.num_attention_heads,
-            a.sliding_window,
-            kv_heads=a.num_key_value_heads,
-            head_channels=a.head_dim,
-            base=a.rope_theta,
-        )
-        activation = seanet_transformer.ACTIVATIONS[a.hidden_act]()
-        feed_forward = FeedForward(a.hidden_size, a.intermediate_size, activation=activation, gated=True)
-        return TransformerLayer(attention, feed_forward, norm=norm, scale=a.layer_scale_initial_scale)
-
     norm = partial(RMSNorm, epsilon=a.rms_norm_eps)
-    layers = Sequential(layer() for _ in range(a.num_hidden_layers))
+    layers = seanet_transformer.transformer(a, norm, gated=True)
     before, after = Conv1d(a.latent_dim, a.hidden_size, 1), Conv1d(a.hidden_size, a.latent_dim, 1)
     return Sequential([before, layers, norm(a.hidden_size), after])
 
