@@ -102,13 +102,19 @@ def divide_sums(state: Mapping[str, Tensor], total: str = SUM) -> dict[str, Tens
     return divided
 
 
-def as_sums(state: Mapping[str, Tensor], total: str = SUM) -> dict[str, Tensor]:
-    """Replace the entries of codebooks, which are named `embed`, by sums of one vector each."""
+def as_sums(state: Mapping[str, Tensor], total: str = SUM, *, initialized: bool = False) -> dict[str, Tensor]:
+    """Replace the entries of codebooks, which are named `embed`, by sums of one vector each.
+
+    Args:
+        total: Name of the sums.
+        initialized: Add the flags of trained codebooks.
+    """
     sums: dict[str, Tensor] = {}
     for name, tensor in state.items():
         path, _, leaf = name.rpartition(".")
         if leaf == "embed":
             sums |= {f"{path}.{total}": tensor, f"{path}.{COUNT}": torch.ones(len(tensor))}
+            sums |= {f"{path}.initialized": torch.ones(1)} if initialized else {}
         else:
             sums[name] = tensor
     return sums

@@ -64,8 +64,7 @@ def paired(weight: Tensor, attention: CausalAttention, *, neighbours: bool) -> T
 def to_published(network: CodecNetwork) -> dict[str, Tensor]:
     """Convert a network's weights to transformers' layout."""
     state = layout.split_projections(conversion.to_published(network, names(network)), attentions(network))
-    books = [name.removesuffix("embed") for name in state if name.endswith(".embed")]
-    state = layout.as_sums(state) | {f"{book}initialized": torch.ones(1) for book in books}
+    state = layout.as_sums(state, initialized=True)
     return {name: (layout.matrix(tensor) if "_transformer." in name else tensor).clone() for name, tensor in state.items()}
 
 

@@ -9,7 +9,6 @@ import re
 from collections.abc import Mapping
 from typing import cast
 
-import torch
 from torch import Tensor
 
 from blazen_codec_core.nn import CausalAttention, CodecNetwork, SplitResidualVectorQuantizer
@@ -87,8 +86,7 @@ def to_published(network: Qwen3TtsNetwork) -> dict[str, Tensor]:
     """Convert a network's weights to the published layout."""
     state = layout.split_projections(conversion.to_published(network, names(network)), attentions(network))
     decoders = {name: state.pop(name) for name in list(state) if name.startswith("decoder.quantizer.")}
-    books = [name.removesuffix("embed") for name in state if name.endswith(".embed")]
-    state = layout.as_sums(state) | layout.as_sums(decoders, SUM) | {f"{book}initialized": torch.ones(1) for book in books}
+    state = layout.as_sums(state, initialized=True) | layout.as_sums(decoders, SUM)
     return {name: (layout.matrix(tensor) if MATRICES.search(name) else tensor).clone() for name, tensor in state.items()}
 
 
