@@ -41,6 +41,7 @@ from tests.helpers.toy_codec import SPEC, ToyBackend
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::blazen_codec_core.errors.OtherWeightsNotice"),  # tokens that are made up say anything
+    pytest.mark.filterwarnings("ignore::blazen_codec_core.errors.ManyChannelsNotice"),  # so do shapes
 ]
 MEMORY = 700
 """MiB that the process may grow by at its peak over all cases; two copies of a codec of 60 MB are among them."""
