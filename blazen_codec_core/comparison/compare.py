@@ -211,7 +211,7 @@ def score(system: System, roundtrip: AlignedRoundtrip, original: Pcm, decoded: P
         encode_factor=coded.encode_seconds / roundtrip.seconds,
         decode_factor=coded.decode_seconds / roundtrip.seconds,
         tokens=tokens,
-        codebooks=codebook_usage(count_entries(tokens)) if tokens else (),
+        codebooks=codebook_usage(count_entries(tokens)) if tokens is not None else (),
     )
 
 

@@ -156,7 +156,7 @@ class Connection:
 
     def _give_tokens(self, made: Comparison) -> None:
         for number, version in enumerate(made.versions):
-            if version.tokens:
+            if version.tokens is not None:
                 self._now(self._send(TOKENS, number, version.tokens.to_bytes()))
 
     def _now(self, message: Coroutine[Any, Any, None]) -> None:

@@ -50,7 +50,7 @@ class TokenStream:
                 "tokens have a loudness, which can only be restored once all of them are decoded; use decode, or remove it with "
                 "dataclasses.replace(tokens, loudness=None)"
             )
-        first = self.first or tokens
+        first = tokens if self.first is None else self.first
         first.check_joins(tokens)
         if not self._continues and (tokens.num_samples or (tokens.segment and tokens.frames)):
             raise InvalidTokens("tokens follow the end of a recording; open another session for another recording")
@@ -82,7 +82,7 @@ class TokenStream:
 
     def check_single(self) -> None:
         """Raise `InvalidTokens` if there are several streams, of which pools take each by itself."""
-        if self.first and self.first.streams != 1:
+        if self.first is not None and self.first.streams != 1:
             raise InvalidTokens(f"tokens have {self.first.streams} streams; open a stream of the pool for each")
 
     def check_complete(self) -> None:

@@ -144,3 +144,12 @@ def test_latency_by_name(codec, latency):
 def test_options_that_cannot_be_used(codec, name, options, message):
     with pytest.raises(bc.InvalidInput, match=message):
         getattr(codec, name)(**options)
+
+
+def test_parts_without_frames_set_the_number_of_streams(codec):
+    mono, stereo = (codec.encode(np.repeat(PCM, channels, axis=0), RATE) for channels in (1, 2))
+    player = codec.decoder_session()
+    player.push(mono[:0.0])
+    with pytest.raises(bc.InvalidTokens, match="channels differs: 1 and 2"):
+        player.push(stereo)
+    assert np.array_equal(player.push_last(mono), codec.decode(mono))
