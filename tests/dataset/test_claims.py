@@ -37,6 +37,14 @@ def source(recordings, tmp_path) -> Path:
     return tmp_path / "in"
 
 
+@pytest.fixture(scope="module")
+def finished(recordings, tmp_path_factory) -> Path:
+    """A run that has ended, to be copied."""
+    out = tmp_path_factory.mktemp("finished") / "out"
+    tokenize(recordings, out)
+    return out
+
+
 @pytest.fixture(params=["parquet", "tar"])
 def begun(source, tmp_path, request):
     """A run that has ended, and how to go on with it."""
@@ -151,17 +159,23 @@ def said(line: bytes, **changes: object) -> bytes:
         lambda line: seals.sealed({"shard": 0}) + b"\n",
     ],
 )
-def test_a_line_in_the_middle_that_no_run_wrote_is_refused(source, tmp_path, spoil):
-    out = tmp_path / "out"
-    tokenize(source, out)
+def test_a_line_in_the_middle_that_no_run_wrote_is_refused(recordings, finished, tmp_path, spoil):
+    out = shutil.copytree(finished, tmp_path / "out")
     first, second, *others = lines(out)
     (out / ".run/journal.jsonl").write_bytes(b"".join([first, spoil(second), *others]))
     before = contents(out)
     with pytest.raises(bc.CorruptFile, match=r"journal\.jsonl, line 2, was changed or belongs to another run: .*remove"):
-        tokenize(source, out)
+        tokenize(recordings, out)
     assert contents(out) == before
-    (out / ".run/journal.jsonl").unlink()  # as the error says
-    assert tokenize(source, out).rows == 10
+
+
+def test_without_its_journal_a_run_is_done_anew(recordings, finished, tmp_path):
+    out = shutil.copytree(finished, tmp_path / "out")
+    before = contents(out)
+    (out / ".run/journal.jsonl").unlink()  # as errors about its lines say
+    summary = tokenize(recordings, out)
+    assert summary.rows == 10
+    assert summary.new_seconds == summary.seconds
     assert contents(out) == before
 
 
@@ -174,12 +188,11 @@ def test_a_line_of_another_dataset_is_refused(source, tmp_path):
 
 
 @pytest.mark.parametrize("rest", [b"", b'{"shard": 1, "ro', b"\0" * 4096])
-def test_an_end_that_a_kill_or_a_crash_left_is_no_harm(source, tmp_path, rest):
-    out = tmp_path / "out"
-    tokenize(source, out)
+def test_an_end_that_a_kill_or_a_crash_left_is_no_harm(recordings, finished, tmp_path, rest):
+    out = shutil.copytree(finished, tmp_path / "out")
     before, whole = contents(out), lines(out)
     (out / ".run/journal.jsonl").write_bytes(b"".join(whole[:-1]) + rest)
-    assert tokenize(source, out).rows == 10
+    assert tokenize(recordings, out).rows == 10
     assert contents(out) == before
 
 
