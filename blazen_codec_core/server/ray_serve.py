@@ -89,13 +89,23 @@ def build(arguments: Arguments) -> Any:
     try:
         from ray import serve
     except ImportError as error:
-        raise EngineNotAvailable("Ray Serve is not installed. Run pip install 'blazen-codec-core[ray,serve]'") from error
+        raise EngineNotAvailable("Ray Serve is not installed. Run pip install 'blazen-codec-core[ray,service]'") from error
     service_of(arguments)  # whose errors are then raised here, and not by each replica
 
     def replica_application() -> Starlette:
         return application(None, Hosts("0.0.0.0", arguments.hosts), service_of(arguments))
 
-    @serve.deployment(
+    class Replica:
+        def __init__(self) -> None:  # no streams before the codecs are loaded
+            for codec in service_of(arguments).codecs.values():
+                codec.load()
+
+        def check_health(self) -> None:
+            """Raise the error of loading a codec, after which Ray starts another replica."""
+            if (failure := service_of(arguments).failure) is not None:
+                raise failure
+
+    deployment = serve.deployment(
         name=NAME,
         ray_actor_options={"num_cpus": arguments.num_cpus, "num_gpus": arguments.num_gpus},
         max_ongoing_requests=2 * arguments.max_streams,  # others ask for health and metrics; the service refuses streams itself
@@ -110,15 +120,4 @@ def build(arguments: Arguments) -> Any:
             "look_back_period_s": 2 * METRICS_SECONDS,
         },
     )
-    @serve.ingress(replica_application)
-    class Replica:
-        def __init__(self) -> None:  # no streams before the codecs are loaded
-            for codec in service_of(arguments).codecs.values():
-                codec.load()
-
-        def check_health(self) -> None:
-            """Raise the error of loading a codec, after which Ray starts another replica."""
-            if (failure := service_of(arguments).failure) is not None:
-                raise failure
-
-    return Replica.bind()
+    return deployment(serve.ingress(replica_application)(Replica)).bind()

@@ -10,6 +10,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -22,6 +23,8 @@ DOCKERFILE = ROOT / "deploy/Dockerfile"
 PORT = 8000
 PATIENCE = 120
 """Seconds until a server must be ready."""
+ENDED = (0, -signal.SIGTERM, 128 + signal.SIGTERM)
+"""Exit codes of a server that was told to end; the last of a shell or a container."""
 
 
 def instructions(text: str) -> list[tuple[str, str]]:
@@ -88,7 +91,7 @@ def started(folder: Path) -> Iterator[None]:
         yield
     finally:
         process.terminate()
-        assert process.wait(PATIENCE) == 0, "the server did not end well"
+        assert process.wait(PATIENCE) in ENDED, "the server did not end well"
 
 
 def until_ready() -> None:
