@@ -134,7 +134,13 @@ class TestWhatStreamsGive:
             heard = streamed(served, [*sent, END], codec=name, direction="encode")
             assert heard.last["type"] == "ended", heard.last
             assert b"".join(heard.data) == groups.pack(tokens)
-            assert heard.last == {"type": "ended", "taken": pcm.shape[1], "samples": pcm.shape[1], "frames": tokens.frames, "lost": 0}
+            assert heard.last == {
+                "type": "ended",
+                "taken": pcm.shape[1],
+                "samples": pcm.shape[1],
+                "frames": tokens.frames,
+                "lost": 0,
+            }
 
         check()
 
