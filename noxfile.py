@@ -212,6 +212,15 @@ def mimi(session: nox.Session) -> None:
 
 
 @nox.session
+def image(session: nox.Session) -> None:
+    """The image of `deploy/Dockerfile`, built where Docker runs, else its steps; a recording goes through its server."""
+    folder = Path(session.create_tmp()).resolve()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    session.run("python", "tests/helpers/image.py", str(folder))
+
+
+@nox.session
 def benchmarks(session: nox.Session) -> None:
     """Ours against every peer: `nox -s benchmarks -- -o FOLDER`, which takes an hour or two on two cores."""
     install_for_tests(session, groups=("benchmarks",))

@@ -13,7 +13,9 @@
     ├── InvalidTokens           tokens that do not fit the codec
     ├── CorruptFile             a file that is damaged or has another format
     ├── InferenceError          the network failed while running
-    └── NotYetImplemented       the codec does not support this
+    ├── NotYetImplemented       the codec does not support this
+    └── ServiceError            a server refused a request, or ended it
+        └── ConnectionLost      the connection to a server broke before its answer was complete
 
 Each message says what was wrong and what to do about it. Notices are warnings, for `warnings.filterwarnings`: `LicenseNotice`,
 `OtherWeightsNotice`, `UnknownSettingsNotice`, `SlowerNotice`, `ManyChannelsNotice`.
@@ -89,6 +91,25 @@ class InferenceError(CodecError, RuntimeError):
 
 class NotYetImplemented(CodecError, NotImplementedError):
     """The codec does not offer this."""
+
+
+class ServiceError(CodecError):
+    """A server refused a request, or ended it.
+
+    Attributes:
+        code: Reason as a word that stays the same between releases, such as `busy`; docs/serving.md lists them.
+    """
+
+    def __init__(self, message: str, code: str = "internal") -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class ConnectionLost(ServiceError):
+    """The connection to a server broke before its answer was complete."""
+
+    def __init__(self, message: str, code: str = "connection_lost") -> None:
+        super().__init__(message, code)
 
 
 class LicenseNotice(UserWarning):

@@ -290,13 +290,22 @@ def decode_to_file(
     """
     for text in SourceRestorer(tokens).remarks:
         remark(f"{path}: {text}")
+    with progress("decoding", tokens.seconds) as advance:
+        restore_to_file(tokens, _level_restored(codec, tokens, advance), path, heard)
+
+
+def restored_pieces(codec: DynCodecProvider, tokens: CodecTokens) -> Iterator[Pcm]:
+    """Decode tokens to chunks with the rate, length and channels of the original, with the errors of `decode_to_file`."""
+    return SourceRestorer(tokens)(_level_restored(codec, tokens))
+
+
+def _level_restored(codec: DynCodecProvider, tokens: CodecTokens, advance: Advance = lambda _: None) -> Iterator[Pcm]:
+    """Decode tokens to chunks with the original's loudness."""
     factors: Pcm | None = None
-    plain = dataclasses.replace(tokens, loudness=None)
     if tokens.loudness is not None:
         factors = loudness.changes(tokens.loudness, codec.decoded_loudness(tokens))
-    with progress("decoding", tokens.seconds) as advance:
-        pieces = decode_signal(codec, plain, advance)
-        restore_to_file(tokens, (piece if factors is None else piece * factors for piece in pieces), path, heard)
+    pieces = decode_signal(codec, dataclasses.replace(tokens, loudness=None), advance)
+    return (piece if factors is None else piece * factors for piece in pieces)
 
 
 def restore_to_file(

@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 In = TypeVar("In")
 Out = TypeVar("Out")
+OnStep = Callable[[float, int], object]
 
 
 @dataclass
@@ -38,6 +39,7 @@ class PoolStats:
         steps: Steps that were run.
         rows: Tiles that were run, over all steps.
         bytes_per_bucket: Static memory of the graphs of each number of rows, with `graphs` on a GPU.
+        queued_seconds: Seconds of audio that wait for a step, over all streams.
     """
 
     open: int
@@ -48,6 +50,7 @@ class PoolStats:
     steps: int
     rows: int
     bytes_per_bucket: Mapping[int, int] = field(default_factory=dict)
+    queued_seconds: float = 0.0
 
 
 class Pool(Closable, Generic[In, Out]):
@@ -162,7 +165,9 @@ class Pool(Closable, Generic[In, Out]):
             streams = list(self._streams.values())
             ready, held = sum(stream.is_ready for stream in streams), sum(stream.is_held for stream in streams)
             most = self.settings.max_streams
-            return PoolStats(len(streams), ready, held, most, self._bytes_per_stream, self._steps, self._rows)
+            queued = float(sum(stream._queued_seconds for stream in streams))
+            sizes = (most, self._bytes_per_stream, self._steps, self._rows)
+            return PoolStats(len(streams), ready, held, *sizes, queued_seconds=queued)
 
     def close(self) -> None:
         """Close all streams."""
@@ -170,11 +175,12 @@ class Pool(Closable, Generic[In, Out]):
             stream.close()
 
     @asynccontextmanager
-    async def serving(self, max_wait_ms: float = 5.0) -> AsyncIterator[Self]:
+    async def serving(self, max_wait_ms: float = 5.0, on_step: OnStep | None = None) -> AsyncIterator[Self]:
         """Context in which the pool steps by itself, in a thread. Leaving it closes all streams.
 
         Args:
             max_wait_ms: Milliseconds that a stream waits for others, so that they share a step.
+            on_step: Called after each step, in the event loop, with its seconds and the number of streams that it served.
 
         Raises:
             InvalidInput: The pool steps by itself already.
@@ -183,7 +189,7 @@ class Pool(Closable, Generic[In, Out]):
             raise InvalidInput("the pool runs by itself already; open streams in the context that is there")
         self._loop, self._pushed = asyncio.get_running_loop(), asyncio.Event()
         self._pushed.set()  # for what was pushed before
-        server = asyncio.create_task(self._serve(max_wait_ms / 1000))
+        server = asyncio.create_task(self._serve(max_wait_ms / 1000, on_step))
         try:
             yield self
         finally:
@@ -193,15 +199,18 @@ class Pool(Closable, Generic[In, Out]):
             await asyncio.to_thread(self._finish_step)
             self._loop = self._pushed = None
 
-    async def _serve(self, wait: float) -> None:
+    async def _serve(self, wait: float, on_step: OnStep | None) -> None:
         assert self._pushed is not None
         while True:
             await self._pushed.wait()
             self._pushed.clear()
             await asyncio.sleep(wait)
             while self.stats().ready:
+                began = time.monotonic()
                 with suppress(Exception):  # its streams have it as their error
-                    await asyncio.shield(asyncio.to_thread(self.step))
+                    outputs = await asyncio.shield(asyncio.to_thread(self.step))
+                    if on_step is not None:
+                        on_step(time.monotonic() - began, len(outputs))
 
     def _finish_step(self) -> None:
         """Wait for the step that runs."""

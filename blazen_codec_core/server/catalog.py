@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -15,6 +15,7 @@ from ..errors import EngineNotAvailable, InvalidInput, reason
 from ..evaluation import opus
 from ..evaluation.evaluate import RATE_SEPARATOR, Scorer
 from ..plugins.registry import Registry
+from ..provider import DynCodecProvider
 from ..specs import CodecSpec, LoadOptions
 from .admission import Line
 
@@ -73,6 +74,7 @@ class CodecCatalog:
         options: Options for loading codecs.
         limits: Limits per client.
         judge: Metrics to compute.
+        provide: Gives a codec by name, so that others can share it; by default it is loaded here.
 
     Raises:
         UnknownCodec: A codec does not exist.
@@ -86,13 +88,14 @@ class CodecCatalog:
         options: LoadOptions | None = None,
         limits: Limits | None = None,
         judge: Scorer | None = None,
+        provide: Callable[[str], DynCodecProvider] | None = None,
     ) -> None:
         self.limits, self.judge = limits or Limits(), judge or Scorer()
         registry = Registry()
         self._specs = {name: registry.find(name).spec for name in (names or _discrete(registry))}
         for spec in self._specs.values():
             spec.check_has_tokens()
-        self._provide = systems.cached_providers(registry, options)
+        self._provide = provide or systems.cached_providers(registry, options)
         self._ready = functools.lru_cache(KEPT)(self._prepared)
         self.line = Line(self.limits.at_once, self.limits.waiting)
         self.workers = ThreadPoolExecutor(self.limits.at_once, thread_name_prefix="comparing")

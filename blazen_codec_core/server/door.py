@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import time
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 import h11
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+if TYPE_CHECKING:
+    from .api.service import CodecService
 
 LARGEST_MESSAGE, MESSAGES = 1 << 20, 4
 """Largest WebSocket message in bytes, and the number of queued messages."""
@@ -17,6 +22,8 @@ HEAD_SECONDS = 10.0
 """Timeout in seconds for a request's head, from the opening of the connection or the last response."""
 ANSWER_SECONDS = 60.0
 """Timeout in seconds for the rest of a request and its response; WebSockets have their own timeouts."""
+TIMED = "/v1/"
+"""Paths whose operations have timeouts of their own, because recordings and their audio may take longer."""
 CONNECTIONS = 256
 """Most simultaneous connections; more get status 503, and above twice as many are closed."""
 BUSY = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
@@ -40,7 +47,10 @@ class Prompt(H11Protocol):
         super().data_received(data)
         if self.cycle is not self._answered and not self.cycle.response_complete:
             self._answered = self.cycle
-            self._wait(ANSWER_SECONDS)
+            if self.cycle.scope["path"].startswith(TIMED):
+                self._stop_waiting()
+            else:
+                self._wait(ANSWER_SECONDS)
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         self._stop_waiting()
@@ -92,7 +102,38 @@ def config(
         ws_max_size=LARGEST_MESSAGE,
         ws_max_queue=MESSAGES,
         ws_per_message_deflate=False,  # audio does not compress, and inflating messages costs memory
+        ws_ping_timeout=None,  # answers to pings wait behind messages that are not read yet; streams have timeouts of their own
         timeout_graceful_shutdown=3,
         server_header=False,
         **more,
     )
+
+
+class DrainingServer(uvicorn.Server):
+    """Server that drains at the first signal, and ends at the second.
+
+    While it drains, `/ready` says 503 and no streams are opened. It ends once no stream is open, or after `drain_seconds`.
+    """
+
+    def __init__(self, config: uvicorn.Config, service: CodecService) -> None:
+        super().__init__(config)
+        self._service = service
+        self._until: float | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to drain, or end at once if that has begun."""
+        super().handle_exit(sig, frame)
+        if not self._service.is_draining:
+            self.should_exit = False
+            self._service.drain()
+
+    async def on_tick(self, counter: int) -> bool:
+        """End once all streams have ended, or their time is over."""
+        if self._service.is_draining and not self.should_exit:
+            now = time.monotonic()
+            self._until = self._until or now + self._service.limits.drain_seconds
+            self.should_exit = not self._service.is_busy or now > self._until
+        if self.should_exit and self._service.is_draining:
+            self._service.end_streams()
+            await asyncio.sleep(0.1)  # in which they say so
+        return await super().on_tick(counter)

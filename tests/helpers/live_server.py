@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import json
+import signal
 import struct
 import threading
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -23,10 +25,12 @@ from blazen_codec_core.comparison.aligned_roundtrip import AlignedRoundtrip
 from blazen_codec_core.conformance.signals import voice
 from blazen_codec_core.evaluation.evaluate import Scorer
 from blazen_codec_core.server import door
+from blazen_codec_core.server.api import Access, ClientLimits, CodecService, ServiceLimits
 from blazen_codec_core.server.app import application
 from blazen_codec_core.server.catalog import CodecCatalog, Limits
 from blazen_codec_core.server.hosts import Hosts
 
+T = TypeVar("T")
 CHUNK = 1 << 20
 PATIENCE = 300
 """Seconds until what does not answer is taken for something that hangs."""
@@ -44,7 +48,13 @@ def serving(
     """Where it can be reached, such as `127.0.0.1:34567`; `entering` is for `door.config`."""
     house = CodecCatalog(names, LoadOptions(device="cpu"), Limits(**limits), judge or Scorer([]))
     config = door.config(application(house, hosts), port=0, **(entering or {}))
-    server = uvicorn.Server(config)
+    with running(uvicorn.Server(config), config) as where:
+        yield where
+
+
+@contextlib.contextmanager
+def running(server: uvicorn.Server, config: uvicorn.Config) -> Iterator[str]:
+    """A server in a thread; where it can be reached."""
     socket = config.bind_socket()
     thread = threading.Thread(target=server.run, args=([socket],), daemon=True)
     thread.start()
@@ -58,6 +68,64 @@ def serving(
         thread.join(300)
         socket.close()
     assert not thread.is_alive()
+
+
+class Served:
+    """A server of the interface for programs.
+
+    Attributes:
+        where: Where it can be reached.
+        service: What it serves.
+        server: The server, in a thread.
+    """
+
+    def __init__(self, where: str, service: CodecService, server: door.DrainingServer) -> None:
+        self.where, self.service, self.server = where, service, server
+        self.url = f"http://{where}"
+
+    def stop(self) -> None:
+        """Send it the signal to end."""
+        self.server.handle_exit(signal.SIGTERM, None)
+
+    def break_connections(self) -> None:
+        """Abort all connections that are open, as a network does that fails."""
+
+        async def abort() -> None:
+            for connection in list(self.server.server_state.connections):
+                connection.transport.abort()
+
+        self.run(abort)
+
+    def run(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run a coroutine in the loop of the server."""
+        return asyncio.run_coroutine_threadsafe(call(), self.loop).result(PATIENCE)
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        return self.server.servers[0].get_loop()
+
+    def streams(self) -> int:
+        """Number of open streams, in pools."""
+        return sum(stats.open for _, stats in self.service.pools.stats())
+
+
+@contextlib.contextmanager
+def serving_api(
+    names: tuple[str, ...] = ("snac_tiny",),
+    *,
+    tokens: tuple[str, ...] = (),
+    client: ClientLimits | None = None,
+    hosts: Hosts | None = None,
+    house: CodecCatalog | None = None,
+    port: int = 0,
+    **limits: Any,
+) -> Iterator[Served]:
+    """The interface for programs, with `ServiceLimits`."""
+    service = CodecService(names, LoadOptions(device="cpu"), ServiceLimits(**limits), Access(tokens, client))
+    config = door.config(application(house, hosts, service), port=port)
+    server = door.DrainingServer(config, service)
+    with running(server, config) as where:
+        yield Served(where, service, server)
 
 
 def seconds_finished(monkeypatch: pytest.MonkeyPatch) -> list[float]:
