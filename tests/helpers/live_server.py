@@ -118,10 +118,11 @@ def serving_api(
     hosts: Hosts | None = None,
     house: CodecCatalog | None = None,
     port: int = 0,
+    weights: str | None = None,
     **limits: Any,
 ) -> Iterator[Served]:
     """The interface for programs, with `ServiceLimits`."""
-    service = CodecService(names, LoadOptions(device="cpu"), ServiceLimits(**limits), Access(tokens, client))
+    service = CodecService(names, LoadOptions(device="cpu", weights=weights), ServiceLimits(**limits), Access(tokens, client))
     config = door.config(application(house, hosts, service), port=port)
     server = door.DrainingServer(config, service)
     with running(server, config) as where:
