@@ -62,6 +62,19 @@ def failed(answer) -> tuple[int, str]:
     return status, json.loads(body)["code"]
 
 
+WRONG = {
+    "no codec": ("/v1/encode", b"x", 400, "protocol"),
+    "unknown codec": ("/v1/encode?codec=dac_44khz", b"x", 404, "unknown_codec"),
+    "unknown parameter": ("/v1/encode?codec=snac_tiny&weights=x", b"x", 400, "protocol"),
+    "bandwidth": ("/v1/encode?codec=snac_tiny&bandwidth=9", b"x", 422, "invalid_input"),
+    "no audio": ("/v1/encode?codec=snac_tiny", b"dear diary" * 99, 422, "corrupt_file"),
+    "nothing": ("/v1/encode?codec=snac_tiny", b"", 422, "invalid_input"),
+    "cut off": ("/v1/encode?codec=snac_tiny", wav(1.0)[:20_000], 422, "corrupt_file"),
+    "no tokens": ("/v1/decode", b"x" * 99, 422, "corrupt_file"),
+    "format": ("/v1/decode?format=exe", b"x", 400, "protocol"),
+}
+
+
 class TestWholeRecordings:
     @pytest.mark.parametrize(("rate", "channels", "kind"), [(24_000, 1, "WAV"), (44_100, 2, "FLAC"), (16_000, 1, "OGG")])
     def test_a_file_gives_the_tokens_of_the_command_line(self, served, codec, tmp_path, rate, channels, kind):
@@ -119,18 +132,6 @@ class TestWholeRecordings:
         assert (answer.status, bc.CodecTokens.from_bytes(answer.read()).num_samples) == (200, 24_000)
         connection.close()
 
-    WRONG = {
-        "no codec": ("/v1/encode", b"x", 400, "protocol"),
-        "unknown codec": ("/v1/encode?codec=dac_44khz", b"x", 404, "unknown_codec"),
-        "unknown parameter": ("/v1/encode?codec=snac_tiny&weights=x", b"x", 400, "protocol"),
-        "bandwidth": ("/v1/encode?codec=snac_tiny&bandwidth=9", b"x", 422, "invalid_input"),
-        "no audio": ("/v1/encode?codec=snac_tiny", b"dear diary" * 99, 422, "corrupt_file"),
-        "nothing": ("/v1/encode?codec=snac_tiny", b"", 422, "invalid_input"),
-        "cut off": ("/v1/encode?codec=snac_tiny", wav(1.0)[:20_000], 422, "corrupt_file"),
-        "no tokens": ("/v1/decode", b"x" * 99, 422, "corrupt_file"),
-        "format": ("/v1/decode?format=exe", b"x", 400, "protocol"),
-    }
-
     @pytest.mark.parametrize(("path", "body", "status", "code"), WRONG.values(), ids=WRONG)
     def test_what_cannot_be_done_is_said(self, served, path, body, status, code):
         assert failed(ask(served, path, body)) == (status, code)
@@ -142,7 +143,7 @@ class TestWholeRecordings:
         assert failed(ask(served, "/v1/decode", body, **{"Content-Type": "application/json"})) == (422, "invalid_tokens")
 
     def test_tokens_of_a_codec_that_is_not_offered(self, served):
-        tokens = bc.load("dac_tiny", device="cpu").encode(np.zeros(16_000, np.float32), 16_000)
+        tokens = bc.load("dac_tiny", device="cpu").encode(np.zeros(24_000, np.float32), 24_000)
         assert failed(ask(served, "/v1/decode", tokens.to_bytes())) == (404, "unknown_codec")
 
     def test_bodies_and_audio_have_limits(self, codec):
@@ -201,7 +202,7 @@ class TestWhatIsWatched:
                 await asyncio.sleep(0.01)
 
         monkeypatch.setattr(bc.DynCodecProvider, "aload", slow)
-        with serving_api() as served:
+        with serving_api(ready=False) as served:
             status, body, headers = ask(served, "/ready")
             assert (status, json.loads(body)["status"]) == (503, "loading")
             assert headers["retry-after"]
@@ -248,9 +249,10 @@ class TestWhatIsWatched:
             assert reference in described["components"]["schemas"]
         parameters = described["paths"]["/v1/encode"]["post"]["parameters"]
         assert {"codec", "bandwidth", "mono"} <= {parameter["name"] for parameter in parameters}
-        assert {ref["$ref"].rsplit("/", 1)[1] for refs in described["paths"]["/v1/stream"]["get"]["x-messages"].values() for ref in refs} == {
-            "Open", "Ids", "Text", "Ping", "End", "Ready", "Ack", "Pong", "Ended", "Error"
-        }  # fmt: skip
+        messages = described["paths"]["/v1/stream"]["get"]["x-messages"]
+        names = {kind: {each["$ref"].rsplit("/", 1)[1] for each in messages[kind]} for kind in messages}
+        assert names["client"] == {"Open", "Ids", "Text", "Ping", "End"}
+        assert names["server"] == {"Ready", "Ack", "Pong", "Ended", "Error"}
 
     def test_routes_are_no_others(self, served):
         paths = {getattr(route, "path", None) for route in served.server.config.app.routes}
@@ -260,12 +262,13 @@ class TestWhatIsWatched:
         assert {*ERRORS, *SERVICE_CODES} - set(STATUS) == {"plugin_error", "inference_error", "internal"}
 
 
-class TestTokens:
-    @pytest.fixture(scope="class")
-    def closed(self):
-        with serving_api(tokens=(SECRET, OTHER), client=ClientLimits(streams=1, requests=1)) as server:
-            yield server
+@pytest.fixture(scope="module")
+def closed():
+    with serving_api(tokens=(SECRET, OTHER), client=ClientLimits(streams=1, requests=1)) as server:
+        yield server
 
+
+class TestTokens:
     @pytest.mark.parametrize("path", ["/v1/codecs", "/metrics"])
     def test_without_a_token_nothing_is_given(self, closed, path):
         status, body, headers = ask(closed, path)
