@@ -118,13 +118,17 @@ def serving_api(
     hosts: Hosts | None = None,
     house: CodecCatalog | None = None,
     port: int = 0,
+    weights: str | None = None,
+    ready: bool = True,
     **limits: Any,
 ) -> Iterator[Served]:
-    """The interface for programs, with `ServiceLimits`."""
-    service = CodecService(names, LoadOptions(device="cpu"), ServiceLimits(**limits), Access(tokens, client))
+    """The interface for programs, with `ServiceLimits`, once it is ready."""
+    service = CodecService(names, LoadOptions(device="cpu", weights=weights), ServiceLimits(**limits), Access(tokens, client))
     config = door.config(application(house, hosts, service), port=port)
     server = door.DrainingServer(config, service)
     with running(server, config) as where:
+        while ready and not (service.is_ready or service.failure):
+            time.sleep(0.01)
         yield Served(where, service, server)
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import time
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -95,7 +95,7 @@ def streamed(served: Served, messages, **options) -> Heard:
 def pieces(data: bytes, unit: int, cuts: list[int]) -> list[bytes]:
     """Bytes cut into messages of whole units, some empty."""
     bounds = [0, *sorted(cut % (len(data) // unit + 1) * unit for cut in cuts), len(data)]
-    return [data[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
+    return [data[start:end] for start, end in pairwise(bounds)]
 
 
 END = {"type": "end"}
@@ -172,18 +172,218 @@ class TestWhatStreamsGive:
         codes = np.frombuffer(b"".join(heard.data), "<i4").reshape(-1, count)
         np.testing.assert_array_equal(codes[:, 0], spoken["mimi_tiny"][2].codes[0][0])
 
-    @pytest.mark.parametrize("form", ["binary", "ids", "text"])
+    @pytest.mark.parametrize("form", ["binary", "ids"])
     def test_ids_of_a_layout_stand_for_tokens(self, served, spoken, form):
-        """Orpheus's, which has the codebooks of SNAC at 24 kHz; it is not loaded, so a layout of as many is taken."""
-        codec, _, tokens, audio = spoken["encodec_tiny"]
-        layout = bc.Registry().layout("flat") if form == "text" else None
-        name = layout_for(codec)
-        ids = bc.Registry().layout(name).pack(tokens)
+        _, _, tokens, audio = spoken["snac_tiny"]
+        ids = bc.Registry().layout("snac_interleaved").pack(tokens)
         if form == "binary":
             messages = pieces(ids.astype("<i4").tobytes(), 4, [3, 77, 78])
-        elif form == "ids":
-            messages = [{"type": "ids", "ids": ids[start : start + 7].tolist()} for start in range(0, len(ids), 7)]
         else:
-            pytest.skip(f"{layout} has no text")
-        heard = streamed(served, [*messages, END], codec="encodec_tiny", layout=name)
+            messages = [{"type": "ids", "ids": ids[start : start + 5].tolist()} for start in range(0, len(ids), 5)]
+        heard = streamed(served, [*messages, END], layout="snac_interleaved")
         np.testing.assert_array_equal(pcm_from_bytes(b"".join(heard.data), "float32", 1)[:, : audio.shape[1]], audio)
+
+    def test_audio_gives_ids_of_a_layout(self, served, spoken):
+        _, pcm, tokens, _ = spoken["snac_tiny"]
+        heard = streamed(served, [pcm_to_bytes(pcm, "float32"), END], direction="encode", layout="snac_interleaved")
+        np.testing.assert_array_equal(
+            np.frombuffer(b"".join(heard.data), "<i4"), bc.Registry().layout("snac_interleaved").pack(tokens)
+        )
+
+    def test_text_of_a_language_model_gives_audio_and_its_end_ends_the_stream(self):
+        codec = bc.load("snac_24khz", device="cpu", weights="random:0")
+        frames = np.random.default_rng(0).integers(0, 4096, 28)
+        tokens = bc.CodecTokens.from_codes(codec.spec, [frames[:4], frames[4:12], frames[12:]])
+        layout = bc.Registry().layout("orpheus")
+        vocabulary = layout.vocabulary(codec.spec)
+        text = "".join(vocabulary.text.format(id) for id in layout.pack(tokens))
+        with serving_api(("snac_24khz",), weights="random:0") as served:
+            messages = [{"type": "text", "text": text[start : start + 50]} for start in range(0, len(text), 50)]
+            end = [{"type": "ids", "ids": [vocabulary.markers.end]}, {"type": "text", "text": "<custom_token_9>"}, END]
+            heard = streamed(served, [*messages, *end], codec="snac_24khz", layout="orpheus")
+            assert heard.last["type"] == "ended", heard.last
+            wanted = codec.decoder_session(latency="lowest").push_last(tokens)
+            np.testing.assert_array_equal(pcm_from_bytes(b"".join(heard.data), "float32", 1), wanted)
+
+    def test_wrong_ids_are_dropped_and_counted_if_asked(self, served, spoken):
+        _, _, tokens, _ = spoken["snac_tiny"]
+        ids = bc.Registry().layout("snac_interleaved").pack(tokens).tolist()
+        ids[30] = 1 << 24
+        wrong = streamed(served, [{"type": "ids", "ids": ids}, END], layout="snac_interleaved")
+        assert wrong.last["code"] == "invalid_tokens"
+        dropped = streamed(served, [{"type": "ids", "ids": ids}, END], layout="snac_interleaved", layout_errors="drop")
+        assert dropped.last["lost"] == 1
+        assert dropped.last["samples"] == (tokens.frames - 4) * tokens.hop_length
+
+    def test_acknowledgements_say_what_was_taken(self, served, spoken):
+        codec, _, tokens, _ = spoken["snac_tiny"]
+        data = TokenGroups(codec.spec, 4).pack(tokens)
+        with opened(served) as socket:
+            hear(socket, "ready")
+            socket.send(data[: len(data) // 5])
+            first = hear(socket, "ack").last
+            assert first == {"type": "ack", "messages": 1, "taken": tokens.frames // 5}
+            socket.send(data[len(data) // 5 :])
+            assert hear(socket, "ack").last == {"type": "ack", "messages": 2, "taken": tokens.frames}
+
+    def test_a_ping_is_answered(self, served):
+        with opened(served) as socket:
+            hear(socket, "ready")
+            socket.send(json.dumps({"type": "ping", "id": "x"}))
+            assert hear(socket, "pong").last == {"type": "pong", "id": "x"}
+
+
+WRONG = {
+    "unknown codec": ({"codec": "dac_44khz"}, [], "unknown_codec", "is not offered here"),
+    "path": ({"codec": "/etc/passwd"}, [], "unknown_codec", "is not offered here"),
+    "direction": ({"direction": "both"}, [], "protocol", "direction"),
+    "extra field": ({"weights": "random:0"}, [], "protocol", "weights"),
+    "tile": ({"tile_frames": 3}, [], "invalid_input", "tile_frames"),
+    "long tile": ({"tile_frames": 1 << 30}, [], "invalid_input", "tile_frames"),
+    "books": ({"num_codebooks": 3}, [], "invalid_input", "num_codebooks"),
+    "two sizes": ({"num_codebooks": 4, "bandwidth": 2.75}, [], "invalid_input", "only one"),
+    "layout": ({"layout": "nonsense"}, [], "unknown_codec", "nonsense"),
+    "layout of others": ({"layout": "moshi"}, [], "invalid_input", "supports 4"),
+    "rate": ({"direction": "encode", "sample_rate": 16_000}, [], "invalid_input", "not resampled"),
+    "channels": ({"direction": "encode", "channels": 2}, [], "invalid_input", "channels"),
+    "part of a group": ({}, [b"123"], "invalid_tokens", "whole groups"),
+    "code": ({}, [np.full(11, 1024, "<i4").tobytes()], "invalid_tokens", "0 … 1023"),
+    "negative code": ({}, [np.full(11, -1, "<i4").tobytes()], "invalid_tokens", "0 … 1023"),
+    "part of a sample": ({"direction": "encode"}, [b"123"], "invalid_input", "whole samples"),
+    "nan": ({"direction": "encode"}, [np.full(99, np.nan, "<f4").tobytes()], "invalid_input", "NaN"),
+    "nothing": ({}, [END], "invalid_tokens", ""),
+    "nothing encoded": ({"direction": "encode"}, [END], "invalid_input", ""),
+    "ids without a layout": ({}, [{"type": "ids", "ids": [1]}], "protocol", "needs a layout"),
+    "unknown message": ({}, [{"type": "flush"}], "protocol", "flush"),
+    "no container": ({"tokens": "container"}, [b"x" * 99], "corrupt_file", "container"),
+}
+
+
+class TestWhatIsRefused:
+    @pytest.mark.parametrize(("options", "messages", "code", "says"), WRONG.values(), ids=WRONG)
+    def test_errors_are_data_with_a_code(self, served, options, messages, code, says):
+        heard = streamed(served, messages, **options)
+        assert heard.last["type"] == "error", heard.last
+        assert heard.last["code"] == code, heard.last
+        assert says in heard.last["message"]
+        assert served.streams() == 0
+
+    @pytest.mark.parametrize("first", ["no json", "[]", "{}", b"\0", '{"type": "end"}', "[" * 9999])
+    def test_a_first_message_that_opens_nothing(self, served, first):
+        with connect(f"ws://{served.where}/v1/stream") as socket:
+            socket.send(first)
+            assert hear(socket).last["code"] == "protocol"
+
+    def test_segments_are_sent_as_containers_alone(self):
+        with serving_api(("encodec_48khz",), weights="random:0") as served:
+            assert streamed(served, [], codec="encodec_48khz").last["code"] == "not_yet_implemented"
+
+    def test_a_message_after_the_end(self, served, spoken):
+        codec, _, tokens, _ = spoken["snac_tiny"]
+        heard = streamed(served, [*[TokenGroups(codec.spec, 4).pack(tokens)] * 9, END, END])
+        assert heard.last["type"] == "ended" or heard.last["code"] == "protocol"
+
+    def test_failures_are_counted(self, served):
+        streamed(served, [], codec="nonsense")
+        assert 'blazen_codec_rejected_total{reason="unknown_codec"}' in served.service.metrics.exposition().decode()
+
+
+class TestClientsThatHarm:
+    """A healthy stream goes on beside each of them."""
+
+    @pytest.fixture
+    def strict(self):
+        with serving_api(("snac_tiny",), idle_seconds=0.5, stall_seconds=0.5, queue_seconds=0.5) as server:
+            yield server
+
+    @pytest.fixture
+    def healthy(self, spoken):
+        codec, _, tokens, audio = spoken["snac_tiny"]
+        data = TokenGroups(codec.spec, 4).pack(tokens)
+
+        def check(served):
+            heard = streamed(served, [data, END])
+            np.testing.assert_array_equal(pcm_from_bytes(b"".join(heard.data), "float32", 1), audio)
+
+        return check
+
+    def until_free(self, served):
+        started = time.monotonic()
+        while served.streams() or served.service.open_streams:
+            assert time.monotonic() - started < 20
+            time.sleep(0.02)
+
+    def test_one_that_says_nothing(self, strict, healthy):
+        with connect(f"ws://{strict.where}/v1/stream") as silent, opened(strict) as idle:
+            healthy(strict)
+            assert hear(silent).last["code"] == "stalled"
+            assert hear(idle).last["code"] == "stalled"
+        self.until_free(strict)
+
+    def test_pings_keep_a_stream_open(self, strict):
+        with opened(strict) as socket:
+            hear(socket, "ready")
+            for _ in range(8):
+                time.sleep(0.15)
+                socket.send(json.dumps({"type": "ping"}))
+            assert [message["type"] for message in hear(socket, "pong").said] == ["pong"]
+
+    def test_one_that_takes_nothing_is_held_and_then_ended(self, strict, healthy, spoken):
+        codec, _, tokens, _ = spoken["snac_tiny"]
+        data = TokenGroups(codec.spec, 4).pack(tokens)
+        sent = 0
+        with connect(f"ws://{strict.where}/v1/stream", max_queue=1, compression=None) as socket:
+            socket.send(json.dumps({"type": "open", "codec": "snac_tiny", "direction": "decode"}))
+            socket.socket.settimeout(1)
+            with contextlib.suppress(ConnectionClosed, OSError):
+                for sent in range(4000):  # noqa: B007, an hour of audio
+                    socket.send(data)
+            healthy(strict)
+            self.until_free(strict)
+        assert sent < 3999
+
+    def test_one_that_vanishes_frees_its_stream_at_once(self, strict, healthy, spoken):
+        codec, _, tokens, _ = spoken["snac_tiny"]
+        with opened(strict) as socket:
+            hear(socket, "ready")
+            socket.send(TokenGroups(codec.spec, 4).pack(tokens))
+            assert strict.streams() == 1
+            socket.socket.close()
+            started = time.monotonic()
+            self.until_free(strict)
+            assert time.monotonic() - started < 0.4
+        healthy(strict)
+
+    def test_one_that_floods_with_large_messages(self, served, healthy):
+        with opened(served) as socket:
+            hear(socket, "ready")
+            socket.send(b"0" * (LARGEST_MESSAGE + 4))
+            with pytest.raises(ConnectionClosed):
+                socket.recv(PATIENCE)
+        healthy(served)
+
+
+class TestPlaces:
+    def test_a_server_has_so_many_streams(self):
+        with serving_api(("snac_tiny",), streams=2) as served, opened(served) as one, opened(served) as two:
+            assert [hear(socket, "ready").last["type"] for socket in (one, two)] == ["ready"] * 2
+            assert streamed(served, []).last["code"] == "busy"
+
+    def test_a_pool_without_streams_makes_room_for_another(self):
+        with serving_api(("snac_tiny",), pools=1) as served:
+            with opened(served) as one:
+                assert hear(one, "ready").last["type"] == "ready"
+                assert streamed(served, [], latency="throughput").last["code"] == "busy"
+            TestClientsThatHarm().until_free(served)
+            with opened(served, latency="throughput") as other:
+                assert hear(other, "ready").last["type"] == "ready"
+            assert len(list(served.service.pools.stats())) == 1
+
+    def test_streams_of_equal_options_share_a_pool(self, served):
+        with opened(served) as one, opened(served) as two:
+            hear(one, "ready"), hear(two, "ready")
+            assert max(stats.open for labels, stats in served.service.pools.stats() if labels == ("snac_tiny", "decode")) == 2
+
+    def test_pages_of_other_origins_are_refused(self, served):
+        with pytest.raises(InvalidStatus, match="403"):
+            connect(f"ws://{served.where}/v1/stream", origin="http://evil.example").__enter__()
