@@ -38,6 +38,8 @@ ALONE = {
     "qwen3tts": ("qwen3tts_12hz", "random:0"),
     "snac": ("snac_tiny",),
 }
+PROJECTS = (".", "distributions/blazen-codec", *(f"plugins/{plugin}" for plugin in ALONE), "training")
+HELPERS = Path("tests/helpers").resolve()
 BESIDE = {"dac": ("protobuf>=5",)}
 """What a plugin must get along with."""
 
@@ -132,11 +134,12 @@ def as_lines(arguments: list[str]) -> list[str]:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """ruff, both ways, the language of docstrings and names, and the layers: what may import what."""
+    """ruff, both ways, the language of docstrings and names, versions of distributions, and the layers: what may import what."""
     install(session, groups=("lint",))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("python", "tests/language.py")
+    session.run("python", "distributions/versions.py")
     roots = [Path(), Path("training"), *(Path("plugins", plugin) for plugin in ALONE)]
     session.run("lint-imports", "--no-cache", env={"PYTHONPATH": os.pathsep.join(str(root.resolve()) for root in roots)})
 
@@ -169,21 +172,42 @@ def finetune(session: nox.Session) -> None:
 def build_distributions(session: nox.Session) -> None:
     """Wheels and sdists of every distribution in `dist/`, checked, and installed from the wheels alone; see RELEASING."""
     install(session, groups=("release",))
-    folder, place = Path("dist").resolve(), Path(session.create_tmp()).resolve() / "venv"
+    folder, scratch = Path("dist").resolve(), Path(session.create_tmp()).resolve()
     shutil.rmtree(folder, ignore_errors=True)
-    for project in (".", "training", *(f"plugins/{plugin}" for plugin in ALONE)):
+    for project in PROJECTS:
         session.run("python", "-m", "build", "--installer", "uv", "--outdir", str(folder), project)
+    again = scratch / "again"
+    shutil.rmtree(again, ignore_errors=True)
+    for project in PROJECTS:  # the wheel from the tree rather than from the sdist
+        session.run("python", "-m", "build", "--installer", "uv", "--sdist", "--wheel", "--outdir", str(again), project)
+    session.run("python", "distributions/archives.py", str(folder), str(again))
     session.run("twine", "check", "--strict", *map(str, sorted(folder.iterdir())))
+    plugins = {plugin: (plugin,) for plugin in ALONE}
+    for extra, brought in (plugins | {"all": tuple(ALONE), "encodec,training": ("encodec", "training")}).items():
+        python = fresh_environment(session, scratch / "venv")
+        front_door, *others = (
+            wheel(folder, name) for name in ("blazen_codec", *(f"blazen_codec_{one}" for one in ("core", *brought)))
+        )
+        session.run("uv", "pip", "install", "--python", python, *CONSTRAINTS, f"{front_door}[{extra}]", *others)
+        session.run("uv", "pip", "check", "--python", python)
+        with session.chdir(scratch):  # away from the checkout's packages
+            for plugin in brought if "training" not in brought else ():
+                session.run(python, str(HELPERS / "isolated_install.py"), *ALONE[plugin], external=True)
+            if "training" in brought:
+                session.run(python, str(HELPERS / "isolated_finetune.py"), "encodec_tiny", external=True)
+        session.log(f"blazen-codec[{extra}] works")
+
+
+def wheel(folder: Path, name: str) -> str:
+    """The one wheel of a distribution."""
+    (path,) = folder.glob(f"{name}-*.whl")
+    return str(path)
+
+
+def fresh_environment(session: nox.Session, place: Path) -> str:
+    """An empty environment, as the path of its Python."""
     session.run("uv", "venv", "--clear", "--quiet", str(place))
-    python = place / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    trainer = list(folder.glob("blazen_codec_training-*.whl"))
-    others = [wheel for wheel in sorted(folder.glob("*.whl")) if wheel not in trainer]
-    session.run("uv", "pip", "install", "--python", str(python), *CONSTRAINTS, *map(str, others))
-    for plugin, models in ALONE.items():
-        session.run(str(python), str(Path("tests/helpers/isolated_install.py").resolve()), *models, external=True)
-        session.log(f"{plugin} works")
-    session.run("uv", "pip", "install", "--python", str(python), *CONSTRAINTS, *map(str, (*others, *trainer)))
-    session.run(str(python), str(Path("tests/helpers/isolated_finetune.py").resolve()), "encodec_tiny", external=True)
+    return str(place / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
 
 
 @nox.session

@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import stat
+import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedReader
@@ -23,6 +24,10 @@ OF_THE_DISK = frozenset({
     *(getattr(errno, name) for name in ("EDQUOT", "ESTALE") if hasattr(errno, name)),
 })  # fmt: skip
 """Errors that are independent of the file name, and would recur with the next file."""
+
+
+REPLACE_WITHIN = 2.0 if os.name == "nt" else 0.0
+"""Timeout in seconds of replacing a file. On Windows that fails while another process reads it, such as a virus scanner."""
 
 
 def existing(path: str | PathLike[str]) -> Path:
@@ -175,7 +180,7 @@ def replacing(path: str | PathLike[str]) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
-        os.replace(temporary, path)
+        _replace(temporary, path)
     except OSError as error:
         raise unwritten(path, error) from error
     finally:
@@ -183,6 +188,17 @@ def replacing(path: str | PathLike[str]) -> Iterator[Path]:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
         _unfinished.own.discard(temporary)
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    end = time.monotonic() + REPLACE_WITHIN
+    while True:
+        try:
+            return os.replace(temporary, path)
+        except PermissionError:
+            if time.monotonic() >= end:
+                raise
+            time.sleep(0.02)
 
 
 def discard_unfinished() -> None:

@@ -155,7 +155,7 @@ def _places(source: WeightSource, options: LoadOptions) -> list[Path]:
     commit = source.revision
     if not is_commit(commit):
         try:
-            commit = (folder / "refs" / commit).read_text().strip()
+            commit = (folder / "refs" / commit).read_text("utf-8").strip()
         except OSError:
             return []
     return [folder / "snapshots" / commit / source.file]

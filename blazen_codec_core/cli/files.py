@@ -72,7 +72,7 @@ def from_standard(path: Path, suffix: str = "") -> Iterator[Path]:
     if path != STANDARD:
         yield path
         return
-    with tempfile.TemporaryDirectory(prefix="blazen-codec-") as folder:
+    with tempfile.TemporaryDirectory(prefix="blazen-codec-", ignore_cleanup_errors=True) as folder:
         kept = Path(folder) / f"standard input{suffix}"
         with kept.open("wb") as file:
             shutil.copyfileobj(sys.stdin.buffer, file)
@@ -91,7 +91,7 @@ def to_standard(path: Path, suffix: str) -> Iterator[Path]:
     if path != STANDARD:
         yield path
         return
-    with tempfile.TemporaryDirectory(prefix="blazen-codec-") as folder:
+    with tempfile.TemporaryDirectory(prefix="blazen-codec-", ignore_cleanup_errors=True) as folder:
         made = Path(folder) / f"standard output{suffix}"
         yield made
         with made.open("rb") as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import logging
 import sys
 import warnings
@@ -151,6 +152,8 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: Command-line arguments; `sys.argv` by default.
     """
+    if arguments is None and isinstance(sys.stdout, io.TextIOWrapper):  # a name may have letters that the output's encoding lacks
+        sys.stdout.reconfigure(errors="backslashreplace")
     interrupts = Interrupts(until_exit=arguments is None)
     try:
         with interrupts:

@@ -235,7 +235,7 @@ class Exact:
         arguments = [subject.name, subject.device, *([subject.weights] if subject.weights else [])]
         one_heap = {**os.environ, "OMP_NUM_THREADS": "1"}  # each thread has its own heap, created and freed with it
         command = [sys.executable, "-m", "blazen_codec_core.conformance.memory", *arguments]
-        run = subprocess.run(command, capture_output=True, text=True, check=True, env=one_heap)
+        run = subprocess.run(command, capture_output=True, text=True, errors="replace", check=True, env=one_heap)
         seconds, *after, middle, end = (float(value) for value in run.stdout.split())
         print(f"RSS after each {seconds:g} s, MiB:", *map(round, after), f"in use: {middle:.1f} {end:.1f}")
         assert end - middle < (4 if sys.platform == "linux" else 32)

@@ -44,7 +44,7 @@ class Declared:
             f"assert {subject.spec.name!r} in [spec.name for spec in bc.list_codecs()]\n"
             f"assert not {{'torch', {module!r}}} & set(sys.modules), 'torch or the backend was imported'"
         )
-        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, errors="replace", check=False)
         assert run.returncode == 0, run.stderr
 
     def test_the_numbers(self, codec: DynCodecProvider, whole: Whole) -> None:

@@ -157,7 +157,7 @@ class RunState:
     def note_asked(self, asked: Mapping[str, Any]) -> None:
         """Store the settings of a run, once it is planned."""
         with replacing(self.folder / ASKED) as temporary:
-            temporary.write_text(json.dumps(dict(asked), indent=2) + "\n")
+            temporary.write_text(json.dumps(dict(asked), indent=2) + "\n", "utf-8", newline="\n")
         self._key = _key(asked)
 
     def journal(self, count: int | None = None) -> Iterator[ShardResult]:
@@ -222,7 +222,7 @@ class RunState:
     def write_failures(self) -> Path:
         """Write the failures of the journal as JSON lines."""
         path = self.folder / FAILURES
-        with replacing(path) as temporary, temporary.open("w") as lines:
+        with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as lines:
             for _, failures in sorted((done.shard, done.failures) for done in self.journal() if done.failures):
                 lines.writelines(json.dumps(asdict(failure)) + "\n" for failure in failures)
         return path
@@ -310,19 +310,21 @@ def open_run(out: Path) -> Iterator[RunState]:
     try:
         yield RunState(out)
     finally:
-        if not (folder / ASKED).exists() and not os.path.lexists(folder / JOURNAL):  # the run never started
+        never_started = not (folder / ASKED).exists() and not os.path.lexists(folder / JOURNAL)
+        if never_started:
             _remove_ours(folder)
-            if new:
-                with suppress(OSError):
+        lock.release()  # on Windows this removes the lock, which cannot be removed while it is open
+        if never_started:
+            with suppress(OSError):
+                folder.rmdir()
+                if new:
                     out.rmdir()
-        lock.release()
 
 
 def _remove_ours(folder: Path) -> None:
-    """Remove the run's files in a folder, then the folder if it is empty."""
-    with suppress(OSError):
-        for path in folder.iterdir():
-            whole = replaced_by(path)
-            if path.name in KEPT or (whole is not None and whole.name in KEPT):
+    """Remove the run's files in a folder."""
+    for path in list(folder.iterdir()) if folder.is_dir() else ():
+        whole = replaced_by(path)
+        if path.name in KEPT or (whole is not None and whole.name in KEPT):
+            with suppress(OSError):
                 path.unlink()
-        folder.rmdir()

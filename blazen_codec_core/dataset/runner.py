@@ -429,7 +429,7 @@ def _check(
 
 def _check_apart(source: str | PathLike[str], out: Path, format: str) -> None:
     """Raise `InvalidInput` if a resumed run would find its own shards among the recordings."""
-    inside = os.path.realpath(source) == os.path.commonpath([os.path.realpath(source), os.path.realpath(out)])
+    inside = Path(os.path.realpath(out)).is_relative_to(os.path.realpath(source))  # on Windows they may be on two drives
     if inside and shards.FORMATS[format].suffix == tar_member.SUFFIX:
         raise InvalidInput(
             f"{out} is inside {source}, so its tars would be read as recordings. Choose another folder, or Parquet"

@@ -61,15 +61,16 @@ def roundtrip(pcm: Pcm, sample_rate: int, kbps: float) -> OpusResult:
         EngineNotAvailable: Neither ffmpeg with libopus nor opusenc and opusdec are found.
         InferenceError: The program failed; the message ends with the program's own.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         source, coded, output = (Path(folder) / name for name in ("in.wav", "coded.opus", "out.wav"))
         audio.write(source, pcm, sample_rate)
         seconds = []
         for command in _commands(source, coded, output, kbps, sample_rate):
             started = time.perf_counter()
-            process = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+            process = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, check=False)
             if process.returncode:
-                raise InferenceError(f"{command[0]} failed: {process.stderr.strip()[-500:]}")
+                said = process.stderr.decode("utf-8", "replace").strip()
+                raise InferenceError(f"{command[0]} failed: {said[-500:]}")
             seconds.append(time.perf_counter() - started)
         content = coded.read_bytes()
         decoded, rate = audio.read(output)

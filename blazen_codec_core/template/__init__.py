@@ -54,7 +54,7 @@ def write_plugin(name: str, folder: Path, *, continuous: bool = False) -> Path:
                 if source.suffix in BINARY:
                     shutil.copyfile(source, target)
                 else:
-                    target.write_text(rename(source.read_text()))
+                    target.write_text(rename(source.read_text("utf-8")), "utf-8", newline="\n")
             os.replace(written, project)
     except OSError as error:
         raise InvalidInput(f"{project} cannot be written: {error.strerror or error}") from error

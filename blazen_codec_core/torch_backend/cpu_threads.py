@@ -44,7 +44,7 @@ def cgroup_quota(membership: Path, cgroups: Path) -> int | None:
         cgroups: Root of the control groups. In a container, this may be the group of the process itself.
     """
     try:
-        lines = membership.read_text().splitlines()
+        lines = membership.read_text("utf-8").splitlines()
     except OSError:
         return None
     groups = [line.split(":", 2)[1:] for line in lines]
@@ -60,9 +60,9 @@ def _quotas(controllers: str, group: str, cgroups: Path) -> Iterator[float]:
         folder = cgroups / controllers / path.relative_to("/")
         try:
             if controllers:
-                quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+                quota, period = ((folder / f"cpu.cfs_{name}_us").read_text("utf-8") for name in ("quota", "period"))
             else:
-                quota, period = (folder / "cpu.max").read_text().split()
+                quota, period = (folder / "cpu.max").read_text("utf-8").split()
             if quota != "max" and float(quota) > 0:
                 yield float(quota) / float(period)
         except (OSError, ValueError):

@@ -97,3 +97,12 @@ def test_the_benchmark_runs(root):
     rows = json.loads(run.stdout)["rows"]
     assert {row["what"] for row in rows} == {"encode", "decode"}
     assert all({"ours", "authors"} <= set(row["engines"]) for row in rows)
+
+
+def test_the_picture_of_the_readme_is_of_a_real_run(root, tmp_path):
+    subprocess.run([sys.executable, str(root / "docs" / "picture.py"), str(tmp_path / "made.svg")], check=True)
+    made, kept = ((path / name).read_text("utf-8") for path, name in ((tmp_path, "made.svg"), (root / "docs", "roundtrip.svg")))
+    cells = [re.findall(r'd="(M[^"]*z)" fill="(hsl[^"]*)"', text) for text in (made, kept)]
+    assert len(cells[0]) == 550  # 2 s of 25, 50, 100 and 100 tokens
+    assert sum(new == old for new, old in zip(*cells, strict=True)) > 540  # near-ties differ between processors
+    assert re.findall(r">([^<]+)</", made) == re.findall(r">([^<]+)</", kept)

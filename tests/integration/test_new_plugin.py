@@ -79,7 +79,7 @@ def test_nothing_is_overwritten_and_nothing_half_written(tmp_path, monkeypatch):
         write_plugin("acme", tmp_path / "nowhere")
     written = []
 
-    def full(path: Path, text: str) -> None:
+    def full(path: Path, *_: object, **_options: object) -> None:
         written.append(path)
         if len(written) > 3:
             raise OSError(28, "No space left on device")

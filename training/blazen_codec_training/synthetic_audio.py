@@ -34,7 +34,7 @@ Signal = NDArray[np.float32]
 
 def espeak(text: str, voice: str, *, speed: int, pitch: int, word_gap: int = 0) -> Signal:
     """Speak a text with espeak-ng, as float32 (samples,) at 24 kHz."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         path = Path(folder) / "speech.wav"
         command = ["espeak-ng", "-v", voice, "-s", str(speed), "-p", str(pitch), "-g", str(word_gap), "-w", str(path), text]
         subprocess.run(command, check=True, capture_output=True)

@@ -229,7 +229,7 @@ class Run:
 
     def log(self, row: dict[str, Any]) -> None:
         rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}
-        with (self.work / "log.jsonl").open("a") as log:
+        with (self.work / "log.jsonl").open("a", encoding="utf-8") as log:
             log.write(json.dumps({"step": self.step, **rounded}) + "\n")
 
     def export(self) -> None:

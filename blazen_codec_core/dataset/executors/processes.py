@@ -20,6 +20,8 @@ from ...provider import DynCodecProvider
 from ..jobs.base import Job, Work
 from ..run_state import ShardResult
 
+MOST_ON_WINDOWS = 61
+"""Most processes that a pool can wait for there (`concurrent.futures`)."""
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -51,7 +53,7 @@ def run(job: Job, numbers: Iterable[int], places: Sequence[str], threads: int | 
         InferenceError: A process died.
         CodecError: A shard raised it.
     """
-    context = _Spawning()
+    context, places = _Spawning(), places[: MOST_ON_WINDOWS if os.name == "nt" else None]
     settings = (job, tuple(places), context.Value("i", 0), threads)
     pool = ProcessPoolExecutor(len(places), context, initializer=_begin, initargs=settings)
     left, running = iter(numbers), set[Future[ShardResult]]()

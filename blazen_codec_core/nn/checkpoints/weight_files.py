@@ -36,7 +36,7 @@ def write(path: Path, name: str, state: Mapping[str, Tensor], content: Any, conf
         make_folder(path)
         if config is not None:
             with replacing(path / CONFIG) as temporary:
-                temporary.write_text(json.dumps(config, indent=2) + "\n")
+                temporary.write_text(json.dumps(config, indent=2) + "\n", "utf-8", newline="\n")
         path = path / name
     if path.suffix not in SUFFIXES:
         raise InvalidInput(f"{path} has suffix {path.suffix!r}; weights are written to {', '.join(SUFFIXES)}, or into a folder")
