@@ -1,4 +1,4 @@
-"""Codecs with attention whose layers are narrow, in any chunks, tiles, batches, pools and graphs; the full ones are beside them."""
+"""Codecs with attention and narrow layers, in any chunks, tiles, batches, pools and graphs; full ones are beside them."""
 
 from __future__ import annotations
 
