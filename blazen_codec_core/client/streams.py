@@ -398,7 +398,7 @@ class Stream(Closable, Generic[In, Out]):
 
     @property
     def ready(self) -> Ready:
-        """What the server said when it opened the stream."""
+        """Answer of the server when it opened the stream."""
         return self._stream.ready
 
     @property
