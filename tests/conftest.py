@@ -44,6 +44,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--kills", type=int, default=8, metavar="COUNT", help="how often runs of `tokenize` are killed, and interrupted"
     )
+    parser.addoption("--serve-soak", type=float, default=20, metavar="SECONDS", help="how long clients of a server go on")
     parser.addoption("--soak", type=float, default=600, metavar="SECONDS", help="how long threads, forks and interrupts go on")
 
 

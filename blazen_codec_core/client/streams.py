@@ -102,7 +102,7 @@ class AsyncStream(Generic[In, Out]):
         self._opened = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._run())
         try:
-            self.ready = await self._opened
+            await self._opened
         except BaseException:
             await self.aclose()
             raise
@@ -269,8 +269,7 @@ class AsyncStream(Generic[In, Out]):
                     continue
                 said = parsed(SERVER_MESSAGES, message)
                 if isinstance(said, Ready):
-                    if self._opened is not None and not self._opened.done():
-                        self._opened.set_result(said)
+                    self._begin(said)
                     sending = asyncio.create_task(self._send(socket))
                 elif isinstance(said, Ended):
                     self._check_complete(said, replay)
@@ -281,6 +280,14 @@ class AsyncStream(Generic[In, Out]):
             if sending is not None:
                 sending.cancel()
                 await asyncio.gather(sending, return_exceptions=True)
+
+    def _begin(self, said: Ready) -> None:
+        assert self._opened is not None
+        if self._opened.done() and said != self.ready:
+            raise ConnectionLost("the connection broke, and another server opens the stream otherwise; push all anew", "differs")
+        self.ready = said
+        if not self._opened.done():
+            self._opened.set_result(said)
 
     def _note(self, said: ServerMessage) -> None:
         if isinstance(said, Error):
@@ -364,7 +371,7 @@ class Replay:
         self._digest.update(again)
         self._due -= len(again) if unit else 1
         if not self._due and self._digest.digest() != self._wanted:
-            raise ConnectionLost("the connection broke, and another server's output differs; push everything anew", "differs")
+            raise ConnectionLost("the connection broke, and another server's output differs; push all anew", "differs")
         return message[len(again) :]
 
 
@@ -391,7 +398,7 @@ class Stream(Closable, Generic[In, Out]):
 
     @property
     def ready(self) -> Ready:
-        """What the server said when it opened the stream."""
+        """Answer of the server when it opened the stream."""
         return self._stream.ready
 
     @property

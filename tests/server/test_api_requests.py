@@ -180,6 +180,23 @@ class TestWholeRecordings:
                 time.sleep(0.01)
             assert ask(served, "/v1/encode?codec=snac_tiny", wav(0.5))[0] == 200
 
+    def test_a_client_that_does_not_take_its_audio_is_left(self, codec):
+        tokens = codec.encode(np.zeros(24_000 * 90, np.float32), 24_000).to_bytes()
+        with (
+            serving_api(stall_seconds=0.5) as served,
+            socket.create_connection(served.where.split(":"), timeout=PATIENCE) as stalls,
+        ):
+            stalls.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            head = f"POST /v1/decode?format=float32 HTTP/1.1\r\nHost: {served.where}\r\nContent-Length: {len(tokens)}\r\n\r\n"
+            stalls.sendall(head.encode() + tokens)
+            while not served.service.is_busy:
+                time.sleep(0.01)
+            started = time.monotonic()
+            while served.service.is_busy:
+                assert time.monotonic() - started < 60
+                time.sleep(0.05)
+            assert ask(served, "/health")[0] == 200
+
 
 class TestWhatIsWatched:
     def test_codecs_are_those_offered(self, served):
@@ -308,6 +325,18 @@ class TestTokens:
             assert refused.value.code == "too_many"
         with access.request("a"):
             pass
+
+    def test_a_token_is_compared_with_all_in_constant_time(self, monkeypatch):
+        compared = []
+        monkeypatch.setattr("hmac.compare_digest", lambda one, other: compared.append(one) or one == other)
+        assert Access((SECRET, OTHER)).client(f"Bearer {SECRET}", "1.2.3.4") == "token 1"
+        assert len(compared) == 2
+        assert {len(digest) for digest in compared} == {32}  # whatever the length of the token
+
+    def test_tokens_are_in_no_message_and_no_log(self, closed, caplog):
+        streamed(closed, [], token=SECRET, codec="nonsense")
+        ask(closed, "/v1/encode?codec=nonsense", b"x", Authorization=f"Bearer {SECRET}")
+        assert SECRET not in caplog.text + str(ask(closed, "/metrics", Authorization=f"Bearer {SECRET}"))
 
     def test_openapi_says_so(self, closed):
         described = json.loads(ask(closed, "/openapi.json")[1])

@@ -26,7 +26,8 @@ HERE = Path(__file__).parent
 
 def report(capsys, script: str, *arguments: str, timeout: float) -> dict:
     """Runs a script of this folder; what it prints is shown."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join(filter(None, (str(HERE.parent.parent), os.environ.get("PYTHONPATH"))))  # for `tests.helpers`
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     command = [sys.executable, str(HERE / script), *arguments]
     run = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment, check=False)
     assert run.returncode == 0, run.stderr
@@ -89,6 +90,16 @@ async def test_200_tasks_share_a_few_threads():
         most = max(most, len(workers() - of_others))
     assert [task.result() for task in tasks] == alone * 20
     assert 1 <= most <= WORKERS
+
+
+@pytest.mark.slow
+def test_clients_of_a_server_that_come_leave_fail_stall_and_lose_connections(capsys, request):
+    seconds = request.config.getoption("--serve-soak")
+    found = report(capsys, "serve_soak.py", "24", str(seconds), timeout=seconds + 300)
+    done = found["done"]
+    assert done["whole"] > 20
+    assert min(done[kind] for kind in ("left", "wrong", "late", "reconnects", "breaks")) > 0
+    assert found["growth"] < 96
 
 
 async def test_a_cancelled_task_frees_its_worker(monkeypatch):

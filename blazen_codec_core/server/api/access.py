@@ -73,7 +73,7 @@ def read_tokens(path: Path | None) -> list[str]:
 
 
 class Access:
-    """Who may use a server, and how much at once. For one event loop.
+    """Check of who may use a server, and of how much a client has at once. For one event loop.
 
     Args:
         tokens: Bearer tokens; without any, everybody may, and a client is an address.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager
 from functools import wraps
 from typing import BinaryIO, TypeVar
 
@@ -20,8 +22,8 @@ log = logging.getLogger(__name__)
 M = TypeVar("M", bound=BaseModel)
 PART = 1 << 18
 """Bytes that are sent at once."""
-SLOWEST_UPLOAD = 16_000
-"""Least upload rate in bytes per second."""
+SLOWEST_UPLOAD = 250_000
+"""Least upload rate in bytes per second, because uploads occupy a turn."""
 RETRY_SECONDS = 5
 STATUS = {
     "protocol": 400,
@@ -80,17 +82,26 @@ class FileResponse(Response):
     """A file in parts, each of which the client takes in time. The file is closed afterwards.
 
     Args:
-        file: Open file, at its beginning.
-        size: Its size in bytes.
+        file: Open file.
         seconds: Seconds that the client may take for a part.
+        progress: Context of sending.
     """
 
-    def __init__(self, file: BinaryIO, size: int, media_type: str, seconds: float, headers: dict[str, str]) -> None:
-        super().__init__(b"", headers={**headers, "Content-Length": str(size)}, media_type=media_type)
-        self._file, self._seconds = file, seconds
+    def __init__(
+        self,
+        file: BinaryIO,
+        media_type: str,
+        seconds: float,
+        progress: AbstractContextManager[None],
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        super().__init__(b"", headers={**(headers or {}), "Content-Length": str(size)}, media_type=media_type)
+        self._file, self._seconds, self._progress = file, seconds, progress
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._file:
+        with self._progress, self._file:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             while part := await asyncio.to_thread(self._file.read, PART):
                 async with asyncio.timeout(self._seconds):

@@ -21,7 +21,7 @@ OnStep = Callable[["PoolKey", float, int], object]
 
 @dataclass(frozen=True)
 class PoolKey:
-    """What the streams of one pool have in common.
+    """Options that the streams of one pool have in common.
 
     Attributes:
         codec: Name of the codec.

@@ -1,4 +1,4 @@
-"""What the interface for programs serves: codecs, their pools, limits, and whether it is ready."""
+"""The service behind the interface for programs: codecs, their pools, limits, and whether it is ready."""
 
 from __future__ import annotations
 
@@ -187,6 +187,15 @@ class CodecService:
             self._streams -= 1
             self._ends.discard(end)
 
+    @contextmanager
+    def progress(self) -> Iterator[None]:
+        """Count work in the block, whose end the server waits for while it drains."""
+        self._jobs += 1
+        try:
+            yield
+        finally:
+            self._jobs -= 1
+
     @asynccontextmanager
     async def job_place(self, client: str) -> AsyncIterator[None]:
         """Wait for the turn of a request, which ends on exit.
@@ -197,15 +206,12 @@ class CodecService:
         """
         self.check_not_draining()
 
-        self._jobs += 1
-        try:
-            with self.access.request(client):
+        with self.progress(), self.access.request(client):
+            try:
                 async with self.line.turn(lambda _: asyncio.sleep(0)):
                     yield
-        except QueueFull as error:
-            raise ServiceError(str(error), "busy") from error
-        finally:
-            self._jobs -= 1
+            except QueueFull as error:
+                raise ServiceError(str(error), "busy") from error
 
     async def close(self) -> None:
         """Close all pools and threads."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import io
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal, TypeVar, cast
@@ -87,8 +87,8 @@ async def encode(request: Request, service: CodecService) -> Response:
     service.metrics.audio.labels(name, "encode").inc(tokens.seconds)
     if query.format == "json" or (query.format is None and request.headers.get("accept") == JSON_TYPE):
         body = EncodedTokens(codec=tokens.codec, codes=[code.tolist() for code in tokens.codes], num_samples=tokens.num_samples)
-        return Response(body.model_dump_json(), media_type=JSON_TYPE)
-    return Response(tokens.to_bytes(), media_type=TOKENS_TYPE)
+        return _in_parts(io.BytesIO(body.model_dump_json().encode()), JSON_TYPE, service)
+    return _in_parts(io.BytesIO(tokens.to_bytes()), TOKENS_TYPE, service)
 
 
 def _encode(codec: DynCodecProvider, file: BinaryIO, num_codebooks: int, query: EncodeQuery, seconds: float) -> CodecTokens:
@@ -117,15 +117,13 @@ async def decode(request: Request, service: CodecService) -> Response:
             audio.close()
             raise
     service.metrics.audio.labels(codec.spec.name, "decode").inc(tokens.seconds)
-    size = audio.seek(0, os.SEEK_END)
-    audio.seek(0)
     restored = transcode.SourceRestorer(tokens)
     headers = {
         "Blazen-Sample-Rate": str(restored.sample_rate),
         "Blazen-Channels": str(restored.channels.count),
         "Blazen-Samples": str(restored.num_samples),
     }
-    return answers.FileResponse(audio, size, AUDIO_TYPES[query.format], service.limits.stall_seconds, headers)
+    return _in_parts(audio, AUDIO_TYPES[query.format], service, headers)
 
 
 def _tokens(data: bytes, is_json: bool, service: CodecService) -> tuple[CodecTokens, DynCodecProvider]:
@@ -178,6 +176,10 @@ def _at_most(most: float) -> Progress:
         return nullcontext(advance)
 
     return begun
+
+
+def _in_parts(file: BinaryIO, media_type: str, service: CodecService, headers: Mapping[str, str] | None = None) -> Response:
+    return answers.FileResponse(file, media_type, service.limits.stall_seconds, service.progress(), headers)
 
 
 def _temporary() -> BinaryIO:
