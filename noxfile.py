@@ -146,7 +146,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """The site in `build/site`. A broken link fails, and so does a public name without a docstring or a place in the reference."""
+    """The site in `build/site`. A broken link fails, and so does a public name that is not documented or not in the reference."""
     install(session, groups=("docs",))
     session.run("mkdocs", "build", "--strict", *session.posargs, env={"NO_MKDOCS_2_WARNING": "1"})
 
