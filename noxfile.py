@@ -10,7 +10,7 @@ from pathlib import Path
 
 import nox
 
-nox.options.sessions = ["lint", "types", "tests", "alone", "finetune", "new_plugin", "mimi"]
+nox.options.sessions = ["lint", "types", "docs", "tests", "alone", "finetune", "new_plugin", "mimi"]
 nox.options.error_on_missing_interpreters = True
 nox.options.default_venv_backend = "uv"
 CONSTRAINTS = ("-c", "constraints.txt")
@@ -142,6 +142,13 @@ def lint(session: nox.Session) -> None:
     session.run("python", "distributions/versions.py")
     roots = [Path(), Path("training"), *(Path("plugins", plugin) for plugin in ALONE)]
     session.run("lint-imports", "--no-cache", env={"PYTHONPATH": os.pathsep.join(str(root.resolve()) for root in roots)})
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The site in `build/site`. A broken link fails, and so does a public name that is not documented or not in the reference."""
+    install(session, groups=("docs",))
+    session.run("mkdocs", "build", "--strict", *session.posargs, env={"NO_MKDOCS_2_WARNING": "1"})
 
 
 @nox.session

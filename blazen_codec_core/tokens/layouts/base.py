@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 Ids = NDArray[np.int64]
 Ragged = Literal["refuse", "drop"]
+"""Treatment of ids that end within a group: refuse them, or leave the incomplete group out."""
 Errors = Literal["raise", "drop", "repeat"]
+"""Treatment of a wrong group: raise an error, leave it out, or repeat the group before it."""
 
 
 class TokenLayout(ABC):
