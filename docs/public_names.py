@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 CORE = "blazen_codec_core"
-PACKAGES = (CORE, *(f"{CORE}.{name}" for name in ("audio", "conformance", "data", "nn", "pools", "tokens.layouts")))
+PACKAGES = (CORE, *(f"{CORE}.{name}" for name in ("audio", "client", "conformance", "data", "nn", "pools", "tokens.layouts")))
 TOGETHER = {f"{CORE}.errors"}
 """Modules that the reference shows as a whole."""
 
