@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 from ..errors import EngineNotAvailable
 from ..specs import LoadOptions
 from .api import Access, ClientLimits, CodecService, ServiceLimits
-from .api.access import check_tokens
+from .api.access import check_tokens, read_tokens
 from .app import application
 from .hosts import Hosts
 
@@ -30,7 +30,7 @@ class Arguments(BaseModel):
 
     Attributes:
         codecs: Names of the codecs that are offered, separated by commas.
-        tokens: Bearer tokens, separated by commas; anyone may use it without.
+        tokens: Bearer tokens, separated by commas; by default those of `BLAZEN_CODEC_TOKENS`, which no configuration shows.
         hosts: Names that clients reach it by, separated by commas; this machine's names and addresses are always allowed.
         device: Device of each replica.
         dtype: Precision.
@@ -75,7 +75,8 @@ def service_of(arguments: Arguments) -> CodecService:
     """The service of this process, a replica."""
     options = LoadOptions.of(device=arguments.device, dtype=arguments.dtype, weights=arguments.weights)
     limits = ServiceLimits(streams=arguments.max_streams, drain_seconds=arguments.drain_seconds)
-    access = Access(check_tokens(arguments.tokens, "tokens"), ClientLimits(streams=arguments.max_streams))
+    tokens = check_tokens(arguments.tokens, "tokens") or read_tokens(None)
+    access = Access(tokens, ClientLimits(streams=arguments.max_streams))
     return CodecService(arguments.codecs, options, limits, access)
 
 

@@ -66,6 +66,20 @@ def test_the_ray_service_names_the_application_and_its_arguments():
     assert service.limits.streams == arguments.max_streams
 
 
+def test_tokens_come_from_the_environment_or_the_arguments(monkeypatch):
+    monkeypatch.setenv("BLAZEN_CODEC_TOKENS", "a" * 32)
+    for tokens, wanted in (("", "a" * 32), ("b" * 32, "b" * 32)):
+        access = ray_serve.service_of.__wrapped__(ray_serve.Arguments(codecs="snac_tiny", tokens=tokens)).access
+        assert access.needs_token
+        assert access.client(f"Bearer {wanted}", "1.2.3.4", None)
+        with pytest.raises(bc.ServiceError, match="bearer token"):
+            access.client("Bearer " + "c" * 32, "1.2.3.4", None)
+    service = yaml.safe_load((FOLDER / "rayservice.yaml").read_text())["spec"]["rayClusterConfig"]
+    for group in (service["headGroupSpec"], *service["workerGroupSpecs"]):
+        [container] = group["template"]["spec"]["containers"]
+        assert [variable["name"] for variable in container["env"]] == ["BLAZEN_CODEC_TOKENS"]
+
+
 def test_arguments_that_are_none_are_refused():
     with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
         ray_serve.Arguments.model_validate({"codecs": "snac_tiny", "replicas": 3})
