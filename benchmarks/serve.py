@@ -273,8 +273,8 @@ FIGURES = {
 def table(rows: Sequence[dict[str, Any]]) -> Table:
     """Table of the rows."""
     table = Table(
-        title=f"A server on this machine, which also runs the clients: utterances of {UTTERANCE:g} s whose tokens arrive at {AHEAD} "
-        "times real time; milliseconds from the beginning of a stream to its first audio"
+        title=f"A server on this machine, which also runs the clients: utterances of {UTTERANCE:g} s, whose tokens arrive at "
+        f"{AHEAD} times real time; milliseconds from the beginning of a stream to its first audio"
     )
     for column in ("codec", "kind", *FIGURES.values()):
         table.add_column(column)

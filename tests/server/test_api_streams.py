@@ -288,6 +288,49 @@ class TestWhatIsRefused:
         assert 'blazen_codec_rejected_total{reason="unknown_codec"}' in served.service.metrics.exposition().decode()
 
 
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9), lambda inner: st.lists(inner, max_size=3)
+)
+FIELDS = st.sampled_from(["ids", "text", "id", "type", "codec", "x"])
+NONSENSE = (
+    st.binary(max_size=200)
+    | st.builds(lambda ints: np.array(ints, "<i4").tobytes(), st.lists(st.integers(-9, 2000), max_size=44))
+    | st.builds(
+        lambda kind, more: json.dumps({**more, "type": kind}),
+        st.sampled_from(["ids", "text", "ping", "end", "open", "flush"]),
+        st.dictionaries(FIELDS, JSON, max_size=2),
+    )
+    | st.text(max_size=50)
+)
+OPTIONS = [
+    {},
+    {"direction": "encode"},
+    {"tokens": "container"},
+    {"layout": "snac_interleaved"},
+    {"layout": "snac_interleaved", "layout_errors": "drop"},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(options.values()) or "plain")
+def test_nonsense_ends_in_an_end_or_an_error_that_is_the_clients(served, caplog, options):
+    @settings(max_examples=15)
+    @given(messages=st.lists(NONSENSE, max_size=5))
+    def check(messages):
+        with opened(served, **options) as socket:
+            assert hear(socket, "ready").last["type"] == "ready"
+            with contextlib.suppress(ConnectionClosed):
+                for message in [*messages, json.dumps(END)]:
+                    socket.send(message)
+            last = hear(socket).last
+            assert last["type"] == "ended" or last["code"] in {"protocol", "invalid_input", "invalid_tokens", "corrupt_file"}, (
+                last
+            )
+
+    check()
+    assert not [record for record in caplog.records if record.exc_info]
+    assert served.streams() == 0
+
+
 class TestClientsThatHarm:
     """A healthy stream goes on beside each of them."""
 
