@@ -126,7 +126,7 @@ class Load:
 
 
 class Source:
-    """What a language model sends: blocks of tokens of one utterance, each at its time, `AHEAD` of real time."""
+    """Source of tokens as a language model samples them: blocks of one utterance, each at its time, `AHEAD` of real time."""
 
     def __init__(self, codec: DynCodecProvider, name: str) -> None:
         spec = codec.spec
