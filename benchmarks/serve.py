@@ -13,6 +13,7 @@ from statistics import median, quantiles
 from typing import Any
 
 import numpy as np
+import psutil
 import uvicorn
 from rich.table import Table
 from websockets.asyncio.client import connect
@@ -33,6 +34,8 @@ UTTERANCE = 4.0
 """Seconds of audio of a stream."""
 TOLERATED = 1.0
 """Percent of parts that may come too late while listeners count as served."""
+TOGETHER = 16
+"""Streams whose CPU time is measured."""
 MOST = 512
 """Most streams of a server."""
 END = '{"type": "end"}'
@@ -202,6 +205,18 @@ async def listeners(source: Source, url: str, count: int, seconds: float) -> Loa
     return load
 
 
+async def listeners_a_core(source: Source, url: str, server: psutil.Process) -> float:
+    """Seconds of audio for a second of the server's CPU time, for `TOGETHER` streams that begin together, late or not."""
+
+    def used() -> float:
+        times = server.cpu_times()
+        return times.user + times.system
+
+    load, before = Load(), used()
+    await asyncio.gather(*(source.stream(url, load, np.random.default_rng(number)) for number in range(TOGETHER)))
+    return sum(listener.received for listener in load.listeners) / (used() - before)
+
+
 async def capacity(source: Source, url: str, seconds: float, say: Say) -> int:
     """Most listeners of whose parts at most `TOLERATED` percent come too late, to an eighth."""
 
@@ -233,15 +248,19 @@ def run(names: Sequence[str], rates: Sequence[float], seconds: float, say: Say) 
                 source = Source(bc.load(name, device="cpu"), name)
                 asyncio.run(arrivals(source, url, 1.0, UTTERANCE))  # warms up
                 say(f"{name}, {kind}")
+                core = asyncio.run(listeners_a_core(source, url, psutil.Process(server.pid)))
                 most = asyncio.run(capacity(source, url, seconds, say))
                 for rate in rates:
                     load = asyncio.run(arrivals(source, url, rate, seconds))
-                    rows.append({"codec": name, "kind": kind, "rate": rate, "listeners": most, **figures(load)})
+                    rows.append(
+                        {"codec": name, "kind": kind, "rate": rate, "listeners": most, "listeners_a_core": core, **figures(load)}
+                    )
             finally:
                 server.terminate()
                 server.join()
-        pool, window = (next(row["listeners"] for row in rows if (row["codec"], row["kind"]) == (name, kind)) for kind in KINDS)
-        say(f"{name}: {pool} listeners in a pool, {window} as windows: {pool / max(1, window):.2f} times as many")
+        pool, window = (next(row for row in rows if (row["codec"], row["kind"]) == (name, kind)) for kind in KINDS)
+        gain, by_cpu = (pool[key] / max(1e-9, window[key]) for key in ("listeners", "listeners_a_core"))
+        say(f"{name}: a pool has {gain:.2f} times the listeners of windows in real time, {by_cpu:.2f} times by CPU time")
     return rows
 
 
@@ -267,6 +286,7 @@ FIGURES = {
     "underruns_percent": "underruns %",
     "lost": "lost",
     "listeners": "listeners in real time",
+    "listeners_a_core": "a core, by CPU time",
 }
 
 
