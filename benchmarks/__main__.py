@@ -16,6 +16,7 @@ from . import calls as python_calls
 from . import datasets as whole_datasets
 from . import engines, scaling, streaming, threads, timing
 from . import halves as parts
+from . import serve as servers
 from . import startup as processes
 from . import streams as pools
 from . import throughput as batches
@@ -239,6 +240,18 @@ def streams(
     rows = pools.run(names, counts, seconds, rounds, count, say)
     show({"rows": rows}, pools.table(rows))
     keep({"rows": rows}, output, "streams")
+
+
+@main.command("serve")
+@click.option("--codec", "names", multiple=True, default=("snac_tiny", "snac_24khz"), show_default=True)
+@click.option("--rate", "rates", multiple=True, type=float, default=(1.0, 5.0, 20.0), show_default=True, help="streams a second")
+@click.option("--seconds", default=20.0, show_default=True, help="seconds of each measurement")
+@OUTPUT
+def serve_streams(names: tuple[str, ...], rates: tuple[float, ...], seconds: float, output: Path | None) -> None:
+    """Load a server with streams by Poisson processes, and count listeners in real time, in a pool and as sliding windows."""
+    rows = servers.run(names, rates, seconds, say)
+    show({"rows": rows}, servers.table(rows))
+    keep({"rows": rows}, output, "serve")
 
 
 @main.command("scaling-threads")

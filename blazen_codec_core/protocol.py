@@ -69,8 +69,8 @@ class Open(_Message):
         num_codebooks: Number of codebooks; the default of the codec if not given.
         bandwidth: Bandwidth in kbps instead, for `encode`.
         sample_format: `pcm16` or `float32`, little-endian, channels interleaved.
-        sample_rate: Sample rate of the audio in Hz, for `encode`. Only the codec's is accepted.
-        channels: Channels of the audio, for `encode`. Only the codec's number is accepted.
+        sample_rate: Sample rate of the audio in Hz, the codec's if not given. For `encode`, audio of another rate is resampled.
+        channels: Channels of the audio. Only the codec's number is accepted.
         tokens: Form of tokens in binary messages: `int32` groups, or a `container` file in each message.
         layout: Name of a layout, whose ids stand for tokens.
         layout_errors: Treatment of wrong ids: `raise`, `drop` or `repeat`, as for readers of layouts.
@@ -127,7 +127,7 @@ class Ready(_Message):
 
     Attributes:
         codec: Model `family:name`.
-        sample_rate: Sample rate of the audio in Hz.
+        sample_rate: Sample rate of the codec in Hz.
         channels: Channels of the audio.
         hop_length: Samples per frame.
         strides: Frames per token of each codebook.
@@ -167,7 +167,7 @@ class Ended(_Message):
 
     Attributes:
         taken: Frames of tokens or samples of audio that were taken.
-        samples: Samples per channel of audio that were sent, or that the sent tokens have.
+        samples: Samples per channel of audio that were sent, or that the sent tokens have at the codec's rate.
         frames: Frames of the tokens.
         lost: Groups of ids that were wrong, and so dropped or repeated.
     """

@@ -116,13 +116,15 @@ class Client:
         tile_frames: int | None = None,
         bandwidth: float | None = None,
         num_codebooks: int | None = None,
+        sample_rate: int | None = None,
         sample_format: SampleFormat = "float32",
     ) -> StreamOpening[Any, CodecTokens]:
-        """Open a stream that encodes, with `async with` or `with`; it takes audio at the codec's rate and gives `CodecTokens`.
+        """Open a stream that encodes, with `async with` or `with`; it takes audio and gives `CodecTokens`.
 
         Args:
             codec: Name of a codec that the server offers.
             latency: As for `CodecBackend.encoder_pool`, as are the others.
+            sample_rate: Rate in hertz of the audio, from which the server resamples; the codec's if `None`.
             sample_format: `pcm16` for half the bytes, rounded to 1/32768.
 
         Raises:
@@ -135,6 +137,7 @@ class Client:
             tile_frames=tile_frames,
             bandwidth=bandwidth,
             num_codebooks=num_codebooks,
+            sample_rate=sample_rate,
             sample_format=sample_format,
             tokens="container",
         )

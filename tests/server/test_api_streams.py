@@ -144,6 +144,22 @@ class TestWhatStreamsGive:
 
         check()
 
+    def test_audio_of_another_rate_is_resampled_alike_in_any_chunks(self, served, spoken):
+        codec, _, _, _ = spoken["snac_tiny"]
+        pcm = voice(0.7, 44_100)[None]
+        session = codec.encoder_session(1, latency="lowest")
+        tokens = bc.CodecTokens.concat([session.push(bc.resample(pcm, 44_100, 24_000)), session.finish()])
+
+        @FEW
+        @given(cuts=CUTS)
+        def check(cuts):
+            sent = pieces(pcm_to_bytes(pcm, "float32"), 4, cuts)
+            heard = streamed(served, [*sent, END], direction="encode", sample_rate=44_100)
+            assert b"".join(heard.data) == TokenGroups(codec.spec, 4).pack(tokens)
+            assert (heard.last["taken"], heard.last["samples"]) == (pcm.shape[1], tokens.num_samples)
+
+        check()
+
     def test_containers_carry_the_length_of_the_audio(self, served, spoken):
         _, pcm, tokens, audio = spoken["mimi_tiny"]
         heard = streamed(served, [tokens.to_bytes(), END], codec="mimi_tiny", tokens="container")
@@ -244,7 +260,8 @@ WRONG = {
     "two sizes": ({"num_codebooks": 4, "bandwidth": 2.75}, [], "invalid_input", "only one"),
     "layout": ({"layout": "nonsense"}, [], "unknown_codec", "nonsense"),
     "layout of others": ({"layout": "moshi"}, [], "invalid_input", "supports 4"),
-    "rate": ({"direction": "encode", "sample_rate": 16_000}, [], "invalid_input", "not resampled"),
+    "rate": ({"direction": "encode", "sample_rate": 7}, [], "invalid_input", "sample rate"),
+    "decoded rate": ({"sample_rate": 16_000}, [], "invalid_input", "not converted"),
     "channels": ({"direction": "encode", "channels": 2}, [], "invalid_input", "channels"),
     "part of a group": ({}, [b"123"], "invalid_tokens", "whole groups"),
     "code": ({}, [np.full(11, 1024, "<i4").tobytes()], "invalid_tokens", "0 … 1023"),
@@ -286,6 +303,49 @@ class TestWhatIsRefused:
     def test_failures_are_counted(self, served):
         streamed(served, [], codec="nonsense")
         assert 'blazen_codec_rejected_total{reason="unknown_codec"}' in served.service.metrics.exposition().decode()
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9), lambda inner: st.lists(inner, max_size=3)
+)
+FIELDS = st.sampled_from(["ids", "text", "id", "type", "codec", "x"])
+NONSENSE = (
+    st.binary(max_size=200)
+    | st.builds(lambda ints: np.array(ints, "<i4").tobytes(), st.lists(st.integers(-9, 2000), max_size=44))
+    | st.builds(
+        lambda kind, more: json.dumps({**more, "type": kind}),
+        st.sampled_from(["ids", "text", "ping", "end", "open", "flush"]),
+        st.dictionaries(FIELDS, JSON, max_size=2),
+    )
+    | st.text(max_size=50)
+)
+OPTIONS = [
+    {},
+    {"direction": "encode"},
+    {"tokens": "container"},
+    {"layout": "snac_interleaved"},
+    {"layout": "snac_interleaved", "layout_errors": "drop"},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(options.values()) or "plain")
+def test_nonsense_ends_in_an_end_or_an_error_that_is_the_clients(served, caplog, options):
+    @settings(max_examples=15)
+    @given(messages=st.lists(NONSENSE, max_size=5))
+    def check(messages):
+        with opened(served, **options) as socket:
+            assert hear(socket, "ready").last["type"] == "ready"
+            with contextlib.suppress(ConnectionClosed):
+                for message in [*messages, json.dumps(END)]:
+                    socket.send(message)
+            last = hear(socket).last
+            assert last["type"] == "ended" or last["code"] in {"protocol", "invalid_input", "invalid_tokens", "corrupt_file"}, (
+                last
+            )
+
+    check()
+    assert not [record for record in caplog.records if record.exc_info]
+    assert served.streams() == 0
 
 
 class TestClientsThatHarm:

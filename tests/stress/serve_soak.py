@@ -1,4 +1,4 @@
-"""python tests/stress/serve_soak.py STREAMS SECONDS: clients that come, leave, fail, stall and lose their connections.
+"""python tests/stress/serve_soak.py STREAMS SECONDS: clients of a server that come, leave, fail, stall and lose connections.
 
 Each stream's audio is compared with that of a session of the same tile. Prints JSON.
 """

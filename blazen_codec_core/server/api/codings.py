@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from ...audio import Resampler
 from ...errors import InvalidInput, InvalidTokens, ServiceError
 from ...plugins.registry import Registry
 from ...protocol import Ids, Open, SampleFormat, Text, TokenGroups, pcm_from_bytes, pcm_to_bytes
 from ...specs import CodecSpec
 from ...tokens.layouts import LayoutReader, LayoutWriter
 from ...tokens.tokens import CodecTokens
-from ...validation import Pcm
+from ...validation import Pcm, check_audio
 
 Given = bytes | Ids | Text
 
@@ -48,15 +49,18 @@ class Inlet(ABC):
 
 
 class AudioInlet(Inlet):
-    """Reader of audio."""
+    """Reader of audio, which is resampled to the codec's rate."""
 
-    def __init__(self, sample_format: SampleFormat, channels: int) -> None:
-        self._format, self._channels = sample_format, channels
+    def __init__(self, sample_format: SampleFormat, channels: int, resampler: Resampler) -> None:
+        self._format, self._channels, self._resampler = sample_format, channels, resampler
 
     def push(self, given: Given) -> Pcm | None:
-        pcm = pcm_from_bytes(_binary(given, "audio"), self._format, self._channels)
+        pcm = check_audio(pcm_from_bytes(_binary(given, "audio"), self._format, self._channels), empty=True)
         self.taken += pcm.shape[1]
-        return pcm if pcm.size else None
+        return _unless_empty(self._resampler.push(pcm))
+
+    def finish(self) -> Pcm | None:
+        return _unless_empty(self._resampler.finish())
 
 
 class TokenInlet(Inlet):
@@ -159,22 +163,23 @@ def codings(asked: Open, spec: CodecSpec, registry: Registry) -> tuple[Inlet, Ou
     layout = None if asked.layout is None else registry.layout(asked.layout)
     if asked.direction == "decode":
         if asked.sample_rate not in (None, spec.sample_rate) or asked.channels not in (None, spec.channels):
-            raise InvalidInput(f"{spec.name} gives {spec.sample_rate} Hz and {spec.channels} channels; streams are not resampled")
+            raise InvalidInput(f"{spec.name} gives {spec.sample_rate} Hz and {spec.channels} channels; it is not converted")
         audio = AudioOutlet(asked.sample_format)
         if layout is not None:
             books = None if asked.bandwidth is asked.num_codebooks is None else count
             return IdInlet(layout.reader(spec, num_codebooks=books, errors=asked.layout_errors)), audio
         return TokenInlet(CodecTokens.from_bytes if asked.tokens == "container" else TokenGroups(spec, count).unpack), audio
-    if asked.sample_rate not in (None, spec.sample_rate):
-        raise InvalidInput(
-            f"sample_rate is {asked.sample_rate}; streams are not resampled. Send {spec.sample_rate} Hz, or use POST /v1/encode"
-        )
     if asked.channels not in (None, spec.channels):
         raise InvalidInput(f"channels is {asked.channels}; {spec.name} takes {spec.channels}")
-    pcm = AudioInlet(asked.sample_format, spec.channels)
+    resampler = Resampler(spec.sample_rate if asked.sample_rate is None else asked.sample_rate, spec.sample_rate, spec.channels)
+    pcm = AudioInlet(asked.sample_format, spec.channels, resampler)
     if layout is not None:
         return pcm, IdOutlet(layout.writer(spec, num_codebooks=count))
     return pcm, TokenOutlet(CodecTokens.to_bytes if asked.tokens == "container" else TokenGroups(spec, count).pack)
+
+
+def _unless_empty(pcm: Pcm) -> Pcm | None:
+    return pcm if pcm.size else None
 
 
 def _binary(given: Given, what: str) -> bytes:
