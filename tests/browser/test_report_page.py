@@ -59,6 +59,23 @@ def test_it_opens_without_the_network(page):
     assert page.locator(".reveals tbody tr").count() == len(SYSTEMS)
 
 
+def test_no_line_of_the_plot_runs_through_a_label(page):
+    for quality in page.locator(".plot option").all_inner_texts():
+        page.select_option(".plot select", label=quality)
+        labels, line = page.evaluate(
+            """() => {
+                const boxes = [...document.querySelectorAll(".plot .label")].map((label) => label.getBBox());
+                const points = [...document.querySelectorAll(".plot .join")].flatMap((path) =>
+                    Array.from({ length: 100 }, (_, index) => path.getPointAtLength((index / 99) * path.getTotalLength())));
+                return [boxes.map(({ x, y, width, height }) => [x, y, width, height]), points.map(({ x, y }) => [x, y])];
+            }"""
+        )
+        assert len(labels) == len(SYSTEMS)
+        assert len(line) == 100
+        crossed = [(box, at) for box in labels for at in line if all(0 < at[i] - box[i] < box[2 + i] for i in (0, 1))]
+        assert not crossed, quality
+
+
 def test_it_plays_and_switches_at_the_same_instant(page):
     page.click(".play >> nth=0")
     page.until("views[0].player.position > 0.5")
