@@ -45,7 +45,7 @@ def load(name: str, **options: Unpack[Options]) -> DynCodecProvider:
         weights: A file, a folder, a Hub id (`owner/name`), `random:SEED`, or `None` for the published weights.
         revision: Revision of the Hub repository, instead of the spec's.
         cache_dir: Folder for downloads; the Hub's default if not given.
-        offline: Never use the network; weights that are not on this machine are an error at once.
+        offline: Never use the network; weights that are not here are an error at once. `HF_HUB_OFFLINE=1` does the same.
         trust_pickle: Read published pickles without a known digest or commit.
         noise: Let decoders with noise blocks add noise.
         noise_seed: Seed of the noise, 0 by default; `None` draws a new seed for every decode.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import secrets
 import stat
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -169,7 +168,7 @@ def replacing(path: str | PathLike[str]) -> Iterator[Path]:
         InvalidInput: The file cannot be written; `DiskTrouble` if no other file could be either.
     """
     path = _replaceable(path)
-    temporary, is_ours = path.with_name(f".{path.name}.{secrets.token_hex(4)}{path.suffix}"), True
+    temporary, is_ours = path.with_name(f".{path.name}.{os.urandom(4).hex()}{path.suffix}"), True
     try:
         _unfinished.own.add(temporary)  # registered before it exists, because an interrupt may follow its creation
         try:

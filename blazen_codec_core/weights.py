@@ -17,7 +17,6 @@ from pathlib import Path
 from .errors import InvalidInput, LicenseNotice, WeightsUnavailable, reason
 from .files import replacing
 from .forks import cached_property, held_off
-from .pickle_machine import PICKLES
 from .specs import CodecSpec, LoadOptions, WeightSource, is_commit
 
 CONFIG = "config.json"
@@ -137,10 +136,10 @@ def check_at_hand(spec: CodecSpec, options: LoadOptions) -> None:
     """
     asked = options.weights
     if asked is None:
-        found = not options.offline or at_hand(spec.sources, options) is not None
+        found = at_hand(spec.sources, options) is not None or _may_download(options)
     else:
         is_on_hub = _HUB_ID.fullmatch(asked) is not None and not asked.startswith(".")
-        found = os.path.exists(home(asked)) or asked.startswith("random:") or (is_on_hub and not options.offline)
+        found = os.path.exists(home(asked)) or asked.startswith("random:") or (is_on_hub and _may_download(options))
     if not found:
         locate(spec, options)
 
@@ -214,6 +213,10 @@ def is_offline() -> bool:
     return constants.HF_HUB_OFFLINE
 
 
+def _may_download(options: LoadOptions) -> bool:
+    return not options.offline and not is_offline()
+
+
 def _is_safe(name: str) -> bool:
     """Tell whether a file name has the suffix of safetensors."""
     return name.endswith(".safetensors")
@@ -238,6 +241,8 @@ def _check_no_pickle(path: Path, place: str) -> None:
             head = file.read(16)
     except OSError as error:
         raise WeightsUnavailable(f"{path} cannot be read: {error.strerror or error}") from error
+    from .pickle_machine import PICKLES  # here, because listing codecs does not need it
+
     if head.startswith(PICKLES) and head[8:9] != b"{":
         raise _untrusted(place)
 

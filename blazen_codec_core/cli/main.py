@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -152,8 +153,10 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: Command-line arguments; `sys.argv` by default.
     """
-    if arguments is None and isinstance(sys.stdout, io.TextIOWrapper):  # a name may have letters that the output's encoding lacks
-        sys.stdout.reconfigure(errors="backslashreplace")
+    if arguments is None:
+        os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # it would look for them in all distributions
+        if isinstance(sys.stdout, io.TextIOWrapper):  # a name may have letters that the output's encoding lacks
+            sys.stdout.reconfigure(errors="backslashreplace")
     interrupts = Interrupts(until_exit=arguments is None)
     try:
         with interrupts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -118,21 +119,27 @@ def discover(
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(hookspecs)
     records: dict[str, PluginRecord] = {}
-    for entry_point in sorted(entry_points, key=lambda e: (e.name, e.dist.name if e.dist else "")):
-        record = _register(manager, entry_point, disabled)
+    found = ((entry_point.name, *_identity(entry_point.dist), entry_point) for entry_point in entry_points)
+    for name, distribution, version, entry_point in sorted(found, key=lambda one: one[:2]):
+        record = _register(manager, entry_point, PluginRecord(name, distribution, version), disabled)
         if record.name in records:
             record = replace(record, name=f"{record.name} ({record.distribution})")
         records[record.name] = record
     return Plugins(manager, records.values())
 
 
+def _identity(distribution: Any) -> tuple[str, str]:
+    """Return the name and version of a distribution. The library's parser of metadata takes longer to import than this."""
+    if distribution is None:
+        return "unknown", "unknown"
+    headers = (distribution.read_text("METADATA") or "").partition("\n\n")[0]
+    name, version = (re.search(rf"^{key}: (.+)$", headers, re.MULTILINE) for key in ("Name", "Version"))
+    return name[1] if name else distribution.name, version[1] if version else distribution.version
+
+
 def _register(
-    manager: pluggy.PluginManager, entry_point: importlib_metadata.EntryPoint, disabled: Collection[str]
+    manager: pluggy.PluginManager, entry_point: importlib_metadata.EntryPoint, record: PluginRecord, disabled: Collection[str]
 ) -> PluginRecord:
-    distribution = entry_point.dist
-    record = PluginRecord(
-        entry_point.name, distribution.name if distribution else "unknown", distribution.version if distribution else "unknown"
-    )
     if entry_point.name in disabled:
         return replace(record, disabled=True)
     taken = manager.has_plugin(entry_point.name)

@@ -59,6 +59,28 @@ def test_it_opens_without_the_network(page):
     assert page.locator(".reveals tbody tr").count() == len(SYSTEMS)
 
 
+@pytest.mark.parametrize("higher", [0.0, 0.01, 0.1])
+def test_no_line_of_the_plot_runs_through_a_label(page, higher):
+    """Also of a codec whose quality hardly depends on its rate, whose line passes where a label is put first."""
+    labels, line = page.evaluate(
+        """(higher) => {
+            const rows = [1.5, 3, 6].map((kbps, index) =>
+                ({ name: `codec@${kbps}`, number: index + 1, numbers: { kbps, stoi: 0.8 + higher * index } }));
+            const other = { name: "other", number: 4, numbers: { kbps: 2, stoi: 0.6 } };
+            const plot = rateQuality([...rows, other], "stoi", { label: "STOI", better: "high" });
+            document.querySelector(".plot").replaceChildren(plot);
+            const boxes = [...plot.querySelectorAll(".label")].map((label) => label.getBBox());
+            const path = plot.querySelector(".join");
+            const whole = path.getTotalLength();
+            const points = Array.from({ length: 200 }, (_, index) => path.getPointAtLength((index / 199) * whole));
+            return [boxes.map(({ x, y, width, height }) => [x, y, width, height]), points.map(({ x, y }) => [x, y])];
+        }""",
+        higher,
+    )
+    assert (len(labels), len(line)) == (4, 200)
+    assert not [(box, at) for box in labels for at in line if all(0 < at[i] - box[i] < box[2 + i] for i in (0, 1))]
+
+
 def test_it_plays_and_switches_at_the_same_instant(page):
     page.click(".play >> nth=0")
     page.until("views[0].player.position > 0.5")

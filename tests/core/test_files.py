@@ -60,7 +60,7 @@ def test_many_threads_replace_one_file(tmp_path):
 
 
 def test_what_stands_there_under_the_name_of_a_temporary_file_is_not_touched(tmp_path, monkeypatch):
-    monkeypatch.setattr("secrets.token_hex", lambda _: "00000000")
+    monkeypatch.setattr("os.urandom", bytes)
     taken = tmp_path / ".a.txt.00000000.txt"
     taken.write_text("of somebody else")
     with pytest.raises(bc.InvalidInput, match="cannot be written"), replacing(tmp_path / "a.txt"):

@@ -21,7 +21,7 @@ class EntryPoint:
 
     def __init__(self, name: str, plugin: object, distribution: str = "some-dist") -> None:
         self.name, self._plugin = name, plugin
-        self.dist = types.SimpleNamespace(name=distribution, version="1.2.3")
+        self.dist = types.SimpleNamespace(name=distribution, version="1.2.3", read_text=lambda name: None)
         self.loads = 0
 
     def load(self) -> object:

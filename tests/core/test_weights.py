@@ -270,8 +270,15 @@ class TestWhatLoadKnows:
                 weights.check_at_hand(self.spec(source), options)
         with pytest.raises(bc.WeightsUnavailable, match="by hand"):
             bc.load("snac_24khz", offline=True, cache_dir=tmp_path)
-        assert not bc.load("snac_24khz", cache_dir=tmp_path).is_loaded
         assert not bc.load("snac_24khz", offline=True, weights="random:0").is_loaded
+
+    @pytest.mark.parametrize("asked", [None, "me/toy"])
+    def test_the_environment_alone_says_offline(self, tmp_path, monkeypatch, asked):
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        with pytest.raises(bc.WeightsUnavailable, match="by hand"):
+            bc.load("snac_24khz", weights=asked, cache_dir=tmp_path)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        assert not bc.load("snac_24khz", weights=asked, cache_dir=tmp_path).is_loaded
 
     @pytest.mark.parametrize("pin", [COMMIT, "main"])
     def test_offline_with_weights_in_the_cache_of_the_hub(self, tmp_path, monkeypatch, pin):

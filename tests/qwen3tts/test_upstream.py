@@ -112,7 +112,7 @@ def test_verify_shows_how_far_the_authors_windows_are_from_their_whole_forward(n
 
 
 def test_names_rates_and_numbers_of_codebooks():
-    codec = bc.load("Qwen/Qwen3-TTS-Tokenizer-12Hz")
+    codec = bc.load("Qwen/Qwen3-TTS-Tokenizer-12Hz", weights="random:0")
     assert codec.spec is SPEC
     assert codec.id == "qwen3tts:Qwen/Qwen3-TTS-Tokenizer-12Hz"
     assert (codec.sample_rate, codec.num_codebooks, codec.frame_rate, HOP) == (24_000, 16, 12.5, 1920)

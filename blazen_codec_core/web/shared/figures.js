@@ -50,7 +50,8 @@ function numbersTable(caption, rows, measures) {
 const measureNotes = () =>
   element(
     "div",
-    { class: "notes soft small" },
+    { class: "notes soft" },
+    element("h2", { class: "part" }, "What the measures say"),
     element(
       "p",
       {},
@@ -135,14 +136,16 @@ function rateQuality(rows, quality, { label, better }) {
       "kbps (logarithmic)",
     ),
   );
+  const occupied = rows.map((row) => [x(row.numbers.kbps) - 7, y(row.numbers[quality]) - 7, 14, 14]);
   const families = Map.groupBy(rows, (row) => row.name.split("@")[0]);
   for (const family of families.values()) {
     const inOrder = [...family].sort((a, b) => a.numbers.kbps - b.numbers.kbps);
-    const path = inOrder.map((row, index) => `${index ? "L" : "M"}${x(row.numbers.kbps)} ${y(row.numbers[quality])}`).join("");
+    const points = inOrder.map((row) => [x(row.numbers.kbps), y(row.numbers[quality])]);
+    const path = points.map(([left, top], index) => `${index ? "L" : "M"}${left} ${top}`).join("");
+    occupied.push(...points.slice(1).flatMap((end, index) => boxesAlong(points[index], end)));
     if (inOrder.length > 1)
       parts.push(element("path", { class: "join", d: path, style: { "--own": colour(inOrder[0].number) } }));
   }
-  const occupied = rows.map((row) => [x(row.numbers.kbps) - 7, y(row.numbers[quality]) - 7, 14, 14]);
   for (const row of rows) {
     const [cx, cy] = [x(row.numbers.kbps), y(row.numbers[quality])];
     parts.push(
@@ -157,7 +160,7 @@ function rateQuality(rows, quality, { label, better }) {
       ),
     );
     const [left, up] = freePosition(cx, cy, 7 * row.name.length, occupied, size.width);
-    parts.push(element("text", { x: left, y: up + 11 }, row.name));
+    parts.push(element("text", { class: "label", x: left, y: up + 11 }, row.name));
   }
   const summary = rows
     .map((row) => `${row.name} ${formatNumber(row.numbers.kbps, 2)} kbps ${formatNumber(row.numbers[quality], 3)}`)
@@ -171,6 +174,17 @@ function rateQuality(rows, quality, { label, better }) {
     },
     parts,
   );
+}
+
+/** Cover a straight line with small boxes, which labels then avoid. */
+function boxesAlong([x1, y1], [x2, y2]) {
+  const count = Math.ceil(Math.hypot(x2 - x1, y2 - y1) / 4);
+  return Array.from({ length: count + 1 }, (_, index) => [
+    x1 + ((x2 - x1) * index) / count - 2,
+    y1 + ((y2 - y1) * index) / count - 2,
+    4,
+    4,
+  ]);
 }
 
 /** Find a free position (upper left corner) for the label of a point, near the point. Boxes: left, top, width, height. */
