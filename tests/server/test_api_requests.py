@@ -180,7 +180,8 @@ class TestWholeRecordings:
                 time.sleep(0.01)
             assert ask(served, "/v1/encode?codec=snac_tiny", wav(0.5))[0] == 200
 
-    def test_a_client_that_does_not_take_its_audio_is_left(self, codec):
+    def test_a_client_that_does_not_take_its_audio_is_left(self, codec, monkeypatch):
+        monkeypatch.setattr("blazen_codec_core.server.door.CLOSE_SECONDS", 0.2)
         tokens = codec.encode(np.zeros(24_000 * 90, np.float32), 24_000).to_bytes()
         with (
             serving_api(stall_seconds=0.5) as served,
@@ -196,6 +197,9 @@ class TestWholeRecordings:
                 assert time.monotonic() - started < 60
                 time.sleep(0.05)
             assert ask(served, "/health")[0] == 200
+            while served.server.server_state.connections:
+                assert time.monotonic() - started < 60
+                time.sleep(0.05)
 
 
 class TestWhatIsWatched:

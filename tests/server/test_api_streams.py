@@ -388,7 +388,8 @@ class TestClientsThatHarm:
                 socket.send(json.dumps({"type": "ping"}))
             assert [message["type"] for message in hear(socket, "pong").said] == ["pong"]
 
-    def test_one_that_takes_nothing_is_held_and_then_ended(self, strict, healthy, spoken):
+    def test_one_that_takes_nothing_is_held_and_then_ended(self, strict, healthy, spoken, monkeypatch):
+        monkeypatch.setattr("blazen_codec_core.server.door.CLOSE_SECONDS", 0.2)
         codec, _, tokens, _ = spoken["snac_tiny"]
         data = TokenGroups(codec.spec, 4).pack(tokens)
         sent = 0
@@ -400,6 +401,10 @@ class TestClientsThatHarm:
                     socket.send(data)
             healthy(strict)
             self.until_free(strict)
+            started = time.monotonic()
+            while strict.server.server_state.connections:  # although the client's end is open
+                assert time.monotonic() - started < 20
+                time.sleep(0.02)
         assert sent < 3999
 
     def test_one_that_vanishes_frees_its_stream_at_once(self, strict, healthy, spoken):
