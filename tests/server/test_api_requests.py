@@ -182,7 +182,7 @@ class TestWholeRecordings:
 
     def test_a_client_that_does_not_take_its_audio_is_left(self, codec, monkeypatch):
         monkeypatch.setattr("blazen_codec_core.server.door.CLOSE_SECONDS", 0.2)
-        tokens = codec.encode(np.zeros(24_000 * 90, np.float32), 24_000).to_bytes()
+        tokens = codec.encode(np.zeros(24_000 * 40, np.float32), 24_000).to_bytes()
         with (
             serving_api(stall_seconds=0.5) as served,
             socket.create_connection(served.where.split(":"), timeout=PATIENCE) as stalls,
