@@ -11,6 +11,7 @@ import h11
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
 
 if TYPE_CHECKING:
     from .api.service import CodecService
@@ -22,6 +23,8 @@ HEAD_SECONDS = 10.0
 """Timeout in seconds for a request's head, from the opening of the connection or the last response."""
 ANSWER_SECONDS = 60.0
 """Timeout in seconds for the rest of a request and its response; WebSockets have their own timeouts."""
+CLOSE_SECONDS = 10.0
+"""Seconds in which a client has to take what is left when its connection is closed."""
 TIMED = "/v1/"
 """Paths whose operations have timeouts of their own, because recordings and their audio may take longer."""
 CONNECTIONS = 256
@@ -49,6 +52,7 @@ class Prompt(H11Protocol):
             self._answered = self.cycle
             if self.cycle.scope["path"].startswith(TIMED):
                 self._stop_waiting()
+                self._abort_if_closing()
             else:
                 self._wait(ANSWER_SECONDS)
 
@@ -64,6 +68,13 @@ class Prompt(H11Protocol):
             return
         super().handle_websocket_upgrade(event)
         self._late = self.loop.call_later(self.seconds, self._end_unopened)
+
+    def _abort_if_closing(self) -> None:
+        """Look from time to time whether the connection is to be closed, and do so even if its client takes nothing more."""
+        if self.transport.is_closing():
+            self.transport.abort()
+        else:
+            self._late = self.loop.call_later(CLOSE_SECONDS, self._abort_if_closing)
 
     def _end_unopened(self) -> None:
         """Close a connection whose WebSocket handshake is incomplete."""
@@ -89,12 +100,22 @@ class Prompt(H11Protocol):
             self._late = None
 
 
+class PromptSocket(AutoWebSocketsProtocol):  # type: ignore[misc,valid-type]
+    """uvicorn's protocol for WebSockets, which closes connections even if their clients take nothing more."""
+
+    async def run_asgi(self) -> None:
+        """Run the application, and close the connection."""
+        await super().run_asgi()
+        self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
+
+
 def config(
     application: ASGIApp, *, connections: int = CONNECTIONS, head_seconds: float = HEAD_SECONDS, **more: Any
 ) -> uvicorn.Config:
     """Return uvicorn's configuration for an application, with limits on connections."""
     return uvicorn.Config(
         application,
+        ws=PromptSocket,
         http=type("Prompt", (Prompt,), {"seconds": head_seconds}),
         log_level="warning",
         limit_concurrency=connections,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import time
 from itertools import pairwise
 
@@ -388,19 +389,24 @@ class TestClientsThatHarm:
                 socket.send(json.dumps({"type": "ping"}))
             assert [message["type"] for message in hear(socket, "pong").said] == ["pong"]
 
-    def test_one_that_takes_nothing_is_held_and_then_ended(self, strict, healthy, spoken):
+    def test_one_that_takes_nothing_is_held_and_then_ended(self, strict, healthy, spoken, monkeypatch):
+        monkeypatch.setattr("blazen_codec_core.server.door.CLOSE_SECONDS", 0.2)
         codec, _, tokens, _ = spoken["snac_tiny"]
         data = TokenGroups(codec.spec, 4).pack(tokens)
-        sent = 0
-        with connect(f"ws://{strict.where}/v1/stream", max_queue=1, compression=None) as socket:
-            socket.send(json.dumps({"type": "open", "codec": "snac_tiny", "direction": "decode"}))
-            socket.socket.settimeout(1)
-            with contextlib.suppress(ConnectionClosed, OSError):
-                for sent in range(4000):  # noqa: B007, an hour of audio
-                    socket.send(data)
+        narrow = socket.socket()
+        narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        narrow.connect(("127.0.0.1", int(strict.where.split(":")[1])))
+        with connect(f"ws://{strict.where}/v1/stream", sock=narrow, max_queue=1, compression=None, close_timeout=0.1) as stalls:
+            stalls.send(json.dumps({"type": "open", "codec": "snac_tiny", "direction": "decode"}))
+            for _ in range(60):  # seconds of audio
+                stalls.send(data)
             healthy(strict)
             self.until_free(strict)
-        assert sent < 3999
+            assert "stalled" in strict.service.metrics.exposition().decode()
+            started = time.monotonic()
+            while strict.server.server_state.connections:  # although the client's end is open
+                assert time.monotonic() - started < 20
+                time.sleep(0.02)
 
     def test_one_that_vanishes_frees_its_stream_at_once(self, strict, healthy, spoken):
         codec, _, tokens, _ = spoken["snac_tiny"]

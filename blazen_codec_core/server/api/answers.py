@@ -104,8 +104,12 @@ class FileResponse(Response):
         with self._progress, self._file:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             while part := await asyncio.to_thread(self._file.read, PART):
-                async with asyncio.timeout(self._seconds):
-                    await send({"type": "http.response.body", "body": part, "more_body": True})
+                try:
+                    async with asyncio.timeout(self._seconds):
+                        await send({"type": "http.response.body", "body": part, "more_body": True})
+                except TimeoutError:
+                    log.warning("a client took nothing of its answer for %g s", self._seconds)
+                    return  # which closes the connection, as the answer is not complete
             await send({"type": "http.response.body", "body": b""})
 
 
