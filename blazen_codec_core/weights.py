@@ -136,7 +136,8 @@ def check_at_hand(spec: CodecSpec, options: LoadOptions) -> None:
     """
     asked = options.weights
     if asked is None:
-        found = at_hand(spec.sources, options) is not None or _may_download(options)
+        is_local = any(source.package for source in spec.sources)  # a backend may need no file of them
+        found = is_local or at_hand(spec.sources, options) is not None or _may_download(options)
     else:
         is_on_hub = _HUB_ID.fullmatch(asked) is not None and not asked.startswith(".")
         found = os.path.exists(home(asked)) or asked.startswith("random:") or (is_on_hub and _may_download(options))

@@ -159,7 +159,7 @@ function rateQuality(rows, quality, { label, better }) {
         ),
       ),
     );
-    const [left, up] = freePosition(cx, cy, 7 * row.name.length, occupied, size.width);
+    const [left, up] = freePosition(cx, cy, 7.8 * row.name.length, occupied, size.width);
     parts.push(element("text", { class: "label", x: left, y: up + 11 }, row.name));
   }
   const summary = rows
