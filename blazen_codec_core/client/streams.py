@@ -249,9 +249,9 @@ class AsyncStream(Generic[In, Out]):
                 await self._exchange(socket)
         except InvalidStatus as error:
             raise failure_of(error.response.status_code, bytes(error.response.body or b"")) from error
-        except InvalidHandshake as error:
-            raise ServiceError(f"{server.url} opens no stream: {reason(error)}", "protocol") from error
         except (OSError, WebSocketException, TimeoutError) as error:
+            if isinstance(error, InvalidHandshake) and not isinstance(error.__cause__, EOFError):  # it did not merely break off
+                raise ServiceError(f"{server.url} opens no stream: {reason(error)}", "protocol") from error
             raise ConnectionLost(
                 f"the connection to {server.url} broke before the stream was complete: {reason(error)}"
             ) from error

@@ -13,6 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -221,6 +222,35 @@ class TestLostConnections:
             await stream.afinish()
             got += [pcm async for pcm in stream]
             assert stream.reconnects >= 2
+        np.testing.assert_array_equal(joined(got), audio)
+
+    async def test_one_that_breaks_while_it_opens_is_tried_again(self, served, tokens, audio):
+        address, broken = urlsplit(served.url), 0
+
+        async def copy(source, target):
+            while data := await source.read(1 << 16):
+                target.write(data)
+                await target.drain()
+            target.close()
+
+        async def relay(reader, writer):
+            nonlocal broken
+            await reader.read(1)
+            if broken < 2:
+                broken += 1
+                writer.close()
+                return
+            back, there = await asyncio.open_connection(address.hostname, address.port)
+            there.write(b"G")  # of GET
+            await asyncio.gather(copy(reader, there), copy(back, writer), return_exceptions=True)
+
+        async with await asyncio.start_server(relay, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            async with Client(f"http://127.0.0.1:{port}").decoder("snac_tiny") as stream:
+                await stream.apush(tokens)
+                await stream.afinish()
+                got = [pcm async for pcm in stream]
+        assert broken == 2
         np.testing.assert_array_equal(joined(got), audio)
 
     async def test_so_do_tokens(self, served, client, codec):
