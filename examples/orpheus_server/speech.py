@@ -161,7 +161,7 @@ def speaker_of(codec: str, language_model: str, model: str, listeners: int, **op
     decoder = bc.load(codec, parts="decoder", **options)
     decoder.load()
     decoder.decode(bc.CodecTokens.from_codes(decoder.spec, [np.zeros((1, 4 // s), np.int32) for s in decoder.spec.strides]))
-    return Speaker(decoder, AsyncOpenAI(base_url=language_model, api_key="none", max_retries=0), model, listeners)
+    return Speaker(decoder, AsyncOpenAI(base_url=language_model, api_key="none", max_retries=0, timeout=60.0), model, listeners)
 
 
 if __name__ == "__main__":
