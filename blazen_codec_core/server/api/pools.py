@@ -115,13 +115,13 @@ class SharedPools:
             shared.users -= 1
 
     async def _get(self, codec: DynCodecProvider, key: PoolKey) -> SharedPool:
-        if (shared := self._pools.get(key)) is None:
+        while (shared := self._pools.get(key)) is None:
             if key not in self._opening:
                 await self._make_room()
             if (task := self._opening.get(key)) is None:  # another client may have begun meanwhile
                 task = self._opening[key] = asyncio.create_task(self._open(codec, key))
                 task.add_done_callback(partial(self._opened, key))
-            shared = await asyncio.shield(task)
+            await asyncio.shield(task)  # afterwards it may have been closed already, for one with other options
         shared.users += 1
         return shared
 
