@@ -408,3 +408,11 @@ def test_a_killed_server_is_an_error_and_sigterm_lets_streams_end(tokens, audio)
     finally:
         process.kill()
         process.communicate()
+
+
+def test_the_page_on_serving_runs_as_written(served, root, tmp_path, monkeypatch):
+    (tmp_path / "examples").symlink_to(root / "examples")
+    monkeypatch.chdir(tmp_path)
+    [block] = re.findall(r"```python\n(.*?)```", (root / "docs/serving.md").read_text("utf-8"), re.DOTALL)
+    assert block.count("http://127.0.0.1:8765") == 1
+    exec(compile(block.replace("http://127.0.0.1:8765", served.url), "docs/serving.md", "exec"), {})
