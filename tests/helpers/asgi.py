@@ -1,4 +1,4 @@
-"""An ASGI application on a port of this machine, for tests."""
+"""ASGI applications on ports of this machine, for tests."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import uvicorn
 
 
 @contextlib.contextmanager
-def running(application: Any) -> Iterator[str]:
-    """Address of an ASGI application that runs in a thread."""
-    config = uvicorn.Config(application, port=0, log_level="warning")
-    server, socket = uvicorn.Server(config), config.bind_socket()
+def running(server: uvicorn.Server) -> Iterator[str]:
+    """Run a server in a thread; give where it can be reached, such as `127.0.0.1:34567`."""
+    socket = server.config.bind_socket()
     thread = threading.Thread(target=server.run, args=([socket],), daemon=True)
     thread.start()
     while not server.started:
@@ -25,6 +25,11 @@ def running(application: Any) -> Iterator[str]:
         yield f"127.0.0.1:{socket.getsockname()[1]}"
     finally:
         server.should_exit = True
-        thread.join(60)
+        thread.join(300)
         socket.close()
     assert not thread.is_alive()
+
+
+def running_application(application: Any) -> AbstractContextManager[str]:
+    """Run an ASGI application on a free port."""
+    return running(uvicorn.Server(uvicorn.Config(application, port=0, log_level="warning")))

@@ -8,7 +8,6 @@ import io
 import json
 import signal
 import struct
-import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
@@ -29,6 +28,7 @@ from blazen_codec_core.server.api import Access, ClientLimits, CodecService, Ser
 from blazen_codec_core.server.app import application
 from blazen_codec_core.server.catalog import CodecCatalog, Limits
 from blazen_codec_core.server.hosts import Hosts
+from tests.helpers.asgi import running
 
 T = TypeVar("T")
 CHUNK = 1 << 20
@@ -48,26 +48,8 @@ def serving(
     """Where it can be reached, such as `127.0.0.1:34567`; `entering` is for `door.config`."""
     house = CodecCatalog(names, LoadOptions(device="cpu"), Limits(**limits), judge or Scorer([]))
     config = door.config(application(house, hosts), port=0, **(entering or {}))
-    with running(uvicorn.Server(config), config) as where:
+    with running(uvicorn.Server(config)) as where:
         yield where
-
-
-@contextlib.contextmanager
-def running(server: uvicorn.Server, config: uvicorn.Config) -> Iterator[str]:
-    """A server in a thread; where it can be reached."""
-    socket = config.bind_socket()
-    thread = threading.Thread(target=server.run, args=([socket],), daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-        assert thread.is_alive()
-    try:
-        yield f"127.0.0.1:{socket.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(300)
-        socket.close()
-    assert not thread.is_alive()
 
 
 class Served:
@@ -126,7 +108,7 @@ def serving_api(
     service = CodecService(names, LoadOptions(device="cpu", weights=weights), ServiceLimits(**limits), Access(tokens, client))
     config = door.config(application(house, hosts, service), port=port)
     server = door.DrainingServer(config, service)
-    with running(server, config) as where:
+    with running(server) as where:
         while ready and not (service.is_ready or service.failure):
             time.sleep(0.01)
         yield Served(where, service, server)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import blazen_codec_core as bc
-from tests.helpers.asgi import running
+from tests.helpers.asgi import running_application
 
 CODEC = "snac_tiny"
 LISTENERS = 4
@@ -41,7 +41,7 @@ def speaking_page(root: Path, ids: int, speed: float) -> Iterator[SpeakingPage]:
     folder = root / "examples/orpheus_server"
     model, speech = (runpy.run_path(str(folder / name)) for name in ("language_model.py", "speech.py"))
     written, rate = model["ids_as_text"](bc.load(CODEC), str(root / "examples/speech.flac"))
-    with running(model["application"]("orpheus", written[:ids], speed * rate)) as language_model:
+    with running_application(model["application"]("orpheus", written[:ids], speed * rate)) as language_model:
         speaker = speech["speaker_of"](CODEC, f"http://{language_model}/v1", "orpheus", LISTENERS)
-        with running(speech["application"](speaker)) as address:
+        with running_application(speech["application"](speaker)) as address:
             yield SpeakingPage(address, language_model, "".join(written[:ids]), speaker._pool, speech)

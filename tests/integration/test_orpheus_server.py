@@ -14,7 +14,7 @@ import pytest
 from websockets.sync.client import connect
 
 import blazen_codec_core as bc
-from tests.helpers.asgi import running
+from tests.helpers.asgi import running_application
 from tests.helpers.speaking_page import CODEC, LISTENERS, speaking_page
 
 IDS = 900
@@ -80,7 +80,7 @@ def test_what_cannot_be_said_is_an_error(page, message, told):
 
 def test_a_model_that_fails_is_an_error(page):
     speaker = page.speech["speaker_of"](CODEC, f"http://{page.language_model}/v1", "unheard-of", 1)
-    with running(page.speech["application"](speaker)) as address, connect(f"ws://{address}/speak") as socket:
+    with running_application(page.speech["application"](speaker)) as address, connect(f"ws://{address}/speak") as socket:
         socket.send('{"text": "a"}')
         said = [json.loads(message) for message in socket]
     assert [message["type"] for message in said] == ["format", "error"]
