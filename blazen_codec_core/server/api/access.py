@@ -63,7 +63,7 @@ def read_tokens(path: Path | None) -> list[str]:
             re.split(r"[\s,]+", os.environ.get(VARIABLE, "").strip(" ,\t\n")) if VARIABLE in os.environ else (), VARIABLE
         )
     try:
-        lines = [line.partition("#")[0].strip() for line in path.read_text().splitlines()]
+        lines = [line.partition("#")[0].strip() for line in path.read_text("utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"{path} cannot be read: {error}") from error
     tokens = check_tokens(filter(None, lines), str(path))
