@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
 import time
+import warnings
 
 import numpy as np
 import psutil
@@ -37,12 +39,14 @@ def url():
 
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)  # not a cluster of other tests
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     serve.run(build(Arguments.model_validate(ARGUMENTS)))
     yield f"http://127.0.0.1:{port}"
-    serve.shutdown()
-    ray.shutdown()
+    with warnings.catch_warnings(action="ignore"):  # processes that Ray does not wait for
+        serve.shutdown()
+        ray.shutdown()
+        gc.collect()
 
 
 def replicas() -> list[psutil.Process]:
