@@ -24,8 +24,8 @@ from tests.helpers.live_server import Served, serving_api
 
 STREAMS, SECONDS = int(sys.argv[1]), float(sys.argv[2])
 SIGNALS = 8
-BREAKS = 4.0
-"""Seconds between failures of the network, in which all connections are lost."""
+BREAKS = 8.0
+"""Seconds between failures of the network, in which all connections are lost; streams need time to get further."""
 ROUNDING = 1e-6
 
 
