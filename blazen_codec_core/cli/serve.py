@@ -3,8 +3,9 @@ from __future__ import annotations
 import importlib.util
 import socket
 import webbrowser
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -15,9 +16,15 @@ from ..specs import LoadOptions
 from .compare import check
 from .options import judging, loading
 
+F = TypeVar("F", bound=Callable[..., Any])
 NEEDED = ("prometheus_client", "starlette", "uvicorn", "websockets")
 VARIABLE = "BLAZEN_CODEC_TOKENS"
 BACKLOG = 128
+
+
+def limit(name: str, default: float, kind: click.IntRange | click.FloatRange, help: str) -> Callable[[F], F]:
+    """Option of a limit, whose default is shown."""
+    return click.option(name, default=default, show_default=True, type=kind, help=help)
 
 
 @click.command("serve")
@@ -36,10 +43,10 @@ BACKLOG = 128
     "--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="port to listen at; 0 for a free one"
 )
 @click.option("--open", "show", is_flag=True, help="open the page in the browser")
-@click.option("--max-mb", default=100.0, show_default=True, type=click.FloatRange(min=0.1), help="largest upload in MB")
-@click.option("--max-minutes", default=3.0, show_default=True, type=click.FloatRange(min=0.1), help="longest audio in minutes")
-@click.option("--jobs", default=2, show_default=True, type=click.IntRange(min=1), help="jobs that run at once")
-@click.option("--waiting", default=16, show_default=True, type=click.IntRange(min=0), help="jobs that may wait; more are refused")
+@limit("--max-mb", 100.0, click.FloatRange(min=0.1), "largest upload in MB")
+@limit("--max-minutes", 3.0, click.FloatRange(min=0.1), "longest audio in minutes")
+@limit("--jobs", 2, click.IntRange(min=1), "jobs that run at once")
+@limit("--waiting", 16, click.IntRange(min=0), "jobs that may wait; more are refused")
 @click.option(
     "--page/--no-page", "shows_page", default=None, help="serve the page that compares codecs; default: unless there are tokens"
 )
@@ -49,41 +56,18 @@ BACKLOG = 128
     type=click.Path(path_type=Path, dir_okay=False),
     help=f"bearer tokens that programs need, one a line; default: those of {VARIABLE}",
 )
-@click.option("--max-streams", default=256, show_default=True, type=click.IntRange(min=1), help="streams that are open at once")
-@click.option("--client-streams", default=64, show_default=True, type=click.IntRange(min=1), help="streams of one client")
-@click.option(
-    "--client-requests", default=8, show_default=True, type=click.IntRange(min=1), help="HTTP requests of one client at once"
-)
-@click.option(
-    "--queue-seconds",
-    default=10.0,
-    show_default=True,
-    type=click.FloatRange(min=0.1),
-    help="seconds of audio that a stream may have queued on either side",
-)
-@click.option(
-    "--idle-seconds",
-    default=60.0,
-    show_default=True,
-    type=click.FloatRange(min=0.1),
-    help="silence that ends a stream, in seconds",
-)
-@click.option(
-    "--stall-seconds",
-    default=30.0,
-    show_default=True,
-    type=click.FloatRange(min=0.1),
-    help="seconds in which a client must take a message",
-)
-@click.option(
-    "--api-minutes", default=60.0, show_default=True, type=click.FloatRange(min=0.1), help="longest audio of an HTTP request"
-)
-@click.option(
+@limit("--max-streams", 256, click.IntRange(min=1), "streams that are open at once")
+@limit("--client-streams", 64, click.IntRange(min=1), "streams of one client")
+@limit("--client-requests", 8, click.IntRange(min=1), "HTTP requests of one client at once")
+@limit("--queue-seconds", 10.0, click.FloatRange(min=0.1), "seconds of audio that a stream may have queued on either side")
+@limit("--idle-seconds", 60.0, click.FloatRange(min=0.1), "silence that ends a stream, in seconds")
+@limit("--stall-seconds", 30.0, click.FloatRange(min=0.1), "seconds in which a client must take a message")
+@limit("--api-minutes", 60.0, click.FloatRange(min=0.1), "longest audio of an HTTP request")
+@limit(
     "--drain-seconds",
-    default=30.0,
-    show_default=True,
-    type=click.FloatRange(min=0),
-    help="seconds in which open streams may end after SIGTERM; a second signal ends them at once",
+    30.0,
+    click.FloatRange(min=0),
+    "seconds in which open streams may end after SIGTERM; a second signal ends them at once",
 )
 @judging
 @loading

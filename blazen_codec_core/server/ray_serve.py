@@ -97,14 +97,9 @@ def build(arguments: Arguments) -> Any:
         return application(None, Hosts("0.0.0.0", arguments.hosts), service_of(arguments))
 
     class Replica:
-        def __init__(self) -> None:  # no streams before the codecs are loaded
+        def __init__(self) -> None:  # no streams before the codecs are loaded; a replica whose codecs cannot be is not started
             for codec in service_of(arguments).codecs.values():
                 codec.load()
-
-        def check_health(self) -> None:
-            """Raise the error of loading a codec, after which Ray starts another replica."""
-            if (failure := service_of(arguments).failure) is not None:
-                raise failure
 
     deployment = serve.deployment(
         name=NAME,
