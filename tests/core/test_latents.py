@@ -199,6 +199,7 @@ print(json.dumps(done))
 
 
 class TestGenerated:
+    @pytest.mark.slow
     def test_its_tests_and_the_kit(self, installed):
         tests = installed("-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error::RuntimeWarning", "-k", "not anything")
         assert tests.returncode == 0, tests.stdout

@@ -156,6 +156,7 @@ for path in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="peaks are read where Linux keeps them")
 @pytest.mark.filterwarnings("ignore:Sparse invariant checks")
 def test_files_take_no_more_memory_than_they_bring(tmp_path):

@@ -12,7 +12,7 @@ from tests.helpers.quantizer_ties import count_differing
 
 BY_NAME = {spec.name: spec for spec in SPECS}
 CASES = [
-    (spec.name, bandwidth, streams)
+    pytest.param(spec.name, bandwidth, streams, marks=() if bandwidth == spec.bandwidth else pytest.mark.slow)
     for spec in SPECS
     for bandwidth in sorted({min(spec.bandwidths), spec.bandwidth, max(spec.bandwidths)})
     for streams in ((1, 2) if spec.channels == 1 and bandwidth == spec.bandwidth else (1,))

@@ -39,6 +39,7 @@ def test_codebooks_as_an_embedding(main, speech):
     assert with_codebooks < math.log(1024)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("main", ["finetune"], indirect=True)
 @pytest.mark.filterwarnings("ignore::blazen_codec_core.OtherWeightsNotice")
 def test_a_tuned_decoder(main, speech, tmp_path):

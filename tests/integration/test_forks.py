@@ -19,7 +19,12 @@ HERE = Path(__file__).parent
 
 
 @pytest.mark.parametrize(
-    ("codec", "numba"), [("snac_tiny", True), ("encodec_tiny", True), ("dac_tiny", False)], ids=["snac", "encodec", "plain"]
+    ("codec", "numba"),
+    [
+        pytest.param("snac_tiny", True, id="snac"),
+        pytest.param("encodec_tiny", True, id="encodec", marks=pytest.mark.slow),
+        pytest.param("dac_tiny", False, id="plain", marks=pytest.mark.slow),
+    ],
 )
 def test_forked_children_work(codec, numba):
     """With as many threads in the parent as it likes, and with locks that others hold."""
@@ -76,7 +81,9 @@ for name, where in found.items():
 """
 
 
-@pytest.mark.parametrize("name", ["snac_tiny", "encodec_tiny", "dac_tiny"])
+@pytest.mark.parametrize(
+    "name", ["snac_tiny", *(pytest.param(name, marks=pytest.mark.slow) for name in ("encodec_tiny", "dac_tiny"))]
+)
 def test_nothing_is_imported_that_forks_do_not_wait_for(name, tmp_path):
     """A child can never import what another thread was importing when it was forked."""
     run = subprocess.run(

@@ -189,6 +189,7 @@ print(torch.get_num_threads(), file=sys.stderr)
 """
 
 
+@pytest.mark.slow
 def test_openmp_that_gives_fewer_threads_than_it_says():
     """oneDNN leaves undone what threads that are not there should have done."""
     found = []
@@ -211,6 +212,7 @@ def test_openmp_that_gives_fewer_threads_than_it_says():
     assert found[0][1] == found[1][1] == found[2][1]  # the process still has as many threads as it had
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "environment"),
     [

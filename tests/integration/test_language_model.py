@@ -22,6 +22,7 @@ def speak(root, monkeypatch):
         sys.modules.pop(name, None)
 
 
+@pytest.mark.slow
 def test_speech_is_of_the_training_voices(speak, tmp_path):
     judged = speak.main(str(tmp_path / "spoken.wav"), recordings=10, words=1, steps=80, text="two")
     assert set(judged) == set(speak.VOICES)

@@ -47,7 +47,7 @@ MOST = {
 
 @blocks
 @pytest.mark.skipif(sys.platform != "linux", reason="the C library's heap is trimmed before it is measured")
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name == "dac_44khz" else ()) for name in MOST])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name == "snac_24khz" else pytest.mark.slow) for name in MOST])
 def test_weights_are_held_once(name):
     command = [sys.executable, "-c", MEASURE, name]
     for _ in range(2):  # the first process may compile kernels

@@ -39,7 +39,9 @@ def url():
 
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)  # not a cluster of other tests
+    with pytest.MonkeyPatch.context() as patch:  # beside other tests a proxy takes more than five seconds to start
+        patch.setenv("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", str(PATIENCE))
+        ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)  # not a cluster of other tests
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     serve.run(build(Arguments.model_validate(ARGUMENTS)))
     yield f"http://127.0.0.1:{port}"

@@ -132,6 +132,7 @@ async def test_a_cancelled_task_frees_its_worker(monkeypatch):
     assert len(steps) < stopped + 8 * WORKERS  # and nobody goes on with it
 
 
+@pytest.mark.slow
 def test_a_provider_goes_to_a_pool_of_processes_and_comes_back():
     codec = bc.load("snac_tiny", device="cpu")
     items = [voice(0.2, 24_000, number) for number in range(6)]
