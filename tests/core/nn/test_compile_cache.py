@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
+import pkgutil
 import shutil
 import signal
 import subprocess
@@ -232,3 +234,48 @@ def test_concurrent_compilation_survives_a_kill(tmp_path):
     assert ended(begun(NUMBA_CACHE_DIR=str(folder))) == tokens
     assert all(Path(path).stat().st_size > 5000 for path in files)
     shutil.rmtree(folder)
+
+
+def test_functions_that_kernels_call_have_names_of_their_own():
+    """A process loads kernels of several others; of two functions with one name, all kernels would call the first."""
+    package = importlib.import_module("blazen_codec_core.nn.kernels.cpu")
+    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        importlib.import_module(module.name)
+    dispatchers = [found for found in gc.get_objects() if type(found) is type(numba.njit(scaled))]
+    called = [one.py_func for one in dispatchers if one.targetoptions.get("inline") != "always"]
+    names = [f"{function.__module__}.{function.__qualname__}" for function in set(called)]
+    ours = [name for name in names if name.startswith(package.__name__)]
+    assert len(ours) > 15
+    assert sorted(ours) == sorted(set(ours))
+
+
+COMPILED_APART = """
+import sys
+import torch
+from blazen_codec_core.nn.kernels.cpu.depthwise_conv import DepthwiseConv1d
+from blazen_codec_core.nn.kernels.cpu.direct_conv import DirectConv1d
+from blazen_codec_core.nn.kernels.cpu.elementwise import CpuElementwise
+from blazen_codec_core.nn.kernels.epilogue import SNAKE, Epilogue
+
+x, ones = torch.ones(1, 3, 64), torch.ones(64)
+snake = Epilogue(activation=SNAKE, parameters=(ones, ones))
+
+def assemble():
+    CpuElementwise().assemble_input(x[:, :0], x, 0, snake, made := torch.empty_like(x))
+    return made
+
+kernels = {
+    "assemble": assemble,
+    "depthwise": lambda: DepthwiseConv1d(torch.ones(1, 64), None, 1)(x, 3, snake),
+    "direct": lambda: DirectConv1d(torch.eye(64)[None], None)(x, 3, snake),
+}
+for name in sys.argv[1:]:
+    torch.testing.assert_close(kernels[name](), 1 + torch.sin(x) ** 2)
+"""
+
+
+@pytest.mark.slow
+def test_kernels_that_several_processes_compiled_work_together(tmp_path):
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    for kernels in (["assemble"], ["depthwise", "direct"], ["assemble", "depthwise"], ["depthwise", "assemble"]):
+        subprocess.run([sys.executable, "-c", COMPILED_APART, *kernels], env=environment, check=True)

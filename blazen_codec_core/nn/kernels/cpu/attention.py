@@ -19,7 +19,7 @@ from torch import Tensor
 from ..interface import RING_SLACK, AttentionProblem
 from . import arguments, vecmath
 from .arguments import AttentionArgs, AttentionShape, ring_args, signal_args, signature
-from .jit import inline_jit, jit
+from .jit import inline_jit, jit, variant
 from .microkernel import address, array, float64_array, int64_array, is_available
 from .simd import INDEX, LANES, CountedLoop, Vector, address_of, intrinsic_from
 
@@ -64,6 +64,7 @@ def _row_products(mr: int) -> Any:
     wide, narrow = _products(mr, _WIDTH), _products(mr, 1)
 
     @njit
+    @variant(mr)
     def products(a, a_row, count, b, b_row, out, out_row, vectors):  # type: ignore[no-untyped-def]
         v = 0
         while v < vectors:

@@ -16,7 +16,7 @@ from ..epilogue import ELU, GAIN, GELU, NONE, SILU, SNAKE, Epilogue
 from ..memory_format import frame_contiguous
 from . import vecmath
 from .arguments import Activation, Assembly, assembly_args, signature
-from .jit import jit
+from .jit import jit, variant
 from .microkernel import int32_array
 from .simd import LANES, CountedLoop, Vector, address_of, intrinsic_from
 
@@ -53,6 +53,7 @@ def _activation(lanes: int) -> Any:
     copy, zero = _vectorized(lambda x, a, b: x, lanes), _vectorized(lambda x, a, b: x.splat_like(0.0), lanes)
 
     @njit
+    @variant(lanes)
     def activate(activation, x, out, count):  # type: ignore[no-untyped-def]
         if activation.kind == SNAKE:
             snake(x, lanes, out, lanes, activation.alpha, activation.inverse, lanes, count)
@@ -75,12 +76,13 @@ def _activation(lanes: int) -> Any:
 _activate_vectors, _activate_quads, _activate_values = (_activation(lanes) for lanes in (LANES, _QUAD, 1))
 
 
-def _operation(function: Callable[[Vector, Vector, Vector], Vector], *, broadcast: bool = False) -> Any:
+def _operation(name: str, function: Callable[[Vector, Vector, Vector], Vector], *, broadcast: bool = False) -> Any:
     """Function of the addresses of a row and of an operand, which writes to the row; `step` is 0 for one value as operand."""
     vectors, quads, values = (_vectorized(function, lanes, broadcast=broadcast) for lanes in (LANES, _QUAD, 1))
     step = 0 if broadcast else 1
 
     @njit
+    @variant(name)
     def apply(row, operand, channels):  # type: ignore[no-untyped-def]
         if channels >= LANES:
             vectors(row, LANES, row, LANES, operand, operand, step * LANES, channels // LANES)
@@ -96,7 +98,7 @@ def _operation(function: Callable[[Vector, Vector, Vector], Vector], *, broadcas
     return apply
 
 
-_add, _scale = _operation(lambda x, a, b: x + a), _operation(lambda x, a, b: x * a, broadcast=True)
+_add, _scale = _operation("add", lambda x, a, b: x + a), _operation("scale", lambda x, a, b: x * a, broadcast=True)
 
 
 @njit

@@ -8,7 +8,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numba
 import torch
@@ -34,7 +34,22 @@ def _cache_key() -> str:
 
 
 CACHE_KEY = _cache_key()
+F = TypeVar("F", bound=Callable[..., Any])
 _ARITHMETIC: dict[str, Any] = {"fastmath": {"contract", "nsz"}, "error_model": "numpy"}
+
+
+def variant(*parts: object) -> Callable[[F], F]:
+    """Decorator below `njit` that gives each of the functions which a factory makes a name of its own.
+
+    Machine code finds functions by name and by a number, which depends on what the process compiled before. A process may load
+    kernels that several others compiled. Of two functions with one name and one number, all would call the one that came first.
+    """
+
+    def rename(function: F) -> F:
+        function.__qualname__ = "_".join((function.__qualname__, *map(str, parts)))
+        return function
+
+    return rename
 
 
 def inline_jit(function: Any) -> Any:

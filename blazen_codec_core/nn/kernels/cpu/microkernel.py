@@ -20,6 +20,7 @@ from numba import carray, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from .jit import variant
 from .simd import INDEX, LANE, LANES, CountedLoop, Vector, address_of, intrinsic_from
 
 _TILE_HEIGHTS = {
@@ -110,6 +111,7 @@ def _array_view(kind: Any) -> Any:
         return types.CPointer(kind)(types.int64), emit
 
     @njit
+    @variant(kind)
     def view(address, shape):  # type: ignore[no-untyped-def]
         return carray(pointer(address), shape)
 
@@ -144,6 +146,7 @@ def _row_loop(nr: int, *, prefetch_l1: bool = False, depthwise: bool = False) ->
     )
 
     @njit
+    @variant(nr, prefetch_l1, depthwise)
     def rows(x, terms, weight, init, out, ahead, count):  # type: ignore[no-untyped-def]
         row, init_row, out_row = x.stride, init.stride, out.stride
         taps, tap, depth = terms

@@ -35,7 +35,7 @@ from .arguments import (
 )
 from .direct_conv import DirectConv1d, SharedDirectConv1d
 from .elementwise import apply_epilogue, copy_row
-from .jit import jit
+from .jit import jit, variant
 from .microkernel import estimated_cost
 from .packing import K_BLOCK, bias_or_zeros, gemm_panel, pack_panels, panel_vectors, unpack_panels
 from .reductions import linear_transform
@@ -52,11 +52,12 @@ _ALIASING_STRIDE, _PADDING = 1024, 32
 _TRANSFORMS: tuple[WinogradTransform, ...] = (F_5_2, F_3_2, F_4_3, F_8_7, F_8_7_FAST)
 
 
-def _dispatch(functions: Sequence[Any]) -> Any:
+def _dispatch(name: str, functions: Sequence[Any]) -> Any:
     """Function that calls the one whose number is its first argument."""
     zero, one, two, three, four = functions
 
     @njit
+    @variant(name)
     def call(number, source, init, out, channels):  # type: ignore[no-untyped-def]
         if number == 0:
             zero(source, init, out, channels)
@@ -72,8 +73,8 @@ def _dispatch(functions: Sequence[Any]) -> Any:
     return call
 
 
-_transform_row = _dispatch([linear_transform(transform.input_transform, from_init=False) for transform in _TRANSFORMS])
-_transform_back = _dispatch([linear_transform(transform.output_transform, from_init=True) for transform in _TRANSFORMS])
+_transform_row = _dispatch("input", [linear_transform(transform.input_transform, from_init=False) for transform in _TRANSFORMS])
+_transform_back = _dispatch("output", [linear_transform(transform.output_transform, from_init=True) for transform in _TRANSFORMS])
 
 
 @njit(inline="always")
