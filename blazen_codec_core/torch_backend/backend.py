@@ -142,8 +142,6 @@ class TorchCodecBackend(CodecBackend):
     batches_at_once: ClassVar[Mapping[str, int]] = {"cpu": 8}
     """Batches of segments that run layer by layer, by device type. Recurrent layers on a CPU then read their weights once."""
 
-    """Session class for tokens that are not in segments."""
-
     def __init__(self, spec: CodecSpec, options: LoadOptions | None = None) -> None:
         super().__init__(spec, options)
         self._loaded: Loaded | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +23,7 @@ class Epilogue:
         residual: Signal that is added, `(batch, frames, channels)`.
         residual_head: Leading residual frames, when they are in another buffer.
             `len(residual_head) + len(residual) >= frames` of the output.
-        native: Form of a back end's own, which it may keep here. It lives as long as the tensors that it points to.
+        native: A kernel's arguments for the parameters, for each number of channels. Copies share them with the parameters.
     """
 
     scale: Tensor | None = None
@@ -32,7 +31,13 @@ class Epilogue:
     parameters: tuple[Tensor, Tensor] | None = None
     residual: Tensor | None = None
     residual_head: Tensor | None = None
-    native: Any = field(default=None, init=False, compare=False, repr=False)
+    native: dict[int, tuple[int, int, int]] = field(default_factory=dict, init=False, compare=False, repr=False)
+
+    def with_residual(self, residual: Tensor | None) -> Epilogue:
+        """Copy with another residual, and no head."""
+        epilogue = Epilogue(self.scale, self.activation, self.parameters, residual)
+        object.__setattr__(epilogue, "native", self.native)
+        return epilogue
 
     def full_residual(self) -> Tensor:
         """The residual as one tensor: its head, then the rest."""

@@ -52,7 +52,7 @@ def project(layer: Conv1d, x: Tensor, last: bool, epilogue: Epilogue) -> Tensor:
         return layer.project(x, last, epilogue)
     y = layer.project(x, last)
     if epilogue.activation != IDENTITY.activation:
-        y = activate(dataclasses.replace(epilogue, residual=None), y)
+        y = activate(epilogue.with_residual(None), y)
     return y if epilogue.residual is None else y.add_(epilogue.residual)
 
 
@@ -129,4 +129,4 @@ class TransformerLayer(Layer):
             made = layer.project(y, last)
             return x + (made if scale is None else scale.differentiable(made))
         activation = IDENTITY if scale is None else scale.activation
-        return project(layer, y, last, dataclasses.replace(activation, residual=x))
+        return project(layer, y, last, activation.with_residual(x))

@@ -95,7 +95,9 @@ def test_parameters_are_checked_for_each_number_of_channels():
     with pytest.raises(ValueError, match="32 contiguous values"):
         DirectConv1d(drawn(1, 64, 32), None)(drawn(1, 9, 64), 9, epilogue)
     other = dataclasses.replace(epilogue, parameters=(drawn(64, seed=1), drawn(64, seed=1)))
-    assert other.native is None
+    assert epilogue.native
+    assert not other.native
+    assert epilogue.with_residual(drawn(1, 9, 64)).native is epilogue.native
 
 
 WRONG_ASSEMBLIES = {
@@ -171,10 +173,10 @@ def test_a_kernel_takes_few_calls(make, needed, batch):
     activation = Epilogue(activation=SNAKE, parameters=(drawn(64), drawn(64)))
     residual = Epilogue(residual=drawn(batch, 15, 64), residual_head=drawn(batch, 5, 64))
     for epilogue in () if isinstance(kernel, Kn2rowConv1d) else (activation, residual):
-        assert len(calls_of(kernel, x, 20, epilogue)) == 4
+        assert len(calls_of(kernel, x, 20, epilogue)) == 5
     assert len(calls_of(kernel, x, 20)) <= 4
     parts = (x[:, :0], x, 3, activation, torch.empty(batch, needed + 3, 64))
-    assert calls_of(CpuElementwise().assemble_input, *parts) == ["assemble_input", "assembly_args"]
+    assert calls_of(CpuElementwise().assemble_input, *parts) == ["assemble_input", "assembly_args", "_activation_args"]
 
 
 def test_copies_of_a_kernel_share_its_weights():

@@ -350,17 +350,17 @@ NO_EPILOGUE: tuple[tuple[int, ...], list[Tensor]] = tuple(EpilogueArgs(NONE, *[0
 """`epilogue_args` of `IDENTITY`."""
 
 
-def _keep_activation(epilogue: Epilogue, channels: int) -> tuple[int, ...]:
-    """The number of channels, and the `Activation` of an epilogue with parameters, one value a channel each.
-
-    Both are kept in its `native`, so that the parameters of a long-lived one are checked once.
-    """
-    if epilogue.parameters is None:
-        raise ValueError("the activation has no parameters; expected two")
-    alpha, inverse = epilogue.parameters
-    native = (channels, epilogue.activation, vector_address(alpha, channels), vector_address(inverse, channels))
-    object.__setattr__(epilogue, "native", native)
-    return native
+def _activation_args(epilogue: Epilogue, channels: int) -> tuple[int, int, int]:
+    """`Activation` of an epilogue. It is kept in `native`, so that parameters, one value a channel each, are checked once."""
+    if epilogue.activation not in WITH_PARAMETERS:
+        return epilogue.activation, 0, 0
+    found = epilogue.native.get(channels)
+    if found is None:
+        if epilogue.parameters is None:
+            raise ValueError("the activation has no parameters; expected two")
+        alpha, inverse = (vector_address(values, channels) for values in epilogue.parameters)
+        found = epilogue.native[channels] = epilogue.activation, alpha, inverse
+    return found
 
 
 def epilogue_args(epilogue: Epilogue, output: tuple[int, ...]) -> tuple[tuple[int, ...], list[Tensor]]:
@@ -374,11 +374,9 @@ def epilogue_args(epilogue: Epilogue, output: tuple[int, ...]) -> tuple[tuple[in
     if epilogue is IDENTITY:
         return NO_EPILOGUE
     _, _, batch, frames, channels = output
-    native = epilogue.native if epilogue.activation in WITH_PARAMETERS else (channels, epilogue.activation, 0, 0)
-    if native is None or native[0] != channels:
-        native = _keep_activation(epilogue, channels)
+    kind, alpha, inverse = _activation_args(epilogue, channels)
     if epilogue.scale is None and epilogue.residual is None and epilogue.residual_head is None:
-        return (*native[1:], 0, 0, 0, 0, 0, 0), copies
+        return (kind, alpha, inverse, 0, 0, 0, 0, 0, 0), copies
     scale = 0 if epilogue.scale is None else vector_address(epilogue.scale, frames, may_be_longer=True)
     addends = []
     for x in (epilogue.residual_head, epilogue.residual):
@@ -396,7 +394,7 @@ def epilogue_args(epilogue: Epilogue, output: tuple[int, ...]) -> tuple[tuple[in
     (head, head_batch, head_frames), (residual, residual_batch, residual_frames) = addends
     if head_frames + residual_frames < frames and (epilogue.residual is not None or head_frames):
         raise ValueError(f"residual has {head_frames} and {residual_frames} frames; the output has {frames}")
-    return (*native[1:], scale, head, head_batch, head_frames, residual, residual_batch), copies
+    return (kind, alpha, inverse, scale, head, head_batch, head_frames, residual, residual_batch), copies
 
 
 def assembly_args(
@@ -421,10 +419,7 @@ def assembly_args(
         raise ValueError(f"output has {out_frames} frames; the parts have {tail_frames}, {left} and {frames}")
     if lengths is not None and (lengths.dtype != torch.int32 or lengths.shape != (batch,) or not lengths.is_contiguous()):
         raise ValueError(f"lengths are {lengths.dtype} {tuple(lengths.shape)}; expected {batch} contiguous torch.int32")
-    native = activation.native if activation.activation in WITH_PARAMETERS else (channels, activation.activation, 0, 0)
-    if native is None or native[0] != channels:
-        native = _keep_activation(activation, channels)
-    _, kind, alpha, inverse = native
+    kind, alpha, inverse = _activation_args(activation, channels)
     return (
         batch, channels, tail.data_ptr(), tail.stride(0), tail_frames, left, x.data_ptr(), x.stride(0), frames,
         0 if lengths is None else lengths.data_ptr(), kind, alpha, inverse, out.data_ptr(), out.stride(0), out_frames,

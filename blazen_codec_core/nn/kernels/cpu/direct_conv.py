@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import torch
@@ -81,9 +80,7 @@ def joined_signals(epilogue: Epilogue, x: Tensor) -> Epilogue | None:
         return epilogue
     if residual.shape[:2] != x.shape[:2] or not residual.is_contiguous():
         return None
-    joined = dataclasses.replace(epilogue, residual=residual.reshape(1, -1, residual.shape[2]), residual_head=None)
-    object.__setattr__(joined, "native", epilogue.native)
-    return joined
+    return epilogue.with_residual(residual.reshape(1, -1, residual.shape[2]))
 
 
 class DirectConv1d(FusedConv1d):
