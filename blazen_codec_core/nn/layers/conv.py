@@ -286,7 +286,7 @@ class ConvTranspose1d(ConvBase):
         if self.depthwise:
             x = x.repeat(1, 1, self.stride)
         y = self.run_kernel(x, blocks, 1, last and state.dynamic_length, epilogue).reshape(x.shape[0], -1, self.out_channels)
-        drop = min(state.to_drop, y.shape[1])
+        drop = state.to_drop if last else min(state.to_drop, y.shape[1])  # the tail alone is longer than the crop
         state.to_drop -= drop
         return y[:, drop : y.shape[1] - (self.crop[1] if last else 0)]
 

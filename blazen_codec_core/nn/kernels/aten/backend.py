@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..exporting import is_exporting
 from ..interface import (
     AttentionKernel,
     AttentionProblem,
@@ -37,6 +38,9 @@ class AtenBackend(KernelBackend):
         return True
 
     def conv1d(self, problem: Conv1dProblem) -> Conv1dKernel:
+        if is_exporting():  # other runtimes choose an algorithm themselves; a product also takes signals without frames
+            is_pointwise = problem.kernel == problem.stride == problem.groups == 1
+            return GemmConv1d(problem.weight[0], problem.bias) if is_pointwise else _aten_conv1d(problem)
         kernel = self._conv1d(problem)
         return RowByRow(kernel) if problem.frozen and problem.weight.device.type == "cpu" else kernel
 
@@ -46,7 +50,7 @@ class AtenBackend(KernelBackend):
         if on_cpu and p.is_depthwise:
             return ChannelsLastConv2d(p.weight[:, 0].unbind(), p.bias, p.dilation)
         if not on_cpu or not p.has_block_taps:
-            return AtenConv1d(p.weight, p.bias, p.stride, p.dilation, p.groups, p.allow_tf32)
+            return _aten_conv1d(p)
         taps = p.block_taps().unbind()
         if len(taps) == 1:
             return GemmConv1d(taps[0], p.bias)
@@ -71,3 +75,7 @@ class AtenBackend(KernelBackend):
         self, seed: int, layer: int, positions: NDArray[np.int64], count: int, device: torch.device, dtype: torch.dtype
     ) -> Tensor:
         return random_normal(seed, layer, positions, count, device, dtype)
+
+
+def _aten_conv1d(p: Conv1dProblem) -> AtenConv1d:
+    return AtenConv1d(p.weight, p.bias, p.stride, p.dilation, p.groups, p.allow_tf32)

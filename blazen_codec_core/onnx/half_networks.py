@@ -1,0 +1,149 @@
+"""The halves of a network as modules with plain tensors in and out: audio to codes, and codes to audio, with explicit state."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..nn.codec_network import CodecNetwork
+from ..nn.layers.base import State, StreamSetup
+from ..specs import CodecSpec, Half
+from .manifest import NUM_CODEBOOKS, code_names, times
+
+CPU = torch.device("cpu")
+
+
+class NoiseInputs:
+    """Noise that is an input of a graph: a `NoiseSource` that hands out given values.
+
+    Attributes:
+        values: Noise `(count,)` of each layer; `None` while only the counts are noted, and all noise is zero.
+        counts: Number of values that each layer asked for last.
+    """
+
+    def __init__(self) -> None:
+        self.values: Mapping[int, Tensor] | None = None
+        self.counts: dict[int, int] = {}
+
+    def __call__(self, layer: int, position: Any, count: int) -> Tensor:
+        if self.values is None:
+            self.counts[layer] = count
+            return torch.zeros(1, count, 1, dtype=torch.float32)
+        return self.values[layer].reshape(1, -1, 1)
+
+
+class HalfNetwork(nn.Module):
+    """One half of a network for one signal, whose length is counted in units: the least input that makes a signal.
+
+    Attributes:
+        unit: Size of a unit in the last axis of each input, by name.
+        hop: Samples of a unit.
+        least_samples: Samples of the least input that can be pushed.
+    """
+
+    part: Half
+    output_names: tuple[str, ...]
+    unit: dict[str, int]
+    hop: int
+    least_samples: int
+
+    def __init__(self, spec: CodecSpec, network: CodecNetwork, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.spec, self.network, self.dtype = spec, network, dtype
+        self.noise = NoiseInputs()
+
+    @property
+    def setup(self) -> StreamSetup:
+        return StreamSetup(1, CPU, self.dtype, self.noise)
+
+    @abstractmethod
+    def shapes(self, units: Any) -> dict[str, tuple[Any, ...]]:
+        """Shapes of the inputs of a number of units, which may be a `torch.export.Dim`, by name."""
+
+    @abstractmethod
+    def example(self, units: int) -> list[Tensor]:
+        """Random inputs."""
+
+    def units_of(self, frames: int) -> int:
+        """Units of a number of frames."""
+        return frames * self.spec.hop_length // self.hop
+
+    @abstractmethod
+    def init_state(self) -> State:
+        """State of a new stream."""
+
+    @abstractmethod
+    def step(self, inputs: Sequence[Tensor], state: Any, last: bool) -> list[Tensor]:
+        """Outputs of the next units."""
+
+    @abstractmethod
+    def samples_covered(self, units: int, last: bool) -> int:
+        """Samples that the output covers once a number of units have gone in."""
+
+
+class EncoderHalf(HalfNetwork):
+    """Audio `(1, channels, samples)` to codes `(1, frames / stride)` of each codebook, int64."""
+
+    part = "encoder"
+
+    def __init__(self, spec: CodecSpec, network: CodecNetwork, dtype: torch.dtype) -> None:
+        super().__init__(spec, network, dtype)
+        self.hop = spec.block_frames * spec.hop_length if spec.padded else 1
+        self.unit, self.least_samples = {"audio": self.hop}, 1
+        self.output_names = code_names(spec)
+
+    def shapes(self, units: Any) -> dict[str, tuple[Any, ...]]:
+        return {"audio": (1, self.spec.channels, times(units, self.hop))}
+
+    def example(self, units: int) -> list[Tensor]:
+        return [torch.rand(shape) - 0.5 for shape in self.shapes(units).values()]
+
+    def init_state(self) -> State:
+        return self.network.encoder_state(self.setup)
+
+    def step(self, inputs: Sequence[Tensor], state: Any, last: bool) -> list[Tensor]:
+        return self.network.encode_step(inputs[0].transpose(1, 2).to(self.dtype), state, last)
+
+    def samples_covered(self, units: int, last: bool) -> int:
+        return self.network.frames_encoded(units * self.hop, last) * self.spec.hop_length
+
+
+class DecoderHalf(HalfNetwork):
+    """Codes `(1, frames / stride)` of each codebook, int64, to audio `(1, channels, samples)`."""
+
+    part = "decoder"
+    output_names = ("audio",)
+
+    def __init__(self, spec: CodecSpec, network: CodecNetwork, dtype: torch.dtype) -> None:
+        super().__init__(spec, network, dtype)
+        self.hop = self.least_samples = spec.block_frames * spec.hop_length
+        self.unit = {name: spec.block_frames // stride for name, stride in zip(code_names(spec), spec.strides, strict=True)}
+        self.takes_fewer = len(spec.usable_codebooks) > 1
+
+    def shapes(self, units: Any) -> dict[str, tuple[Any, ...]]:
+        shapes: dict[str, tuple[Any, ...]] = {name: (1, times(units, size)) for name, size in self.unit.items()}
+        return {**shapes, NUM_CODEBOOKS: (1,)} if self.takes_fewer else shapes
+
+    def example(self, units: int) -> list[Tensor]:
+        shapes = self.shapes(units)
+        count = torch.tensor([self.spec.num_codebooks])
+        codes = (torch.randint(self.spec.codebook_size, shape) for name, shape in shapes.items() if name != NUM_CODEBOOKS)
+        return [*codes, count] if self.takes_fewer else [*codes]
+
+    def init_state(self) -> State:
+        return self.network.decoder_state(self.setup)
+
+    def step(self, inputs: Sequence[Tensor], state: Any, last: bool) -> list[Tensor]:
+        codes, used = (inputs[:-1], inputs[-1]) if self.takes_fewer else (inputs, None)
+        z = self.network.quantizer.decode(codes, used).to(self.dtype)
+        return [self.network.decoder.step(z, state, last).float().transpose(1, 2)]
+
+    def samples_covered(self, units: int, last: bool) -> int:
+        return self.network.samples_decoded(units * self.spec.block_frames, last)
+
+
+HALVES: dict[Half, type[HalfNetwork]] = {"encoder": EncoderHalf, "decoder": DecoderHalf}
