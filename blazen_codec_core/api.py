@@ -39,14 +39,14 @@ else:
     Options = WeightOptions = dict[str, Any]
 
 
-def load(name: str, **options: Unpack[Options]) -> DynCodecProvider:
+def load(name: str | PathLike[str], **options: Unpack[Options]) -> DynCodecProvider:
     """Find a codec by name, alias or `plugin:name`, in any case, with dashes or underscores. The first use loads its weights.
 
     Args:
-        name: Name such as `snac_tiny`; `list_codecs` lists them all.
+        name: Name such as `snac_tiny`; `list_codecs` lists them all. Or a folder that `export` has written.
         device: `auto` for the best available device, or a PyTorch device such as `cpu` or `cuda:1`.
         dtype: Floating type of the network, a name or a `torch.dtype`. Only `float32` guarantees the authors' tokens.
-        engine: `native`, or `upstream` for the authors' package.
+        engine: `native`, `upstream` for the authors' package, or `onnx` for exported graphs, whose folder is `weights`.
         weights: A file, a folder, a Hub id (`owner/name`), `random:SEED`, or `None` for the published weights.
         revision: Revision of the Hub repository, instead of the spec's.
         cache_dir: Folder for downloads; the Hub's default if not given.

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from ..errors import InferenceError
 from ..provider import DynCodecProvider
-from ..specs import CodecSpec, Half
+from ..specs import CodecSpec
 from ..tokens.tokens import CodecTokens
 from ..validation import Pcm
-from .manifest import NUM_CODEBOOKS, Manifest, Part, code_names
+from .manifest import AUDIO, Manifest, Part, code_names
 from .runtime import Arrays, GraphStream, Runtime, run_whole, units_of
+from .sessions import decoder_inputs, encoder_inputs
 
 AGREEMENT = {"float32": 0.999, "float16": 0.5}
 """Least share of tokens that agree, by dtype; the others are ties within its rounding."""
@@ -60,14 +61,16 @@ def check_export(codec: DynCodecProvider, folder: Path, manifest: Manifest) -> R
     for pcm in signals(codec.spec, manifest):
         reference = codec.encode(pcm, codec.sample_rate, num_codebooks=codec.spec.usable_codebooks[-1])
         if encoder := manifest.parts.get("encoder"):
-            for outputs in runs(runtime, encoder, "encoder", encoder_inputs(codec.spec, pcm, reference)):
+            (inputs,) = encoder_inputs(codec.spec, pcm / np.float32(scale_of(reference)))
+            for outputs in runs(runtime, encoder, inputs):
                 pairs = list(zip((outputs[name] for name in code_names(codec.spec)), reference.codes, strict=True))
                 tokens += sum(code.size for _, code in pairs)
                 differing += sum(count_differing(found, code) for found, code in pairs)
         if decoder := manifest.parts.get("decoder"):
             audio = codec.decode(reference) / scale_of(reference)
-            for outputs in runs(runtime, decoder, "decoder", decoder_inputs(codec.spec, reference)):
-                errors.append(difference(outputs["audio"][0], audio))
+            (inputs,) = decoder_inputs(codec.spec, reference.codes)
+            for outputs in runs(runtime, decoder, inputs):
+                errors.append(difference(outputs[AUDIO][0], audio))
     report = Report(tokens, differing, float(np.max(errors)))
     least, most = AGREEMENT[manifest.dtype], PCM_ERROR[manifest.dtype]
     if report.agreement < least or not report.max_pcm_error <= most:
@@ -86,8 +89,6 @@ def signals(spec: CodecSpec, manifest: Manifest) -> Iterator[Pcm]:
         if stream := part.stream:
             begin, tile = (graph.units * part.unit_samples for graph in (stream.begin, stream.step))
             lengths |= {begin, begin + block, begin + 2 * tile + block}
-    if not spec.padded:
-        lengths |= {length - block // 3 for length in lengths}
     for length in sorted(lengths if spec.segment is None else {min(length, spec.segment.length) for length in lengths}):
         tone = np.sin(2 * np.pi * rng.uniform(80, 800) * np.arange(length) / spec.sample_rate)
         yield (0.3 * tone + 0.1 * rng.standard_normal((spec.channels, length))).astype(np.float32)
@@ -98,35 +99,25 @@ def scale_of(tokens: CodecTokens) -> float:
     return 1.0 if tokens.scales is None else float(tokens.scales[0, 0])
 
 
-def encoder_inputs(spec: CodecSpec, pcm: Pcm, tokens: CodecTokens) -> Arrays:
-    """Inputs of the encoder for audio `(channels, samples)`."""
-    return {"audio": np.pad(pcm, ((0, 0), (0, spec.missing_samples(pcm.shape[1]))))[None] / np.float32(scale_of(tokens))}
-
-
-def decoder_inputs(spec: CodecSpec, tokens: CodecTokens) -> Arrays:
-    """Inputs of the decoder for the tokens of one stream."""
-    codes = {name: code.astype(np.int64) for name, code in zip(code_names(spec), tokens.codes, strict=True)}
-    return {**codes, NUM_CODEBOOKS: np.array([tokens.num_codebooks])}
-
-
-def runs(runtime: Runtime, part: Part, half: Half, inputs: Arrays) -> Iterator[Arrays]:
+def runs(runtime: Runtime, part: Part, inputs: Arrays) -> Iterator[Arrays]:
     """Outputs of a signal: as a whole, and in chunks of several sizes."""
     units = units_of(part, inputs)
     if part.whole:
-        yield run_whole(runtime, half, inputs, NOISE_SEED)
+        yield run_whole(runtime, part, inputs, NOISE_SEED)
     if part.stream and (part.whole or units >= part.stream.begin.units):
         tile = part.stream.step.units
         for size in {max(1, tile // 3), tile + 1, units}:
-            stream = GraphStream(runtime, half, NOISE_SEED)
-            outputs = [output for chunk in chunks(part, inputs, size) for output in stream.push(chunk)]
-            yield joined([*outputs, *stream.finish()])
+            stream = GraphStream(runtime, part, NOISE_SEED)
+            outputs = [output for chunk, last in chunks(part, inputs, size) for output in stream.run(chunk, last)]
+            yield joined(outputs)
 
 
-def chunks(part: Part, inputs: Arrays, size: int) -> Iterator[Arrays]:
-    """Inputs in chunks of `size` units."""
-    for start in range(0, units_of(part, inputs), size):
+def chunks(part: Part, inputs: Arrays, size: int) -> Iterator[tuple[Arrays, bool]]:
+    """Inputs in chunks of `size` units, each with whether it is the last; the last one is empty."""
+    for start in (*range(0, units_of(part, inputs), size), units_of(part, inputs)):
         ranges = {name: slice(start * each, (start + size) * each) for name, each in part.unit.items()}
-        yield {name: array[..., ranges[name]] if name in ranges else array for name, array in inputs.items()}
+        chunk = {name: array[..., ranges[name]] if name in ranges else array for name, array in inputs.items()}
+        yield chunk, start == units_of(part, inputs)
 
 
 def joined(outputs: Sequence[Arrays]) -> Arrays:

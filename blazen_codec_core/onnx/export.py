@@ -73,7 +73,9 @@ def export(
                     for part, kind in HALVES.items()
                     if part in ([parts] if parts else _loaded_parts(backend))
                 }
-        manifest = Manifest(codec=spec, label=backend.weights_label, dtype=dtype, parts=graphs)
+        manifest = Manifest(
+            codec=spec.model_copy(update={"padded": True}), label=backend.weights_label, dtype=dtype, parts=graphs
+        )
         (unfinished / FILE).write_text(manifest.model_dump_json(indent=1), "utf-8")
         (unfinished / README).write_text(readme(manifest), "utf-8")
         say("comparing the graphs with the codec")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..nn.codec_network import CodecNetwork
 from ..nn.layers.base import State, StreamSetup
 from ..specs import CodecSpec, Half
-from .manifest import NUM_CODEBOOKS, code_names, times
+from .manifest import AUDIO, NUM_CODEBOOKS, code_names, times
 
 CPU = torch.device("cpu")
 
@@ -48,12 +48,12 @@ class HalfNetwork(nn.Module):
     part: Half
     output_names: tuple[str, ...]
     unit: dict[str, int]
-    hop: int
     least_samples: int
 
     def __init__(self, spec: CodecSpec, network: CodecNetwork, dtype: torch.dtype) -> None:
         super().__init__()
         self.spec, self.network, self.dtype = spec, network, dtype
+        self.hop = spec.block_frames * spec.hop_length
         self.noise = NoiseInputs()
 
     @property
@@ -92,12 +92,11 @@ class EncoderHalf(HalfNetwork):
 
     def __init__(self, spec: CodecSpec, network: CodecNetwork, dtype: torch.dtype) -> None:
         super().__init__(spec, network, dtype)
-        self.hop = spec.block_frames * spec.hop_length if spec.padded else 1
-        self.unit, self.least_samples = {"audio": self.hop}, 1
+        self.unit, self.least_samples = {AUDIO: self.hop}, 1
         self.output_names = code_names(spec)
 
     def shapes(self, units: Any) -> dict[str, tuple[Any, ...]]:
-        return {"audio": (1, self.spec.channels, times(units, self.hop))}
+        return {AUDIO: (1, self.spec.channels, times(units, self.hop))}
 
     def example(self, units: int) -> list[Tensor]:
         return [torch.rand(shape) - 0.5 for shape in self.shapes(units).values()]
@@ -116,11 +115,11 @@ class DecoderHalf(HalfNetwork):
     """Codes `(1, frames / stride)` of each codebook, int64, to audio `(1, channels, samples)`."""
 
     part = "decoder"
-    output_names = ("audio",)
+    output_names = (AUDIO,)
 
     def __init__(self, spec: CodecSpec, network: CodecNetwork, dtype: torch.dtype) -> None:
         super().__init__(spec, network, dtype)
-        self.hop = self.least_samples = spec.block_frames * spec.hop_length
+        self.least_samples = self.hop
         self.unit = {name: spec.block_frames // stride for name, stride in zip(code_names(spec), spec.strides, strict=True)}
         self.takes_fewer = len(spec.usable_codebooks) > 1
 

@@ -8,12 +8,14 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .. import foreign_json
-from ..errors import CorruptFile, InvalidInput, reason
+from ..errors import CorruptFile, InvalidInput, NotYetImplemented, reason
 from ..files import contents
 from ..specs import CodecSpec, Half
 
 FILE, WEIGHTS, README = "export.json", "weights.bin", "README.md"
 """Files beside the graphs."""
+AUDIO = "audio"
+"""Input of encoders, and output of decoders."""
 STATE, NEXT = "state.", "next."
 """Prefixes of the inputs and the outputs that hold the state of a stream."""
 NOISE = "noise_"
@@ -119,6 +121,17 @@ class Part(_Frozen):
     unit_samples: int
     whole: Graph | None = None
     stream: Stream | None = None
+
+    @property
+    def existing_stream(self) -> Stream:
+        """Graphs of a signal in tiles.
+
+        Raises:
+            NotYetImplemented: There are none.
+        """
+        if self.stream is None:
+            raise NotYetImplemented("only graphs of whole signals were exported; export the codec with what='both' for streams")
+        return self.stream
 
     @property
     def graphs(self) -> list[Graph]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..counter_noise import normal_values
-from ..errors import EngineNotAvailable
-from ..forks import held_off
-from ..specs import Half
-from .manifest import NEXT, STATE, Graph, Manifest, Part, Stream
+from ..errors import CorruptFile, EngineNotAvailable, InferenceError, InvalidInput, reason
+from ..forks import Anew, held_off
+from .manifest import NEXT, STATE, Graph, Manifest, Part
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 Arrays = dict[str, NDArray[Any]]
 """Inputs or outputs by name."""
 CPU = "CPUExecutionProvider"
+FATAL = 4
+"""Severity from which ONNX Runtime logs."""
 
 
 class Noise:
@@ -55,21 +57,33 @@ class Runtime:
     def __init__(self, folder: Path, manifest: Manifest, providers: Sequence[str] = (CPU,)) -> None:
         self._folder, self.manifest, self._providers = folder, manifest, list(providers)
         self._sessions: dict[str, InferenceSession] = {}
+        self._lock = Anew(threading.Lock)
 
     def run(self, graph: Graph, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
         """Outputs of a graph."""
         names = [value.name for value in graph.outputs]
         wanted = {value.name for value in graph.inputs}
-        outputs = self._session(graph).run(names, {name: array for name, array in inputs.items() if name in wanted})
+        session = self._session(graph)
+        try:
+            outputs = session.run(names, {name: array for name, array in inputs.items() if name in wanted})
+        except Exception as error:  # ONNX Runtime's errors have no common class
+            raise InferenceError(f"{graph.file} failed: {reason(error)}") from error
         return dict(zip(names, outputs, strict=True))
 
     def _session(self, graph: Graph) -> InferenceSession:
-        if graph.file not in self._sessions:
-            ort = load_onnxruntime()
-            options = ort.SessionOptions()
-            options.log_severity_level = 3
-            self._sessions[graph.file] = ort.InferenceSession(self._folder / graph.file, options, providers=self._providers)
-        return self._sessions[graph.file]
+        with self._lock.own:
+            if graph.file not in self._sessions:
+                self._sessions[graph.file] = self._load(self._folder / graph.file)
+            return self._sessions[graph.file]
+
+    def _load(self, path: Path) -> InferenceSession:
+        ort = load_onnxruntime()
+        options = ort.SessionOptions()
+        options.log_severity_level = FATAL  # errors are raised
+        try:
+            return ort.InferenceSession(path, options, providers=self._providers)
+        except Exception as error:
+            raise CorruptFile(f"{path} cannot be loaded: {reason(error)}") from error
 
 
 def load_onnxruntime() -> Any:
@@ -92,10 +106,17 @@ def units_of(part: Part, inputs: Mapping[str, NDArray[Any]]) -> int:
     return int(inputs[name].shape[-1]) // size
 
 
-def run_whole(runtime: Runtime, half: Half, inputs: Arrays, seed: int | None) -> Arrays:
-    """Outputs for a whole signal."""
-    part = runtime.manifest.parts[half]
-    assert part.whole is not None
+def run_whole(runtime: Runtime, part: Part, inputs: Arrays, seed: int | None) -> Arrays:
+    """Outputs of a whole signal.
+
+    Raises:
+        InvalidInput: No graph of whole signals was exported.
+    """
+    if part.whole is None:
+        raise InvalidInput(
+            f"the signal ends before the {part.existing_stream.begin.units} units with which a stream begins, and graphs of "
+            "whole signals were not exported; export the codec with what='both'"
+        )
     return runtime.run(part.whole, {**inputs, **Noise(seed).inputs(part.whole, units_of(part, inputs))})
 
 
@@ -106,38 +127,35 @@ class GraphStream:
         seed: As for `Noise`.
     """
 
-    def __init__(self, runtime: Runtime, half: Half, seed: int | None) -> None:
-        self._runtime, self._half, self._seed = runtime, half, seed
-        self._part = runtime.manifest.parts[half]
-        assert self._part.stream is not None
-        self._graphs: Stream = self._part.stream
-        self._noise, self._pending, self._has_begun = Noise(seed), Arrays(), False
-        self._state = Arrays()
+    def __init__(self, runtime: Runtime, part: Part, seed: int | None) -> None:
+        self._runtime, self._part, self._graphs, self._seed = runtime, part, part.existing_stream, seed
+        self._noise, self._has_begun = Noise(seed), False
+        self._pending, self._state = Arrays(), Arrays()
 
-    def push(self, inputs: Arrays) -> list[Arrays]:
-        """Outputs of all tiles that these inputs complete."""
+    def run(self, inputs: Arrays, last: bool) -> list[Arrays]:
+        """Outputs of the tiles that inputs complete, and of the rest if the signal ends with them."""
         self._pending = {
             name: np.concatenate([self._pending[name], array], -1) if self._pending and name in self._part.unit else array
             for name, array in inputs.items()
         }
         outputs = []
         while units_of(self._part, self._pending) >= (graph := self._next_graph).units:
-            outputs.append(self._run(graph, graph.units))
+            outputs.append(self._run_graph(graph, graph.units))
+        if last:
+            outputs += self._run_rest(units_of(self._part, self._pending))
         return outputs
 
     @property
     def _next_graph(self) -> Graph:
         return self._graphs.step if self._has_begun else self._graphs.begin
 
-    def finish(self) -> list[Arrays]:
-        """Outputs of the rest."""
-        units = units_of(self._part, self._pending)
+    def _run_rest(self, units: int) -> list[Arrays]:
         if not self._has_begun:
-            return [run_whole(self._runtime, self._half, self._pending, self._seed)]
-        graph = self._graphs.end
-        return [] if graph is None or units < graph.units else [self._run(graph, units)]
+            return [run_whole(self._runtime, self._part, self._pending, self._seed)]
+        end = self._graphs.end
+        return [] if end is None or units < end.units else [self._run_graph(end, units)]
 
-    def _run(self, graph: Graph, units: int) -> Arrays:
+    def _run_graph(self, graph: Graph, units: int) -> Arrays:
         """Run a graph on the first units that are pending."""
         sizes = {name: units * size for name, size in self._part.unit.items()}
         inputs = {name: array[..., : sizes[name]] if name in sizes else array for name, array in self._pending.items()}

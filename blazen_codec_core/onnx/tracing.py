@@ -121,7 +121,8 @@ def trace(half: HalfNetwork, step: Step) -> Traced:
         units = EXAMPLE_UNITS if step.is_dynamic else step.units
         state = {} if step.state is None else named_tensors(step.state)
         values = [*half.example(units), *(torch.randn(source.count(units)) for source in noise), *state.values()]
-        program = torch.export.export(module, tuple(values), dynamic_shapes=module.dynamic_shapes(), strict=False)
+        with quiet_exporter():
+            program = torch.export.export(module, tuple(values), dynamic_shapes=module.dynamic_shapes(), strict=False)
     outputs = [*half.output_names, *(f"{NEXT}{name}" for name in ({} if step.last else named_tensors(after)))]
     with quiet_exporter():
         exported = torch.onnx.export(

@@ -16,10 +16,12 @@ from ..interface import (
     Conv1dProblem,
     Elementwise,
     KernelBackend,
+    LSTMKernel,
 )
 from . import elementwise
 from .attention import AtenAttention
 from .conv import AtenConv1d, ChannelsLastConv2d, GemmConv1d, Im2colConv1d, Kn2rowConv1d, RowByRow, add_bias
+from .exported_lstm import ExportedLSTM
 from .random_normal import random_normal
 
 MIN_CONV2D_CHANNELS = 16
@@ -61,6 +63,9 @@ class AtenBackend(KernelBackend):
         if not needs_gradients and not is_half and p.out_channels < MIN_CONV2D_CHANNELS and p.stride == 1:
             return Kn2rowConv1d(p.weight, p.bias, p.dilation)
         return ChannelsLastConv2d(taps, p.bias, p.dilation)
+
+    def lstm(self, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor, *, allow_tf32: bool) -> LSTMKernel | None:
+        return ExportedLSTM(weight_ih, weight_hh, bias) if is_exporting() else None
 
     def attention(self, problem: AttentionProblem, device: torch.device, dtype: torch.dtype) -> AttentionKernel:
         return AtenAttention(problem)
