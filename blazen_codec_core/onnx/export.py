@@ -20,7 +20,7 @@ from ..nn.codec_network import CodecNetwork
 from ..nn.kernels.exporting import exporting
 from ..nn.layers.base import prepare_modules
 from ..provider import DynCodecProvider
-from ..specs import Half
+from ..specs import CodecSpec, Half
 from ..torch_backend.backend import TorchCodecBackend
 from ..torch_backend.guard import inference_guard
 from ..torch_backend.sessions import inherits
@@ -55,15 +55,15 @@ def export(
     Returns:
         Report of the check.
     """
-    backend = _exportable(codec)
     spec, target = codec.spec, Path(folder)
-    kinds = _kinds(backend, what)
+    kinds = _kinds(spec, what)
     if dtype not in DTYPES:
         raise InvalidInput(f"dtype is {dtype!r}; graphs are exported in {' or '.join(DTYPES)}")
     if parts is not None and parts not in HALVES:
         raise InvalidInput(f"parts is {parts!r}; expected {' or '.join(map(repr, HALVES))}, or None for both")
     tile = check_tile(spec, "lowest", tile_frames)
     _check_packages()
+    backend = _exportable(codec)
     with _new_folder(target, force) as unfinished:
         with inference_guard(inference=False), exporting():
             network = _plain_network(backend, DTYPES[dtype])
@@ -85,7 +85,6 @@ def export(
 def _exportable(codec: DynCodecProvider) -> TorchCodecBackend:
     """Backend of a codec of which graphs can be made; this loads its weights."""
     backend, spec = codec.backend, codec.spec
-    spec.check_has_tokens()
     if not isinstance(backend, TorchCodecBackend) or not isinstance(network := backend.loaded().network, CodecNetwork):
         raise NotYetImplemented(f"{spec.name} cannot be exported, because its network is not made of this package's layers")
     if not inherits(network, "encode_step", "encode_many", "decode_step", "decode_many"):
@@ -97,17 +96,18 @@ def _loaded_parts(backend: TorchCodecBackend) -> tuple[Half, ...]:
     return (backend.half,) if backend.half else get_args(Half)
 
 
-def _kinds(backend: TorchCodecBackend, what: What | None) -> What:
+def _kinds(spec: CodecSpec, what: What | None) -> What:
     """Kinds of graphs; all that the codec has by default."""
-    segment, name = backend.spec.segment, backend.spec.name
+    spec.check_has_tokens()
+    segment = spec.segment
     if what is None:
         return "whole" if segment else "both"
     if what not in get_args(What):
         raise InvalidInput(f"what is {what!r}; expected {' or '.join(map(repr, get_args(What)))}")
     if segment and what != "whole":
         raise NotYetImplemented(
-            f"{name} has no step graphs: it runs segments of {segment.length} samples, each normalized over all of its samples; "
-            "export it with what='whole'"
+            f"{spec.name} has no step graphs: it runs segments of {segment.length} samples, each normalized over all of its "
+            "samples; export it with what='whole'"
         )
     return what
 

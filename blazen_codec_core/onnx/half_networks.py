@@ -20,20 +20,24 @@ CPU = torch.device("cpu")
 class NoiseInputs:
     """Noise that is an input of a graph: a `NoiseSource` that hands out given values.
 
+    Args:
+        dtype: Floating dtype of the signal.
+
     Attributes:
         values: Noise `(count,)` of each layer; `None` while only the counts are noted, and all noise is zero.
         counts: Number of values that each layer asked for last.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, dtype: torch.dtype) -> None:
+        self._dtype = dtype
         self.values: Mapping[int, Tensor] | None = None
         self.counts: dict[int, int] = {}
 
     def __call__(self, layer: int, position: Any, count: int) -> Tensor:
         if self.values is None:
             self.counts[layer] = count
-            return torch.zeros(1, count, 1, dtype=torch.float32)
-        return self.values[layer].reshape(1, -1, 1)
+            return torch.zeros(1, count, 1, dtype=self._dtype)
+        return self.values[layer].to(self._dtype).reshape(1, -1, 1)
 
 
 class HalfNetwork(nn.Module):
@@ -54,7 +58,7 @@ class HalfNetwork(nn.Module):
         super().__init__()
         self.spec, self.network, self.dtype = spec, network, dtype
         self.hop = spec.block_frames * spec.hop_length
-        self.noise = NoiseInputs()
+        self.noise = NoiseInputs(dtype)
 
     @property
     def setup(self) -> StreamSetup:

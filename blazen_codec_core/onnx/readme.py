@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from .manifest import FILE, NUM_CODEBOOKS, WEIGHTS, Manifest, Part
 
 DRIVER = """\
-import json, numpy as np, onnxruntime as ort
+import json, pathlib, numpy as np, onnxruntime as ort
 
-manifest, sessions = json.load(open("export.json")), {}
+manifest, sessions = json.loads(pathlib.Path("export.json").read_bytes()), {}
 
 def run(graph, inputs):
     session = sessions.setdefault(graph["file"], sessions.get(graph["file"]) or ort.InferenceSession(graph["file"]))

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 EXAMPLE_UNITS = 5
 """Units of the signal with which a graph of any length is traced."""
+REMARKING = ("torch.onnx._internal.exporter._registration", "onnx_ir.passes.common.initializer_deduplication")
+"""Loggers whose remarks are of no use to a caller."""
 MOST_UNITS = 1 << 30
 """Bound of symbolic lengths, with which `torch.export` reasons."""
 
@@ -136,19 +138,21 @@ def trace(half: HalfNetwork, step: Step) -> Traced:
 
 @contextmanager
 def quiet_exporter() -> Iterator[None]:
-    """Context in which PyTorch's exporter does not tell of packages that it could also export."""
+    """Context in which the exporter's remarks are dropped: on packages that it could also export, and on duplicates."""
 
     def drop(record: logging.LogRecord) -> bool:
         return False
 
-    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
-    logger.addFilter(drop)
+    loggers = [logging.getLogger(name) for name in REMARKING]
+    for logger in loggers:
+        logger.addFilter(drop)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.removeFilter(drop)
+        for logger in loggers:
+            logger.removeFilter(drop)
 
 
 def check_axes(half: HalfNetwork, step: Step, model: Model) -> None:

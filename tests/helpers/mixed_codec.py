@@ -79,7 +79,9 @@ class MixedBackend(TorchCodecBackend):
         return state_dicts.tensors(content, origin)
 
 
-def mixed_codec(kind: type[TorchCodecBackend] = MixedBackend, spec: bc.CodecSpec = SPEC, **options: object) -> bc.DynCodecProvider:
+def mixed_codec(
+    kind: type[TorchCodecBackend] = MixedBackend, spec: bc.CodecSpec = SPEC, **options: object
+) -> bc.DynCodecProvider:
     """Return a provider of the codec with random weights."""
     chosen = bc.LoadOptions.of(weights="random:0", device="cpu", **options)
     handle = bc.CodecBackendHandle(f"{spec.family}:{spec.name}", spec, chosen, lambda: kind(spec, chosen))

@@ -1,0 +1,126 @@
+"""Exported folders behind the trait."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import blazen_codec_core as bc
+from blazen_codec_core.conformance import Contracts, Subject
+from tests.onnx.test_export import BLOCK, noise
+
+
+def test_a_folder_is_a_codec(mixed, exported):
+    folder, _ = exported
+    codec = bc.load(folder)
+    pcm = noise(30 * BLOCK + 5)
+    tokens = codec.encode(pcm, 8000, num_codebooks=1)
+    assert tokens == mixed.encode(pcm, 8000, num_codebooks=1)
+    assert np.abs(codec.decode(tokens) - mixed.decode(tokens)).max() < 1e-5
+    assert codec.weights_label == mixed.weights_label == "random:0"
+    assert codec.device == "cpu"
+
+
+def test_sessions_give_what_whole_signals_give(exported):
+    codec = bc.load(exported[0])
+    pcm = np.concatenate([noise(300), noise(300, 1)])
+    whole = codec.encode(pcm, 8000)
+    session, player = codec.encoder_session(2), codec.decoder_session()
+    parts = [session.push(pcm[:, start : start + 23]) for start in range(0, 300, 23)] + [session.finish()]
+    assert bc.CodecTokens.concat(parts) == whole
+    heard = np.concatenate([*(player.push(part) for part in parts), player.finish()], axis=1)
+    assert np.array_equal(heard, codec.decode(whole))
+    assert heard.shape == pcm.shape
+
+
+def test_noise_is_that_of_the_seed_or_off(mixed, exported):
+    folder, _ = exported
+    tokens = mixed.encode(noise(20 * BLOCK), 8000)
+    audio = {seed: bc.load(folder, noise_seed=seed).decode(tokens) for seed in (0, 1)}
+    assert np.abs(audio[0] - audio[1]).max() > 1e-3
+    quiet = bc.load(folder, noise=False).decode(tokens)
+    assert not np.array_equal(quiet, audio[0])
+    assert np.array_equal(quiet, bc.load(folder, noise=False).decode(tokens))
+
+
+def test_torch_is_not_imported(exported):
+    folder, _ = exported
+    code = (
+        "import sys, numpy as np, blazen_codec_core as bc\n"
+        f"codec = bc.load({str(folder)!r})\n"
+        "codec.decode(codec.encode(np.zeros(500, np.float32), 8000))\n"
+        "assert 'onnxruntime' in sys.modules\n"
+        "assert not {'torch', 'numba'} & set(sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+
+
+def test_a_provider_travels_as_its_folder(exported):
+    codec = bc.load(exported[0])
+    assert pickle.loads(pickle.dumps(codec)).encode(noise(99), 8000) == codec.encode(noise(99), 8000)
+
+
+def test_a_half_that_was_left_out(exported):
+    encoder = bc.load(exported[0], parts="encoder")
+    tokens = encoder.encode(noise(99), 8000)
+    with pytest.raises(bc.InvalidInput, match="without its decoder"):
+        encoder.decode(tokens)
+
+
+def test_folders_and_options_that_cannot_be_loaded(exported, tmp_path):
+    folder, _ = exported
+    with pytest.raises(bc.InvalidInput, match="are of mixed_8khz, not of snac_tiny"):
+        bc.load("snac_tiny", engine="onnx", weights=folder)
+    with pytest.raises(bc.InvalidInput, match="needs weights, the folder of an export"):
+        bc.load("snac_tiny", engine="onnx")
+    with pytest.raises(bc.InvalidInput, match=r"has no export\.json"):
+        bc.load("snac_tiny", engine="onnx", weights=tmp_path)
+    with pytest.raises(bc.DeviceUnavailable):
+        bc.load(folder, device="mps").load()
+    with pytest.raises(bc.DeviceUnavailable):
+        bc.load(folder, dtype="float16").load()
+    broken = shutil.copytree(folder, tmp_path / "broken")
+    (broken / "encoder_whole.onnx").write_bytes(b"none")
+    with pytest.raises(bc.CorruptFile, match=r"encoder_whole\.onnx cannot be loaded"):
+        bc.load(broken).encode(noise(3), 8000)
+    fields = json.loads((broken / "export.json").read_text())
+    (broken / "export.json").write_text(json.dumps({**fields, "format": 2}))
+    with pytest.raises(bc.CorruptFile, match="format"):
+        bc.load(broken)
+
+
+class ExportedSubject(Subject):
+    """A model with the folder of its export as `weights`."""
+
+    def load(self, **options):
+        return super().load(engine="onnx", **options)
+
+    @property
+    def spec(self):
+        return self.load().spec
+
+
+@pytest.fixture(scope="session")
+def snac_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("onnx") / "snac_tiny"
+    bc.export("snac_tiny", folder)
+    return folder
+
+
+class TestEngine(Contracts):
+    test_the_registry = test_listing = None  # contracts on plugins
+
+    def pytest_generate_tests(self, metafunc):
+        """Leave `subject` to the fixture."""
+
+    @pytest.fixture(scope="session")
+    @staticmethod
+    def subject(snac_folder):
+        return ExportedSubject("snac_tiny", weights=str(snac_folder))
