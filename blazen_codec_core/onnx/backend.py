@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..backend import CodecBackend
-from ..errors import DeviceUnavailable, InvalidInput
+from ..errors import DeviceUnavailable, InvalidInput, NotYetImplemented
 from ..forks import Anew
 from ..sessions import DecoderSession, EncoderSession
 from ..specs import CodecSpec, DeviceCapabilities, Direction, Half, LoadOptions
@@ -30,8 +30,9 @@ def exported_spec(manifest: Manifest) -> CodecSpec:
     capabilities = DeviceCapabilities(
         devices=tuple(PROVIDERS), streams=tuple(DIRECTIONS[half] for half in streams), batches=False
     )
+    tile_frames = max(tiles, default=manifest.codec.tile_frames)
     return manifest.codec.model_copy(
-        update={"capabilities": capabilities, "tile_frames": max(tiles, default=manifest.codec.tile_frames)}
+        update={"capabilities": capabilities, "tile_frames": tile_frames, "token_extras": (), "upstream": None}
     )
 
 
@@ -66,6 +67,11 @@ class OnnxBackend(CodecBackend):
                 device = self.device
                 if self.options.dtype not in self.spec.capabilities.dtypes:
                     raise DeviceUnavailable(f"dtype is {self.options.dtype}; exported graphs run in the type of their export")
+                if self.spec.segment:
+                    raise NotYetImplemented(
+                        f"engine='onnx' does not cut signals into segments, which {self.spec.name} needs; run its graphs as "
+                        "their README says, or load it with engine='native'"
+                    )
                 folder = Path(str(self.options.weights))
                 self._loaded = Runtime(folder, Manifest.read(folder), list(dict.fromkeys((PROVIDERS[device], CPU))))
             return self._loaded

@@ -89,7 +89,9 @@ def signals(spec: CodecSpec, manifest: Manifest) -> Iterator[Pcm]:
         if stream := part.stream:
             begin, tile = (graph.units * part.unit_samples for graph in (stream.begin, stream.step))
             lengths |= {begin, begin + block, begin + 2 * tile + block}
-    for length in sorted(lengths if spec.segment is None else {min(length, spec.segment.length) for length in lengths}):
+    if spec.segment:
+        lengths = {min(length, spec.segment.length) for length in (*lengths, spec.segment.length)}
+    for length in sorted(lengths):
         tone = np.sin(2 * np.pi * rng.uniform(80, 800) * np.arange(length) / spec.sample_rate)
         yield (0.3 * tone + 0.1 * rng.standard_normal((spec.channels, length))).astype(np.float32)
 

@@ -77,7 +77,7 @@ class Registry:
         return f"<Registry of {len(self)} codecs: {', '.join(entry.spec.name for entry in self)}>"
 
     def find(self, name: str) -> Entry:
-        """Find a model by name. If no name is the same, case is ignored, and dashes are underscores.
+        """Find a model by name, or a folder of an export. If no name is the same, case is ignored, and dashes are underscores.
 
         Raises:
             UnknownCodec: There is no such model; the message suggests names, or what to install.
@@ -85,6 +85,8 @@ class Registry:
         """
         if not isinstance(name, str):
             raise UnknownCodec(f"codec is {name!r}; expected a name")
+        if is_exported(name):
+            return exported_entry(name, LoadOptions(weights=name))
         if name in self._qualified:
             return self._qualified[name]
         claims = self._claims.get(name) or self._folded.get(folded(name), [])

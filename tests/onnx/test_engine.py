@@ -96,15 +96,15 @@ def test_folders_and_options_that_cannot_be_loaded(exported, tmp_path):
         bc.load(broken)
 
 
-class ExportedSubject(Subject):
-    """A model with the folder of its export as `weights`."""
-
-    def load(self, **options):
-        return super().load(engine="onnx", **options)
-
-    @property
-    def spec(self):
-        return self.load().spec
+def test_segments_are_not_run(exported, tmp_path):
+    folder = shutil.copytree(exported[0], tmp_path / "segments")
+    fields = json.loads((folder / "export.json").read_text())
+    for part in fields["parts"].values():
+        part["stream"] = None
+    fields["codec"] |= {"segment": {"length": 128, "stride": 64}}
+    (folder / "export.json").write_text(json.dumps(fields))
+    with pytest.raises(bc.NotYetImplemented, match="does not cut signals into segments"):
+        bc.load(folder).encode(noise(300), 8000)
 
 
 @pytest.fixture(scope="session")
@@ -123,4 +123,4 @@ class TestEngine(Contracts):
     @pytest.fixture(scope="session")
     @staticmethod
     def subject(snac_folder):
-        return ExportedSubject("snac_tiny", weights=str(snac_folder))
+        return Subject(str(snac_folder))

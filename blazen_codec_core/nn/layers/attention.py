@@ -67,7 +67,7 @@ class LocalAttention(Layer):
         q, k, v = qkv.permute(3, 0, 1, 4, 2, 5)
         q, k = self._rotate(q), self._rotate(k)
         if is_exporting():  # ONNX's attention takes one axis of batches
-            y = F.scaled_dot_product_attention(*(z.flatten(0, 1) for z in (q, k, v))).unflatten(0, v.shape[:2])
+            y = F.scaled_dot_product_attention(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)).reshape(v.shape)
         else:
             y = F.scaled_dot_product_attention(q, k, v)
         return self.to_out(y.transpose(2, 3).reshape(batch, frames, -1)) + x

@@ -346,6 +346,8 @@ class Crop(Layer):
     def step(self, x: Tensor, state: CropState, last: bool) -> Tensor:
         if state.held.shape[1]:
             x = torch.cat([state.held, x], dim=1)
+        if is_symbolic(x.shape[1]):
+            return x[:, state.to_drop : x.shape[1] - self.right]
         drop = min(state.to_drop, x.shape[1])
         state.to_drop -= drop
         ready = max(drop, x.shape[1] - self.right)
