@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..nn.codec_network import CodecNetwork
 from ..nn.layers.base import State, StreamSetup
 from ..specs import CodecSpec, Half
-from .manifest import AUDIO, NUM_CODEBOOKS, code_names, times
+from .manifest import AUDIO, NUM_CODEBOOKS, outputs_of, times, unit_of
 
 CPU = torch.device("cpu")
 
@@ -50,15 +50,14 @@ class HalfNetwork(nn.Module):
     """
 
     part: Half
-    output_names: tuple[str, ...]
-    unit: dict[str, int]
     least_samples: int
 
     def __init__(self, spec: CodecSpec, network: CodecNetwork, dtype: torch.dtype) -> None:
         super().__init__()
         self.spec, self.network, self.dtype = spec, network, dtype
+        self.unit, self.output_names = unit_of(spec, self.part), outputs_of(spec, self.part)
         self.hop = spec.block_frames * spec.hop_length
-        self.noise = NoiseInputs(dtype)
+        self.noise, self.generator = NoiseInputs(dtype), torch.Generator().manual_seed(0)
 
     @property
     def setup(self) -> StreamSetup:
@@ -96,14 +95,13 @@ class EncoderHalf(HalfNetwork):
 
     def __init__(self, spec: CodecSpec, network: CodecNetwork, dtype: torch.dtype) -> None:
         super().__init__(spec, network, dtype)
-        self.unit, self.least_samples = {AUDIO: self.hop}, 1
-        self.output_names = code_names(spec)
+        self.least_samples = 1
 
     def shapes(self, units: Any) -> dict[str, tuple[Any, ...]]:
         return {AUDIO: (1, self.spec.channels, times(units, self.hop))}
 
     def example(self, units: int) -> list[Tensor]:
-        return [torch.rand(shape) - 0.5 for shape in self.shapes(units).values()]
+        return [torch.rand(shape, generator=self.generator, dtype=torch.float32) - 0.5 for shape in self.shapes(units).values()]
 
     def init_state(self) -> State:
         return self.network.encoder_state(self.setup)
@@ -119,12 +117,10 @@ class DecoderHalf(HalfNetwork):
     """Codes `(1, frames / stride)` of each codebook, int64, to audio `(1, channels, samples)`."""
 
     part = "decoder"
-    output_names = (AUDIO,)
 
     def __init__(self, spec: CodecSpec, network: CodecNetwork, dtype: torch.dtype) -> None:
         super().__init__(spec, network, dtype)
         self.least_samples = self.hop
-        self.unit = {name: spec.block_frames // stride for name, stride in zip(code_names(spec), spec.strides, strict=True)}
         self.takes_fewer = len(spec.usable_codebooks) > 1
 
     def shapes(self, units: Any) -> dict[str, tuple[Any, ...]]:
@@ -134,8 +130,12 @@ class DecoderHalf(HalfNetwork):
     def example(self, units: int) -> list[Tensor]:
         shapes = self.shapes(units)
         count = torch.tensor([self.spec.num_codebooks])
-        codes = (torch.randint(self.spec.codebook_size, shape) for name, shape in shapes.items() if name != NUM_CODEBOOKS)
-        return [*codes, count] if self.takes_fewer else [*codes]
+        codes = [
+            torch.randint(self.spec.codebook_size, shape, generator=self.generator)
+            for name, shape in shapes.items()
+            if name != NUM_CODEBOOKS
+        ]
+        return [*codes, count] if self.takes_fewer else codes
 
     def init_state(self) -> State:
         return self.network.decoder_state(self.setup)

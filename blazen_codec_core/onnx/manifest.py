@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .. import foreign_json
 from ..errors import CorruptFile, InvalidInput, NotYetImplemented, reason
@@ -22,6 +22,8 @@ NOISE = "noise_"
 """Prefix of the inputs of noise."""
 NUM_CODEBOOKS = "num_codebooks"
 """Input of decoders that also decode the first few codebooks alone, int64 `(1,)`."""
+MOST_NOISE = 1 << 24
+"""Most values of noise of a unit."""
 What = Literal["whole", "step", "both"]
 
 
@@ -33,6 +35,18 @@ def times(units: Any, factor: int) -> Any:
 def code_names(spec: CodecSpec) -> tuple[str, ...]:
     """Names of the inputs or outputs with the codes of each codebook."""
     return tuple(f"codes_{number}" for number in range(spec.num_codebooks))
+
+
+def unit_of(spec: CodecSpec, half: Half) -> dict[str, int]:
+    """Size of a unit, a block of frames, in the last axis of each input of a half."""
+    if half == "encoder":
+        return {AUDIO: spec.block_frames * spec.hop_length}
+    return {name: spec.block_frames // stride for name, stride in zip(code_names(spec), spec.strides, strict=True)}
+
+
+def outputs_of(spec: CodecSpec, half: Half) -> tuple[str, ...]:
+    """Names of the outputs of a half."""
+    return code_names(spec) if half == "encoder" else (AUDIO,)
 
 
 class _Frozen(BaseModel):
@@ -63,8 +77,8 @@ class NoiseInput(_Frozen):
 
     name: str
     layer: int
-    slope: int
-    offset: int
+    slope: Annotated[int, Field(ge=0, le=MOST_NOISE)]
+    offset: Annotated[int, Field(ge=-MOST_NOISE, le=MOST_NOISE)]
 
     def count(self, units: Any) -> Any:
         """Number of values for a number of units."""
@@ -83,8 +97,8 @@ class Graph(_Frozen):
         outputs: All outputs.
     """
 
-    file: str
-    units: int
+    file: Annotated[str, Field(pattern=r"^[a-z_]+\.onnx$")]
+    units: Annotated[int, Field(ge=0)]
     is_dynamic: bool
     noise: tuple[NoiseInput, ...]
     inputs: tuple[Value, ...]
@@ -156,6 +170,19 @@ class Manifest(_Frozen):
     label: str
     dtype: str
     parts: dict[Half, Part]
+
+    @model_validator(mode="after")
+    def _fits_the_codec(self) -> Manifest:
+        """Check that the graphs take and give what those of the codec do."""
+        for half, part in self.parts.items():
+            if part.unit != unit_of(self.codec, half) or part.unit_samples != self.codec.block_frames * self.codec.hop_length:
+                raise ValueError(f"the units of the {half} are not those of the codec")
+            if part.stream and not (part.stream.begin.units and part.stream.step.units):
+                raise ValueError(f"a graph of the {half} takes no input")
+            wanted = set(outputs_of(self.codec, half))
+            if not all(wanted <= {value.name for value in graph.outputs} for graph in part.graphs):
+                raise ValueError(f"a graph of the {half} lacks an output")
+        return self
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:

@@ -59,13 +59,13 @@ class Runtime:
         self._sessions: dict[str, InferenceSession] = {}
         self._lock = Anew(threading.Lock)
 
-    def run(self, graph: Graph, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
-        """Outputs of a graph."""
+    def run(self, graph: Graph, inputs: Mapping[str, NDArray[Any]], noise: Noise, units: int) -> Arrays:
+        """Outputs of a graph for a number of units."""
         names = [value.name for value in graph.outputs]
-        wanted = {value.name for value in graph.inputs}
         session = self._session(graph)
         try:
-            outputs = session.run(names, {name: array for name, array in inputs.items() if name in wanted})
+            given = {**inputs, **noise.inputs(graph, units)}
+            outputs = session.run(names, {value.name: given[value.name] for value in graph.inputs})
         except Exception as error:  # ONNX Runtime's errors have no common class
             raise InferenceError(f"{graph.file} failed: {reason(error)}") from error
         return dict(zip(names, outputs, strict=True))
@@ -117,7 +117,7 @@ def run_whole(runtime: Runtime, part: Part, inputs: Arrays, seed: int | None) ->
             f"the signal ends before the {part.existing_stream.begin.units} units with which a stream begins, and graphs of "
             "whole signals were not exported; export the codec with what='both'"
         )
-    return runtime.run(part.whole, {**inputs, **Noise(seed).inputs(part.whole, units_of(part, inputs))})
+    return runtime.run(part.whole, inputs, Noise(seed), units_of(part, inputs))
 
 
 class GraphStream:
@@ -160,7 +160,7 @@ class GraphStream:
         sizes = {name: units * size for name, size in self._part.unit.items()}
         inputs = {name: array[..., : sizes[name]] if name in sizes else array for name, array in self._pending.items()}
         self._pending = {name: array[..., sizes[name] :] if name in sizes else array for name, array in self._pending.items()}
-        outputs = self._runtime.run(graph, {**inputs, **self._state, **self._noise.inputs(graph, units)})
+        outputs = self._runtime.run(graph, {**inputs, **self._state}, self._noise, units)
         self._state = {f"{STATE}{name.removeprefix(NEXT)}": outputs.pop(name) for name in list(outputs) if name.startswith(NEXT)}
         self._has_begun = True
         return outputs

@@ -47,6 +47,11 @@ class Step:
     last: bool
     state: State | None = None
 
+    @property
+    def example_units(self) -> int:
+        """Units of the example that it is traced with."""
+        return EXAMPLE_UNITS if self.is_dynamic else self.units
+
 
 @dataclass(frozen=True)
 class Traced:
@@ -79,13 +84,11 @@ class TracedStep(nn.Module):
         return ((*axes, *({} for _ in self.state_names)),)
 
     def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
-        half, step = self.source, self.stage
-        left = iter(values)
+        half, step, left = self.source, self.stage, iter(values)
         inputs = [next(left) for _ in half.shapes(1)]
         half.noise.values = {noise.layer: next(left) for noise in self.noise}
-        state = (
-            half.init_state() if step.state is None else with_tensors(step.state, dict(zip(self.state_names, left, strict=True)))
-        )
+        tensors = dict(zip(self.state_names, left, strict=True))
+        state = half.init_state() if step.state is None else with_tensors(step.state, tensors)
         outputs = half.step(inputs, state, step.last)
         return (*outputs, *(() if step.last else named_tensors(state).values()))
 
@@ -100,7 +103,7 @@ def run(half: HalfNetwork, step: Step, units: int) -> tuple[State, dict[int, int
 
 def noise_inputs(half: HalfNetwork, step: Step) -> tuple[tuple[NoiseInput, ...], State]:
     """Noise that a step takes, whose amount grows linearly with its length; and the state after the step."""
-    units = EXAMPLE_UNITS if step.is_dynamic else step.units
+    units = step.example_units
     state, counts = run(half, step, units)
     more = run(half, step, units + 1)[1] if step.is_dynamic else counts
     slopes = {layer: more[layer] - count for layer, count in counts.items()}
@@ -117,16 +120,14 @@ def trace(half: HalfNetwork, step: Step) -> Traced:
     Raises:
         InferenceError: An axis would have a fixed length that must be dynamic.
     """
-    with exporting():
+    with exporting(), quiet_exporter():
         noise, after = noise_inputs(half, step)
-        module = TracedStep(half, step, noise)
-        units = EXAMPLE_UNITS if step.is_dynamic else step.units
+        module, units = TracedStep(half, step, noise), step.example_units
         state = {} if step.state is None else named_tensors(step.state)
-        values = [*half.example(units), *(torch.randn(source.count(units)) for source in noise), *state.values()]
-        with quiet_exporter():
-            program = torch.export.export(module, tuple(values), dynamic_shapes=module.dynamic_shapes(), strict=False)
-    outputs = [*half.output_names, *(f"{NEXT}{name}" for name in ({} if step.last else named_tensors(after)))]
-    with quiet_exporter():
+        zeros = (torch.zeros(source.count(units), dtype=torch.float32) for source in noise)
+        values = (*half.example(units), *zeros, *state.values())
+        program = torch.export.export(module, values, dynamic_shapes=module.dynamic_shapes(), strict=False)
+        outputs = [*half.output_names, *(f"{NEXT}{name}" for name in ({} if step.last else named_tensors(after)))]
         exported = torch.onnx.export(
             program, dynamo=True, input_names=module.input_names, output_names=outputs, optimize=True, verbose=False
         )

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import pickle
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import blazen_codec_core as bc
 from blazen_codec_core.conformance import Contracts, Subject
@@ -94,6 +98,33 @@ def test_folders_and_options_that_cannot_be_loaded(exported, tmp_path):
     (broken / "export.json").write_text(json.dumps({**fields, "format": 2}))
     with pytest.raises(bc.CorruptFile, match="format"):
         bc.load(broken)
+
+
+def places(value, path=()):
+    """Paths to all values in JSON."""
+    yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield from places(inner, (*path, key))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_json_that_was_tampered_with_raises_codec_errors_alone(exported, damaged, data):
+    fields = json.loads((exported[0] / "export.json").read_text())
+    *path, last = data.draw(st.sampled_from([place for place in places(fields) if place]))
+    functools.reduce(lambda value, key: value[key], path, fields)[last] = data.draw(
+        st.none() | st.booleans() | st.integers(-3, 1 << 40) | st.text(max_size=5) | st.just([]) | st.just({})
+    )
+    (damaged / "export.json").write_text(json.dumps(fields))
+    with suppress(bc.CodecError):
+        codec = bc.load(damaged)
+        codec.decode(codec.encode(noise(300), 8000))
+
+
+@pytest.fixture
+def damaged(exported, tmp_path):
+    return shutil.copytree(exported[0], tmp_path / "damaged")
 
 
 def test_segments_are_not_run(exported, tmp_path):
