@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from blazen_codec_core.nn import Conv1d, ConvTranspose1d, Crop, EdgePadding, Layer, ReflectPadding, Sequential, reset_parameters
 from blazen_codec_core.nn.kernels import dispatch
-from blazen_codec_core.nn.kernels.aten.conv import AtenConv1d, GemmConv1d
+from blazen_codec_core.nn.kernels.aten.conv import AtenConv1d
 from blazen_codec_core.nn.kernels.exporting import exporting, is_exporting
 from blazen_codec_core.nn.kernels.interface import Conv1dProblem
 from blazen_codec_core.nn.layers.base import prepare_modules
@@ -58,5 +58,4 @@ def test_kernels_of_exported_graphs_are_plain():
         assert is_exporting()
         assert torch.is_grad_enabled()
         assert isinstance(dispatch.conv1d(Conv1dProblem(torch.randn(3, 4, 5), None, frozen=True)), AtenConv1d)
-        assert isinstance(dispatch.conv1d(Conv1dProblem(torch.randn(1, 4, 5), None, frozen=True)), GemmConv1d)
     assert not is_exporting()

@@ -40,9 +40,8 @@ class AtenBackend(KernelBackend):
         return True
 
     def conv1d(self, problem: Conv1dProblem) -> Conv1dKernel:
-        if is_exporting():  # other runtimes choose an algorithm themselves; a product also takes signals without frames
-            is_pointwise = problem.kernel == problem.stride == problem.groups == 1
-            return GemmConv1d(problem.weight[0], problem.bias) if is_pointwise else _aten_conv1d(problem)
+        if is_exporting():  # other runtimes choose an algorithm themselves
+            return _aten_conv1d(problem)
         kernel = self._conv1d(problem)
         return RowByRow(kernel) if problem.frozen and problem.weight.device.type == "cpu" else kernel
 
