@@ -26,7 +26,7 @@ DIRECTIONS: dict[Half, Direction] = {"encoder": "encode", "decoder": "decode"}
 def exported_spec(manifest: Manifest) -> CodecSpec:
     """Spec of the codec as its graphs run: their tiles, and what they can do."""
     streams = {half: part.stream for half, part in manifest.parts.items() if part.stream}
-    tiles = [stream.step.units * manifest.codec.block_frames for stream in streams.values()]
+    tiles = [stream.step.blocks * manifest.codec.block_frames for stream in streams.values()]
     capabilities = DeviceCapabilities(
         devices=tuple(PROVIDERS), streams=tuple(DIRECTIONS[half] for half in streams), batches=False
     )

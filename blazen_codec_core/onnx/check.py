@@ -16,7 +16,7 @@ from ..specs import CodecSpec
 from ..tokens.tokens import CodecTokens
 from ..validation import Pcm
 from .manifest import AUDIO, Manifest, Part, code_names
-from .runtime import Arrays, GraphStream, Runtime, run_whole, units_of
+from .runtime import Arrays, GraphStream, Runtime, blocks_of, run_whole
 from .sessions import decoder_inputs, encoder_inputs
 
 AGREEMENT = {"float32": 0.999, "float16": 0.5}
@@ -87,7 +87,7 @@ def signals(spec: CodecSpec, manifest: Manifest) -> Iterator[Pcm]:
     lengths = {count * block for count in SHORT_BLOCKS}
     for part in manifest.parts.values():
         if stream := part.stream:
-            begin, tile = (graph.units * part.unit_samples for graph in (stream.begin, stream.step))
+            begin, tile = (graph.blocks * part.block_samples for graph in (stream.begin, stream.step))
             lengths |= {begin, begin + block, begin + 2 * tile + block}
     if spec.segment:
         lengths = {min(length, spec.segment.length) for length in (*lengths, spec.segment.length)}
@@ -103,23 +103,23 @@ def scale_of(tokens: CodecTokens) -> float:
 
 def runs(runtime: Runtime, part: Part, inputs: Arrays) -> Iterator[Arrays]:
     """Outputs of a signal: as a whole, and in chunks of several sizes."""
-    units = units_of(part, inputs)
+    blocks = blocks_of(part, inputs)
     if part.whole:
         yield run_whole(runtime, part, inputs, NOISE_SEED)
-    if part.stream and (part.whole or units >= part.stream.begin.units):
-        tile = part.stream.step.units
-        for size in {max(1, tile // 3), tile + 1, units}:
+    if part.stream and (part.whole or blocks >= part.stream.begin.blocks):
+        tile = part.stream.step.blocks
+        for size in {max(1, tile // 3), tile + 1, blocks}:
             stream = GraphStream(runtime, part, NOISE_SEED)
             outputs = [output for chunk, last in chunks(part, inputs, size) for output in stream.run(chunk, last)]
             yield joined(outputs)
 
 
 def chunks(part: Part, inputs: Arrays, size: int) -> Iterator[tuple[Arrays, bool]]:
-    """Inputs in chunks of `size` units, each with whether it is the last; the last one is empty."""
-    for start in (*range(0, units_of(part, inputs), size), units_of(part, inputs)):
-        ranges = {name: slice(start * each, (start + size) * each) for name, each in part.unit.items()}
+    """Inputs in chunks of `size` blocks, each with whether it is the last; the last one is empty."""
+    for start in (*range(0, blocks_of(part, inputs), size), blocks_of(part, inputs)):
+        ranges = {name: slice(start * each, (start + size) * each) for name, each in part.block.items()}
         chunk = {name: array[..., ranges[name]] if name in ranges else array for name, array in inputs.items()}
-        yield chunk, start == units_of(part, inputs)
+        yield chunk, start == blocks_of(part, inputs)
 
 
 def joined(outputs: Sequence[Arrays]) -> Arrays:

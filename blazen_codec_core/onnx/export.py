@@ -145,7 +145,7 @@ def _export_half(
             end=graph("end", steps.end) if steps.end else None,
         )
     whole = graph("whole", WHOLE) if kinds != "step" else None
-    return Part(unit=half.unit, unit_samples=half.hop, whole=whole, stream=stream)
+    return Part(block=half.block, block_samples=half.hop, whole=whole, stream=stream)
 
 
 def _write(half: HalfNetwork, step: Step, name: str, shared: SharedWeights, folder: Path) -> Graph:
@@ -154,7 +154,7 @@ def _write(half: HalfNetwork, step: Step, name: str, shared: SharedWeights, fold
     graph = traced.model.graph
     return Graph(
         file=name,
-        units=step.units,
+        blocks=step.blocks,
         is_dynamic=step.is_dynamic,
         noise=traced.noise,
         inputs=tuple(_value(value) for value in graph.inputs),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..nn.codec_network import CodecNetwork
 from ..nn.layers.base import State, StreamSetup
 from ..specs import CodecSpec, Half
-from .manifest import AUDIO, NUM_CODEBOOKS, outputs_of, times, unit_of
+from .manifest import AUDIO, NUM_CODEBOOKS, block_of, outputs_of, times
 
 CPU = torch.device("cpu")
 
@@ -41,11 +41,11 @@ class NoiseInputs:
 
 
 class HalfNetwork(nn.Module):
-    """One half of a network for one signal, whose length is counted in units: the least input that makes a signal.
+    """One half of a network for one signal, whose length is counted in blocks of frames.
 
     Attributes:
-        unit: Size of a unit in the last axis of each input, by name.
-        hop: Samples of a unit.
+        block: Size of a block in the last axis of each input, by name.
+        hop: Samples of a block.
         least_samples: Samples of the least input that can be pushed.
     """
 
@@ -55,7 +55,7 @@ class HalfNetwork(nn.Module):
     def __init__(self, spec: CodecSpec, network: CodecNetwork, dtype: torch.dtype) -> None:
         super().__init__()
         self.spec, self.network, self.dtype = spec, network, dtype
-        self.unit, self.output_names = unit_of(spec, self.part), outputs_of(spec, self.part)
+        self.block, self.output_names = block_of(spec, self.part), outputs_of(spec, self.part)
         self.hop = spec.block_frames * spec.hop_length
         self.noise, self.generator = NoiseInputs(dtype), torch.Generator().manual_seed(0)
 
@@ -64,14 +64,14 @@ class HalfNetwork(nn.Module):
         return StreamSetup(1, CPU, self.dtype, self.noise)
 
     @abstractmethod
-    def shapes(self, units: Any) -> dict[str, tuple[Any, ...]]:
-        """Shapes of the inputs of a number of units, which may be a `torch.export.Dim`, by name."""
+    def shapes(self, blocks: Any) -> dict[str, tuple[Any, ...]]:
+        """Shapes of the inputs of a number of blocks, which may be a `torch.export.Dim`, by name."""
 
     @abstractmethod
-    def example(self, units: int) -> list[Tensor]:
+    def example(self, blocks: int) -> list[Tensor]:
         """Random inputs."""
 
-    def units_of(self, frames: int) -> int:
+    def blocks_of(self, frames: int) -> int:
         """Units of a number of frames."""
         return frames * self.spec.hop_length // self.hop
 
@@ -81,11 +81,11 @@ class HalfNetwork(nn.Module):
 
     @abstractmethod
     def step(self, inputs: Sequence[Tensor], state: Any, last: bool) -> list[Tensor]:
-        """Outputs of the next units."""
+        """Outputs of the next blocks."""
 
     @abstractmethod
-    def samples_covered(self, units: int, last: bool) -> int:
-        """Samples that the output covers once a number of units have gone in."""
+    def samples_covered(self, blocks: int, last: bool) -> int:
+        """Samples that the output covers once a number of blocks have gone in."""
 
 
 class EncoderHalf(HalfNetwork):
@@ -97,11 +97,11 @@ class EncoderHalf(HalfNetwork):
         super().__init__(spec, network, dtype)
         self.least_samples = 1
 
-    def shapes(self, units: Any) -> dict[str, tuple[Any, ...]]:
-        return {AUDIO: (1, self.spec.channels, times(units, self.hop))}
+    def shapes(self, blocks: Any) -> dict[str, tuple[Any, ...]]:
+        return {AUDIO: (1, self.spec.channels, times(blocks, self.hop))}
 
-    def example(self, units: int) -> list[Tensor]:
-        return [torch.rand(shape, generator=self.generator, dtype=torch.float32) - 0.5 for shape in self.shapes(units).values()]
+    def example(self, blocks: int) -> list[Tensor]:
+        return [torch.rand(shape, generator=self.generator, dtype=torch.float32) - 0.5 for shape in self.shapes(blocks).values()]
 
     def init_state(self) -> State:
         return self.network.encoder_state(self.setup)
@@ -109,8 +109,8 @@ class EncoderHalf(HalfNetwork):
     def step(self, inputs: Sequence[Tensor], state: Any, last: bool) -> list[Tensor]:
         return self.network.encode_step(inputs[0].transpose(1, 2).to(self.dtype), state, last)
 
-    def samples_covered(self, units: int, last: bool) -> int:
-        return self.network.frames_encoded(units * self.hop, last) * self.spec.hop_length
+    def samples_covered(self, blocks: int, last: bool) -> int:
+        return self.network.frames_encoded(blocks * self.hop, last) * self.spec.hop_length
 
 
 class DecoderHalf(HalfNetwork):
@@ -123,12 +123,12 @@ class DecoderHalf(HalfNetwork):
         self.least_samples = self.hop
         self.takes_fewer = len(spec.usable_codebooks) > 1
 
-    def shapes(self, units: Any) -> dict[str, tuple[Any, ...]]:
-        shapes: dict[str, tuple[Any, ...]] = {name: (1, times(units, size)) for name, size in self.unit.items()}
+    def shapes(self, blocks: Any) -> dict[str, tuple[Any, ...]]:
+        shapes: dict[str, tuple[Any, ...]] = {name: (1, times(blocks, size)) for name, size in self.block.items()}
         return {**shapes, NUM_CODEBOOKS: (1,)} if self.takes_fewer else shapes
 
-    def example(self, units: int) -> list[Tensor]:
-        shapes = self.shapes(units)
+    def example(self, blocks: int) -> list[Tensor]:
+        shapes = self.shapes(blocks)
         count = torch.tensor([self.spec.num_codebooks])
         codes = [
             torch.randint(self.spec.codebook_size, shape, generator=self.generator)
@@ -145,8 +145,8 @@ class DecoderHalf(HalfNetwork):
         z = self.network.quantizer.decode(codes, used).to(self.dtype)
         return [self.network.decoder.step(z, state, last).float().transpose(1, 2)]
 
-    def samples_covered(self, units: int, last: bool) -> int:
-        return self.network.samples_decoded(units * self.spec.block_frames, last)
+    def samples_covered(self, blocks: int, last: bool) -> int:
+        return self.network.samples_decoded(blocks * self.spec.block_frames, last)
 
 
 HALVES: dict[Half, type[HalfNetwork]] = {"encoder": EncoderHalf, "decoder": DecoderHalf}

@@ -23,13 +23,13 @@ NOISE = "noise_"
 NUM_CODEBOOKS = "num_codebooks"
 """Input of decoders that also decode the first few codebooks alone, int64 `(1,)`."""
 MOST_NOISE = 1 << 24
-"""Most values of noise of a unit."""
+"""Most values of noise of a block."""
 What = Literal["whole", "step", "both"]
 
 
-def times(units: Any, factor: int) -> Any:
-    """`units` times a factor; units that are a `torch.export.Dim` cannot be multiplied by one."""
-    return units if factor == 1 else factor * units
+def times(blocks: Any, factor: int) -> Any:
+    """`blocks` times a factor; blocks that are a `torch.export.Dim` cannot be multiplied by one."""
+    return blocks if factor == 1 else factor * blocks
 
 
 def code_names(spec: CodecSpec) -> tuple[str, ...]:
@@ -37,8 +37,8 @@ def code_names(spec: CodecSpec) -> tuple[str, ...]:
     return tuple(f"codes_{number}" for number in range(spec.num_codebooks))
 
 
-def unit_of(spec: CodecSpec, half: Half) -> dict[str, int]:
-    """Size of a unit, a block of frames, in the last axis of each input of a half."""
+def block_of(spec: CodecSpec, half: Half) -> dict[str, int]:
+    """Size of a block of frames in the last axis of each input of a half."""
     if half == "encoder":
         return {AUDIO: spec.block_frames * spec.hop_length}
     return {name: spec.block_frames // stride for name, stride in zip(code_names(spec), spec.strides, strict=True)}
@@ -71,7 +71,7 @@ class NoiseInput(_Frozen):
 
     Attributes:
         layer: Number of the layer, which is part of the generator's key.
-        slope: Values for each unit of the graph's input.
+        slope: Values for each block of the graph's input.
         offset: Values beside those.
     """
 
@@ -80,9 +80,9 @@ class NoiseInput(_Frozen):
     slope: Annotated[int, Field(ge=0, le=MOST_NOISE)]
     offset: Annotated[int, Field(ge=-MOST_NOISE, le=MOST_NOISE)]
 
-    def count(self, units: Any) -> Any:
-        """Number of values for a number of units."""
-        values = times(units, self.slope)
+    def count(self, blocks: Any) -> Any:
+        """Number of values for a number of blocks."""
+        values = times(blocks, self.slope)
         return values + self.offset if self.offset else values
 
 
@@ -90,15 +90,15 @@ class Graph(_Frozen):
     """One graph.
 
     Attributes:
-        units: Units of its input, or the least number of them.
-        is_dynamic: It takes any number of units from there on.
+        blocks: Blocks of its input, or the least number of them.
+        is_dynamic: It takes any number of blocks from there on.
         noise: Inputs of noise.
         inputs: All inputs. Those of the state are in the order of the outputs of the state.
         outputs: All outputs.
     """
 
     file: Annotated[str, Field(pattern=r"^[a-z_]+\.onnx$")]
-    units: Annotated[int, Field(ge=0)]
+    blocks: Annotated[int, Field(ge=0)]
     is_dynamic: bool
     noise: tuple[NoiseInput, ...]
     inputs: tuple[Value, ...]
@@ -110,9 +110,9 @@ class Stream(_Frozen):
 
     Attributes:
         latency_samples: Most samples that a stream holds back.
-        begin: Graph of the first units.
+        begin: Graph of the first blocks.
         step: Graph of each tile that follows.
-        end: Graph of the rest. A stream ends without it if there is none, or if fewer units than it takes are left.
+        end: Graph of the rest. A stream ends without it if there is none, or if fewer blocks than it takes are left.
     """
 
     latency_samples: int
@@ -125,14 +125,14 @@ class Part(_Frozen):
     """Graphs of the encoder or the decoder.
 
     Attributes:
-        unit: Size of a unit in the last axis of each input, by name. A signal has whole units.
-        unit_samples: Samples of audio of a unit.
+        block: Size of a block in the last axis of each input, by name. A signal has whole blocks.
+        block_samples: Samples of audio of a block.
         whole: Graph of a signal that is there as a whole.
         stream: Graphs of a signal in tiles.
     """
 
-    unit: dict[str, int]
-    unit_samples: int
+    block: dict[str, int]
+    block_samples: int
     whole: Graph | None = None
     stream: Stream | None = None
 
@@ -175,9 +175,9 @@ class Manifest(_Frozen):
     def _fits_the_codec(self) -> Manifest:
         """Check that the graphs take and give what those of the codec do."""
         for half, part in self.parts.items():
-            if part.unit != unit_of(self.codec, half) or part.unit_samples != self.codec.block_frames * self.codec.hop_length:
-                raise ValueError(f"the units of the {half} are not those of the codec")
-            if part.stream and not (part.stream.begin.units and part.stream.step.units):
+            if part.block != block_of(self.codec, half) or part.block_samples != self.codec.block_frames * self.codec.hop_length:
+                raise ValueError(f"the blocks of the {half} are not those of the codec")
+            if part.stream and not (part.stream.begin.blocks and part.stream.step.blocks):
                 raise ValueError(f"a graph of the {half} takes no input")
             wanted = set(outputs_of(self.codec, half))
             if not all(wanted <= {value.name for value in graph.outputs} for graph in part.graphs):

@@ -20,16 +20,16 @@ class Stream:
     def __init__(self, part, seed=0):
         self.part, self.seed, self.state, self.noise, self.begun = manifest["parts"][part], seed, {}, {}, False
 
-    def push(self, inputs):  # inputs: whole units, as many as begin or step takes
+    def push(self, inputs):  # inputs: whole blocks, as many as begin or step takes
         graph, self.begun = self.part["stream"]["step" if self.begun else "begin"], True
-        return self.step(graph, inputs, graph["units"])
+        return self.step(graph, inputs, graph["blocks"])
 
-    def finish(self, inputs, units):  # units: those in the inputs, fewer than begin or step takes
+    def finish(self, inputs, blocks):  # blocks: those in the inputs, fewer than begin or step takes
         graph = self.part["stream"]["end"] if self.begun else self.part["whole"]
-        return self.step(graph, inputs, units) if graph and units >= graph["units"] else {}
+        return self.step(graph, inputs, blocks) if graph and blocks >= graph["blocks"] else {}
 
-    def step(self, graph, inputs, units):
-        noise = {n["name"]: self.normal(n["layer"], n["slope"] * units + n["offset"]) for n in graph["noise"]}
+    def step(self, graph, inputs, blocks):
+        noise = {n["name"]: self.normal(n["layer"], n["slope"] * blocks + n["offset"]) for n in graph["noise"]}
         outputs = run(graph, {**inputs, **noise, **self.state})
         self.state = {"state." + name[5:]: outputs.pop(name) for name in list(outputs) if name.startswith("next.")}
         return outputs
@@ -75,22 +75,22 @@ def _lines(manifest: Manifest) -> Iterator[str]:
     if any(part.stream for part in manifest.parts.values()):
         yield "## A driver in Python\n"
         yield f"```python\n{DRIVER}```\n"
-        yield "`push` as many units as `begin` takes, then as many as `step` takes; `finish` with the rest, which may be none.\n"
+        yield "`push` as many blocks as `begin` takes, then as many as `step` takes; `finish` with the rest, which may be none.\n"
 
 
 def _part_lines(part: Part) -> Iterator[str]:
-    unit = ", ".join(f"{size} of `{name}`" for name, size in part.unit.items())
-    yield f"A signal has whole units, along the last axis: {unit}. Pad audio with zeros to whole units.\n"
-    yield "| graph | units | use |\n|---|---|---|"
+    block = ", ".join(f"{size} of `{name}`" for name, size in part.block.items())
+    yield f"A signal has whole blocks, along the last axis: {block}. Pad audio with zeros to whole blocks.\n"
+    yield "| graph | blocks | use |\n|---|---|---|"
     if part.whole:
         yield f"| `{part.whole.file}` | any number | a signal that is there as a whole |"
     if stream := part.stream:
-        yield f"| `{stream.begin.file}` | {stream.begin.units} | the beginning of a stream |"
-        yield f"| `{stream.step.file}` | {stream.step.units} | each tile that follows |"
+        yield f"| `{stream.begin.file}` | {stream.begin.blocks} | the beginning of a stream |"
+        yield f"| `{stream.step.file}` | {stream.step.blocks} | each tile that follows |"
         if stream.end:
-            most = max(stream.end.units, stream.step.units - 1)
-            units = f"{stream.end.units} to {most}" if stream.end.is_dynamic else most
-            yield f"| `{stream.end.file}` | {units} | the rest of a stream |"
+            most = max(stream.end.blocks, stream.step.blocks - 1)
+            blocks = f"{stream.end.blocks} to {most}" if stream.end.is_dynamic else most
+            yield f"| `{stream.end.file}` | {blocks} | the rest of a stream |"
         yield "\nOutputs `next.*` of a graph are the inputs `state.*` of the graph after it."
         yield f"At most {stream.latency_samples} samples are held back."
         if not stream.end:

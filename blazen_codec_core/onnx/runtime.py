@@ -37,9 +37,9 @@ class Noise:
         self._seed = seed
         self._positions: dict[int, int] = {}
 
-    def inputs(self, graph: Graph, units: int) -> Arrays:
+    def inputs(self, graph: Graph, blocks: int) -> Arrays:
         """The next values for a graph."""
-        return {source.name: self._next(source.layer, source.count(units)) for source in graph.noise}
+        return {source.name: self._next(source.layer, source.count(blocks)) for source in graph.noise}
 
     def _next(self, layer: int, count: int) -> NDArray[np.float32]:
         position = self._positions.get(layer, 0)
@@ -59,12 +59,12 @@ class Runtime:
         self._sessions: dict[str, InferenceSession] = {}
         self._lock = Anew(threading.Lock)
 
-    def run(self, graph: Graph, inputs: Mapping[str, NDArray[Any]], noise: Noise, units: int) -> Arrays:
-        """Outputs of a graph for a number of units."""
+    def run(self, graph: Graph, inputs: Mapping[str, NDArray[Any]], noise: Noise, blocks: int) -> Arrays:
+        """Outputs of a graph for a number of blocks."""
         names = [value.name for value in graph.outputs]
         session = self._session(graph)
         try:
-            given = {**inputs, **noise.inputs(graph, units)}
+            given = {**inputs, **noise.inputs(graph, blocks)}
             outputs = session.run(names, {value.name: given[value.name] for value in graph.inputs})
         except Exception as error:  # ONNX Runtime's errors have no common class
             raise InferenceError(f"{graph.file} failed: {reason(error)}") from error
@@ -100,9 +100,9 @@ def load_onnxruntime() -> Any:
     return onnxruntime
 
 
-def units_of(part: Part, inputs: Mapping[str, NDArray[Any]]) -> int:
+def blocks_of(part: Part, inputs: Mapping[str, NDArray[Any]]) -> int:
     """Units of inputs."""
-    name, size = next(iter(part.unit.items()))
+    name, size = next(iter(part.block.items()))
     return int(inputs[name].shape[-1]) // size
 
 
@@ -114,10 +114,10 @@ def run_whole(runtime: Runtime, part: Part, inputs: Arrays, seed: int | None) ->
     """
     if part.whole is None:
         raise InvalidInput(
-            f"the signal ends before the {part.existing_stream.begin.units} units with which a stream begins, and graphs of "
+            f"the signal ends before the {part.existing_stream.begin.blocks} blocks with which a stream begins, and graphs of "
             "whole signals were not exported; export the codec with what='both'"
         )
-    return runtime.run(part.whole, inputs, Noise(seed), units_of(part, inputs))
+    return runtime.run(part.whole, inputs, Noise(seed), blocks_of(part, inputs))
 
 
 class GraphStream:
@@ -135,32 +135,32 @@ class GraphStream:
     def run(self, inputs: Arrays, last: bool) -> list[Arrays]:
         """Outputs of the tiles that inputs complete, and of the rest if the signal ends with them."""
         self._pending = {
-            name: np.concatenate([self._pending[name], array], -1) if self._pending and name in self._part.unit else array
+            name: np.concatenate([self._pending[name], array], -1) if self._pending and name in self._part.block else array
             for name, array in inputs.items()
         }
         outputs = []
-        while units_of(self._part, self._pending) >= (graph := self._next_graph).units:
-            outputs.append(self._run_graph(graph, graph.units))
+        while blocks_of(self._part, self._pending) >= (graph := self._next_graph).blocks:
+            outputs.append(self._run_graph(graph, graph.blocks))
         if last:
-            outputs += self._run_rest(units_of(self._part, self._pending))
+            outputs += self._run_rest(blocks_of(self._part, self._pending))
         return outputs
 
     @property
     def _next_graph(self) -> Graph:
         return self._graphs.step if self._has_begun else self._graphs.begin
 
-    def _run_rest(self, units: int) -> list[Arrays]:
+    def _run_rest(self, blocks: int) -> list[Arrays]:
         if not self._has_begun:
             return [run_whole(self._runtime, self._part, self._pending, self._seed)]
         end = self._graphs.end
-        return [] if end is None or units < end.units else [self._run_graph(end, units)]
+        return [] if end is None or blocks < end.blocks else [self._run_graph(end, blocks)]
 
-    def _run_graph(self, graph: Graph, units: int) -> Arrays:
-        """Run a graph on the first units that are pending."""
-        sizes = {name: units * size for name, size in self._part.unit.items()}
+    def _run_graph(self, graph: Graph, blocks: int) -> Arrays:
+        """Run a graph on the first blocks that are pending."""
+        sizes = {name: blocks * size for name, size in self._part.block.items()}
         inputs = {name: array[..., : sizes[name]] if name in sizes else array for name, array in self._pending.items()}
         self._pending = {name: array[..., sizes[name] :] if name in sizes else array for name, array in self._pending.items()}
-        outputs = self._runtime.run(graph, {**inputs, **self._state}, self._noise, units)
+        outputs = self._runtime.run(graph, {**inputs, **self._state}, self._noise, blocks)
         self._state = {f"{STATE}{name.removeprefix(NEXT)}": outputs.pop(name) for name in list(outputs) if name.startswith(NEXT)}
         self._has_begun = True
         return outputs

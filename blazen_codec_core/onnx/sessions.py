@@ -49,10 +49,10 @@ def audio_of(spec: CodecSpec, outputs: Sequence[Sequence[Arrays]]) -> Pcm:
     return np.concatenate([np.concatenate([empty, *(output[AUDIO][0] for output in stream)], 1) for stream in outputs])
 
 
-def first_units(stream: Stream) -> int:
+def first_blocks(stream: Stream) -> int:
     """Units of which the first output comes out."""
     gives_output = any(value.shape[-1] for value in stream.begin.outputs[:1])
-    return stream.begin.units + (0 if gives_output else stream.step.units)
+    return stream.begin.blocks + (0 if gives_output else stream.step.blocks)
 
 
 class GraphEncoderSession(EncoderSession):
@@ -74,7 +74,7 @@ class GraphEncoderSession(EncoderSession):
 
     @property
     def first_samples(self) -> int:
-        return first_units(self._stream) * self._part.unit_samples
+        return first_blocks(self._stream) * self._part.block_samples
 
     def _push(self, chunk: Any) -> CodecTokens:
         pcm = check_piece(self._spec, chunk, self._channels)
@@ -120,7 +120,7 @@ class GraphDecoderSession(DecoderSession):
 
     @property
     def first_frames(self) -> int:
-        return first_units(self._stream) * self._spec.block_frames
+        return first_blocks(self._stream) * self._spec.block_frames
 
     def _push(self, chunk: CodecTokens) -> Pcm:
         first = self._tokens.accept(chunk)

@@ -15,7 +15,7 @@ MOST_TILES = 256
 SETTLED = 3
 """Tiles that leave the signature of a settled state unchanged."""
 
-WHOLE = Step(units=1, is_dynamic=True, last=True)
+WHOLE = Step(blocks=1, is_dynamic=True, last=True)
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def stream_steps(half: HalfNetwork, tile_frames: int) -> StreamSteps:
     Raises:
         NotYetImplemented: They never do.
     """
-    tile = half.units_of(tile_frames)
+    tile = half.blocks_of(tile_frames)
     tiles, state = _settled(half, tile)
     begin = tiles * tile
     flushes = half.samples_covered(begin, True) > half.samples_covered(begin, False)

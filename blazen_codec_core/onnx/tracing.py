@@ -23,11 +23,11 @@ from .states import named_tensors, with_tensors
 if TYPE_CHECKING:
     from onnx_ir import Model
 
-EXAMPLE_UNITS = 5
+EXAMPLE_BLOCKS = 5
 """Units of the signal with which a graph of any length is traced."""
 REMARKING = ("torch.onnx._internal.exporter._registration", "onnx_ir.passes.common.initializer_deduplication")
 """Loggers whose remarks are of no use to a caller."""
-MOST_UNITS = 1 << 30
+MOST_BLOCKS = 1 << 30
 """Bound of symbolic lengths, with which `torch.export` reasons."""
 
 
@@ -36,21 +36,21 @@ class Step:
     """A step of a stream to trace.
 
     Attributes:
-        units: Units of the input, or the least number of them.
-        is_dynamic: The graph takes any number of units from there on.
+        blocks: Blocks of the input, or the least number of them.
+        is_dynamic: The graph takes any number of blocks from there on.
         last: The signal ends with it.
         state: State before it; `None` at the beginning.
     """
 
-    units: int
+    blocks: int
     is_dynamic: bool
     last: bool
     state: State | None = None
 
     @property
-    def example_units(self) -> int:
+    def example_blocks(self) -> int:
         """Units of the example that it is traced with."""
-        return EXAMPLE_UNITS if self.is_dynamic else self.units
+        return EXAMPLE_BLOCKS if self.is_dynamic else self.blocks
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ class TracedStep(nn.Module):
         """Symbolic axes of each input for `torch.export`; `None` without any."""
         if not self.stage.is_dynamic:
             return None
-        units = Dim("units", min=self.stage.units, max=MOST_UNITS)
-        shapes = [*self.source.shapes(units).values(), *((noise.count(units),) for noise in self.noise)]
+        blocks = Dim("blocks", min=self.stage.blocks, max=MOST_BLOCKS)
+        shapes = [*self.source.shapes(blocks).values(), *((noise.count(blocks),) for noise in self.noise)]
         axes = [{axis: length for axis, length in enumerate(shape) if not isinstance(length, int)} for shape in shapes]
         return ((*axes, *({} for _ in self.state_names)),)
 
@@ -93,22 +93,22 @@ class TracedStep(nn.Module):
         return (*outputs, *(() if step.last else named_tensors(state).values()))
 
 
-def run(half: HalfNetwork, step: Step, units: int) -> tuple[State, dict[int, int]]:
+def run(half: HalfNetwork, step: Step, blocks: int) -> tuple[State, dict[int, int]]:
     """Run a step on an example; return the state after it, and the number of values of noise of each layer."""
     half.noise.values, half.noise.counts = None, {}
     state = half.init_state() if step.state is None else with_tensors(step.state, {})
-    half.step(half.example(units), state, step.last)
+    half.step(half.example(blocks), state, step.last)
     return state, half.noise.counts
 
 
 def noise_inputs(half: HalfNetwork, step: Step) -> tuple[tuple[NoiseInput, ...], State]:
     """Noise that a step takes, whose amount grows linearly with its length; and the state after the step."""
-    units = step.example_units
-    state, counts = run(half, step, units)
-    more = run(half, step, units + 1)[1] if step.is_dynamic else counts
+    blocks = step.example_blocks
+    state, counts = run(half, step, blocks)
+    more = run(half, step, blocks + 1)[1] if step.is_dynamic else counts
     slopes = {layer: more[layer] - count for layer, count in counts.items()}
     noise = (
-        NoiseInput(name=f"{NOISE}{layer}", layer=layer, slope=slopes[layer], offset=count - slopes[layer] * units)
+        NoiseInput(name=f"{NOISE}{layer}", layer=layer, slope=slopes[layer], offset=count - slopes[layer] * blocks)
         for layer, count in counts.items()
     )
     return tuple(noise), state
@@ -122,10 +122,10 @@ def trace(half: HalfNetwork, step: Step) -> Traced:
     """
     with exporting(), quiet_exporter():
         noise, after = noise_inputs(half, step)
-        module, units = TracedStep(half, step, noise), step.example_units
+        module, blocks = TracedStep(half, step, noise), step.example_blocks
         state = {} if step.state is None else named_tensors(step.state)
-        zeros = (torch.zeros(source.count(units), dtype=torch.float32) for source in noise)
-        values = (*half.example(units), *zeros, *state.values())
+        zeros = (torch.zeros(source.count(blocks), dtype=torch.float32) for source in noise)
+        values = (*half.example(blocks), *zeros, *state.values())
         program = torch.export.export(module, values, dynamic_shapes=module.dynamic_shapes(), strict=False)
         outputs = [*half.output_names, *(f"{NEXT}{name}" for name in ({} if step.last else named_tensors(after)))]
         exported = torch.onnx.export(
@@ -160,7 +160,7 @@ def check_axes(half: HalfNetwork, step: Step, model: Model) -> None:
     """Raise `InferenceError` if an axis along time has a fixed length in a graph of any length."""
     if step.is_dynamic:
         for value in [*model.graph.inputs, *model.graph.outputs]:
-            is_timed = value.name in half.unit or value.name in half.output_names or value.name.startswith(NOISE)
+            is_timed = value.name in half.block or value.name in half.output_names or value.name.startswith(NOISE)
             if is_timed and isinstance(value.shape[-1], int):
                 raise InferenceError(
                     f"the graph of the {half.part} of {half.spec.name} would fix {value.name} to {value.shape[-1]}; report this"

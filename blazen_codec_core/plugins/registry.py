@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -77,7 +78,7 @@ class Registry:
         return f"<Registry of {len(self)} codecs: {', '.join(entry.spec.name for entry in self)}>"
 
     def find(self, name: str) -> Entry:
-        """Find a model by name, or a folder of an export. If no name is the same, case is ignored, and dashes are underscores.
+        """Find a model by name, then without case and with dashes as underscores, then by the folder of an export.
 
         Raises:
             UnknownCodec: There is no such model; the message suggests names, or what to install.
@@ -85,7 +86,7 @@ class Registry:
         """
         if not isinstance(name, str):
             raise UnknownCodec(f"codec is {name!r}; expected a name")
-        if is_exported(name):
+        if self._is_exported(name):
             return exported_entry(name, LoadOptions(weights=name))
         if name in self._qualified:
             return self._qualified[name]
@@ -109,7 +110,7 @@ class Registry:
             PluginError: The backend has another class.
         """
         options = options or LoadOptions()
-        if is_exported(name):
+        if self._is_exported(name):
             options = options.model_copy(update={"engine": "onnx", "weights": str(name)})
         entry = self._entry(str(name) if isinstance(name, PathLike) else name, options)
 
@@ -120,6 +121,12 @@ class Registry:
             return backend
 
         return CodecBackendHandle(entry.qualified_name, entry.spec, options, create)
+
+    def _is_exported(self, name: str | PathLike[str]) -> bool:
+        """Tell whether a name is a folder of exported graphs; names of models come first, unless the folder is a path object."""
+        if isinstance(name, str) and folded(name) in self._folded:
+            return False
+        return isinstance(name, str | PathLike) and os.path.isfile(os.path.join(name, EXPORT_FILE))
 
     def _entry(self, name: str, options: LoadOptions) -> Entry:
         """Find the model for the options."""
@@ -217,11 +224,6 @@ class Registry:
         return f"unknown codec {name!r}; installed are {', '.join(entry.spec.name for entry in self)}"
 
 
-def is_exported(name: str | PathLike[str]) -> bool:
-    """Tell whether a name is a folder of exported graphs."""
-    return isinstance(name, str | PathLike) and (Path(name) / EXPORT_FILE).is_file()
-
-
 def exported_entry(name: str, options: LoadOptions) -> Entry:
     """Return the model of exported graphs, whose plugin need not be installed.
 
@@ -236,7 +238,7 @@ def exported_entry(name: str, options: LoadOptions) -> Entry:
         raise InvalidInput(f"engine='onnx' needs weights, the folder of an export; make one with blazen-codec export {name}")
     spec = exported_spec(Manifest.read(Path(options.weights)))
     entry = Entry(spec.family, spec)
-    if not is_exported(name) and folded(name) not in map(folded, entry.names):
+    if name != options.weights and folded(name) not in map(folded, entry.names):
         raise InvalidInput(f"the graphs in {options.weights} are of {spec.name}, not of {name}")
     return entry
 

@@ -71,6 +71,16 @@ def test_a_provider_travels_as_its_folder(exported):
     assert pickle.loads(pickle.dumps(codec)).encode(noise(99), 8000) == codec.encode(noise(99), 8000)
 
 
+def test_names_of_models_come_before_folders(exported, tmp_path, monkeypatch):
+    shutil.copytree(exported[0], tmp_path / "snac_tiny")
+    monkeypatch.chdir(tmp_path)
+    assert bc.load("snac_tiny").spec.family == "snac"
+    assert bc.load("./snac_tiny").spec.family == bc.Registry().find("./snac_tiny").spec.family == "mixed"
+    for name in ("a" * 5000, "a\0b"):
+        with pytest.raises(bc.UnknownCodec):
+            bc.load(name)
+
+
 def test_a_half_that_was_left_out(exported):
     encoder = bc.load(exported[0], parts="encoder")
     tokens = encoder.encode(noise(99), 8000)

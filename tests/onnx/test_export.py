@@ -47,9 +47,9 @@ def test_any_length_in_any_chunks(mixed, exported, blocks, cuts, seed):
         outputs, start = [], 0
         while start < blocks:
             stop = min(start + cuts[len(outputs) % len(cuts)], blocks)
-            unit = manifest.parts[part].unit
+            block = manifest.parts[part].block
             chunk = {
-                name: array[..., start * unit[name] : stop * unit[name]] if name in unit else array
+                name: array[..., start * block[name] : stop * block[name]] if name in block else array
                 for name, array in inputs.items()
             }
             outputs, start = [*outputs, *stream.run(chunk, stop == blocks)], stop
@@ -88,17 +88,17 @@ def test_the_driver_of_the_readme_streams(mixed, exported, monkeypatch):
     [inputs] = decoder_inputs(mixed.spec, tokens.codes)
     stream, start, heard = names["Stream"]("decoder"), 0, []
 
-    def units(count):
-        unit = part["unit"]
+    def blocks(count):
+        block = part["block"]
         return {
-            name: array[:, start * unit[name] : (start + count) * unit[name]] if name in unit else array
+            name: array[:, start * block[name] : (start + count) * block[name]] if name in block else array
             for name, array in inputs.items()
         }
 
-    while start + (count := part["stream"]["step" if start else "begin"]["units"]) <= 37:
-        heard.append(stream.push(units(count))["audio"])
+    while start + (count := part["stream"]["step" if start else "begin"]["blocks"]) <= 37:
+        heard.append(stream.push(blocks(count))["audio"])
         start += count
-    heard.append(stream.finish(units(37 - start), 37 - start)["audio"])
+    heard.append(stream.finish(blocks(37 - start), 37 - start)["audio"])
     assert np.abs(np.concatenate(heard, 2)[0] - mixed.decode(tokens)).max() < 1e-5
 
 
