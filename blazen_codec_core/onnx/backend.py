@@ -20,6 +20,8 @@ from .sessions import GraphDecoderSession, GraphEncoderSession, audio_of, codes_
 
 PROVIDERS = {"cuda": "CUDAExecutionProvider", "coreml": "CoreMLExecutionProvider", "dml": "DmlExecutionProvider", "cpu": CPU}
 """Execution providers by device, best first."""
+AUTOMATIC = ("cuda", "cpu")
+"""Devices that `auto` chooses from; the others may compute in half precision."""
 DIRECTIONS: dict[Half, Direction] = {"encoder": "encode", "decoder": "decode"}
 
 
@@ -49,12 +51,12 @@ class OnnxBackend(CodecBackend):
 
     @property
     def device(self) -> str:
-        available = load_onnxruntime().get_available_providers()
-        kind = self.options.device
-        found = [device for device, provider in PROVIDERS.items() if kind in ("auto", device) and provider in available]
+        providers = load_onnxruntime().get_available_providers()
+        available = [device for device, provider in PROVIDERS.items() if provider in providers]
+        wanted = AUTOMATIC if self.options.device == "auto" else (self.options.device,)
+        found = [device for device in available if device in wanted]
         if not found:
-            known = ", ".join(device for device, provider in PROVIDERS.items() if provider in available)
-            raise DeviceUnavailable(f"device is {kind!r}; this ONNX Runtime has auto, {known}")
+            raise DeviceUnavailable(f"device is {self.options.device!r}; this ONNX Runtime has auto, {', '.join(available)}")
         return found[0]
 
     def load(self) -> None:

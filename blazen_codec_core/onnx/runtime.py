@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 Arrays = dict[str, NDArray[Any]]
 """Inputs or outputs by name."""
 CPU = "CPUExecutionProvider"
+PROVIDER_OPTIONS = {"CUDAExecutionProvider": {"use_tf32": 0}}
+"""Options of execution providers: float32 is computed in full precision."""
 FATAL = 4
 """Severity from which ONNX Runtime logs."""
 
@@ -81,7 +83,8 @@ class Runtime:
         options = ort.SessionOptions()
         options.log_severity_level = FATAL  # errors are raised
         try:
-            return ort.InferenceSession(path, options, providers=self._providers)
+            given = [(provider, PROVIDER_OPTIONS.get(provider, {})) for provider in self._providers]
+            return ort.InferenceSession(path, options, providers=given)
         except Exception as error:
             raise CorruptFile(f"{path} cannot be loaded: {reason(error)}") from error
 
