@@ -85,6 +85,13 @@ def gpu(session: nox.Session) -> None:
 
 
 @nox.session
+def onnx(session: nox.Session) -> None:
+    """Exported graphs under ONNX Runtime, and folders of them behind the trait."""
+    install_for_tests(session, "-e", ".[export]")
+    session.run("pytest", "-m", "onnx", *IN_TWO, "tests/onnx", *session.posargs)
+
+
+@nox.session
 def processors(session: nox.Session) -> None:
     """The kernels' tests as on processors with other vectors than this one's, and without numba."""
     install_for_tests(session)

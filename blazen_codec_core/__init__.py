@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from .forks import held_off
 
 if TYPE_CHECKING:
-    from .api import list_codecs, load
+    from .api import export, list_codecs, load
     from .audio import read as read_audio
     from .audio import resample
     from .audio import write as write_audio
@@ -105,6 +105,7 @@ __all__ = [
     "WeightsUnavailable",
     "detokenize_dataset",
     "discover",
+    "export",
     "hookimpl",
     "integrated_loudness",
     "list_codecs",
@@ -118,7 +119,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "api": ("list_codecs", "load"),
+    "api": ("export", "list_codecs", "load"),
     "audio": ("read_audio", "resample", "write_audio"),
     "audio.loudness": ("integrated_loudness",),
     "backend": ("AudioBackend", "CodecBackend"),

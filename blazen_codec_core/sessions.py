@@ -6,8 +6,8 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
-from typing import Any, Generic, NoReturn, Self, TypeVar
+from functools import partial, wraps
+from typing import Any, Concatenate, Generic, NoReturn, ParamSpec, Self, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from .validation import Pcm
 
 In = TypeVar("In")
 Out = TypeVar("Out")
+T = TypeVar("T")
+S = TypeVar("S", bound="Session[Any, Any]")
+P = ParamSpec("P")
 
 
 class Closable(ABC):
@@ -145,6 +148,20 @@ class Session(Closable, Generic[In, Out]):
                 self._free()
             finally:
                 self._call.release()
+
+
+def ends_on_failure(run: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
+    """Decorator of methods that change a session's state; an error or an interrupt leaves it incomplete, and ends the session."""
+
+    @wraps(run)
+    def guarded(session: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return run(session, *args, **kwargs)
+        except BaseException:
+            session._ended = True
+            raise
+
+    return guarded
 
 
 class EncoderSession(Session[Any, CodecTokens]):

@@ -17,7 +17,7 @@ from .errors import InvalidInput, NotYetImplemented, reason
 Positive = Annotated[int, Field(gt=0)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
 ObjectPath = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$")]
-Engine = Literal["native", "upstream"]
+Engine = Literal["native", "upstream", "onnx"]
 ArchitectureSource = Literal["from-weights"]
 Direction = Literal["encode", "decode"]
 Half = Literal["encoder", "decoder"]
@@ -384,7 +384,7 @@ class LoadOptions(_Frozen):
     Attributes:
         device: `auto` for the best available device, or a PyTorch device such as `cpu` or `cuda:1`.
         dtype: Floating type of the network. `tfloat32` is float32 with TF32 products, on devices that support them.
-        engine: `native`, or `upstream` for the authors' package.
+        engine: `native`, `upstream` for the authors' package, or `onnx` for exported graphs, whose folder is `weights`.
         weights: A file, a folder, a Hub id (`owner/name`), `random:SEED`, or `None` for the published weights.
         revision: Revision of the Hub repository, instead of the spec's.
         cache_dir: Folder for downloads; the Hub's default if not given.

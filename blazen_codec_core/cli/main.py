@@ -26,6 +26,7 @@ COMMANDS = {
     "decode": "Decode tokens to an audio file",
     "tokenize": "Tokenize a dataset to shards of tokens",
     "detokenize": "Decode shards of tokens to audio files",
+    "export": "Export a model as ONNX graphs",
     "roundtrip": "Encode and decode an audio file, and measure the result",
     "evaluate": "Measure models on recordings",
     "compare": "Compare codecs on recordings in an HTML report",

@@ -43,7 +43,7 @@ def model(function: F) -> F:
 
 def loading(function: F) -> F:
     """Add the options that load a codec, including `--engine`."""
-    engine = click.option("--engine", type=click.Choice(["native", "upstream"]), default="native", show_default=True)
+    engine = click.option("--engine", type=click.Choice(["native", "upstream", "onnx"]), default="native", show_default=True)
     return engine(model(function))
 
 

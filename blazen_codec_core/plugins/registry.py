@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 B = TypeVar("B", bound="CodecBackend")
 CUSTOM = re.compile(r"(?P<family>[a-z0-9_]+):(?P<name>custom_[0-9a-f]{12})")
 """Pattern of identities of codecs whose settings were read from their weights."""
+EXPORT_FILE = "export.json"
+"""File of a folder of exported graphs; see `onnx.manifest`."""
+ONNX_BACKEND = "blazen_codec_core.onnx.backend:OnnxBackend"
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ class Registry:
         return f"<Registry of {len(self)} codecs: {', '.join(entry.spec.name for entry in self)}>"
 
     def find(self, name: str) -> Entry:
-        """Find a model by name. If no name is the same, case is ignored, and dashes are underscores.
+        """Find a model by name, then without case and with dashes as underscores, then by the folder of an export.
 
         Raises:
             UnknownCodec: There is no such model; the message suggests names, or what to install.
@@ -82,6 +86,8 @@ class Registry:
         """
         if not isinstance(name, str):
             raise UnknownCodec(f"codec is {name!r}; expected a name")
+        if self._is_exported(name):
+            return exported_entry(name, LoadOptions(weights=name))
         if name in self._qualified:
             return self._qualified[name]
         claims = self._claims.get(name) or self._folded.get(folded(name), [])
@@ -97,14 +103,16 @@ class Registry:
             raise UnknownCodec(self._unknown(name))
         return claims[0]
 
-    def handle(self, name: str, kind: type[B], options: LoadOptions | None = None) -> CodecBackendHandle[B]:
+    def handle(self, name: str | PathLike[str], kind: type[B], options: LoadOptions | None = None) -> CodecBackendHandle[B]:
         """Return a codec whose backend class is known.
 
         Raises:
             PluginError: The backend has another class.
         """
         options = options or LoadOptions()
-        entry = self.find(name) if options.architecture is None else self._from_weights(name, options)
+        if self._is_exported(name):
+            options = options.model_copy(update={"engine": "onnx", "weights": str(name)})
+        entry = self._entry(str(name) if isinstance(name, PathLike) else name, options)
 
         def create() -> B:
             backend = backend_class(entry, options)(entry.spec, options)
@@ -113,6 +121,18 @@ class Registry:
             return backend
 
         return CodecBackendHandle(entry.qualified_name, entry.spec, options, create)
+
+    def _is_exported(self, name: str | PathLike[str]) -> bool:
+        """Tell whether a name is a folder of exported graphs; names of models come first, unless the folder is a path object."""
+        if isinstance(name, str) and folded(name) in self._folded:
+            return False
+        return isinstance(name, str | PathLike) and os.path.isfile(os.path.join(name, EXPORT_FILE))
+
+    def _entry(self, name: str, options: LoadOptions) -> Entry:
+        """Find the model for the options."""
+        if options.engine == "onnx":
+            return exported_entry(name, options)
+        return self.find(name) if options.architecture is None else self._from_weights(name, options)
 
     def _from_weights(self, name: str, options: LoadOptions) -> Entry:
         """Find the model of the weights in the options; the name determines the family.
@@ -137,7 +157,7 @@ class Registry:
                 return entry
         raise UnknownCodec(self._unknown(family))
 
-    def provider(self, name: str, options: LoadOptions | None = None) -> DynCodecProvider:
+    def provider(self, name: str | PathLike[str], options: LoadOptions | None = None) -> DynCodecProvider:
         """Return a codec through the trait only."""
         with held_off():
             from ..backend import CodecBackend
@@ -204,6 +224,25 @@ class Registry:
         return f"unknown codec {name!r}; installed are {', '.join(entry.spec.name for entry in self)}"
 
 
+def exported_entry(name: str, options: LoadOptions) -> Entry:
+    """Return the model of exported graphs, whose plugin need not be installed.
+
+    Raises:
+        InvalidInput: The options name no such folder, or the graphs are of another model.
+    """
+    with held_off():
+        from ..onnx.backend import exported_spec
+        from ..onnx.manifest import Manifest
+
+    if options.weights is None:
+        raise InvalidInput(f"engine='onnx' needs weights, the folder of an export; make one with blazen-codec export {name}")
+    spec = exported_spec(Manifest.read(Path(options.weights)))
+    entry = Entry(spec.family, spec)
+    if name != options.weights and folded(name) not in map(folded, entry.names):
+        raise InvalidInput(f"the graphs in {options.weights} are of {spec.name}, not of {name}")
+    return entry
+
+
 def folded(name: str) -> str:
     """Return a name in lower case with underscores, as names of models are."""
     return name.lower().replace("-", "_")
@@ -222,7 +261,7 @@ def backend_class(entry: Entry, options: LoadOptions) -> type[CodecBackend]:
         PluginError: The spec names a class that does not exist.
     """
     spec = entry.spec
-    path = spec.backend if options.engine == "native" else spec.upstream
+    path = {"native": spec.backend, "upstream": spec.upstream, "onnx": ONNX_BACKEND}[options.engine]
     if path is None:
         raise EngineNotAvailable(f"{spec.name} has no engine {options.engine!r}; load it with engine='native'")
     module, name = path.split(":")

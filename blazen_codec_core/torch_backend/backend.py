@@ -374,11 +374,16 @@ class TorchCodecBackend(CodecBackend):
         loaded = self.loaded()
         with self._lock.own:
             if self._module is None:
-                self._module = CodecModule(self, self._copy_of(loaded.network), loaded)
+                self._module = CodecModule(self, self.copy_network(), loaded)
             return self._module
 
-    def _copy_of(self, network: CodecNetwork) -> CodecNetwork:
-        """Copy of a network on its device, which is not prepared."""
+    def copy_network(self) -> CodecNetwork:
+        """Copy of the network on its device, which is not prepared. Loads the weights.
+
+        Raises:
+            NotYetImplemented: The network is not a `CodecNetwork`.
+        """
+        network = self.loaded().network
         if not isinstance(network, CodecNetwork):
             raise NotYetImplemented(f"{self.spec.name} has no PyTorch module, because its network is not a CodecNetwork")
         device, dtype = torch.device(self.device), self.dtype

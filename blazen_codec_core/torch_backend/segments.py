@@ -15,16 +15,16 @@ from ..backend import CodecBackend
 from ..checks import check_begun, check_piece
 from ..nn.codec_network import CodecNetwork
 from ..nn.layers.base import StreamSetup
-from ..sessions import DecoderSession, EncoderSession
+from ..sessions import DecoderSession, EncoderSession, ends_on_failure
 from ..specs import CodecSpec, Segment
+from ..token_stream import TokenStream
 from ..tokens.tokens import CodecTokens
 from ..validation import Pcm
 from .batching import batched, by_equal_length, run_batches, split_rows
 from .cpu_threads import usable_threads
 from .guard import helper_guard, network_guard
 from .overlap_add import OverlapAdd
-from .sessions import ends_on_failure, to_network_input
-from .token_stream import TokenStream
+from .sessions import to_network_input
 from .transfers import codes_to_host, to_pcm
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial, wraps
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
+from functools import partial
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 import torch
@@ -19,19 +19,17 @@ from ..forks import is_fork_waiting
 from ..nn.codec_network import CodecNetwork, EncoderState
 from ..nn.layers.base import State, StreamSetup
 from ..nn.pipeline import Item, Join, Split, Step, as_stage, run_pipeline, run_steps
-from ..sessions import DecoderSession, EncoderSession, Session
+from ..sessions import DecoderSession, EncoderSession, ends_on_failure
 from ..tokens.tokens import CodecTokens
 from ..validation import Pcm
 from .batching import joined
 from .columns import pad_columns
 from .cuda_graphs import GraphedNetwork
 from .guard import helper_guard, inference_guard, network_guard
-from .token_stream import TokenStream
+from .token_stream import TensorTokenStream
 from .transfers import codes_to_host, to_device, to_pcm
 
 T = TypeVar("T")
-S = TypeVar("S", bound="Session[Any, Any]")
-P = ParamSpec("P")
 
 
 class TileBuffer:
@@ -86,20 +84,6 @@ def to_network_input(pcm: Sequence[Pcm], length: int, channels: int, setup: Stre
     """Stack audio `(streams * channels, samples)` into `(streams, length, channels)`, zero-padded to `length`, on the device."""
     x = to_device(pcm, length, setup.device)
     return x.reshape(x.shape[0] // channels, channels, length).to(setup.dtype).transpose(1, 2)
-
-
-def ends_on_failure(run: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
-    """Decorator of methods that change a session's state; an error or an interrupt leaves it incomplete, and ends the session."""
-
-    @wraps(run)
-    def guarded(session: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return run(session, *args, **kwargs)
-        except BaseException:
-            session._ended = True
-            raise
-
-    return guarded
 
 
 class TileRunner:
@@ -349,7 +333,7 @@ class TileDecoderSession(TileRunner, DecoderSession):
         tile_frames: int,
     ) -> None:
         super().__init__()
-        self._backend, self._tokens = backend, TokenStream(backend)
+        self._backend, self._tokens = backend, TensorTokenStream(backend)
         self._network: StreamingDecoder = network
         self._decoder_of = partial(decoder_of, network)
         self._is_native = is_native(network)

@@ -11,9 +11,10 @@ from torch import Tensor
 from ..backend import CodecBackend
 from ..nn.codec_network import CodecNetwork
 from ..nn.pipeline import Step
+from ..sessions import ends_on_failure
 from ..tokens.tokens import CodecTokens
 from .columns import Columns
-from .sessions import TileBuffer, TileDecoderSession, TileEncoderSession, ends_on_failure, tile_items
+from .sessions import TileBuffer, TileDecoderSession, TileEncoderSession, tile_items
 from .tensor_checks import check_tensor_piece
 from .tensor_tokens import TensorTokens
 from .transfers import to_pcm_tensor

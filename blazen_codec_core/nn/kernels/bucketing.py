@@ -18,8 +18,10 @@ BUCKET_BITS = 3
 
 def run_bucketed(kernel: Conv1dKernel, x: Tensor, frames: int, stride: int) -> Tensor:
     """Run a kernel on the last chunk of a signal, zero-padded to a bucketed length, and cut the output to `frames`."""
+    if x.device.type != "cpu" or torch.is_grad_enabled() or not getattr(kernel, "needs_bucketing", True):
+        return kernel(x, frames)
     padding = -frames % (1 << max(0, frames.bit_length() - BUCKET_BITS))
-    if not padding or x.device.type != "cpu" or torch.is_grad_enabled() or not getattr(kernel, "needs_bucketing", True):
+    if not padding:
         return kernel(x, frames)
     return kernel(F.pad(x, (0, 0, 0, padding * stride)), frames + padding)[:, :frames]
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .aten.backend import AtenBackend
 from .backends import load_cpu_backend, load_gpu_backend
+from .exporting import is_exporting
 from .interface import (
     AttentionKernel,
     AttentionProblem,
@@ -51,6 +52,11 @@ def backends_for(device: torch.device) -> list[KernelBackend]:
     return [*found, ATEN]
 
 
+def _in_order(device: torch.device, frozen: bool = True) -> list[KernelBackend]:
+    """Back ends to ask for the kernel of weights: PyTorch's alone if these may change, or if their graph is exported."""
+    return backends_for(device) if frozen and not is_exporting() else [ATEN]
+
+
 def is_batch_exact(device: torch.device) -> bool:
     """Tell whether a signal of a batch gets the same values as by itself, to the bit; PyTorch's operations round by shape.
 
@@ -62,7 +68,7 @@ def is_batch_exact(device: torch.device) -> bool:
 
 def conv1d(problem: Conv1dProblem) -> Conv1dKernel:
     """Choose the kernel of a convolution. Weights in training get PyTorch's operations, which `torch.compile` can trace."""
-    for backend in backends_for(problem.weight.device) if problem.frozen else [ATEN]:
+    for backend in _in_order(problem.weight.device, problem.frozen):
         if kernel := backend.conv1d(problem):
             return kernel
     raise AssertionError("the last back end has a kernel for every convolution")
@@ -70,7 +76,7 @@ def conv1d(problem: Conv1dProblem) -> Conv1dKernel:
 
 def lstm(weight_ih: Tensor, weight_hh: Tensor, bias: Tensor, *, allow_tf32: bool) -> LSTMKernel | None:
     """Choose the kernel of one LSTM layer with frozen weights; `None` if PyTorch's own is to run."""
-    for backend in backends_for(weight_ih.device):
+    for backend in _in_order(weight_ih.device):
         if kernel := backend.lstm(weight_ih, weight_hh, bias, allow_tf32=allow_tf32):
             return kernel
     return None
@@ -78,7 +84,7 @@ def lstm(weight_ih: Tensor, weight_hh: Tensor, bias: Tensor, *, allow_tf32: bool
 
 def group_norm(weight: Tensor, bias: Tensor, epsilon: float) -> GroupNormKernel | None:
     """Choose a group norm with frozen weights and an epilogue; `None` if `aten.group_norm.normalize` is to run."""
-    for backend in backends_for(weight.device):
+    for backend in _in_order(weight.device):
         if kernel := backend.group_norm(weight, bias, epsilon):
             return kernel
     return None
@@ -86,7 +92,7 @@ def group_norm(weight: Tensor, bias: Tensor, epsilon: float) -> GroupNormKernel 
 
 def channel_norm(weight: Tensor, bias: Tensor | None, epsilon: float) -> ChannelNormKernel | None:
     """Choose a norm over channels with frozen weights; `None` if PyTorch's own is to run. See `KernelBackend.channel_norm`."""
-    for backend in backends_for(weight.device):
+    for backend in _in_order(weight.device):
         if kernel := backend.channel_norm(weight, bias, epsilon):
             return kernel
     return None
@@ -109,7 +115,7 @@ def codebook_search(table: Tensor, offset: Tensor | None, *, frozen: bool) -> Co
         offset: `(entries,)`.
         frozen: The entries will not change.
     """
-    for backend in backends_for(table.device) if frozen else [ATEN]:
+    for backend in _in_order(table.device, frozen):
         if kernel := backend.codebook_search(table, offset):
             return kernel
     raise AssertionError("the last back end searches every codebook")

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import InvalidInput
+from ..kernels.exporting import is_exporting
 from .base import Layer, State, StreamSetup
 from .conv import Conv1d
 
@@ -64,7 +65,11 @@ class LocalAttention(Layer):
         batch, frames, _ = x.shape
         qkv = self.to_qkv(self.norm(x)).reshape(batch, frames // self.window, self.window, 3, self.heads, -1)
         q, k, v = qkv.permute(3, 0, 1, 4, 2, 5)
-        y = F.scaled_dot_product_attention(self._rotate(q), self._rotate(k), v)
+        q, k = self._rotate(q), self._rotate(k)
+        if is_exporting():  # ONNX's attention takes one axis of batches
+            y = F.scaled_dot_product_attention(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)).reshape(v.shape)
+        else:
+            y = F.scaled_dot_product_attention(q, k, v)
         return self.to_out(y.transpose(2, 3).reshape(batch, frames, -1)) + x
 
     def _rotate(self, x: Tensor) -> Tensor:

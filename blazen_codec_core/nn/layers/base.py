@@ -253,10 +253,15 @@ def prepare(network: nn.Module) -> None:
     if isinstance(network, StreamingModule):  # others have no kernels that a write would not reach
         _seal_parameters(network)
     with torch.no_grad():
-        for module in reversed(list(network.modules())):
-            if isinstance(module, StreamingModule):
-                module.prepare()
+        prepare_modules(network)
     return_free_memory()
+
+
+def prepare_modules(network: nn.Module) -> None:
+    """Let each module prepare kernels for its weights, inner ones first."""
+    for module in reversed(list(network.modules())):
+        if isinstance(module, StreamingModule):
+            module.prepare()
 
 
 @torch.inference_mode()

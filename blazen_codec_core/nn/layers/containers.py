@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..kernels.epilogue import IDENTITY, Epilogue
+from ..kernels.exporting import is_exporting
 from ..pipeline import Join, Split, Step, run_steps
 from .base import Layer, State, StreamSetup, check_no_gradients
 from .fusion import FusableLayer, Stage, bound_steps, fuse, run_stages, takes_epilogue, takes_prologue
@@ -221,6 +222,8 @@ class Residual(Layer):
         if torch.is_grad_enabled() or frames < held_frames:
             shortcut = torch.cat([state.held, x], dim=1)
             state.held = shortcut[:, frames:].clone()
+            if is_exporting():  # channels first, as convolutions before and after have them
+                return (y.transpose(1, 2) + shortcut[:, :frames].transpose(1, 2)).transpose(1, 2)
             return y + shortcut[:, :frames]
         y[:, :held_frames].add_(state.held)
         y[:, held_frames:].add_(x[:, : frames - held_frames])

@@ -10,11 +10,13 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..kernels import dispatch
 from ..kernels.bucketing import run_bucketed
 from ..kernels.epilogue import IDENTITY, Epilogue
+from ..kernels.exporting import is_exporting
 from ..kernels.interface import Conv1dKernel, Conv1dProblem, FusedConv1d, HoldsWeights
 from .base import State, StreamSetup
 from .fusion import FusableLayer, activate
@@ -172,6 +174,8 @@ class Conv1d(ConvBase):
 
     def project(self, x: Tensor, last: bool = True, epilogue: Epilogue = IDENTITY) -> Tensor:
         """`step` of a convolution of one tap, which has no state; only a layer that `takes_epilogue` may get one."""
+        if is_exporting():  # channels stay last, and there may be no frames
+            return F.linear(x, self.weight[0].t(), self.bias)
         return self.run_kernel(x, x.shape[1], 1, last, epilogue)
 
     def step_fused(self, prologue: Epilogue, x: Tensor, state: ConvState, last: bool, epilogue: Epilogue) -> Tensor:
@@ -286,7 +290,7 @@ class ConvTranspose1d(ConvBase):
         if self.depthwise:
             x = x.repeat(1, 1, self.stride)
         y = self.run_kernel(x, blocks, 1, last and state.dynamic_length, epilogue).reshape(x.shape[0], -1, self.out_channels)
-        drop = min(state.to_drop, y.shape[1])
+        drop = state.to_drop if last else min(state.to_drop, y.shape[1])  # the tail alone is longer than the crop
         state.to_drop -= drop
         return y[:, drop : y.shape[1] - (self.crop[1] if last else 0)]
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..kernels import dispatch
 from ..kernels.aten.conv import tf32_scope
 from ..kernels.bucketing import power_of_two_chunks
+from ..kernels.exporting import is_exporting
 from ..kernels.interface import HoldsWeights, LSTMKernel
 from ..pipeline import Join, Split, Step
 from .base import Layer, State, StreamSetup
@@ -118,6 +119,8 @@ class LSTM(Layer):
         return [step_of(layer) for layer in range(self.layers)]
 
     def step_many(self, xs: Sequence[Tensor], states: Sequence[LSTMState], lasts: Sequence[bool]) -> list[Tensor]:
+        if is_exporting():
+            return [self._run_prepared([x], [state], [last])[0] for x, state, last in zip(xs, states, lasts, strict=True)]
         if not self._prepared or torch.is_grad_enabled():
             return [self._fallback(x, state, last) for x, state, last in zip(xs, states, lasts, strict=True)]
         parts: list[list[Tensor]] = [[] for _ in xs]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..kernels import dispatch
 from ..kernels.epilogue import Epilogue
+from ..kernels.exporting import is_exporting
 from .base import COUNTS, Layer, NoiseSource, State, StreamSetup
 from .conv import Conv1d
 
@@ -66,4 +67,6 @@ class NoiseBlock(Layer):
                 return self._scaled(rows, noise.flatten()).reshape(x.shape)
             return self._scaled(x, noise.flatten())
         scaled = self.linear(x)
+        if is_exporting():  # channels first, as convolutions before and after have them
+            return (x.transpose(1, 2) + scaled.transpose(1, 2) * noise.transpose(1, 2)).transpose(1, 2)
         return torch.addcmul(x, scaled, noise) if torch.is_grad_enabled() else torch.addcmul(x, scaled, noise, out=scaled)

@@ -14,6 +14,7 @@ from torch import Tensor
 from ...errors import InferenceError
 from ..kernels import dispatch
 from ..kernels.epilogue import IDENTITY, Epilogue
+from ..kernels.exporting import is_symbolic
 from .base import COUNTS, Layer, State, StreamSetup
 from .fusion import activate
 
@@ -184,6 +185,8 @@ class ReflectPadding(Padding):
         return self.left + frames if frames >= self.needed else 0
 
     def step(self, x: Tensor, state: ReflectState, last: bool) -> Tensor:
+        if is_symbolic(x.shape[1]):
+            return self._pad_symbolic(x, state)
         if last and (frames := state.remaining()) is not None:
             return self._pad_ragged(x, frames, state)
         state.seen += x.shape[1]
@@ -243,6 +246,20 @@ class ReflectPadding(Padding):
         frame = torch.where(frame < lengths, frame, (2 * (lengths - 1) - frame).clamp(min=0))
         return x.gather(1, frame[:, :, None].expand_as(x))
 
+    def _pad_symbolic(self, x: Tensor, state: ReflectState) -> Tensor:
+        """`step` of the last frames, in operations that are the same for any number of them."""
+        left, right = 0 if state.begun else self.left, self.right_padding(state.seen + x.shape[1])
+        known = torch.cat([state.recent, x], dim=1) if state.begun else x
+        frame = torch.arange(state.recent.shape[1] if state.begun else -left, known.shape[1] + right, device=x.device)
+        count = torch.scalar_tensor(known.shape[1], dtype=torch.int64, device=x.device)
+        return self._padded_frames(known, frame, count, left, right)
+
+    def _padded_frames(self, x: Tensor, frame: Tensor, count: Tensor, left: int, right: int) -> Tensor:
+        """Frames of the padded signal, by their numbers in the signal `x` of `count` frames."""
+        extended = torch.maximum(count, torch.scalar_tensor(right + 1, dtype=torch.int64, device=x.device)).clamp(min=left + 1)
+        frame = torch.minimum(frame.abs(), 2 * (extended - 1) - frame.abs())
+        return x.index_select(1, torch.minimum(frame, count - 1)).masked_fill((frame >= count)[None, :, None], 0)
+
     def _left_part(self, x: Tensor) -> Tensor:
         """Frames before the signal, which begins with `x`."""
         extended = F.pad(x, (0, 0, 0, max(0, self.left + 1 - x.shape[1])))
@@ -291,6 +308,11 @@ class EdgePadding(ReflectPadding):
             return x.masked_fill((frame >= lengths)[:, :, None], 0)
         return x.gather(1, torch.minimum(frame, lengths - 1)[:, :, None].expand_as(x))
 
+    def _padded_frames(self, x: Tensor, frame: Tensor, count: Tensor, left: int, right: int) -> Tensor:
+        inside = torch.minimum(frame.clamp(min=0), count - 1)
+        padded = x.index_select(1, inside)
+        return padded.masked_fill((frame != inside)[None, :, None], 0) if self.silent else padded
+
     def _left_part(self, x: Tensor) -> Tensor:
         return self._repeated(x[:, :1], self.left)
 
@@ -324,6 +346,8 @@ class Crop(Layer):
     def step(self, x: Tensor, state: CropState, last: bool) -> Tensor:
         if state.held.shape[1]:
             x = torch.cat([state.held, x], dim=1)
+        if is_symbolic(x.shape[1]):
+            return x[:, state.to_drop : x.shape[1] - self.right]
         drop = min(state.to_drop, x.shape[1])
         state.to_drop -= drop
         ready = max(drop, x.shape[1] - self.right)

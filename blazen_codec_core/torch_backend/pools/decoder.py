@@ -18,7 +18,7 @@ from ...tokens.tokens import CodecTokens
 from ...validation import Pcm
 from ..columns import Columns
 from ..sessions import StreamingDecoder
-from ..token_stream import TokenStream
+from ..token_stream import TensorTokenStream
 from ..transfers import to_device, to_pcm, to_pcm_tensor
 from .batched import BatchedPool, BatchedStream, PoolNetwork
 
@@ -30,7 +30,7 @@ class DecoderStream(BatchedStream):
 
     def __init__(self, pool: BatchedDecoderPool) -> None:
         super().__init__(pool)
-        self._tokens = TokenStream(pool.backend)
+        self._tokens = TensorTokenStream(pool.backend)
         self._columns: list[Columns] = []
         self._strides: tuple[int, ...] = ()
 

@@ -13,6 +13,7 @@ from ...backend import CodecBackend
 from ...checks import check_begun, check_piece
 from ...errors import CodecError
 from ...pools import Pool, PoolSettings, PoolStream
+from ...token_stream import TokenStream
 from ...tokens.tokens import CodecTokens
 from ...validation import Pcm
 from ..batching import split_rows
@@ -20,7 +21,6 @@ from ..columns import Columns
 from ..guard import NETWORK_ERRORS, network_failure, network_guard
 from ..overlap_add import OverlapAdd
 from ..segments import EncodedSegment, SegmentCoder, join_tokens, split_pcm, split_tokens
-from ..token_stream import TokenStream
 
 In = TypeVar("In")
 Out = TypeVar("Out")

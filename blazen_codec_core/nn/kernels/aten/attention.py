@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..exporting import is_symbolic
 from ..interface import AttentionProblem
 
 QUERIES = 256
@@ -39,8 +40,7 @@ class AtenAttention:
         all_keys = torch.cat([keys.transpose(2, 3).gather(2, slots), k], dim=2)
         all_values = torch.cat([values.gather(2, slots), v], dim=2)
         blocks = []
-        for start in range(0, frames, QUERIES):
-            end = min(start + QUERIES, frames)
+        for start, end in [(0, frames)] if is_symbolic(frames) else _blocks(frames):
             span = slice(start, end + past)
             query = torch.arange(end - start, device=qkv.device)[:, None]
             key = torch.arange(end - start + past, device=qkv.device)
@@ -55,6 +55,8 @@ class AtenAttention:
     def _write(self, keys: Tensor, values: Tensor, k: Tensor, v: Tensor, position: Tensor) -> None:
         """Write the last of some frames `(batch, kv_heads, frames, head_channels)` to the ring buffers."""
         frames, capacity = k.shape[2], self.problem.capacity
+        if is_symbolic(frames):  # the signal's last
+            return
         first = max(0, frames - capacity)
         slots = (position[:, None] + torch.arange(first, frames, device=k.device)) % capacity
         index = slots[:, None, :, None].expand_as(k[:, :, first:])
@@ -75,6 +77,11 @@ class AtenAttention:
             with torch.inference_mode(False):
                 self._frequencies[device] = torch.from_numpy(self.problem.frequencies).to(device)
         return self._frequencies[device]
+
+
+def _blocks(frames: int) -> list[tuple[int, int]]:
+    """Ranges of at most `QUERIES` positions."""
+    return [(start, min(start + QUERIES, frames)) for start in range(0, frames, QUERIES)]
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..exporting import is_exporting
 from ..interface import (
     AttentionKernel,
     AttentionProblem,
@@ -15,10 +16,12 @@ from ..interface import (
     Conv1dProblem,
     Elementwise,
     KernelBackend,
+    LSTMKernel,
 )
 from . import elementwise
 from .attention import AtenAttention
 from .conv import AtenConv1d, ChannelsLastConv2d, GemmConv1d, Im2colConv1d, Kn2rowConv1d, RowByRow, add_bias
+from .exported_lstm import ExportedLSTM
 from .random_normal import random_normal
 
 MIN_CONV2D_CHANNELS = 16
@@ -37,6 +40,8 @@ class AtenBackend(KernelBackend):
         return True
 
     def conv1d(self, problem: Conv1dProblem) -> Conv1dKernel:
+        if is_exporting():  # other runtimes choose an algorithm themselves
+            return _aten_conv1d(problem)
         kernel = self._conv1d(problem)
         return RowByRow(kernel) if problem.frozen and problem.weight.device.type == "cpu" else kernel
 
@@ -46,7 +51,7 @@ class AtenBackend(KernelBackend):
         if on_cpu and p.is_depthwise:
             return ChannelsLastConv2d(p.weight[:, 0].unbind(), p.bias, p.dilation)
         if not on_cpu or not p.has_block_taps:
-            return AtenConv1d(p.weight, p.bias, p.stride, p.dilation, p.groups, p.allow_tf32)
+            return _aten_conv1d(p)
         taps = p.block_taps().unbind()
         if len(taps) == 1:
             return GemmConv1d(taps[0], p.bias)
@@ -57,6 +62,9 @@ class AtenBackend(KernelBackend):
         if not needs_gradients and not is_half and p.out_channels < MIN_CONV2D_CHANNELS and p.stride == 1:
             return Kn2rowConv1d(p.weight, p.bias, p.dilation)
         return ChannelsLastConv2d(taps, p.bias, p.dilation)
+
+    def lstm(self, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor, *, allow_tf32: bool) -> LSTMKernel | None:
+        return ExportedLSTM(weight_ih, weight_hh, bias) if is_exporting() else None
 
     def attention(self, problem: AttentionProblem, device: torch.device, dtype: torch.dtype) -> AttentionKernel:
         return AtenAttention(problem)
@@ -71,3 +79,7 @@ class AtenBackend(KernelBackend):
         self, seed: int, layer: int, positions: NDArray[np.int64], count: int, device: torch.device, dtype: torch.dtype
     ) -> Tensor:
         return random_normal(seed, layer, positions, count, device, dtype)
+
+
+def _aten_conv1d(p: Conv1dProblem) -> AtenConv1d:
+    return AtenConv1d(p.weight, p.bias, p.stride, p.dilation, p.groups, p.allow_tf32)

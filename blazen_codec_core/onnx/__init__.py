@@ -1,0 +1,1 @@
+"""ONNX graphs of codecs: their export, and their use without PyTorch."""
