@@ -9,7 +9,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import CorruptFile, EngineNotAvailable, reason
+from ..errors import CorruptFile, reason
+from ..installation import missing
 from .layout import AS_IT_IS, Layout
 
 EXACT = frozenset({"mov", "mp4", "matroska", "webm", "asf", "wv", "ape", "tta"})
@@ -46,9 +47,7 @@ class Decoder:
         try:
             import av
         except ImportError as error:
-            raise EngineNotAvailable(
-                f"{name} is {kind}, which libsndfile does not read: pip install 'blazen-codec-core[av]'"
-            ) from error
+            raise missing(f"{name} is {kind}, which libsndfile does not read", "av") from error
         self._av: Any = av
         self._file, self._name = file, name
         with self._opened() as (container, stream):

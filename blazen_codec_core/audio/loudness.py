@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import EngineNotAvailable, InvalidInput
+from ..errors import InvalidInput
+from ..installation import missing
 from ..validation import Pcm, check_audio, check_rate
 
 CHANNEL_GAINS = (1.0, 1.0, 1.0, 1.41, 1.41)
@@ -28,7 +29,7 @@ OFFSET = -0.691
 FULL_SCALE = 1.0
 LOWEST_RATE = 4000
 """Lowest sample rate in Hz at which the weighting filters are defined."""
-MISSING = "loudness needs pyloudnorm: pip install 'blazen-codec-core[loudness]'"
+NEEDED = "loudness needs pyloudnorm"
 AT_A_TIME = 1 << 18
 """Samples that the meter converts to double precision at a time."""
 
@@ -36,7 +37,7 @@ AT_A_TIME = 1 << 18
 def check_available() -> None:
     """Raise `EngineNotAvailable` if pyloudnorm is missing."""
     if importlib.util.find_spec("pyloudnorm") is None:
-        raise EngineNotAvailable(MISSING)
+        raise missing(NEEDED, "loudness")
 
 
 class LoudnessMeter:
@@ -58,7 +59,7 @@ class LoudnessMeter:
         try:
             from pyloudnorm import IIRfilter
         except ImportError as error:
-            raise EngineNotAvailable(MISSING) from error
+            raise missing(NEEDED, "loudness") from error
         shelf = IIRfilter(4.0, 1 / math.sqrt(2), 1500.0, sample_rate, "high_shelf")
         high_pass = IIRfilter(0.0, 0.5, 38.0, sample_rate, "high_pass")
         self._filters = [(stage.b, stage.a) for stage in (shelf, high_pass)]

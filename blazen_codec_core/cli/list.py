@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import click
 
-from ..plugins.installation import how_to_install
+from ..installation import how_to_install
 from ..plugins.registry import Registry
 from ..specs import LoadOptions
 from ..weights import at_hand

@@ -14,8 +14,7 @@ from contextlib import contextmanager
 import click
 import importlib_metadata
 
-from .. import errors
-from ..plugins import installation
+from .. import errors, installation
 from .interrupts import INTERRUPTED, Interrupts
 
 COMMANDS = {

@@ -4,8 +4,8 @@ import dataclasses
 
 import click
 
+from ..installation import how_to_install
 from ..plugins.discovery import discover
-from ..plugins.installation import how_to_install
 from .options import as_json, print_json
 
 

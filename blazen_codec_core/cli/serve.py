@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 
 import click
 
-from ..errors import EngineNotAvailable, InvalidInput
+from ..errors import InvalidInput
 from ..evaluation import evaluate
+from ..installation import missing
 from ..plugins.registry import Registry
 from ..specs import LoadOptions
 from .compare import check
@@ -103,7 +104,7 @@ def command(
     """
     for package in NEEDED:
         if importlib.util.find_spec(package) is None:
-            raise EngineNotAvailable(f"{package} is not installed. Run pip install 'blazen-codec-core[serve]'")
+            raise missing(f"serve needs {package}", "serve")
     import uvicorn
 
     from ..server.api.access import read_tokens

@@ -15,7 +15,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from typing import Any, Generic, Self, TypeVar
 
-from ..errors import CodecError, ConnectionLost, EngineNotAvailable, InvalidInput, ServiceError, reason
+from ..errors import CodecError, ConnectionLost, InvalidInput, ServiceError, reason
+from ..installation import missing
 from ..protocol import (
     LARGEST_MESSAGE,
     SERVER_MESSAGES,
@@ -230,7 +231,7 @@ class AsyncStream(Generic[In, Out]):
             from websockets.asyncio.client import connect
             from websockets.exceptions import InvalidHandshake, InvalidStatus, WebSocketException
         except ImportError as error:
-            raise EngineNotAvailable("websockets is not installed. Run pip install 'blazen-codec-core[client]'") from error
+            raise missing("streams of a client need websockets", "client") from error
         server = self._server
         options: dict[str, Any] = {} if server.tls is None else {"ssl": server.tls}
         try:

@@ -41,9 +41,11 @@ def pytest_configure(config: pytest.Config) -> None:
     names = config.getoption("--codec")
     if not names:
         return
+    from ..installation import missing
+
     for package in ("hypothesis", "psutil"):
         if importlib.util.find_spec(package) is None:
-            raise pytest.UsageError(f"--codec needs {package}: pip install 'blazen-codec-core[conformance]'")
+            raise pytest.UsageError(str(missing(f"--codec needs {package}", "conformance")))
     from ..errors import CodecError
     from .reporter import ContractReporter
     from .subject import Subject

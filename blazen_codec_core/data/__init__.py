@@ -8,12 +8,12 @@ cropped and become sequences of ids by a layout, sequences share rows, and rows 
 arithmetic, so that a position is a few numbers.
 """
 
-from ..errors import EngineNotAvailable
+from ..installation import missing
 
 try:
     import torch as _torch  # noqa: F401
 except ImportError as error:
-    raise EngineNotAvailable("training data needs PyTorch: pip install 'blazen-codec-core[torch,dataset]'") from error
+    raise missing("training data needs PyTorch", "torch", "dataset") from error
 
 from .batches import IGNORED, Batch, collate
 from .delays import delay, undelay

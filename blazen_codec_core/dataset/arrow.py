@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import EngineNotAvailable
+from ..installation import missing
 
 
 def parquet() -> Any:
@@ -20,5 +20,5 @@ def arrow() -> Any:
     try:
         import pyarrow
     except ImportError as error:
-        raise EngineNotAvailable("Parquet needs pyarrow: pip install 'blazen-codec-core[dataset]'") from error
+        raise missing("Parquet needs pyarrow", "dataset") from error
     return pyarrow

@@ -17,9 +17,10 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, TypeAdapter
 
-from ..errors import CorruptFile, EngineNotAvailable, InvalidInput, reason
+from ..errors import CorruptFile, InvalidInput, reason
 from ..files import opened, replaced_by, replacing, unwritten
 from ..foreign_json import NotJson, parse_object
+from ..installation import missing
 from ..validation import is_int
 from . import plan, shards
 from .codebook_usage import ANEW, CodebookUsage
@@ -289,7 +290,7 @@ def open_run(out: Path) -> Iterator[RunState]:
     try:
         import filelock
     except ImportError as error:
-        raise EngineNotAvailable("datasets need filelock: pip install 'blazen-codec-core[dataset]'") from error
+        raise missing("datasets need filelock", "dataset") from error
     folder = out / FOLDER
     lock = filelock.FileLock(folder / LOCK)
     try:

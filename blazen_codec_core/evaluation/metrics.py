@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EngineNotAvailable, InvalidInput
+from ..installation import missing
 
 Signal = NDArray[np.float32]
 
@@ -133,7 +134,7 @@ def pesq(original: Signal, decoded: Signal, sample_rate: int) -> float:
 
 
 def _missing_package(metric: str, package: str) -> EngineNotAvailable:
-    return EngineNotAvailable(f"{metric} needs {package}: pip install 'blazen-codec-core[evaluate]'")
+    return missing(f"{metric} needs {package}", "evaluate")
 
 
 def _mean_over_channels(original: Signal, decoded: Signal, score: Callable[[Signal, Signal], float]) -> float:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import EngineNotAvailable, InvalidInput
+from ..errors import InvalidInput
 from ..files import replacing
+from ..installation import missing
 from . import metrics
 from .metrics import Signal
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 def check_available() -> None:
     """Raise `EngineNotAvailable` if matplotlib is not installed."""
     if importlib.util.find_spec("matplotlib") is None:
-        raise EngineNotAvailable("pictures need matplotlib: pip install 'blazen-codec-core[plot]'")
+        raise missing("pictures need matplotlib", "plot")
 
 
 def figure(size: tuple[float, float], rows: int, columns: int, **options: Any) -> tuple[Any, Any]:

@@ -14,8 +14,9 @@ from typing import Any, get_args
 import torch
 
 from ..checks import check_tile
-from ..errors import EngineNotAvailable, InvalidInput, NotYetImplemented
+from ..errors import InvalidInput, NotYetImplemented
 from ..files import make_folder, unwritten
+from ..installation import missing
 from ..nn.codec_network import CodecNetwork
 from ..nn.kernels.exporting import exporting
 from ..nn.layers.base import prepare_modules
@@ -117,7 +118,7 @@ def _check_packages() -> None:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ModuleNotFoundError as error:
-        raise EngineNotAvailable(f"exporting needs {error.name}: pip install 'blazen-codec-core[export]'") from error
+        raise missing(f"exporting needs {error.name}", "export") from error
 
 
 def _plain_network(backend: TorchCodecBackend, dtype: torch.dtype) -> CodecNetwork:

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..counter_noise import normal_values
-from ..errors import CorruptFile, EngineNotAvailable, InferenceError, InvalidInput, reason
+from ..errors import CorruptFile, InferenceError, InvalidInput, reason
 from ..forks import Anew, held_off
+from ..installation import missing
 from .manifest import NEXT, STATE, Graph, Manifest, Part
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def load_onnxruntime() -> Any:
         with held_off():
             import onnxruntime
     except ModuleNotFoundError as error:
-        raise EngineNotAvailable("exported graphs need ONNX Runtime: pip install 'blazen-codec-core[onnx]'") from error
+        raise missing("exported graphs need ONNX Runtime", "onnx") from error
     return onnxruntime
 
 

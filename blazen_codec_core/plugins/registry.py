@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import AmbiguousCodec, CodecError, EngineNotAvailable, InvalidInput, PluginError, UnknownCodec, WeightsUnavailable
 from ..forks import held_off
+from ..installation import how_to_install, install_command, known_plugins
 from ..provider import CodecBackendHandle, DynCodecProvider
 from ..specs import CodecSpec, LoadOptions
 from .discovery import Plugins, discover
-from .installation import how_to_install, install_command, known_plugins
 
 if TYPE_CHECKING:
     from ..backend import CodecBackend

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from starlette.applications import Starlette
 
-from ..errors import EngineNotAvailable
+from ..installation import missing
 from ..specs import LoadOptions
 from .api import Access, ClientLimits, CodecService, ServiceLimits
 from .api.access import check_tokens, read_tokens
@@ -90,7 +90,7 @@ def build(arguments: Arguments) -> Any:
     try:
         from ray import serve
     except ImportError as error:
-        raise EngineNotAvailable("Ray Serve is not installed. Run pip install 'blazen-codec-core[ray,service]'") from error
+        raise missing("the application needs Ray Serve", "ray", "service") from error
     service_of(arguments)  # whose errors are then raised here, and not by each replica
 
     def replica_application() -> Starlette:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import CorruptFile, EngineNotAvailable, InvalidInput, InvalidTokens, reason
+from ..errors import CorruptFile, InvalidInput, InvalidTokens, reason
 from ..files import contents, replacing
+from ..installation import missing
 from ..validation import check_count
 from .flat import integers
 from .layouts import Errors, TableLayout
@@ -200,9 +201,7 @@ def import_tokenizers() -> Any:
     try:
         import tokenizers
     except ImportError as error:
-        raise EngineNotAvailable(
-            'byte-pair encoding needs the package tokenizers: pip install "blazen-codec-core[bpe]"'
-        ) from error
+        raise missing("byte-pair encoding needs the package tokenizers", "bpe") from error
     return tokenizers
 
 

@@ -8,9 +8,8 @@ import struct
 import pytest
 
 import blazen_codec_core as bc
-from blazen_codec_core import foreign_json
+from blazen_codec_core import foreign_json, installation
 from blazen_codec_core.foreign_json import NotJson, TooMuch
-from blazen_codec_core.plugins import installation
 
 DEEP = "[" * 100_000
 DIGITS = "9" * 5000

@@ -21,6 +21,7 @@ from websockets.sync.client import connect
 
 import blazen_codec_core as bc
 from blazen_codec_core.evaluation.evaluate import Scorer
+from blazen_codec_core.installation import install_command
 from tests.helpers.live_server import CHUNK, PATIENCE, Answers, seconds_finished, serving, visit, wav
 
 
@@ -230,7 +231,7 @@ def test_a_missing_package_is_named(run, monkeypatch, package):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == package else there(name, *rest))
     code, _, err = run("serve", "--port", "0")
     assert code == 6
-    assert f"{package} is not installed. Run pip install 'blazen-codec-core[serve]'" in err
+    assert f"serve needs {package}: {install_command('', 'blazen-codec-core', 'serve')}" in err
 
 
 def test_an_address_that_is_not_here_is_said(run):

@@ -94,5 +94,5 @@ def test_arguments_that_are_none_are_refused():
 
 def test_without_ray_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(bc.EngineNotAvailable, match=r"pip install 'blazen-codec-core\[ray,service\]'"):
+    with pytest.raises(bc.EngineNotAvailable, match=r"needs Ray Serve: pip install '\S*\[ray,service\]'"):
         ray_serve.build(ray_serve.Arguments(codecs="snac_tiny"))

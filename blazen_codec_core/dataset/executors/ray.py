@@ -16,6 +16,7 @@ from typing import Any
 
 from ...errors import CodecError, EngineNotAvailable, InferenceError, reason
 from ...foreign_json import parse_object
+from ...installation import missing
 from ..jobs.base import Job, Work
 from ..run_state import ShardResult
 from ..seals import LARGEST
@@ -70,7 +71,7 @@ def run(job: Job, numbers: Sequence[int], cluster: Cluster) -> Iterator[ShardRes
         import ray
         import ray.data
     except ImportError as error:
-        raise EngineNotAvailable("clusters need Ray: pip install 'blazen-codec-core[ray]'") from error
+        raise missing("clusters need Ray", "ray") from error
     ours = not ray.is_initialized()
     if ours:
         try:

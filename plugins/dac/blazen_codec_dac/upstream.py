@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from blazen_codec_core import CodecTokens, EngineNotAvailable
+from blazen_codec_core.installation import install_command
 from blazen_codec_core.torch_backend.upstream import UpstreamBackend, stand_ins
 from blazen_codec_core.validation import Pcm
 from blazen_codec_core.weights import RandomWeights, WeightFile
@@ -45,7 +46,8 @@ try:
         from dac.model import DAC
 except ImportError as error:
     raise EngineNotAvailable(
-        "engine 'upstream' needs the authors' package of DAC: pip install 'blazen-codec-dac[upstream]'. To leave out its ninety "
+        f"engine 'upstream' needs the authors' package of DAC: "
+        f"{install_command('dac', 'blazen-codec-dac', 'upstream')}. To leave out its ninety "
         "dependencies: pip install argbind einops tqdm && pip install --no-deps descript-audio-codec"
     ) from error
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from blazen_codec_core import CodecTokens, EngineNotAvailable
+from blazen_codec_core.installation import install_command
 from blazen_codec_core.torch_backend.segments import split_tokens
 from blazen_codec_core.torch_backend.upstream import UpstreamBackend, stand_in
 from blazen_codec_core.validation import Pcm
@@ -25,7 +26,8 @@ try:
         from encodec.quantization.vq import ResidualVectorQuantizer
 except ImportError as error:
     raise EngineNotAvailable(
-        "engine 'upstream' needs the authors' package of EnCodec: pip install 'blazen-codec-encodec[upstream]'"
+        f"engine 'upstream' needs the authors' package of EnCodec: "
+        f"{install_command('encodec', 'blazen-codec-encodec', 'upstream')}"
     ) from error
 
 

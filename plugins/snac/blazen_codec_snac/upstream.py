@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from blazen_codec_core import CodecTokens, EngineNotAvailable
+from blazen_codec_core.installation import install_command
 from blazen_codec_core.nn import StreamSetup
 from blazen_codec_core.nn.checkpoints import conversion, state_dicts
 from blazen_codec_core.torch_backend.upstream import UpstreamBackend
@@ -23,7 +24,7 @@ try:
     from snac.layers import NoiseBlock
 except ImportError as error:
     raise EngineNotAvailable(
-        "engine 'upstream' needs the authors' package of SNAC: pip install 'blazen-codec-snac[upstream]'"
+        f"engine 'upstream' needs the authors' package of SNAC: {install_command('snac', 'blazen-codec-snac', 'upstream')}"
     ) from error
 
 

@@ -1,4 +1,4 @@
-"""Install commands for the project's own distributions."""
+"""Install commands for the project's own distributions and their extras."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from urllib.parse import urlsplit
 
 import importlib_metadata
 
-from ..api_version import CORE
-from ..foreign_json import NotJson, parse_object
-from ..forks import held_off
+from .api_version import CORE
+from .errors import EngineNotAvailable
+from .foreign_json import NotJson, parse_object
+from .forks import held_off
 
 NO_PLUGINS = frozenset({"all", "training"})
 """Extras that are not plugins."""
@@ -28,15 +29,23 @@ def known_plugins() -> dict[str, str]:
     return found
 
 
-def install_command(extra: str, distribution: str) -> str:
-    """Return the command that installs one of the project's distributions.
+def install_command(extra: str, distribution: str, *extras: str) -> str:
+    """Return the command that installs one of the project's distributions, with extras of its own.
 
     If core was installed from a checkout, which installers record (PEP 610), it names the folder there, else the distribution.
+
+    Args:
+        extra: Core's extra that installs the distribution; empty for core itself.
     """
-    folder = extra if extra in NO_PLUGINS else f"plugins/{extra}"
-    if (checkout := _checkout()) and (project := checkout / folder).is_dir():
-        return f"pip install {shlex.quote(str(project))}"
-    return f"pip install {distribution}"
+    folder = extra if not extra or extra in NO_PLUGINS else f"plugins/{extra}"
+    found = checkout / folder if (checkout := _checkout()) else None
+    target, wanted = str(found) if found and found.is_dir() else distribution, ",".join(extras)
+    return f"pip install {shlex.quote(f'{target}[{wanted}]' if extras else target)}"
+
+
+def missing(what: str, *extras: str) -> EngineNotAvailable:
+    """Return the error that something needs extras of core, such as `missing("datasets need filelock", "dataset")`."""
+    return EngineNotAvailable(f"{what}: {install_command('', CORE, *extras)}")
 
 
 def how_to_install() -> str:
@@ -48,9 +57,9 @@ def _checkout() -> Path | None:
     """Return the folder that core was installed from; `None` if it came from an index or an archive."""
     from urllib.request import url2pathname  # here, because listing codecs does not need it
 
-    written = importlib_metadata.distribution(CORE).read_text("direct_url.json")
     try:
+        written = importlib_metadata.distribution(CORE).read_text("direct_url.json")
         url = urlsplit(str(parse_object(written)["url"])) if written else None
-    except (NotJson, KeyError, ValueError):  # ignore invalid metadata of an installer
+    except (importlib_metadata.PackageNotFoundError, NotJson, KeyError, ValueError):  # no metadata, or an installer's are invalid
         return None
     return Path(url2pathname(url.path)) if url and url.scheme == "file" else None
