@@ -15,8 +15,8 @@ _is_exporting = ContextVar("is_exporting", default=False)
 
 
 def is_exporting() -> bool:
-    """Tell whether kernels are for a graph that is exported."""
-    return _is_exporting.get()
+    """Tell whether kernels are for a graph that is exported; `torch.compile`, which cannot trace a context variable, is not that."""
+    return not torch.compiler.is_dynamo_compiling() and _is_exporting.get()
 
 
 def is_symbolic(frames: object) -> bool:
