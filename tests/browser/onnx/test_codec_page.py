@@ -106,7 +106,7 @@ def test_any_exported_folder_runs(opened, address, page, site, mixed, tmp_path):
 
 
 def test_stereo_of_another_rate_becomes_what_the_model_takes(page, tmp_path):
-    bc.write_audio(tmp_path / "stereo.wav", np.stack([0.5 * voice(1.0, 44_100, seed)[0] for seed in (1, 2)]), 44_100)
+    bc.write_audio(tmp_path / "stereo.wav", np.stack([0.5 * voice(1.0, 44_100, seed) for seed in (1, 2)]), 44_100)
     assert converted(page, tmp_path / "stereo.wav") == "Done: 1.0 s"
     assert page.evaluate("signal.samplesOut") == 24_000
 
