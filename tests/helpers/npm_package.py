@@ -27,7 +27,7 @@ def unpacked(name: str, version: str, sha512: str, folder: Path) -> Path:
     if npm is None:
         pytest.skip(f"npm is not installed, which fetches {name}")
     folder.mkdir(parents=True, exist_ok=True)
-    command = [npm, "pack", f"{name}@{version}", "--silent", "--pack-destination", str(folder)]
+    command = [npm, "pack", f"{name}@{version}", "--loglevel", "error", "--pack-destination", str(folder)]
     run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     if run.returncode and (codes := [code for code in UNREACHABLE if code in run.stderr]):
         pytest.skip(f"npm cannot reach its registry, which has {name}: {codes[0]}")
