@@ -92,6 +92,13 @@ def onnx(session: nox.Session) -> None:
 
 
 @nox.session
+def onnx_browser(session: nox.Session) -> None:
+    """An exported model in Chromium and Node.js, under onnxruntime-web, which npm fetches; skipped without its registry."""
+    install_for_tests(session, "-e", ".[export]", groups=("browser",))
+    session.run("pytest", "-m", "browser", "tests/browser/onnx", *session.posargs)
+
+
+@nox.session
 def processors(session: nox.Session) -> None:
     """The kernels' tests as on processors with other vectors than this one's, and without numba."""
     install_for_tests(session)

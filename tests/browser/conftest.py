@@ -69,7 +69,7 @@ def opened(chromium: Any) -> Iterator[Callable[..., Watched]]:
     contexts, pages = [], []
 
     def go(address: str, **options: Any) -> Watched:
-        contexts.append(chromium.new_context(viewport={"width": 1360, "height": 900}, **options))
+        contexts.append(chromium.new_context(**{"viewport": {"width": 1360, "height": 900}, **options}))
         watched = Watched(contexts[-1].new_page(), "/".join(address.split("/")[:3]))
         pages.append(watched)
         watched.goto(address)

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..kernels import dispatch
+from ..kernels.exporting import is_exporting, is_symbolic
 from ..kernels.interface import CodebookSearch
 from .attention import WindowState
 from .base import StreamingModule, StreamSetup
@@ -201,6 +202,8 @@ class ResidualVectorQuantizer(StreamingModule):
             z = torch.cat([state.pending, z], dim=1)
         frames = self.frames_out(z.shape[1])
         state.pending = z[:, frames:].clone()
+        if _has_no_rows(frames):
+            return [z.new_zeros((z.shape[0], 0), dtype=torch.int64) for _ in range(state.num_codebooks)]
         return self.walk(z[:, :frames], _nearest, state.num_codebooks)
 
     def decode(self, indices: Sequence[Tensor], num_used: Tensor | None = None) -> Tensor:
@@ -209,6 +212,8 @@ class ResidualVectorQuantizer(StreamingModule):
         Args:
             num_used: Number of codebooks of each signal, `(batch,)`; all by default.
         """
+        if _has_no_rows(indices[0].shape[1]):
+            return torch.zeros((indices[0].shape[0], 0, self.channels), dtype=self.dtype, device=indices[0].device)
         z: Tensor | None = None
         left = enumerate(indices)
 
@@ -267,6 +272,11 @@ class ResidualVectorQuantizer(StreamingModule):
                 indices.append(index)
             result = result + (total if projections is None else projections.to_latent.project(total))
         return Quantized(result, indices, commitment, codebook)
+
+
+def _has_no_rows(frames: int) -> bool:
+    """Tell whether a graph of no frames is exported, in which ONNX Runtime 1.30 refuses matrix products."""
+    return is_exporting() and not is_symbolic(frames) and frames == 0
 
 
 def _nearest(quantizer: VectorQuantizer, residual: Tensor) -> Tensor:

@@ -9,7 +9,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blazen_codec_core.nn import Conv1d, ConvTranspose1d, Crop, EdgePadding, Layer, ReflectPadding, Sequential, reset_parameters
+from blazen_codec_core.nn import (
+    Conv1d,
+    ConvTranspose1d,
+    Crop,
+    EdgePadding,
+    FactorizedQuantizer,
+    Layer,
+    ReflectPadding,
+    ResidualVectorQuantizer,
+    Sequential,
+    StreamSetup,
+    reset_parameters,
+)
 from blazen_codec_core.nn.kernels import dispatch
 from blazen_codec_core.nn.kernels.aten.conv import AtenConv1d
 from blazen_codec_core.nn.kernels.exporting import exporting, is_exporting
@@ -59,3 +71,29 @@ def test_kernels_of_exported_graphs_are_plain():
         assert torch.is_grad_enabled()
         assert isinstance(dispatch.conv1d(Conv1dProblem(torch.randn(3, 4, 5), None, frozen=True)), AtenConv1d)
     assert not is_exporting()
+
+
+class OneFrame(torch.nn.Module):
+    """A quantizer that waits for a second frame: it gives no codes, and the latent of none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.quantizer = ResidualVectorQuantizer(4, [FactorizedQuantizer(4, 8, 2, stride) for stride in (2, 1)])
+        reset_parameters(self.quantizer, 0)
+        self.requires_grad_(False)
+
+    def forward(self, z: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        state = self.quantizer.init_state(StreamSetup(1, z.device))
+        codes = self.quantizer.step(z, state)
+        return (*codes, state.pending, self.quantizer.decode(codes))
+
+
+def test_graphs_of_no_frames_multiply_no_matrices():
+    model, z = OneFrame(), torch.randn(1, 1, 4)
+    plain = model(z)
+    with exporting():
+        program = torch.export.export(model, (z,), strict=False)
+    assert not [node for node in program.graph.nodes if any(word in str(node.target) for word in ("linear", "matmul", "mm"))]
+    for found, expected in zip(program.module()(z), plain, strict=True):
+        assert found.dtype == expected.dtype
+        assert torch.equal(found, expected)
