@@ -88,7 +88,7 @@ def gpu(session: nox.Session) -> None:
 def onnx(session: nox.Session) -> None:
     """Exported graphs under ONNX Runtime, and folders of them behind the trait."""
     install_for_tests(session, "-e", ".[export]")
-    session.run("pytest", "-m", "onnx", *IN_TWO, "tests/onnx", *session.posargs)
+    session.run("pytest", "-m", "onnx", *IN_TWO, "tests/onnx", *MORE_MEMORY, *session.posargs)
 
 
 @nox.session

@@ -15,7 +15,7 @@ _is_exporting = ContextVar("is_exporting", default=False)
 
 
 def is_exporting() -> bool:
-    """Tell whether kernels are for a graph that is exported; `torch.compile`, which cannot trace a context variable, is not that."""
+    """Tell whether kernels are for a graph that is exported. `torch.compile` makes none, and cannot trace a context variable."""
     return not torch.compiler.is_dynamo_compiling() and _is_exporting.get()
 
 

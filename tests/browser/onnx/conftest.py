@@ -33,6 +33,8 @@ def mixed() -> bc.DynCodecProvider:
 @pytest.fixture(scope="session")
 def site(mixed: bc.DynCodecProvider, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The example's folder with the runtime, `mixed`, and `model`, which is `snac_tiny` with graphs of streams alone."""
+    for package in ("onnxscript", "onnxruntime"):
+        pytest.importorskip(package, reason="nox -s onnx_browser installs the extra `export`")
     site = tmp_path_factory.mktemp("site")
     (version,) = re.findall(rf"npm install {RUNTIME}@(\S+)", (EXAMPLE / "README.md").read_text())
     unpacked(RUNTIME, version, SHA512, site)
