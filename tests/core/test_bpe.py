@@ -114,5 +114,5 @@ def test_what_is_refused(bpe, monkeypatch):
     with pytest.raises(bc.InvalidTokens, match="expected those of toy"):
         bpe.encode(other)
     monkeypatch.setitem(__import__("sys").modules, "tokenizers", None)
-    with pytest.raises(bc.EngineNotAvailable, match=r"blazen-codec-core\[bpe\]"):
+    with pytest.raises(bc.EngineNotAvailable, match=r"pip install '\S*\[bpe\]'"):
         CodecBpe.train(bpe.spec, [], vocab_size=500)
