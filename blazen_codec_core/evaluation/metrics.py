@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import EngineNotAvailable, InvalidInput
+from ..errors import InvalidInput
 from ..installation import missing
 
 Signal = NDArray[np.float32]
@@ -89,7 +89,7 @@ def stoi(original: Signal, decoded: Signal, sample_rate: int) -> float:
     try:
         from pystoi import stoi as compute
     except ImportError as error:
-        raise _missing_package("STOI", "pystoi") from error
+        raise missing("STOI needs pystoi", "evaluate") from error
     return _mean_over_channels(original, decoded, lambda a, b: _stoi(compute, a, b, sample_rate))
 
 
@@ -118,7 +118,7 @@ def pesq(original: Signal, decoded: Signal, sample_rate: int) -> float:
         from pesq import PesqError
         from pesq import pesq as compute
     except ImportError as error:
-        raise _missing_package("PESQ", "pesq") from error
+        raise missing("PESQ needs pesq", "evaluate") from error
     from ..audio import resample
 
     def score(a: Signal, b: Signal) -> float:
@@ -131,10 +131,6 @@ def pesq(original: Signal, decoded: Signal, sample_rate: int) -> float:
                 return float("nan")
 
     return _mean_over_channels(original, decoded, score)
-
-
-def _missing_package(metric: str, package: str) -> EngineNotAvailable:
-    return missing(f"{metric} needs {package}", "evaluate")
 
 
 def _mean_over_channels(original: Signal, decoded: Signal, score: Callable[[Signal, Signal], float]) -> float:

@@ -105,7 +105,7 @@ def load_onnxruntime() -> Any:
 
 
 def blocks_of(part: Part, inputs: Mapping[str, NDArray[Any]]) -> int:
-    """Units of inputs."""
+    """Number of blocks in inputs."""
     name, size = next(iter(part.block.items()))
     return int(inputs[name].shape[-1]) // size
 

@@ -50,7 +50,7 @@ def audio_of(spec: CodecSpec, outputs: Sequence[Sequence[Arrays]]) -> Pcm:
 
 
 def first_blocks(stream: Stream) -> int:
-    """Units of which the first output comes out."""
+    """Blocks after which the first output comes out."""
     gives_output = any(value.shape[-1] for value in stream.begin.outputs[:1])
     return stream.begin.blocks + (0 if gives_output else stream.step.blocks)
 
@@ -62,10 +62,8 @@ class GraphEncoderSession(EncoderSession):
         super().__init__()
         self._spec, self._label, self._part = backend.spec, runtime.manifest.label, part
         self._channels, self._num_codebooks = channels, num_codebooks
-        self._stream, self._streams = (
-            part.existing_stream,
-            [GraphStream(runtime, part, None) for _ in range(channels // self._spec.channels)],
-        )
+        self._stream = part.existing_stream
+        self._streams = [GraphStream(runtime, part, None) for _ in range(channels // self._spec.channels)]
         self._pushed = self._covered = 0
 
     @property
