@@ -28,7 +28,7 @@ PAGES = {
     **{f"plugins/{name}/README.md": f"codecs/{name}.md" for name in ("dac", "encodec", "mimi", "qwen3tts", "snac")},
     **{
         f"examples/{name}/README.md": f"examples/{name.replace('_', '-')}.md"
-        for name in ("browser", "language_model", "mimi", "orpheus_server", "talker", "tensors")
+        for name in ("browser", "cpp", "language_model", "mimi", "orpheus_server", "talker", "tensors")
     },
 }
 """Pages of the site by their source; `index.md` is a page of its own, to which links to the README lead."""
