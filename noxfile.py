@@ -86,9 +86,9 @@ def gpu(session: nox.Session) -> None:
 
 @nox.session
 def onnx(session: nox.Session) -> None:
-    """Exported graphs under ONNX Runtime, folders of them behind the trait, and the example in C++ where its headers are:
+    """Exported graphs under ONNX Runtime, folders of them behind the trait, and the example in C++ where its headers are.
 
-    `apt-get install libonnxruntime-dev nlohmann-json3-dev` of Debian 13, or a folder in CPLUS_INCLUDE_PATH.
+    They come by `apt-get install libonnxruntime-dev nlohmann-json3-dev` on Debian 13, or lie in CPLUS_INCLUDE_PATH.
     """
     install_for_tests(session, "-e", ".[export]")
     session.run("pytest", "-m", "onnx", *IN_TWO, "tests/onnx", *MORE_MEMORY, *session.posargs)

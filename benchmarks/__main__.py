@@ -70,6 +70,9 @@ def keep(result: dict[str, Any], output: Path | None, name: str, picture: Callab
 def compare(names: tuple[str, ...], lengths: tuple[float, ...], rounds: int, output: Path | None) -> None:
     """Compare this project with the authors' package, transformers, rustymimi, ONNX Runtime and OpenVINO.
 
+    `onnxruntime` and `openvino` run the authors' modules, exported for the length of the audio, and `exported` runs the graphs of
+    `blazen-codec export`, for any length.
+
     Rows `encode_stream` and `decode_stream` are frame by frame, for codecs that a peer streams. Rows `decode_steps` are in steps
     of 1, 4 and 8 frames. The authors' decoder of Qwen3-TTS runs on a window with 25 frames of context for each step.
     `authors_windows` is its own way to decode a whole: windows of 300 frames, each with 25 of context.

@@ -13,8 +13,8 @@ from rich.table import Table
 
 from . import timing
 
-ENGINES = ("ours", "authors", "authors_windows", "transformers", "rustymimi", "onnxruntime", "openvino")
-PEERS = ENGINES[1:]
+PEERS = ("authors", "authors_windows", "transformers", "rustymimi", "onnxruntime", "openvino")
+ENGINES = ("ours", "exported", *PEERS)
 CODECS = ("encodec_24khz", "encodec_48khz", "snac_24khz", "dac_44khz", "mimi", "qwen3tts_12hz")
 LENGTHS = (1.0, 10.0)
 ROUNDS = 5
@@ -61,7 +61,7 @@ def _codec(name: str, lengths: Iterable[float], rounds: int, rate: Any, say: Cal
         }
         for what, of in kinds.items():
             work = {engine.name: run for engine in engines if (run := of(engine))}
-            if set(work) <= {"ours"}:  # no peer streams
+            if not set(work) & set(PEERS):
                 continue
             taken = timing.interleaved(work, rounds, between=rate.measure)
             of_engines = {

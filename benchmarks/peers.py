@@ -5,14 +5,17 @@ Peers run under their best conditions: folded weight norm, graphs of fixed shape
 
 from __future__ import annotations
 
+import atexit
 import copy
 import io
 import logging
 import os
+import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -126,7 +129,7 @@ def engines(job: Job, missing: Callable[[str, Exception], None]) -> Iterator[Eng
         windows = job.model.decoder.chunked_decode
         codes = torch.from_numpy(np.stack(job.codes[0], axis=1))
         yield Engine("authors_windows", None, lambda: _inference(lambda: windows(codes)))
-    for make in (transformers, rustymimi, onnxruntime, openvino):
+    for make in (exported, transformers, rustymimi, onnxruntime, openvino):
         try:
             engine = make(job)
         except Exception as error:  # peers may fail in any way during import or export; measure the others
@@ -435,6 +438,34 @@ def onnxruntime(job: Job) -> Engine:
         return lambda arrays: list(session.run(None, dict(zip(names, arrays, strict=True))))
 
     return _of_graphs(job, "onnxruntime", build)
+
+
+def exported(job: Job) -> Engine:
+    """This project's exported graphs, with all codebooks: whole segments, and sessions in the shortest steps."""
+    from blazen_codec_core.onnx.export import export
+    from blazen_codec_core.onnx.manifest import Manifest
+    from blazen_codec_core.onnx.runtime import Runtime, run_whole
+    from blazen_codec_core.onnx.sessions import decoder_inputs, encoder_inputs
+
+    scratch = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, scratch, ignore_errors=True)
+    export(job.ours, folder := scratch / "graphs")
+    runtime, spec = Runtime(folder, manifest := Manifest.read(folder)), job.ours.spec
+    audio = [inputs for segment in job.segments for inputs in encoder_inputs(spec, segment[0])]
+    codes = [inputs for segment in job.codes for inputs in decoder_inputs(spec, segment)]
+    engine = Engine(
+        "exported",
+        lambda: [run_whole(runtime, manifest.parts["encoder"], inputs, 0) for inputs in audio],
+        lambda: [run_whole(runtime, manifest.parts["decoder"], inputs, 0) for inputs in codes],
+    )
+    if spec.segment:
+        return engine
+    codec = bc.load(folder)
+    return replace(
+        engine,
+        encode_stream=lambda: push_all(codec.encoder_session(job.pcm.shape[0]), job.frames),
+        decode_stream=lambda: push_all(codec.decoder_session(), job.tokens.parts(spec.block_frames)),
+    )
 
 
 def openvino(job: Job) -> Engine:

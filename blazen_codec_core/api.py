@@ -96,7 +96,8 @@ def export(
         what: `whole` for graphs of whole signals, `step` for graphs of streams with their state as inputs and outputs, or `both`,
             the default. Codecs that run segments have `whole` alone.
         parts: `encoder` or `decoder`; both by default.
-        dtype: Floating type of the network, `float32` or `float16`. The quantizer stays in float32.
+        dtype: Floating type of the network, `float32` or `float16`, while the quantizer stays in float32; or `int8` for
+            large layers of the decoder in int8.
         tile_frames: Frames of a step; the fewest by default.
         check: Compare the graphs, run by ONNX Runtime, with the codec.
         force: Replace a folder of an earlier export.

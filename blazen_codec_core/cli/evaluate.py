@@ -73,8 +73,8 @@ def command(
     reports: list[evaluate.Report] = []
     with bar("evaluating", len(codecs) * len(paths) * (2 if against else 1), quiet) as advance:
         done = partial(advance, 1)
-        for codec, kbps in zip(codecs, bandwidths, strict=True):
-            reports.append(evaluate.evaluate(codec, paths, judge, mono=mono, bandwidth=kbps, done=done))
+        for name, codec, kbps in zip(names, codecs, bandwidths, strict=True):
+            reports.append(evaluate.evaluate(codec, paths, judge, mono=mono, bandwidth=kbps, name=name, done=done))
             if against:
                 reports.append(evaluate.evaluate_opus(codec, reports[-1], judge, mono=mono, done=done))
     if plot:

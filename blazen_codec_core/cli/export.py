@@ -18,7 +18,13 @@ from .options import as_json, force, print_json, quiet, say
     "--what", type=click.Choice(["whole", "step", "both"]), help="whole signals, streams, or both  [default: all there is]"
 )
 @click.option("--parts", type=click.Choice(["encoder", "decoder"]), help="one half  [default: both]")
-@click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float16", "int8"]),
+    default="float32",
+    show_default=True,
+    help="int8: the decoder alone",
+)
 @click.option("--tile-frames", type=int, metavar="N", help="frames of a step  [default: the fewest]")
 @click.option("--check/--no-check", default=True, show_default=True, help="compare the graphs with the codec")
 @click.option("--weights", metavar="WHERE", help="a file, a folder, a Hub id or random:SEED")
@@ -40,3 +46,5 @@ def command(name: str, folder: Path, quiet: bool, as_json: bool, **options: Any)
         same = report.tokens - report.differing_tokens
         click.echo(f"tokens   {same} of {report.tokens} agree")
         click.echo(f"audio    differs by at most {report.max_pcm_error:.2e}, from the same tokens")
+        if options["dtype"] != "float32":
+            click.echo(f"quality  blazen-codec evaluate {name} {folder} --audio RECORDING compares both")

@@ -213,6 +213,7 @@ def evaluate(
     *,
     mono: bool = False,
     bandwidth: float | None = None,
+    name: str | None = None,
     done: Callable[[], object] = lambda: None,
 ) -> Report:
     """Evaluate a codec on recordings, which are resampled to its rate.
@@ -222,6 +223,7 @@ def evaluate(
         scorer: Computes the scores; with all metrics if `None`.
         mono: Mix the channels of recordings to one first.
         bandwidth: Bandwidth in kbps, if the codec has several.
+        name: Name in the report; that of the model by default.
         done: Called after each recording.
 
     Raises:
@@ -242,7 +244,7 @@ def evaluate(
         new = count_entries(roundtrip.tokens)
         counts = [total + count for total, count in zip(counts, new, strict=True)] if counts else new
         done()
-    return Report(system_name(codec.spec.name, bandwidth), tuple(results), codebook_usage(counts))
+    return Report(system_name(name or codec.spec.name, bandwidth), tuple(results), codebook_usage(counts))
 
 
 def evaluate_opus(

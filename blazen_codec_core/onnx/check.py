@@ -16,13 +16,10 @@ from ..specs import CodecSpec
 from ..tokens.tokens import CodecTokens
 from ..validation import Pcm
 from .manifest import AUDIO, Manifest, Part, code_names
+from .precisions import PRECISIONS
 from .runtime import Arrays, GraphStream, Runtime, blocks_of, run_whole
 from .sessions import decoder_inputs, encoder_inputs
 
-AGREEMENT = {"float32": 0.999, "float16": 0.5}
-"""Least share of tokens that agree, by dtype; the others are ties within its rounding."""
-PCM_ERROR = {"float32": 1e-4, "float16": 3e-2}
-"""Largest error of audio, by dtype."""
 SHORT_BLOCKS = (1, 2, 5)
 """Lengths of signals, in blocks of frames."""
 NOISE_SEED = 0
@@ -36,7 +33,7 @@ class Report:
     Attributes:
         tokens: Tokens compared, of all signals, whole and in chunks.
         differing_tokens: Tokens that differ, by ties.
-        max_pcm_error: Largest difference of audio decoded from the same tokens.
+        max_pcm_error: Largest difference of audio decoded from the same tokens, as a share of its peak where that is above 1.
     """
 
     tokens: int
@@ -72,7 +69,7 @@ def check_export(codec: DynCodecProvider, folder: Path, manifest: Manifest) -> R
             for outputs in runs(runtime, decoder, inputs):
                 errors.append(difference(outputs[AUDIO][0], audio))
     report = Report(tokens, differing, float(np.max(errors)))
-    least, most = AGREEMENT[manifest.dtype], PCM_ERROR[manifest.dtype]
+    least, most = PRECISIONS[manifest.dtype].least_agreement, PRECISIONS[manifest.dtype].most_pcm_error
     if report.agreement < least or not report.max_pcm_error <= most:
         raise InferenceError(
             f"the graphs of {codec.spec.name} differ from the codec: {report.agreement:.3%} of the tokens agree (expected "
@@ -133,7 +130,7 @@ def count_differing(found: NDArray[Any], expected: NDArray[Any]) -> int:
 
 
 def difference(found: Pcm, expected: Pcm) -> float:
-    """Largest difference of audio that begins with what is expected."""
+    """Largest difference of audio that begins with what is expected, as a share of its peak where that is above 1."""
     if found.shape[1] < expected.shape[1]:
         return float("inf")
-    return float(np.abs(found[:, : expected.shape[1]] - expected).max())
+    return float(np.abs(found[:, : expected.shape[1]] - expected).max() / max(1.0, np.abs(expected).max()))

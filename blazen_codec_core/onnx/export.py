@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 
@@ -27,13 +27,16 @@ from ..torch_backend.guard import inference_guard
 from ..torch_backend.sessions import inherits
 from .check import Report, check_export
 from .half_networks import CPU, HALVES, HalfNetwork
-from .manifest import FILE, README, WEIGHTS, Graph, Manifest, Part, Stream, Value, What
+from .int8 import in_int8
+from .manifest import FILE, README, WEIGHTS, Graph, Manifest, NoiseInput, Part, Stream, Value, What
+from .precisions import Precision, find_precision
 from .readme import readme
 from .shared_weights import SharedWeights
 from .stages import WHOLE, stream_steps
-from .tracing import Step, trace
+from .tracing import Step, forget_source, trace
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16}
+if TYPE_CHECKING:
+    from onnx_ir import Model
 
 
 def export(
@@ -58,19 +61,18 @@ def export(
     """
     spec, target = codec.spec, Path(folder)
     kinds = _kinds(spec, what)
-    if dtype not in DTYPES:
-        raise InvalidInput(f"dtype is {dtype!r}; graphs are exported in {' or '.join(DTYPES)}")
     if parts is not None and parts not in HALVES:
         raise InvalidInput(f"parts is {parts!r}; expected {' or '.join(map(repr, HALVES))}, or None for both")
+    precision = find_precision(dtype, parts)
     tile = check_tile(spec, "lowest", tile_frames)
     _check_packages()
     backend = _exportable(codec)
     with _new_folder(target, force) as unfinished:
         with inference_guard(inference=False), exporting():
-            network = _plain_network(backend, DTYPES[dtype])
+            network = _plain_network(backend, precision.dtype)
             with SharedWeights(unfinished / WEIGHTS) as shared:
                 graphs = {
-                    part: _export_half(kind(spec, network, DTYPES[dtype]), kinds, tile, shared, unfinished, say)
+                    part: _export_half(kind(spec, network, precision.dtype), precision, kinds, tile, shared, unfinished, say)
                     for part, kind in HALVES.items()
                     if part in ([parts] if parts else _loaded_parts(backend))
                 }
@@ -130,11 +132,19 @@ def _plain_network(backend: TorchCodecBackend, dtype: torch.dtype) -> CodecNetwo
 
 
 def _export_half(
-    half: HalfNetwork, kinds: What, tile_frames: int, shared: SharedWeights, folder: Path, say: Callable[[str], object]
+    half: HalfNetwork,
+    precision: Precision,
+    kinds: What,
+    tile_frames: int,
+    shared: SharedWeights,
+    folder: Path,
+    say: Callable[[str], object],
 ) -> Part:
     def graph(role: str, step: Step) -> Graph:
         say(f"tracing {role} of the {half.part}")
-        return _write(half, step, f"{half.part}_{role}.onnx", shared, folder)
+        traced = trace(half, step)
+        model = in_int8(traced.model) if half.part in precision.in_int8 else traced.model
+        return _write(model, step, traced.noise, f"{half.part}_{role}.onnx", shared, folder)
 
     stream = None
     if kinds != "whole":
@@ -149,17 +159,16 @@ def _export_half(
     return Part(block=half.block, block_samples=half.hop, whole=whole, stream=stream)
 
 
-def _write(half: HalfNetwork, step: Step, name: str, shared: SharedWeights, folder: Path) -> Graph:
-    traced = trace(half, step)
-    shared.save(traced.model, folder / name)
-    graph = traced.model.graph
+def _write(model: Model, step: Step, noise: tuple[NoiseInput, ...], name: str, shared: SharedWeights, folder: Path) -> Graph:
+    forget_source(model)
+    shared.save(model, folder / name)
     return Graph(
         file=name,
         blocks=step.blocks,
         is_dynamic=step.is_dynamic,
-        noise=traced.noise,
-        inputs=tuple(_value(value) for value in graph.inputs),
-        outputs=tuple(_value(value) for value in graph.outputs),
+        noise=noise,
+        inputs=tuple(_value(value) for value in model.graph.inputs),
+        outputs=tuple(_value(value) for value in model.graph.outputs),
     )
 
 

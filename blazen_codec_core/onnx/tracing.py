@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 
 EXAMPLE_BLOCKS = 5
 """Units of the signal with which a graph of any length is traced."""
-REMARKING = ("torch.onnx._internal.exporter._registration", "onnx_ir.passes.common.initializer_deduplication")
+REMARKING = (
+    "torch.onnx._internal.exporter._registration",
+    "onnx_ir.passes.common.initializer_deduplication",
+    "onnxscript.optimizer._constant_folding",
+)
 """Loggers whose remarks are of no use to a caller."""
 MOST_BLOCKS = 1 << 30
 """Bound of symbolic lengths, with which `torch.export` reasons."""
@@ -133,7 +137,6 @@ def trace(half: HalfNetwork, step: Step) -> Traced:
         )
     assert exported is not None
     check_axes(half, step, exported.model)
-    forget_source(exported.model)
     return Traced(exported.model, noise)
 
 

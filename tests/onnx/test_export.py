@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 import re
 
 import numpy as np
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 import blazen_codec_core as bc
 from blazen_codec_core.cli.main import main
 from blazen_codec_core.nn import Layer
-from blazen_codec_core.onnx import check, export, runtime
+from blazen_codec_core.onnx import check, export, int8, runtime
 from blazen_codec_core.onnx.manifest import Manifest
 from blazen_codec_core.onnx.sessions import decoder_inputs, encoder_inputs
 from tests.helpers.mixed_codec import MixedBackend, MixedNetwork, mixed_codec
@@ -112,7 +114,7 @@ def test_a_folder_is_replaced_only_by_force_and_only_if_it_is_an_export(mixed, e
 
 
 def test_a_graph_that_differs_leaves_nothing_behind(mixed, tmp_path, monkeypatch):
-    monkeypatch.setattr(check, "PCM_ERROR", {"float32": 1e-12})
+    monkeypatch.setitem(check.PRECISIONS, "float32", dataclasses.replace(check.PRECISIONS["float32"], most_pcm_error=1e-12))
     with pytest.raises(bc.InferenceError, match=r"audio differs by .* nothing was exported"):
         export.export(mixed, tmp_path / "out", what="whole", parts="decoder")
     assert list(tmp_path.iterdir()) == []
@@ -145,6 +147,21 @@ def test_half_precision_says_its_error(mixed, tmp_path):
     assert Manifest.read(tmp_path / "half").dtype == "float16"
 
 
+def test_decoders_in_int8(mixed, exported, tmp_path, monkeypatch):
+    monkeypatch.setattr(int8, "LEAST_WEIGHTS", 1 << 6)
+    handlers = list(logging.getLogger().handlers)
+    report = export.export(mixed, tmp_path / "int8", dtype="int8")
+    assert report.agreement > 0.999
+    assert 1e-4 < report.max_pcm_error < 0.25
+    assert logging.getLogger().handlers == handlers
+    sizes = [(folder / "weights.bin").stat().st_size for folder in (tmp_path / "int8", exported[0])]
+    assert sizes[0] < sizes[1]
+    codec, pcm = bc.load(tmp_path / "int8"), noise(30 * BLOCK + 5)
+    tokens = codec.encode(pcm, 8000)
+    assert tokens == mixed.encode(pcm, 8000)
+    assert np.abs(codec.decode(tokens) - mixed.decode(tokens)).max() < 0.25
+
+
 @pytest.mark.parametrize("what", ["step", "both"])
 def test_segments_have_no_steps(what, tmp_path):
     with pytest.raises(bc.NotYetImplemented, match="segments of 48000 samples, each normalized over all of its samples"):
@@ -152,7 +169,13 @@ def test_segments_have_no_steps(what, tmp_path):
 
 
 def test_options_that_do_not_exist(mixed, tmp_path):
-    for options in ({"what": "half"}, {"dtype": "int8"}, {"parts": "both"}, {"tile_frames": 3}):
+    for options in (
+        {"what": "half"},
+        {"dtype": "int4"},
+        {"dtype": "int8", "parts": "encoder"},
+        {"parts": "both"},
+        {"tile_frames": 3},
+    ):
         with pytest.raises(bc.InvalidInput):
             export.export(mixed, tmp_path / "out", **options)
 
