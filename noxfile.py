@@ -79,9 +79,10 @@ def browser(session: nox.Session) -> None:
 
 @nox.session
 def gpu(session: nox.Session) -> None:
-    """The kernels for GPUs, through Triton's interpreter."""
+    """The kernels for GPUs, through Triton's interpreter, which runs one kernel at a time in a process."""
     install_for_tests(session, groups=("gpu",))
-    session.run("pytest", "-m", "gpu", "tests/gpu", *session.posargs, env={"TRITON_INTERPRET": "1"})
+    environment = {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    session.run("pytest", *IN_TWO, "-m", "gpu", "tests/gpu", *session.posargs, env=environment)
 
 
 @nox.session
