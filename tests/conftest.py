@@ -14,6 +14,8 @@ from tests.helpers.memory_watch import LIMIT, MemoryRelease, MemoryWatch, releas
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test needs the Hub, and none may wait for it
 os.environ.update(RAY_worker_niceness="0")  # of 15: beside other tests, Ray's workers would get a twentieth of a core
 os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] = "32"  # of 1024: every shape of a thousand tests would take a gigabyte in the end
+sys.dont_write_bytecode = False  # as some containers ask for
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each of hundreds of commands would compile PyTorch's modules: 3 s more
 for name, value in {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}.items():  # read when torch is imported, which is later
     os.environ.setdefault(name, value)  # threads that wait leave the core to whatever else runs on this machine
 if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes, each with a core of its own

@@ -1,4 +1,4 @@
-"""Cache of compiled kernels, and its robustness to damage."""
+"""Loading of compiled kernels, their cache, and its robustness to damage."""
 
 from __future__ import annotations
 
@@ -180,6 +180,52 @@ def test_no_warning_without_numba(monkeypatch):
     assert backends.load_cpu_backend.__wrapped__() is None
 
 
+@pytest.mark.parametrize("load", ["from blazen_codec_core.nn.kernels.backends import load_cpu_backend; load_cpu_backend()", ""])
+def test_kernels_start_no_threads(load):
+    program = f"""
+import torch
+torch.set_num_threads(2)
+{load}
+import numba
+from blazen_codec_core.nn.kernels.cpu.elementwise import CpuElementwise
+from blazen_codec_core.nn.kernels.epilogue import ELU, Epilogue
+CpuElementwise().write_activation(Epilogue(activation=ELU), x := torch.randn(1, 4000, 40), torch.empty_like(x))
+assert torch.get_num_threads() == 2
+numba.threading_layer()
+"""
+    run = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
+    assert run.stderr.strip().endswith("ValueError: Threading layer is not initialized.")
+
+
+def test_kernels_work_without_the_chosen_cache():
+    program = """
+import torch
+from blazen_codec_core.nn.kernels.backends import load_cpu_backend
+backend = load_cpu_backend()
+from blazen_codec_core.nn.kernels.epilogue import ELU, Epilogue
+x = torch.randn(1, 4000, 40)
+backend.elementwise(x.device, x.dtype).write_activation(Epilogue(activation=ELU), x, out := torch.empty_like(x))
+assert torch.allclose(out, torch.nn.functional.elu(x), atol=1e-6)
+"""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": "/proc"}
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment)
+
+
+def test_nothing_is_compiled_without_numba():
+    program = """
+import sys
+sys.modules["numba"] = None
+import torch
+from blazen_codec_core.nn import ELU
+from blazen_codec_core.nn.kernels import dispatch
+assert dispatch.load_cpu_backend() is None
+with torch.no_grad():
+    x = torch.randn(1, 4000, 40)
+    assert torch.allclose(ELU()(x), torch.nn.functional.elu(x), atol=1e-6)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 PROGRAM = """
 import hashlib, blazen_codec_core as bc
 from blazen_codec_core.conformance.signals import voice
@@ -241,7 +287,8 @@ def test_functions_that_kernels_call_have_names_of_their_own():
     package = importlib.import_module("blazen_codec_core.nn.kernels.cpu")
     for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
         importlib.import_module(module.name)
-    dispatchers = [found for found in gc.get_objects() if type(found) is type(numba.njit(scaled))]
+    dispatcher = type(numba.njit(scaled))
+    dispatchers = [found for found in gc.get_objects() if type(found) is dispatcher]
     called = [one.py_func for one in dispatchers if one.targetoptions.get("inline") != "always"]
     names = [f"{function.__module__}.{function.__qualname__}" for function in set(called)]
     ours = [name for name in names if name.startswith(package.__name__)]

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -80,24 +76,6 @@ def test_a_value_does_not_depend_on_its_neighbours():
 
 
 @compiled
-@pytest.mark.parametrize("load", ["from blazen_codec_core.nn.kernels.backends import load_cpu_backend; load_cpu_backend()", ""])
-def test_kernels_start_no_threads(load):
-    program = f"""
-import torch
-torch.set_num_threads(2)
-{load}
-import numba
-from blazen_codec_core.nn.kernels.cpu.elementwise import CpuElementwise
-from blazen_codec_core.nn.kernels.epilogue import ELU, Epilogue
-CpuElementwise().write_activation(Epilogue(activation=ELU), x := torch.randn(1, 4000, 40), torch.empty_like(x))
-assert torch.get_num_threads() == 2
-numba.threading_layer()
-"""
-    run = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
-    assert run.stderr.strip().endswith("ValueError: Threading layer is not initialized.")
-
-
-@compiled
 def test_extreme_values():
     x = torch.tensor([-torch.inf, -1e30, -88.0, -18.0, -0.0, 0.0, 1e-30, 1e30, torch.inf, torch.nan]).reshape(1, -1, 1)
     out = torch.empty_like(x)
@@ -122,36 +100,6 @@ def test_frames_apart_in_memory_are_copied_first(part):
     out = torch.empty(x.shape)
     fused.write_activation(ELU_AFTER, x, out)
     torch.testing.assert_close(out, torch.nn.functional.elu(x))
-
-
-@compiled
-def test_kernels_work_without_the_chosen_cache():
-    program = """
-import torch
-from blazen_codec_core.nn.kernels.backends import load_cpu_backend
-backend = load_cpu_backend()
-from blazen_codec_core.nn.kernels.epilogue import ELU, Epilogue
-x = torch.randn(1, 4000, 40)
-backend.elementwise(x.device, x.dtype).write_activation(Epilogue(activation=ELU), x, out := torch.empty_like(x))
-torch.testing.assert_close(out, torch.nn.functional.elu(x))
-"""
-    environment = {**os.environ, "NUMBA_CACHE_DIR": "/proc"}
-    subprocess.run([sys.executable, "-c", program], check=True, env=environment)
-
-
-def test_nothing_is_compiled_without_numba():
-    program = """
-import sys
-sys.modules["numba"] = None
-import torch
-from blazen_codec_core.nn import ELU
-from blazen_codec_core.nn.kernels import dispatch
-assert dispatch.load_cpu_backend() is None
-with torch.no_grad():
-    x = torch.randn(1, 4000, 40)
-    torch.testing.assert_close(ELU()(x), torch.nn.functional.elu(x))
-"""
-    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 @given(count=st.integers(1, 1000) | st.sampled_from([1 << 16, (1 << 18) + 3]), offset=st.sampled_from([0.0, 0.1, 5.0]))
