@@ -26,7 +26,6 @@ KERNELS = (
     "tests/core/nn",
     "tests/integration/test_tiny.py",
     *(f"--ignore=tests/core/nn/test_{name}.py" for name in SAME_EVERYWHERE),
-    *("--deselect", "tests/integration/test_tiny.py::test_more_codebooks_are_better"),
 )
 PLATFORMS = {
     "x86_64-unknown-linux-gnu": "with CUDA",

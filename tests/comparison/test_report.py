@@ -72,6 +72,7 @@ def test_the_numbers_are_means_weighted_by_length(run, two):
     assert made["recordings"][0]["systems"][2]["codebooks"][0]["bits"] == 10
 
 
+@pytest.mark.slow
 def test_pictures(run, two, tmp_path):
     code, _, _ = run("compare", *two, *ASKED, "--pictures", "new/pictures", "--seconds", 0.5, "--no-pesq", "-q")
     assert code == 0

@@ -216,6 +216,7 @@ def test_who_breaks_a_contract_fails_it(backend, contract, monkeypatch):
         held(backend, contract, monkeypatch)
 
 
+@pytest.mark.slow
 def test_pools_wait_for_those_who_listen(monkeypatch):
     held(ToyBackend, "test_the_pools", monkeypatch, pools=("encode", "decode"))
     with pytest.raises(AssertionError, match="what nobody takes"):
@@ -247,6 +248,7 @@ def pytest_of(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_the_report_is_a_line_a_contract():
     chosen = "snac_tiny and (container or empty_audio) or flat_form"
     run = pytest_of("--codec", "snac_tiny", "--codec", "encodec_48khz", "-k", chosen)
@@ -293,6 +295,7 @@ def test_a_codec_without_torch_holds_every_contract(tmp_path, root):
     assert len(re.findall("^  holds", run.stdout, re.MULTILINE)) == 49
 
 
+@pytest.mark.slow
 def test_a_strangers_codec_that_breaks_one(tmp_path, root):
     site = installed(root, tmp_path, ("self.backend.check_tokens(chunk, part=True)", "assert tokens"))
     run = site.python("-m", "pytest", "--codec", "fake_8khz", "-k", "registry or empty_audio or players", folder=tmp_path)

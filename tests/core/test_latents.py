@@ -208,6 +208,7 @@ class TestGenerated:
         assert "holds Latents         finite float32" in kit.stdout
         assert "holds Declared        it has no tokens" in kit.stdout
 
+    @pytest.mark.slow
     def test_commands(self, installed, root, tmp_path):
         def commands(*several):
             run = installed("-c", COMMANDS, json.dumps(several))

@@ -21,6 +21,7 @@ def voices(seconds: float, rate: int, channels: int) -> np.ndarray:
     return np.stack([voice(seconds, rate, channel) * (0.2 + 0.3 * channel) for channel in range(channels)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [8000, 16_000, 22_050, 44_100, 48_000])
 @pytest.mark.parametrize("channels", [1, 2, 5])
 def test_as_audiotools_says(rate, channels):

@@ -18,6 +18,8 @@ from blazen_codec_core.torch_backend.pools.batched import BatchedPool
 from tests.helpers.processors import blocks
 
 TINY = ("snac_tiny", "dac_tiny", "encodec_tiny")
+FIRST = (TINY[0], *(pytest.param(name, marks=pytest.mark.slow) for name in TINY[1:]))
+"""For tests that take seconds for each model."""
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +65,7 @@ def played(pool, pushes: list[list], between=lambda step, streams: None) -> list
 
 
 @blocks
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", FIRST)
 @settings(max_examples=5)
 @given(data=st.data())
 def test_decoders_that_join_and_leave(codecs, name, data):
@@ -80,7 +82,7 @@ def test_decoders_that_join_and_leave(codecs, name, data):
 
 
 @blocks
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", FIRST)
 @settings(max_examples=5)
 @given(data=st.data())
 def test_encoders_that_join_and_leave(codecs, name, data):
@@ -514,6 +516,7 @@ def test_what_holds_a_signal_is_neither_pickled_nor_copied(codecs, copies):
             copies(holder)
 
 
+@pytest.mark.slow
 @blocks
 @pytest.mark.parametrize("seed", range(2))
 def test_more_streams_than_rows_of_a_batch(codecs, seed, monkeypatch):

@@ -24,6 +24,7 @@ def piped(*arguments: object, given: bytes) -> bytes:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_between_pipes_it_is_the_same(run, tmp_path):
     recording = damaged_files.with_sizes(damaged_files.MADE["wav"](), 2**32 - 1, 2**32 - 1)  # as FFmpeg writes it to a pipe
     (tmp_path / "in.wav").write_bytes(recording)
@@ -35,6 +36,7 @@ def test_between_pipes_it_is_the_same(run, tmp_path):
     assert soundfile.info(io.BytesIO((tmp_path / "back.wav").read_bytes())).frames == 2 * damaged_files.RATE
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no disk that is always full")
 @pytest.mark.parametrize("command", ["encode", "decode"])
 def test_a_disk_that_is_full_is_said_in_one_line(run, tmp_path, command):

@@ -61,6 +61,7 @@ def test_sessions(name, channels, graphs):
     assert np.array_equal(whole.numpy(), audio)
 
 
+@pytest.mark.slow
 @blocks
 @pytest.mark.parametrize("name", CODECS)
 def test_pools(name, graphs):

@@ -423,6 +423,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
 
 
+@pytest.mark.slow
 def test_bombs_take_neither_memory_nor_time(tmp_path, root):
     run = subprocess.run(
         [sys.executable, "-c", BOMBS, str(tmp_path / "a.dac")],

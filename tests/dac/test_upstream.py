@@ -94,6 +94,7 @@ def test_layouts_there_and_back(codecs):
         registry.layout("dac_flat").pack(windows)
 
 
+@pytest.mark.slow
 def test_verify_from_the_command_line(tmp_path):
     soundfile.write(tmp_path / "a.wav", recording(BY_NAME["dac_tiny"], 0.4)[0], 24_000)
     command = ["verify", "dac_tiny", "--audio", str(tmp_path / "a.wav"), "-b", "3", "--json"]

@@ -48,6 +48,7 @@ def test_every_file_is_what_decode_makes_of_its_row_at_the_rate_and_length_of_th
             assert np.allclose(made, np.clip(codec.decode(tokens), -1, 1), atol=1e-4)  # of 16 bits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dataset", ["parquet"], indirect=True)
 def test_batches_and_processes_write_the_same(dataset, tmp_path, monkeypatch):
     bc.detokenize_dataset(dataset, tmp_path / "one", suffix=".flac", executor=HERE)
@@ -150,6 +151,7 @@ def test_ids_that_would_be_one_file_cost_the_second_its_row(renamed, tmp_path):
         bc.detokenize_dataset(folder, tmp_path / "strict", executor=HERE, strict=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batched", [False, True])
 def test_a_full_disk_ends_the_run_and_is_gone_on_with(renamed, tmp_path, monkeypatch, batched):
     if batched:

@@ -100,6 +100,7 @@ def test_columns_say_what_was_asked_for(recordings, tmp_path):
     assert columns["duration"] == pytest.approx(columns["source_num_samples"] / columns["source_sample_rate"])
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_same_bytes_as_this_one(recordings, whole, tmp_path):
     tokenize(recordings, tmp_path / "out", executor=bc.Executor(workers=2))
     assert contents(tmp_path / "out") == contents(whole)
@@ -320,11 +321,13 @@ def test_weights_that_are_others_elsewhere_end_the_run(recordings, tmp_path, mon
         tokenize(recordings, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_ends_the_run_with_a_reason(recordings, tmp_path):
     with pytest.raises(bc.InferenceError, match="a worker process died"):
         list(processes.run(Deadly(*SMALL), range(4), ["cpu", "cpu"], 1))
 
 
+@pytest.mark.slow
 def test_workers_have_the_threads_and_the_places_that_they_are_given(tmp_path):
     answers = list(processes.run(Asking(*SMALL, tmp_path, processes=2), range(8), ["cpu", "cpu:0"], 1))
     assert {threads for _, threads, _ in answers} == {1}

@@ -48,6 +48,7 @@ def read(data: bytes, path: Path) -> bc.CodecTokens:
     return FORMAT.read(path, lm_weights=LM_SEED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("coded", ENTROPY)
 @pytest.mark.parametrize(
     ("name", "bandwidth", "samples"),
@@ -318,6 +319,7 @@ print(count, peak() - before, longest)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak of memory is read from Linux's /proc")
 def test_hostile_files_take_little_memory_and_time(files, tmp_path):
     """Beyond the model, which the good files load first."""

@@ -57,6 +57,7 @@ def assert_same(mine, reference):
         np.testing.assert_allclose(mine.scales, reference.scales, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("whole", "extra"), [(1, 1), (2, 80), (1, 160), (2, 321), (2, 480), (1, 481)])
 def test_segments_that_end_near_an_overlap(codecs, whole, extra):
     """The last segment but one may be short as well, and the last one shorter than the overlap."""

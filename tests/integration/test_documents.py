@@ -181,6 +181,7 @@ def test_the_constraints_pin_the_triton_that_torch_asks_for(root):
     assert triton == [f"=={pinned(root, 'triton')}"]
 
 
+@pytest.mark.slow
 def test_the_benchmark_runs(root):
     program = [sys.executable, "-m", "benchmarks", "compare", "--codec", "snac_tiny", "--seconds", "0.5", "--rounds", "1"]
     run = subprocess.run(program, cwd=root, capture_output=True, text=True, check=True)

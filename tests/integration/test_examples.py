@@ -19,6 +19,7 @@ def speech(root) -> str:
     return str(root / "examples/speech.flac")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("main", ["latent_flow"], indirect=True)
 def test_a_flow_model_of_latents(main, speech, tmp_path):
     first, last = main(speech, str(tmp_path / "made.wav"), steps=60)
@@ -26,6 +27,7 @@ def test_a_flow_model_of_latents(main, speech, tmp_path):
     assert soundfile.info(tmp_path / "made.wav").duration == pytest.approx(2, abs=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("main", ["through_a_frozen_codec"], indirect=True)
 def test_a_filter_before_a_frozen_codec(main, speech):
     before, after = main(speech, steps=12)

@@ -22,6 +22,7 @@ def speech(root):
     return pcm[:, : 2 * rate + 77]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("name", ["dac_tiny", "encodec_tiny", "snac_tiny"])
 def test_it_is_near_float32_and_exact_in_pieces(speech, name, dtype):

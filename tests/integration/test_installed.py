@@ -21,6 +21,7 @@ def site(tmp_path_factory, root):
     return made
 
 
+@pytest.mark.slow
 def test_the_life_of_plugins(site, root, tmp_path):
     alone = site.command("list")
     assert alone.returncode == 0, alone.stderr
@@ -62,6 +63,7 @@ def test_the_life_of_plugins(site, root, tmp_path):
     assert "fake_8khz" in site.command("list").stdout
 
 
+@pytest.mark.slow
 def test_what_is_installed_holds_its_licence_types_and_model(site, root):
     plugins = ("dac", "encodec", "mimi", "qwen3tts", "snac")
     for plugin in plugins:

@@ -275,6 +275,7 @@ assert found == [codec.encode(long, codec.sample_rate)]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
+@pytest.mark.slow
 def test_a_fork_goes_before_the_next_tile():
     run = subprocess.run([sys.executable, "-c", FORKING], check=False, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr

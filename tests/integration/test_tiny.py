@@ -37,6 +37,7 @@ def test_it_is_intelligible(tiny, root):
     assert metrics.stoi(speech, decoded, rate) > STOI[tiny.spec.name]
 
 
+@pytest.mark.slow
 def test_more_codebooks_are_better(tiny, root):
     """Wherever there is a choice."""
     speech, rate = bc.read_audio(root / "examples" / "speech.flac")

@@ -95,6 +95,7 @@ def test_signals_shorter_than_a_frame(codecs, narrow, samples):
     assert np.abs(ours.decode(tokens) - theirs.decode(tokens)).max() < 1e-4
 
 
+@pytest.mark.slow
 def test_verify_shows_how_far_the_authors_windows_are_from_their_whole_forward(narrow, tmp_path, capsys):
     """Windows of 300 frames with 25 of context, while each layer of the narrow model sees 40."""
     import soundfile

@@ -373,6 +373,7 @@ async def until_ended(served) -> None:
         await asyncio.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_a_killed_server_is_an_error_and_sigterm_lets_streams_end(tokens, audio):
     program = [sys.executable, "-m", "blazen_codec_core.cli.main", "serve", "-c", "snac_tiny", "--no-page", "--port", "0"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -199,6 +199,7 @@ def test_measures_are_those_of_the_judge():
     assert numbers["pesq"] is None
 
 
+@pytest.mark.slow
 def test_the_command_listens_until_it_is_told_to_stop(tmp_path):
     program = [sys.executable, "-m", "blazen_codec_core.cli.main", "serve", "-c", "snac_tiny", "--no-pesq", "--port"]
     (tmp_path / "browser").write_text(f"#!/bin/sh\necho $1 > {tmp_path}/opened\n")

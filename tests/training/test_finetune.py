@@ -170,6 +170,7 @@ def test_cuts_depend_on_the_seed_and_the_step_alone(data):
     assert torch.equal(books(0, 5, 8, (2, 4, 8), 0.5), books(0, 5, 8, (2, 4, 8), 0.5))
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_as_if_it_was_not(settings, tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     options = settings(adversarial=2, checkpoint_every=3)

@@ -348,6 +348,7 @@ def check_damaged(name: str, variants: int) -> None:
 FAKE = b"\xff\xf8\xc9\x18\0"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "tail"),
     [

@@ -251,6 +251,7 @@ def ended(process: subprocess.Popen[str]) -> str:
     return out
 
 
+@pytest.mark.slow
 def test_disabled_jit():
     process = begun(NUMBA_DISABLE_JIT="1")
     out, err = process.communicate(timeout=600)

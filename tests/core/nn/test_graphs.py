@@ -94,6 +94,7 @@ def test_noise_depends_on_the_position_of_each_row(capture):
     assert noise(2, 50, 1).item() == 250
 
 
+@pytest.mark.slow
 @blocks
 @pytest.mark.parametrize("name", ["snac_tiny", "dac_tiny", "encodec_tiny"])
 def test_pools_with_graphs_are_bit_exact(name, capture):
