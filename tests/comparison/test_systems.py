@@ -88,6 +88,7 @@ def test_a_trip_is_what_the_files_commands_make(provide, tmp_path, name, rate, c
     np.testing.assert_allclose(decoded.clip(-1, 1), bc.read_audio(tmp_path / "out.wav")[0], atol=1e-4)  # which has 16 bits
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(sizes=st.lists(st.integers(1, 9000), min_size=1, max_size=4), name=st.sampled_from(FAST))
 def test_pieces_make_no_difference(provide, sizes, name):

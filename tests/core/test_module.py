@@ -61,6 +61,7 @@ def test_tokens_and_audio_are_the_providers(codecs, name):
     assert not any(made.is_inference() for made in (y, *codes))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*TINY, "encodec_48khz"])
 def test_the_parts_make_up_the_whole(codecs, name):
     codec = codecs(name, weights=None if name.endswith("tiny") else "random:0")
@@ -247,6 +248,7 @@ def test_parameters_are_shared_where_they_were_shared():
 # weights in files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TINY)
 @pytest.mark.parametrize("file", ["folder", "tuned.safetensors", "tuned.pth"])
 def test_saved_weights_are_read_here_and_by_the_authors(name, file, tmp_path):

@@ -92,6 +92,7 @@ EXCHANGED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "channels", "options"), EXCHANGED)
 def test_what_the_authors_write_decodes_as_they_decode_it(codecs, authors, tmp_path, name, channels, options):
     codec, theirs = codecs(name), authors(name)

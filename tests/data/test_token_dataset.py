@@ -168,6 +168,7 @@ def test_a_folder_in_memory(tmp_path, format):
         memory.store.clear()
 
 
+@pytest.mark.slow
 def test_workers_by_spawn_fetch_what_they_read_and_the_temporary_folder_goes_with_the_dataset(tmp_path):
     local = write(tmp_path / "tokens", COUNTS)
     with zipfile.ZipFile(tmp_path / "tokens.zip", "w") as archive:

@@ -64,6 +64,7 @@ def change(path: Path) -> None:
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harm", [Path.unlink, cut, change, lambda path: path.write_bytes(b"")])
 def test_a_shard_that_is_not_as_it_was_written_is_made_again(begun, harm):
     out, go_on = begun

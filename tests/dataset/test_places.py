@@ -171,6 +171,7 @@ def test_a_mark_that_was_not_written_yet_is_no_hindrance(tmp_path):
         assert (kept.folder / "made-by").read_bytes() == run_state.MADE_BY
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["journal.jsonl", "plan.json", "lock", "made-by", "dataset.json", "items.jsonl"])
 def test_books_that_are_pipes_are_refused(dataset, recordings, tmp_path, name):
     for folder, go_on in (

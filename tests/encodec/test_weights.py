@@ -52,6 +52,7 @@ def same(codecs, name: str, where) -> bc.CodecTokens:
     return tokens
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_authors_files_load(codecs, theirs, tmp_path, name):
     path = tmp_path / BY_NAME[name].weights.file
@@ -61,6 +62,7 @@ def test_the_authors_files_load(codecs, theirs, tmp_path, name):
     assert same(codecs, name, tmp_path).weights == f"sha256:{digest}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_hubs_files_load(codecs, tmp_path, name):
     (tmp_path / "config.json").write_text(config(name))
@@ -190,6 +192,7 @@ for _ in range(3):
 """
 
 
+@pytest.mark.slow
 def test_the_licence_is_said_once(theirs, tmp_path):
     torch.save(theirs["encodec_24khz"], tmp_path / "a.th")
     run = subprocess.run([sys.executable, "-c", ONCE, str(tmp_path / "a.th")], capture_output=True, text=True, check=True)
