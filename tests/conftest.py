@@ -33,8 +33,14 @@ settings.load_profile("default")
 ALIKE = {"dac_16khz", "dac_24khz", "dac_44khz", "dac_44khz_16kbps", "encodec_32khz", "snac_32khz", "snac_44khz"}
 """Models that differ from another one in numbers only: tests of these are among the slow ones."""
 
-LARGE_PROCESSES = ("tests/encodec/test_formats.py", "tests/integration/", "tests/stress/")
-"""Tests of processes which together would take too much memory."""
+LARGE_PROCESSES = (
+    "tests/core/test_pools.py",
+    "tests/dataset/test_limits.py",
+    "tests/encodec/test_formats.py",
+    "tests/integration/",
+    "tests/stress/",
+)
+"""Tests which beside each other would take too much memory."""
 
 LOADED = 31_000_000
 """Parameters of the codecs that stay loaded for the next test; once prepared, each takes 12 bytes and more."""
