@@ -33,7 +33,7 @@ settings.load_profile("default")
 ALIKE = {"dac_16khz", "dac_24khz", "dac_44khz", "dac_44khz_16kbps", "encodec_32khz", "snac_32khz", "snac_44khz"}
 """Models that differ from another one in numbers only: tests of these are among the slow ones."""
 
-LARGE_PROCESSES = (
+LARGE = (
     "tests/core/test_pools.py",
     "tests/dataset/test_limits.py",
     "tests/encodec/test_formats.py",
@@ -77,13 +77,13 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
-    """Give a process whole files, whose tests share codecs; one process gets all tests that start large processes."""
+    """Give a process whole files, whose tests share codecs; one process gets all large tests."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            return "large processes" if file.startswith(LARGE_PROCESSES) else file
+            return "large" if file.startswith(LARGE) else file
 
     return ByFile(config, log)
 
