@@ -39,7 +39,7 @@ MIMI_TINY = MimiArchitecture(
 )
 MOSHI_FILE = "tokenizer-e351c8d8-checkpoint125.safetensors"
 """The same weights in the authors' own layout, as in the repositories of their language models."""
-TILE_SECONDS = 2.0
+TILE_SECONDS = 4.0
 
 
 def _spec(name: str, architecture: MimiArchitecture, **fields: Any) -> MimiSpec:

@@ -152,7 +152,7 @@ class Qwen3TtsSpec(CodecSpec):
     architecture: Qwen3TtsArchitecture
 
 
-TILE_SECONDS = 2.0
+TILE_SECONDS = 4.0
 
 
 def _spec(name: str, architecture: Qwen3TtsArchitecture, **fields: Any) -> Qwen3TtsSpec:

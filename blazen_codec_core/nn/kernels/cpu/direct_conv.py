@@ -20,6 +20,8 @@ from .simd import LANES
 
 _TILE_VALUES = 1 << 15
 """Values of the signal that are processed for one panel of weights after the other."""
+_WEIGHT_BOUND_TILE_VALUES = 1 << 19
+"""Values of the signal for which a panel of weights is read, where reading weights dominates."""
 _EDGE_FRAMES = 128
 """Frames of the scratch through which a partial panel's products go."""
 
@@ -32,9 +34,10 @@ def _convolve(signal: Any, packed: Any, epilogue: Any, output: Any, edge: int) -
     """
     x, w, after, y = Signal(*signal), DirectFilter(*packed), EpilogueArgs(*epilogue), Signal(*output)
     terms, width = Terms(w.taps, w.tap, w.depth), w.vectors * LANES
-    tile = max(1, -(-y.frames // max(1, y.frames * w.row // _TILE_VALUES)))
-    panels, tiles = -(-y.channels // width), -(-y.frames // tile)
     weight_bound = w.parts * w.taps * w.depth * y.channels > w.row * y.frames
+    most = _WEIGHT_BOUND_TILE_VALUES if weight_bound else _TILE_VALUES
+    tile = max(1, -(-y.frames // max(1, y.frames * w.row // most)))
+    panels, tiles = -(-y.channels // width), -(-y.frames // tile)
     if weight_bound and y.batch > y.frames and panels * width == y.channels:  # rows of a GEMM are signals, not frames
         for panel in range(panels):
             col, init = panel * width, Rows(w.bias + 4 * panel * width, 0)

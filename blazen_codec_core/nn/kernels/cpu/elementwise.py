@@ -135,19 +135,23 @@ def apply_epilogue(after, y, number, first, end, left, right):  # type: ignore[n
     if after.kind == NONE and not (after.scale or after.head_frames or after.residual):
         return
     activation = Activation(after.kind, after.alpha + 4 * left, after.inverse + 4 * left)
-    for t in range(first, end):
+    is_run = right - left == y.channels and not (after.scale or after.alpha)  # frames that are treated alike are one row
+    t = first
+    while t < end:
+        has_head = t < after.head_frames
+        frames = (min(end, after.head_frames) if has_head else end) - t if is_run else 1
+        count = frames * (right - left)
         offset = 4 * (t * y.channels + left)
         row = y.address + 4 * number * y.batch_stride + offset
         if after.scale:
-            _scale(row, after.scale + 4 * t, right - left)
+            _scale(row, after.scale + 4 * t, count)
         if after.kind != NONE:
-            _activate_row(activation, row, row, right - left)
-        if t < after.head_frames:
-            addend = after.head + 4 * number * after.head_batch + offset
-            _add(row, addend, right - left)
+            _activate_row(activation, row, row, count)
+        if has_head:
+            _add(row, after.head + 4 * number * after.head_batch + offset, count)
         elif after.residual:
-            addend = after.residual + 4 * (number * after.residual_batch - after.head_frames * y.channels) + offset
-            _add(row, addend, right - left)
+            _add(row, after.residual + 4 * (number * after.residual_batch - after.head_frames * y.channels) + offset, count)
+        t += frames
 
 
 @jit(signature(Assembly))
@@ -155,18 +159,19 @@ def _assemble(assembly: Any) -> None:
     """Write the parts of each signal, frame by frame."""
     a = Assembly(*assembly)
     copy, zero, activation = Activation(NONE, 0, 0), Activation(_ZERO, 0, 0), Activation(a.kind, a.alpha, a.inverse)
-    start, row = a.tail_frames + a.left, 4 * a.channels
+    row, head = 4 * a.channels, a.tail_frames * a.channels
     for number in range(a.batch):
         tail, x, out = a.tail + 4 * number * a.tail_batch, a.x + 4 * number * a.x_batch, a.out + 4 * number * a.out_batch
         length = min(a.frames, int32_array(a.lengths, (a.batch,))[number]) if a.lengths else a.frames
-        for t in range(a.out_frames):
-            dst = out + t * row
-            if start <= t < start + length:
-                _activate_row(activation, x + (t - start) * row, dst, a.channels)
-            elif t < a.tail_frames:
-                _activate_row(copy, tail + t * row, dst, a.channels)
-            else:
-                _activate_row(zero, dst, dst, a.channels)
+        start = a.tail_frames + a.left
+        _activate_row(copy, tail, out, head)
+        _activate_row(zero, out, out + 4 * head, a.left * a.channels)
+        if a.alpha:  # each channel has its own parameters
+            for t in range(length):
+                _activate_row(activation, x + t * row, out + (start + t) * row, a.channels)
+        else:
+            _activate_row(activation, x, out + start * row, length * a.channels)
+        _activate_row(zero, out, out + (start + length) * row, (a.out_frames - start - length) * a.channels)
 
 
 class CpuElementwise:

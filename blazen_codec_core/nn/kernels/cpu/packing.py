@@ -7,7 +7,7 @@ from numba import njit
 from torch import Tensor
 
 from .arguments import Rows, Terms
-from .microkernel import gemm_rows_v1, gemm_rows_v2, is_available
+from .microkernel import gemm_rows_v1, gemm_rows_v2, gemm_rows_v4, is_available
 from .simd import LANES
 
 K_BLOCK = 128
@@ -16,7 +16,7 @@ K_BLOCK = 128
 
 @njit
 def gemm_panel(vectors, x, terms, weight, init, out, count):  # type: ignore[no-untyped-def]
-    """Multiply `count` rows by one packed panel of one or two vectors, K-blocked so that the panel stays in L1.
+    """Multiply `count` rows by one packed panel of one, two or four vectors, K-blocked so that the panel stays in L1.
 
     Args:
         x, out: `Rows`.
@@ -31,17 +31,19 @@ def gemm_panel(vectors, x, terms, weight, init, out, count):  # type: ignore[no-
             src = Rows(x.address + 4 * (j * tap + k), x.stride)
             block = Terms(min(block_taps, taps - j), tap, min(block_depth, depth - k))
             size = block.taps * block.depth * vectors * LANES
-            if vectors == 1:
-                gemm_rows_v1(src, block, weight, init, out, size, count)
-            else:
+            if vectors == 4:
+                gemm_rows_v4(src, block, weight, init, out, size, count)
+            elif vectors == 2:
                 gemm_rows_v2(src, block, weight, init, out, size, count)
+            else:
+                gemm_rows_v1(src, block, weight, init, out, size, count)
             weight += 4 * size
             init = out
 
 
 def panel_vectors(channels: int) -> int:
     """Width of a panel of weights in vectors, for `channels` output channels."""
-    return 1 if channels % (2 * LANES) else 2
+    return next((vectors for vectors in (4, 2) if channels % (vectors * LANES) == 0), 1)
 
 
 def supports_gemm(weight: Tensor) -> bool:

@@ -172,6 +172,11 @@ def address_of(builder: Any, address: Any) -> Any:
     return builder.inttoptr(address, FLOAT.as_pointer())
 
 
+def forbid_reordering(builder: Any) -> None:
+    """Let the compiler move no load or store past this point; it emits no instruction."""
+    builder.asm(ir.FunctionType(ir.VoidType(), []), "", "~{memory}", [], side_effect=True)
+
+
 def intrinsic_from(build: Callable[..., None]) -> Any:
     """Numba intrinsic with int64 arguments, whose instructions `build(builder, *arguments)` emits."""
 

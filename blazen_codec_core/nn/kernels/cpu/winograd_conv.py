@@ -276,14 +276,14 @@ def _tiling(batch: int, frames: int, m: int, dilation: int, most: int, channels:
     """Signals of a tile and rows of each, and the strides of its scratch before and after the GEMMs."""
     blocks, over = divmod(frames, m * dilation)
     of_signal = blocks * dilation + min(dilation, over)
-    rows = _tile_rows(of_signal, dilation, most)
+    rows = _tile_rows(of_signal, dilation, most, width // LANES)
     signals = max(1, min(batch, most // of_signal))  # short signals share the reading of weights
     return signals, rows, _pad_against_aliasing(signals * rows * channels), _pad_against_aliasing(signals * rows * width)
 
 
-def _tile_rows(rows: int, dilation: int, most: int) -> int:
+def _tile_rows(rows: int, dilation: int, most: int, vectors: int) -> int:
     """Rows of a tile, a multiple of the dilation near `most`, with which all tiles together take the least time."""
     if rows <= most:
         return rows
     choices = range(-(-most // (2 * dilation)) * dilation, most + dilation, dilation)
-    return min(choices, key=lambda count: math.ceil(rows / count) * (4 + estimated_cost(count)))
+    return min(choices, key=lambda count: math.ceil(rows / count) * (4 + estimated_cost(count, vectors)))
