@@ -30,48 +30,44 @@ _EDGE_FRAMES = 128
 def _convolve(signal: Any, packed: Any, epilogue: Any, output: Any, edge: int) -> None:
     """Convolve all signals: the tiles of all inside panels of weights if reading those dominates, else panels inside tiles.
 
-    The last panel may be wider than the channels that are left. Its products go through the scratch `edge`.
+    Rows of a GEMM are the frames of one signal, or the same frame of all signals if these are short. The last panel may be wider
+    than the channels that are left. Its products go through the scratch `edge`.
     """
     x, w, after, y = Signal(*signal), DirectFilter(*packed), EpilogueArgs(*epilogue), Signal(*output)
     terms, width = Terms(w.taps, w.tap, w.depth), w.vectors * LANES
+    panels = -(-y.channels // width)
     weight_bound = w.parts * w.taps * w.depth * y.channels > w.row * y.frames
-    most = _WEIGHT_BOUND_TILE_VALUES if weight_bound else _TILE_VALUES
-    tile = max(1, -(-y.frames // max(1, y.frames * w.row // most)))
-    panels, tiles = -(-y.channels // width), -(-y.frames // tile)
-    if weight_bound and y.batch > y.frames and panels * width == y.channels:  # rows of a GEMM are signals, not frames
-        for panel in range(panels):
-            col, init = panel * width, Rows(w.bias + 4 * panel * width, 0)
-            for t in range(y.frames):
-                target, initial = Rows(y.address + 4 * (t * y.channels + col), y.batch_stride), init
-                for part in range(w.parts):
-                    source = Rows(x.address + 4 * (t * w.row + part * w.reach), x.batch_stride)
-                    weight = w.weight + 4 * (panel * w.panel + part * w.part)
-                    gemm_panel(w.vectors, source, terms, weight, initial, target, y.batch)
-                    initial = target
-            for number in range(y.batch):
-                apply_epilogue(after, y, number, 0, y.frames, col, col + width)
-        return
-    for unit in range(panels * tiles * y.batch):
-        panel, block = (unit // (tiles * y.batch), unit % (tiles * y.batch)) if weight_bound else (unit % panels, unit // panels)
+    across = weight_bound and y.batch > y.frames and panels * width == y.channels
+    if across:
+        gemms, rows, x_gemm, x_row, y_gemm, y_row = y.frames, y.batch, w.row, x.batch_stride, y.channels, y.batch_stride
+        tile = rows
+    else:
+        gemms, rows, x_gemm, x_row, y_gemm, y_row = y.batch, y.frames, x.batch_stride, w.row, y.batch_stride, y.channels
+        most = _WEIGHT_BOUND_TILE_VALUES if weight_bound else _TILE_VALUES
+        tile = max(1, -(-rows // max(1, rows * w.row // most)))
+    tiles = -(-rows // tile)
+    blocks = tiles * gemms
+    for unit in range(panels * blocks):
+        panel, block = (unit // blocks, unit % blocks) if weight_bound else (unit % panels, unit // panels)
         number, first, col = block // tiles, block % tiles * tile, panel * width
-        src, dst = x.address + 4 * number * x.batch_stride, y.address + 4 * (number * y.batch_stride + col)
-        end, right = min(y.frames, first + tile), min(y.channels, col + width)
+        src, dst = x.address + 4 * number * x_gemm, y.address + 4 * (number * y_gemm + col)
+        end, right = min(rows, first + tile), min(y.channels, col + width)
         is_partial = right < col + width
         step = _EDGE_FRAMES if is_partial else end - first
         for start in range(first, end, step):
-            out, count = dst + 4 * start * y.channels, min(step, end - start)
-            target, init = Rows(edge, width) if is_partial else Rows(out, y.channels), Rows(w.bias + 4 * col, 0)
+            out, count = dst + 4 * start * y_row, min(step, end - start)
+            target, init = Rows(edge, width) if is_partial else Rows(out, y_row), Rows(w.bias + 4 * col, 0)
             for part in range(w.parts):
-                source = Rows(src + 4 * (start * w.row + part * w.reach), w.row)
+                source = Rows(src + 4 * (start * x_row + part * w.reach), x_row)
                 gemm_panel(w.vectors, source, terms, w.weight + 4 * (panel * w.panel + part * w.part), init, target, count)
                 init = target
             if is_partial:
                 for t in range(count):
-                    copy_row(edge + 4 * t * width, out + 4 * t * y.channels, right - col)
-        if weight_bound:
-            apply_epilogue(after, y, number, first, end, col, right)
-        elif right == y.channels:
-            apply_epilogue(after, y, number, first, end, 0, y.channels)
+                    copy_row(edge + 4 * t * width, out + 4 * t * y_row, right - col)
+        signals, frames = ((0, y.batch), (0, y.frames)) if across else ((number, number + 1), (first, end))
+        if number + 1 == gemms if across else weight_bound or right == y.channels:
+            for finished in range(signals[0], signals[1]):
+                apply_epilogue(after, y, finished, frames[0], frames[1], col if weight_bound else 0, right)
 
 
 def joined_signals(epilogue: Epilogue, x: Tensor) -> Epilogue | None:

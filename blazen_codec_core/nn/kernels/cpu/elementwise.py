@@ -147,31 +147,35 @@ def apply_epilogue(after, y, number, first, end, left, right):  # type: ignore[n
             _scale(row, after.scale + 4 * t, count)
         if after.kind != NONE:
             _activate_row(activation, row, row, count)
+        addend, first_value = after.residual, number * after.residual_batch - after.head_frames * y.channels
         if has_head:
-            _add(row, after.head + 4 * number * after.head_batch + offset, count)
-        elif after.residual:
-            _add(row, after.residual + 4 * (number * after.residual_batch - after.head_frames * y.channels) + offset, count)
+            addend, first_value = after.head, number * after.head_batch
+        if addend:
+            _add(row, addend + 4 * first_value + offset, count)
         t += frames
 
 
 @jit(signature(Assembly))
 def _assemble(assembly: Any) -> None:
-    """Write the parts of each signal, frame by frame."""
+    """Write the parts of each signal, frame by frame where each channel has its own parameters."""
     a = Assembly(*assembly)
-    copy, zero, activation = Activation(NONE, 0, 0), Activation(_ZERO, 0, 0), Activation(a.kind, a.alpha, a.inverse)
-    row, head = 4 * a.channels, a.tail_frames * a.channels
+    zero, row = Activation(_ZERO, 0, 0), 4 * a.channels
     for number in range(a.batch):
-        tail, x, out = a.tail + 4 * number * a.tail_batch, a.x + 4 * number * a.x_batch, a.out + 4 * number * a.out_batch
+        x, out = a.x + 4 * number * a.x_batch, a.out + 4 * number * a.out_batch
         length = min(a.frames, int32_array(a.lengths, (a.batch,))[number]) if a.lengths else a.frames
-        start = a.tail_frames + a.left
-        _activate_row(copy, tail, out, head)
-        _activate_row(zero, out, out + 4 * head, a.left * a.channels)
-        if a.alpha:  # each channel has its own parameters
-            for t in range(length):
-                _activate_row(activation, x + t * row, out + (start + t) * row, a.channels)
-        else:
-            _activate_row(activation, x, out + start * row, length * a.channels)
-        _activate_row(zero, out, out + (start + length) * row, (a.out_frames - start - length) * a.channels)
+        for part in range(4):  # all go through the same call, which is compiled once
+            if part == 0:
+                activation, source, frames = Activation(NONE, 0, 0), a.tail + 4 * number * a.tail_batch, a.tail_frames
+            elif part == 1:
+                activation, source, frames = zero, out, a.left
+            elif part == 2:
+                activation, source, frames = Activation(a.kind, a.alpha, a.inverse), x, length
+            else:
+                activation, source, frames = zero, out, a.out_frames - a.tail_frames - a.left - length
+            rows, channels = (frames, a.channels) if activation.alpha else (1, frames * a.channels)
+            for t in range(rows):
+                _activate_row(activation, source + t * row, out + t * row, channels)
+            out += frames * row
 
 
 class CpuElementwise:

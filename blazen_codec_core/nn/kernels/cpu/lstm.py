@@ -15,7 +15,7 @@ from .microkernel import address, array, gemm_rows_v4, is_available
 from .simd import INDEX, LANES, Vector, address_of, intrinsic_from
 from .vecmath import sigmoid, tanh
 
-_PREFETCH_DISTANCE = 512
+_PREFETCH_DISTANCE = 8192
 """Weights that are prefetched while those before them are multiplied."""
 
 
