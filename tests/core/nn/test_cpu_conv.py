@@ -42,7 +42,9 @@ FILTERS = [F_5_2, F_3_2, F_4_3, F_8_7, F_8_7_FAST]
     kernel=st.integers(1, 9),
     stride=st.integers(1, 4),
     dilation=st.sampled_from([1, 3, 9]),
-    channels=st.sampled_from([(1, 16), (5, 48), (64, 80), (130, 96), (256, 32), (12, 12), (20, 60), (130, 40)]),
+    channels=st.sampled_from(
+        [(1, 16), (5, 48), (64, 80), (130, 96), (256, 32), (12, 12), (20, 60), (130, 40), (36, 128), (6, 64)]
+    ),
     frames=st.integers(1, 70) | st.sampled_from([1021]),
     batch=st.integers(1, 3),
     more=st.integers(0, 5),
@@ -59,7 +61,7 @@ def test_direct_conv_matches_reference(kernel, stride, dilation, channels, frame
 @given(
     own=st.sampled_from(FILTERS),
     dilation=st.sampled_from([1, 2, 3, 9]),
-    channels=st.sampled_from([(1, 16), (5, 48), (64, 80), (40, 96)]),
+    channels=st.sampled_from([(1, 16), (5, 48), (64, 80), (40, 96), (34, 64)]),
     frames=st.integers(1, 200) | st.sampled_from([1021, 2500]),
     batch=st.integers(1, 5),
     more=st.integers(0, 5),
@@ -116,6 +118,7 @@ def test_kn2row_conv_matches_reference(kernel, dilation, channels, frames, batch
     way=st.sampled_from(
         [
             lambda: DirectConv1d(drawn(2, 160, 800), None),
+            lambda: DirectConv1d(drawn(2, 160, 1024), None),
             lambda: DirectConv1d(drawn(7, 24, 24), None, 1, 3),
             lambda: WinogradConv1d(F_5_2, drawn(2, 64, 96), drawn(96)),
             lambda: WinogradConv1d(F_8_7, drawn(7, 48, 48), None, 9),
@@ -259,8 +262,9 @@ def test_encoder_rounds_less_than_decoder():
     ],
     ids=["dilated", "strided", "taps together"],
 )
-def test_frames_do_not_depend_on_the_chunk_size(way, stride):
-    kernel, x = way(drawn(4, 96, 96)), drawn(1, 5000, 96)
+@pytest.mark.parametrize(("channels", "out"), [(96, 96), (96, 128), (90, 128), (96, 48)])
+def test_frames_do_not_depend_on_the_chunk_size(way, stride, channels, out):
+    kernel, x = way(drawn(4, channels, out)), drawn(1, 5000, channels)
     whole = kernel(x, 2000)
     for start, frames in [(0, 1), (1, 13), (14, 1500), (1514, 486)]:
         part = x[:, start * stride :]
