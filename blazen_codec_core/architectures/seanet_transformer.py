@@ -17,6 +17,8 @@ Taps = Annotated[int, Field(gt=0, le=1 << 12)]
 Count = Annotated[int, Field(gt=0, le=1024)]
 LONGEST_CONTEXT = 1 << 14
 """Most positions that attention may see; larger settings would exhaust memory."""
+TILE_SECONDS = 4.0
+"""Seconds of a tile: each reads the weights of all transformer layers."""
 
 
 class SeanetTransformerArchitecture(Architecture):
@@ -125,6 +127,11 @@ class SeanetTransformerArchitecture(Architecture):
     def hop_length(self) -> int:
         """Samples per frame."""
         return math.prod(self.upsampling_ratios) * self.latent_stride
+
+    @property
+    def tile_frames(self) -> int:
+        """Frames of a tile of about `TILE_SECONDS`."""
+        return max(1, round(TILE_SECONDS * self.frame_rate))
 
 
 def with_rotary_base(described: Mapping[str, Any]) -> dict[str, Any]:

@@ -39,7 +39,6 @@ MIMI_TINY = MimiArchitecture(
 )
 MOSHI_FILE = "tokenizer-e351c8d8-checkpoint125.safetensors"
 """The same weights in the authors' own layout, as in the repositories of their language models."""
-TILE_SECONDS = 4.0
 
 
 def _spec(name: str, architecture: MimiArchitecture, **fields: Any) -> MimiSpec:
@@ -58,7 +57,7 @@ def _spec(name: str, architecture: MimiArchitecture, **fields: Any) -> MimiSpec:
         codebook_size=a.codebook_size,
         codebook_choices=tuple(range(a.num_semantic_quantizers, a.num_quantizers + 1)),
         block_frames=1,
-        tile_frames=max(1, round(TILE_SECONDS * a.frame_rate)),
+        tile_frames=a.tile_frames,
         file_names=(MOSHI_FILE,),
         capabilities=LAYERS,
         architecture=a,

@@ -152,9 +152,6 @@ class Qwen3TtsSpec(CodecSpec):
     architecture: Qwen3TtsArchitecture
 
 
-TILE_SECONDS = 4.0
-
-
 def _spec(name: str, architecture: Qwen3TtsArchitecture, **fields: Any) -> Qwen3TtsSpec:
     """Make a spec with the fields that follow from the architecture."""
     encoder = architecture.encoder_config
@@ -171,7 +168,7 @@ def _spec(name: str, architecture: Qwen3TtsArchitecture, **fields: Any) -> Qwen3
         codebook_size=encoder.codebook_size,
         block_frames=1,
         padded=False,
-        tile_frames=max(1, round(TILE_SECONDS * encoder.frame_rate)),
+        tile_frames=encoder.tile_frames,
         capabilities=LAYERS,
         architecture=architecture,
         **fields,

@@ -65,7 +65,8 @@ def _convolve(signal: Any, packed: Any, epilogue: Any, output: Any, edge: int) -
                 for t in range(count):
                     copy_row(edge + 4 * t * width, out + 4 * t * y_row, right - col)
         signals, frames = ((0, y.batch), (0, y.frames)) if across else ((number, number + 1), (first, end))
-        if number + 1 == gemms if across else weight_bound or right == y.channels:
+        is_complete = number + 1 == gemms if across else weight_bound or right == y.channels
+        if is_complete:
             for finished in range(signals[0], signals[1]):
                 apply_epilogue(after, y, finished, frames[0], frames[1], col if weight_bound else 0, right)
 

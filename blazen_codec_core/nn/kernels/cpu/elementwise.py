@@ -163,15 +163,13 @@ def _assemble(assembly: Any) -> None:
     for number in range(a.batch):
         x, out = a.x + 4 * number * a.x_batch, a.out + 4 * number * a.out_batch
         length = min(a.frames, int32_array(a.lengths, (a.batch,))[number]) if a.lengths else a.frames
-        for part in range(4):  # all go through the same call, which is compiled once
-            if part == 0:
-                activation, source, frames = Activation(NONE, 0, 0), a.tail + 4 * number * a.tail_batch, a.tail_frames
-            elif part == 1:
-                activation, source, frames = zero, out, a.left
-            elif part == 2:
-                activation, source, frames = Activation(a.kind, a.alpha, a.inverse), x, length
-            else:
-                activation, source, frames = zero, out, a.out_frames - a.tail_frames - a.left - length
+        rest = a.out_frames - a.tail_frames - a.left - length
+        for activation, source, frames in (  # all go through the same call, which is compiled once
+            (Activation(NONE, 0, 0), a.tail + 4 * number * a.tail_batch, a.tail_frames),
+            (zero, out, a.left),
+            (Activation(a.kind, a.alpha, a.inverse), x, length),
+            (zero, out, rest),
+        ):
             rows, channels = (frames, a.channels) if activation.alpha else (1, frames * a.channels)
             for t in range(rows):
                 _activate_row(activation, source + t * row, out + t * row, channels)

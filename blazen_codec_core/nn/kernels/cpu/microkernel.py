@@ -155,7 +155,7 @@ def _row_loop(nr: int, *, depthwise: bool = False) -> Any:
     """`_microkernel` for `Rows` x, init and out, `Terms`, and any number of rows, the last argument; `init` may be `out`.
 
     Weights `ahead` values on are prefetched once, by several tiles in turn: a line that is asked for again, or many at a time,
-    would delay other loads.
+    would delay other loads. The tallest tile prefetches one line for each term; a wide panel needs two such tiles.
     """
     mr_0, mr_1, mr_2, mr_3 = _TILE_HEIGHTS[nr]
     unroll, least = (1, 1) if depthwise else (_UNROLL, min(2, nr))
